@@ -1,0 +1,1 @@
+//! Playback authorization, steering, fleet health, events, catalog and the console's API

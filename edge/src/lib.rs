@@ -1,0 +1,1 @@
+//! The appliance: listeners, token check, request path, cache tiers, fill, reports

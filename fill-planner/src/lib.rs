@@ -1,0 +1,1 @@
+//! Forecast, placement and plan: what cron runs at night

@@ -1,0 +1,1 @@
+//! MPEG-DASH: the MPD of a title.

@@ -1,0 +1,1 @@
+//! HLS: the playlists of a title.

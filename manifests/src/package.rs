@@ -1,0 +1,1 @@
+//! Packaging: source files to track files with aligned segments.

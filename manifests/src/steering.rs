@@ -1,0 +1,1 @@
+//! Steering manifests for HLS and DASH.

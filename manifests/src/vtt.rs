@@ -1,0 +1,1 @@
+//! WebVTT: checked and written anew.

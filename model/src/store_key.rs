@@ -1,0 +1,26 @@
+//! Where things lie in the object store. Nothing is ever overwritten: a new cut of a title is
+//! a new version, and a version is complete once its publish record exists.
+
+use crate::{TitleId, TrackId, Version};
+
+/// Under this prefix lies one publish record a version: listing the catalog costs one key a
+/// version, however many files the titles have.
+pub const PUBLISHED: &str = "published/";
+
+/// Key of a title's index.
+#[must_use]
+pub fn index(title: &TitleId, version: &Version) -> String {
+    format!("titles/{title}/{version}/index")
+}
+
+/// Key of a track file; `extension` is `mp4` or `vtt`.
+#[must_use]
+pub fn track(title: &TitleId, version: &Version, track: &TrackId, extension: &str) -> String {
+    format!("titles/{title}/{version}/{track}.{extension}")
+}
+
+/// Key of a publish record: written last, and only if absent.
+#[must_use]
+pub fn publish_record(title: &TitleId, version: &Version) -> String {
+    format!("{PUBLISHED}{title}/{version}")
+}

@@ -1,0 +1,1 @@
+//! Ingest, packaging and the origin server

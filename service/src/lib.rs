@@ -1,0 +1,1 @@
+//! What every nearcast server shares: config, logs, metrics, admin port, shutdown

@@ -1,0 +1,1 @@
+//! Play tokens: Common Access Tokens (CWT in COSE_Sign1, ES256), minted and verified
