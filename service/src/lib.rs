@@ -1,1 +1,18 @@
-//! What every nearcast server shares: config, logs, metrics, admin port, shutdown
+//! What every nearcast server shares: configuration, logs, the admin port, shutdown, and a
+//! small HTTP client.
+//!
+//! It knows nothing of titles, edges or tokens.
+
+pub mod admin;
+mod announce;
+pub mod client;
+pub mod config;
+mod error;
+pub mod listen;
+pub mod log;
+mod shutdown;
+pub mod value;
+
+pub use announce::announce;
+pub use error::Error;
+pub use shutdown::Shutdown;

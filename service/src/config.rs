@@ -1,0 +1,154 @@
+//! The configuration file: TOML, read once, every mistake named with file, line and key.
+
+use serde::de::DeserializeOwned;
+use std::fmt::Display;
+use std::path::{Path, PathBuf};
+
+/// A configuration file larger than this is refused.
+const CONFIG_BYTES_MAX: u64 = 1 << 20;
+
+/// What is wrong with the configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file can't be read.
+    #[error("{path}: {source}")]
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Not TOML, an unknown key, or a value of the wrong type.
+    #[error("{path}:{line}:{column}: {key}{message}")]
+    File {
+        /// Which file.
+        path: PathBuf,
+        /// Line, from 1.
+        line: usize,
+        /// Column, from 1.
+        column: usize,
+        /// The key at that place, with a colon and a space, or nothing.
+        key: String,
+        /// What is wrong, and what is allowed.
+        message: String,
+    },
+    /// A value that is not allowed, from the file, a flag or the environment.
+    #[error("{key}: {given:?} is not allowed: expected {expected}")]
+    Value {
+        /// The key, as in the file: `edge.listen`.
+        key: String,
+        /// What was given.
+        given: String,
+        /// What is allowed.
+        expected: String,
+    },
+    /// A key that must be given.
+    #[error("{key} is missing: expected {expected}")]
+    Missing {
+        /// The key, as in the file: `edge.origin`.
+        key: String,
+        /// What is allowed.
+        expected: String,
+    },
+}
+
+impl ConfigError {
+    /// A value that is not allowed.
+    pub fn value(key: &str, given: impl Display, expected: impl Display) -> Self {
+        let (given, expected) = (given.to_string(), expected.to_string());
+        Self::Value { key: key.to_owned(), given, expected }
+    }
+
+    /// A key that must be given.
+    pub fn missing(key: &str, expected: impl Display) -> Self {
+        Self::Missing { key: key.to_owned(), expected: expected.to_string() }
+    }
+}
+
+/// Reads a configuration file.
+///
+/// # Errors
+/// [`ConfigError::Read`] or [`ConfigError::File`].
+pub fn load<T: DeserializeOwned>(path: &Path) -> Result<T, ConfigError> {
+    let read = |source| ConfigError::Read { path: path.to_owned(), source };
+    let bytes = std::fs::metadata(path).map_err(read)?.len();
+    if bytes > CONFIG_BYTES_MAX {
+        let text = format!("{bytes} bytes; a configuration has at most {CONFIG_BYTES_MAX}");
+        return Err(read(std::io::Error::other(text)));
+    }
+    parse(path, &std::fs::read_to_string(path).map_err(read)?)
+}
+
+/// Parses the text of the file at `path` (named in errors only).
+///
+/// # Errors
+/// [`ConfigError::File`].
+pub fn parse<T: DeserializeOwned>(path: &Path, text: &str) -> Result<T, ConfigError> {
+    toml::from_str(text).map_err(|error| {
+        let at = error.span().map_or(0, |span| span.start).min(text.len());
+        let at = text.floor_char_boundary(at);
+        let before = &text[..at];
+        let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+        ConfigError::File {
+            path: path.to_owned(),
+            line: before.matches('\n').count() + 1,
+            column: before[line_start..].chars().count() + 1,
+            key: key_at(text, at),
+            message: error.message().to_owned(),
+        }
+    })
+}
+
+/// The key that stands at byte `at`: `edge.memory: `, or nothing where there is none.
+fn key_at(text: &str, at: usize) -> String {
+    let start = text[..at].rfind('\n').map_or(0, |newline| newline + 1);
+    let Some((key, _)) = text[start..].lines().next().and_then(|line| line.split_once('=')) else {
+        return String::new();
+    };
+    let header = text[..start].lines().rev().find_map(|line| line.trim().strip_prefix('['));
+    let table = header.and_then(|header| header.split(']').next()).map(str::trim);
+    let dotted = table.map(|table| format!("{table}.")).unwrap_or_default();
+    format!("{dotted}{}: ", key.trim())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::value::{ByteSize, Span};
+    use serde::Deserialize;
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields, rename_all = "kebab-case")]
+    #[expect(dead_code, reason = "only its parsing is looked at")]
+    struct File {
+        edge: Edge,
+    }
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields, rename_all = "kebab-case")]
+    #[expect(dead_code, reason = "only its parsing is looked at")]
+    struct Edge {
+        listen: Vec<String>,
+        memory: Option<ByteSize>,
+        drain: Option<Span>,
+    }
+
+    fn error(text: &str) -> String {
+        parse::<File>(Path::new("nearcast.toml"), text).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn mistakes_are_named_with_file_line_key_and_what_is_allowed() {
+        insta::assert_snapshot!(
+            [
+                error("[edge]\nlisten = [\"http://127.0.0.1:8080\"]\nmemroy = \"1GiB\"\n"),
+                error("[edge]\nlisten = [\"a\"]\nmemory = \"1 gig\"\n"),
+                error("[edge]\nlisten = [\"a\"]\ndrain = 5\n"),
+                error("[egde]\nlisten = []\n"),
+                error("[edge]\nlisten = [\n"),
+                error("listen = 1\n"),
+            ]
+            .join("\n---\n")
+        );
+    }
+}

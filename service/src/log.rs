@@ -1,0 +1,40 @@
+//! Structured logs on standard error: for people on a terminal, JSON otherwise.
+
+use clap::ValueEnum;
+use serde::Deserialize;
+use std::io::IsTerminal;
+use tracing_subscriber::EnvFilter;
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Format {
+    /// Human on a terminal, JSON otherwise.
+    #[default]
+    Auto,
+    /// For people.
+    Human,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Starts logging. `level` is a filter such as `info` or `warn,nearcast_edge=debug`.
+///
+/// # Errors
+/// The text of what is wrong with `level`.
+pub fn start(format: Format, level: &str) -> Result<(), String> {
+    let filter = EnvFilter::try_new(level)
+        .map_err(|error| format!("{level:?} is not a log level ({error}): expected error, warn, info, debug, trace, or target=level,..."))?;
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let human = match format {
+        Format::Auto => std::io::stderr().is_terminal(),
+        Format::Human => true,
+        Format::Json => false,
+    };
+    if human {
+        lines.with_ansi(std::io::stderr().is_terminal()).with_target(false).init();
+    } else {
+        lines.json().flatten_event(true).init();
+    }
+    Ok(())
+}

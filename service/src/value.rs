@@ -1,0 +1,116 @@
+//! Values of configuration keys and flags: sizes in bytes and lengths of time.
+
+use serde::Deserialize;
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+/// A number of bytes: `1048576`, `512KiB`, `64MiB`, `10GiB`, `2TiB`, or decimal `10GB`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(try_from = "Number")]
+pub struct ByteSize(pub u64);
+
+/// A length of time: `250ms`, `30s`, `5m`, `6h`, `7d`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Span(pub Duration);
+
+/// In TOML a size may be a plain integer, too.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Number {
+    Integer(u64),
+    Text(String),
+}
+
+const SIZES: [(&str, u64); 9] = [
+    ("KiB", 1 << 10),
+    ("MiB", 1 << 20),
+    ("GiB", 1 << 30),
+    ("TiB", 1 << 40),
+    ("KB", 1_000),
+    ("MB", 1_000_000),
+    ("GB", 1_000_000_000),
+    ("TB", 1_000_000_000_000),
+    ("B", 1),
+];
+
+const SPANS: [(&str, u64); 5] =
+    [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
+
+/// `text` as a number times one of `units`. Checked in order: a longer unit stands before
+/// one that it ends with.
+fn scaled(text: &str, units: &[(&str, u64)]) -> Option<u64> {
+    units.iter().find_map(|(unit, factor)| {
+        let number: u64 = text.strip_suffix(unit)?.trim().parse().ok()?;
+        number.checked_mul(*factor)
+    })
+}
+
+impl FromStr for ByteSize {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let plain = text.parse().ok();
+        plain.or_else(|| scaled(text, &SIZES)).map(Self).ok_or_else(|| {
+            format!("{text:?} is not a size: expected bytes or a number with KiB, MiB, GiB, TiB, KB, MB, GB or TB")
+        })
+    }
+}
+
+impl FromStr for Span {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        scaled(text, &SPANS).map(|ms| Self(Duration::from_millis(ms))).ok_or_else(|| {
+            format!("{text:?} is not a length of time: expected a number with ms, s, m, h or d")
+        })
+    }
+}
+
+impl TryFrom<Number> for ByteSize {
+    type Error = String;
+    fn try_from(number: Number) -> Result<Self, String> {
+        match number {
+            Number::Integer(bytes) => Ok(Self(bytes)),
+            Number::Text(text) => text.parse(),
+        }
+    }
+}
+
+impl TryFrom<String> for Span {
+    type Error = String;
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl fmt::Display for ByteSize {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let fits = |(_, factor): &&(&str, u64)| self.0 >= *factor && self.0.is_multiple_of(*factor);
+        match SIZES[..4].iter().rev().find(fits) {
+            Some((unit, factor)) => write!(f, "{}{unit}", self.0 / factor),
+            None => write!(f, "{}B", self.0),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_and_spans() {
+        assert_eq!("512MiB".parse(), Ok(ByteSize(512 << 20)));
+        assert_eq!("10GB".parse(), Ok(ByteSize(10_000_000_000)));
+        assert_eq!("77".parse(), Ok(ByteSize(77)));
+        assert_eq!("6h".parse(), Ok(Span(Duration::from_secs(21_600))));
+        assert_eq!("250ms".parse(), Ok(Span(Duration::from_millis(250))));
+        for bad in ["", "x", "-1", "1.5GiB", "18446744073709551615TiB"] {
+            assert!(bad.parse::<ByteSize>().is_err(), "{bad:?} was taken");
+        }
+        for bad in ["", "6", "h", "6 weeks"] {
+            assert!(bad.parse::<Span>().is_err(), "{bad:?} was taken");
+        }
+        assert_eq!(ByteSize(512 << 20).to_string().parse(), Ok(ByteSize(512 << 20)));
+        assert_eq!(ByteSize(1500).to_string(), "1500B");
+    }
+}
