@@ -4,12 +4,21 @@
 //! track file to the byte; [`Package::write_track`] then streams one of them in one pass. The
 //! same sources and parameters give the same bytes, always.
 
+mod clip;
+mod cut;
 mod error;
+mod layout;
+pub(crate) mod names;
+mod plan;
 mod source;
+mod time;
+mod write;
 
 pub use error::Error;
+pub use layout::{SEGMENT_BYTES_MAX, SEGMENTS_MAX};
 pub use source::{FileSource, ReadAt, Source};
 
+use layout::Layout;
 use model::index::{Facts, Segment, Track};
 use std::io::Write;
 
@@ -29,6 +38,7 @@ impl Default for Params {
 
 /// A title, laid out and ready to be written.
 pub struct Package {
+    sources: Vec<Source>,
     tracks: Vec<TrackPlan>,
     skipped: Vec<Skipped>,
 }
@@ -42,6 +52,15 @@ pub struct TrackPlan {
     pub segments: Vec<Segment>,
     /// Name of the source file.
     pub source: String,
+    body: Body,
+}
+
+/// What a track file is written from.
+#[derive(Debug, Clone)]
+enum Body {
+    Media(Layout),
+    /// The whole document.
+    Text(String),
 }
 
 /// A track of a source that is left out.
@@ -62,9 +81,8 @@ impl Package {
     /// # Errors
     /// See [`Error`]; all but `Write` can come from here.
     pub fn open(sources: Vec<Source>, params: Params) -> Result<Self, Error> {
-        let files = sources.iter().map(|s| s.name.as_str()).collect::<Vec<_>>().join(", ");
-        let _ = params;
-        Err(Error::NoVideo { files })
+        let (tracks, skipped) = plan::plan(&sources, params)?;
+        Ok(Self { sources, tracks, skipped })
     }
 
     /// The tracks in the order of the index: video, audio, text, each in order of input.
@@ -95,12 +113,19 @@ impl Package {
         progress: &mut dyn FnMut(u64),
     ) -> Result<Track, Error> {
         let plan = &self.tracks[n];
-        out.flush().map_err(|source| Error::Write { track: plan.facts.id.to_string(), source })?;
-        progress(0);
-        Ok(Track {
-            facts: plan.facts.clone(),
-            segments: plan.segments.clone(),
-            digests: Vec::new(),
-        })
+        let id = plan.facts.id.as_str();
+        let failed = |failed: write::Failed| failed.error(id, &plan.source);
+        let mut out = write::Digesting::new(out, progress);
+        match &plan.body {
+            Body::Text(document) => {
+                out.put(document.as_bytes()).map_err(|e| failed(write::Failed::Write(e)))?;
+            }
+            Body::Media(layout) => {
+                let data = &*self.sources[layout.source].data;
+                write::track(layout, &plan.segments, data, &mut out).map_err(failed)?;
+            }
+        }
+        let digests = out.finish().map_err(|e| failed(write::Failed::Write(e)))?;
+        Ok(Track { facts: plan.facts.clone(), segments: plan.segments.clone(), digests })
     }
 }
