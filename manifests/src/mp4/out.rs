@@ -92,9 +92,9 @@ fn mdia(facts: &Init<'_>) -> Vec<u8> {
     let place = mdhd.len() - 4;
     mdhd[place..place + 2].copy_from_slice(&facts.language.to_be_bytes());
     let (handler, name, media_header) = if facts.video {
-        (brand(b"vide"), "video", make(*b"vmhd", &[&[0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0]]))
+        (brand(b"vide"), "VideoHandler", make(*b"vmhd", &[&[0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0]]))
     } else {
-        (brand(b"soun"), "audio", make(*b"smhd", &[&[0; 8]]))
+        (brand(b"soun"), "SoundHandler", make(*b"smhd", &[&[0; 8]]))
     };
     let hdlr = Hdlr { handler, name: name.to_owned() };
     let here = make(*b"url ", &[&[0, 0, 0, 1]]);
