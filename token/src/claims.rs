@@ -52,6 +52,14 @@ pub struct Claims {
     pub methods: Vec<String>,
 }
 
+impl Claims {
+    /// The title that the path prefix stands for; none if it stands for something else.
+    #[must_use]
+    pub fn title(&self) -> Option<TitleId> {
+        self.path_prefix.strip_prefix("/t/")?.strip_suffix('/')?.parse().ok()
+    }
+}
+
 fn int(number: i128) -> Value {
     Value::Integer(i64::try_from(number).expect("claim numbers are small").into())
 }
@@ -114,7 +122,8 @@ pub(crate) fn decode(payload: &[u8]) -> Result<Claims, Refusal> {
 
 impl Found {
     fn complete(self) -> Option<Claims> {
-        (self.issuer?, self.version?, self.issued?);
+        let () = self.issuer.and(self.version)?;
+        self.issued?;
         Some(Claims {
             play: self.play?,
             not_before: self.not_before?,
