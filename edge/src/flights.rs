@@ -1,0 +1,102 @@
+//! One fetch, however many wait: the in-flight table.
+//!
+//! Invariant: a key is in the table exactly while somebody holds its [`Ticket`]; whoever waits
+//! is told when it lands, or that it was lost, whatever becomes of the task that held it.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::hash::Hash;
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::watch;
+
+type Table<K, V> = Mutex<HashMap<K, watch::Receiver<Option<V>>>>;
+
+/// What is being fetched now.
+pub struct Flights<K: Hash + Eq, V>(Arc<Table<K, V>>);
+
+/// The right, and duty, to fetch a key.
+pub struct Ticket<K: Hash + Eq + Clone, V> {
+    key: K,
+    sender: watch::Sender<Option<V>>,
+    table: Arc<Table<K, V>>,
+}
+
+/// Waits for a fetch to land.
+pub struct Wait<V>(watch::Receiver<Option<V>>);
+
+impl<K: Hash + Eq + Clone, V: Clone> Flights<K, V> {
+    /// An empty table.
+    pub fn new() -> Self {
+        Self(Arc::default())
+    }
+
+    /// Joins the fetch of `key`; who comes first gets the ticket, too.
+    pub fn join(&self, key: K) -> (Wait<V>, Option<Ticket<K, V>>) {
+        let mut table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match table.entry(key) {
+            Entry::Occupied(flight) => (Wait(flight.get().clone()), None),
+            Entry::Vacant(slot) => {
+                let (sender, receiver) = watch::channel(None);
+                let key = slot.key().clone();
+                slot.insert(receiver.clone());
+                let table = Arc::clone(&self.0);
+                (Wait(receiver), Some(Ticket { key, sender, table }))
+            }
+        }
+    }
+
+    /// The ticket for `key`, unless somebody fetches it already.
+    pub fn claim(&self, key: K) -> Option<Ticket<K, V>> {
+        self.join(key).1
+    }
+}
+
+impl<K: Hash + Eq + Clone, V> Ticket<K, V> {
+    /// What it is for.
+    pub fn key(&self) -> &K {
+        &self.key
+    }
+
+    /// Tells all who wait. Who comes later must find the value elsewhere, or fetch again.
+    pub fn land(self, value: V) {
+        self.sender.send_replace(Some(value));
+    }
+}
+
+impl<K: Hash + Eq + Clone, V> Drop for Ticket<K, V> {
+    fn drop(&mut self) {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.key);
+    }
+}
+
+impl<V: Clone> Wait<V> {
+    /// The value; none if the ticket was dropped without landing.
+    pub async fn landed(mut self) -> Option<V> {
+        self.0.wait_for(Option::is_some).await.ok()?.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn one_fetches_and_all_are_told() {
+        let flights: Flights<u8, u8> = Flights::new();
+        let (first, ticket) = flights.join(1);
+        let (second, none) = flights.join(1);
+        assert!(none.is_none());
+        ticket.unwrap().land(7);
+        assert_eq!((first.landed().await, second.landed().await), (Some(7), Some(7)));
+        assert!(flights.claim(1).is_some());
+    }
+
+    #[tokio::test]
+    async fn a_lost_ticket_is_told_and_can_be_taken_again() {
+        let flights: Flights<u8, u8> = Flights::new();
+        let (wait, ticket) = flights.join(1);
+        drop(ticket);
+        assert_eq!(wait.landed().await, None);
+        assert!(flights.claim(1).is_some());
+    }
+}

@@ -1,0 +1,212 @@
+//! What the edge counts. Also the source of the counters in its heartbeat.
+
+use crate::verdict::Verdict;
+use model::fleet::EdgeCounters;
+use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// Every metric of the edge.
+#[derive(Clone)]
+pub struct Metrics {
+    /// All of `requests`, without a walk over their labels.
+    answers: Arc<AtomicU64>,
+    requests: IntCounterVec,
+    body_bytes: IntCounterVec,
+    first_byte: Histogram,
+    /// Bodies that were cut since their bytes could not be had.
+    pub bodies_cut: IntCounter,
+    /// Bytes fetched from origins, for players and for the fill plan.
+    pub origin_bytes: IntCounter,
+    fills: IntCounterVec,
+    corrupt: IntCounterVec,
+    /// Writes that the SSD tier dropped.
+    pub ssd_drops: SsdDrops,
+    /// Connections open now.
+    pub connections: IntGauge,
+    connections_refused: IntCounterVec,
+    /// Media responses under way.
+    pub responses: IntGauge,
+    /// Bytes that the plan in force names, within the budget.
+    pub plan_bytes: IntGauge,
+    /// Bytes of them that are here, verified.
+    pub plan_bytes_present: IntGauge,
+    /// Number of the plan in force.
+    pub plan_number: IntGauge,
+    heartbeats: IntCounterVec,
+}
+
+/// Counts what the SSD tier drops in silence.
+#[derive(Clone, Debug)]
+pub struct SsdDrops(IntCounterVec);
+
+impl SsdDrops {
+    /// `count` chunks were not written, since the `reason` is full: `queue` or `buffer`.
+    pub fn dropped(&self, reason: &str, count: u64) {
+        self.0.with_label_values(&[reason]).inc_by(count);
+    }
+
+    /// The whole tier could not be opened.
+    pub fn tier_lost(&self) {
+        self.dropped("tier-lost", 1);
+    }
+}
+
+/// How a run of chunks from the origin ended, or one try at it.
+#[derive(Debug, Clone, Copy)]
+pub enum FillEnd {
+    /// Every chunk arrived whole.
+    Done,
+    /// Some chunk could not be had.
+    Failed,
+    /// A try failed and another followed.
+    Retried,
+}
+
+/// Seconds; a hit takes microseconds to prepare, an origin up to several seconds.
+const FIRST_BYTE_BUCKETS_S: [f64; 12] =
+    [0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0];
+
+fn counters(
+    registry: &Registry,
+    name: &str,
+    help: &str,
+    labels: &[&str],
+) -> Result<IntCounterVec, prometheus::Error> {
+    let counters = IntCounterVec::new(Opts::new(format!("nearcast_edge_{name}"), help), labels)?;
+    registry.register(Box::new(counters.clone()))?;
+    Ok(counters)
+}
+
+fn counter(registry: &Registry, name: &str, help: &str) -> Result<IntCounter, prometheus::Error> {
+    let counter = IntCounter::new(format!("nearcast_edge_{name}"), help)?;
+    registry.register(Box::new(counter.clone()))?;
+    Ok(counter)
+}
+
+fn gauge(registry: &Registry, name: &str, help: &str) -> Result<IntGauge, prometheus::Error> {
+    let gauge = IntGauge::new(format!("nearcast_edge_{name}"), help)?;
+    registry.register(Box::new(gauge.clone()))?;
+    Ok(gauge)
+}
+
+impl Metrics {
+    /// Registers all of them.
+    ///
+    /// # Errors
+    /// When a name is taken already.
+    pub fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let r = registry;
+        let first_byte = Histogram::with_opts(
+            HistogramOpts::new(
+                "nearcast_edge_first_byte_seconds",
+                "From the request to the head of the answer, its first chunk at hand",
+            )
+            .buckets(FIRST_BYTE_BUCKETS_S.to_vec()),
+        )?;
+        r.register(Box::new(first_byte.clone()))?;
+        Ok(Self {
+            answers: Arc::default(),
+            first_byte,
+            requests: counters(
+                r,
+                "requests_total",
+                "Requests answered",
+                &["verdict", "protocol", "status"],
+            )?,
+            body_bytes: counters(
+                r,
+                "body_bytes_total",
+                "Media bytes handed to players' connections, by source",
+                &["source"],
+            )?,
+            bodies_cut: counter(r, "bodies_cut_total", "Bodies cut since their bytes failed")?,
+            origin_bytes: counter(r, "origin_bytes_total", "Bytes fetched from origins")?,
+            fills: counters(r, "fills_total", "Runs of chunks fetched from origins", &["end"])?,
+            corrupt: counters(
+                r,
+                "corrupt_chunks_total",
+                "Chunks that were not what their digest says, by where they came from",
+                &["source"],
+            )?,
+            ssd_drops: SsdDrops(counters(
+                r,
+                "ssd_drops_total",
+                "Chunks that the SSD tier did not write",
+                &["reason"],
+            )?),
+            connections: gauge(r, "connections", "Connections open now")?,
+            connections_refused: counters(
+                r,
+                "connections_refused_total",
+                "Connections closed at once",
+                &["reason"],
+            )?,
+            responses: gauge(r, "responses", "Media responses under way")?,
+            plan_bytes: gauge(r, "plan_bytes", "Bytes named by the plan in force")?,
+            plan_bytes_present: gauge(r, "plan_present_bytes", "Bytes of the plan that are here")?,
+            plan_number: gauge(r, "plan_number", "Number of the plan in force")?,
+            heartbeats: counters(r, "heartbeats_total", "Heartbeats sent", &["end"])?,
+        })
+    }
+
+    /// A request was answered.
+    pub fn answered(&self, verdict: Verdict, protocol: &str, status: u16) {
+        self.answers.fetch_add(1, Ordering::Relaxed);
+        self.requests.with_label_values(&[verdict.name(), protocol, &status.to_string()]).inc();
+    }
+
+    /// The head of an answer was ready after `waited`.
+    pub fn first_byte(&self, waited: Duration) {
+        self.first_byte.observe(waited.as_secs_f64());
+    }
+
+    /// Media bytes were handed to a connection.
+    pub fn sent(&self, source: Verdict, bytes: u64) {
+        self.body_bytes.with_label_values(&[source.name()]).inc_by(bytes);
+    }
+
+    /// A run of chunks ended.
+    pub fn fill(&self, end: FillEnd) {
+        let end = match end {
+            FillEnd::Done => "done",
+            FillEnd::Failed => "failed",
+            FillEnd::Retried => "retried",
+        };
+        self.fills.with_label_values(&[end]).inc();
+    }
+
+    /// A chunk from `source` (`origin` or `plan`) was not what its digest says.
+    pub fn corrupt(&self, source: &str) {
+        self.corrupt.with_label_values(&[source]).inc();
+    }
+
+    /// A connection was closed at once.
+    pub fn connection_refused(&self, reason: &str) {
+        self.connections_refused.with_label_values(&[reason]).inc();
+    }
+
+    /// A heartbeat was answered, or not.
+    pub fn heartbeat(&self, answered: bool) {
+        let end = if answered { "answered" } else { "failed" };
+        self.heartbeats.with_label_values(&[end]).inc();
+    }
+
+    /// The counters that a heartbeat carries.
+    #[must_use]
+    pub fn counters(&self) -> EdgeCounters {
+        let of = |source: Verdict| self.body_bytes.with_label_values(&[source.name()]).get();
+        let sum = |hit: bool| -> u64 {
+            Verdict::SOURCES.into_iter().filter(|source| source.is_hit() == hit).map(of).sum()
+        };
+        let (hits, misses) = (sum(true), sum(false));
+        EdgeCounters {
+            requests: self.answers.load(Ordering::Relaxed),
+            bytes: hits + misses,
+            hit_bytes: hits,
+            origin_bytes: self.origin_bytes.get(),
+            connections: self.connections.get().try_into().unwrap_or(0),
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! One planned track file: its bytes, and beside it (`{file}.have`) a checksum of each chunk
+//! that is here.
+//!
+//! `.have`: the magic `NCPLAN01`, the file's size (`u64`), then one `u64` a chunk: 0 when it
+//! is absent, else its XXH3. All little-endian. A checksum is written only after its chunk is
+//! durable, so that a crash at any time leaves no chunk that claims to be here and is not.
+
+use bytes::Bytes;
+use model::{Track, chunk};
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use xxhash_rust::xxh3::xxh3_64;
+
+const MAGIC: &[u8; 8] = b"NCPLAN01";
+const HEAD_BYTES: u64 = 16;
+const SUM_BYTES: u64 = 8;
+
+/// A planned track file, open.
+pub struct PlannedFile {
+    name: String,
+    data: File,
+    have: File,
+    file_bytes: u64,
+    sums: Vec<AtomicU64>,
+}
+
+/// What a read found.
+pub enum Check {
+    /// The chunk, as it arrived.
+    Whole(Bytes),
+    /// It is not here.
+    Absent,
+    /// It was here and is not what it was: forgotten now.
+    Damaged(String),
+}
+
+/// XXH3, never 0.
+fn sum(bytes: &[u8]) -> u64 {
+    xxh3_64(bytes).max(1)
+}
+
+fn place(number: u64) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
+}
+
+impl PlannedFile {
+    /// Opens the file of `track` in `dir`, made if need be. Blocks.
+    pub fn open(dir: &Path, track: &Track) -> std::io::Result<Self> {
+        let name = track.file_name();
+        let open = |path: &Path| {
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)
+        };
+        let data = open(&dir.join(&name))?;
+        let have = open(&dir.join(format!("{name}.have")))?;
+        let file_bytes = track.facts.file_bytes;
+        let sums = match read_sums(&have, file_bytes) {
+            Some(sums) => sums,
+            None => {
+                have.set_len(0)?;
+                let chunks = chunk::count(file_bytes);
+                let mut head = MAGIC.to_vec();
+                head.extend_from_slice(&file_bytes.to_le_bytes());
+                have.write_all_at(&head, 0)?;
+                have.set_len(HEAD_BYTES + chunks * SUM_BYTES)?;
+                have.sync_all()?;
+                (0..chunks).map(|_| 0).collect()
+            }
+        };
+        let sums = sums.into_iter().map(AtomicU64::new).collect();
+        Ok(Self { name, data, have, file_bytes, sums })
+    }
+
+    /// Name below the version's folder.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn sum_of(&self, number: u64) -> u64 {
+        self.sums.get(place(number)).map_or(0, |sum| sum.load(Ordering::Acquire))
+    }
+
+    /// Whether the chunk is here.
+    pub fn holds(&self, number: u64) -> bool {
+        self.sum_of(number) != 0
+    }
+
+    /// Whether every chunk is here.
+    pub fn is_complete(&self) -> bool {
+        self.sums.iter().all(|sum| sum.load(Ordering::Acquire) != 0)
+    }
+
+    /// Bytes that are here.
+    pub fn bytes_present(&self) -> u64 {
+        let here = (0..self.sums.len() as u64).filter(|number| self.holds(*number));
+        here.map(|number| chunk::range(number, self.file_bytes).bytes).sum()
+    }
+
+    /// The first run of at most `chunks_max` neighbours that are not here, from `from` on.
+    pub fn missing(&self, from: u64, chunks_max: u64) -> Option<std::ops::Range<u64>> {
+        let count = self.sums.len() as u64;
+        let first = (from..count).find(|number| !self.holds(*number))?;
+        let most = count.min(first + chunks_max);
+        let end = (first..most).find(|number| self.holds(*number)).unwrap_or(most);
+        Some(first..end)
+    }
+
+    /// Reads a chunk and checks it. Blocks.
+    pub fn read(&self, number: u64) -> Check {
+        let expected = self.sum_of(number);
+        if expected == 0 {
+            return Check::Absent;
+        }
+        let reason = match self.read_raw(number) {
+            Ok(bytes) if sum(&bytes) == expected => return Check::Whole(bytes.into()),
+            Ok(_) => "its checksum differs".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        // Forgotten on disk, too, if the disk takes it; if not, the next start finds it again.
+        match self.keep_sum(number, 0) {
+            Ok(()) => Check::Damaged(reason),
+            Err(error) => Check::Damaged(format!("{reason}; {error}")),
+        }
+    }
+
+    fn read_raw(&self, number: u64) -> std::io::Result<Vec<u8>> {
+        let range = chunk::range(number, self.file_bytes);
+        let length = usize::try_from(range.bytes).map_err(std::io::Error::other)?;
+        let mut bytes = vec![0; length];
+        self.data.read_exact_at(&mut bytes, range.start)?;
+        Ok(bytes)
+    }
+
+    fn keep_sum(&self, number: u64, sum: u64) -> std::io::Result<()> {
+        let Some(slot) = self.sums.get(place(number)) else { return Ok(()) };
+        slot.store(sum, Ordering::Release);
+        self.have.write_all_at(&sum.to_le_bytes(), HEAD_BYTES + number * SUM_BYTES)
+    }
+
+    /// Stores verified chunks: first they, then that they are here. Blocks.
+    pub fn store(&self, chunks: &[(u64, Bytes)]) -> std::io::Result<()> {
+        for (number, bytes) in chunks {
+            self.data.write_all_at(bytes, chunk::range(*number, self.file_bytes).start)?;
+        }
+        self.data.sync_data()?;
+        for (number, bytes) in chunks {
+            self.keep_sum(*number, sum(bytes))?;
+        }
+        self.have.sync_data()
+    }
+
+    /// Takes over chunks that were written before a crash but not yet noted: each is verified
+    /// against the index. Blocks.
+    pub fn adopt(&self, track: &Track) -> std::io::Result<u64> {
+        let written = self.data.metadata()?.len();
+        let mut adopted = 0;
+        for number in (0..self.sums.len() as u64).filter(|number| !self.holds(*number)) {
+            if chunk::range(number, self.file_bytes).end() > written {
+                break;
+            }
+            let bytes = self.read_raw(number)?;
+            if track.chunk_is_whole(number, &bytes) {
+                self.keep_sum(number, sum(&bytes))?;
+                adopted += 1;
+            }
+        }
+        if adopted > 0 {
+            self.data.sync_data()?;
+            self.have.sync_data()?;
+        }
+        Ok(adopted)
+    }
+}
+
+fn read_sums(have: &File, file_bytes: u64) -> Option<Vec<u64>> {
+    let count = chunk::count(file_bytes);
+    let length = HEAD_BYTES + count * SUM_BYTES;
+    if have.metadata().ok()?.len() != length {
+        return None;
+    }
+    let mut bytes = vec![0; usize::try_from(length).ok()?];
+    have.read_exact_at(&mut bytes, 0).ok()?;
+    let (head, sums) = bytes.split_at(usize::try_from(HEAD_BYTES).ok()?);
+    if &head[..8] != MAGIC || head[8..] != file_bytes.to_le_bytes() {
+        return None;
+    }
+    let sums = sums.chunks_exact(8).map(|sum| u64::from_le_bytes(sum.try_into().unwrap_or([0; 8])));
+    Some(sums.collect())
+}

@@ -1,0 +1,178 @@
+//! HTTP/3 over QUIC. The only folder that names quinn and h3.
+
+use crate::Error;
+use crate::body::Body;
+use crate::listen::{HANDSHAKE_MAX, HEADER_BYTES_MAX, SEND_STALL_MAX, STREAMS_MAX, Shared};
+use crate::serve::{Asked, Via, serve};
+use bytes::Bytes;
+use h3::error::Code;
+use h3::server::{RequestResolver, RequestStream};
+use http::Response;
+use http_body_util::BodyExt;
+use quinn::crypto::rustls::QuicServerConfig;
+use quinn::{Endpoint, EndpointConfig, IdleTimeout, TransportConfig, VarInt};
+use std::net::UdpSocket;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio_util::task::TaskTracker;
+
+/// A silent connection is closed.
+const IDLE_MAX: Duration = Duration::from_secs(60);
+/// Bytes sent and not yet acknowledged, a connection: twice what 100 Mbit/s have under way in
+/// 80 ms. h3-quinn copies what it sends, so this is what a slow reader pins.
+const SEND_WINDOW_BYTES: u64 = 2 << 20;
+/// Requests have no bodies worth a window.
+const RECEIVE_WINDOW_BYTES: u32 = 256 << 10;
+/// A body is handed to h3 in pieces of at most this, so that a stall is seen in time.
+const PIECE_BYTES_MAX: usize = 256 << 10;
+
+type Connection = h3::server::Connection<h3_quinn::Connection, Bytes>;
+type Stream = RequestStream<h3_quinn::BidiStream<Bytes>, Bytes>;
+
+/// An HTTP/3 listener.
+pub struct Listener(Endpoint);
+
+impl Listener {
+    /// Serves on `socket`, with this TLS configuration.
+    ///
+    /// # Errors
+    /// [`Error::Tls`] when QUIC can't use it; [`Error::Service`] when the socket fails.
+    pub fn new(socket: UdpSocket, tls: rustls::ServerConfig) -> Result<Self, Error> {
+        let failed = |error: &dyn std::fmt::Display| Error::Tls(format!("QUIC: {error}"));
+        let crypto = QuicServerConfig::try_from(tls).map_err(|error| failed(&error))?;
+        let mut config = quinn::ServerConfig::with_crypto(Arc::new(crypto));
+        config.transport_config(Arc::new(transport().map_err(|error| failed(&error))?));
+        let runtime = Arc::new(quinn::TokioRuntime);
+        Endpoint::new(EndpointConfig::default(), Some(config), socket, runtime)
+            .map(Self)
+            .map_err(|error| failed(&error))
+    }
+
+    /// Accepts until the drain begins; connections then end after the requests they have.
+    /// The caller closes the listener when these have ended.
+    pub async fn accept(&self, via: Via, shared: Shared) {
+        let via = Arc::new(via);
+        loop {
+            let incoming = tokio::select! {
+                () = shared.drain.cancelled() => return,
+                incoming = self.0.accept() => incoming,
+            };
+            let Some(incoming) = incoming else { return };
+            let Some(place) = shared.place() else {
+                incoming.refuse();
+                continue;
+            };
+            let (via, own) = (Arc::clone(&via), shared.clone());
+            shared.tasks.spawn(async move {
+                if let Err(error) = connection(incoming, via, own).await {
+                    tracing::debug!(error, "QUIC connection ended");
+                }
+                drop(place);
+            });
+        }
+    }
+
+    /// Closes what is still open, and waits until peers were told.
+    pub async fn close(&self, limit: Duration) {
+        self.0.close(VarInt::from_u32(0x100), b"ending");
+        let _ = tokio::time::timeout(limit, self.0.wait_idle()).await;
+    }
+}
+
+fn transport() -> Result<TransportConfig, quinn::VarIntBoundsExceeded> {
+    let mut transport = TransportConfig::default();
+    transport
+        .max_concurrent_bidi_streams(VarInt::from_u32(STREAMS_MAX))
+        .max_concurrent_uni_streams(VarInt::from_u32(8))
+        .stream_receive_window(VarInt::from_u32(RECEIVE_WINDOW_BYTES))
+        .receive_window(VarInt::from_u32(4 * RECEIVE_WINDOW_BYTES))
+        .send_window(SEND_WINDOW_BYTES)
+        .max_idle_timeout(Some(IdleTimeout::try_from(IDLE_MAX)?));
+    Ok(transport)
+}
+
+async fn connection(
+    incoming: quinn::Incoming,
+    via: Arc<Via>,
+    shared: Shared,
+) -> Result<(), String> {
+    let shaken = tokio::time::timeout(HANDSHAKE_MAX, incoming).await;
+    let quic = shaken
+        .map_err(|_| format!("no QUIC handshake within {HANDSHAKE_MAX:?}"))?
+        .map_err(|error| error.to_string())?;
+    let mut builder = h3::server::builder();
+    builder.max_field_section_size(HEADER_BYTES_MAX.into()).send_grease(false);
+    let mut connection: Connection =
+        builder.build(h3_quinn::Connection::new(quic)).await.map_err(|error| error.to_string())?;
+    // At most STREAMS_MAX at a time: the transport sees to that.
+    let requests = TaskTracker::new();
+    loop {
+        let accepted = tokio::select! {
+            () = shared.drain.cancelled() => break,
+            accepted = connection.accept() => accepted,
+        };
+        match accepted.map_err(|error| error.to_string())? {
+            None => return Ok(()),
+            Some(resolver) => {
+                let (via, shared) = (Arc::clone(&via), shared.clone());
+                requests.spawn(async move {
+                    if let Err(error) = request(resolver, &via, &shared).await {
+                        tracing::debug!(error, "HTTP/3 request ended");
+                    }
+                });
+            }
+        }
+    }
+    let _ = connection.shutdown(0).await;
+    requests.close();
+    // Acknowledgements still arrive while the last requests end.
+    tokio::select! {
+        () = requests.wait() => {}
+        _ = async { while let Ok(Some(_)) = connection.accept().await {} } => {}
+    }
+    requests.wait().await;
+    Ok(())
+}
+
+async fn request(
+    resolver: RequestResolver<h3_quinn::Connection, Bytes>,
+    via: &Via,
+    shared: &Shared,
+) -> Result<(), String> {
+    let (request, mut stream) =
+        resolver.resolve_request().await.map_err(|error| error.to_string())?;
+    let (head, ()) = request.into_parts();
+    let response = serve(&shared.edge, Asked { head: &head, protocol: "h3", via }).await;
+    let sent = send(&mut stream, response).await;
+    if sent.is_err() {
+        // Never a clean end of a body that is not whole.
+        stream.stop_stream(Code::H3_INTERNAL_ERROR);
+    }
+    // Whatever the request's body was, it is not read.
+    stream.stop_sending(Code::H3_NO_ERROR);
+    sent
+}
+
+async fn send(stream: &mut Stream, response: Response<Body>) -> Result<(), String> {
+    let (head, mut body) = response.into_parts();
+    within(stream.send_response(Response::from_parts(head, ()))).await?;
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|fault| fault.to_string())?;
+        let Ok(mut bytes) = frame.into_data() else { continue };
+        while !bytes.is_empty() {
+            let piece = bytes.split_to(bytes.len().min(PIECE_BYTES_MAX));
+            within(stream.send_data(piece)).await?;
+        }
+    }
+    within(stream.finish()).await
+}
+
+/// A step of sending, unless the peer takes nothing for too long.
+async fn within<E: std::fmt::Display>(
+    step: impl Future<Output = Result<(), E>>,
+) -> Result<(), String> {
+    tokio::time::timeout(SEND_STALL_MAX, step)
+        .await
+        .map_err(|_| "the peer takes no bytes".to_owned())?
+        .map_err(|error| error.to_string())
+}

@@ -1,0 +1,307 @@
+//! The edge put together: its parts in the order in which they start, and how they end.
+
+use crate::Error;
+use crate::chunks::{Chunks, Sizes};
+use crate::listen::{self, CONNECTIONS_MAX, Shared};
+use crate::metrics::Metrics;
+use crate::origin::Origin;
+use crate::planned::{Planned, Puller};
+use crate::quic;
+use crate::serve::{Edge, RESPONSES_MAX, Via};
+use crate::settings::{Certificate, Config, Listen};
+use crate::tiers::Tiers;
+use crate::title::{Shelf, Titles};
+use crate::tls::Identity;
+use crate::view::{Reporter, Views};
+use http::HeaderValue;
+use model::fleet::Heartbeat;
+use serde::Serialize;
+use service::admin::{Admin, Ready};
+use service::{Shutdown, client};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::net::TcpListener;
+use tokio::sync::{Notify, Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// How long requests under way may take to end, once shutdown is requested.
+pub const DRAIN_MAX: Duration = Duration::from_secs(10);
+/// How long the SSD tier may take to write what waits.
+const CLOSE_MAX: Duration = Duration::from_secs(5);
+/// How long a last heartbeat, and QUIC's farewell, may take.
+const FAREWELL_MAX: Duration = Duration::from_secs(1);
+/// A control plane's answer takes at most this; it is asked every second.
+const CONTROL_MAX: Duration = Duration::from_secs(2);
+/// With port 0: how often a port is sought that is free for TCP and UDP.
+const PORT_TRIES: usize = 16;
+
+/// What `--announce` writes.
+#[derive(Debug, Serialize)]
+struct Announced {
+    admin: String,
+    urls: Vec<String>,
+}
+
+/// A bound listener.
+struct Bound {
+    listen: Listen,
+    tcp: TcpListener,
+    udp: Option<UdpSocket>,
+}
+
+/// Runs an edge until `shutdown`: binds, announces, serves, drains.
+///
+/// # Errors
+/// [`Error`] when it can't start.
+pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error> {
+    let data = &config.data_dir;
+    std::fs::create_dir_all(data).map_err(|error| Error::file(data, error))?;
+    let registry = prometheus::Registry::new();
+    let metrics = Metrics::new(&registry)?;
+    let ca = read_ca(config.ca.as_deref())?;
+
+    // Ports first: a second edge on this machine is told so before it touches anything.
+    let admin = Admin::bind(config.admin).await?;
+    let bound = config.listen.iter().map(bind).collect::<Result<Vec<_>, _>>()?;
+    let identity = identity(&config, &bound)?;
+
+    // Tiers.
+    let fetched = metrics.origin_bytes.clone();
+    let origin = Arc::new(Origin::new(&config.origins, client::connector(ca.as_deref())?, fetched));
+    let plan_dir = data.join("plan");
+    let planned = Planned::open(plan_dir.clone(), config.planned_bytes, metrics.clone());
+    let planned = Arc::new(planned.map_err(|error| Error::file(&plan_dir, error))?);
+    let shelf_dir = data.join("index");
+    let shelf =
+        Shelf::open(shelf_dir.clone(), plan_dir).map_err(|error| Error::file(shelf_dir, error))?;
+    let titles = Arc::new(Titles::new(Arc::clone(&origin), shelf));
+    let sizes = Sizes {
+        memory_bytes: config.memory_bytes,
+        ssd_bytes: config.ssd_bytes,
+        ssd_dir: data.join("ssd"),
+    };
+    let chunks = Chunks::open(&sizes, metrics.ssd_drops.clone()).await.map_err(Error::Cache)?;
+    let tiers =
+        Tiers::new(chunks.clone(), Arc::clone(&planned), Arc::clone(&origin), metrics.clone());
+
+    // The edge.
+    let views = Arc::new(Views::open(data.join("view.json")));
+    let edge = Arc::new(Edge {
+        id: config.id.clone(),
+        titles: Arc::clone(&titles),
+        tiers: Arc::new(tiers),
+        views: Arc::clone(&views),
+        metrics: metrics.clone(),
+        places: Arc::new(Semaphore::new(RESPONSES_MAX)),
+    });
+    let shared = Shared {
+        edge: Arc::clone(&edge),
+        places: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
+        tasks: TaskTracker::new(),
+        drain: CancellationToken::new(),
+    };
+
+    // Listeners.
+    let urls = urls(&config, &bound);
+    let admin_url = format!("http://{}", admin.local_addr());
+    let listeners = Listeners::start(bound, identity.as_ref(), &shared)?;
+
+    // Background: the control plane, the plan, the admin port.
+    let ready = Ready::new();
+    ready.set(views.known().is_some());
+    let mut background = JoinSet::new();
+    let secret = config.join_secret.as_ref().map(|secret| secret.reveal().to_owned());
+    let control = client::Client::new(CONTROL_MAX, secret, ca.as_deref())?;
+    let (plan, newest_plan) = watch::channel(None);
+    let puller = Puller {
+        planned: Arc::clone(&planned),
+        titles,
+        origin,
+        control: control.clone(),
+        control_url: config.control_plane.clone(),
+        id: config.id.clone(),
+    };
+    background.spawn(puller.follow(newest_plan));
+    let nudge = Arc::new(Notify::new());
+    let reporter = Reporter {
+        id: config.id.clone(),
+        control,
+        control_url: config.control_plane.clone(),
+        views,
+        plan,
+        ready: ready.clone(),
+    };
+    let beat = heartbeats(&urls, &shared, &planned);
+    background.spawn(reporter.run(beat, Arc::clone(&nudge), metrics));
+    let admin_end = Shutdown::new();
+    let admin_task = admin.serve(registry, ready.clone(), axum::Router::new(), admin_end.clone());
+    background.spawn(admin_task);
+
+    service::announce(
+        config.announce.as_deref(),
+        &Announced { admin: admin_url.clone(), urls: urls.clone() },
+    )?;
+    tracing::info!(id = %config.id, ?urls, admin = admin_url, "edge serves");
+    shutdown.requested().await;
+
+    // The drain: the fleet is told first, then no new requests, then the end of the old ones.
+    tracing::info!(connections = shared.tasks.len(), "edge drains");
+    ready.set(false);
+    shared.drain.cancel();
+    nudge.notify_one();
+    listeners.drain(&shared).await;
+    chunks.close(CLOSE_MAX).await;
+    admin_end.trigger();
+    background.shutdown().await;
+    tracing::info!("edge ended");
+    Ok(())
+}
+
+/// The listeners' tasks.
+struct Listeners {
+    accepting: JoinSet<()>,
+    quic: Vec<Arc<quic::Listener>>,
+}
+
+impl Listeners {
+    fn start(
+        bound: Vec<Bound>,
+        identity: Option<&Identity>,
+        shared: &Shared,
+    ) -> Result<Self, Error> {
+        let mut listeners = Self { accepting: JoinSet::new(), quic: Vec::new() };
+        for bound in bound {
+            let Some(identity) = identity.filter(|_| bound.listen.tls) else {
+                let via = Via { scheme: "http", alt_svc: None };
+                listeners.accepting.spawn(listen::accept(bound.tcp, None, via, shared.clone()));
+                continue;
+            };
+            let tls = TlsAcceptor::from(Arc::new(identity.tcp()?));
+            let port = bound.listen.addr.port();
+            let alt_svc = HeaderValue::try_from(format!("h3=\":{port}\"; ma=86400")).ok();
+            let via = Via { scheme: "https", alt_svc };
+            if let Some(udp) = bound.udp {
+                let quic = Arc::new(quic::Listener::new(udp, identity.quic()?)?);
+                listeners.quic.push(Arc::clone(&quic));
+                let (via, shared) = (via.clone(), shared.clone());
+                listeners.accepting.spawn(async move { quic.accept(via, shared).await });
+            }
+            listeners.accepting.spawn(listen::accept(bound.tcp, Some(tls), via, shared.clone()));
+        }
+        Ok(listeners)
+    }
+
+    /// Waits for the requests under way, up to [`DRAIN_MAX`].
+    async fn drain(mut self, shared: &Shared) {
+        while self.accepting.join_next().await.is_some() {}
+        shared.tasks.close();
+        if tokio::time::timeout(DRAIN_MAX, shared.tasks.wait()).await.is_err() {
+            tracing::warn!(connections = shared.tasks.len(), "closed in mid-request");
+        }
+        for quic in &self.quic {
+            quic.close(FAREWELL_MAX).await;
+        }
+    }
+}
+
+fn read_ca(path: Option<&Path>) -> Result<Option<Vec<u8>>, Error> {
+    path.map(|path| std::fs::read(path).map_err(|error| Error::file(path, error))).transpose()
+}
+
+/// Binds TCP, and for TLS the same port of UDP.
+fn bind(listen: &Listen) -> Result<Bound, Error> {
+    let tries = if listen.addr.port() == 0 { PORT_TRIES } else { 1 };
+    let mut failed = None;
+    for _ in 0..tries {
+        let tcp = service::listen::bind(listen.addr, "edge listen")?;
+        let addr = tcp.local_addr().map_err(|error| in_use(listen.addr, error))?;
+        let listen = Listen { addr, ..*listen };
+        if !listen.tls {
+            return Ok(Bound { listen, tcp, udp: None });
+        }
+        match udp(addr) {
+            Ok(udp) => return Ok(Bound { listen, tcp, udp: Some(udp) }),
+            Err(error) => failed = Some(in_use(addr, error)),
+        }
+    }
+    Err(failed.unwrap_or_else(|| Error::Tls("no port is free for TCP and UDP".into())))
+}
+
+fn udp(addr: SocketAddr) -> std::io::Result<UdpSocket> {
+    let socket = UdpSocket::bind(addr)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket)
+}
+
+fn in_use(addr: SocketAddr, error: std::io::Error) -> Error {
+    Error::Service(service::listen::failed(addr, "edge listen (UDP)", error))
+}
+
+/// The certificate, if any listener needs one.
+fn identity(config: &Config, bound: &[Bound]) -> Result<Option<Identity>, Error> {
+    if !bound.iter().any(|bound| bound.listen.tls) {
+        return Ok(None);
+    }
+    let hosts = config.public_urls.iter().filter_map(|url| host(url));
+    let addrs = bound.iter().map(|bound| reachable(bound.listen.addr.ip()).to_string());
+    let mut names: Vec<String> = hosts.chain(addrs).chain(["localhost".to_owned()]).collect();
+    names.sort();
+    names.dedup();
+    Identity::load(&config.certificate, &config.data_dir.join("tls"), &names).map(Some)
+}
+
+fn host(url: &str) -> Option<String> {
+    let url = url::Url::parse(url).ok()?;
+    Some(url.host_str()?.trim_matches(['[', ']']).to_owned())
+}
+
+/// An address that stands for all is reachable by loopback, at least.
+fn reachable(ip: IpAddr) -> IpAddr {
+    if ip.is_unspecified() { Ipv4Addr::LOCALHOST.into() } else { ip }
+}
+
+/// Where players reach this edge, best first. A browser refuses a generated certificate, so
+/// then plain HTTP goes first.
+fn urls(config: &Config, bound: &[Bound]) -> Vec<String> {
+    if !config.public_urls.is_empty() {
+        return config.public_urls.clone();
+    }
+    let tls_first = matches!(config.certificate, Certificate::Own { .. });
+    let mut listens: Vec<Listen> = bound.iter().map(|bound| bound.listen).collect();
+    listens.sort_by_key(|listen| listen.tls != tls_first);
+    let url = |listen: Listen| {
+        let scheme = if listen.tls { "https" } else { "http" };
+        let addr = SocketAddr::new(reachable(listen.addr.ip()), listen.addr.port());
+        format!("{scheme}://{addr}")
+    };
+    listens.into_iter().map(url).collect()
+}
+
+/// What each heartbeat says.
+fn heartbeats(
+    urls: &[String],
+    shared: &Shared,
+    planned: &Arc<Planned>,
+) -> impl Fn() -> Heartbeat + Send + 'static {
+    let (urls, shared, planned) = (urls.to_vec(), shared.clone(), Arc::clone(planned));
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let boot = u64::try_from(since.as_micros()).unwrap_or(u64::MAX);
+    let share = |free: &Semaphore, max: usize| {
+        (max.saturating_sub(free.available_permits())) as f64 / max as f64
+    };
+    move || Heartbeat {
+        urls: urls.clone(),
+        boot,
+        serving: !shared.drain.is_cancelled(),
+        load: share(&shared.places, CONNECTIONS_MAX).max(share(&shared.edge.places, RESPONSES_MAX)),
+        counters: shared.edge.metrics.counters(),
+        planned_bytes_max: planned.bytes_max(),
+        plan_complete: planned.complete(),
+        holdings: planned.holdings(),
+    }
+}

@@ -1,0 +1,100 @@
+//! The named answers of the request path, and how `Cache-Status` (RFC 9211) tells them.
+
+use model::EdgeId;
+
+/// How a request was answered. Declared from cheapest to costliest: when a body has several
+/// sources, the costliest names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Verdict {
+    /// From memory.
+    HitMemory,
+    /// From the fill plan's files.
+    HitPlan,
+    /// From the reactive SSD tier.
+    HitSsd,
+    /// Somebody else's fetch from the origin was joined.
+    Filling,
+    /// Fetched from the origin for this request.
+    Origin,
+    /// The steering manifest, made from the edge's view of the fleet.
+    Steering,
+    /// A CORS preflight.
+    Preflight,
+    /// The client has it already (304).
+    Unchanged,
+    /// Not allowed, or not well-formed.
+    Refused,
+    /// There is no such thing.
+    Absent,
+    /// The origin failed.
+    Failed,
+    /// Too much to do.
+    Busy,
+}
+
+impl Verdict {
+    /// Where media bytes come from.
+    pub const SOURCES: [Self; 5] =
+        [Self::HitMemory, Self::HitPlan, Self::HitSsd, Self::Filling, Self::Origin];
+
+    /// Stable, for metrics, logs and `Cache-Status`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::HitMemory => "hit-memory",
+            Self::HitPlan => "hit-plan",
+            Self::HitSsd => "hit-ssd",
+            Self::Filling => "filling",
+            Self::Origin => "origin",
+            Self::Steering => "steering",
+            Self::Preflight => "preflight",
+            Self::Unchanged => "unchanged",
+            Self::Refused => "refused",
+            Self::Absent => "absent",
+            Self::Failed => "failed",
+            Self::Busy => "busy",
+        }
+    }
+
+    /// Whether the bytes were here when they were asked for.
+    #[must_use]
+    pub fn is_hit(self) -> bool {
+        matches!(self, Self::HitMemory | Self::HitPlan | Self::HitSsd)
+    }
+
+    /// The `Cache-Status` field: what was known when the headers left.
+    #[must_use]
+    pub fn cache_status(self, edge: &EdgeId) -> String {
+        let detail = self.name();
+        match self {
+            Self::HitMemory | Self::HitPlan | Self::HitSsd => {
+                format!("{edge}; hit; detail={detail}")
+            }
+            Self::Filling => format!("{edge}; fwd=miss; collapsed; detail={detail}"),
+            Self::Origin => format!("{edge}; fwd=miss; stored; detail={detail}"),
+            Self::Failed => format!("{edge}; fwd=miss; detail={detail}"),
+            _ => format!("{edge}; detail={detail}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cache_status_of_each_source() {
+        let edge: EdgeId = "edge-a".parse().unwrap();
+        let of = |verdict: Verdict| verdict.cache_status(&edge);
+        assert_eq!(of(Verdict::HitPlan), "edge-a; hit; detail=hit-plan");
+        assert_eq!(of(Verdict::Origin), "edge-a; fwd=miss; stored; detail=origin");
+        assert_eq!(of(Verdict::Filling), "edge-a; fwd=miss; collapsed; detail=filling");
+        assert_eq!(of(Verdict::Refused), "edge-a; detail=refused");
+    }
+
+    #[test]
+    fn the_costliest_source_names_a_body() {
+        assert_eq!(Verdict::HitMemory.max(Verdict::Origin), Verdict::Origin);
+        assert_eq!(Verdict::Filling.max(Verdict::HitSsd), Verdict::Filling);
+    }
+}

@@ -1,0 +1,178 @@
+//! What the edge knows of the whole: heartbeats out, the view of the fleet in.
+//!
+//! Invariant: a view is put in force whole and checked, or not at all; the last good one is
+//! kept on disk and used at start. Nothing on a request's path waits for the control plane.
+
+use crate::gate::Gate;
+use arc_swap::ArcSwapOption;
+use model::EdgeId;
+use model::fleet::{EdgeView, HEARTBEAT_MS, Heartbeat, HeartbeatReply};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// More edges than this in a view are refused.
+const EDGES_MAX: usize = 100_000;
+/// More keys than this in a view are refused.
+const KEYS_MAX: usize = 64;
+
+/// A view in force, and the gate made from its keys.
+pub struct Known {
+    /// The view.
+    pub view: EdgeView,
+    /// Checks tokens by its keys.
+    pub gate: Gate,
+}
+
+/// The view in force, if there is one yet.
+pub struct Views {
+    path: PathBuf,
+    known: ArcSwapOption<Known>,
+}
+
+/// Why a view was refused.
+#[derive(Debug, thiserror::Error)]
+pub enum BadView {
+    /// Out of proportion.
+    #[error("{edges} edges and {keys} keys: at most {EDGES_MAX} and {KEYS_MAX} are taken")]
+    TooLarge {
+        /// How many edges.
+        edges: usize,
+        /// How many keys.
+        keys: usize,
+    },
+    /// A key that is not one.
+    #[error(transparent)]
+    Key(#[from] token::KeyError),
+    /// A control plane that players could not be sent to.
+    #[error("control_plane_url {0:?} is not a URL")]
+    Url(String),
+    /// It could not be kept.
+    #[error("{path}: {source}")]
+    Disk {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+fn check(view: EdgeView) -> Result<Known, BadView> {
+    let (edges, keys) = (view.edges.len(), view.keys.len());
+    if edges > EDGES_MAX || keys > KEYS_MAX {
+        return Err(BadView::TooLarge { edges, keys });
+    }
+    if url::Url::parse(&view.control_plane_url).is_err() {
+        return Err(BadView::Url(view.control_plane_url));
+    }
+    let gate = Gate::new(token::Verifier::new(&view.keys)?);
+    Ok(Known { view, gate })
+}
+
+impl Views {
+    /// With the last good view from `path`, if it is there and good.
+    #[must_use]
+    pub fn open(path: PathBuf) -> Self {
+        let known = read(&path);
+        Self { path, known: ArcSwapOption::new(known.map(Arc::new)) }
+    }
+
+    /// The view in force.
+    pub fn known(&self) -> Option<Arc<Known>> {
+        self.known.load_full()
+    }
+
+    /// Checks a view, puts it in force and keeps it on disk. A view that can't be kept is in
+    /// force all the same: a full disk must not stop key rotation.
+    ///
+    /// # Errors
+    /// [`BadView`]; but for [`BadView::Disk`] the old view stays.
+    pub fn accept(&self, view: EdgeView) -> Result<(), BadView> {
+        let text = serde_json::to_vec_pretty(&view).unwrap_or_default();
+        self.known.store(Some(Arc::new(check(view)?)));
+        crate::disk::replace(&self.path, &text)
+            .map_err(|source| BadView::Disk { path: self.path.clone(), source })
+    }
+}
+
+fn read(path: &std::path::Path) -> Option<Known> {
+    let bytes = std::fs::read(path).ok()?;
+    let view = serde_json::from_slice(&bytes).map_err(|error| error.to_string());
+    match view.and_then(|view: EdgeView| check(view).map_err(|error| error.to_string())) {
+        Ok(known) => Some(known),
+        Err(error) => {
+            tracing::warn!(path = %path.display(), error, "the stored view is damaged: ignored");
+            None
+        }
+    }
+}
+
+/// Talks to the control plane.
+pub struct Reporter {
+    /// This edge.
+    pub id: EdgeId,
+    /// The control plane.
+    pub control: service::client::Client,
+    /// Its base URL, without a trailing slash.
+    pub control_url: String,
+    /// What it tells.
+    pub views: Arc<Views>,
+    /// Told the number of the newest plan.
+    pub plan: watch::Sender<Option<u64>>,
+    /// Told once a view is in force.
+    pub ready: service::admin::Ready,
+}
+
+impl Reporter {
+    /// Sends a heartbeat every [`HEARTBEAT_MS`] until dropped; at once when `nudge` is notified.
+    pub async fn run(
+        self,
+        beat: impl Fn() -> Heartbeat,
+        nudge: Arc<tokio::sync::Notify>,
+        metrics: crate::metrics::Metrics,
+    ) {
+        let mut clock = tokio::time::interval(Duration::from_millis(HEARTBEAT_MS));
+        clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut heard = true;
+        loop {
+            tokio::select! {
+                _ = clock.tick() => {}
+                () = nudge.notified() => {}
+            }
+            let beaten = self.beat(&beat()).await;
+            metrics.heartbeat(beaten.is_ok());
+            // Said once, not every second.
+            match (&beaten, heard) {
+                (Err(error), true) => {
+                    tracing::warn!(%error, "the control plane is not heard: serving by the last view")
+                }
+                (Ok(()), false) => tracing::info!("the control plane is heard again"),
+                _ => {}
+            }
+            heard = beaten.is_ok();
+        }
+    }
+
+    async fn beat(&self, beat: &Heartbeat) -> Result<(), service::client::Error> {
+        let url = format!("{}/v1/edges/{}/heartbeat", self.control_url, self.id);
+        let reply: HeartbeatReply = self.control.post_json(&url, beat).await?;
+        let version = self.views.known().map(|known| known.view.version);
+        if version != Some(reply.view) {
+            let view = self.control.get_json(&format!("{}/v1/edge-view", self.control_url)).await?;
+            match self.views.accept(view) {
+                Ok(()) => {}
+                Err(error) => tracing::error!(%error, "the new view"),
+            }
+        }
+        self.ready.set(self.views.known().is_some());
+        self.plan.send_if_modified(|plan| {
+            let newer = reply.plan.is_some() && *plan != reply.plan;
+            if newer {
+                *plan = reply.plan;
+            }
+            newer
+        });
+        Ok(())
+    }
+}

@@ -1,0 +1,154 @@
+//! Small clients for HTTP/1.1, 2 and 3: one connection a request.
+
+use bytes::{Buf, Bytes, BytesMut};
+use http::{HeaderMap, Method, Request, StatusCode, Uri};
+use http_body_util::{BodyExt, Empty};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, ServerName};
+use std::path::Path;
+use std::sync::Arc;
+use tokio::net::TcpStream;
+
+/// An answer. A body that was cut is an error.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: Result<Bytes, String>,
+}
+
+impl Answer {
+    pub fn text(&self) -> String {
+        String::from_utf8(self.bytes().to_vec()).unwrap()
+    }
+
+    pub fn bytes(&self) -> &Bytes {
+        self.body.as_ref().unwrap()
+    }
+
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+
+    /// The verdict in `Cache-Status`.
+    pub fn verdict(&self) -> &str {
+        self.header("cache-status").split("detail=").nth(1).unwrap_or("")
+    }
+
+    /// The error code of the body.
+    pub fn code(&self) -> String {
+        let error: model::api::ApiError = serde_json::from_slice(self.bytes()).unwrap();
+        error.code
+    }
+}
+
+fn request(method: Method, url: &str, fields: &[(&str, &str)], h1: bool) -> Request<Empty<Bytes>> {
+    let uri: Uri = url.parse().unwrap();
+    let authority = uri.authority().unwrap().to_string();
+    let mut request = Request::builder().method(method);
+    for (name, value) in fields {
+        request = request.header(*name, *value);
+    }
+    let request = if h1 {
+        request.uri(uri.path_and_query().unwrap().as_str()).header("host", authority)
+    } else {
+        request.uri(uri)
+    };
+    request.body(Empty::new()).unwrap()
+}
+
+fn addr(url: &str) -> std::net::SocketAddr {
+    let uri: Uri = url.parse().unwrap();
+    uri.authority().unwrap().as_str().parse().unwrap()
+}
+
+async fn answer(response: http::Response<hyper::body::Incoming>) -> Answer {
+    let (head, body) = response.into_parts();
+    let body = body.collect().await.map(|body| body.to_bytes()).map_err(|e| e.to_string());
+    Answer { status: head.status, headers: head.headers, body }
+}
+
+/// `GET` over HTTP/1.1 without TLS.
+pub async fn get(url: &str, fields: &[(&str, &str)]) -> Answer {
+    plain(Method::GET, url, fields).await
+}
+
+/// `HEAD`, or any other method, over HTTP/1.1 without TLS.
+pub async fn head(method: Method, url: &str) -> Answer {
+    plain(method, url, &[]).await
+}
+
+async fn plain(method: Method, url: &str, fields: &[(&str, &str)]) -> Answer {
+    let stream = TcpStream::connect(addr(url)).await.unwrap();
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+    let task = tokio::spawn(connection);
+    let response = sender.send_request(request(method, url, fields, true)).await.unwrap();
+    let answer = answer(response).await;
+    task.abort();
+    answer
+}
+
+fn tls(certificate: &Path, protocol: &str) -> rustls::ClientConfig {
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(certificate).unwrap()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![protocol.as_bytes().to_vec()];
+    config
+}
+
+/// `GET` over TLS, by `http/1.1`, `h2` or `h3`, trusting `certificate` alone.
+pub async fn get_over(protocol: &str, url: &str, certificate: &Path) -> Answer {
+    if protocol == "h3" {
+        return get_h3(url, certificate).await;
+    }
+    let connector = tokio_rustls::TlsConnector::from(Arc::new(tls(certificate, protocol)));
+    let stream = TcpStream::connect(addr(url)).await.unwrap();
+    let name = ServerName::from(addr(url).ip());
+    let stream = connector.connect(name, stream).await.unwrap();
+    assert_eq!(stream.get_ref().1.alpn_protocol(), Some(protocol.as_bytes()));
+    let io = TokioIo::new(stream);
+    if protocol == "h2" {
+        let (mut sender, connection) =
+            hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.unwrap();
+        tokio::spawn(connection);
+        return answer(sender.send_request(request(Method::GET, url, &[], false)).await.unwrap())
+            .await;
+    }
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.unwrap();
+    tokio::spawn(connection);
+    answer(sender.send_request(request(Method::GET, url, &[], true)).await.unwrap()).await
+}
+
+async fn get_h3(url: &str, certificate: &Path) -> Answer {
+    let crypto = quinn::crypto::rustls::QuicClientConfig::try_from(tls(certificate, "h3")).unwrap();
+    let mut endpoint = quinn::Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
+    endpoint.set_default_client_config(quinn::ClientConfig::new(Arc::new(crypto)));
+    let quic = endpoint.connect(addr(url), "127.0.0.1").unwrap().await.unwrap();
+    let (mut driver, mut sender) = h3::client::builder()
+        .send_grease(false)
+        .build::<_, _, Bytes>(h3_quinn::Connection::new(quic))
+        .await
+        .unwrap();
+    let driver = tokio::spawn(async move { driver.wait_idle().await });
+    let (head, _) = request(Method::GET, url, &[], false).into_parts();
+    let mut stream = sender.send_request(Request::from_parts(head, ())).await.unwrap();
+    stream.finish().await.unwrap();
+    let (head, ()) = stream.recv_response().await.unwrap().into_parts();
+    let mut body = BytesMut::new();
+    let body = loop {
+        match stream.recv_data().await {
+            Ok(Some(mut piece)) => body.extend_from_slice(&piece.copy_to_bytes(piece.remaining())),
+            Ok(None) => break Ok(body.freeze()),
+            Err(error) => break Err(error.to_string()),
+        }
+    };
+    driver.abort();
+    Answer { status: head.status, headers: head.headers, body }
+}

@@ -1,0 +1,192 @@
+//! What the stories have in common: a synthetic title, an origin that counts requests and can
+//! misbehave, a control plane, and edges over real sockets.
+
+#![allow(dead_code, missing_docs, reason = "each story uses its part")]
+
+mod client;
+mod control;
+mod origin;
+mod title;
+
+pub use client::{Answer, get, get_over, head};
+pub use control::Control;
+pub use origin::{Misdeed, Origin};
+pub use title::{Film, film};
+
+use model::fleet::{EdgeState, EdgeView};
+use nearcast_edge::{Config, Settings};
+use service::Shutdown;
+use service::value::ByteSize;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use tempfile::TempDir;
+use tokio::task::JoinHandle;
+
+/// Nothing in a story takes this long.
+pub const DEADLINE: Duration = Duration::from_secs(30);
+
+/// A running edge.
+pub struct Edge {
+    pub dir: PathBuf,
+    pub http: String,
+    pub https: String,
+    pub admin: String,
+    pub shutdown: Shutdown,
+    task: JoinHandle<Result<(), nearcast_edge::Error>>,
+}
+
+pub fn now_s() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
+}
+
+/// Polls until `condition` gives something.
+pub async fn until<T, F: Future<Output = Option<T>>>(what: &str, condition: impl Fn() -> F) -> T {
+    let started = Instant::now();
+    loop {
+        if let Some(value) = condition().await {
+            return value;
+        }
+        assert!(started.elapsed() < DEADLINE, "never came: {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// A token for a title, valid for an hour from a minute ago.
+pub fn token(signer: &token::Signer, title: &str) -> String {
+    let now = now_s();
+    token_between(signer, title, now - 60, now + 3600)
+}
+
+pub fn token_between(signer: &token::Signer, title: &str, from: u64, to: u64) -> String {
+    let title = title.parse().unwrap();
+    signer.mint(&token::Grant { play: [7; 16], title, not_before: from, expires: to })
+}
+
+/// Leaves the view that an earlier run would have kept.
+pub fn keep_view(dir: &Path, view: &EdgeView) {
+    std::fs::write(dir.join("view.json"), serde_json::to_vec(view).unwrap()).unwrap();
+}
+
+pub fn view(signer: &token::Signer) -> EdgeView {
+    let edge = |id: &str, url: &str| EdgeState {
+        id: id.parse().unwrap(),
+        urls: vec![url.to_owned()],
+        healthy: true,
+        load: 0.1,
+    };
+    EdgeView {
+        version: 3,
+        keys: vec![signer.public()],
+        control_plane_url: "http://127.0.0.1:7080".into(),
+        edges: vec![
+            edge("edge-a", "http://127.0.0.2:8080"),
+            edge("edge-b", "http://127.0.0.3:8080"),
+        ],
+    }
+}
+
+/// Settings on free ports, without a control plane that answers.
+pub fn settings(dir: &Path, origin: &str) -> Settings {
+    Settings {
+        listen: vec!["http://127.0.0.1:0".into(), "https://127.0.0.1:0".into()],
+        origin: vec![origin.to_owned()],
+        control_plane: Some("http://127.0.0.1:9".into()),
+        id: Some("edge-a".into()),
+        data_dir: Some(dir.to_owned()),
+        memory: Some(ByteSize(64 << 20)),
+        ssd: Some(ByteSize(0)),
+        planned: Some(ByteSize(1 << 30)),
+        admin: Some("127.0.0.1:0".into()),
+        announce: Some(dir.join("announced.json")),
+        ..Settings::default()
+    }
+}
+
+impl Edge {
+    /// Starts an edge and waits until it serves.
+    pub async fn start(settings: Settings) -> Self {
+        let dir = settings.data_dir.clone().unwrap();
+        let announced = settings.announce.clone().unwrap();
+        let _ = std::fs::remove_file(&announced);
+        let shutdown = Shutdown::new();
+        let config = Config::check(settings).unwrap();
+        let task = tokio::spawn(nearcast_edge::run(config, shutdown.clone()));
+        let announced = until("the announcement", || async {
+            assert!(!task.is_finished(), "the edge did not start");
+            serde_json::from_slice::<serde_json::Value>(&std::fs::read(&announced).ok()?).ok()
+        })
+        .await;
+        let url = |scheme: &str| {
+            let urls = announced["urls"].as_array().unwrap().iter();
+            let mut urls = urls.map(|url| url.as_str().unwrap().to_owned());
+            urls.find(|url| url.starts_with(&format!("{scheme}:"))).unwrap_or_default()
+        };
+        Self {
+            dir,
+            http: url("http"),
+            https: url("https"),
+            admin: announced["admin"].as_str().unwrap().to_owned(),
+            shutdown,
+            task,
+        }
+    }
+
+    /// Drains it and waits for its end.
+    pub async fn stop(self) {
+        self.shutdown.trigger();
+        self.task.await.unwrap().unwrap();
+    }
+
+    /// Ends it without a drain: its task is dropped where it stands.
+    pub async fn kill(self) {
+        self.task.abort();
+        let _ = self.task.await;
+    }
+
+    /// The value of a metric line, 0 if there is none.
+    pub async fn metric(&self, line: &str) -> f64 {
+        let text = get(&format!("{}/metrics", self.admin), &[]).await.text();
+        let found = text.lines().find_map(|found| found.strip_prefix(line)?.trim().parse().ok());
+        found.unwrap_or(0.0)
+    }
+}
+
+/// An origin with a film, an edge before it, and a token for the film.
+pub struct Stage {
+    pub dir: TempDir,
+    pub origin: Origin,
+    pub film: Film,
+    pub signer: token::Signer,
+    pub edge: Edge,
+    pub token: String,
+}
+
+impl Stage {
+    pub async fn new() -> Self {
+        Self::with(|settings| settings).await
+    }
+
+    pub async fn with(change: impl FnOnce(Settings) -> Settings) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let signer = token::Signer::generate().unwrap();
+        keep_view(dir.path(), &view(&signer));
+        let film = film();
+        let origin = Origin::start(&film).await;
+        let edge = Edge::start(change(settings(dir.path(), &origin.url))).await;
+        let token = token(&signer, "film");
+        Self { dir, origin, film, signer, edge, token }
+    }
+
+    /// URL of something of the film, over plain HTTP.
+    pub fn url(&self, resource: &str) -> String {
+        self.url_at(&self.edge.http, resource)
+    }
+
+    pub fn url_at(&self, base: &str, resource: &str) -> String {
+        format!("{base}/~{}/t/film/{}/{resource}", self.token, self.film.version)
+    }
+
+    pub async fn get(&self, resource: &str) -> Answer {
+        get(&self.url(resource), &[]).await
+    }
+}

@@ -1,0 +1,179 @@
+//! An origin over a real socket: counts its requests, and misbehaves when told.
+
+use super::Film;
+use bytes::Bytes;
+use futures::StreamExt;
+use http::{Request, Response, StatusCode, header};
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::body::{Frame, Incoming};
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::sync::{Arc, Mutex};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+/// What the origin does to a request for media, in place of answering it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Misdeed {
+    /// Flips a bit of the byte at this offset of the answer.
+    Corrupt(usize),
+    /// Closes the connection after this many bytes of the body.
+    Cut(usize),
+    /// Sends nothing after this many bytes of the body.
+    Stall(usize),
+    /// Answers 500.
+    Fail,
+}
+
+#[derive(Default)]
+struct State {
+    media: Vec<String>,
+    indexes: usize,
+    misdeeds: VecDeque<Misdeed>,
+    /// Done to every request for media once the list is empty.
+    always: Option<Misdeed>,
+}
+
+/// The origin.
+pub struct Origin {
+    pub url: String,
+    state: Arc<Mutex<State>>,
+    open: watch::Sender<bool>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+type Body = BoxBody<Bytes, io::Error>;
+
+impl Origin {
+    pub async fn start(film: &Film) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let base = format!("/titles/film/{}", film.version);
+        let mut objects: HashMap<String, Bytes> = film
+            .files
+            .iter()
+            .map(|(name, bytes)| (format!("{base}/{name}"), bytes.clone()))
+            .collect();
+        objects.insert(format!("{base}/index"), film.encoded.clone());
+        let (objects, state) = (Arc::new(objects), Arc::<Mutex<State>>::default());
+        let (open, is_open) = watch::channel(true);
+        let shared = Arc::clone(&state);
+        let task = tokio::spawn(async move {
+            let mut connections = tokio::task::JoinSet::new();
+            while let Ok((stream, _)) = listener.accept().await {
+                let (objects, state) = (Arc::clone(&objects), Arc::clone(&shared));
+                let is_open = is_open.clone();
+                let service = service_fn(move |request| {
+                    answer(request, Arc::clone(&objects), Arc::clone(&state), is_open.clone())
+                });
+                connections.spawn(async move {
+                    let http = hyper::server::conn::http1::Builder::new();
+                    let _ = http.serve_connection(TokioIo::new(stream), service).await;
+                });
+            }
+        });
+        Self { url, state, open, task }
+    }
+
+    /// The next requests for media meet these, one each.
+    pub fn misbehave(&self, misdeeds: &[Misdeed]) {
+        self.state.lock().unwrap().misdeeds.extend(misdeeds);
+    }
+
+    /// Every request for media meets this.
+    pub fn always(&self, misdeed: Option<Misdeed>) {
+        self.state.lock().unwrap().always = misdeed;
+    }
+
+    /// Requests for media so far: path's last part and range.
+    pub fn media(&self) -> Vec<String> {
+        self.state.lock().unwrap().media.clone()
+    }
+
+    /// Requests for indexes so far.
+    pub fn indexes(&self) -> usize {
+        self.state.lock().unwrap().indexes
+    }
+
+    /// Holds every answer back, or lets them go.
+    pub fn hold(&self, held: bool) {
+        self.open.send_replace(!held);
+    }
+
+    /// Ends it: connections are closed, new ones refused.
+    pub async fn stop(&mut self) {
+        self.task.abort();
+        let _ = (&mut self.task).await;
+    }
+}
+
+fn plain(status: StatusCode) -> Response<Body> {
+    let body = Full::new(Bytes::new()).map_err(|never| match never {}).boxed();
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    response
+}
+
+async fn answer(
+    request: Request<Incoming>,
+    objects: Arc<HashMap<String, Bytes>>,
+    state: Arc<Mutex<State>>,
+    mut is_open: watch::Receiver<bool>,
+) -> Result<Response<Body>, io::Error> {
+    let path = request.uri().path().to_owned();
+    let range = request.headers().get(header::RANGE).map(|v| v.to_str().unwrap().to_owned());
+    let misdeed = {
+        let mut state = state.lock().unwrap();
+        if path.ends_with("/index") {
+            state.indexes += 1;
+            None
+        } else {
+            let file = path.rsplit('/').next().unwrap_or_default();
+            state.media.push(format!("{file} {}", range.as_deref().unwrap_or("whole")));
+            let next = state.misdeeds.pop_front();
+            next.or(state.always)
+        }
+    };
+    let _ = is_open.wait_for(|open| *open).await;
+    let Some(object) = objects.get(&path) else { return Ok(plain(StatusCode::NOT_FOUND)) };
+    if misdeed == Some(Misdeed::Fail) {
+        return Ok(plain(StatusCode::INTERNAL_SERVER_ERROR));
+    }
+    let mut response = plain(StatusCode::OK);
+    let mut bytes = object.clone();
+    if let Some(range) = range {
+        let (first, last) = range.strip_prefix("bytes=").unwrap().split_once('-').unwrap();
+        let (first, last): (usize, usize) = (first.parse().unwrap(), last.parse().unwrap());
+        bytes = object.slice(first..=last);
+        *response.status_mut() = StatusCode::PARTIAL_CONTENT;
+        let given = format!("bytes {first}-{last}/{}", object.len());
+        response.headers_mut().insert(header::CONTENT_RANGE, given.parse().unwrap());
+    }
+    response.headers_mut().insert(header::CONTENT_LENGTH, bytes.len().into());
+    *response.body_mut() = body(bytes, misdeed);
+    Ok(response)
+}
+
+fn body(bytes: Bytes, misdeed: Option<Misdeed>) -> Body {
+    let frame = |bytes: Bytes| Ok::<_, io::Error>(Frame::data(bytes));
+    match misdeed {
+        Some(Misdeed::Corrupt(at)) => {
+            let mut wrong = bytes.to_vec();
+            wrong[at] ^= 1;
+            Full::new(wrong.into()).map_err(|never| match never {}).boxed()
+        }
+        Some(Misdeed::Cut(after)) => {
+            let cut = Err(io::Error::other("cut"));
+            let frames = futures::stream::iter([frame(bytes.slice(..after)), cut]);
+            BodyExt::boxed(StreamBody::new(frames))
+        }
+        Some(Misdeed::Stall(after)) => {
+            let first = futures::stream::iter([frame(bytes.slice(..after))]);
+            BodyExt::boxed(StreamBody::new(first.chain(futures::stream::pending())))
+        }
+        _ => Full::new(bytes).map_err(|never| match never {}).boxed(),
+    }
+}
