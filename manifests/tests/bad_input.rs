@@ -1,5 +1,7 @@
 //! What cannot be packaged is refused with a message that names the file and what to do.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 mod media;
 
 use media::{Studio, write_all};

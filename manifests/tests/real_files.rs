@@ -1,6 +1,8 @@
 //! Habits of real files: odd key frames, delays, cuts without encoding, several tracks,
 //! colour, names. And an independent reader of the sample tables.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 mod media;
 
 use media::{Studio, Written, frames, probe, write_all};
@@ -238,11 +240,9 @@ fn an_uneven_frame_rate_keeps_every_time() {
     let studio = Studio::new();
     studio.make(
         "uneven.mp4",
-        &format!(
-            "-f lavfi -i testsrc2=s=160x90:r=25:d=9 -vf select='not(eq(mod(n\\,7)\\,3))' \
+        "-f lavfi -i testsrc2=s=160x90:r=25:d=9 -vf select='not(eq(mod(n\\,7)\\,3))' \
              -fps_mode vfr -pix_fmt yuv420p -c:v libx264 -preset ultrafast -bf 3 -g 40 \
-             -keyint_min 40 -sc_threshold 0 -video_track_timescale 90000"
-        ),
+             -keyint_min 40 -sc_threshold 0 -video_track_timescale 90000",
     );
     let all = studio.package(&["uneven.mp4"]).unwrap();
     let found = frames(&studio.save(&all[0]), "0:v");

@@ -1,6 +1,8 @@
 //! Every codec in every kind of MP4 that ffmpeg writes comes out with the same frames and
 //! samples at the same times.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 mod media;
 
 use media::{Studio, Written, frames};

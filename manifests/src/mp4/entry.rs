@@ -115,3 +115,6 @@ pub(super) fn make(kind: [u8; 4], parts: &[&[u8]]) -> Vec<u8> {
     }
     out
 }
+
+#[cfg(test)]
+mod tests;

@@ -123,7 +123,7 @@ impl<'a> Sizes<'a> {
         }
         let row = |bytes: usize| &self.rows[n * bytes..][..bytes];
         match self.width {
-            4 => u32::from(self.rows[n / 2] >> (if n % 2 == 0 { 4 } else { 0 }) & 15),
+            4 => u32::from(self.rows[n / 2] >> (if n.is_multiple_of(2) { 4 } else { 0 }) & 15),
             8 => u32::from(self.rows[n]),
             16 => u32::from(u16::from_be_bytes([row(2)[0], row(2)[1]])),
             _ => u32::from_be_bytes([row(4)[0], row(4)[1], row(4)[2], row(4)[3]]),
@@ -267,3 +267,6 @@ impl<'a> Chunks<'a> {
         self.cursor.sized(u8::from(self.wide)).map(Some)
     }
 }
+
+#[cfg(test)]
+mod tests;
