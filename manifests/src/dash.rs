@@ -2,7 +2,7 @@
 //! stand in the order of its schema. The same index always gives the same bytes.
 
 use model::TitleIndex;
-use model::index::{Kind, Track, VideoRange};
+use model::index::{Kind, Segment, Track, VideoRange};
 use std::fmt::Write;
 
 const PROFILES: &str = "urn:mpeg:dash:profile:isoff-live:2011,urn:mpeg:dash:profile:cmaf:2019";
@@ -80,7 +80,21 @@ fn channels(track: &Track) -> u16 {
 }
 
 fn video_alike(a: &Track, b: &Track) -> bool {
-    family(a) == family(b) && range(a) == range(b) && a.facts.language == b.facts.language
+    family(a) == family(b)
+        && range(a) == range(b)
+        && a.facts.language == b.facts.language
+        && aligned(a, b)
+}
+
+/// Whether segments begin at the same times, whatever the timescales: only then may a player
+/// switch at each of them.
+fn aligned(a: &Track, b: &Track) -> bool {
+    let starts = |track: &Track, scale: u32| -> Vec<i128> {
+        let offset = i128::from(track.facts.presentation_offset);
+        let at = |segment: &Segment| (i128::from(segment.start) - offset) * i128::from(scale);
+        track.segments.iter().map(at).collect()
+    };
+    starts(a, b.facts.timescale) == starts(b, a.facts.timescale)
 }
 
 fn audio_alike(a: &Track, b: &Track) -> bool {
