@@ -14,6 +14,7 @@ mod source;
 mod time;
 mod write;
 
+pub use clip::SECONDS_MAX;
 pub use error::Error;
 pub use layout::{SEGMENT_BYTES_MAX, SEGMENTS_MAX};
 pub use source::{FileSource, ReadAt, Source};
@@ -75,7 +76,7 @@ pub struct Skipped {
 }
 
 impl Package {
-    /// Probes the sources, checks that the renditions align and lays out every track. Reads
+    /// Probes the sources (of any bytes: this is where a fuzzer comes in), checks that the renditions align and lays out every track. Reads
     /// headers and sample tables, no media.
     ///
     /// # Errors

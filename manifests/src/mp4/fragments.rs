@@ -8,6 +8,9 @@ use super::tables::{Budget, Sample};
 /// `sample_is_non_sync_sample` in a sample's flags.
 const NON_SYNC: u32 = 0x1_0000;
 
+/// A decode time above this is corrupt, in ticks: sums of times must stay below 2^63.
+const TIME_MAX: u64 = 1 << 59;
+
 /// Defaults of a track's samples (`trex`).
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Defaults {
@@ -122,7 +125,7 @@ fn decode_time(tfdt: Box<'_>, track: &mut Growing) -> Result<(), Fault> {
     let mut cursor = tfdt.cursor();
     let (version, _) = cursor.version_flags()?;
     let time = cursor.sized(version)?;
-    if time > i64::MAX as u64 / 2 {
+    if time > TIME_MAX {
         return Fault::corrupt(format!("box tfdt has the time {time}"));
     }
     let Some(last) = track.samples.last_mut() else {

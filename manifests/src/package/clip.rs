@@ -15,6 +15,9 @@ const PRIMING_MAX: Nanos = 100_000_000;
 /// Audio kept before the first sample that is heard, so that a decoder is in step by then.
 const PREROLL: Nanos = 100_000_000;
 
+/// A track that ends later than this is refused, in seconds: a week.
+pub const SECONDS_MAX: u64 = 7 * 24 * 3600;
+
 /// A track whose times are those of the title.
 pub(super) struct Clip {
     /// Which source.
@@ -84,6 +87,11 @@ pub(super) fn resolve(source: usize, tracks: Vec<SourceTrack>) -> Result<Vec<Cli
         // What still lies before zero is not presented.
         if !clip.entry.is_video() && clip.base < 0 {
             clip.hidden = clip.hidden.max(clip.base.unsigned_abs());
+        }
+        let value = clip.nanos(clip.end()).unsigned_abs() / 1_000_000_000;
+        if value > SECONDS_MAX {
+            let what = format!("track {}: length in seconds", clip.number);
+            return Err(Fault::TooLarge { what, value, limit: SECONDS_MAX });
         }
     }
     Ok(clips)

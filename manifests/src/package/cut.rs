@@ -187,9 +187,10 @@ fn no_key_frames_between(
     end: Nanos,
 ) -> Result<(), Error> {
     for (r, keys) in all.iter().enumerate() {
-        for (n, time) in keys.times.iter().enumerate() {
-            let inside = *time > start + keys.half_frame && *time < end - keys.half_frame;
-            if !inside || shared.binary_search_by_key(&n, |cut| cut[r]).is_ok() {
+        let first = keys.times.partition_point(|time| *time <= start + keys.half_frame);
+        let inside = keys.times.iter().enumerate().skip(first);
+        for (n, time) in inside.take_while(|(_, time)| **time < end - keys.half_frame) {
+            if shared.binary_search_by_key(&n, |cut| cut[r]).is_ok() {
                 continue;
             }
             let lacks = |o: &usize| all[*o].at(*time, tolerance(&all[*o], keys)).is_none();

@@ -54,10 +54,10 @@ pub(super) fn track(
     }
     let end = clip.end();
     let hidden = clip.hidden;
-    let mut samples = clip.samples.clone();
+    let mut clip = clip;
     // Of video the base is not before zero; what audio has before zero is hidden.
     let first_decode_time = if clip.entry.is_video() {
-        retime(&clip, &starts, &mut samples).map_err(named)?
+        retime(&mut clip, &starts).map_err(named)?
     } else {
         u64::try_from(clip.base + hidden.cast_signed()).unwrap_or(0)
     };
@@ -70,7 +70,8 @@ pub(super) fn track(
         timescale: clip.timescale,
         media_time: hidden,
     });
-    let mut layout = Layout { source: clip.source, init, sidx: Vec::new(), samples, starts };
+    let (source, samples) = (clip.source, clip.samples);
+    let mut layout = Layout { source, init, sidx: Vec::new(), samples, starts };
     let init_range = ByteRange::new(0, layout.init.len() as u64);
     let sidx_range = ByteRange::new(init_range.end(), out::sidx_bytes(layout.starts.len()));
     let segments =
@@ -105,7 +106,7 @@ fn kind(media: Media, frame_rate: (u32, u32)) -> Kind {
 /// when the n-th picture is presented. So a segment's decode time is its presentation time,
 /// without an edit list, whatever the source's frame rate does; offsets become signed. Answers
 /// the first decode time.
-fn retime(clip: &Clip, starts: &[usize], samples: &mut [Sample]) -> Result<u64, Fault> {
+fn retime(clip: &mut Clip, starts: &[usize]) -> Result<u64, Fault> {
     let times: Vec<i64> = clip.times().collect();
     let end = clip.end();
     let mut first = 0;
@@ -124,12 +125,12 @@ fn retime(clip: &Clip, starts: &[usize], samples: &mut [Sample]) -> Result<u64, 
             None => end.max(shown[shown.len() - 1] + 1),
         };
         shown.push(next_start);
-        for (k, sample) in samples[*start..stop].iter_mut().enumerate() {
+        for (k, sample) in clip.samples[*start..stop].iter_mut().enumerate() {
             let (Ok(duration), Ok(shift)) = (
                 u32::try_from(shown[k + 1] - shown[k]),
                 i32::try_from(times[start + k] - shown[k]),
             ) else {
-                let at = time::shown(clip.nanos(shown[k]));
+                let at = time::shown(time::nanos(shown[k], clip.timescale));
                 return Fault::corrupt(format!("track {}: a gap at {at}", clip.number));
             };
             (sample.duration, sample.shift) = (duration, shift);

@@ -51,14 +51,15 @@ pub(super) fn hevc(
     let Ok(mut hvcc) = Hvcc::decode_body(&mut body) else {
         return Fault::corrupt("box hvcC cannot be read");
     };
-    if !holds_parameter_sets(&hvcc) {
+    let complete = holds_parameter_sets(&hvcc);
+    if !complete {
         hvcc.arrays = parameter_sets(&first_sample()?, usize::from(hvcc.length_size_minus_one) + 1);
         if !holds_parameter_sets(&hvcc) {
             return Fault::corrupt("HEVC without parameter sets in hvcC or in the first sample");
         }
     }
     let mut bytes = entry.whole.to_vec();
-    if entry.kind != *b"hvc1" {
+    if entry.kind != *b"hvc1" || !complete {
         hvcc.arrays.iter_mut().for_each(|array| array.completeness = true);
         let mut config = Vec::new();
         if hvcc.encode(&mut config).is_err() {

@@ -10,6 +10,9 @@ use crate::package::names;
 /// More rows than this in an edit list are refused (most files have one or two).
 const EDITS_MAX: usize = 64;
 
+/// An edit list with a time above this is corrupt, in ticks: sums of times must stay below 2^63.
+const EDIT_MAX: u64 = 1 << 59;
+
 /// Longest name of a track that is kept, in bytes.
 const LABEL_BYTES_MAX: usize = 200;
 
@@ -167,7 +170,7 @@ impl<'a> Header<'a> {
                 });
             }
         }
-        if edit.media_time > i64::MAX as u64 / 4 || edit.delay > i64::MAX as u64 / 4 {
+        if edit.media_time > EDIT_MAX || edit.delay > EDIT_MAX {
             return Fault::corrupt(format!("track {}: edit list out of range", self.number));
         }
         edit.slack = self.ticks(1, movie_timescale)? + 1;
