@@ -25,7 +25,7 @@ pub struct Settings {
     /// The object store whose titles play: dir:PATH or s3://bucket/prefix
     #[arg(long, env = "NEARCAST_CONTROL_PLANE_STORE", value_name = "URL")]
     pub store: Option<String>,
-    /// Folder of the database, the signing key and the credentials
+    /// Folder of the database, the signing key and the credentials [default: control-plane-data]
     #[arg(long, env = "NEARCAST_CONTROL_PLANE_DATA_DIR", value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
     /// How players and edges reach this control plane [default: http:// and where it listens]
@@ -88,6 +88,8 @@ pub struct Config {
 const LISTEN: &str = "127.0.0.1:7080";
 /// Beside it.
 const ADMIN: &str = "127.0.0.1:7081";
+/// Where the operator stands, so that a first try needs no setting.
+const DATA_DIR: &str = "control-plane-data";
 /// A new title shows up while its operator still looks; one listing of the store costs little.
 const CATALOG_REFRESH: Duration = Duration::from_secs(3);
 /// Less would only keep the store busy.
@@ -125,9 +127,7 @@ impl Config {
             store: settings
                 .store
                 .ok_or_else(|| missing("control-plane.store", "dir:PATH or s3://bucket/prefix"))?,
-            data_dir: settings.data_dir.ok_or_else(|| {
-                missing("control-plane.data-dir", "a folder for database and keys")
-            })?,
+            data_dir: settings.data_dir.unwrap_or_else(|| DATA_DIR.into()),
             public_url: settings.public_url,
             networks: settings.networks,
             catalog_refresh: refresh,
@@ -162,7 +162,6 @@ mod tests {
     fn mistakes_are_named() {
         let errors: Vec<String> = [
             Settings::default(),
-            Settings { data_dir: None, ..settings() },
             Settings { listen: Some("7080".into()), ..settings() },
             Settings { listen: Some("0.0.0.0:7080".into()), ..settings() },
             Settings { public_url: Some("http://a/b".into()), ..settings() },

@@ -1,6 +1,6 @@
 //! `nearcast plan run`: ask, plan, show, publish.
 
-use crate::{Config, Error, Planned, Settings, plan, show};
+use crate::{Config, Error, Planned, plan, show};
 use model::api::{PlanPublished, PlannerInput};
 use serde::Serialize;
 use service::Shutdown;
@@ -8,29 +8,19 @@ use service::client::{self, Client};
 use std::io::Write;
 use std::path::Path;
 
-/// `nearcast plan`.
-#[derive(Debug, Clone, clap::Args)]
-pub struct Plan {
-    /// What to do
-    #[command(subcommand)]
-    pub command: Command,
-}
-
 /// What `nearcast plan` can do.
 #[derive(Debug, Clone, clap::Subcommand)]
 pub enum Command {
     /// Plan a day from the demand of the day before, show the plan, and publish it
-    #[command(after_help = "Example, for cron at 01:00 UTC:\n  nearcast plan run \
-        --control-plane http://127.0.0.1:7080 --credential-file /etc/nearcast/operator")]
+    #[command(after_help = "Examples:
+  nearcast plan run --control-plane http://127.0.0.1:7080 --credential-file /etc/nearcast/operator
+  nearcast plan run --date 2026-11-21 --dry-run ...")]
     Run(Run),
 }
 
 /// `nearcast plan run`.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct Run {
-    /// Where, and as whom
-    #[command(flatten)]
-    pub settings: Settings,
     /// The day to plan for, as 2026-11-21 [default: today, UTC]
     #[arg(long, value_name = "DAY")]
     pub date: Option<String>,
@@ -55,10 +45,10 @@ struct Report<'a> {
 ///
 /// # Errors
 /// Any [`Error`].
-pub async fn run(config: Config, command: Run, shutdown: Shutdown) -> Result<(), Error> {
+pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error> {
     let mut text = Vec::new();
     let outcome = tokio::select! {
-        outcome = run_to(&config, &command, &mut text) => outcome,
+        outcome = run_to(&config, &mut text) => outcome,
         () = shutdown.requested() => Err(Error::Stopped),
     };
     // A plan that could not be published is shown all the same.
@@ -71,11 +61,8 @@ pub async fn run(config: Config, command: Run, shutdown: Shutdown) -> Result<(),
 ///
 /// # Errors
 /// Any [`Error`].
-pub async fn run_to(
-    config: &Config,
-    command: &Run,
-    out: &mut (dyn Write + Send),
-) -> Result<Option<u64>, Error> {
+pub async fn run_to(config: &Config, out: &mut (dyn Write + Send)) -> Result<Option<u64>, Error> {
+    let command = &config.run;
     let date = day(command.date.as_deref())?;
     let file = &config.credential_file;
     let client = Client::new(config.timeout, Some(credential(file)?), None)?;

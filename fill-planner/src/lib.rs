@@ -8,7 +8,7 @@ mod plan;
 mod settings;
 mod show;
 
-pub use command::{Command, Plan, Run, run, run_to};
+pub use command::{Command, Run, run, run_to};
 pub use error::Error;
 pub use plan::{EdgePlan, Planned, Row, Verdict, plan};
 pub use settings::{Config, Settings};

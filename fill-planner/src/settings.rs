@@ -1,23 +1,29 @@
 //! Settings of `nearcast plan`: as given (flags, environment, the file's `[plan]`), as checked.
 
+use crate::{Command, Run};
 use serde::Deserialize;
 use service::config::ConfigError;
 use service::value::Span;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// As given.
+/// As given. The command stands on the command line alone.
 #[derive(Debug, Clone, Default, Deserialize, clap::Args)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+#[command(subcommand_required = true, arg_required_else_help = true)]
 pub struct Settings {
+    /// What to do
+    #[command(subcommand)]
+    #[serde(skip)]
+    pub command: Option<Command>,
     /// The control plane, as http://127.0.0.1:7080
-    #[arg(long, env = "NEARCAST_PLAN_CONTROL_PLANE", value_name = "URL")]
+    #[arg(long, global = true, env = "NEARCAST_PLAN_CONTROL_PLANE", value_name = "URL")]
     pub control_plane: Option<String>,
     /// File with the operator's credential
-    #[arg(long, env = "NEARCAST_PLAN_CREDENTIAL_FILE", value_name = "FILE")]
+    #[arg(long, global = true, env = "NEARCAST_PLAN_CREDENTIAL_FILE", value_name = "FILE")]
     pub credential_file: Option<PathBuf>,
     /// How long to wait for each answer [default: 30s]
-    #[arg(long, env = "NEARCAST_PLAN_TIMEOUT", value_name = "SPAN")]
+    #[arg(long, global = true, env = "NEARCAST_PLAN_TIMEOUT", value_name = "SPAN")]
     pub timeout: Option<Span>,
 }
 
@@ -26,6 +32,7 @@ impl Settings {
     #[must_use]
     pub fn over(self, file: Self) -> Self {
         Self {
+            command: self.command,
             control_plane: self.control_plane.or(file.control_plane),
             credential_file: self.credential_file.or(file.credential_file),
             timeout: self.timeout.or(file.timeout),
@@ -39,6 +46,7 @@ pub struct Config {
     pub(crate) control_plane: String,
     pub(crate) credential_file: PathBuf,
     pub(crate) timeout: Duration,
+    pub(crate) run: Run,
 }
 
 /// Cron can wait, but not for ever: the input of a large catalog takes seconds.
@@ -69,6 +77,7 @@ impl Config {
                 missing("plan.credential-file", "the file with the operator's credential")
             })?,
             timeout: settings.timeout.map_or(TIMEOUT, |span| span.0),
+            run: settings.command.map(|Command::Run(run)| run).unwrap_or_default(),
         })
     }
 }
@@ -76,6 +85,24 @@ impl Config {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[derive(Debug, clap::Parser)]
+    struct Cli {
+        #[command(flatten)]
+        settings: Settings,
+    }
+
+    #[test]
+    fn flags_stand_behind_the_subcommand() {
+        use clap::Parser;
+        let words =
+            "plan run --date 2026-11-21 --control-plane http://a --credential-file f --json";
+        let cli = Cli::try_parse_from(words.split(' ')).unwrap();
+        let config = Config::check(cli.settings.over(Settings::default())).unwrap();
+        assert_eq!((config.run.date.as_deref(), config.run.json), (Some("2026-11-21"), true));
+        assert!(Cli::try_parse_from(["plan"]).is_err());
+        assert!(Cli::try_parse_from(["plan", "--control-plane", "http://a"]).is_err());
+    }
 
     #[test]
     fn mistakes_are_named() {

@@ -5,7 +5,7 @@
 use http::Method;
 use model::publish::{PublishRecord, PublishedFile};
 use model::{FillPlan, Version, store_key};
-use nearcast_fill_planner::{Config, Error, Run, Settings, run_to};
+use nearcast_fill_planner::{Command, Config, Error, Run, Settings, run_to};
 use serde_json::json;
 use service::Shutdown;
 use service::client::Client;
@@ -80,8 +80,8 @@ impl World {
         }
     }
 
-    fn config(&self, role: &str) -> Config {
-        config(&self.url, self.folder.path().join("credentials").join(role))
+    fn config(&self, role: &str, run: Run) -> Config {
+        config(&self.url, self.folder.path().join("credentials").join(role), run)
     }
 }
 
@@ -105,8 +105,9 @@ async fn publish(store: &store::Store, title: &str, bytes: u64) {
     store.put_if_absent(&key, bytes.into()).await.unwrap();
 }
 
-fn config(url: &str, file: PathBuf) -> Config {
+fn config(url: &str, file: PathBuf, run: Run) -> Config {
     let settings = Settings {
+        command: Some(Command::Run(run)),
         control_plane: Some(url.into()),
         credential_file: Some(file),
         ..Settings::default()
@@ -122,13 +123,13 @@ fn tomorrow() -> Run {
 async fn a_plan_is_shown_and_published() {
     let world = World::open().await;
     world.played().await;
-    let config = world.config("operator");
+    let operator = |run: Run| world.config("operator", run);
     let mut text = Vec::new();
     let dry = Run { dry_run: true, ..tomorrow() };
-    assert_eq!(run_to(&config, &dry, &mut text).await.unwrap(), None);
+    assert_eq!(run_to(&operator(dry), &mut text).await.unwrap(), None);
     let plan = format!("{}/v1/edges/a/plan", world.url);
     assert!(world.operator.get_json::<FillPlan>(&plan).await.is_err(), "a dry run has published");
-    assert_eq!(run_to(&config, &tomorrow(), &mut text).await.unwrap(), Some(1));
+    assert_eq!(run_to(&operator(tomorrow()), &mut text).await.unwrap(), Some(1));
     insta::assert_snapshot!(String::from_utf8(text).unwrap());
     let plan: FillPlan = world.operator.get_json(&plan).await.unwrap();
     assert_eq!((plan.number, plan.date.as_str()), (1, "2026-11-21"));
@@ -136,7 +137,7 @@ async fn a_plan_is_shown_and_published() {
     assert_eq!(titles, ["epic"]);
     let mut json = Vec::new();
     let run = Run { json: true, ..tomorrow() };
-    assert_eq!(run_to(&config, &run, &mut json).await.unwrap(), Some(2));
+    assert_eq!(run_to(&operator(run), &mut json).await.unwrap(), Some(2));
     let report: serde_json::Value = serde_json::from_slice(&json).unwrap();
     assert_eq!(
         (&report["number"], &report["edges"][0]["titles"][1]["verdict"]),
@@ -148,9 +149,8 @@ async fn a_plan_is_shown_and_published() {
 async fn errors_say_what_to_do() {
     let world = World::open().await;
     let mut out = Vec::new();
-    let mut fails =
-        async |config: &Config, run: Run| run_to(config, &run, &mut out).await.unwrap_err();
-    let operator = world.config("operator");
+    let mut fails = async |config: Config| run_to(&config, &mut out).await.unwrap_err();
+    let operator = world.folder.path().join("credentials/operator");
     let _: serde_json::Value = {
         let until = Instant::now() + Duration::from_secs(20);
         loop {
@@ -160,15 +160,15 @@ async fn errors_say_what_to_do() {
             }
         }
     };
-    assert!(matches!(fails(&operator, tomorrow()).await, Error::NoEdges));
+    let no_edges = fails(world.config("operator", tomorrow())).await;
+    assert!(matches!(no_edges, Error::NoEdges), "{no_edges}");
     let bad = Run { date: Some("tomorrow".into()), ..Run::default() };
-    let error = fails(&operator, bad).await;
+    let error = fails(world.config("operator", bad)).await;
     assert_eq!(error.to_string(), "--date \"tomorrow\": expected a day, as 2026-11-21");
-    let edge = fails(&world.config("edge"), tomorrow()).await;
+    let edge = fails(world.config("edge", tomorrow())).await;
     assert!(matches!(edge, Error::Refused { .. }), "{edge}");
-    let nowhere = config("http://127.0.0.1:1", world.folder.path().join("credentials/operator"));
-    let error = fails(&nowhere, tomorrow()).await;
+    let error = fails(config("http://127.0.0.1:1", operator, tomorrow())).await;
     assert!(matches!(error, Error::Unreachable(_)), "{error}");
-    let none = fails(&config(&world.url, "nothing/here".into()), tomorrow()).await;
+    let none = fails(config(&world.url, "nothing/here".into(), tomorrow())).await;
     assert!(none.to_string().starts_with("nothing/here: "), "{none}");
 }
