@@ -15,11 +15,14 @@ const HEVC: &str = "-c:v libx265 -preset ultrafast -x265-params \
 const AV1: &str = "-c:v libaom-av1 -cpu-used 8 -usage realtime -g 50 -keyint_min 50 -b:v 100k";
 const AAC: &str = "-c:a aac -b:a 64k";
 
-const LAYOUTS: [(&str, &str); 4] = [
+const LAYOUTS: [(&str, &str); 7] = [
     ("moov-last", ""),
     ("faststart", "-movflags +faststart"),
     ("fragmented", "-movflags +frag_keyframe+empty_moov+delay_moov+default_base_moof"),
     ("short-fragments", "-movflags +empty_moov+delay_moov -frag_duration 700000"),
+    ("with-sidx", "-movflags +dash+delay_moov+frag_keyframe"),
+    ("global-sidx", "-movflags +dash+global_sidx+delay_moov+frag_keyframe+default_base_moof"),
+    ("no-edits", "-movflags +frag_keyframe+empty_moov"),
 ];
 
 fn video(all: &[Written]) -> &Written {
