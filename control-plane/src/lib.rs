@@ -7,6 +7,7 @@
 mod accounts;
 mod catalog;
 mod clock;
+mod connections;
 mod console;
 mod country;
 mod db;

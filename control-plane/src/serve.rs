@@ -8,7 +8,7 @@ use crate::http::{self, App, Parts};
 use crate::metrics::Metrics;
 use crate::plans::Plans;
 use crate::secrets::{self, Credentials};
-use crate::{Clock, Config, Error};
+use crate::{Clock, Config, Error, connections};
 use service::Shutdown;
 use service::admin::{Admin, Ready};
 use std::net::SocketAddr;
@@ -16,8 +16,6 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
-/// How long requests may take to end once shutdown was requested.
-const DRAIN_MAX: Duration = Duration::from_secs(10);
 /// How often gauges are brought up to date.
 const GAUGES_EVERY: Duration = Duration::from_secs(1);
 
@@ -66,7 +64,11 @@ pub async fn start(config: Config, clock: Clock, shutdown: Shutdown) -> Result<R
     let running = Running {
         url: format!("http://{}", local_addr(&listener, config.listen)?),
         admin_url: format!("http://{}", admin.local_addr()),
-        server: tokio::spawn(serve(listener, app.clone(), shutdown.clone())),
+        server: tokio::spawn(connections::serve(
+            listener,
+            http::router(app.clone()),
+            shutdown.clone(),
+        )),
         helpers: vec![
             tokio::spawn(refresh(
                 app.clone(),
@@ -122,25 +124,6 @@ async fn open(config: &Config, clock: Clock, addr: SocketAddr) -> Result<App, Er
         metrics,
         clock,
     }))
-}
-
-async fn serve(listener: TcpListener, app: App, shutdown: Shutdown) {
-    let service = http::router(app).into_make_service_with_connect_info::<SocketAddr>();
-    let stop = shutdown.clone();
-    let server = axum::serve(listener, service)
-        .with_graceful_shutdown(async move { stop.requested().await });
-    let cut = async {
-        shutdown.requested().await;
-        tokio::time::sleep(DRAIN_MAX).await;
-    };
-    tokio::select! {
-        ended = server => {
-            if let Err(error) = ended {
-                tracing::error!(%error, "the control plane's listener has failed");
-            }
-        }
-        () = cut => tracing::warn!("requests were cut after {DRAIN_MAX:?} of draining"),
-    }
 }
 
 /// Keeps the catalog fresh; ready once it was read.

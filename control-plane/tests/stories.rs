@@ -510,3 +510,15 @@ async fn many_players_report_at_once() {
     }
     assert_eq!(world.demand("2026-11-22").await, [("film".into(), 40, 400, 280)]);
 }
+
+#[tokio::test]
+async fn an_idle_connection_does_not_hold_up_the_end() {
+    let mut world = World::open(None).await;
+    let address = world.url.strip_prefix("http://").unwrap().to_owned();
+    let silent = tokio::net::TcpStream::connect(&address).await.unwrap();
+    let begun = std::time::Instant::now();
+    world.stop().await;
+    assert!(begun.elapsed() < std::time::Duration::from_secs(5), "{:?}", begun.elapsed());
+    assert!(tokio::net::TcpStream::connect(&address).await.is_err(), "it still listens");
+    drop(silent);
+}
