@@ -1,7 +1,7 @@
 //! ISO base media files (ISO/IEC 14496-12): reading any, writing CMAF.
 //!
 //! Reading takes bytes that may lie: every count is held against the bytes that could back it
-//! before anything is allocated, and every failure is a [`Fault`]. Nothing here knows of
+//! before anything is allocated, and every failure is a `Fault`. Nothing here knows of
 //! titles, renditions or segments' times.
 
 mod bytes;
