@@ -1,5 +1,7 @@
 //! What the renderers write: snapshots, and a round trip through parsers that are not ours.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 use model::index::{Facts, Kind, Segment, TitleIndex, Track, VideoRange};
 use model::{ByteRange, TrackId};
 use nearcast_manifests::{dash, hls};
