@@ -107,6 +107,7 @@ export function create({ video, transport, onFatal }: Host): Player {
     loader: loaderClass(transport) as unknown as HlsConfig["loader"],
     enableWorker: false,
     maxBufferLength: 20,
+    maxMaxBufferLength: 20,
     backBufferLength: 30,
     fragLoadPolicy: policy,
     playlistLoadPolicy: policy,
