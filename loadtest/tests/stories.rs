@@ -129,9 +129,10 @@ async fn when_all_fail_steering_names_the_order() {
     let mut options = options(&title, &[&first], Format::Hls, Protocol::H1);
     options.playback.steering = steering;
     first.fail(12, Fault::Busy);
-    let body = format!(
-        r#"{{"VERSION":1,"TTL":30,"RELOAD-URI":"x.json?base=edge-a","PATHWAY-PRIORITY":["edge-b","."],
-        "PATHWAY-CLONES":[{{"BASE-ID":".","ID":"edge-b","URI-REPLACEMENT":{{"HOST":"127.0.0.3"}}}}]}}"#
+    let body = concat!(
+        r#"{"VERSION":1,"TTL":30,"RELOAD-URI":"x.json?base=edge-a","#,
+        r#""PATHWAY-PRIORITY":["edge-b","."],"PATHWAY-CLONES":[{"BASE-ID":".","ID":"edge-b","#,
+        r#""URI-REPLACEMENT":{"HOST":"127.0.0.3"}}]}"#
     );
     let service = async {
         use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -194,7 +195,8 @@ async fn ranges_and_statuses_are_answers_and_connections_are_used_again() {
     let title = Arc::new(Title::new());
     for protocol in Protocol::ALL {
         let edge = Edge::start("edge-a", "127.0.0.2", protocol, &title).await;
-        let client = Client::new(protocol, &[edge.pem.clone()], FIRST_BYTE_MAX).unwrap();
+        let client =
+            Client::new(protocol, std::slice::from_ref(&edge.pem), FIRST_BYTE_MAX).unwrap();
         let missing = client.get(&format!("{}/nothing", edge.url()), &[]).await.unwrap();
         assert_eq!((missing.status, missing.body.as_ref()), (404, b"no such path".as_slice()));
         let first = missing.first_byte;
