@@ -8,6 +8,7 @@ use crate::account::Account;
 use crate::error::Fault;
 use crate::tiers::{Got, Landed, Tiers};
 use crate::title::Title;
+use crate::verdict::Verdict;
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use model::{ByteRange, chunk};
@@ -32,6 +33,9 @@ struct Media {
     source: Source,
     /// What is still to be sent.
     left: ByteRange,
+    /// Chunks below this were missing when they were asked for, and came by this verdict: that
+    /// they are in memory when their turn comes does not make them hits.
+    missed: (u64, Verdict),
     state: State,
 }
 
@@ -53,13 +57,18 @@ enum State {
 }
 
 impl Source {
-    /// The chunk that holds the first byte of `range`; the rest of the range will be wanted, too.
+    /// The chunk that holds the first byte of `range`, and the costliest source of the range:
+    /// what its head shall say.
     ///
     /// # Errors
     /// As [`Tiers::chunk`].
-    pub async fn first(&self, range: ByteRange) -> Landed {
+    pub async fn first(&self, range: ByteRange) -> Result<(Got, Verdict), Fault> {
         let wanted = chunk::covering(range);
-        self.tiers.chunk(&self.title, self.track, wanted.start, wanted.end).await
+        let (tiers, title, track) = (&self.tiers, &self.title, self.track);
+        let first = tiers.chunk(title, track, wanted.start, wanted.end).await?;
+        let rest = tiers.foresee(title, track, wanted.start + 1..wanted.end);
+        let verdict = first.verdict.max(rest);
+        Ok((first, verdict))
     }
 }
 
@@ -71,12 +80,23 @@ impl Body {
 
     /// The bytes `range` of a track file, of which the chunk `first` is at hand.
     pub fn media(source: Source, range: ByteRange, first: Got, account: Account) -> Self {
-        let media = Media { source, left: range, state: State::Ready(first) };
+        let missed = (0, Verdict::Origin);
+        let media = Media { source, left: range, missed, state: State::Ready(first) };
         Self { content: Content::Media(Box::new(media)), account }
     }
 }
 
 impl Media {
+    /// The source of the chunk to be sent now.
+    fn source_of(&mut self, got: &Got) -> Verdict {
+        if got.until > 0 {
+            self.missed = (got.until, got.verdict);
+        }
+        let (until, verdict) = self.missed;
+        let number = self.left.start / chunk::CHUNK_BYTES;
+        if number < until && got.verdict == Verdict::HitMemory { verdict } else { got.verdict }
+    }
+
     /// Cuts what is wanted out of a chunk, and asks for the next one at once, so that it is on
     /// its way while this one is being sent.
     fn send(&mut self, got: Got, cx: &mut Context<'_>) -> Result<Bytes, Fault> {
@@ -122,7 +142,7 @@ impl Media {
                 Poll::Ready(Err(fault)) => return Poll::Ready(Some(Err(fault))),
             },
         };
-        let verdict = got.verdict;
+        let verdict = self.source_of(&got);
         let part = self.send(got, cx);
         if let Ok(part) = &part {
             account.sent(verdict, part.len() as u64);

@@ -89,7 +89,7 @@ impl Chunks {
     /// What foyer says of the memory tier.
     pub async fn open(sizes: &Sizes, drops: SsdDrops) -> Result<Self, String> {
         if sizes.ssd_bytes > 0 {
-            match Self::build(sizes, drops.clone(), true).await {
+            match Self::with_ssd(sizes, &drops).await {
                 Ok(chunks) => return Ok(chunks),
                 Err(error) => {
                     drops.tier_lost();
@@ -99,6 +99,16 @@ impl Chunks {
             }
         }
         Self::build(sizes, drops, false).await
+    }
+
+    /// foyer panics on some disks' errors: a task of its own keeps that from the edge.
+    async fn with_ssd(sizes: &Sizes, drops: &SsdDrops) -> Result<Self, String> {
+        std::fs::create_dir_all(&sizes.ssd_dir)
+            .and_then(|()| tempfile::tempfile_in(&sizes.ssd_dir).map(drop))
+            .map_err(|error| error.to_string())?;
+        let (sizes, drops) = (sizes.clone(), drops.clone());
+        let building = tokio::spawn(async move { Self::build(&sizes, drops, true).await });
+        building.await.map_err(|error| error.to_string())?
     }
 
     async fn build(sizes: &Sizes, drops: SsdDrops, with_ssd: bool) -> Result<Self, String> {

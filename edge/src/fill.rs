@@ -29,10 +29,11 @@ pub struct Run {
 pub async fn run(tiers: &Tiers, run: &Run, tickets: Vec<Ticket<Key, Landed>>) {
     let mut tickets = tickets.into_iter();
     let wanted = run.first..run.first + tickets.len() as u64;
+    let until = wanted.end;
     let fetched = fetch(&tiers.origin, &tiers.metrics, run, wanted, |_, bytes| {
         if let Some(ticket) = tickets.next() {
             tiers.chunks.insert(*ticket.key(), bytes.clone());
-            ticket.land(Ok(Got { bytes, verdict: Verdict::Origin }));
+            ticket.land(Ok(Got { bytes, verdict: Verdict::Origin, until }));
         }
     });
     if let Err(fault) = fetched.await {

@@ -17,7 +17,6 @@ mod metrics;
 mod origin;
 mod planned;
 mod quic;
-mod range;
 mod refused;
 mod run;
 mod serve;

@@ -54,6 +54,16 @@ struct Bound {
     udp: Option<UdpSocket>,
 }
 
+/// What an edge is made of, but its listeners.
+struct Parts {
+    edge: Arc<Edge>,
+    origin: Arc<Origin>,
+    planned: Arc<Planned>,
+    chunks: Chunks,
+    control: client::Client,
+    ready: Ready,
+}
+
 /// Runs an edge until `shutdown`: binds, announces, serves, drains.
 ///
 /// # Errors
@@ -63,103 +73,118 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error> {
     std::fs::create_dir_all(data).map_err(|error| Error::file(data, error))?;
     let registry = prometheus::Registry::new();
     let metrics = Metrics::new(&registry)?;
-    let ca = read_ca(config.ca.as_deref())?;
 
     // Ports first: a second edge on this machine is told so before it touches anything.
     let admin = Admin::bind(config.admin).await?;
     let bound = config.listen.iter().map(bind).collect::<Result<Vec<_>, _>>()?;
     let identity = identity(&config, &bound)?;
+    let parts = Parts::open(&config, metrics).await?;
 
-    // Tiers.
-    let fetched = metrics.origin_bytes.clone();
-    let origin = Arc::new(Origin::new(&config.origins, client::connector(ca.as_deref())?, fetched));
-    let plan_dir = data.join("plan");
-    let planned = Planned::open(plan_dir.clone(), config.planned_bytes, metrics.clone());
-    let planned = Arc::new(planned.map_err(|error| Error::file(&plan_dir, error))?);
-    let shelf_dir = data.join("index");
-    let shelf =
-        Shelf::open(shelf_dir.clone(), plan_dir).map_err(|error| Error::file(shelf_dir, error))?;
-    let titles = Arc::new(Titles::new(Arc::clone(&origin), shelf));
-    let sizes = Sizes {
-        memory_bytes: config.memory_bytes,
-        ssd_bytes: config.ssd_bytes,
-        ssd_dir: data.join("ssd"),
-    };
-    let chunks = Chunks::open(&sizes, metrics.ssd_drops.clone()).await.map_err(Error::Cache)?;
-    let tiers =
-        Tiers::new(chunks.clone(), Arc::clone(&planned), Arc::clone(&origin), metrics.clone());
-
-    // The edge.
-    let views = Arc::new(Views::open(data.join("view.json")));
-    let edge = Arc::new(Edge {
-        id: config.id.clone(),
-        titles: Arc::clone(&titles),
-        tiers: Arc::new(tiers),
-        views: Arc::clone(&views),
-        metrics: metrics.clone(),
-        places: Arc::new(Semaphore::new(RESPONSES_MAX)),
-    });
     let shared = Shared {
-        edge: Arc::clone(&edge),
+        edge: Arc::clone(&parts.edge),
         places: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
         tasks: TaskTracker::new(),
         drain: CancellationToken::new(),
     };
-
-    // Listeners.
     let urls = urls(&config, &bound);
     let admin_url = format!("http://{}", admin.local_addr());
     let listeners = Listeners::start(bound, identity.as_ref(), &shared)?;
-
-    // Background: the control plane, the plan, the admin port.
-    let ready = Ready::new();
-    ready.set(views.known().is_some());
-    let mut background = JoinSet::new();
-    let secret = config.join_secret.as_ref().map(|secret| secret.reveal().to_owned());
-    let control = client::Client::new(CONTROL_MAX, secret, ca.as_deref())?;
-    let (plan, newest_plan) = watch::channel(None);
-    let puller = Puller {
-        planned: Arc::clone(&planned),
-        titles,
-        origin,
-        control: control.clone(),
-        control_url: config.control_plane.clone(),
-        id: config.id.clone(),
-    };
-    background.spawn(puller.follow(newest_plan));
     let nudge = Arc::new(Notify::new());
-    let reporter = Reporter {
-        id: config.id.clone(),
-        control,
-        control_url: config.control_plane.clone(),
-        views,
-        plan,
-        ready: ready.clone(),
-    };
-    let beat = heartbeats(&urls, &shared, &planned);
-    background.spawn(reporter.run(beat, Arc::clone(&nudge), metrics));
-    let admin_end = Shutdown::new();
-    let admin_task = admin.serve(registry, ready.clone(), axum::Router::new(), admin_end.clone());
-    background.spawn(admin_task);
+    let mut background = parts.background(&config, &urls, &shared, &nudge);
+    // Ends with the process: the drain can be watched to its end.
+    background.spawn(admin.serve(
+        registry,
+        parts.ready.clone(),
+        axum::Router::new(),
+        Shutdown::new(),
+    ));
 
-    service::announce(
-        config.announce.as_deref(),
-        &Announced { admin: admin_url.clone(), urls: urls.clone() },
-    )?;
+    let announced = Announced { admin: admin_url.clone(), urls: urls.clone() };
+    service::announce(config.announce.as_deref(), &announced)?;
     tracing::info!(id = %config.id, ?urls, admin = admin_url, "edge serves");
     shutdown.requested().await;
 
-    // The drain: the fleet is told first, then no new requests, then the end of the old ones.
+    // The fleet is told first, then no new requests, then the end of the old ones.
     tracing::info!(connections = shared.tasks.len(), "edge drains");
-    ready.set(false);
+    parts.ready.set(false);
     shared.drain.cancel();
     nudge.notify_one();
     listeners.drain(&shared).await;
-    chunks.close(CLOSE_MAX).await;
-    admin_end.trigger();
+    parts.chunks.close(CLOSE_MAX).await;
     background.shutdown().await;
     tracing::info!("edge ended");
     Ok(())
+}
+
+impl Parts {
+    async fn open(config: &Config, metrics: Metrics) -> Result<Self, Error> {
+        let data = &config.data_dir;
+        let ca = read_ca(config.ca.as_deref())?;
+        let fetched = metrics.origin_bytes.clone();
+        let tls = client::connector(ca.as_deref())?;
+        let origin = Arc::new(Origin::new(&config.origins, tls, fetched));
+        let plan_dir = data.join("plan");
+        let planned = Planned::open(plan_dir.clone(), config.planned_bytes, metrics.clone());
+        let planned = Arc::new(planned.map_err(|error| Error::file(&plan_dir, error))?);
+        let shelf_dir = data.join("index");
+        let shelf = Shelf::open(shelf_dir.clone(), plan_dir)
+            .map_err(|error| Error::file(shelf_dir, error))?;
+        let titles = Arc::new(Titles::new(Arc::clone(&origin), shelf));
+        let sizes = Sizes {
+            memory_bytes: config.memory_bytes,
+            ssd_bytes: config.ssd_bytes,
+            ssd_dir: data.join("ssd"),
+        };
+        let chunks = Chunks::open(&sizes, metrics.ssd_drops.clone()).await.map_err(Error::Cache)?;
+        let tiers =
+            Tiers::new(chunks.clone(), Arc::clone(&planned), Arc::clone(&origin), metrics.clone());
+        let views = Arc::new(Views::open(data.join("view.json")));
+        let ready = Ready::new();
+        ready.set(views.known().is_some());
+        let edge = Arc::new(Edge {
+            id: config.id.clone(),
+            titles,
+            tiers: Arc::new(tiers),
+            views,
+            metrics,
+            places: Arc::new(Semaphore::new(RESPONSES_MAX)),
+        });
+        let secret = config.join_secret.as_ref().map(|secret| secret.reveal().to_owned());
+        let control = client::Client::new(CONTROL_MAX, secret, ca.as_deref())?;
+        Ok(Self { edge, origin, planned, chunks, control, ready })
+    }
+
+    /// Starts what talks to the control plane.
+    fn background(
+        &self,
+        config: &Config,
+        urls: &[String],
+        shared: &Shared,
+        nudge: &Arc<Notify>,
+    ) -> JoinSet<()> {
+        let (plan, newest_plan) = watch::channel(None);
+        let puller = Puller {
+            planned: Arc::clone(&self.planned),
+            titles: Arc::clone(&self.edge.titles),
+            origin: Arc::clone(&self.origin),
+            control: self.control.clone(),
+            control_url: config.control_plane.clone(),
+            id: config.id.clone(),
+        };
+        let reporter = Reporter {
+            id: config.id.clone(),
+            control: self.control.clone(),
+            control_url: config.control_plane.clone(),
+            views: Arc::clone(&self.edge.views),
+            plan,
+            ready: self.ready.clone(),
+        };
+        let beat = heartbeats(urls, shared, &self.planned);
+        let mut background = JoinSet::new();
+        background.spawn(puller.follow(newest_plan));
+        background.spawn(reporter.run(beat, Arc::clone(nudge), self.edge.metrics.clone()));
+        background
+    }
 }
 
 /// The listeners' tasks.

@@ -4,7 +4,6 @@
 use crate::account::Account;
 use crate::body::{Body, Source};
 use crate::metrics::Metrics;
-use crate::range::{self, Wanted};
 use crate::refused::Refused;
 use crate::tiers::Tiers;
 use crate::title::{Manifest, Object, Titles};
@@ -13,6 +12,7 @@ use crate::view::Views;
 use crate::{cors, steer};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
+use model::range_field::{self, Wanted};
 use model::route::{self, Resource, Route};
 use model::{ByteRange, EdgeId};
 use std::sync::Arc;
@@ -144,7 +144,7 @@ async fn media(
     if matches_etag(fields, &etag) {
         return Ok(unchanged(headers));
     }
-    let wanted = match range::wanted(range_field(fields, &etag), object.bytes) {
+    let wanted = match range_field::wanted(range_of(fields, &etag), object.bytes) {
         Wanted::Unsatisfiable => return Err(Refused::Range { bytes: object.bytes }),
         Wanted::Whole => None,
         Wanted::Part(part) => Some(part),
@@ -165,8 +165,9 @@ async fn media(
     }
     let place = Arc::clone(&edge.places).try_acquire_owned().map_err(|_| Refused::Busy)?;
     let in_file = ByteRange::new(object.start + part.start, part.bytes);
-    let first = source.first(in_file).await?;
-    let verdict = known.max(first.verdict);
+    let (first, verdict) = source.first(in_file).await?;
+    // That the index came from disk says nothing of the media; that it had to be fetched does.
+    let verdict = if known.is_hit() { verdict } else { known.max(verdict) };
     Ok(Answer { verdict, status, headers, content: Content::Media(source, in_file, first, place) })
 }
 
@@ -299,7 +300,7 @@ fn matches_etag(fields: &HeaderMap, etag: &str) -> bool {
 }
 
 /// The `Range` field, unless `If-Range` names another representation.
-fn range_field<'a>(fields: &'a HeaderMap, etag: &str) -> Option<&'a str> {
+fn range_of<'a>(fields: &'a HeaderMap, etag: &str) -> Option<&'a str> {
     let text = |name| fields.get(name).map(|value: &HeaderValue| value.to_str().unwrap_or(""));
     if text(header::IF_RANGE).is_some_and(|named| named != etag) {
         return None;

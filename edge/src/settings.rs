@@ -153,6 +153,7 @@ pub struct Config {
 
 /// Loopback: opening an edge to a network is a decision.
 const LISTEN: [&str; 2] = ["http://127.0.0.1:8080", "https://127.0.0.1:8443"];
+const ID_EXPECTED: &str = "1 to 63 characters of a-z, 0-9 and -, not starting with -";
 const ADMIN: &str = "127.0.0.1:8081";
 /// Some minutes of video at a few renditions; small enough for any machine.
 const MEMORY: ByteSize = ByteSize(512 << 20);
@@ -227,7 +228,7 @@ impl Config {
             origins: base_urls("edge.origin", &settings.origin)?,
             control_plane: base_url("edge.control-plane", &control_plane)?,
             join_secret: join_secret(settings.join_secret, settings.join_secret_file)?,
-            id: id.parse().map_err(|error| ConfigError::value("edge.id", &id, error))?,
+            id: id.parse().map_err(|_| ConfigError::value("edge.id", &id, ID_EXPECTED))?,
             data_dir: settings.data_dir.unwrap_or_else(|| "nearcast-edge".into()),
             memory_bytes: size("edge.memory", settings.memory, MEMORY, MEMORY_BYTES_MIN, false)?,
             ssd_bytes: size("edge.ssd", settings.ssd, SSD, SSD_BYTES_MIN, true)?,

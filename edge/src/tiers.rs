@@ -21,6 +21,8 @@ use tokio::sync::Semaphore;
 pub const RUN_BYTES_MAX: u64 = 16 << 20;
 /// Requests to origins at a time.
 const FILLS_MAX: usize = 64;
+/// How far ahead the verdict of a head looks, in chunks.
+const FORESEEN_MAX: u64 = 64;
 /// Requests that wait for their turn; more are refused as busy.
 const FILLS_WAITING_MAX: usize = 256;
 
@@ -31,6 +33,14 @@ pub struct Got {
     pub bytes: Bytes,
     /// Its source.
     pub verdict: Verdict,
+    /// If it came from the origin: the first chunk that did not come along.
+    pub until: u64,
+}
+
+impl Got {
+    fn here(bytes: Bytes, verdict: Verdict) -> Self {
+        Self { bytes, verdict, until: 0 }
+    }
 }
 
 /// What lands in the in-flight table.
@@ -89,7 +99,7 @@ impl Tiers {
         until: u64,
     ) -> Landed {
         let key = key(title, track, number).ok_or(Fault::NotFound)?;
-        let memory = |bytes| Got { bytes, verdict: Verdict::HitMemory };
+        let memory = |bytes| Got::here(bytes, Verdict::HitMemory);
         if let Some(bytes) = self.chunks.in_memory(&key) {
             return Ok(memory(bytes));
         }
@@ -112,15 +122,36 @@ impl Tiers {
         Ok(got)
     }
 
+    /// The costliest source that `chunks` would have now.
+    #[must_use]
+    pub fn foresee(&self, title: &Title, track: usize, chunks: std::ops::Range<u64>) -> Verdict {
+        let source = |number| {
+            let Some(key) = key(title, track, number) else { return Verdict::Origin };
+            if self.chunks.is_in_memory(&key) {
+                Verdict::HitMemory
+            } else if self.planned.holds(title, track, number) {
+                Verdict::HitPlan
+            } else if self.chunks.may_be_on_ssd(&key) {
+                Verdict::HitSsd
+            } else if self.flights.has(&key) {
+                Verdict::Filling
+            } else {
+                Verdict::Origin
+            }
+        };
+        let end = chunks.end.min(chunks.start.saturating_add(FORESEEN_MAX));
+        (chunks.start..end).map(source).max().unwrap_or(Verdict::HitMemory)
+    }
+
     /// Finds the chunk that `ticket` is for, on disk or at the origin.
     async fn bring(self: Arc<Self>, run: fill::Run, ticket: Ticket<Key, Landed>) {
         let key = *ticket.key();
         if let Some(bytes) = self.planned.read(&run.title, run.track, run.first).await {
             self.chunks.insert_in_memory(key, bytes.clone());
-            return ticket.land(Ok(Got { bytes, verdict: Verdict::HitPlan }));
+            return ticket.land(Ok(Got::here(bytes, Verdict::HitPlan)));
         }
         if let Some(bytes) = self.chunks.read_ssd(&key).await {
-            return ticket.land(Ok(Got { bytes, verdict: Verdict::HitSsd }));
+            return ticket.land(Ok(Got::here(bytes, Verdict::HitSsd)));
         }
         let mut tickets = vec![ticket];
         tickets.extend(self.missing_neighbours(&run));

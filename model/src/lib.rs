@@ -11,6 +11,7 @@ pub mod index;
 pub mod plan;
 pub mod publish;
 mod range;
+pub mod range_field;
 pub mod rank;
 pub mod route;
 pub mod store_key;

@@ -21,6 +21,8 @@ const IDLE_MAX: Duration = Duration::from_secs(60);
 /// Bytes sent and not yet acknowledged, a connection: twice what 100 Mbit/s have under way in
 /// 80 ms. h3-quinn copies what it sends, so this is what a slow reader pins.
 const SEND_WINDOW_BYTES: u64 = 2 << 20;
+/// A connection that drains is quiet when nothing was sent for this long, and four round trips.
+const QUIET_MIN: Duration = Duration::from_millis(100);
 /// Requests have no bodies worth a window.
 const RECEIVE_WINDOW_BYTES: u32 = 256 << 10;
 /// A body is handed to h3 in pieces of at most this, so that a stall is seen in time.
@@ -100,6 +102,7 @@ async fn connection(
     let quic = shaken
         .map_err(|_| format!("no QUIC handshake within {HANDSHAKE_MAX:?}"))?
         .map_err(|error| error.to_string())?;
+    let transport = quic.clone();
     let mut builder = h3::server::builder();
     builder.max_field_section_size(HEADER_BYTES_MAX.into()).send_grease(false);
     let mut connection: Connection =
@@ -125,13 +128,25 @@ async fn connection(
     }
     let _ = connection.shutdown(0).await;
     requests.close();
-    // Acknowledgements still arrive while the last requests end.
+    // The connection must be driven while the last requests end, and until what they sent
+    // has left: dropping it would cut them.
     tokio::select! {
-        () = requests.wait() => {}
-        _ = async { while let Ok(Some(_)) = connection.accept().await {} } => {}
+        () = async { requests.wait().await; quiet(&transport).await } => {}
+        () = async { while let Ok(Some(_)) = connection.accept().await {} } => {}
     }
-    requests.wait().await;
     Ok(())
+}
+
+/// Waits until nothing has been sent for a few round trips. Who does not read has nothing sent
+/// either; the drain's limit is not waited for on its account.
+async fn quiet(transport: &quinn::Connection) {
+    loop {
+        let before = transport.stats().udp_tx.bytes;
+        tokio::time::sleep(QUIET_MIN.max(4 * transport.rtt())).await;
+        if transport.stats().udp_tx.bytes == before || transport.close_reason().is_some() {
+            return;
+        }
+    }
 }
 
 async fn request(

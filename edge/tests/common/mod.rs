@@ -1,7 +1,7 @@
 //! What the stories have in common: a synthetic title, an origin that counts requests and can
 //! misbehave, a control plane, and edges over real sockets.
 
-#![allow(dead_code, missing_docs, reason = "each story uses its part")]
+#![allow(dead_code, unused_imports, missing_docs, reason = "each story uses its part")]
 
 mod client;
 mod control;

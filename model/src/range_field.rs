@@ -1,6 +1,6 @@
 //! The `Range` field (RFC 9110 section 14): one range of bytes of a representation.
 
-use model::ByteRange;
+use crate::ByteRange;
 
 /// What a request wants of a representation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

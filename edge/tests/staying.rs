@@ -1,0 +1,334 @@
+//! Stories of an edge that restarts, drains, or loses what is around it.
+
+#![allow(clippy::unwrap_used, reason = "a story that meets an error has failed")]
+
+mod common;
+
+use common::{
+    Control, Edge, Misdeed, Stage, get, get_over, keep_view, settings, token, until, view,
+};
+use model::FillPlan;
+use model::plan::PlannedTitle;
+use service::Shutdown;
+use service::value::ByteSize;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+fn with_ssd(mut settings: nearcast_edge::Settings) -> nearcast_edge::Settings {
+    settings.ssd = Some(ByteSize(512 << 20));
+    settings
+}
+
+/// A plan that names the whole film.
+fn plan(stage: &Stage, number: u64) -> FillPlan {
+    let film = &stage.film;
+    let bytes = film.index.bytes();
+    let title = "film".parse().unwrap();
+    FillPlan {
+        number,
+        date: "2026-11-21".into(),
+        edge: "edge-a".parse().unwrap(),
+        titles: vec![PlannedTitle { title, version: film.version, bytes, predicted_bytes: bytes }],
+    }
+}
+
+/// A stage whose edge has a control plane.
+async fn with_control() -> (Stage, Control) {
+    let signer = token::Signer::generate().unwrap();
+    let control = Control::start(view(&signer)).await;
+    let url = control.url.clone();
+    let mut stage = Stage::with(move |mut settings| {
+        std::fs::remove_file(settings.data_dir.as_ref().unwrap().join("view.json")).unwrap();
+        settings.control_plane = Some(url);
+        settings.join_secret = Some("joiner".parse().unwrap());
+        settings
+    })
+    .await;
+    stage.token = token(&signer, "film");
+    stage.signer = signer;
+    until("a view", || async {
+        (stage.edge.metric("nearcast_edge_heartbeats_total{end=\"answered\"}").await > 0.0)
+            .then_some(())
+    })
+    .await;
+    (stage, control)
+}
+
+fn plan_file(stage: &Stage, name: &str) -> PathBuf {
+    stage.dir.path().join("plan/film").join(stage.film.version.to_string()).join(name)
+}
+
+async fn complete(control: &Control, number: u64) {
+    until("a complete plan", || async {
+        (control.last_beat()?.plan_complete == Some(number)).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn after_a_restart_without_origin_and_control_plane_the_ssd_serves() {
+    let mut stage = Stage::with(with_ssd).await;
+    let before = stage.get("v1/4.m4s").await;
+    assert_eq!(before.verdict(), "origin");
+    stage.edge.stop().await;
+    stage.origin.stop().await;
+    let again = with_ssd(settings(stage.dir.path(), &stage.origin.url));
+    stage.edge = Edge::start(again).await;
+    let after = stage.get("v1/4.m4s").await;
+    assert_eq!(after.verdict(), "hit-ssd");
+    assert_eq!(after.bytes(), before.bytes());
+    assert_eq!(stage.get("v1/4.m4s").await.verdict(), "hit-memory");
+    assert_eq!(stage.get("v1.m3u8").await.verdict(), "hit-memory");
+    let other = stage.get("v1/0.m4s").await;
+    assert_eq!((other.status.as_u16(), other.code().as_str()), (502, "origin-failed"));
+    stage.edge.stop().await;
+}
+
+#[tokio::test]
+async fn a_damaged_ssd_is_a_miss() {
+    let mut stage = Stage::with(with_ssd).await;
+    let before = stage.get("v1/4.m4s").await;
+    stage.edge.stop().await;
+    let mut damaged = 0;
+    for entry in std::fs::read_dir(stage.dir.path().join("ssd")).unwrap() {
+        let file = std::fs::OpenOptions::new().write(true).open(entry.unwrap().path()).unwrap();
+        // One byte in each half MiB: every chunk is hit.
+        for at in (300_000..file.metadata().unwrap().len()).step_by(512 << 10) {
+            file.write_all_at(&[0x5a], at).unwrap();
+            damaged += 1;
+        }
+    }
+    assert!(damaged > 0);
+    stage.edge = Edge::start(with_ssd(settings(stage.dir.path(), &stage.origin.url))).await;
+    let after = stage.get("v1/4.m4s").await;
+    assert_eq!(after.bytes(), before.bytes());
+    assert_eq!(after.verdict(), "origin");
+    stage.edge.stop().await;
+}
+
+#[tokio::test]
+async fn an_unusable_ssd_leaves_an_edge_that_serves() {
+    let stage = Stage::with(|settings| {
+        std::fs::write(settings.data_dir.as_ref().unwrap().join("ssd"), "a file").unwrap();
+        with_ssd(settings)
+    })
+    .await;
+    assert_eq!(stage.get("v1/0.m4s").await.bytes(), &stage.film.segment("v1", 0));
+    assert_eq!(stage.edge.metric("nearcast_edge_ssd_drops_total{reason=\"tier-lost\"}").await, 1.0);
+}
+
+#[tokio::test]
+async fn an_edge_joins_is_told_and_reports_what_it_served() {
+    let (stage, control) = with_control().await;
+    assert_eq!(control.shared.lock().unwrap().bearers[0], "Bearer joiner");
+    let bytes = stage.get("v1/0.m4s").await.bytes().len() as u64;
+    stage.get("v1/0.m4s").await;
+    let beat = until("both in a heartbeat", || async {
+        control.last_beat().filter(|beat| beat.counters.bytes == 2 * bytes)
+    })
+    .await;
+    assert_eq!(beat.counters.hit_bytes, bytes);
+    assert!(beat.counters.requests >= 2);
+    assert!(beat.counters.origin_bytes >= bytes);
+    assert_eq!(beat.urls, [stage.edge.http.clone(), stage.edge.https.clone()]);
+    assert!(beat.serving);
+    let ready = get(&format!("{}/readyz", stage.edge.admin), &[]).await;
+    assert_eq!(ready.status, 200);
+
+    // New keys: the old token is worth nothing.
+    let signer = token::Signer::generate().unwrap();
+    control.shared.lock().unwrap().view = model::fleet::EdgeView { version: 4, ..view(&signer) };
+    until("the new view", || async { (stage.get("hls.m3u8").await.status == 401).then_some(()) })
+        .await;
+    assert!(stage.dir.path().join("view.json").exists());
+}
+
+#[tokio::test]
+async fn a_bad_view_is_refused_whole() {
+    let (stage, control) = with_control().await;
+    let mut bad = view(&stage.signer);
+    bad.version = 9;
+    bad.keys[0].point = "04".into();
+    let beats = control.shared.lock().unwrap().beats.len();
+    control.shared.lock().unwrap().view = bad;
+    until("two heartbeats", || async {
+        (control.shared.lock().unwrap().beats.len() > beats + 2).then_some(())
+    })
+    .await;
+    assert_eq!(stage.get("hls.m3u8").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_plan_is_fetched_served_reported_and_removed_by_the_next() {
+    let (mut stage, control) = with_control().await;
+    control.shared.lock().unwrap().plan = Some(plan(&stage, 1));
+    complete(&control, 1).await;
+    let beat = control.last_beat().unwrap();
+    let files: Vec<&str> = beat.holdings.iter().map(|holding| holding.file.as_str()).collect();
+    assert_eq!(files, ["a1.mp4", "s-en.vtt", "v1.mp4"]);
+    // 40 MiB in runs of 16 MiB, and two small files.
+    assert_eq!(stage.origin.media().len(), 5);
+    assert_eq!(std::fs::read(plan_file(&stage, "v1.mp4")).unwrap(), stage.film.files["v1.mp4"]);
+    stage.origin.stop().await;
+    for number in 0..8 {
+        let answer = stage.get(&format!("v1/{number}.m4s")).await;
+        assert_eq!(answer.bytes(), &stage.film.segment("v1", number));
+        assert_eq!(answer.verdict(), "hit-plan");
+    }
+    let next = FillPlan { number: 2, titles: Vec::new(), ..plan(&stage, 2) };
+    control.shared.lock().unwrap().plan = Some(next);
+    complete(&control, 2).await;
+    assert!(control.last_beat().unwrap().holdings.is_empty());
+    assert!(!plan_file(&stage, "v1.mp4").exists());
+}
+
+#[tokio::test]
+async fn a_plan_that_was_cut_short_is_resumed_and_its_chunks_serve_meanwhile() {
+    let (mut stage, control) = with_control().await;
+    // The first run arrives, the second stalls: the edge is killed there.
+    let first_run = 16 << 20;
+    control.shared.lock().unwrap().plan = Some(plan(&stage, 1));
+    until("the first run", || async {
+        let present = stage.edge.metric("nearcast_edge_plan_present_bytes").await;
+        if present < f64::from(first_run) {
+            return None;
+        }
+        stage.origin.hold(true);
+        Some(())
+    })
+    .await;
+    let url = control.url.clone();
+    let present = std::fs::metadata(plan_file(&stage, "v1.mp4")).unwrap().len();
+    assert!(present >= first_run as u64);
+    stage.edge.kill().await;
+    let asked = stage.origin.media().len();
+
+    // Without the control plane, and while the origin answers nobody.
+    stage.edge = Edge::start(settings(stage.dir.path(), &stage.origin.url)).await;
+    let answer = stage.get("v1/0.m4s").await;
+    assert_eq!(answer.verdict(), "hit-plan");
+    assert_eq!(answer.bytes(), &stage.film.segment("v1", 0));
+    stage.edge.kill().await;
+
+    stage.origin.hold(false);
+    let mut again = settings(stage.dir.path(), &stage.origin.url);
+    again.control_plane = Some(url);
+    stage.edge = Edge::start(again).await;
+    complete(&control, 1).await;
+    let resumed = stage.origin.media().split_off(asked);
+    assert!(!resumed.iter().any(|asked| asked.starts_with("v1.mp4 bytes=0-")), "{resumed:?}");
+    assert_eq!(std::fs::read(plan_file(&stage, "v1.mp4")).unwrap(), stage.film.files["v1.mp4"]);
+}
+
+#[tokio::test]
+async fn damaged_planned_bytes_are_refetched_and_never_served() {
+    let (stage, control) = with_control().await;
+    control.shared.lock().unwrap().plan = Some(plan(&stage, 1));
+    complete(&control, 1).await;
+    let file = std::fs::OpenOptions::new().write(true).open(plan_file(&stage, "v1.mp4")).unwrap();
+    file.write_all_at(&[0x5a; 16], 2_000_000).unwrap();
+    let answer = stage.get("v1/0.m4s").await;
+    assert_eq!(answer.bytes(), &stage.film.segment("v1", 0));
+    assert_eq!(stage.edge.metric("nearcast_edge_corrupt_chunks_total{source=\"plan\"}").await, 1.0);
+    until("a healed file", || async {
+        let healed = std::fs::read(plan_file(&stage, "v1.mp4")).unwrap();
+        (healed == stage.film.files["v1.mp4"]).then_some(())
+    })
+    .await;
+    complete(&control, 1).await;
+}
+
+#[tokio::test]
+async fn corrupt_origin_bytes_never_enter_the_plan() {
+    let (stage, control) = with_control().await;
+    stage.origin.misbehave(&[Misdeed::Corrupt(3 << 20)]);
+    control.shared.lock().unwrap().plan = Some(plan(&stage, 1));
+    complete(&control, 1).await;
+    assert_eq!(std::fs::read(plan_file(&stage, "v1.mp4")).unwrap(), stage.film.files["v1.mp4"]);
+}
+
+#[tokio::test]
+async fn a_plan_over_the_budget_is_not_complete() {
+    let (stage, control) = with_control().await;
+    let mut large = plan(&stage, 1);
+    large.titles[0].bytes = 2 << 30;
+    control.shared.lock().unwrap().plan = Some(large);
+    until("the plan", || async {
+        (stage.edge.metric("nearcast_edge_plan_number").await == 1.0).then_some(())
+    })
+    .await;
+    let beat = control.last_beat().unwrap();
+    assert_eq!((beat.plan_complete, beat.holdings.len()), (None, 0));
+}
+
+#[tokio::test]
+async fn a_drain_finishes_what_is_under_way_and_says_so() {
+    let (stage, control) = with_control().await;
+    stage.get("hls.m3u8").await;
+    stage.origin.hold(true);
+    let url = stage.url("v1/6.m4s");
+    let player = tokio::spawn(async move { get(&url, &[]).await });
+    until("the request", || async { (stage.origin.media().len() == 1).then_some(()) }).await;
+    stage.edge.shutdown.trigger();
+    until("the farewell", || async { (!control.last_beat()?.serving).then_some(()) }).await;
+    stage.origin.hold(false);
+    let answer = player.await.unwrap();
+    assert_eq!(answer.bytes(), &stage.film.segment("v1", 6));
+    let addr = stage.edge.http.trim_start_matches("http://").to_owned();
+    stage.edge.stop().await;
+    assert!(tokio::net::TcpStream::connect(addr).await.is_err());
+}
+
+#[tokio::test]
+async fn a_drain_lets_http2_and_3_finish_a_whole_file() {
+    for protocol in ["h2", "h3"] {
+        let stage = Stage::new().await;
+        stage.get("hls.m3u8").await;
+        stage.origin.hold(true);
+        let url = stage.url_at(&stage.edge.https, "v1.mp4");
+        let certificate = stage.edge.dir.join("tls/cert.pem");
+        let player = tokio::spawn(async move { get_over(protocol, &url, &certificate).await });
+        until("the request", || async { (stage.origin.media().len() == 1).then_some(()) }).await;
+        stage.edge.shutdown.trigger();
+        stage.origin.hold(false);
+        let answer = player.await.unwrap();
+        assert_eq!(answer.bytes(), &stage.film.files["v1.mp4"], "{protocol}");
+        stage.edge.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn without_any_view_requests_are_told_to_come_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let edge = Edge::start(settings(dir.path(), "http://127.0.0.1:9")).await;
+    let answer = get(&format!("{}/~abc/t/film/{}/hls.m3u8", edge.http, "00".repeat(16)), &[]).await;
+    assert_eq!((answer.status.as_u16(), answer.code().as_str()), (503, "no-view"));
+    assert_eq!(answer.header("retry-after"), "2");
+    assert_eq!(get(&format!("{}/readyz", edge.admin), &[]).await.status, 503);
+}
+
+#[tokio::test]
+async fn a_port_in_use_is_named() {
+    let stage = Stage::new().await;
+    let dir = tempfile::tempdir().unwrap();
+    keep_view(dir.path(), &view(&stage.signer));
+    let mut second = settings(dir.path(), &stage.origin.url);
+    second.listen = vec![stage.edge.http.clone()];
+    let config = nearcast_edge::Config::check(second).unwrap();
+    let error = nearcast_edge::run(config, Shutdown::new()).await.unwrap_err().to_string();
+    assert!(error.contains("is already in use"), "{error}");
+}
+
+#[tokio::test]
+async fn a_segment_of_the_planned_tier_is_read_once_for_many_players() {
+    let (stage, control) = with_control().await;
+    control.shared.lock().unwrap().plan = Some(plan(&stage, 1));
+    complete(&control, 1).await;
+    let stage = Arc::new(stage);
+    let players = (0..50).map(|_| stage.get("v1/5.m4s"));
+    let answers = futures::future::join_all(players).await;
+    let expected = stage.film.segment("v1", 5);
+    assert!(answers.iter().all(|answer| answer.bytes() == &expected));
+    assert!(answers.iter().all(|answer| answer.verdict().starts_with("hit-")));
+}
