@@ -245,21 +245,21 @@ fn same_timeline(a: &Track, b: &Track) -> bool {
 }
 
 /// Numbers address segments, a timeline in exact ticks times them; runs of equal durations are
-/// one element.
+/// one element. Times are those after the init segment's edit list, and there is no
+/// `presentationTimeOffset`: players apply the list as well and would subtract priming twice.
 fn template(out: &mut String, track: &Track) {
     let facts = &track.facts;
     let _ = write!(
         out,
-        "<SegmentTemplate timescale=\"{}\" presentationTimeOffset=\"{}\" startNumber=\"0\" \
+        "<SegmentTemplate timescale=\"{}\" startNumber=\"0\" \
          initialization=\"$RepresentationID$/init.mp4\" media=\"$RepresentationID$/$Number$.m4s\">\n\
          <SegmentTimeline>\n",
-        facts.timescale, facts.presentation_offset
+        facts.timescale
     );
+    let presented: Vec<(u64, u64)> = track.presented().collect();
     let mut next = None;
-    for run in
-        track.segments.chunk_by(|a, b| a.duration == b.duration && b.start == a.start + a.duration)
-    {
-        let (start, duration) = (run[0].start, run[0].duration);
+    for run in presented.chunk_by(|a, b| a.1 == b.1 && b.0 == a.0 + a.1) {
+        let (start, duration) = run[0];
         out.push_str("<S");
         if next != Some(start) {
             let _ = write!(out, " t=\"{start}\"");

@@ -173,8 +173,8 @@ pub fn media(track: &Track) -> String {
 /// Segment durations in microseconds: differences of the rounded running sum.
 fn extinf(track: &Track) -> impl Iterator<Item = u64> {
     let (mut ticks, mut before) = (0u128, 0u64);
-    track.segments.iter().map(move |segment| {
-        ticks += u128::from(segment.duration);
+    track.presented().map(move |(_, duration)| {
+        ticks += u128::from(duration);
         let end = micros(ticks, track.facts.timescale);
         let duration = end - before;
         before = end;

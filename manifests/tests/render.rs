@@ -185,7 +185,7 @@ fn dash_mpd_core_reads_what_was_meant() {
 }
 
 /// Start and duration of every segment of a representation, as dash-mpd-core reads them.
-fn timeline(mpd: &str, id: &TrackId) -> (u64, Vec<(u64, u64)>) {
+fn timeline(mpd: &str, id: &TrackId) -> Vec<(u64, u64)> {
     let mpd = dash_mpd_core::parse(mpd).unwrap();
     let sets = &mpd.periods[0].adaptations;
     let (set, representation) = sets
@@ -204,7 +204,8 @@ fn timeline(mpd: &str, id: &TrackId) -> (u64, Vec<(u64, u64)>) {
             time += run.d;
         }
     }
-    (template.presentationTimeOffset.unwrap(), segments)
+    assert_eq!(template.presentationTimeOffset, None);
+    segments
 }
 
 /// `EXTINF` values in microseconds, read without floating point.
@@ -230,23 +231,27 @@ proptest! {
         let segments: Vec<(u64, u64)> = seconds.iter().map(|(d, b)| (scaled(*d), *b)).collect();
         let mut track = track("v1", video(16, 16, (25, 1)), "avc1.64001e", timescale, &segments);
         track.facts.first_decode_time = first;
+        // Priming is shorter than the first segment.
+        let offset = offset % segments[0].0;
         track.facts.presentation_offset = offset;
         track.segments.iter_mut().for_each(|segment| segment.start += first);
         let index = TitleIndex { segment_target_ms: 4000, tracks: vec![track] };
         let track = &index.tracks[0];
 
-        let (pto, read) = timeline(&dash::mpd(&index), &track.facts.id);
-        let want: Vec<(u64, u64)> = track.segments.iter().map(|s| (s.start, s.duration)).collect();
-        prop_assert_eq!(pto, offset);
+        let read = timeline(&dash::mpd(&index), &track.facts.id);
+        let want: Vec<(u64, u64)> = track.presented().collect();
+        let all: u64 = want.iter().map(|(_, duration)| duration).sum();
+        let end = track.segments.last().map_or(0, |s| s.start + s.duration);
+        prop_assert_eq!(all, end - offset.max(first));
         prop_assert_eq!(read, want);
 
         let playlist = hls::media(track);
         let (mut micros, mut ticks) = (0u128, 0u128);
         let read = extinf(&playlist);
         prop_assert_eq!(read.len(), track.segments.len());
-        for (extinf, segment) in read.iter().zip(&track.segments) {
+        for (extinf, (_, duration)) in read.iter().zip(track.presented()) {
             micros += u128::from(*extinf);
-            ticks += u128::from(segment.duration);
+            ticks += u128::from(duration);
             // Off by half a microsecond at most, however many segments went before.
             let exact = ticks * 2_000_000;
             let off = exact.abs_diff(micros * 2 * u128::from(timescale));

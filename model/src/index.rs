@@ -63,8 +63,9 @@ pub struct Facts {
     pub media_start: u64,
     /// `baseMediaDecodeTime` of the first segment, in ticks.
     pub first_decode_time: u64,
-    /// Media time, in ticks, of presentation time zero (audio priming: the edit list's
-    /// `media_time`). DASH calls it `presentationTimeOffset`.
+    /// Media time, in ticks, of presentation time zero: the `media_time` of the init segment's
+    /// edit list, which takes an audio encoder's priming away. Players follow that list, so
+    /// manifests give times after it ([`Track::presented`]).
     #[serde(default)]
     pub presentation_offset: u64,
     /// Length of the track's presentation, in ticks.
@@ -164,6 +165,16 @@ impl Track {
         let scale = u128::from(self.facts.timescale.max(1));
         let ms = (u128::from(self.facts.duration) * 1000).div_ceil(scale);
         u64::try_from(ms).unwrap_or(u64::MAX)
+    }
+
+    /// Start and duration, in ticks, of what each segment adds to the presentation: as
+    /// players see it once the init segment's edit list has taken the priming away.
+    pub fn presented(&self) -> impl Iterator<Item = (u64, u64)> {
+        let shift = self.facts.presentation_offset;
+        self.segments.iter().map(move |segment| {
+            let start = segment.start.saturating_sub(shift);
+            (start, segment.start.saturating_add(segment.duration).saturating_sub(shift) - start)
+        })
     }
 
     /// File name below `titles/{title}/{version}/`.
