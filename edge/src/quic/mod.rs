@@ -18,6 +18,8 @@ use tokio_util::task::TaskTracker;
 
 /// A silent connection is closed.
 const IDLE_MAX: Duration = Duration::from_secs(60);
+/// From the start of a stream to the end of its request's head.
+const REQUEST_MAX: Duration = Duration::from_secs(10);
 /// Bytes sent and not yet acknowledged, a connection: twice what 100 Mbit/s have under way in
 /// 80 ms. h3-quinn copies what it sends, so this is what a slow reader pins.
 const SEND_WINDOW_BYTES: u64 = 2 << 20;
@@ -154,8 +156,10 @@ async fn request(
     via: &Via,
     shared: &Shared,
 ) -> Result<(), String> {
-    let (request, mut stream) =
-        resolver.resolve_request().await.map_err(|error| error.to_string())?;
+    let resolved = tokio::time::timeout(REQUEST_MAX, resolver.resolve_request()).await;
+    let (request, mut stream) = resolved
+        .map_err(|_| format!("no request within {REQUEST_MAX:?}"))?
+        .map_err(|error| error.to_string())?;
     let (head, ()) = request.into_parts();
     let response = serve(&shared.edge, Asked { head: &head, protocol: "h3", via }).await;
     let sent = send(&mut stream, response).await;
