@@ -48,18 +48,23 @@ struct Group<'a> {
     id: String,
     codec: &'a str,
     tracks: Vec<&'a Track>,
+    /// The largest rates of its tracks: computed once, not for each variant.
+    peak: u64,
+    average: u64,
 }
 
 fn audio_groups(index: &TitleIndex) -> Vec<Group<'_>> {
     let mut groups: Vec<Group<'_>> = Vec::new();
     for track in index.audio() {
         let codec = track.facts.codec.as_str();
-        match groups.iter_mut().find(|group| group.codec == codec) {
-            Some(group) => group.tracks.push(track),
-            None => {
-                let id = format!("audio-{}", groups.len());
-                groups.push(Group { id, codec, tracks: vec![track] });
-            }
+        let (peak, average) = (track.peak_bandwidth(), track.average_bandwidth());
+        if let Some(group) = groups.iter_mut().find(|group| group.codec == codec) {
+            group.tracks.push(track);
+            group.peak = group.peak.max(peak);
+            group.average = group.average.max(average);
+        } else {
+            let id = format!("audio-{}", groups.len());
+            groups.push(Group { id, codec, tracks: vec![track], peak, average });
         }
     }
     groups
@@ -100,14 +105,14 @@ fn name(tracks: &[&Track], n: usize) -> String {
 fn variant(out: &mut String, track: &Track, group: Option<&Group<'_>>, has_text: bool) {
     let facts = &track.facts;
     let is_video = matches!(facts.kind, Kind::Video { .. });
-    let most = |rate: fn(&Track) -> u64| {
-        let audio =
-            group.map_or(0, |group| group.tracks.iter().map(|t| rate(t)).max().unwrap_or(0));
-        if is_video { rate(track).saturating_add(audio) } else { audio }
-    };
+    let (mut peak, mut average) = group.map_or((0, 0), |group| (group.peak, group.average));
+    if is_video {
+        peak = peak.saturating_add(track.peak_bandwidth());
+        average = average.saturating_add(track.average_bandwidth());
+    }
     // Zero is no bandwidth (a track without segments): players divide by it.
-    let peak = most(Track::peak_bandwidth).max(1);
-    let average = most(Track::average_bandwidth).clamp(1, peak);
+    let peak = peak.max(1);
+    let average = average.clamp(1, peak);
     let _ = write!(out, "#EXT-X-STREAM-INF:BANDWIDTH={peak},AVERAGE-BANDWIDTH={average}");
     // WebVTT side files have no RFC 6381 name (`wvtt` is WebVTT in ISO files), so none is given.
     let _ = write!(out, ",CODECS=\"{}", quotable(&facts.codec));
