@@ -1,2 +1,183 @@
-//! The one command.
-fn main() {}
+//! The one command: subcommands, configuration and logs. What they do lives in the crates
+//! beside this one.
+
+mod demo;
+
+use anyhow::{Context, Result};
+use clap::{Args, Parser, Subcommand};
+use serde::Deserialize;
+use service::config::{self, ConfigError};
+use service::{Shutdown, log};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// An Open Connect-style CDN for video.
+#[derive(Debug, Parser)]
+#[command(
+    version,
+    max_term_width = 100,
+    after_help = "Examples:
+  nearcast ingest --store dir:store --title big-film --name 'Big Film' 1080p.mp4 360p.mp4 en.mp4
+  nearcast origin --store dir:store
+  nearcast control-plane --store dir:store
+  nearcast edge --origin http://127.0.0.1:7090 --control-plane http://127.0.0.1:7080 \\
+      --join-secret-file control-plane-data/credentials/edge
+  nearcast demo"
+)]
+struct Cli {
+    /// Configuration file (TOML); flags and NEARCAST_ variables go before it
+    #[arg(long, global = true, env = "NEARCAST_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    log: LogSettings,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// How to log.
+#[derive(Debug, Default, Args, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+struct LogSettings {
+    /// How log lines look [default: human on a terminal, JSON otherwise]
+    #[arg(long, global = true, env = "NEARCAST_LOG_FORMAT", value_enum)]
+    log_format: Option<log::Format>,
+    /// error, warn, info, debug, trace, or target=level,... [default: info]
+    #[arg(long, global = true, env = "NEARCAST_LOG_LEVEL")]
+    log_level: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Turn media files into a published title
+    #[command(after_help = "Examples:
+  nearcast ingest --store dir:store --title big-film --name 'Big Film' 1080p.mp4 360p.mp4 en.mp4 subs.en.vtt
+  nearcast ingest --store s3://films/catalog --title big-film --name 'Big Film' --ladder master.mov")]
+    Ingest(origin::ingest::Settings),
+    /// Serve titles from the store to edges
+    #[command(after_help = "Example:
+  nearcast origin --store dir:store --listen 127.0.0.1:7090")]
+    Origin(origin::serve::Settings),
+    /// Serve players: manifests and segments, from memory, disk or the origin
+    #[command(after_help = "Example:
+  nearcast edge --id edge-a --origin http://127.0.0.1:7090 --control-plane http://127.0.0.1:7080 \\
+      --join-secret-file control-plane-data/credentials/edge \\
+      --listen http://127.0.0.2:8080 --listen https://127.0.0.2:8443")]
+    Edge(edge::Settings),
+    /// Decide who may play, and from where; serve the console
+    #[command(after_help = "Example:
+  nearcast control-plane --store dir:store --data-dir control-plane-data --listen 127.0.0.1:7080")]
+    ControlPlane(control_plane::Settings),
+    /// Plan what edges hold tomorrow (for cron)
+    #[command(after_help = "Example (crontab, every night at 01:10):
+  10 1 * * *  nearcast plan run --control-plane http://127.0.0.1:7080 --credential-file /etc/nearcast/operator")]
+    Plan(fill_planner::Settings),
+    /// Run all of it on this machine with the sample titles
+    #[command(after_help = "Examples:
+  nearcast demo                  prints the address of the console
+  nearcast demo --check          plays everything, kills edges, compares every byte")]
+    Demo(demo::Settings),
+    /// Look at a configuration file
+    #[command(after_help = "Example:
+  nearcast config check nearcast.toml")]
+    Config {
+        #[command(subcommand)]
+        command: ConfigCommand,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigCommand {
+    /// Check a file: every key and every value
+    #[command(after_help = "Example:
+  nearcast config check nearcast.toml")]
+    Check {
+        /// The file
+        file: PathBuf,
+    },
+}
+
+/// The configuration file: a table for each command.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+struct File {
+    log: LogSettings,
+    ingest: Option<origin::ingest::Settings>,
+    origin: Option<origin::serve::Settings>,
+    edge: Option<edge::Settings>,
+    control_plane: Option<control_plane::Settings>,
+    plan: Option<fill_planner::Settings>,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let outcome = match runtime {
+        Ok(runtime) => runtime.block_on(run(cli)),
+        Err(error) => Err(error.into()),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("nearcast: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(cli: Cli) -> Result<()> {
+    if let Command::Config { command: ConfigCommand::Check { file } } = &cli.command {
+        check(file)?;
+        println!("{}: all keys and values are valid", file.display());
+        return Ok(());
+    }
+    let file: File = cli.config.as_deref().map(config::load).transpose()?.unwrap_or_default();
+    let format = cli.log.log_format.or(file.log.log_format).unwrap_or_default();
+    let level = cli.log.log_level.or(file.log.log_level).unwrap_or_else(|| "info".to_owned());
+    log::start(format, &level)
+        .map_err(|reason| ConfigError::value("log.log-level", &level, reason))?;
+    let shutdown = Shutdown::on_signals().context("signals")?;
+    match cli.command {
+        Command::Ingest(flags) => {
+            let settings = flags.over(file.ingest.unwrap_or_default());
+            origin::ingest::run(origin::ingest::Config::check(settings)?, shutdown).await?;
+        }
+        Command::Origin(flags) => {
+            let settings = flags.over(file.origin.unwrap_or_default());
+            origin::serve::run(origin::serve::Config::check(settings)?, shutdown).await?;
+        }
+        Command::Edge(flags) => {
+            let settings = flags.over(file.edge.unwrap_or_default());
+            edge::run(edge::Config::check(settings)?, shutdown).await?;
+        }
+        Command::ControlPlane(flags) => {
+            let settings = flags.over(file.control_plane.unwrap_or_default());
+            control_plane::run(control_plane::Config::check(settings)?, shutdown).await?;
+        }
+        Command::Plan(flags) => {
+            let settings = flags.over(file.plan.unwrap_or_default());
+            fill_planner::run(fill_planner::Config::check(settings)?, shutdown).await?;
+        }
+        Command::Demo(settings) => demo::run(settings, shutdown).await?,
+        Command::Config { .. } => {}
+    }
+    Ok(())
+}
+
+/// Checks a file as each command would that reads it.
+fn check(path: &Path) -> Result<()> {
+    let named = || path.display().to_string();
+    let file: File = config::load(path)?;
+    if let Some(settings) = file.origin {
+        origin::serve::Config::check(settings).with_context(named)?;
+    }
+    if let Some(settings) = file.edge {
+        edge::Config::check(settings).with_context(named)?;
+    }
+    if let Some(settings) = file.control_plane {
+        control_plane::Config::check(settings).with_context(named)?;
+    }
+    if let Some(settings) = file.plan {
+        fill_planner::Config::check(settings).with_context(named)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,81 @@
+//! The origin server: titles from the store, for edges.
+//!
+//! Stateless but for facts that never change (what is published, sizes), so many can run on
+//! one store. Its URLs are the store's keys.
+
+mod answer;
+mod catalog;
+mod metrics;
+mod settings;
+
+pub use settings::{Config, Settings};
+
+use crate::Error;
+use answer::Origin;
+use axum::Router;
+use axum::routing::get;
+use catalog::Catalog;
+use metrics::Metrics;
+use serde_json::json;
+use service::admin::{Admin, Ready};
+use service::{Shutdown, listen};
+use std::sync::Arc;
+use std::time::Duration;
+use store::Store;
+use tokio::sync::Semaphore;
+
+/// Requests under way; more are answered 503.
+const REQUESTS_MAX: usize = 1024;
+/// Requests that have not ended by then are cut when the server ends.
+const DRAIN_MAX: Duration = Duration::from_secs(10);
+
+/// Serves until shutdown is requested, then drains.
+///
+/// # Errors
+/// [`Error`] when it can't start.
+pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error> {
+    let store = Store::open(&config.store)?;
+    let listener = listen::bind(config.listen, "origin listen")?;
+    let addr = listener
+        .local_addr()
+        .map_err(|error| listen::failed(config.listen, "origin listen", error))?;
+    let admin = Admin::bind(config.admin).await?;
+    let (registry, ready) = (prometheus::Registry::new(), Ready::new());
+    let origin = Arc::new(Origin {
+        catalog: Catalog::new(store.clone()),
+        store,
+        metrics: Metrics::new(&registry),
+        places: Arc::new(Semaphore::new(REQUESTS_MAX)),
+    });
+    let admin_url = format!("http://{}", admin.local_addr());
+    let admin = tokio::spawn(admin.serve(registry, ready.clone(), Router::new(), shutdown.clone()));
+    let router = Router::new()
+        .route("/titles/{title}/{version}/{file}", get(answer::answer))
+        .with_state(origin);
+    ready.set(true);
+    let url = format!("http://{addr}");
+    service::announce(config.announce.as_deref(), &json!({ "admin": admin_url, "urls": [&url] }))?;
+    tracing::info!(url, admin = admin_url, store = config.store, "origin is listening");
+    serve(listener, router, &shutdown).await;
+    ready.set(false);
+    admin.await?;
+    Ok(())
+}
+
+async fn serve(listener: tokio::net::TcpListener, router: Router, shutdown: &Shutdown) {
+    let stop = shutdown.clone();
+    let server =
+        axum::serve(listener, router).with_graceful_shutdown(async move { stop.requested().await });
+    let cut = async {
+        shutdown.requested().await;
+        tokio::time::sleep(DRAIN_MAX).await;
+    };
+    tokio::select! {
+        outcome = server => {
+            if let Err(error) = outcome {
+                tracing::error!(%error, "the listener has failed");
+            }
+        }
+        () = cut => tracing::warn!(limit = ?DRAIN_MAX, "requests that did not end are cut"),
+    }
+}

@@ -1,0 +1,64 @@
+//! Ingest, origin, edge and a play over a real S3 server: `scripts/with-s3` starts one and
+//! sets the AWS variables.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+#![allow(missing_docs, reason = "a test binary")]
+
+use loadtest::{Format, PlayOptions, Protocol, SegmentReport, Tracks};
+use model::route;
+use nearcast::cluster::{Cluster, Options, StoredTitle, Verdict, run};
+use std::path::Path;
+use std::time::Duration;
+
+const BINARY: &str = env!("CARGO_BIN_EXE_nearcast");
+
+async fn ingest(store: &str) -> serde_json::Value {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("samples/tide");
+    let names = ["270p.mp4", "360p.mp4", "540p.mp4", "eng.mp4", "deu.mp4", "subs.en.vtt"];
+    let files = names.map(|name| folder.join(name).display().to_string());
+    let mut words = vec!["ingest", "--store", store, "--title", "tide", "--name", "Tide", "--json"];
+    words.extend(files.iter().map(String::as_str));
+    serde_json::from_str(&run(Path::new(BINARY), &words).await.unwrap()).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_title_is_ingested_into_s3_and_played_from_it() {
+    let bucket = std::env::var("NEARCAST_TEST_S3_BUCKET").expect("run by scripts/with-s3");
+    let dir = tempfile::tempdir().unwrap();
+    let mut options = Options::new(Path::new(BINARY), dir.path());
+    let local = options.store_url();
+    options.store = Some(format!("s3://{bucket}/story"));
+
+    let published = ingest(&options.store_url()).await;
+    let again = ingest(&options.store_url()).await;
+    let uploaded = again["files"].as_array().unwrap().iter().any(|file| file["uploaded"] == true);
+    assert!(!uploaded, "the same input was uploaded twice: {again}");
+    // The same input has the same version in any store: the folder holds the truth.
+    assert_eq!(ingest(&local).await["version"], published["version"]);
+
+    let cluster = Cluster::start(options).await.unwrap();
+    let playback = cluster.operator.playback("tide").await.unwrap();
+    let store = dir.path().join("store");
+    let truth = StoredTitle::read(&store, &playback.title, &playback.version).unwrap();
+    let options = PlayOptions {
+        playback,
+        format: Format::Hls,
+        protocol: Protocol::H2,
+        ca_pem: cluster.certificates().unwrap(),
+        tracks: Tracks::All,
+        first_byte_max: Duration::from_secs(2),
+        paced: false,
+    };
+    let mut right = 0;
+    let mut on_segment = |segment: &SegmentReport, body: &bytes::Bytes| {
+        let path = format!("/~{}", segment.path);
+        match truth.compare(&route::parse(&path).unwrap().resource, body) {
+            Verdict::Right => right += 1,
+            Verdict::Rendered => {}
+            Verdict::Wrong(bytes) => panic!("{}: {bytes} wrong bytes", segment.path),
+        }
+    };
+    let report = loadtest::play(options, &mut on_segment).await.unwrap();
+    assert_eq!(report.failed_segments, 0);
+    assert!(right > 40, "only {right} files were played");
+    cluster.stop().await.unwrap();
+}
