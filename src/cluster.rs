@@ -102,9 +102,13 @@ impl Cluster {
         let arguments = control_plane_args(&store, &data);
         let control_plane =
             Process::start(binary, &options.dir, "control-plane", arguments).await?;
-        let mut edges = Vec::new();
+        let mut edges: Vec<Process> = Vec::new();
         for (id, ip) in &options.edges {
-            let arguments = edge_args(&options, id, ip, origin.url()?, control_plane.url()?);
+            // Players are steered from one edge to another by host alone: all use the ports
+            // that the first one got.
+            let ports = edges.first().and_then(ports).unwrap_or((0, 0));
+            let urls = (origin.url()?, control_plane.url()?);
+            let arguments = edge_args(&options, id, ip, ports, urls);
             edges.push(Process::start(binary, &options.dir, id, arguments).await?);
         }
         let operator = Operator::new(control_plane.url()?, &data)?;
@@ -300,10 +304,25 @@ fn control_plane_args(store: &str, data: &Path) -> Vec<String> {
     words(&list)
 }
 
-fn edge_args(options: &Options, id: &str, ip: &str, origin: &str, control: &str) -> Vec<String> {
+/// The ports of an edge's plain and TLS listeners.
+fn ports(edge: &Process) -> Option<(u16, u16)> {
+    let port = |scheme: &str| {
+        let url = edge.announced.urls.iter().find(|url| url.starts_with(scheme))?;
+        url.rsplit_once(':')?.1.parse().ok()
+    };
+    Some((port("http:")?, port("https:")?))
+}
+
+fn edge_args(
+    options: &Options,
+    id: &str,
+    ip: &str,
+    ports: (u16, u16),
+    (origin, control): (&str, &str),
+) -> Vec<String> {
     let secret = options.dir.join("control-plane/credentials/edge").display().to_string();
     let data = options.dir.join(id).display().to_string();
-    let (plain, tls) = (format!("http://{ip}:0"), format!("https://{ip}:0"));
+    let (plain, tls) = (format!("http://{ip}:{}", ports.0), format!("https://{ip}:{}", ports.1));
     words(&[
         "edge",
         "--id",

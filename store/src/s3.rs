@@ -266,11 +266,6 @@ fn classify(at: At, error: &object_store::Error) -> Error {
     }
 }
 
-/// Whether the server answered with `status`: `object_store` keeps it in its text alone.
-fn has_status(error: &object_store::Error, status: StatusCode) -> bool {
-    error.to_string().contains(&format!("status code: {}", status.as_u16()))
-}
-
 /// The causes of an error, from the outside in, shortened.
 fn explain(error: &object_store::Error) -> String {
     error
