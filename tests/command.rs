@@ -76,6 +76,8 @@ fn a_port_in_use_is_named() {
     let edge = format!("http://{address}");
     let edge = [
         "edge",
+        "--control-plane",
+        "http://127.0.0.1:9",
         "--origin",
         "http://127.0.0.1:9",
         "--listen",

@@ -34,8 +34,8 @@ fn big_media(dir: &Path) -> Vec<PathBuf> {
         )
     };
     let files = vec![
-        make("720.mp4", &noise("1280x720", 14)),
-        make("718.mp4", &noise("1276x718", 14)),
+        make("720.mp4", &noise("1280x720", 25)),
+        make("718.mp4", &noise("1276x718", 25)),
         make("tone.mp4", "-f lavfi -i sine=d=12:r=48000 -c:a aac -b:a 64k"),
     ];
     for video in &files[..2] {
@@ -104,9 +104,9 @@ async fn killed_ingest(dir: &Path, files: &[PathBuf]) {
 async fn demand(cluster: &Cluster) {
     let playback = cluster.operator.playback("big").await.unwrap();
     let now = jiff::Timestamp::now().as_millisecond().unsigned_abs();
-    let event = Event {
-        seq: 0,
-        kind: EventKind::Stop,
+    let event = |seq, kind| Event {
+        seq,
+        kind,
         at_ms: now,
         position_ms: playback.duration_ms,
         watched_ms: playback.duration_ms,
@@ -114,7 +114,10 @@ async fn demand(cluster: &Cluster) {
         waited_ms: None,
         edge: None,
     };
-    let batch = EventBatch { token: playback.token, events: vec![event] };
+    let batch = EventBatch {
+        token: playback.token,
+        events: vec![event(0, EventKind::Start), event(1, EventKind::Stop)],
+    };
     cluster.operator.post("/v1/events", &batch).await.unwrap();
 }
 
@@ -176,7 +179,9 @@ async fn a_big_title_survives_kills_in_ingest_fill_and_play() {
     let dir = tempfile::tempdir().unwrap();
     let files = big_media(dir.path());
     killed_ingest(dir.path(), &files).await;
-    let mut cluster = Cluster::start(Options::new(Path::new(BINARY), dir.path())).await.unwrap();
+    let options = Options::new(Path::new(BINARY), dir.path());
+    let options = Options { planned: "512MiB".to_owned(), ..options };
+    let mut cluster = Cluster::start(options).await.unwrap();
     killed_fill(&mut cluster).await;
     killed_play(&mut cluster).await;
 }
