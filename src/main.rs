@@ -157,7 +157,7 @@ async fn run(cli: Cli) -> Result<()> {
             let settings = flags.over(file.plan.unwrap_or_default());
             fill_planner::run(fill_planner::Config::check(settings)?, shutdown).await?;
         }
-        Command::Demo(settings) => demo::run(settings, shutdown).await?,
+        Command::Demo(settings) => Box::pin(demo::run(settings, shutdown)).await?,
         Command::Config { .. } => {}
     }
     Ok(())
