@@ -14,6 +14,14 @@ pub struct IdError {
     expected: &'static str,
 }
 
+impl IdError {
+    /// What would have been valid.
+    #[must_use]
+    pub fn expected(&self) -> &'static str {
+        self.expected
+    }
+}
+
 fn short(text: &str) -> String {
     text.chars().take(80).collect()
 }

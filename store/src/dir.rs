@@ -12,12 +12,12 @@ use bytes::Bytes;
 use futures::StreamExt;
 use service::Shutdown;
 use std::fs::{self, File, OpenOptions};
+use std::hash::{BuildHasher, RandomState};
 use std::io::{self, ErrorKind, Read, Write};
 use std::ops::Range;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// Unfinished files lie here, out of every listing.
@@ -26,9 +26,6 @@ const INCOMING: &str = ".incoming";
 const LEFTOVER_AGE_MIN: Duration = Duration::from_secs(10);
 /// Bytes in a piece of a reading or of a copy.
 const PIECE_BYTES: usize = 256 << 10;
-
-/// Makes names of unfinished files differ within this process.
-static SERIAL: AtomicU64 = AtomicU64::new(0);
 
 #[derive(Debug, Clone)]
 pub(crate) struct Dir {
@@ -193,13 +190,9 @@ struct Partial {
 
 impl Partial {
     fn create(folder: &Path) -> io::Result<Self> {
-        let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
-        let path = folder.join(format!("{}-{serial}", std::process::id()));
-        // A leftover of an earlier process with this id is replaced.
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
+        // Random, since writers in two containers may share the folder and the process id.
+        let name = RandomState::new().hash_one(std::process::id());
+        let path = folder.join(format!("{name:016x}"));
         let file = OpenOptions::new().write(true).create_new(true).open(&path)?;
         let partial = Self { path, file };
         partial.file.lock()?;

@@ -293,8 +293,18 @@ fn find<E: StdError + 'static>(error: &object_store::Error) -> Option<&E> {
 #[async_trait]
 impl Backend for S3 {
     async fn head(&self, key: &str) -> Result<Head> {
-        let meta = self.client.head(&self.path(key)?).await;
-        let meta = meta.map_err(|error| self.failed(key, &error))?;
+        let path = self.path(key)?;
+        let meta = match self.client.head(&path).await {
+            Ok(meta) => meta,
+            // An answer to HEAD has no body to tell a missing bucket, or the reason of a
+            // refusal: the answer to GET has.
+            Err(_) => {
+                let options =
+                    GetOptions { range: Some(GetRange::Bounded(0..1)), ..GetOptions::default() };
+                let got = self.client.get_opts(&path, options).await;
+                got.map_err(|error| self.failed(key, &error))?.meta
+            }
+        };
         Ok(Head { bytes: meta.size, etag: meta.e_tag.unwrap_or_default() })
     }
 

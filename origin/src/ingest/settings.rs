@@ -1,7 +1,7 @@
 //! Flags of `nearcast ingest`, and the `[ingest]` table.
 
 use clap::Args;
-use model::TitleId;
+use model::{IdError, TitleId};
 use serde::Deserialize;
 use service::config::ConfigError;
 use service::value::Span;
@@ -93,8 +93,9 @@ impl Config {
         let title = settings
             .title
             .ok_or_else(|| ConfigError::missing("--title", "an id of a-z, 0-9 and -"))?;
-        let title: TitleId =
-            title.parse().map_err(|error| ConfigError::value("--title", &title, error))?;
+        let title: TitleId = title
+            .parse()
+            .map_err(|error: IdError| ConfigError::value("--title", &title, error.expected()))?;
         let name = settings.name.unwrap_or_else(|| title.to_string());
         if name.trim().is_empty() || name.chars().count() > NAME_CHARS_MAX {
             let expected = format!("1 to {NAME_CHARS_MAX} characters");
