@@ -231,7 +231,11 @@ fn create_folders(folder: &Path) -> io::Result<()> {
         create_folders(above)?;
     }
     match fs::create_dir(folder) {
-        Err(error) if error.kind() != ErrorKind::AlreadyExists || !folder.is_dir() => Err(error),
+        // Never "exists already": that would be said of the object.
+        Err(error) if error.kind() == ErrorKind::AlreadyExists && !folder.is_dir() => {
+            Err(ErrorKind::NotADirectory.into())
+        }
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(error),
         _ => sync_folder(above.unwrap_or(Path::new("."))),
     }
 }
@@ -274,7 +278,10 @@ impl Backend for Dir {
     async fn create(&self) -> Result<()> {
         match tokio::fs::create_dir(&self.root).await {
             Ok(()) => Ok(()),
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+            Err(_) if self.root.is_dir() => Ok(()),
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                Err(self.not_written("", &ErrorKind::NotADirectory.into()))
+            }
             Err(error) => Err(self.not_written("", &error)),
         }
     }
@@ -360,6 +367,8 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         let put = store(file.path()).put_if_absent("a", Bytes::new()).await;
         assert!(matches!(put, Err(Error::Unavailable { .. })), "{put:?}");
+        let create = store(file.path()).create().await;
+        assert!(matches!(create, Err(Error::Unavailable { .. })), "{create:?}");
         let head = store(file.path()).head("a").await;
         assert!(matches!(head, Err(Error::Unavailable { .. })), "{head:?}");
     }

@@ -261,6 +261,8 @@ fn classify(at: At, error: &object_store::Error) -> Error {
         S3Error::PermissionDenied { .. } | S3Error::Unauthenticated { .. } => {
             Error::Refused { at, why }
         }
+        // A listing's refusal has no variant of its own.
+        _ if why.contains("code: 403 ") || why.contains("code: 401 ") => Error::Refused { at, why },
         _ if FULL.iter().any(|code| why.contains(code)) => Error::Full { at },
         _ => Error::Unavailable { at, why },
     }
