@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { look, openBrowser, openConsole, OUT, playUntil, seek, startPlay } from "./console.mjs";
-import { http3Flags, startStack } from "./stack.mjs";
+import { http3Flags, startStack, until } from "./stack.mjs";
 
 /** The sample title that is long enough for a whole story. */
 const LONG_MS_MIN = 55_000;
@@ -61,6 +61,15 @@ async function switchAudio(page) {
   });
 }
 
+/** Turns subtitles on, and sees cues of them. */
+async function showSubtitles(page) {
+  const { tracks } = await look(page);
+  await page.getByTestId("text").selectOption(tracks.text[0].id);
+  await until("subtitles", 10_000, () =>
+    page.getByTestId("video").evaluate((video) => [...video.textTracks].some(({ mode, cues }) => mode === "showing" && cues?.length > 0)),
+  );
+}
+
 /** The edge that serves dies; a seek beyond the buffer needs the other one at once. */
 async function surviveDeath(page, stack, signal) {
   const { edge, segments } = await look(page);
@@ -89,6 +98,7 @@ for (const [player, signal] of PLAYERS) {
     assert.ok(played.segments.every(({ verdict, protocol }) => verdict !== null && protocol === "http/1.1"), "verdict and protocol of each segment");
     await switchRendition(page);
     await switchAudio(page);
+    await showSubtitles(page);
     const end = await surviveDeath(page, stack, signal);
     assert.equal(end.failovers.length, 1, "one edge was left, once");
     await seek(page, 5);

@@ -3,7 +3,7 @@
 
 import { type MediaInfo, MediaPlayer } from "dashjs";
 import type { EdgeTransport } from "../transport";
-import { type Host, languageName, type Player, type Rendition, type Tracks } from "./player";
+import { type Host, type Player, type Rendition, trackName, type Tracks } from "./player";
 
 /** What dash.js's HTTPLoader hands to a loader (`CommonMediaRequest` and `-Response`). */
 interface LoaderRequest {
@@ -28,11 +28,22 @@ interface LoaderResponse {
   data?: unknown;
 }
 
-function edgeLoader(transport: EdgeTransport) {
+/** What dash.js calls requests for a steering manifest. */
+const STEERING_TYPE = "ContentSteering";
+
+interface LoadError {
+  code?: number;
+  message?: string;
+  data?: { request?: { type?: string } };
+}
+
+function edgeLoader(transport: EdgeTransport, manifestUrl: () => string) {
   return function EdgeLoader() {
     const running = new Set<AbortController>();
     return {
       load(request: LoaderRequest, response: LoaderResponse): boolean {
+        // dash.js leaves an MPD's relative steering address as it is.
+        request.url = new URL(request.url, manifestUrl()).href;
         const controller = new AbortController();
         running.add(controller);
         // dash.js takes `onloadend` away before it aborts on purpose.
@@ -99,7 +110,9 @@ function decode(type: string | undefined, body: Uint8Array<ArrayBuffer>): unknow
 
 export function create({ video, transport, onFatal }: Host): Player {
   const player = MediaPlayer().create();
-  player.extend("XHRLoader", edgeLoader(transport), true);
+  let manifest = "";
+  let failed: (error: Error) => void = () => undefined;
+  player.extend("XHRLoader", edgeLoader(transport, () => manifest), true);
   player.updateSettings({
     streaming: {
       buffer: { bufferTimeDefault: 20, bufferTimeAtTopQuality: 20, bufferTimeAtTopQualityLongForm: 20, fastSwitchEnabled: true },
@@ -109,22 +122,26 @@ export function create({ video, transport, onFatal }: Host): Player {
     },
   });
   player.on(MediaPlayer.events.ERROR, (event) => {
-    const { error } = event as { error?: { code?: number; message?: string } | string };
+    const { error } = event as { error?: LoadError | string };
+    // Without a steering manifest a play goes on, on the edges it knows.
+    if (typeof error === "object" && error.data?.request?.type === STEERING_TYPE) return;
     const message = typeof error === "object" ? `${error.code}: ${error.message}` : String(error);
     onFatal(`dash.js: ${message}`);
+    failed(new Error(`dash.js: ${message}`));
   });
 
   const trackId = (track: MediaInfo) => String(track.id ?? track.index);
-  const label = (track: MediaInfo) => track.labels?.[0]?.text || languageName(track.lang);
+  const label = (track: MediaInfo) => trackName(track.labels?.[0]?.text, track.lang);
   const renditions = (): Rendition[] =>
     player.getRepresentationsByType("video").map(({ id, height, bandwidth }) => ({ id, height, bitrate: bandwidth }));
 
   return {
     version: `dash.js ${player.getVersion()}`,
     load(url) {
+      manifest = url;
       return new Promise((resolve, reject) => {
+        failed = reject;
         player.on(MediaPlayer.events.STREAM_INITIALIZED, () => resolve());
-        player.on(MediaPlayer.events.ERROR, () => reject(new Error("dash.js could not load the manifest")));
         player.initialize(video, url, true);
       });
     },

@@ -9,7 +9,7 @@ import Hls, {
   LoadStats,
 } from "hls.js";
 import { type EdgeTransport, TransportError } from "../transport";
-import { type Host, languageName, type Player, type Tracks } from "./player";
+import { type Host, type Player, trackName, type Tracks } from "./player";
 
 /** Media errors that are answered by a recovery before the play is given up. */
 const RECOVERIES_MAX = 2;
@@ -149,9 +149,9 @@ export function create({ video, transport, onFatal }: Host): Player {
         renditions,
         rendition: renditions[playing] ?? null,
         auto: hls.autoLevelEnabled,
-        audio: hls.audioTracks.map((track, id) => ({ id: String(id), label: track.name || languageName(track.lang) })),
+        audio: hls.audioTracks.map((track, id) => ({ id: String(id), label: trackName(track.name, track.lang) })),
         audioId: hls.audioTrack >= 0 ? String(hls.audioTrack) : null,
-        text: hls.subtitleTracks.map((track, id) => ({ id: String(id), label: track.name || languageName(track.lang) })),
+        text: hls.subtitleTracks.map((track, id) => ({ id: String(id), label: trackName(track.name, track.lang) })),
         textId: hls.subtitleTrack >= 0 ? String(hls.subtitleTrack) : null,
       };
     },

@@ -80,8 +80,13 @@ export async function createPlayer(kind: PlayerKind, host: Host): Promise<Player
   }
 }
 
+/** A track's name for people: manifests may have none, or only the language tag. */
+export function trackName(name: string | null | undefined, language: string | null | undefined): string {
+  return name && name !== language ? name : languageName(language);
+}
+
 /** `en` as `English`, where the browser knows it. */
-export function languageName(tag: string | null | undefined): string {
+function languageName(tag: string | null | undefined): string {
   if (!tag || tag === "und") return "Unnamed";
   try {
     return new Intl.DisplayNames(["en"], { type: "language" }).of(tag) ?? tag;

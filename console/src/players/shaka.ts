@@ -3,7 +3,7 @@
 
 import shaka from "shaka-player/dist/shaka-player.compiled.js";
 import { type EdgeTransport, TransportError } from "../transport";
-import { type Host, languageName, type Player, type Rendition, type Tracks } from "./player";
+import { type Host, type Player, type Rendition, trackName, type Tracks } from "./player";
 
 /** Shaka's plugins are global: this is the transport of the play that runs. */
 let active: EdgeTransport | null = null;
@@ -102,7 +102,7 @@ export function create({ video, transport, onFatal }: Host): Player {
       const text = player.getTextTracks();
       const audioId = audio.findIndex((track) => track.active);
       const textId = text.findIndex((track) => track.active);
-      const name = (track: { label: string | null; language: string }) => track.label || languageName(track.language);
+      const name = (track: { label: string | null; language: string }) => trackName(track.label, track.language);
       return {
         renditions: list,
         rendition: current ? (list.find(({ id }) => id === videoId(current)) ?? null) : null,
