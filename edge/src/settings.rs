@@ -2,7 +2,7 @@
 
 use crate::chunks::{MEMORY_BYTES_MIN, SSD_BYTES_MIN};
 use clap::Args;
-use model::{EdgeId, IdError};
+use model::EdgeId;
 use serde::Deserialize;
 use service::config::ConfigError;
 use service::value::ByteSize;
