@@ -130,10 +130,11 @@ impl TitleIndex {
         self.tracks.iter().find(|track| track.facts.id == *id)
     }
 
-    /// Length of the longest track in milliseconds, rounded up.
+    /// Length of the longest video or audio track in milliseconds, rounded up. A subtitle that
+    /// stays on past the last picture does not make the title longer.
     #[must_use]
     pub fn duration_ms(&self) -> u64 {
-        self.tracks.iter().map(Track::duration_ms).max().unwrap_or(0)
+        self.video().chain(self.audio()).map(Track::duration_ms).max().unwrap_or(0)
     }
 
     /// Bytes of all track files.
