@@ -4,8 +4,8 @@ import { useEffect, useRef, useState } from "preact/hooks";
 import { RefusedError } from "./api";
 import { bits, bytes, plural } from "./format";
 import type { Overview, Reason } from "./model";
-import { isMedia, Play, type Segment } from "./play";
-import { PLAYERS, type PlayerKind, type Rendition } from "./players/player";
+import { isMedia, type Options, Play, type Segment } from "./play";
+import { PLAYERS, type Rendition } from "./players/player";
 import { Chip, Tile, verdictTone } from "./ui";
 
 /** How often the page reads the player's state. */
@@ -32,17 +32,47 @@ interface Failure {
 
 export function PlayerPage({ overview, initialTitle }: Props) {
   const video = useRef<HTMLVideoElement>(null);
-  const [title, setTitle] = useState(initialTitle ?? overview.titles[0]?.title ?? "");
-  const [profile, setProfile] = useState(overview.profiles[0] ?? "");
-  const [kind, setKind] = useState<PlayerKind>("hlsjs");
-  const [scheme, setScheme] = useState<"http" | "https">(location.protocol === "https:" ? "https" : "http");
+  const [options, setOptions] = useState<Options>({
+    title: initialTitle ?? overview.titles[0]?.title ?? "",
+    profile: overview.profiles[0] ?? "",
+    player: "hlsjs",
+    scheme: location.protocol === "https:" ? "https" : "http",
+  });
+  const { play, busy, failure, start, stop } = usePlay(video);
+  useTick(play !== null);
+  return (
+    <main class="page player">
+      <Controls
+        overview={overview}
+        options={options}
+        setOptions={setOptions}
+        playing={play !== null}
+        busy={busy}
+        onStart={() => void start(options)}
+        onStop={() => void stop()}
+      />
+      {failure && <Refusal failure={failure} />}
+      <div class="stage">
+        <div class="screen">
+          <video ref={video} controls playsInline data-testid="video" />
+          {!play && <p class="curtain">Choose a title and press Play</p>}
+        </div>
+        <div class="side">
+          <Pickers play={play} />
+          <Figures play={play} />
+        </div>
+      </div>
+      <Trace play={play} labels={trackLabels(overview, play?.options.title ?? options.title)} />
+    </main>
+  );
+}
+
+/** The play of this view: at most one runs, and leaving the view ends it. */
+function usePlay(video: { current: HTMLVideoElement | null }) {
   const [play, setPlay] = useState<Play | null>(null);
   const [busy, setBusy] = useState(false);
   const [failure, setFailure] = useState<Failure | null>(null);
   const running = useRef<Play | null>(null);
-  useTick(play !== null);
-
-  // Leaving the view ends the play.
   useEffect(() => () => void running.current?.stop(), []);
 
   const stop = async () => {
@@ -51,11 +81,11 @@ export function PlayerPage({ overview, initialTitle }: Props) {
     setPlay(null);
     await last?.stop();
   };
-  const start = async () => {
+  const start = async (options: Options) => {
     setBusy(true);
     setFailure(null);
     await stop();
-    const next = new Play({ title, profile, player: kind, scheme }, video.current!);
+    const next = new Play(options, video.current!);
     running.current = next;
     setPlay(next);
     window.nearcast = testState(next, video.current!);
@@ -72,47 +102,49 @@ export function PlayerPage({ overview, initialTitle }: Props) {
       setBusy(false);
     }
   };
+  return { play, busy, failure, start, stop };
+}
 
-  const select = <T extends string>(label: string, id: string, value: T, set: (value: T) => void, choices: [T, string][]) => (
+interface ControlsProps {
+  overview: Overview;
+  options: Options;
+  setOptions: (options: Options) => void;
+  playing: boolean;
+  busy: boolean;
+  onStart: () => void;
+  onStop: () => void;
+}
+
+function Controls({ overview, options, setOptions, playing, busy, onStart, onStop }: ControlsProps) {
+  const select = <K extends keyof Options>(label: string, key: K, choices: [Options[K], string][]) => (
     <label>
       {label}
-      <select data-testid={id} value={value} onChange={(event) => set(event.currentTarget.value as T)}>
-        {choices.map(([key, text]) => <option key={key} value={key}>{text}</option>)}
+      <select
+        data-testid={key}
+        value={options[key]}
+        onChange={(event) => setOptions({ ...options, [key]: event.currentTarget.value })}
+      >
+        {choices.map(([value, text]) => <option key={value} value={value}>{text}</option>)}
       </select>
     </label>
   );
-
   return (
-    <main class="page player" data-testid="player">
-      <form
-        class="card controls"
-        onSubmit={(event) => {
-          event.preventDefault();
-          void start();
-        }}
-      >
-        {select("Title", "title", title, setTitle, overview.titles.map((each) => [each.title, each.name]))}
-        {select("Profile", "profile", profile, setProfile, overview.profiles.map((each) => [each, each]))}
-        {select("Player", "kind", kind, setKind, PLAYERS.map((each) => [each.kind, each.label]))}
-        {select("Edges over", "scheme", scheme, setScheme, [["http", "http"], ["https", "https (h2, h3)"]])}
-        <button class="primary" type="submit" data-testid="start" disabled={busy || !title || !profile}>
-          {busy ? "Starting…" : play ? "↻ Play again" : "▶ Play"}
-        </button>
-        <button type="button" data-testid="stop" disabled={!play} onClick={() => void stop()}>■ Stop</button>
-      </form>
-      {failure && <Refusal failure={failure} />}
-      <div class="stage">
-        <div class="screen">
-          <video ref={video} controls playsInline data-testid="video" />
-          {!play && <p class="curtain">Choose a title and press Play</p>}
-        </div>
-        <div class="side">
-          <Pickers play={play} />
-          <Figures play={play} />
-        </div>
-      </div>
-      <Trace play={play} labels={trackLabels(overview, title)} />
-    </main>
+    <form
+      class="card controls"
+      onSubmit={(event) => {
+        event.preventDefault();
+        onStart();
+      }}
+    >
+      {select("Title", "title", overview.titles.map((each) => [each.title, each.name]))}
+      {select("Profile", "profile", overview.profiles.map((each) => [each, each]))}
+      {select("Player", "player", PLAYERS.map((each) => [each.kind, each.label]))}
+      {select("Edges over", "scheme", [["http", "http"], ["https", "https (h2, h3)"]])}
+      <button class="primary" type="submit" data-testid="start" disabled={busy || !options.title || !options.profile}>
+        {busy ? "Starting…" : playing ? "↻ Play again" : "▶ Play"}
+      </button>
+      <button type="button" data-testid="stop" disabled={!playing} onClick={onStop}>■ Stop</button>
+    </form>
   );
 }
 

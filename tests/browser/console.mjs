@@ -60,7 +60,7 @@ export async function startPlay(page, { title, player, scheme = "http", profile 
   await page.getByTestId("tab-player").click();
   await page.getByTestId("title").selectOption(title);
   if (profile) await page.getByTestId("profile").selectOption(profile);
-  await page.getByTestId("kind").selectOption(player);
+  await page.getByTestId("player").selectOption(player);
   await page.getByTestId("scheme").selectOption(scheme);
   await page.getByTestId("start").click();
 }
