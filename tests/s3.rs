@@ -13,7 +13,7 @@ const BINARY: &str = env!("CARGO_BIN_EXE_nearcast");
 
 async fn ingest(store: &str) -> serde_json::Value {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("samples/tide");
-    let names = ["270p.mp4", "360p.mp4", "540p.mp4", "eng.mp4", "deu.mp4", "subs.en.vtt"];
+    let names = ["270p.mp4", "360p.mp4", "540p.mp4", "eng.mp4", "fra.mp4", "subs.en.vtt"];
     let files = names.map(|name| folder.join(name).display().to_string());
     let mut words = vec!["ingest", "--store", store, "--title", "tide", "--name", "Tide", "--json"];
     words.extend(files.iter().map(String::as_str));
