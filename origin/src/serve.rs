@@ -18,6 +18,7 @@ use catalog::Catalog;
 use metrics::Metrics;
 use serde_json::json;
 use service::admin::{Admin, Ready};
+use service::connections::{self, Limits};
 use service::{Shutdown, listen};
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,8 +27,13 @@ use tokio::sync::Semaphore;
 
 /// Requests under way; more are answered 503.
 const REQUESTS_MAX: usize = 1024;
-/// Requests that have not ended by then are cut when the server ends.
-const DRAIN_MAX: Duration = Duration::from_secs(10);
+/// Edges keep few connections, and drop a request that does not move long before this.
+const LIMITS: Limits = Limits {
+    connections_max: 4096,
+    silence_max: Duration::from_secs(60),
+    stall_max: Duration::from_secs(30),
+    drain_max: Duration::from_secs(10),
+};
 
 /// Serves until shutdown is requested, then drains.
 ///
@@ -51,31 +57,15 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error> {
     let admin = tokio::spawn(admin.serve(registry, ready.clone(), Router::new(), shutdown.clone()));
     let router = Router::new()
         .route("/titles/{title}/{version}/{file}", get(answer::answer))
+        .fallback(answer::no_such_path)
+        .method_not_allowed_fallback(answer::no_such_method)
         .with_state(origin);
     ready.set(true);
     let url = format!("http://{addr}");
     service::announce(config.announce.as_deref(), &json!({ "admin": admin_url, "urls": [&url] }))?;
     tracing::info!(url, admin = admin_url, store = config.store, "origin is listening");
-    serve(listener, router, &shutdown).await;
+    connections::serve(listener, router, LIMITS, shutdown).await;
     ready.set(false);
     admin.await?;
     Ok(())
-}
-
-async fn serve(listener: tokio::net::TcpListener, router: Router, shutdown: &Shutdown) {
-    let stop = shutdown.clone();
-    let server =
-        axum::serve(listener, router).with_graceful_shutdown(async move { stop.requested().await });
-    let cut = async {
-        shutdown.requested().await;
-        tokio::time::sleep(DRAIN_MAX).await;
-    };
-    tokio::select! {
-        outcome = server => {
-            if let Err(error) = outcome {
-                tracing::error!(%error, "the listener has failed");
-            }
-        }
-        () = cut => tracing::warn!(limit = ?DRAIN_MAX, "requests that did not end are cut"),
-    }
 }

@@ -7,6 +7,7 @@ pub mod admin;
 mod announce;
 pub mod client;
 pub mod config;
+pub mod connections;
 mod error;
 pub mod listen;
 pub mod log;

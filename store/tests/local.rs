@@ -4,11 +4,12 @@
 mod conformance;
 
 use bytes::Bytes;
-use nearcast_store::{Error, Store};
+use nearcast_store::{Error, S3Settings, Store};
 use service::Shutdown;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 fn dir(path: &Path) -> Store {
     Store::open(&format!("dir:{}", path.display())).unwrap()
@@ -46,6 +47,32 @@ fn urls_that_name_no_store_are_refused() {
         assert!(matches!(error, Error::BadUrl { .. }), "{url:?}: {error}");
         assert!(error.to_string().starts_with(&format!("store {url:?} is not valid: expected ")));
     }
+}
+
+#[tokio::test]
+async fn an_s3_server_that_is_down_is_named_soon() {
+    // Bound and never listening: connections are refused, and nobody else takes the port.
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let settings = S3Settings {
+        endpoint: Some(format!("http://{}", socket.local_addr().unwrap())),
+        access_key_id: Some("id".to_owned()),
+        secret_access_key: Some("s3cret".to_owned()),
+        ..S3Settings::default()
+    };
+    let store = Store::open_s3("s3://films/a", &settings).unwrap();
+    let started = Instant::now();
+    for error in [
+        store.head("a").await.unwrap_err(),
+        store.get("a", 1).await.unwrap_err(),
+        store.put_if_absent("a", Bytes::new()).await.unwrap_err(),
+        store.list("").await.unwrap_err(),
+    ] {
+        assert!(matches!(error, Error::Unavailable { .. }), "{error}");
+        let error = error.to_string();
+        assert!(error.starts_with("store s3://films/a") && !error.contains("s3cret"), "{error}");
+    }
+    assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
 }
 
 /// Runs the ignored test `inner` of this binary on a file system of its own, mounted with

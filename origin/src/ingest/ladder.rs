@@ -57,10 +57,22 @@ pub(super) async fn make(
         .ok_or_else(|| Error::Ladder(format!("{}: no video stream", source.display())))?;
     let audio = probe.streams.iter().any(|stream| is(&stream, "audio"));
     let (arguments, mut made) = arguments(source, dir, height, audio);
-    let seconds: f64 = probe.format.duration.and_then(|text| text.parse().ok()).unwrap_or(0.0);
-    encode(arguments, (seconds * 1e6) as u64, shutdown).await?;
+    if !made.iter().all(|path| path.exists()) {
+        // Each is named once it is whole: a run that was killed leaves none that looks so.
+        let seconds: f64 = probe.format.duration.and_then(|text| text.parse().ok()).unwrap_or(0.0);
+        encode(arguments, (seconds * 1e6) as u64, shutdown).await?;
+        for path in &made {
+            let renamed = std::fs::rename(partial(path), path);
+            renamed.map_err(|error| Error::file(path, error))?;
+        }
+    }
     made.extend(files.iter().filter(is_text).cloned());
     Ok(made)
+}
+
+/// Where a rendition is made.
+fn partial(path: &Path) -> PathBuf {
+    path.with_extension("partial.mp4")
 }
 
 async fn probe(source: &Path) -> Result<Probe, Error> {
@@ -85,12 +97,7 @@ fn arguments(source: &Path, dir: &Path, height: u32, audio: bool) -> (Vec<OsStri
     let mut add = |words: &str| list.extend(words.split(' ').map(OsString::from));
     add("-nostdin -v error -y -progress pipe:1 -i");
     list.push(source.into());
-    let mut rungs: Vec<_> = RUNGS.into_iter().filter(|(rung, _)| *rung <= height).collect();
-    if rungs.is_empty() {
-        // A source below the lowest rung is one rendition, at its own (even) height.
-        rungs.push((height - height % 2, RUNGS[RUNGS.len() - 1].1));
-    }
-    for (height, kbps) in rungs {
+    for (height, kbps) in rungs(height) {
         let words = format!(
             "-map 0:v:0 -vf scale=-2:{height} -c:v libx264 -preset medium -crf 21 -maxrate {kbps}k \
              -bufsize {}k -pix_fmt yuv420p -sc_threshold 0 -g 9999 \
@@ -99,16 +106,31 @@ fn arguments(source: &Path, dir: &Path, height: u32, audio: bool) -> (Vec<OsStri
         );
         list.extend(words.split(' ').map(OsString::from));
         let path = dir.join(format!("{height}.mp4"));
-        list.push(path.clone().into());
+        list.push(partial(&path).into());
         made.push(path);
     }
     if audio {
         list.extend("-map 0:a -c:a aac -b:a 128k".split(' ').map(OsString::from));
         let path = dir.join("audio.mp4");
-        list.push(path.clone().into());
+        list.push(partial(&path).into());
         made.push(path);
     }
     (list, made)
+}
+
+/// The renditions of a source of this height, best first: none is larger than the source, and
+/// the best is as large where a rung allows.
+fn rungs(height: u32) -> Vec<(u32, u32)> {
+    let mut rungs: Vec<(u32, u32)> = Vec::new();
+    for (rung, kbps) in RUNGS.into_iter().rev() {
+        // Heights of H.264 with 4:2:0 chroma are even.
+        let capped = rung.min(height - height % 2).max(2);
+        if rungs.last().is_none_or(|(below, _)| *below < capped) {
+            rungs.push((capped, kbps));
+        }
+    }
+    rungs.reverse();
+    rungs
 }
 
 /// Runs ffmpeg with a progress bar over the source's length in microseconds.
@@ -153,4 +175,22 @@ async fn encode(
     }
     let text: String = complaint.await?.trim().chars().take(COMPLAINT_CHARS_MAX).collect();
     Err(Error::Ladder(format!("ffmpeg ended with {status}: {text}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_rendition_is_larger_than_its_source() {
+        let heights = |height| rungs(height).into_iter().map(|(h, _)| h).collect::<Vec<_>>();
+        assert_eq!(heights(2160), [1080, 720, 360]);
+        assert_eq!(heights(1080), [1080, 720, 360]);
+        assert_eq!(heights(1079), [1078, 720, 360]);
+        assert_eq!(heights(721), [720, 360]);
+        assert_eq!(heights(540), [540, 360]);
+        assert_eq!(heights(360), [360]);
+        assert_eq!(heights(241), [240]);
+        assert_eq!(heights(1), [2]);
+    }
 }

@@ -32,6 +32,7 @@ pub(super) struct Origin {
 /// Why a request gets no bytes.
 enum Refused {
     NotFound(&'static str),
+    Method,
     Changed,
     Range(u64),
     Busy,
@@ -54,14 +55,28 @@ pub(super) async fn answer(
     headers: HeaderMap,
 ) -> Response {
     let started = Instant::now();
-    let response = match respond(&origin, (&title, &version, &file), &method, &headers).await {
-        Ok(response) => response,
-        Err(refused) => refusal(&origin, &refused),
-    };
-    let status = response.status();
-    origin.metrics.requests.with_label_values(&[status.as_str()]).inc();
+    let outcome = respond(&origin, (&title, &version, &file), &method, &headers).await;
+    let response = finish(&origin, outcome);
     origin.metrics.seconds.observe(started.elapsed().as_secs_f64());
+    let status = response.status();
     tracing::debug!(%method, title, version, file, status = status.as_u16(), "answered");
+    response
+}
+
+/// Any other path.
+pub(super) async fn no_such_path(State(origin): State<Arc<Origin>>) -> Response {
+    let expected = "no such path: expected /titles/{title}/{version}/{file}";
+    finish(&origin, Err(Refused::NotFound(expected)))
+}
+
+/// Any method but GET and HEAD.
+pub(super) async fn no_such_method(State(origin): State<Arc<Origin>>) -> Response {
+    finish(&origin, Err(Refused::Method))
+}
+
+fn finish(origin: &Origin, outcome: Result<Response, Refused>) -> Response {
+    let response = outcome.unwrap_or_else(|refused| refusal(origin, &refused));
+    origin.metrics.requests.with_label_values(&[response.status().as_str()]).inc();
     response
 }
 
@@ -73,13 +88,16 @@ async fn respond(
 ) -> Result<Response, Refused> {
     let place = Arc::clone(&origin.places).try_acquire_owned().map_err(|_| Refused::Busy)?;
     let object = find(origin, name).await?;
-    let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
-    if text(header::IF_MATCH).is_some_and(|tags| !matches(tags, &object.etag)) {
+    if names(headers, header::IF_MATCH, &object.etag) == Some(false) {
         return Err(Refused::Changed);
     }
-    if text(header::IF_NONE_MATCH).is_some_and(|tags| matches(tags, &object.etag)) {
-        return Ok(with_facts(StatusCode::NOT_MODIFIED, &object, None, Body::empty()));
+    if names(headers, header::IF_NONE_MATCH, &object.etag) == Some(true) {
+        let mut response = with_facts(StatusCode::NOT_MODIFIED, &object, None, Body::empty());
+        // What the 200 would say (RFC 9110 section 8.6): a zero would be a lie.
+        response.headers_mut().insert(header::CONTENT_LENGTH, object.bytes.into());
+        return Ok(response);
     }
+    let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
     let unchanged = text(header::IF_RANGE).is_none_or(|tag| object.etag == tag);
     let range = text(header::RANGE).filter(|_| unchanged);
     let (status, range) = match range_field::wanted(range, object.bytes) {
@@ -131,9 +149,19 @@ async fn find(origin: &Origin, name: (&str, &str, &str)) -> Result<Object, Refus
     })
 }
 
-/// Whether a list of entity tags names this one (strong comparison, RFC 9110 section 8.8.3.2).
-fn matches(tags: &str, etag: &HeaderValue) -> bool {
-    tags.split(',').map(str::trim).any(|tag| tag == "*" || etag == tag)
+/// Whether the entity tags of a condition name this one; nothing without that condition.
+/// `If-None-Match` compares weakly, `If-Match` strongly (RFC 9110 sections 13.1.1 and 13.1.2).
+fn names(headers: &HeaderMap, condition: header::HeaderName, etag: &HeaderValue) -> Option<bool> {
+    let weak = condition == header::IF_NONE_MATCH;
+    let mut fields = headers.get_all(condition).iter().peekable();
+    fields.peek()?;
+    let same = |tag: &str| tag == "*" || etag == tag || weak && is_weak_form(tag, etag);
+    let tags = fields.filter_map(|field| field.to_str().ok()).flat_map(|field| field.split(','));
+    Some(tags.map(str::trim).any(same))
+}
+
+fn is_weak_form(tag: &str, etag: &HeaderValue) -> bool {
+    tag.strip_prefix("W/").is_some_and(|tag| etag == tag)
 }
 
 fn with_facts(
@@ -184,6 +212,10 @@ fn counted(
 fn refusal(origin: &Origin, refused: &Refused) -> Response {
     let (status, code, message) = match refused {
         Refused::NotFound(why) => (StatusCode::NOT_FOUND, "not-found", (*why).to_owned()),
+        Refused::Method => {
+            let message = "only GET and HEAD are answered".to_owned();
+            (StatusCode::METHOD_NOT_ALLOWED, "method", message)
+        }
         Refused::Changed => {
             let message = "If-Match names another version".to_owned();
             (StatusCode::PRECONDITION_FAILED, "changed", message)
@@ -209,6 +241,9 @@ fn refusal(origin: &Origin, refused: &Refused) -> Response {
     let headers = response.headers_mut();
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     match refused {
+        Refused::Method => {
+            headers.insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
+        }
         Refused::Busy => {
             headers.insert(header::RETRY_AFTER, RETRY_AFTER);
         }
@@ -233,5 +268,27 @@ fn store_status(error: &store::Error) -> (StatusCode, &'static str) {
 impl From<store::Error> for Refused {
     fn from(error: store::Error) -> Self {
         Self::Store(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_busy_origin_says_when_to_come_back() {
+        let store = Store::open("mem:").unwrap();
+        let origin = Arc::new(Origin {
+            catalog: Catalog::new(store.clone()),
+            store,
+            metrics: Metrics::new(&prometheus::Registry::new()),
+            places: Arc::new(Semaphore::new(0)),
+        });
+        let name = ("film".to_owned(), "0".repeat(32), "v1.mp4".to_owned());
+        let state = State(Arc::clone(&origin));
+        let response = answer(state, Path(name), Method::GET, HeaderMap::new()).await;
+        assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(response.headers()[header::RETRY_AFTER], "1");
+        assert_eq!(origin.metrics.requests.with_label_values(&["503"]).get(), 1);
     }
 }
