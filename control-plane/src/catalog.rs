@@ -121,7 +121,7 @@ async fn load(
 fn parse(key: &str, bytes: &[u8]) -> Option<PublishRecord> {
     let record: Result<PublishRecord, _> = serde_json::from_slice(bytes);
     match record {
-        Ok(record) if store_key::publish_record(&record.title, &record.version) == key => {
+        Ok(record) if store_key::is_publish_record(key, &record.title, &record.version) => {
             tracing::info!(title = %record.title, version = %record.version, "title published");
             Some(record)
         }

@@ -55,6 +55,9 @@ pub(crate) struct Parts {
     pub(crate) metrics: Metrics,
     pub(crate) clock: Clock,
     pub(crate) public_url: String,
+    /// The data folder's, for as long as anything works with it; last, so that all else is
+    /// closed before.
+    pub(crate) _alone: std::fs::File,
 }
 
 impl App {

@@ -16,6 +16,7 @@ mod error;
 mod events;
 mod fleet;
 mod http;
+mod lock;
 mod metrics;
 mod plans;
 mod secrets;

@@ -8,7 +8,7 @@ use crate::http::{self, App, Parts};
 use crate::metrics::Metrics;
 use crate::plans::Plans;
 use crate::secrets::{self, Credentials};
-use crate::{Clock, Config, Error, connections};
+use crate::{Clock, Config, Error, connections, lock};
 use service::Shutdown;
 use service::admin::{Admin, Ready};
 use std::net::SocketAddr;
@@ -101,6 +101,7 @@ fn local_addr(listener: &TcpListener, asked: SocketAddr) -> Result<SocketAddr, E
 
 async fn open(config: &Config, clock: Clock, addr: SocketAddr) -> Result<App, Error> {
     secrets::make_folder(&config.data_dir)?;
+    let alone = lock::lock(&config.data_dir)?;
     let credentials = Credentials::open(&config.data_dir, &config.credentials)?;
     let signer = secrets::signing_key(&config.data_dir)?;
     let networks = config.networks.as_deref().map(Networks::load).transpose()?.unwrap_or_default();
@@ -123,6 +124,7 @@ async fn open(config: &Config, clock: Clock, addr: SocketAddr) -> Result<App, Er
         credentials,
         metrics,
         clock,
+        _alone: alone,
     }))
 }
 

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a story that panics has failed")]
 
-use nearcast_control_plane::{Config, Settings, run};
+use nearcast_control_plane::{Clock, Config, Settings, run, start};
 use service::Shutdown;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -38,6 +38,23 @@ async fn it_announces_where_it_listens_and_ends_when_told() {
     }
     shutdown.trigger();
     running.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_second_one_on_one_data_folder_does_not_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = || Config::check(settings(folder.path())).unwrap();
+    let shutdown = Shutdown::new();
+    let first = start(config(), Clock::system(), shutdown.clone()).await.unwrap();
+    let error = run(config(), Shutdown::new()).await.unwrap_err().to_string();
+    let data = folder.path().join("data");
+    let wanted = format!("control-plane.data-dir: another nearcast runs on {}: ", data.display());
+    assert!(error.starts_with(&wanted), "{error}");
+    shutdown.trigger();
+    first.finished().await;
+    let shutdown = Shutdown::new();
+    shutdown.trigger();
+    run(config(), shutdown).await.unwrap();
 }
 
 #[tokio::test]

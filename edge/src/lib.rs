@@ -13,6 +13,7 @@ mod fill;
 mod flights;
 mod gate;
 mod listen;
+mod lock;
 mod metrics;
 mod origin;
 mod planned;

@@ -3,6 +3,7 @@
 use crate::Error;
 use crate::chunks::{Chunks, Sizes};
 use crate::listen::{self, CONNECTIONS_MAX, Shared};
+use crate::lock;
 use crate::metrics::Metrics;
 use crate::origin::Origin;
 use crate::planned::{Planned, Puller};
@@ -77,6 +78,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error> {
     // Ports first: a second edge on this machine is told so before it touches anything.
     let admin = Admin::bind(config.admin).await?;
     let bound = config.listen.iter().map(bind).collect::<Result<Vec<_>, _>>()?;
+    let _alone = lock::lock(data)?;
     let identity = identity(&config, &bound)?;
     let parts = Parts::open(&config, metrics).await?;
 

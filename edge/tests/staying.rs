@@ -321,6 +321,23 @@ async fn a_port_in_use_is_named() {
 }
 
 #[tokio::test]
+async fn a_second_edge_on_one_data_folder_does_not_start() {
+    let stage = Stage::new().await;
+    let second = || {
+        let settings = settings(stage.dir.path(), &stage.origin.url);
+        nearcast_edge::Config::check(settings).unwrap()
+    };
+    let error = nearcast_edge::run(second(), Shutdown::new()).await.unwrap_err().to_string();
+    let dir = stage.dir.path().display();
+    let expected = format!("edge.data-dir: another nearcast runs on {dir}: ");
+    assert!(error.starts_with(&expected), "{error}");
+    assert_eq!(stage.get("v1/0.m4s").await.status, 200);
+    // A lock that is left behind by a kill holds nobody up.
+    stage.edge.kill().await;
+    Edge::start(settings(stage.dir.path(), &stage.origin.url)).await.stop().await;
+}
+
+#[tokio::test]
 async fn a_segment_of_the_planned_tier_is_read_once_for_many_players() {
     let (stage, control) = with_control().await;
     control.shared.lock().unwrap().plan = Some(plan(&stage, 1));
