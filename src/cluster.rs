@@ -189,10 +189,13 @@ impl Cluster {
         let mut parts = self.edges;
         parts.push(self.control_plane);
         parts.push(self.origin);
+        let mut outcome = Ok(());
         for mut part in parts {
-            part.stop().await?;
+            // One that fails to end must not keep the others from ending in order.
+            let stopped = part.stop().await;
+            outcome = outcome.and(stopped);
         }
-        Ok(())
+        outcome
     }
 }
 

@@ -42,9 +42,10 @@ pub async fn run(settings: Settings, shutdown: Shutdown) -> Result<()> {
     let dir = settings.dir.clone().unwrap_or_else(|| temporary.path().to_owned());
     let binary = std::env::current_exe()?;
     let options = Options::new(&binary, &dir);
+    std::fs::create_dir_all(&dir).with_context(|| dir.display().to_string())?;
     eprintln!("nearcast demo: data in {}", dir.display());
     for sample in &samples {
-        ingest(&binary, &options.store_url(), sample).await?;
+        ingest(&binary, &options, sample).await?;
     }
     let started = Instant::now();
     let cluster = Cluster::start(options).await?;
@@ -68,14 +69,22 @@ pub async fn run(settings: Settings, shutdown: Shutdown) -> Result<()> {
     cluster.stop().await
 }
 
-async fn ingest(binary: &Path, store: &str, sample: &Sample) -> Result<()> {
-    let name = sample.id.replace('-', " ");
-    let name = name[..1].to_uppercase() + &name[1..];
-    let mut arguments = vec!["ingest", "--store", store, "--title", &sample.id, "--name", &name];
+async fn ingest(binary: &Path, options: &Options, sample: &Sample) -> Result<()> {
+    let (store, work) = (options.store_url(), options.dir.display().to_string());
+    let mut arguments = vec!["ingest", "--store", &store, "--work-dir", &work];
+    let name = display_name(&sample.id);
+    arguments.extend(["--title", &sample.id, "--name", &name]);
     let files: Vec<String> = sample.files.iter().map(|file| file.display().to_string()).collect();
     arguments.extend(files.iter().map(String::as_str));
     eprintln!("Ingesting {} from {} files", sample.id, files.len());
     cluster::run(binary, &arguments).await.map(|_| ())
+}
+
+/// `big-film` as people would write it: `Big film`.
+fn display_name(id: &str) -> String {
+    let mut letters = id.chars();
+    let first = letters.next().into_iter().flat_map(char::to_uppercase);
+    first.chain(letters.map(|letter| if letter == '-' { ' ' } else { letter })).collect()
 }
 
 /// Every folder below `root` that holds a media file, in order.

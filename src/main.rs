@@ -26,23 +26,41 @@ use std::process::ExitCode;
 )]
 struct Cli {
     /// Configuration file (TOML); flags and NEARCAST_ variables go before it
-    #[arg(long, global = true, env = "NEARCAST_CONFIG", value_name = "FILE")]
+    #[arg(
+        long,
+        global = true,
+        env = "NEARCAST_CONFIG",
+        value_name = "FILE",
+        help_heading = "Every command"
+    )]
     config: Option<PathBuf>,
     #[command(flatten)]
     log: LogSettings,
+    /// End in order when standard input ends: for a parent that must not leave orphans
+    #[arg(long, global = true, hide = true)]
+    until_stdin_ends: bool,
     #[command(subcommand)]
     command: Command,
 }
+
+/// What is logged unless told otherwise: foyer speaks of its own affairs at `info`.
+const LOG_LEVEL: &str = "info,foyer=warn,foyer_common=warn,foyer_memory=warn,foyer_storage=warn";
 
 /// How to log.
 #[derive(Debug, Default, Args, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 struct LogSettings {
     /// How log lines look [default: human on a terminal, JSON otherwise]
-    #[arg(long, global = true, env = "NEARCAST_LOG_FORMAT", value_enum)]
+    #[arg(
+        long,
+        global = true,
+        env = "NEARCAST_LOG_FORMAT",
+        value_enum,
+        help_heading = "Every command"
+    )]
     log_format: Option<log::Format>,
     /// error, warn, info, debug, trace, or target=level,... [default: info]
-    #[arg(long, global = true, env = "NEARCAST_LOG_LEVEL")]
+    #[arg(long, global = true, env = "NEARCAST_LOG_LEVEL", help_heading = "Every command")]
     log_level: Option<String>,
 }
 
@@ -118,10 +136,23 @@ fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("nearcast: {error:#}");
+            eprintln!("nearcast: {}", explained(&error));
             ExitCode::FAILURE
         }
     }
+}
+
+/// An error and its causes, each said once: some errors already name their cause.
+fn explained(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if !text.contains(&cause) {
+            let colon = if text.is_empty() { "" } else { ": " };
+            text.push_str(colon);
+            text.push_str(&cause);
+        }
+    }
+    text
 }
 
 async fn run(cli: Cli) -> Result<()> {
@@ -132,10 +163,13 @@ async fn run(cli: Cli) -> Result<()> {
     }
     let file: File = cli.config.as_deref().map(config::load).transpose()?.unwrap_or_default();
     let format = cli.log.log_format.or(file.log.log_format).unwrap_or_default();
-    let level = cli.log.log_level.or(file.log.log_level).unwrap_or_else(|| "info".to_owned());
+    let level = cli.log.log_level.or(file.log.log_level).unwrap_or_else(|| LOG_LEVEL.to_owned());
     log::start(format, &level)
         .map_err(|reason| ConfigError::value("log.log-level", &level, reason))?;
     let shutdown = Shutdown::on_signals().context("signals")?;
+    if cli.until_stdin_ends {
+        end_with_stdin(shutdown.clone());
+    }
     match cli.command {
         Command::Ingest(flags) => {
             let settings = flags.over(file.ingest.unwrap_or_default());
@@ -163,21 +197,65 @@ async fn run(cli: Cli) -> Result<()> {
     Ok(())
 }
 
+/// Requests shutdown once standard input ends, as it does when the process that holds its
+/// other end is gone, however it went. A thread of its own: such a read can't be cancelled.
+fn end_with_stdin(shutdown: Shutdown) {
+    std::thread::spawn(move || {
+        // What comes is of no interest, nor is an error: both ways it has ended.
+        let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
+        shutdown.trigger();
+    });
+}
+
 /// Checks a file as each command would that reads it.
 fn check(path: &Path) -> Result<()> {
     let named = || path.display().to_string();
     let file: File = config::load(path)?;
+    let level = file.log.log_level.as_deref().unwrap_or(LOG_LEVEL);
+    log::check(level)
+        .map_err(|reason| ConfigError::value("log.log-level", level, reason))
+        .with_context(named)?;
+    if let Some(settings) = file.ingest {
+        check_store("ingest.store", settings.store.as_deref()).with_context(named)?;
+        origin::ingest::Config::check_table(&settings).with_context(named)?;
+    }
     if let Some(settings) = file.origin {
-        origin::serve::Config::check(settings).with_context(named)?;
+        check_store("origin.store", settings.store.as_deref()).with_context(named)?;
+        checked(origin::serve::Config::check(settings)).with_context(named)?;
     }
     if let Some(settings) = file.edge {
-        edge::Config::check(settings).with_context(named)?;
+        checked(edge::Config::check(settings)).with_context(named)?;
     }
     if let Some(settings) = file.control_plane {
-        control_plane::Config::check(settings).with_context(named)?;
+        check_store("control-plane.store", settings.store.as_deref()).with_context(named)?;
+        checked(control_plane::Config::check(settings)).with_context(named)?;
     }
     if let Some(settings) = file.plan {
-        fill_planner::Config::check(settings).with_context(named)?;
+        checked(fill_planner::Config::check(settings)).with_context(named)?;
     }
     Ok(())
+}
+
+/// The URL of a store, without touching the store.
+fn check_store(key: &str, url: Option<&str>) -> Result<(), ConfigError> {
+    let Some(url) = url else { return Ok(()) };
+    let expected = "dir:PATH or s3://bucket/prefix";
+    store::Store::open(url).map(|_| ()).map_err(|_| ConfigError::value(key, url, expected))
+}
+
+/// A file that is named but not there yet is no mistake: the control plane makes the
+/// credentials at its first start.
+fn checked<T>(outcome: Result<T, ConfigError>) -> Result<(), ConfigError> {
+    match outcome {
+        Err(ConfigError::Read { path, source })
+            if source.kind() == std::io::ErrorKind::NotFound =>
+        {
+            eprintln!(
+                "{}: is not there yet (the control plane makes credentials at its first start)",
+                path.display()
+            );
+            Ok(())
+        }
+        outcome => outcome.map(|_| ()),
+    }
 }

@@ -3,14 +3,13 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 #![allow(missing_docs, reason = "a test binary")]
 
-use loadtest::{Format, PlayOptions, Protocol, SegmentReport, Tracks};
+use loadtest::{Format, PlayOptions, Protocol, SegmentReport};
 use model::TrackId;
 use model::route::{self, Resource};
 use nearcast::cluster::{self, Cluster, Options};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_nearcast");
 /// Title, encoder (with B-frames where it has them), container flags.
@@ -60,15 +59,12 @@ fn decoded(file: &Path, stream: &str) -> Vec<String> {
 
 /// Plays a title whole and joins what came of each track.
 async fn played(cluster: &Cluster, title: &str) -> BTreeMap<TrackId, Vec<u8>> {
-    let options = PlayOptions {
-        playback: cluster.operator.playback(title).await.unwrap(),
-        format: Format::Dash,
-        protocol: Protocol::H2,
-        ca_pem: cluster.certificates().unwrap(),
-        tracks: Tracks::All,
-        first_byte_max: Duration::from_secs(2),
-        paced: false,
-    };
+    let options = PlayOptions::new(
+        cluster.operator.playback(title).await.unwrap(),
+        Format::Dash,
+        Protocol::H2,
+        cluster.certificates().unwrap(),
+    );
     let mut tracks: BTreeMap<TrackId, Vec<u8>> = BTreeMap::new();
     let mut on_segment = |segment: &SegmentReport, body: &bytes::Bytes| {
         let path = format!("/~{}", segment.path);

@@ -103,3 +103,28 @@ fn a_port_in_use_is_named() {
         assert!(error.contains(&format!("{address} is already in use")), "{arguments:?}: {error}");
     }
 }
+
+#[test]
+fn a_bad_value_in_any_table_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("nearcast.toml");
+    let table = [
+        ("[ingest]\nstore = \"zip:/x\"\n", "ingest.store"),
+        ("[ingest]\nsegment = \"1ms\"\n", "ingest.segment"),
+        ("[origin]\nstore = \"zip:/x\"\n", "origin.store"),
+        ("[log]\nlog-level = \"l=l=l\"\n", "log.log-level"),
+        ("[edge]\norigin = [\"http://127.0.0.1:9\"]\n", "edge.control-plane is missing"),
+    ];
+    for (text, key) in table {
+        std::fs::write(&path, text).unwrap();
+        let error = refused(&["config", "check", &path.display().to_string()]);
+        assert!(error.contains(key) && error.contains("expected"), "{text}: {error}");
+    }
+}
+
+#[test]
+fn an_error_says_each_thing_once() {
+    let missing = ["ingest", "--store", "dir:/tmp", "--title", "t", "/no/such/film.mp4"];
+    let error = refused(&missing);
+    assert_eq!(error, "nearcast: /no/such/film.mp4: No such file or directory (os error 2)\n");
+}

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 #![allow(missing_docs, reason = "a test binary")]
 
-use loadtest::{Format, PlayOptions, Protocol, SegmentReport, Tracks};
+use loadtest::{Format, PlayOptions, Protocol, SegmentReport};
 use model::api::{Event, EventBatch, EventKind};
 use model::route;
 use nearcast::cluster::{self, Cluster, Options, Signal, StoredTitle, Verdict};
@@ -131,7 +131,7 @@ async fn killed_fill(cluster: &mut Cluster) {
     let words = ["plan", "run", "--date", &date, "--control-plane", &url, "--credential-file"];
     cluster.command(&[&words[..], &[&credential]].concat()).await.unwrap();
     let planned = cluster.dir().join("edge-a/plan");
-    until("the fill to begin", || find(&planned, &|_| true)).await;
+    until("a chunk to be filled", || find(&planned, &has_a_chunk)).await;
     cluster.edges[0].kill().await.unwrap();
     cluster.edges[0].restart().await.unwrap();
     let complete = cluster
@@ -141,6 +141,17 @@ async fn killed_fill(cluster: &mut Cluster) {
         .await
         .unwrap();
     assert!(complete.edges.iter().all(|edge| edge.planned_files == 3), "{complete:?}");
+    // What was here before the kill was not fetched again.
+    let (all, fetched) = (complete.titles[0].record.bytes(), complete.edges[0].counters);
+    assert!(fetched.origin_bytes < all, "{} of {all} bytes were fetched", fetched.origin_bytes);
+}
+
+/// Whether this is the record of a planned file with at least one chunk here: behind its head
+/// of 16 bytes, a checksum for each chunk that is.
+fn has_a_chunk(path: &Path) -> bool {
+    let is_record = path.extension().is_some_and(|extension| extension == "have");
+    let sums = || std::fs::read(path).unwrap_or_default();
+    is_record && sums().get(16..).is_some_and(|sums| sums.iter().any(|byte| *byte != 0))
 }
 
 /// Kills the serving edge in the middle of a play: the play goes on, every byte is right.
@@ -148,29 +159,28 @@ async fn killed_play(cluster: &mut Cluster) {
     let playback = cluster.operator.playback("big").await.unwrap();
     let store = cluster.dir().join("store");
     let truth = StoredTitle::read(&store, &playback.title, &playback.version).unwrap();
-    let options = PlayOptions {
-        playback,
-        format: Format::Dash,
-        protocol: Protocol::H2,
-        ca_pem: cluster.certificates().unwrap(),
-        tracks: Tracks::All,
-        first_byte_max: Duration::from_secs(2),
-        paced: false,
-    };
-    let mut segments = 0;
+    let options =
+        PlayOptions::new(playback, Format::Dash, Protocol::H2, cluster.certificates().unwrap());
+    let (mut segments, mut right) = (0, 0);
     let mut killed = false;
     let mut on_segment = |segment: &SegmentReport, body: &bytes::Bytes| {
         let path = format!("/~{}", segment.path);
         let resource = route::parse(&path).unwrap().resource;
-        assert!(!matches!(truth.compare(&resource, body), Verdict::Wrong(_)), "{}", segment.path);
+        match truth.compare(&resource, body) {
+            Verdict::Right => right += 1,
+            Verdict::Rendered => {}
+            Verdict::Wrong(bytes) => panic!("{}: {bytes} wrong bytes", segment.path),
+        }
         segments += 1;
         if segments == 4 {
             killed = cluster.edge_at(&segment.edge).unwrap().signal(Signal::KILL);
         }
     };
     let report = loadtest::play(options, &mut on_segment).await.unwrap();
-    assert!(killed);
+    assert!(killed && report.ended);
     assert_eq!(report.failed_segments, 0);
+    let wanted: usize = truth.index.tracks.iter().map(|track| track.segments.len() + 1).sum();
+    assert_eq!(right, wanted, "init segments and segments");
     assert!(!report.failovers.is_empty());
 }
 

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 #![allow(missing_docs, reason = "a test binary")]
 
-use loadtest::{Format, PlayOptions, Protocol, SegmentReport, Tracks};
+use loadtest::{Format, PlayOptions, Protocol, SegmentReport};
 use model::route;
 use nearcast::cluster::{Cluster, Options, StoredTitle, Verdict, run};
 use std::path::Path;
@@ -39,15 +39,8 @@ async fn a_title_is_ingested_into_s3_and_played_from_it() {
     let playback = cluster.operator.playback("tide").await.unwrap();
     let store = dir.path().join("store");
     let truth = StoredTitle::read(&store, &playback.title, &playback.version).unwrap();
-    let options = PlayOptions {
-        playback,
-        format: Format::Hls,
-        protocol: Protocol::H2,
-        ca_pem: cluster.certificates().unwrap(),
-        tracks: Tracks::All,
-        first_byte_max: Duration::from_secs(2),
-        paced: false,
-    };
+    let options =
+        PlayOptions::new(playback, Format::Hls, Protocol::H2, cluster.certificates().unwrap());
     let mut right = 0;
     let mut on_segment = |segment: &SegmentReport, body: &bytes::Bytes| {
         let path = format!("/~{}", segment.path);

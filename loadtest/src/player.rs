@@ -60,6 +60,27 @@ pub struct PlayOptions {
     pub paced: bool,
 }
 
+impl PlayOptions {
+    /// Every track, as fast as it comes; an edge that is silent for two seconds is left.
+    #[must_use]
+    pub fn new(
+        playback: Playback,
+        format: Format,
+        protocol: Protocol,
+        ca_pem: Vec<Vec<u8>>,
+    ) -> Self {
+        Self {
+            playback,
+            format,
+            protocol,
+            ca_pem,
+            tracks: Tracks::All,
+            first_byte_max: Duration::from_secs(2),
+            paced: false,
+        }
+    }
+}
+
 /// One body that a play received.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct SegmentReport {

@@ -24,3 +24,17 @@ pub fn track(title: &TitleId, version: &Version, track: &TrackId, extension: &st
 pub fn publish_record(title: &TitleId, version: &Version) -> String {
     format!("{PUBLISHED}{title}/{version}")
 }
+
+/// Key of a further publish record of a version: written when an older cut is to play again,
+/// or under a new name. The newest record of a title is the one that plays.
+#[must_use]
+pub fn republish_record(title: &TitleId, version: &Version, at_ms: u64) -> String {
+    format!("{}.{at_ms}", publish_record(title, version))
+}
+
+/// Whether `key` may hold a publish record of this version.
+#[must_use]
+pub fn is_publish_record(key: &str, title: &TitleId, version: &Version) -> bool {
+    let rest = key.strip_prefix(&publish_record(title, version));
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+}

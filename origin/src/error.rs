@@ -26,7 +26,9 @@ pub enum Error {
         path: PathBuf,
     },
     /// Ended by a signal; nothing is half published.
-    #[error("stopped: nothing was published; run the same command to go on where it stopped")]
+    #[error(
+        "stopped: nothing was published; run the same command again, what is stored whole is kept"
+    )]
     Stopped,
     /// ffmpeg is missing, or could not make the renditions.
     #[error("--ladder: {0}")]

@@ -46,7 +46,23 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<Report, Error> {
 /// As for [`run`].
 pub async fn ingest(config: &Config, shutdown: &Shutdown) -> Result<Report, Error> {
     let store = store::Store::open(&config.store)?;
+    upload::reach(&store, config).await?;
     let work = Arc::new(Work::open(config)?);
+    let outcome = through(config, &store, &work, shutdown).await;
+    // Renditions that ffmpeg made are kept for the run that goes on; all else is made anew.
+    let resumed = matches!(outcome, Err(Error::Stopped | Error::Store(_))) && config.ladder;
+    if !resumed {
+        work.finish();
+    }
+    outcome
+}
+
+async fn through(
+    config: &Config,
+    store: &store::Store,
+    work: &Arc<Work>,
+    shutdown: &Shutdown,
+) -> Result<Report, Error> {
     let files = if config.ladder {
         ladder::make(&config.files, work.dir(), shutdown).await?
     } else {
@@ -54,20 +70,19 @@ pub async fn ingest(config: &Config, shutdown: &Shutdown) -> Result<Report, Erro
     };
     let params = Params { segment_target_ms: config.segment_target_ms };
     let packaged = {
-        let (work, shutdown) = (Arc::clone(&work), shutdown.clone());
+        let (work, shutdown) = (Arc::clone(work), shutdown.clone());
         tokio::task::spawn_blocking(move || package(&files, params, &work, &shutdown)).await??
     };
     store.create().await?;
-    let report = upload::publish(config, &store, work.dir(), packaged, shutdown).await?;
-    work.finish();
-    Ok(report)
+    upload::publish(config, store, work.dir(), packaged, shutdown).await
 }
 
 /// A packaged title in the work folder.
 struct Packaged {
     index: TitleIndex,
     encoded: Vec<u8>,
-    skipped: Vec<String>,
+    /// What people should know: tracks left out, segments that came out long.
+    notes: Vec<String>,
 }
 
 /// Writes every track file and the index into the work folder.
@@ -96,8 +111,24 @@ fn package(
     let skipped = |s: &manifests::package::Skipped| {
         format!("{}: track {} is left out: {}", s.source, s.track, s.why)
     };
-    let skipped = package.skipped().iter().map(skipped).collect();
-    Ok(Packaged { index, encoded, skipped })
+    let mut notes: Vec<String> = package.skipped().iter().map(skipped).collect();
+    notes.extend(long_segments(&index));
+    Ok(Packaged { index, encoded, notes })
+}
+
+/// Says so when segments came out more than twice as long as was aimed at: cuts are at key
+/// frames, and many encoders set one every ten seconds.
+fn long_segments(index: &TitleIndex) -> Option<String> {
+    let track = index.video().next()?;
+    let longest = track.segments.iter().map(|segment| segment.duration).max()?;
+    let ms = longest.saturating_mul(1000) / u64::from(track.facts.timescale);
+    (ms > 2 * u64::from(index.segment_target_ms)).then(|| {
+        format!(
+            "segments are up to {ms} ms long, {} ms was aimed at: the key frames are that far \
+             apart; encode with one every 2 s, or use --ladder",
+            index.segment_target_ms
+        )
+    })
 }
 
 /// The file of a track in the work folder.

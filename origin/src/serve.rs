@@ -27,6 +27,10 @@ use tokio::sync::Semaphore;
 
 /// Requests under way; more are answered 503.
 const REQUESTS_MAX: usize = 1024;
+/// The store is asked this often whether it answers: what `/readyz` says.
+const PROBE_EVERY: Duration = Duration::from_secs(5);
+/// No title has this name: a title's record is one folder deeper.
+const PROBE_KEY: &str = "published/none";
 /// Edges keep few connections, and drop a request that does not move long before this.
 const LIMITS: Limits = Limits {
     connections_max: 4096,
@@ -54,18 +58,42 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error> {
         places: Arc::new(Semaphore::new(REQUESTS_MAX)),
     });
     let admin_url = format!("http://{}", admin.local_addr());
-    let admin = tokio::spawn(admin.serve(registry, ready.clone(), Router::new(), shutdown.clone()));
+    // The admin port answers until the last request has.
+    let drained = Shutdown::new();
+    let admin = tokio::spawn(admin.serve(registry, ready.clone(), Router::new(), drained.clone()));
+    let probe = tokio::spawn(probe(Arc::clone(&origin), ready.clone(), shutdown.clone()));
     let router = Router::new()
         .route("/titles/{title}/{version}/{file}", get(answer::answer))
         .fallback(answer::no_such_path)
         .method_not_allowed_fallback(answer::no_such_method)
         .with_state(origin);
-    ready.set(true);
     let url = format!("http://{addr}");
     service::announce(config.announce.as_deref(), &json!({ "admin": admin_url, "urls": [&url] }))?;
     tracing::info!(url, admin = admin_url, store = config.store, "origin is listening");
     connections::serve(listener, router, LIMITS, shutdown).await;
-    ready.set(false);
+    probe.await?;
+    drained.trigger();
     admin.await?;
     Ok(())
+}
+
+/// Asks the store for an object that is not there, and says by `ready` whether it answers.
+async fn probe(origin: Arc<Origin>, ready: Ready, shutdown: Shutdown) {
+    loop {
+        let answers = match origin.store.head(PROBE_KEY).await {
+            Ok(_) | Err(store::Error::NotFound { .. }) => true,
+            Err(error) => {
+                if ready.is_set() {
+                    tracing::error!(%error, "the store can't be used");
+                }
+                false
+            }
+        };
+        ready.set(answers && !shutdown.is_requested());
+        tokio::select! {
+            () = tokio::time::sleep(PROBE_EVERY) => {}
+            () = shutdown.requested() => break,
+        }
+    }
+    ready.set(false);
 }

@@ -29,6 +29,7 @@ impl Place {
             name: "Tide".to_owned(),
             segment_target_ms: 4000,
             ladder: false,
+            verify: false,
             json: false,
             work_dir: Some(self.0.path().join("work")),
             files,
@@ -122,6 +123,46 @@ async fn what_half_an_upload_left_is_kept_and_the_rest_uploaded() {
     verify(&config, &again).await;
 }
 
+/// The record that plays: the newest.
+async fn playing(config: &Config) -> PublishRecord {
+    let store = Store::open(&config.store).unwrap();
+    let mut records = Vec::new();
+    for entry in store.list("published/tide/").await.unwrap() {
+        let bytes = store.get(&entry.key, 1 << 20).await.unwrap();
+        records.push(serde_json::from_slice::<PublishRecord>(&bytes).unwrap());
+    }
+    records.into_iter().max_by_key(|record| record.published_at_ms).unwrap()
+}
+
+#[tokio::test]
+async fn an_older_cut_or_a_new_name_is_published_again() {
+    let place = Place::new();
+    let config = place.config(all());
+    let first = run(&config).await;
+    let other = run(&Config { segment_target_ms: 2000, ..config.clone() }).await;
+    assert_eq!(playing(&config).await.version, other.version);
+    let back = run(&config).await;
+    assert!(!back.already_published && uploaded(&back).is_empty());
+    assert_eq!(playing(&config).await.version, first.version);
+    run(&Config { name: "High tide".to_owned(), ..config.clone() }).await;
+    assert_eq!(playing(&config).await.name, "High tide");
+}
+
+#[tokio::test]
+async fn damaged_bytes_are_found_and_replaced_by_verify() {
+    let place = Place::new();
+    let config = place.config(all());
+    let first = run(&config).await;
+    let name = &first.files[2].name;
+    let path = place.0.path().join(format!("store/titles/tide/{}/{name}", first.version));
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[1000] ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+    let again = run(&Config { verify: true, ..config.clone() }).await;
+    assert_eq!(uploaded(&again), [name]);
+    verify(&config, &again).await;
+}
+
 #[tokio::test]
 async fn a_stop_publishes_nothing_and_the_next_run_goes_on() {
     let place = Place::new();
@@ -130,7 +171,7 @@ async fn a_stop_publishes_nothing_and_the_next_run_goes_on() {
     stop.trigger();
     let error = ingest(&config, &stop).await.unwrap_err();
     assert!(matches!(error, Error::Stopped), "{error}");
-    assert!(error.to_string().contains("run the same command to go on"));
+    assert!(error.to_string().contains("run the same command again"));
     assert!(!place.0.path().join("store/published").exists());
     verify(&config, &run(&config).await).await;
 }

@@ -18,13 +18,25 @@ pub enum Format {
     Json,
 }
 
-/// Starts logging. `level` is a filter such as `info` or `warn,nearcast_edge=debug`.
+/// Checks a filter such as `info` or `warn,nearcast_edge=debug`.
 ///
 /// # Errors
-/// The text of what is wrong with `level`.
+/// What is wrong with it, and what is allowed.
+pub fn check(level: &str) -> Result<(), String> {
+    filter(level).map(|_| ())
+}
+
+fn filter(level: &str) -> Result<EnvFilter, String> {
+    let expected = "expected error, warn, info, debug, trace, or target=level,...";
+    EnvFilter::try_new(level).map_err(|error| format!("{error}: {expected}"))
+}
+
+/// Starts logging. `level` is a filter as for [`check`].
+///
+/// # Errors
+/// What is wrong with `level`.
 pub fn start(format: Format, level: &str) -> Result<(), String> {
-    let filter = EnvFilter::try_new(level)
-        .map_err(|error| format!("{level:?} is not a log level ({error}): expected error, warn, info, debug, trace, or target=level,..."))?;
+    let filter = filter(level)?;
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let human = match format {
         Format::Auto => std::io::stderr().is_terminal(),

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
-use tokio::process::{Child, Command};
+use tokio::process::{Child, ChildStdin, Command};
 
 pub use rustix::process::Signal;
 
@@ -35,6 +35,9 @@ pub struct Process {
     arguments: Vec<String>,
     dir: PathBuf,
     child: Child,
+    /// Its standard input: it ends in order when this end is gone, whatever ended us.
+    /// Held apart from `child`, which would close it before it waits.
+    leash: Option<ChildStdin>,
 }
 
 impl Process {
@@ -51,13 +54,14 @@ impl Process {
     ) -> Result<Self> {
         std::fs::create_dir_all(dir).with_context(|| dir.display().to_string())?;
         let announce = dir.join(format!("{name}.announce"));
-        let child = spawn(binary, dir, name, &arguments, &announce)?;
+        let mut child = spawn(binary, dir, name, &arguments, &announce)?;
         let mut process = Self {
             name: name.to_owned(),
             announced: Announced::default(),
             binary: binary.to_owned(),
             arguments,
             dir: dir.to_owned(),
+            leash: child.stdin.take(),
             child,
         };
         process.announced = process.await_announcement(&announce).await?;
@@ -150,6 +154,7 @@ impl Process {
         let announce = self.dir.join(format!("{}.announce", self.name));
         let arguments = self.at_same_addresses();
         self.child = spawn(&self.binary, &self.dir, &self.name, &arguments, &announce)?;
+        self.leash = self.child.stdin.take();
         self.announced = self.await_announcement(&announce).await?;
         Ok(())
     }
@@ -181,9 +186,11 @@ fn spawn(
     let log = log.with_context(|| path.display().to_string())?;
     Command::new(binary)
         .args(arguments)
-        .args(["--admin", "127.0.0.1:0", "--announce"])
+        .args(["--until-stdin-ends", "--admin", "127.0.0.1:0", "--announce"])
         .arg(announce)
-        .stdin(Stdio::null())
+        // A Ctrl-C on the terminal is for whoever started this: the parts are told in order.
+        .process_group(0)
+        .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(log)
         .kill_on_drop(true)

@@ -4,7 +4,7 @@
 
 use super::report::{Outcome, ms};
 use anyhow::{Context, Result};
-use loadtest::{Format, PlayOptions, PlayReport, Protocol, SegmentReport, Tracks};
+use loadtest::{Format, PlayOptions, PlayReport, Protocol, SegmentReport};
 use model::api::{Event, EventBatch, EventKind, Playback};
 use model::route;
 use nearcast::cluster::{Cluster, Signal, StoredTitle, Verdict};
@@ -12,8 +12,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 const FORMATS: [Format; 2] = [Format::Hls, Format::Dash];
 const PROTOCOLS: [Protocol; 3] = [Protocol::H1, Protocol::H2, Protocol::H3];
-/// An edge that sends no byte for this long is left for the next one.
-const FIRST_BYTE_MAX: Duration = Duration::from_secs(2);
+/// A play that stood longer than this has stalled: a player's buffer is hardly longer.
+const FAILOVER_MAX: Duration = Duration::from_secs(10);
 /// A play has received this many segments when its edge is taken away.
 const SEGMENTS_BEFORE_FAULT: u64 = 6;
 const DAY_MS: u64 = 86_400_000;
@@ -72,15 +72,7 @@ impl Play {
         let playback = cluster.operator.playback(title).await?;
         let store = cluster.dir().join("store");
         let truth = StoredTitle::read(&store, &playback.title, &playback.version)?;
-        let options = PlayOptions {
-            playback,
-            format,
-            protocol,
-            ca_pem: certificates.to_vec(),
-            tracks: Tracks::All,
-            first_byte_max: FIRST_BYTE_MAX,
-            paced: false,
-        };
+        let options = PlayOptions::new(playback, format, protocol, certificates.to_vec());
         Ok(Self { options, truth })
     }
 
@@ -112,13 +104,16 @@ impl Play {
             let verdict = segment.verdict.clone().unwrap_or_else(|| "none".to_owned());
             *outcome.verdicts.entry(verdict).or_default() += 1;
             *outcome.protocols.entry(segment.protocol.clone()).or_default() += 1;
+            outcome.expect(segment.protocol == self.options.protocol.alpn(), || {
+                format!("{} came over {}", segment.path, segment.protocol)
+            });
             also(segment, seen);
             seen += 1;
         };
         let report = loadtest::play(self.options.clone(), &mut on_segment).await?;
         outcome.plays += 1;
         outcome.failed_segments += report.failed_segments;
-        outcome.expect(seen >= self.files(), || {
+        outcome.expect(report.ended && seen >= self.files(), || {
             format!("a play of {} ended after {seen} segments", self.options.playback.title)
         });
         Ok(report)
@@ -227,8 +222,10 @@ async fn failover(
         Fault::Frozen => &mut outcome.failover_ms.frozen,
     };
     *slot = report.failovers.first().copied().map(ms);
-    let moved = slot.is_some();
-    outcome.expect(hit.is_some() && moved, || format!("no failover was seen with an edge {name}"));
+    let moved = report.failovers.first().is_some_and(|stood| *stood < FAILOVER_MAX);
+    outcome.expect(hit.is_some() && moved, || {
+        format!("no failover within {FAILOVER_MAX:?} was seen with an edge {name}")
+    });
     let fleet = cluster.edges.len();
     for edge in &mut cluster.edges {
         if Some(&edge.name) == hit.as_ref() {

@@ -238,6 +238,8 @@ async fn read_part(file: Arc<File>, start: u64, bytes: u64) -> io::Result<Bytes>
     tokio::task::spawn_blocking(read).await.map_err(io::Error::other)?
 }
 
+/// Where credentials are asked for when the environment holds none.
+const INSTANCE_METADATA: &str = "169.254.169.254";
 /// S3 servers' codes for "no room left" (AWS has none).
 const FULL: [&str; 3] = ["QuotaExceeded", "XMinioStorageFull", "InsufficientStorage"];
 
@@ -248,6 +250,10 @@ fn classify(at: At, error: &object_store::Error) -> Error {
     // A missing bucket answers 404, too: that must not look like a missing object.
     if why.contains("NoSuchBucket") {
         return Error::Unavailable { at, why: "there is no such bucket".to_owned() };
+    }
+    if why.contains(INSTANCE_METADATA) {
+        let why = "no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY".to_owned();
+        return Error::Refused { at, why };
     }
     if let Some(failure) = find::<Failure>(error) {
         return match failure.stage {

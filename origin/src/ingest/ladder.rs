@@ -16,6 +16,8 @@ const RUNGS: [(u32, u32); 3] = [(1080, 5000), (720, 2800), (360, 800)];
 const KEY_FRAME_S: u32 = 2;
 const MISSING: &str = "ffmpeg and ffprobe are needed and not found: install them \
                        (Debian: apt-get install ffmpeg), or give renditions without --ladder";
+/// Transfer functions of HDR, as ffprobe names them.
+const HDR: [&str; 2] = ["smpte2084", "arib-std-b67"];
 /// How much of ffmpeg's complaint is shown, in characters.
 const COMPLAINT_CHARS_MAX: usize = 500;
 
@@ -30,6 +32,7 @@ struct Probe {
 struct Stream {
     codec_type: Option<String>,
     height: Option<u32>,
+    color_transfer: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -55,6 +58,11 @@ pub(super) async fn make(
     let height = video
         .and_then(|stream| stream.height)
         .ok_or_else(|| Error::Ladder(format!("{}: no video stream", source.display())))?;
+    let transfer = video.and_then(|stream| stream.color_transfer.as_deref()).unwrap_or("");
+    if HDR.contains(&transfer) {
+        let why = format!("{}: HDR video ({transfer}) would lose its range", source.display());
+        return Err(Error::Ladder(format!("{why}: give renditions without --ladder")));
+    }
     let audio = probe.streams.iter().any(|stream| is(&stream, "audio"));
     let (arguments, mut made) = arguments(source, dir, height, audio);
     if !made.iter().all(|path| path.exists()) {

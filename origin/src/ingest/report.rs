@@ -11,7 +11,7 @@ pub struct Report {
     pub title: TitleId,
     /// Its version.
     pub version: Version,
-    /// Whether this very version was published before.
+    /// Whether this version, under this name, was the one that plays before this run.
     pub already_published: bool,
     /// Length in milliseconds.
     pub duration_ms: u64,
@@ -19,8 +19,8 @@ pub struct Report {
     pub segments: usize,
     /// Track files.
     pub files: Vec<FileReport>,
-    /// Tracks of the sources that are not in the title, and why.
-    pub skipped: Vec<String>,
+    /// What people should know: tracks left out and why, segments that came out long.
+    pub notes: Vec<String>,
 }
 
 /// A track file.
@@ -42,8 +42,8 @@ impl fmt::Display for Report {
             let state = if file.uploaded { "uploaded" } else { "was in the store" };
             writeln!(f, "{:>12} bytes  {:<16} {} ({state})", file.bytes, file.name, file.summary)?;
         }
-        for skipped in &self.skipped {
-            writeln!(f, "{skipped}")?;
+        for note in &self.notes {
+            writeln!(f, "Note: {note}")?;
         }
         let (seconds, ms) = (self.duration_ms / 1000, self.duration_ms % 1000);
         let state = if self.already_published { "was published already" } else { "is published" };

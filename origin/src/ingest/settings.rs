@@ -29,10 +29,14 @@ pub struct Settings {
     /// Segment length to aim at; cuts are at key frames [default: 4s]
     #[arg(long, env = "NEARCAST_INGEST_SEGMENT", value_name = "SPAN")]
     pub segment: Option<Span>,
-    /// Let ffmpeg make the renditions from one file first
+    /// Let ffmpeg make H.264 renditions of at most 1080 lines from one SDR file first
     #[serde(skip)]
     #[arg(long)]
     pub ladder: bool,
+    /// Read files that the store holds already, and upload again what is damaged
+    #[serde(skip)]
+    #[arg(long)]
+    pub verify: bool,
     /// Print a report as JSON
     #[serde(skip)]
     #[arg(long)]
@@ -68,6 +72,8 @@ pub struct Config {
     pub segment_target_ms: u32,
     /// Whether ffmpeg makes the renditions.
     pub ladder: bool,
+    /// Whether to read what the store holds already.
+    pub verify: bool,
     /// Whether to print JSON.
     pub json: bool,
     /// Folder to package in.
@@ -87,9 +93,15 @@ impl Config {
     /// # Errors
     /// Names the key, what was given and what is allowed.
     pub fn check(settings: Settings) -> Result<Self, ConfigError> {
-        let store = settings.store.ok_or_else(|| {
-            ConfigError::missing("ingest.store (--store)", "dir:PATH or s3://bucket/prefix")
-        })?;
+        let segment_target_ms = Self::check_table(&settings)?;
+        let expected = "dir:PATH or s3://bucket/prefix";
+        let store = settings
+            .store
+            .ok_or_else(|| ConfigError::missing("ingest.store (--store)", expected))?;
+        if store.starts_with("mem:") {
+            // It would end with this process, and the title with it.
+            return Err(ConfigError::value("ingest.store (--store)", store, expected));
+        }
         let title = settings
             .title
             .ok_or_else(|| ConfigError::missing("--title", "an id of a-z, 0-9 and -"))?;
@@ -101,11 +113,6 @@ impl Config {
             let expected = format!("1 to {NAME_CHARS_MAX} characters");
             return Err(ConfigError::value("--name", name, expected));
         }
-        let segment = settings.segment.map_or(4000, |span| span.0.as_millis());
-        if !SEGMENT_MS.contains(&segment) {
-            let given = format!("{segment}ms");
-            return Err(ConfigError::value("ingest.segment (--segment)", given, "500ms to 20s"));
-        }
         if settings.files.is_empty() {
             return Err(ConfigError::missing("FILE", "at least one .mp4 file"));
         }
@@ -113,12 +120,27 @@ impl Config {
             store,
             title,
             name,
-            segment_target_ms: u32::try_from(segment).expect("within the range just checked"),
+            segment_target_ms,
             ladder: settings.ladder,
+            verify: settings.verify,
             json: settings.json,
             work_dir: settings.work_dir,
             files: settings.files,
         })
+    }
+
+    /// Checks what may stand in the file's table, and returns the segment length to aim at in
+    /// milliseconds.
+    ///
+    /// # Errors
+    /// Names the key, what was given and what is allowed.
+    pub fn check_table(settings: &Settings) -> Result<u32, ConfigError> {
+        let segment = settings.segment.map_or(4000, |span| span.0.as_millis());
+        if !SEGMENT_MS.contains(&segment) {
+            let given = format!("{segment}ms");
+            return Err(ConfigError::value("ingest.segment (--segment)", given, "500ms to 20s"));
+        }
+        Ok(u32::try_from(segment).expect("within the range just checked"))
     }
 }
 
@@ -129,7 +151,7 @@ mod tests {
     #[test]
     fn bad_values_are_named() {
         let good = || Settings {
-            store: Some("mem:".into()),
+            store: Some("dir:store".into()),
             title: Some("film".into()),
             files: vec!["a.mp4".into()],
             ..Settings::default()
@@ -143,6 +165,7 @@ mod tests {
         insta::assert_snapshot!(
             [
                 error(|s| s.store = None),
+                error(|s| s.store = Some("mem:".into())),
                 error(|s| s.title = None),
                 error(|s| s.title = Some("Big Film".into())),
                 error(|s| s.name = Some(String::new())),

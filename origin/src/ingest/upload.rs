@@ -5,7 +5,7 @@ use crate::Error;
 use bytes::Bytes;
 use model::index::{Kind, VideoRange};
 use model::publish::{PublishRecord, PublishedFile};
-use model::{Track, Version, store_key};
+use model::{Track, Version, chunk, store_key};
 use service::Shutdown;
 use std::path::Path;
 use std::sync::Arc;
@@ -19,20 +19,25 @@ pub(super) async fn publish(
     packaged: Packaged,
     shutdown: &Shutdown,
 ) -> Result<Report, Error> {
-    let Packaged { index, encoded, skipped } = packaged;
+    let Packaged { index, encoded, notes } = packaged;
     let version = Version::of_index(&encoded);
     let show = Show::new("Uploading", index.bytes() + encoded.len() as u64);
-    let target = Target { store, show: &show, shutdown };
+    let target = Target { store, show: &show, shutdown, verify: config.verify };
     let mut files = Vec::new();
     for track in &index.tracks {
         let key = store_key::track(&config.title, &version, &track.facts.id, track.extension());
         let path = track_path(dir, track.facts.id.as_str());
-        let uploaded = target.put(&key, &path, track.facts.file_bytes).await?;
+        let whole = |number, bytes: &[u8]| track.chunk_is_whole(number, bytes);
+        let uploaded = target.put(&key, &path, track.facts.file_bytes, &whole).await?;
         let (name, summary) = (track.file_name(), summary(track));
         files.push(FileReport { name, bytes: track.facts.file_bytes, uploaded, summary });
     }
     let key = store_key::index(&config.title, &version);
-    target.put(&key, &dir.join(INDEX), encoded.len() as u64).await?;
+    let whole = |number, bytes: &[u8]| {
+        let range = chunk::range(number, encoded.len() as u64);
+        encoded.get(range.start as usize..range.end() as usize) == Some(bytes)
+    };
+    target.put(&key, &dir.join(INDEX), encoded.len() as u64, &whole).await?;
     let record = PublishRecord {
         title: config.title.clone(),
         version,
@@ -53,8 +58,17 @@ pub(super) async fn publish(
         duration_ms: record.duration_ms,
         segments: index.video().next().map_or(0, |track| track.segments.len()),
         files,
-        skipped,
+        notes,
     })
+}
+
+/// Asks the store a question before any work is done for it. A folder that is not there yet
+/// will be made.
+pub(super) async fn reach(store: &Store, config: &Config) -> Result<(), Error> {
+    match store.list(&format!("{}{}/", store_key::PUBLISHED, config.title)).await {
+        Err(store::Error::Unavailable { .. }) if config.store.starts_with("dir:") => Ok(()),
+        outcome => outcome.map(|_| ()).map_err(Error::from),
+    }
 }
 
 /// Where to, and who is told.
@@ -62,16 +76,30 @@ struct Target<'a> {
     store: &'a Store,
     show: &'a Show,
     shutdown: &'a Shutdown,
+    /// Whether to read what is there.
+    verify: bool,
 }
+
+/// Whether these bytes are that chunk of a file.
+type Whole<'a> = &'a (dyn Fn(u64, &[u8]) -> bool + Sync);
 
 impl Target<'_> {
     /// Uploads a file unless the store holds it; says whether it did. An object of that key
     /// and size is this file: keys hold the version, and objects appear whole.
-    async fn put(&self, key: &str, path: &Path, bytes: u64) -> Result<bool, Error> {
+    async fn put(
+        &self,
+        key: &str,
+        path: &Path,
+        bytes: u64,
+        whole: Whole<'_>,
+    ) -> Result<bool, Error> {
         match self.store.head(key).await {
             Ok(head) if head.bytes == bytes => {
-                self.show.add(bytes);
-                return Ok(false);
+                if !self.verify || self.is_intact(key, bytes, whole).await? {
+                    self.show.add(bytes);
+                    return Ok(false);
+                }
+                tracing::warn!(key, "the store's bytes are damaged: uploaded again");
             }
             Ok(head) => {
                 tracing::warn!(
@@ -93,15 +121,54 @@ impl Target<'_> {
     }
 }
 
-/// Writes the publish record; false when this version has one.
-async fn put_record(store: &Store, record: &PublishRecord) -> Result<bool, Error> {
-    let key = store_key::publish_record(&record.title, &record.version);
-    let json = serde_json::to_vec_pretty(record).expect("plain data always serialises");
-    match store.put_if_absent(&key, Bytes::from(json)).await {
-        Ok(()) => Ok(true),
-        Err(store::Error::AlreadyExists { .. }) => Ok(false),
-        Err(error) => Err(error.into()),
+impl Target<'_> {
+    /// Reads an object and holds each chunk against its digest.
+    async fn is_intact(&self, key: &str, bytes: u64, whole: Whole<'_>) -> Result<bool, Error> {
+        for number in 0..chunk::count(bytes) {
+            if self.shutdown.is_requested() {
+                return Err(Error::Stopped);
+            }
+            let range = chunk::range(number, bytes);
+            if !whole(number, &self.store.get_range(key, range.start..range.end()).await?) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
+}
+
+/// Makes this version, under this name, the one that plays; false when it was before.
+async fn put_record(store: &Store, record: &PublishRecord) -> Result<bool, Error> {
+    let json = serde_json::to_vec_pretty(record).expect("plain data always serialises");
+    let json = Bytes::from(json);
+    let key = store_key::publish_record(&record.title, &record.version);
+    match store.put_if_absent(&key, json.clone()).await {
+        Ok(()) => return Ok(true),
+        Err(store::Error::AlreadyExists { .. }) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let playing = newest(store, record).await?;
+    if playing.is_some_and(|now| now.version == record.version && now.name == record.name) {
+        return Ok(false);
+    }
+    // An older cut is wanted again, or a new name: one more record, nothing is overwritten.
+    let key = store_key::republish_record(&record.title, &record.version, record.published_at_ms);
+    store.put_if_absent(&key, json).await?;
+    Ok(true)
+}
+
+/// The newest publish record of the same title.
+async fn newest(store: &Store, record: &PublishRecord) -> Result<Option<PublishRecord>, Error> {
+    let mut newest: Option<PublishRecord> = None;
+    for entry in store.list(&format!("{}{}/", store_key::PUBLISHED, record.title)).await? {
+        let bytes = store.get(&entry.key, store::SMALL_BYTES_MAX).await?;
+        let found: PublishRecord = serde_json::from_slice(&bytes)
+            .map_err(|error| Error::Damaged { key: entry.key, why: error.to_string() })?;
+        if newest.as_ref().is_none_or(|newest| newest.published_at_ms < found.published_at_ms) {
+            newest = Some(found);
+        }
+    }
+    Ok(newest)
 }
 
 fn published(track: &Track) -> PublishedFile {

@@ -63,7 +63,7 @@ impl Work {
         }
     }
 
-    /// Removes the folder after success. What can't be removed costs room, not correctness.
+    /// Removes the folder when the next run has no use for it. What can't be removed costs room, not correctness.
     pub(super) fn finish(&self) {
         if let Err(error) = std::fs::remove_dir_all(&self.dir) {
             tracing::warn!(path = %self.dir.display(), %error, "the work folder is left behind");
@@ -71,9 +71,11 @@ impl Work {
     }
 }
 
-/// Names the sources and parameters: a hash of paths, sizes and times of change.
+/// Names what is ingested, how and where to: a hash of paths, sizes and times of change, of
+/// parameters, store and title.
 fn fingerprint(config: &Config) -> Result<String, Error> {
     let mut hash = blake3::Hasher::new();
+    hash.update(format!("{}\n{}\n", config.store, config.title).as_bytes());
     for path in &config.files {
         let whole = path.canonicalize().map_err(|error| Error::file(path, error))?;
         let facts = whole.metadata().map_err(|error| Error::file(path, error))?;
