@@ -43,8 +43,9 @@ struct Cli {
     command: Command,
 }
 
-/// What is logged unless told otherwise: foyer speaks of its own affairs at `info`.
-const LOG_LEVEL: &str = "info,foyer=warn,foyer_common=warn,foyer_memory=warn,foyer_storage=warn";
+/// What is logged unless told otherwise: these libraries speak of their own affairs at `info`.
+const LOG_LEVEL: &str =
+    "info,object_store=warn,foyer=warn,foyer_common=warn,foyer_memory=warn,foyer_storage=warn";
 
 /// How to log.
 #[derive(Debug, Default, Args, Deserialize)]
