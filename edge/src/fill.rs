@@ -88,7 +88,11 @@ async fn one_try(
     let bytes = track.facts.file_bytes;
     let start = chunk::range(*next, bytes).start;
     let range = ByteRange::new(start, chunk::range(end - 1, bytes).end() - start);
-    let mut pieces = origin.range(path, range).await?;
+    // The index names this file: an origin without it is broken, the title is not unknown.
+    let mut pieces = origin.range(path, range).await.map_err(|fault| match fault {
+        Fault::NotFound => Fault::unavailable(format!("it has no {path}, which the index names")),
+        other => other,
+    })?;
     while *next < end {
         let taken = take_chunk(&mut pieces, metrics, track, *next).await;
         let taken = taken.inspect_err(|_| origin.avoid(&pieces))?;

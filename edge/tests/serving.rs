@@ -275,6 +275,18 @@ async fn an_origin_that_fails_or_stalls_has_a_named_error() {
 }
 
 #[tokio::test]
+async fn a_track_file_that_the_origin_has_lost_is_its_failure_and_no_unknown_title() {
+    let stage = Stage::new().await;
+    stage.origin.always(Some(Misdeed::Lose));
+    let answer = stage.get("v1/0.m4s").await;
+    assert_eq!((answer.status.as_u16(), answer.code().as_str()), (502, "origin-failed"));
+    assert_eq!(answer.verdict(), "failed");
+    stage.origin.always(None);
+    stage.origin.misbehave(&[Misdeed::Lose]);
+    assert_eq!(stage.get("v1/0.m4s").await.bytes(), &stage.film.segment("v1", 0));
+}
+
+#[tokio::test]
 async fn the_second_origin_serves_while_the_first_is_gone() {
     let stage = Stage::with(|mut settings| {
         settings.origin.insert(0, "http://127.0.0.1:9".into());

@@ -26,6 +26,8 @@ pub enum Misdeed {
     Stall(usize),
     /// Answers 500.
     Fail,
+    /// Answers 404.
+    Lose,
 }
 
 #[derive(Default)]
@@ -141,6 +143,9 @@ async fn answer(
     let Some(object) = objects.get(&path) else { return Ok(plain(StatusCode::NOT_FOUND)) };
     if misdeed == Some(Misdeed::Fail) {
         return Ok(plain(StatusCode::INTERNAL_SERVER_ERROR));
+    }
+    if misdeed == Some(Misdeed::Lose) {
+        return Ok(plain(StatusCode::NOT_FOUND));
     }
     let mut response = plain(StatusCode::OK);
     let mut bytes = object.clone();
