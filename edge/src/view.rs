@@ -7,6 +7,7 @@ use crate::gate::Gate;
 use arc_swap::ArcSwapOption;
 use model::EdgeId;
 use model::fleet::{EdgeView, HEARTBEAT_MS, Heartbeat, HeartbeatReply};
+use service::client::Error as Unanswered;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -108,6 +109,47 @@ fn read(path: &std::path::Path) -> Option<Known> {
     }
 }
 
+/// How it stands with the control plane.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Hearing {
+    /// It answers.
+    Heard,
+    /// It answers that this edge's secret is wrong: waiting does not help.
+    Refused,
+    /// It does not answer.
+    Unheard,
+}
+
+impl Hearing {
+    fn of(beaten: &Result<(), Unanswered>) -> Self {
+        match beaten {
+            Ok(()) => Self::Heard,
+            Err(Unanswered::Status { status, .. }) if matches!(status.as_u16(), 401 | 403) => {
+                Self::Refused
+            }
+            Err(_) => Self::Unheard,
+        }
+    }
+
+    /// How it stands after a heartbeat. Each change is said once, not every second.
+    fn then(self, beaten: &Result<(), Unanswered>) -> Self {
+        let now = Self::of(beaten);
+        match beaten {
+            _ if now == self => {}
+            Ok(()) => tracing::info!("the control plane is heard again"),
+            Err(error) if now == Self::Refused => tracing::error!(
+                %error,
+                "the control plane refuses this edge's secret: edge.join-secret-file must hold \
+                 its edge credential; serving by the last view"
+            ),
+            Err(error) => {
+                tracing::warn!(%error, "the control plane is not heard: serving by the last view");
+            }
+        }
+        now
+    }
+}
+
 /// Talks to the control plane.
 pub struct Reporter {
     /// This edge.
@@ -134,7 +176,7 @@ impl Reporter {
     ) {
         let mut clock = tokio::time::interval(Duration::from_millis(HEARTBEAT_MS));
         clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut heard = true;
+        let mut hearing = Hearing::Heard;
         loop {
             tokio::select! {
                 _ = clock.tick() => {}
@@ -142,19 +184,11 @@ impl Reporter {
             }
             let beaten = self.beat(&beat()).await;
             metrics.heartbeat(beaten.is_ok());
-            // Said once, not every second.
-            match (&beaten, heard) {
-                (Err(error), true) => {
-                    tracing::warn!(%error, "the control plane is not heard: serving by the last view")
-                }
-                (Ok(()), false) => tracing::info!("the control plane is heard again"),
-                _ => {}
-            }
-            heard = beaten.is_ok();
+            hearing = hearing.then(&beaten);
         }
     }
 
-    async fn beat(&self, beat: &Heartbeat) -> Result<(), service::client::Error> {
+    async fn beat(&self, beat: &Heartbeat) -> Result<(), Unanswered> {
         let url = format!("{}/v1/edges/{}/heartbeat", self.control_url, self.id);
         let reply: HeartbeatReply = self.control.post_json(&url, beat).await?;
         let version = self.views.known().map(|known| known.view.version);
@@ -174,5 +208,29 @@ impl Reporter {
             newer
         });
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wrong_secret_is_told_from_silence() {
+        let answered = |status: http::StatusCode| {
+            Err(Unanswered::Status { url: "http://c".into(), status, body: String::new() })
+        };
+        let silent =
+            || Err(Unanswered::Unavailable { url: "http://c".into(), reason: "refused".into() });
+        let heard = Hearing::Heard;
+        assert_eq!(heard.then(&Ok(())), Hearing::Heard);
+        assert_eq!(heard.then(&answered(http::StatusCode::UNAUTHORIZED)), Hearing::Refused);
+        assert_eq!(heard.then(&answered(http::StatusCode::FORBIDDEN)), Hearing::Refused);
+        assert_eq!(heard.then(&answered(http::StatusCode::BAD_GATEWAY)), Hearing::Unheard);
+        assert_eq!(Hearing::Refused.then(&silent()), Hearing::Unheard);
+        assert_eq!(
+            Hearing::Unheard.then(&answered(http::StatusCode::UNAUTHORIZED)),
+            Hearing::Refused
+        );
     }
 }
