@@ -27,6 +27,8 @@ pub struct Running {
     pub admin_url: String,
     server: JoinHandle<()>,
     helpers: Vec<JoinHandle<()>>,
+    /// Ends last: the drain can be watched to its end.
+    admin: JoinHandle<()>,
 }
 
 #[derive(serde::Serialize)]
@@ -76,9 +78,9 @@ pub async fn start(config: Config, clock: Clock, shutdown: Shutdown) -> Result<R
                 ready.clone(),
                 shutdown.clone(),
             )),
-            tokio::spawn(gauges(app, shutdown.clone())),
-            tokio::spawn(admin.serve(registry, ready, nothing_more, shutdown)),
+            tokio::spawn(gauges(app, shutdown)),
         ],
+        admin: tokio::spawn(admin.serve(registry, ready, nothing_more, Shutdown::new())),
     };
     Ok(running)
 }
@@ -91,6 +93,9 @@ impl Running {
                 tracing::error!(%error, "a task of the control plane has failed");
             }
         }
+        self.admin.abort();
+        // Cancelled is how it ends; its port is free from here on.
+        let _ = self.admin.await;
     }
 }
 

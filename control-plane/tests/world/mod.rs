@@ -117,9 +117,14 @@ impl World {
         start(Config::check(settings).unwrap(), clock, self.shutdown.clone()).await.unwrap()
     }
 
+    /// What the first SIGTERM does.
+    pub fn drain(&self) {
+        self.shutdown.trigger();
+    }
+
     /// Ends the control plane as SIGTERM does.
     pub async fn stop(&mut self) {
-        self.shutdown.trigger();
+        self.drain();
         self.running.take().unwrap().finished().await;
         self.shutdown = Shutdown::new();
     }
