@@ -37,6 +37,9 @@ pub struct Grant {
     pub expires: u64,
 }
 
+/// Code of the reason that is a 503 when it is the only one: the same question may be answered
+/// otherwise in a second.
+pub(crate) const NO_EDGE: &str = "no-edge";
 /// Code of the reason that is a 404.
 pub(crate) const UNKNOWN_TITLE: &str = "unknown-title";
 
@@ -65,7 +68,7 @@ pub fn decide(snapshot: &Snapshot, question: Question<'_>) -> Result<Grant, Vec<
         }
     }
     if question.edges == 0 {
-        refuse("no-edge", "no edge can serve now".to_owned());
+        refuse(NO_EDGE, "no edge can serve now".to_owned());
     }
     match title {
         Some(title) if reasons.is_empty() => {

@@ -9,7 +9,9 @@ use http_body_util::Full;
 use model::fleet::EdgeView;
 use serde_json::{Value, json};
 use token::Verifier;
-use world::{MIDNIGHT_MS, World, event};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use world::{Answer, MIDNIGHT_MS, World, event};
 
 const NOW_S: u64 = MIDNIGHT_MS / 1000;
 
@@ -19,7 +21,7 @@ async fn verifier(world: &World) -> Verifier {
     Verifier::new(&view.keys).unwrap()
 }
 
-fn token(answer: &world::Answer) -> String {
+fn token(answer: &Answer) -> String {
     answer.body["token"].as_str().unwrap().to_owned()
 }
 
@@ -144,7 +146,7 @@ async fn an_edge_that_falls_silent_or_drains_is_left_out() {
     assert_eq!((edges[0]["id"].as_str(), edges.as_array().unwrap().len()), (Some("b"), 1));
     assert_eq!(world.beat("b", &[]).await.body["view"], view + 1);
     world.beat_of("b", json!({"serving": false}), &[]).await;
-    assert_eq!(world.playback("film", "anna").await.reasons(), ["no-edge"]);
+    no_edge_yet(&world.playback("film", "anna").await);
     assert_eq!(world.beat("a", &[]).await.body["view"], view + 3);
     assert_eq!(world.playback("film", "anna").await.body["edges"][0]["id"], "a");
 }
@@ -256,6 +258,12 @@ async fn an_acknowledged_event_survives_a_crash() {
     assert_eq!(after.demand("2026-11-22").await, [("film".into(), 1, 0, 300)]);
 }
 
+/// An app must not take "no edge was heard of yet" for "this viewer may not".
+fn no_edge_yet(answer: &Answer) {
+    assert_eq!((answer.status, answer.code()), (503, "no-edge"), "{answer:?}");
+    assert_eq!(answer.headers["retry-after"], "1");
+}
+
 #[tokio::test]
 async fn a_restart_keeps_what_it_was_told() {
     let mut world = World::open(None).await;
@@ -269,7 +277,8 @@ async fn a_restart_keeps_what_it_was_told() {
     world.turn(1000);
     world.restart().await;
     world.shows("film").await;
-    assert_eq!(world.playback("film", "anna").await.reasons(), ["no-edge"]);
+    no_edge_yet(&world.playback("film", "anna").await);
+    assert_eq!(world.playback("film", "otto").await.status, 403);
     let beat = world.beat("a", &[]).await.body;
     assert_eq!(beat["plan"], 1);
     assert!(beat["view"].as_u64().unwrap() > view);
@@ -512,13 +521,42 @@ async fn many_players_report_at_once() {
 }
 
 #[tokio::test]
+async fn a_drain_can_be_watched_until_the_last_request_is_answered() {
+    let mut world = World::open(None).await;
+    let admin = world.running.as_ref().unwrap().admin_url.clone();
+    let mut slow = TcpStream::connect(world.url.strip_prefix("http://").unwrap()).await.unwrap();
+    let head = "POST /v1/events HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\
+                content-type: application/json\r\nexpect: 100-continue\r\n\r\n";
+    slow.write_all(head.as_bytes()).await.unwrap();
+    // From here on the request is under way.
+    let mut begun = [0; 12];
+    slow.read_exact(&mut begun).await.unwrap();
+    assert_eq!(&begun, b"HTTP/1.1 100");
+    world.drain();
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    loop {
+        let ready = Request::get(format!("{admin}/readyz")).body(Full::default()).unwrap();
+        if world.send(ready).await.status == 503 {
+            break;
+        }
+        assert!(std::time::Instant::now() < until, "it still says that it is ready");
+    }
+    slow.write_all(b"{}").await.unwrap();
+    let mut rest = String::new();
+    slow.read_to_string(&mut rest).await.unwrap();
+    assert!(rest.contains("HTTP/1.1 400"), "{rest}");
+    world.stop().await;
+    assert!(TcpStream::connect(admin.strip_prefix("http://").unwrap()).await.is_err());
+}
+
+#[tokio::test]
 async fn an_idle_connection_does_not_hold_up_the_end() {
     let mut world = World::open(None).await;
     let address = world.url.strip_prefix("http://").unwrap().to_owned();
-    let silent = tokio::net::TcpStream::connect(&address).await.unwrap();
+    let silent = TcpStream::connect(&address).await.unwrap();
     let begun = std::time::Instant::now();
     world.stop().await;
     assert!(begun.elapsed() < std::time::Duration::from_secs(5), "{:?}", begun.elapsed());
-    assert!(tokio::net::TcpStream::connect(&address).await.is_err(), "it still listens");
+    assert!(TcpStream::connect(&address).await.is_err(), "it still listens");
     drop(silent);
 }

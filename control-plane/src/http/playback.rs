@@ -2,7 +2,7 @@
 
 use super::input::{self, Body};
 use super::{App, Fault};
-use crate::decide::{self, Question, UNKNOWN_TITLE};
+use crate::decide::{self, NO_EDGE, Question, UNKNOWN_TITLE};
 use crate::{Grant, accounts};
 use axum::Json;
 use axum::extract::{ConnectInfo, State};
@@ -79,6 +79,11 @@ async fn answer(
 fn refused(app: &App, reasons: Vec<Reason>) -> Response {
     for reason in &reasons {
         app.metrics.decisions.with_label_values(&[&reason.code]).inc();
+    }
+    if let [Reason { code, message }] = &reasons[..]
+        && code == NO_EDGE
+    {
+        return Fault::unavailable(code, message).into_response();
     }
     match reasons.iter().find(|reason| reason.code == UNKNOWN_TITLE) {
         Some(Reason { code, message }) => {
