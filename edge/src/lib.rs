@@ -31,4 +31,4 @@ mod view;
 
 pub use error::Error;
 pub use run::{DRAIN_MAX, run};
-pub use settings::{Certificate, Config, Listen, Secret, Settings};
+pub use settings::{Certificate, Config, Limits, Listen, Secret, Settings};

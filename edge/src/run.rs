@@ -2,14 +2,14 @@
 
 use crate::Error;
 use crate::chunks::{Chunks, Sizes};
-use crate::listen::{self, CONNECTIONS_MAX, Shared};
+use crate::listen::{self, Shared};
 use crate::lock;
 use crate::metrics::Metrics;
 use crate::origin::Origin;
 use crate::planned::{Planned, Puller};
 use crate::quic;
-use crate::serve::{Edge, RESPONSES_MAX, Via};
-use crate::settings::{Certificate, Config, Listen};
+use crate::serve::{Edge, Via};
+use crate::settings::{Certificate, Config, Limits, Listen};
 use crate::tiers::Tiers;
 use crate::title::{Shelf, Titles};
 use crate::tls::Identity;
@@ -84,7 +84,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error> {
 
     let shared = Shared {
         edge: Arc::clone(&parts.edge),
-        places: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
+        places: Arc::new(Semaphore::new(config.limits.connections)),
         tasks: TaskTracker::new(),
         drain: CancellationToken::new(),
     };
@@ -149,7 +149,7 @@ impl Parts {
             tiers: Arc::new(tiers),
             views,
             metrics,
-            places: Arc::new(Semaphore::new(RESPONSES_MAX)),
+            places: Arc::new(Semaphore::new(config.limits.responses)),
         });
         let secret = config.join_secret.as_ref().map(|secret| secret.reveal().to_owned());
         let control = client::Client::new(CONTROL_MAX, secret, ca.as_deref())?;
@@ -181,7 +181,7 @@ impl Parts {
             plan,
             ready: self.ready.clone(),
         };
-        let beat = heartbeats(urls, shared, &self.planned);
+        let beat = heartbeats(urls, shared, &self.planned, config.limits);
         let mut background = JoinSet::new();
         background.spawn(puller.follow(newest_plan));
         background.spawn(reporter.run(beat, Arc::clone(nudge), self.edge.metrics.clone()));
@@ -314,6 +314,7 @@ fn heartbeats(
     urls: &[String],
     shared: &Shared,
     planned: &Arc<Planned>,
+    limits: Limits,
 ) -> impl Fn() -> Heartbeat + Send + 'static {
     let (urls, shared, planned) = (urls.to_vec(), shared.clone(), Arc::clone(planned));
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -325,7 +326,8 @@ fn heartbeats(
         urls: urls.clone(),
         boot,
         serving: !shared.drain.is_cancelled(),
-        load: share(&shared.places, CONNECTIONS_MAX).max(share(&shared.edge.places, RESPONSES_MAX)),
+        load: share(&shared.places, limits.connections)
+            .max(share(&shared.edge.places, limits.responses)),
         counters: shared.edge.metrics.counters(),
         planned_bytes_max: planned.bytes_max(),
         plan_complete: planned.complete(),

@@ -1,6 +1,8 @@
 //! What an operator may set: as flags, environment or the `[edge]` table, checked once.
 
 use crate::chunks::{MEMORY_BYTES_MIN, SSD_BYTES_MIN};
+use crate::listen::CONNECTIONS_MAX;
+use crate::serve::RESPONSES_MAX;
 use clap::Args;
 use model::EdgeId;
 use serde::Deserialize;
@@ -149,6 +151,23 @@ pub struct Config {
     pub admin: SocketAddr,
     /// Where to announce.
     pub announce: Option<PathBuf>,
+    /// How much it does at a time.
+    pub limits: Limits,
+}
+
+/// How much an edge does at a time; what comes on top is refused and counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Connections open, over all listeners and protocols; more are closed at once.
+    pub connections: usize,
+    /// Media responses under way; more are answered 503.
+    pub responses: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { connections: CONNECTIONS_MAX, responses: RESPONSES_MAX }
+    }
 }
 
 /// Loopback: opening an edge to a network is a decision.
@@ -238,6 +257,7 @@ impl Config {
             public_urls: settings.public_url.iter().map(site).collect::<Result<_, _>>()?,
             admin: admin.parse().map_err(|_| ConfigError::value("edge.admin", &admin, allowed))?,
             announce: settings.announce,
+            limits: Limits::default(),
         })
     }
 }

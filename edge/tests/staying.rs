@@ -9,11 +9,14 @@ use common::{
 };
 use model::FillPlan;
 use model::plan::PlannedTitle;
+use nearcast_edge::Limits;
 use service::Shutdown;
 use service::value::ByteSize;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
 
 fn with_ssd(mut settings: nearcast_edge::Settings) -> nearcast_edge::Settings {
     settings.ssd = Some(ByteSize(512 << 20));
@@ -277,7 +280,7 @@ async fn a_drain_finishes_what_is_under_way_and_says_so() {
     assert_eq!(answer.bytes(), &stage.film.segment("v1", 6));
     let addr = stage.edge.http.trim_start_matches("http://").to_owned();
     stage.edge.stop().await;
-    assert!(tokio::net::TcpStream::connect(addr).await.is_err());
+    assert!(TcpStream::connect(addr).await.is_err());
 }
 
 #[tokio::test]
@@ -335,6 +338,45 @@ async fn a_second_edge_on_one_data_folder_does_not_start() {
     // A lock that is left behind by a kill holds nobody up.
     stage.edge.kill().await;
     Edge::start(settings(stage.dir.path(), &stage.origin.url)).await.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_over_a_limit_is_refused_and_counted() {
+    let mut stage = Stage::new().await;
+    stage.edge.stop().await;
+    let limits = Limits { connections: 20, responses: 1 };
+    stage.edge = Edge::start_with(settings(stage.dir.path(), &stage.origin.url), limits).await;
+    stage.get("hls.m3u8").await;
+
+    // One response is under way; a manifest costs no place.
+    stage.origin.hold(true);
+    let url = stage.url("v1/0.m4s");
+    let player = tokio::spawn(async move { get(&url, &[]).await });
+    until("the request", || async { (stage.origin.media().len() == 1).then_some(()) }).await;
+    let busy = stage.get("v1/1.m4s").await;
+    assert_eq!((busy.status.as_u16(), busy.code().as_str()), (503, "busy"));
+    assert_eq!((busy.verdict(), busy.header("retry-after")), ("busy", "2"));
+    assert_eq!(stage.get("hls.m3u8").await.status, 200);
+    stage.origin.hold(false);
+    assert_eq!(player.await.unwrap().bytes(), &stage.film.segment("v1", 0));
+    until("the place", || async { (stage.get("v1/1.m4s").await.status == 200).then_some(()) })
+        .await;
+
+    // As many connections as may be are open: one more is closed unanswered.
+    let open = "nearcast_edge_connections";
+    let refused = "nearcast_edge_connections_refused_total{reason=\"connections-max\"}";
+    until("room", || async { (stage.edge.metric(open).await == 0.0).then_some(()) }).await;
+    let connect = || TcpStream::connect(stage.edge.http.trim_start_matches("http://"));
+    let held = futures::future::join_all((0..limits.connections).map(|_| connect())).await;
+    assert!(held.iter().all(Result::is_ok));
+    until("all", || async { (stage.edge.metric(open).await == 20.0).then_some(()) }).await;
+    let before = stage.edge.metric(refused).await;
+    let mut more = connect().await.unwrap();
+    assert_eq!(more.read(&mut [0; 1]).await.unwrap_or(0), 0);
+    assert_eq!(stage.edge.metric(refused).await, before + 1.0);
+    drop(held);
+    until("room", || async { (stage.edge.metric(open).await == 0.0).then_some(()) }).await;
+    assert_eq!(stage.get("v1/0.m4s").await.status, 200);
 }
 
 #[tokio::test]

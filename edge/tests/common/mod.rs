@@ -14,7 +14,7 @@ pub use origin::{Misdeed, Origin};
 pub use title::{Film, film};
 
 use model::fleet::{EdgeState, EdgeView};
-use nearcast_edge::{Config, Settings};
+use nearcast_edge::{Config, Limits, Settings};
 use service::Shutdown;
 use service::value::ByteSize;
 use std::path::{Path, PathBuf};
@@ -105,11 +105,16 @@ pub fn settings(dir: &Path, origin: &str) -> Settings {
 impl Edge {
     /// Starts an edge and waits until it serves.
     pub async fn start(settings: Settings) -> Self {
+        Self::start_with(settings, Limits::default()).await
+    }
+
+    /// Starts one that does less at a time.
+    pub async fn start_with(settings: Settings, limits: Limits) -> Self {
         let dir = settings.data_dir.clone().unwrap();
         let announced = settings.announce.clone().unwrap();
         let _ = std::fs::remove_file(&announced);
         let shutdown = Shutdown::new();
-        let config = Config::check(settings).unwrap();
+        let config = Config { limits, ..Config::check(settings).unwrap() };
         let task = tokio::spawn(nearcast_edge::run(config, shutdown.clone()));
         let announced = until("the announcement", || async {
             assert!(!task.is_finished(), "the edge did not start");
