@@ -19,6 +19,7 @@ mod http;
 mod lock;
 mod metrics;
 mod plans;
+mod retention;
 mod secrets;
 mod serve;
 mod settings;

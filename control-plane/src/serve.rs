@@ -7,6 +7,7 @@ use crate::fleet::Fleet;
 use crate::http::{self, App, Parts};
 use crate::metrics::Metrics;
 use crate::plans::Plans;
+use crate::retention::{self, Retention};
 use crate::secrets::{self, Credentials};
 use crate::{Clock, Config, Error, connections, lock};
 use service::Shutdown;
@@ -18,6 +19,8 @@ use tokio::task::JoinHandle;
 
 /// How often gauges are brought up to date.
 const GAUGES_EVERY: Duration = Duration::from_secs(1);
+/// How often what has had its time is deleted, and at start.
+const PRUNE_EVERY: Duration = Duration::from_secs(3600);
 
 /// A control plane that serves.
 pub struct Running {
@@ -78,6 +81,7 @@ pub async fn start(config: Config, clock: Clock, shutdown: Shutdown) -> Result<R
                 ready.clone(),
                 shutdown.clone(),
             )),
+            tokio::spawn(prune(app.clone(), config.keep, shutdown.clone())),
             tokio::spawn(gauges(app, shutdown)),
         ],
         admin: tokio::spawn(admin.serve(registry, ready, nothing_more, Shutdown::new())),
@@ -161,6 +165,25 @@ async fn refresh(app: App, every: Duration, ready: Ready, shutdown: Shutdown) {
         }
     }
     ready.set(false);
+}
+
+/// Deletes what has had its time.
+async fn prune(app: App, keep: Retention, shutdown: Shutdown) {
+    loop {
+        let outcome = tokio::select! {
+            outcome = retention::prune(&app.db, keep, app.clock.now_ms()) => outcome,
+            () = shutdown.requested() => break,
+        };
+        match outcome {
+            Ok(0) => {}
+            Ok(rows) => tracing::info!(rows, "deleted what has had its time"),
+            Err(error) => tracing::warn!(%error, "what has had its time is deleted later"),
+        }
+        tokio::select! {
+            () = tokio::time::sleep(PRUNE_EVERY) => {}
+            () = shutdown.requested() => break,
+        }
+    }
 }
 
 async fn gauges(app: App, shutdown: Shutdown) {

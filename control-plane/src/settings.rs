@@ -1,6 +1,7 @@
 //! Settings: as given (flags, environment, file) and as checked.
 
 use crate::fleet::is_base_url;
+use crate::retention::Retention;
 use crate::secrets::CredentialFiles;
 use serde::Deserialize;
 use service::config::ConfigError;
@@ -37,6 +38,12 @@ pub struct Settings {
     /// How often the store is asked for new titles [default: 3s]
     #[arg(long, env = "NEARCAST_CONTROL_PLANE_CATALOG_REFRESH", value_name = "SPAN")]
     pub catalog_refresh: Option<Span>,
+    /// How long plays and their events are kept after their day, at least 7d [default: 35d]
+    #[arg(long, env = "NEARCAST_CONTROL_PLANE_KEEP_EVENTS", value_name = "SPAN")]
+    pub keep_events: Option<Span>,
+    /// How long daily demand and plan runs are kept, at least 7d [default: 400d]
+    #[arg(long, env = "NEARCAST_CONTROL_PLANE_KEEP_DEMAND", value_name = "SPAN")]
+    pub keep_demand: Option<Span>,
     /// File with the operator's credential [default: DATA-DIR/credentials/operator, made if missing]
     #[arg(long, env = "NEARCAST_CONTROL_PLANE_OPERATOR_CREDENTIAL_FILE", value_name = "FILE")]
     pub operator_credential_file: Option<PathBuf>,
@@ -61,6 +68,8 @@ impl Settings {
             public_url: self.public_url.or(file.public_url),
             networks: self.networks.or(file.networks),
             catalog_refresh: self.catalog_refresh.or(file.catalog_refresh),
+            keep_events: self.keep_events.or(file.keep_events),
+            keep_demand: self.keep_demand.or(file.keep_demand),
             operator_credential_file: self
                 .operator_credential_file
                 .or(file.operator_credential_file),
@@ -81,6 +90,7 @@ pub struct Config {
     pub(crate) public_url: Option<String>,
     pub(crate) networks: Option<PathBuf>,
     pub(crate) catalog_refresh: Duration,
+    pub(crate) keep: Retention,
     pub(crate) credentials: CredentialFiles,
 }
 
@@ -94,6 +104,13 @@ const DATA_DIR: &str = "control-plane-data";
 const CATALOG_REFRESH: Duration = Duration::from_secs(3);
 /// Less would only keep the store busy.
 const CATALOG_REFRESH_MIN: Duration = Duration::from_millis(10);
+/// A month to look back at a complaint, and no longer: they tell who watched what.
+const KEEP_EVENTS: Duration = Duration::from_secs(35 * DAY_S);
+/// The same week a year ago can be compared; demand names no viewer.
+const KEEP_DEMAND: Duration = Duration::from_secs(400 * DAY_S);
+/// A play must outlive its token, and the planner reads the day before.
+const KEEP_MIN: Duration = Duration::from_secs(7 * DAY_S);
+const DAY_S: u64 = 86_400;
 
 impl Config {
     /// Checks settings.
@@ -131,6 +148,10 @@ impl Config {
             public_url: settings.public_url,
             networks: settings.networks,
             catalog_refresh: refresh,
+            keep: Retention {
+                events: keep("control-plane.keep-events", settings.keep_events, KEEP_EVENTS)?,
+                demand: keep("control-plane.keep-demand", settings.keep_demand, KEEP_DEMAND)?,
+            },
             credentials: CredentialFiles {
                 operator: settings.operator_credential_file,
                 app: settings.app_credential_file,
@@ -138,6 +159,14 @@ impl Config {
             },
         })
     }
+}
+
+fn keep(key: &str, given: Option<Span>, default: Duration) -> Result<Duration, ConfigError> {
+    let kept = given.map_or(default, |span| span.0);
+    if kept < KEEP_MIN {
+        return Err(ConfigError::value(key, format!("{kept:?}"), "7d or more"));
+    }
+    Ok(kept)
 }
 
 fn addr(key: &str, given: Option<String>, default: &str) -> Result<SocketAddr, ConfigError> {
@@ -166,6 +195,8 @@ mod tests {
             Settings { listen: Some("0.0.0.0:7080".into()), ..settings() },
             Settings { public_url: Some("http://a/b".into()), ..settings() },
             Settings { catalog_refresh: Some(Span(Duration::ZERO)), ..settings() },
+            Settings { keep_events: Some(Span(Duration::from_secs(3600))), ..settings() },
+            Settings { keep_demand: Some(Span(Duration::ZERO)), ..settings() },
         ]
         .into_iter()
         .map(|settings| Config::check(settings).unwrap_err().to_string())

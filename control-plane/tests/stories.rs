@@ -292,6 +292,29 @@ async fn a_restart_keeps_what_it_was_told() {
 }
 
 #[tokio::test]
+async fn events_are_kept_for_their_time_and_demand_for_longer() {
+    let mut world = World::open(None).await;
+    let token = token(&world.playback("film", "anna").await);
+    world.events(&token, json!([event(0, "start", 0, 300)])).await;
+    let database = world.folder.join("data/control-plane.sqlite");
+    let stored = || {
+        let database = rusqlite::Connection::open(&database).unwrap();
+        let count = "SELECT (SELECT count(*) FROM events) + (SELECT count(*) FROM plays)";
+        database.query_row(count, [], |row| row.get::<_, i64>(0)).unwrap()
+    };
+    assert_eq!(stored(), 2);
+    world.turn(37 * 86_400_000);
+    world.restart().await;
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    while stored() > 0 {
+        assert!(std::time::Instant::now() < until, "they are never deleted");
+        tokio::task::yield_now().await;
+    }
+    world.shows("film").await;
+    assert_eq!(world.demand("2026-11-22").await, [("film".into(), 1, 0, 300)]);
+}
+
+#[tokio::test]
 async fn a_plan_reaches_its_edge() {
     let world = World::open(None).await;
     let none = world.get("/v1/edges/a/plan", "edge").await;

@@ -3,7 +3,7 @@
 
 use rusqlite::{Connection, TransactionBehavior};
 
-const STEPS: [&str; 1] = [
+const STEPS: [&str; 2] = [
     // 1: accounts and profiles; windows of titles; plays, their events, daily demand; plans.
     // Times are milliseconds since 1970 UTC; days are UTC, `2026-11-21`.
     "CREATE TABLE accounts (
@@ -62,6 +62,9 @@ const STEPS: [&str; 1] = [
         plan TEXT NOT NULL,
         PRIMARY KEY (run, edge)
     ) STRICT, WITHOUT ROWID;",
+    // 2: what has had its time is found without reading everything.
+    "CREATE INDEX plays_day ON plays (day);
+    CREATE INDEX plans_edge ON plans (edge, run);",
 ];
 
 /// Takes the steps that are missing, all or none.
