@@ -27,14 +27,6 @@ pub enum Error {
         /// Why.
         source: std::io::Error,
     },
-    /// Another process keeps its state in the same folder.
-    #[error(
-        "control-plane.data-dir: another nearcast runs on {dir}: stop it or choose another folder"
-    )]
-    Locked {
-        /// The folder.
-        dir: PathBuf,
-    },
     /// A line of the table of networks.
     #[error("{path}:{line}: {message}")]
     Networks {

@@ -7,7 +7,6 @@
 mod accounts;
 mod catalog;
 mod clock;
-mod connections;
 mod console;
 mod country;
 mod db;
@@ -16,7 +15,6 @@ mod error;
 mod events;
 mod fleet;
 mod http;
-mod lock;
 mod metrics;
 mod plans;
 mod retention;

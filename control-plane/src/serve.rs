@@ -9,13 +9,22 @@ use crate::metrics::Metrics;
 use crate::plans::Plans;
 use crate::retention::{self, Retention};
 use crate::secrets::{self, Credentials};
-use crate::{Clock, Config, Error, connections, lock};
+use crate::{Clock, Config, Error};
 use service::Shutdown;
 use service::admin::{Admin, Ready};
+use service::connections::{self, Limits};
 use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
+
+/// Apps, edges and browsers: some thousand connections, none silent for long.
+const LIMITS: Limits = Limits {
+    connections_max: 8192,
+    silence_max: Duration::from_secs(60),
+    stall_max: Duration::from_secs(30),
+    drain_max: Duration::from_secs(10),
+};
 
 /// How often gauges are brought up to date.
 const GAUGES_EVERY: Duration = Duration::from_secs(1);
@@ -72,6 +81,7 @@ pub async fn start(config: Config, clock: Clock, shutdown: Shutdown) -> Result<R
         server: tokio::spawn(connections::serve(
             listener,
             http::router(app.clone()),
+            LIMITS,
             shutdown.clone(),
         )),
         helpers: vec![
@@ -110,7 +120,7 @@ fn local_addr(listener: &TcpListener, asked: SocketAddr) -> Result<SocketAddr, E
 
 async fn open(config: &Config, clock: Clock, addr: SocketAddr) -> Result<App, Error> {
     secrets::make_folder(&config.data_dir)?;
-    let alone = lock::lock(&config.data_dir)?;
+    let alone = service::lock(&config.data_dir, "control-plane.data-dir")?;
     let credentials = Credentials::open(&config.data_dir, &config.credentials)?;
     let signer = secrets::signing_key(&config.data_dir)?;
     let networks = config.networks.as_deref().map(Networks::load).transpose()?.unwrap_or_default();

@@ -8,15 +8,6 @@ pub enum Error {
     /// A port or a file.
     #[error(transparent)]
     Service(#[from] service::Error),
-    /// Another process keeps its state in the same folder.
-    #[error(
-        "edge.data-dir: another nearcast runs on {dir}: stop it or choose another folder",
-        dir = dir.display()
-    )]
-    Locked {
-        /// The folder.
-        dir: std::path::PathBuf,
-    },
     /// The certificate or its key can't be used.
     #[error("edge TLS: {0}")]
     Tls(String),

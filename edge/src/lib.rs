@@ -13,7 +13,6 @@ mod fill;
 mod flights;
 mod gate;
 mod listen;
-mod lock;
 mod metrics;
 mod origin;
 mod planned;

@@ -3,7 +3,6 @@
 use crate::Error;
 use crate::chunks::{Chunks, Sizes};
 use crate::listen::{self, Shared};
-use crate::lock;
 use crate::metrics::Metrics;
 use crate::origin::Origin;
 use crate::planned::{Planned, Puller};
@@ -78,7 +77,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error> {
     // Ports first: a second edge on this machine is told so before it touches anything.
     let admin = Admin::bind(config.admin).await?;
     let bound = config.listen.iter().map(bind).collect::<Result<Vec<_>, _>>()?;
-    let _alone = lock::lock(data)?;
+    let _alone = service::lock(data, "edge.data-dir")?;
     let identity = identity(&config, &bound)?;
     let parts = Parts::open(&config, metrics).await?;
 

@@ -27,6 +27,17 @@ pub enum Error {
         /// Why.
         source: std::io::Error,
     },
+    /// Another process keeps its state in the same folder.
+    #[error(
+        "{key}: another nearcast runs on {dir}: stop it or choose another folder",
+        dir = dir.display()
+    )]
+    Locked {
+        /// The key that names the folder, `edge.data-dir`.
+        key: String,
+        /// The folder.
+        dir: PathBuf,
+    },
     /// A file could not be read or written.
     #[error("{path}: {source}")]
     File {

@@ -10,10 +10,12 @@ pub mod config;
 pub mod connections;
 mod error;
 pub mod listen;
+mod lock;
 pub mod log;
 mod shutdown;
 pub mod value;
 
 pub use announce::announce;
 pub use error::Error;
+pub use lock::lock;
 pub use shutdown::Shutdown;

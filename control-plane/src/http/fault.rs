@@ -54,7 +54,6 @@ impl From<Error> for Fault {
             | Error::Service(_)
             | Error::Read { .. }
             | Error::Write { .. }
-            | Error::Locked { .. }
             | Error::Networks { .. }
             | Error::Credential { .. }
             | Error::Key { .. }
