@@ -240,7 +240,19 @@ impl Operator {
             profile: PROFILE.to_owned(),
             device: "nearcast-cluster".to_owned(),
         };
-        Ok(self.client.post_json(&format!("{}/v1/playback", self.url), &request).await?)
+        let url = format!("{}/v1/playback", self.url);
+        let asked = Instant::now();
+        loop {
+            match self.client.post_json(&url, &request).await {
+                // No edge was heard just now: "come back", as Retry-After says.
+                Err(service::client::Error::Status { status, .. })
+                    if status.as_u16() == 503 && asked.elapsed() < UP_WITHIN =>
+                {
+                    tokio::time::sleep(POLL).await;
+                }
+                outcome => return Ok(outcome?),
+            }
+        }
     }
 
     /// What the console shows.

@@ -60,7 +60,7 @@ struct LogSettings {
         help_heading = "Every command"
     )]
     log_format: Option<log::Format>,
-    /// error, warn, info, debug, trace, or target=level,... [default: info]
+    /// error, warn, info, debug, trace, or target=level,... [default: info; warn for libraries]
     #[arg(long, global = true, env = "NEARCAST_LOG_LEVEL", help_heading = "Every command")]
     log_level: Option<String>,
 }

@@ -113,6 +113,8 @@ fn a_bad_value_in_any_table_is_refused() {
         ("[ingest]\nsegment = \"1ms\"\n", "ingest.segment"),
         ("[origin]\nstore = \"zip:/x\"\n", "origin.store"),
         ("[log]\nlog-level = \"l=l=l\"\n", "log.log-level"),
+        ("[log]\nlog-level = \"inof\"\n", "log.log-level"),
+        ("[ingest]\nstore = \"mem:\"\n", "ingest.store"),
         ("[edge]\norigin = [\"http://127.0.0.1:9\"]\n", "edge.control-plane is missing"),
     ];
     for (text, key) in table {

@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 use tokio::process::{Child, Command};
 
 const WAIT: Duration = Duration::from_secs(60);
+/// One test at a time: each runs whole fleets, with real time in their failovers.
+static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 fn demo() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_nearcast"));
@@ -51,6 +53,7 @@ async fn all_gone(parts: &[Pid]) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_demos_check_themselves_side_by_side() {
+    let _alone = ALONE.lock().await;
     let (one, two) = tokio::join!(demo().arg("--check").output(), demo().arg("--check").output());
     for output in [one.unwrap(), two.unwrap()] {
         let said = String::from_utf8(output.stdout).unwrap();
@@ -63,6 +66,7 @@ async fn two_demos_check_themselves_side_by_side() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ctrl_c_ends_the_demo_and_all_its_parts_in_order() {
+    let _alone = ALONE.lock().await;
     let dir = tempfile::tempdir().unwrap();
     // Twice in one folder: what the first left is no hindrance.
     for _ in 0..2 {
@@ -79,6 +83,7 @@ async fn ctrl_c_ends_the_demo_and_all_its_parts_in_order() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_demo_leaves_no_process_behind() {
+    let _alone = ALONE.lock().await;
     let dir = tempfile::tempdir().unwrap();
     let (mut demo, parts) = started(dir.path()).await;
     let own = Pid::from_raw(i32::try_from(demo.id().unwrap()).unwrap()).unwrap();

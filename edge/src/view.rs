@@ -199,7 +199,8 @@ impl Reporter {
                 Err(error) => tracing::error!(%error, "the new view"),
             }
         }
-        self.ready.set(self.views.known().is_some());
+        // Not while it drains: whoever watches shall see that it takes nothing new.
+        self.ready.set(beat.serving && self.views.known().is_some());
         self.plan.send_if_modified(|plan| {
             let newer = reply.plan.is_some() && *plan != reply.plan;
             if newer {

@@ -1,10 +1,10 @@
-//! Where things lie in the object store. Nothing is ever overwritten: a new cut of a title is
-//! a new version, and a version is complete once its publish record exists.
+//! Where things lie in the object store. A new cut of a title is a new version: nothing is
+//! overwritten but what is damaged, and a version is complete once its publish record exists.
 
 use crate::{TitleId, TrackId, Version};
 
-/// Under this prefix lies one publish record a version: listing the catalog costs one key a
-/// version, however many files the titles have.
+/// Under this prefix lie the publish records, one a publication: listing the catalog costs one
+/// key each, however many files the titles have.
 pub const PUBLISHED: &str = "published/";
 
 /// Key of a title's index.

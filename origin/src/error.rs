@@ -33,14 +33,6 @@ pub enum Error {
     /// ffmpeg is missing, or could not make the renditions.
     #[error("--ladder: {0}")]
     Ladder(String),
-    /// What lies in the store is not what it should be.
-    #[error("{key}: {why}")]
-    Damaged {
-        /// The object.
-        key: String,
-        /// How.
-        why: String,
-    },
     /// The server could not start.
     #[error(transparent)]
     Service(#[from] service::Error),

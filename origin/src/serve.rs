@@ -58,9 +58,9 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error> {
         places: Arc::new(Semaphore::new(REQUESTS_MAX)),
     });
     let admin_url = format!("http://{}", admin.local_addr());
-    // The admin port answers until the last request has.
-    let drained = Shutdown::new();
-    let admin = tokio::spawn(admin.serve(registry, ready.clone(), Router::new(), drained.clone()));
+    // The admin port answers until the last request has; then it is cut, whoever holds it.
+    let admin = admin.serve(registry, ready.clone(), Router::new(), Shutdown::new());
+    let admin = tokio::spawn(admin);
     let probe = tokio::spawn(probe(Arc::clone(&origin), ready.clone(), shutdown.clone()));
     let router = Router::new()
         .route("/titles/{title}/{version}/{file}", get(answer::answer))
@@ -72,15 +72,18 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error> {
     tracing::info!(url, admin = admin_url, store = config.store, "origin is listening");
     connections::serve(listener, router, LIMITS, shutdown).await;
     probe.await?;
-    drained.trigger();
-    admin.await?;
+    admin.abort();
     Ok(())
 }
 
 /// Asks the store for an object that is not there, and says by `ready` whether it answers.
 async fn probe(origin: Arc<Origin>, ready: Ready, shutdown: Shutdown) {
     loop {
-        let answers = match origin.store.head(PROBE_KEY).await {
+        let head = tokio::select! {
+            head = origin.store.head(PROBE_KEY) => head,
+            () = shutdown.requested() => break,
+        };
+        let answers = match head {
             Ok(_) | Err(store::Error::NotFound { .. }) => true,
             Err(error) => {
                 if ready.is_set() {

@@ -27,7 +27,13 @@ pub fn check(level: &str) -> Result<(), String> {
 }
 
 fn filter(level: &str) -> Result<EnvFilter, String> {
-    let expected = "expected error, warn, info, debug, trace, or target=level,...";
+    let expected = "expected error, warn, info, debug, trace, off, or target=level,...";
+    // A bare word that is no level would be taken for a target, and silence all others.
+    let is_level = |word: &str| word == "off" || word.parse::<tracing::Level>().is_ok();
+    let bare = level.split(',').map(str::trim).find(|part| !part.contains('=') && !is_level(part));
+    if let Some(word) = bare {
+        return Err(format!("{word:?} is no level: {expected}"));
+    }
     EnvFilter::try_new(level).map_err(|error| format!("{error}: {expected}"))
 }
 

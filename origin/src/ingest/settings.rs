@@ -98,10 +98,6 @@ impl Config {
         let store = settings
             .store
             .ok_or_else(|| ConfigError::missing("ingest.store (--store)", expected))?;
-        if store.starts_with("mem:") {
-            // It would end with this process, and the title with it.
-            return Err(ConfigError::value("ingest.store (--store)", store, expected));
-        }
         let title = settings
             .title
             .ok_or_else(|| ConfigError::missing("--title", "an id of a-z, 0-9 and -"))?;
@@ -135,6 +131,11 @@ impl Config {
     /// # Errors
     /// Names the key, what was given and what is allowed.
     pub fn check_table(settings: &Settings) -> Result<u32, ConfigError> {
+        if let Some(store) = settings.store.as_ref().filter(|store| store.starts_with("mem:")) {
+            // It would end with this process, and the title with it.
+            let expected = "dir:PATH or s3://bucket/prefix";
+            return Err(ConfigError::value("ingest.store (--store)", store, expected));
+        }
         let segment = settings.segment.map_or(4000, |span| span.0.as_millis());
         if !SEGMENT_MS.contains(&segment) {
             let given = format!("{segment}ms");

@@ -49,7 +49,7 @@ pub(super) async fn publish(
     if shutdown.is_requested() {
         return Err(Error::Stopped);
     }
-    let already_published = !put_record(store, &record).await?;
+    let already_published = !put_record(store, record.clone()).await?;
     show.done();
     Ok(Report {
         title: record.title,
@@ -138,8 +138,17 @@ impl Target<'_> {
 }
 
 /// Makes this version, under this name, the one that plays; false when it was before.
-async fn put_record(store: &Store, record: &PublishRecord) -> Result<bool, Error> {
-    let json = serde_json::to_vec_pretty(record).expect("plain data always serialises");
+async fn put_record(store: &Store, mut record: PublishRecord) -> Result<bool, Error> {
+    let before = newest(store, &record).await?;
+    let is_this = |now: &PublishRecord| now.version == record.version && now.name == record.name;
+    if before.as_ref().is_some_and(is_this) {
+        return Ok(false);
+    }
+    if let Some(before) = before {
+        // The newest plays, whatever the clock of the machine that wrote the last one said.
+        record.published_at_ms = record.published_at_ms.max(before.published_at_ms + 1);
+    }
+    let json = serde_json::to_vec_pretty(&record).expect("plain data always serialises");
     let json = Bytes::from(json);
     let key = store_key::publish_record(&record.title, &record.version);
     match store.put_if_absent(&key, json.clone()).await {
@@ -147,28 +156,24 @@ async fn put_record(store: &Store, record: &PublishRecord) -> Result<bool, Error
         Err(store::Error::AlreadyExists { .. }) => {}
         Err(error) => return Err(error.into()),
     }
-    let playing = newest(store, record).await?;
-    if playing.is_some_and(|now| now.version == record.version && now.name == record.name) {
-        return Ok(false);
-    }
     // An older cut is wanted again, or a new name: one more record, nothing is overwritten.
     let key = store_key::republish_record(&record.title, &record.version, record.published_at_ms);
     store.put_if_absent(&key, json).await?;
     Ok(true)
 }
 
-/// The newest publish record of the same title.
+/// The publish record of the same title that plays: the newest, as the catalog orders them. A
+/// record that can't be read is none, there as here.
 async fn newest(store: &Store, record: &PublishRecord) -> Result<Option<PublishRecord>, Error> {
-    let mut newest: Option<PublishRecord> = None;
+    let mut records: Vec<PublishRecord> = Vec::new();
     for entry in store.list(&format!("{}{}/", store_key::PUBLISHED, record.title)).await? {
         let bytes = store.get(&entry.key, store::SMALL_BYTES_MAX).await?;
-        let found: PublishRecord = serde_json::from_slice(&bytes)
-            .map_err(|error| Error::Damaged { key: entry.key, why: error.to_string() })?;
-        if newest.as_ref().is_none_or(|newest| newest.published_at_ms < found.published_at_ms) {
-            newest = Some(found);
+        match serde_json::from_slice(&bytes) {
+            Ok(found) => records.push(found),
+            Err(error) => tracing::warn!(key = entry.key, %error, "a publish record is damaged"),
         }
     }
-    Ok(newest)
+    Ok(records.into_iter().max_by_key(|found| (found.published_at_ms, found.version)))
 }
 
 fn published(track: &Track) -> PublishedFile {

@@ -1,19 +1,24 @@
-//! What is known of the store: only facts that never change, so nothing here is ever stale.
+//! What is known of the store: what is published, which stays so, and sizes, for a moment: an
+//! ingest may repair an object that was cut.
 
 use model::{TitleId, Version, store_key};
 use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 use store::{Error, Store};
 
 /// Facts kept of each kind; at that many they are forgotten and asked for anew. Some 200 bytes
 /// each.
 const FACTS_MAX: usize = 65_536;
 
+/// A size is asked for anew after this long.
+const SIZE_KEPT: Duration = Duration::from_secs(5);
+
 /// Published versions, and sizes of their files.
 pub(super) struct Catalog {
     store: Store,
     published: Mutex<HashSet<(TitleId, Version)>>,
-    sizes: Mutex<HashMap<String, u64>>,
+    sizes: Mutex<HashMap<String, (u64, Instant)>>,
 }
 
 impl Catalog {
@@ -48,7 +53,9 @@ impl Catalog {
 
     /// Size of an object of a published version.
     pub(super) async fn size(&self, key: &str) -> Result<u64, Error> {
-        if let Some(bytes) = locked(&self.sizes).get(key) {
+        if let Some((bytes, at)) = locked(&self.sizes).get(key)
+            && at.elapsed() < SIZE_KEPT
+        {
             return Ok(*bytes);
         }
         let bytes = self.store.head(key).await?.bytes;
@@ -56,7 +63,7 @@ impl Catalog {
         if sizes.len() >= FACTS_MAX {
             sizes.clear();
         }
-        sizes.insert(key.to_owned(), bytes);
+        sizes.insert(key.to_owned(), (bytes, Instant::now()));
         Ok(bytes)
     }
 }
