@@ -275,6 +275,9 @@ async fn a_drain_finishes_what_is_under_way_and_says_so() {
     until("the request", || async { (stage.origin.media().len() == 1).then_some(()) }).await;
     stage.edge.shutdown.trigger();
     until("the farewell", || async { (!control.last_beat()?.serving).then_some(()) }).await;
+    // By the second one the first was answered: that answer must not make it ready again.
+    until("one more", || async { (control.farewells() > 1).then_some(()) }).await;
+    assert_eq!(get(&format!("{}/readyz", stage.edge.admin), &[]).await.status, 503);
     stage.origin.hold(false);
     let answer = player.await.unwrap();
     assert_eq!(answer.bytes(), &stage.film.segment("v1", 6));

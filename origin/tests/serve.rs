@@ -255,3 +255,16 @@ async fn a_store_that_is_gone_is_named_and_no_missing_title() {
     assert_eq!(origin.ask("GET", &path("v1.mp4"), &[]).await.status(), StatusCode::OK);
     origin.stop().await;
 }
+
+#[tokio::test]
+async fn a_half_sent_request_on_the_admin_port_does_not_keep_the_origin_from_ending() {
+    use tokio::io::AsyncWriteExt;
+    let url = "mem:admin-held";
+    let _store = filled(url).await;
+    let origin = Origin::start(url).await;
+    let addr = origin.admin.trim_start_matches("http://");
+    let mut held = tokio::net::TcpStream::connect(addr).await.unwrap();
+    held.write_all(b"GET /he").await.unwrap();
+    origin.shutdown.trigger();
+    tokio::time::timeout(WAIT, origin.server).await.unwrap().unwrap().unwrap();
+}

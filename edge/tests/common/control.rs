@@ -42,6 +42,11 @@ impl Control {
     pub fn last_beat(&self) -> Option<Heartbeat> {
         self.shared.lock().unwrap().beats.last().cloned()
     }
+
+    /// How many heartbeats said that the edge drains.
+    pub fn farewells(&self) -> usize {
+        self.shared.lock().unwrap().beats.iter().filter(|beat| !beat.serving).count()
+    }
 }
 
 async fn heartbeat(
