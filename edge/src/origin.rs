@@ -176,7 +176,9 @@ impl Origin {
         let response = tokio::time::timeout(HEAD_MAX, self.client.request(request))
             .await
             .map_err(|_| Fault::TimedOut(format!("{url}: no answer in {HEAD_MAX:?}").into()))?
-            .map_err(|error| Fault::unavailable(format!("{url}: {}", reason(&error))))?;
+            .map_err(|error| {
+                Fault::unavailable(format!("{url}: {}", service::client::chain(&error)))
+            })?;
         match response.status() {
             status if status.is_success() => Ok(response),
             StatusCode::NOT_FOUND => Err(Fault::NotFound),
@@ -218,7 +220,11 @@ impl Pieces {
             match frame {
                 None => return Ok(None),
                 Some(Err(error)) => {
-                    return Err(Fault::unavailable(format!("{}: {}", self.url, reason(&error))));
+                    return Err(Fault::unavailable(format!(
+                        "{}: {}",
+                        self.url,
+                        service::client::chain(&error)
+                    )));
                 }
                 Some(Ok(frame)) => {
                     if let Ok(data) = frame.into_data() {
@@ -229,15 +235,4 @@ impl Pieces {
             }
         }
     }
-}
-
-/// An error with what caused it.
-fn reason(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text = format!("{text}: {error}");
-        source = error.source();
-    }
-    text
 }

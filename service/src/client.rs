@@ -233,7 +233,9 @@ fn shown(uri: &http::Uri) -> String {
     format!("{scheme}://{host}{port}{}", path.join("/"))
 }
 
-fn chain(error: &dyn std::error::Error) -> String {
+/// An error with its causes, outermost first.
+#[must_use]
+pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(error) = source {

@@ -29,7 +29,7 @@ enum Fault {
 pub async fn run(mut cluster: Cluster, titles: &[String], started: Instant) -> Result<Outcome> {
     let mut outcome = Outcome { titles: titles.len() as u64, ..Outcome::default() };
     let certificates = cluster.certificates()?;
-    let today = now_ms();
+    let mut today = None;
     for title in titles {
         for format in FORMATS {
             for protocol in PROTOCOLS {
@@ -37,10 +37,13 @@ pub async fn run(mut cluster: Cluster, titles: &[String], started: Instant) -> R
                 eprintln!("Playing {title} by {format:?} over {protocol:?}");
                 let report = play.run(&mut outcome, |_, _| {}, started).await?;
                 watched(&cluster, &play, &report).await?;
+                // The day that has plays, should midnight (UTC) pass meanwhile.
+                today.get_or_insert_with(now_ms);
             }
         }
     }
-    planned(&mut cluster, titles, today, &certificates, &mut outcome).await?;
+    planned(&mut cluster, titles, today.unwrap_or_else(now_ms), &certificates, &mut outcome)
+        .await?;
     let title = titles.first().context("there is no title")?;
     for fault in [Fault::Killed, Fault::Frozen] {
         failover(&mut cluster, title, fault, &certificates, &mut outcome).await?;
