@@ -1,0 +1,1 @@
+//! HTTP caching as plain functions: no sockets, no clock.
