@@ -1,0 +1,138 @@
+//! A response's age (RFC 9111 section 4.2.3) and what a response from the store carries.
+
+use crate::list::{self, Quotes, members};
+use crate::{Stored, control, date};
+use http::header::{AGE, DATE};
+use http::{HeaderMap, HeaderValue};
+
+/// The age of a response whose `Age` cannot be trusted: greater than any lifetime.
+const UNTRUSTED_MS: i64 = i64::MAX / 4;
+
+/// The largest value of the `Age` field, in seconds (RFC 9111 section 1.2.2).
+const AGE_FIELD_MAX: i64 = 1 << 31;
+
+/// The current age in milliseconds, never negative. Where the origin's `Age` is malformed it is
+/// greater than any lifetime: the response is stale.
+pub fn age_ms(stored: &Stored, now_ms: i64) -> i64 {
+    match reported_ms(&stored.fields) {
+        Some(reported_ms) => known_age_ms(stored, reported_ms, now_ms),
+        None => UNTRUSTED_MS,
+    }
+}
+
+/// The `Age` field of a response served from the store, in whole seconds.
+pub fn age_field(stored: &Stored, now_ms: i64) -> HeaderValue {
+    let reported_ms = reported_ms(&stored.fields).unwrap_or(0);
+    let age_s = known_age_ms(stored, reported_ms, now_ms) / 1000;
+    HeaderValue::from(age_s.min(AGE_FIELD_MAX))
+}
+
+/// The fields of a response served from the store: the stored ones less those that
+/// `no-cache="..."` and `private="..."` list, with the current [`age_field`].
+pub fn reused_fields(stored: &Stored, now_ms: i64) -> HeaderMap {
+    let mut fields = stored.fields.clone();
+    for name in control::listed_fields(&stored.fields) {
+        fields.remove(name);
+    }
+    fields.remove(AGE);
+    // An insertion fails only past 32,768 fields, which no listener lets in.
+    let _ = fields.try_insert(AGE, age_field(stored, now_ms));
+    fields
+}
+
+fn known_age_ms(stored: &Stored, reported_ms: i64, now_ms: i64) -> i64 {
+    let received_ms = stored.received_ms;
+    let delay_ms = received_ms.saturating_sub(stored.requested_ms).max(0);
+    let resident_ms = now_ms.saturating_sub(received_ms).max(0);
+    let initial_ms = apparent_ms(stored).max(reported_ms.saturating_add(delay_ms));
+    initial_ms.saturating_add(resident_ms).min(UNTRUSTED_MS)
+}
+
+/// What `Date` says. A date has whole seconds: the part of a second that it lacks is not age,
+/// or a response with `max-age=1` would be stale when it arrives.
+fn apparent_ms(stored: &Stored) -> i64 {
+    let received_ms = stored.received_ms.saturating_sub(stored.received_ms.rem_euclid(1000));
+    let date_ms = date::of(&stored.fields, &DATE);
+    date_ms.map_or(0, |date_ms| received_ms.saturating_sub(date_ms).max(0))
+}
+
+/// The `Age` received, 0 if absent, None if not to be trusted. Of a list in one line the first
+/// member counts (RFC 9111 section 5.1). Several lines, or one value said twice, mean that a
+/// cache on the way does not keep `Age`: not to be trusted, like a value that is no number.
+fn reported_ms(fields: &HeaderMap) -> Option<i64> {
+    if !fields.contains_key(AGE) {
+        return Some(0);
+    }
+    let mut values = members(date::single(fields, &AGE)?.as_bytes(), b',', Quotes::Escaped);
+    let first = values.next()?;
+    if values.any(|value| value == first) {
+        return None;
+    }
+    Some(list::digits(first)?.saturating_mul(1000).min(UNTRUSTED_MS))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_fields::{NOW_MS, stored};
+
+    /// The suite's age-parse, and RFC 9111 section 5.1 for lists.
+    #[test]
+    fn age_in_every_spelling() {
+        let table = [
+            ("", Some(0)),
+            ("Age: 7200", Some(7_200_000)),
+            ("Age: 0,7200", Some(0)),
+            ("Age: 7200,0", Some(7_200_000)),
+            ("Age: 99999999999999999999", Some(UNTRUSTED_MS)),
+            ("Age: abc", None),
+            ("Age: -7200", None),
+            ("Age: 7200.0", None),
+            ("Age: 7200;foo=bar", None),
+            ("Age: 7200;foo=111", None),
+            ("Age: 0, 0", None),
+            ("Age: 3600, 3600", None),
+            ("Age: 0\nAge: 0", None),
+            ("Age: 7200\nAge: 0", None),
+            ("Age: 0\nAge: 7200", None),
+            ("Age:", None),
+        ];
+        for (lines, wanted) in table {
+            assert_eq!(reported_ms(&stored(lines).fields), wanted, "{lines}");
+        }
+    }
+
+    /// RFC 9111 section 4.2.3.
+    #[test]
+    fn the_greater_of_date_and_age_counts() {
+        let age_s = |lines: &str, later_ms| age_ms(&stored(lines), NOW_MS + later_ms) / 1000;
+        assert_eq!(age_s("Date: @0", 5000), 5);
+        assert_eq!(age_s("Date: @-100", 5000), 105);
+        assert_eq!(age_s("Date: @-100\nAge: 300", 5000), 305);
+        assert_eq!(age_s("Date: @100\nAge: 3", 0), 3);
+        assert_eq!(age_s("Date: foo", 0), 0);
+        assert_eq!(age_s("", -5000), 0);
+        let mut slow = stored("Age: 3");
+        slow.requested_ms -= 2000;
+        assert_eq!(age_ms(&slow, NOW_MS), 5000);
+    }
+
+    #[test]
+    fn a_part_of_a_second_is_no_age() {
+        let mut late = stored("Date: @0");
+        late.received_ms += 999;
+        late.requested_ms += 999;
+        assert_eq!(age_ms(&late, late.received_ms), 0);
+        assert_eq!(age_ms(&late, late.received_ms + 1), 1);
+    }
+
+    #[test]
+    fn served_from_the_store() {
+        let lines = "Cache-Control: no-cache=\"a\"\nA: 1\nB: 2\nAge: 30\nDate: @0";
+        let fields = reused_fields(&stored(lines), NOW_MS + 3000);
+        assert_eq!(fields.get("age").unwrap(), "33");
+        assert!(!fields.contains_key("a") && fields.contains_key("b"));
+        assert_eq!(age_field(&stored("Age: x\nDate: @-7"), NOW_MS), "7");
+        assert_eq!(age_field(&stored("Age: 99999999999999"), NOW_MS), "2147483648");
+    }
+}

@@ -1,0 +1,180 @@
+//! Fields on their way through: what goes to the next hop and what is kept (RFC 9110 section
+//! 7.6, RFC 8586, RFC 9111 section 3.1).
+
+use crate::list::{Quotes, field_members};
+use crate::{control, date, hop_fields};
+use http::header::{DATE, EXPECT, HOST, VIA};
+use http::{HeaderMap, HeaderName, HeaderValue, Version};
+
+/// This node on a message's way.
+#[derive(Debug, Clone, Copy)]
+pub struct Hop<'a> {
+    /// The version of the message that was received.
+    pub version: Version,
+    /// The node's pseudonym in `Via` and `CDN-Loop`: letters, digits, `-`, `.`, `_`; other
+    /// characters are replaced.
+    pub name: &'a str,
+}
+
+/// Longest pseudonym written, in bytes.
+const NAME_BYTES_MAX: usize = 256;
+
+const CDN_LOOP: HeaderName = HeaderName::from_static("cdn-loop");
+
+/// The fields of a request to the next hop: those of the connection, `Host`, `Content-Length`
+/// and `Expect` are gone, `Via` and `CDN-Loop` are appended. `Range` and conditions stay (see
+/// [`crate::strip_conditions`]).
+#[must_use]
+pub fn forward_request(fields: &HeaderMap, hop: &Hop<'_>) -> HeaderMap {
+    let mut kept = hop_fields::without(fields);
+    kept.remove(HOST);
+    kept.remove(EXPECT);
+    append_via(&mut kept, hop);
+    // Here and below an addition fails only past 32,768 fields, which no listener lets in.
+    let _ = kept.try_append(CDN_LOOP, pseudonym(hop.name));
+    kept
+}
+
+/// The fields of an answer as passed on: those of the connection and `Content-Length` are gone,
+/// and there is a `Date` (RFC 9110 section 6.6.1).
+#[must_use]
+pub fn received_fields(fields: &HeaderMap, received_ms: i64) -> HeaderMap {
+    let mut kept = hop_fields::without(fields);
+    if !kept.contains_key(DATE) {
+        let _ = kept.try_insert(DATE, date::format(received_ms));
+    }
+    kept
+}
+
+/// What of [`received_fields`] may be kept for others: not what `private="..."` lists (RFC 9111
+/// section 5.2.2.7). What `no-cache="..."` lists goes with it, as it is never reused.
+#[must_use]
+pub fn stored_fields(received: &HeaderMap) -> HeaderMap {
+    let mut kept = received.clone();
+    for name in control::listed_fields(received) {
+        kept.remove(name);
+    }
+    kept
+}
+
+/// Appends this node to `Via` (RFC 9110 section 7.6.3).
+pub fn append_via(fields: &mut HeaderMap, hop: &Hop<'_>) {
+    let version = match hop.version {
+        Version::HTTP_09 => "0.9",
+        Version::HTTP_10 => "1.0",
+        Version::HTTP_2 => "2",
+        Version::HTTP_3 => "3",
+        _ => "1.1",
+    };
+    let mut value = version.as_bytes().to_vec();
+    value.push(b' ');
+    value.extend_from_slice(pseudonym(hop.name).as_bytes());
+    if let Ok(value) = HeaderValue::from_bytes(&value) {
+        let _ = fields.try_append(VIA, value);
+    }
+}
+
+fn pseudonym(name: &str) -> HeaderValue {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
+    let clean = name.chars().take(NAME_BYTES_MAX).map(|c| if plain(c) { c } else { '_' });
+    let clean: String = clean.collect();
+    HeaderValue::from_str(if clean.is_empty() { "_" } else { &clean })
+        .expect("letters, digits and three marks are a field value")
+}
+
+/// Most nodes that a request may have come through.
+pub const LOOP_HOPS_MAX: usize = 16;
+
+/// Where a request has been (RFC 8586).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Loop {
+    /// How often at this node.
+    pub own: usize,
+    /// At how many nodes in all.
+    pub hops: usize,
+}
+
+impl Loop {
+    /// The request goes in a circle, or comes through more than [`LOOP_HOPS_MAX`]: answer 508.
+    #[must_use]
+    pub fn refuse(&self) -> bool {
+        self.own > 0 || self.hops > LOOP_HOPS_MAX
+    }
+}
+
+/// Reads a request's `CDN-Loop`. Parameters of its members do not count.
+#[must_use]
+pub fn loops(fields: &HeaderMap, name: &str) -> Loop {
+    let own_name = pseudonym(name);
+    let mut found = Loop { own: 0, hops: 0 };
+    for member in field_members(fields, &CDN_LOOP, Quotes::Escaped) {
+        let id = member.split(|&byte| byte == b';').next().unwrap_or_default();
+        found.hops += 1;
+        if id.trim_ascii().eq_ignore_ascii_case(own_name.as_bytes()) {
+            found.own += 1;
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_fields::{NOW_MS, fields};
+
+    fn hop(version: Version) -> Hop<'static> {
+        Hop { version, name: "edge-1.example" }
+    }
+
+    #[test]
+    fn a_request_to_the_next_hop() {
+        let lines = "Host: a\nConnection: close, cdn-loop\nContent-Length: 3\nExpect: 100-continue\n\
+                     CDN-Loop: other; a=b\nVia: 1.0 x\nRange: bytes=0-1\nReq-Num: 1";
+        let wanted = "CDN-Loop: other; a=b\nCDN-Loop: edge-1.example\nVia: 1.0 x\n\
+                      Via: 2 edge-1.example\nRange: bytes=0-1\nReq-Num: 1";
+        assert_eq!(forward_request(&fields(lines), &hop(Version::HTTP_2)), fields(wanted));
+    }
+
+    /// RFC 8586 section 2.
+    #[test]
+    fn loops_are_seen() {
+        let seen = |lines: &str| loops(&fields(lines), "edge-1.example");
+        assert_eq!(seen(""), Loop { own: 0, hops: 0 });
+        let twice = "CDN-Loop: foo123.foocdn.example, barcdn.example; trace=\"a,b\"\n\
+                     CDN-Loop: EDGE-1.example;x";
+        assert_eq!(seen(twice), Loop { own: 1, hops: 3 });
+        assert!(seen(twice).refuse());
+        assert!(!seen("CDN-Loop: edge-11.example, edge-1").refuse());
+        assert!(seen(&"CDN-Loop: a\n".repeat(LOOP_HOPS_MAX + 1)).refuse());
+        assert!(!seen(&"CDN-Loop: a\n".repeat(LOOP_HOPS_MAX)).refuse());
+        let odd = Hop { version: Version::HTTP_11, name: "a b\n,\u{e4}" };
+        let forwarded = forward_request(&HeaderMap::new(), &odd);
+        assert!(loops(&forwarded, odd.name).refuse(), "an odd name knows itself again");
+    }
+
+    #[test]
+    fn an_answer_as_passed_on_and_as_kept() {
+        let lines = "Connection: a\na: 1\nCache-Control: private=\"p\", no-cache=\"n\"\np: 1\nn: 2\n\
+                     b: 3";
+        let received = received_fields(&fields(lines), NOW_MS);
+        assert_eq!(received.get("date").unwrap(), &date::format(NOW_MS));
+        assert!(received.contains_key("p") && !received.contains_key("a"));
+        let kept = stored_fields(&received);
+        assert!(kept.contains_key("b") && !kept.contains_key("p") && !kept.contains_key("n"));
+        let dated = received_fields(&fields("Date: foo"), NOW_MS);
+        assert_eq!(dated.get("date").unwrap(), "foo");
+    }
+
+    #[test]
+    fn via_names_the_version_received() {
+        for (version, wanted) in [
+            (Version::HTTP_10, "1.0 edge-1.example"),
+            (Version::HTTP_11, "1.1 edge-1.example"),
+            (Version::HTTP_3, "3 edge-1.example"),
+        ] {
+            let mut fields = HeaderMap::new();
+            append_via(&mut fields, &hop(version));
+            assert_eq!(fields.get("via").unwrap(), wanted);
+        }
+    }
+}

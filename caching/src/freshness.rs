@@ -1,0 +1,299 @@
+//! How long a response is fresh, and how long it may be used after that (RFC 9111 section 4.2,
+//! RFC 5861, RFC 8246, RFC 9213).
+
+use crate::control::{self, Directives};
+use crate::{Settings, Stored, age_ms, date};
+use http::header::{DATE, EXPIRES, LAST_MODIFIED};
+use http::{HeaderMap, StatusCode};
+
+/// What a response says about its use, with the site's settings applied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Freshness {
+    /// How long after its generation it is fresh, in milliseconds; not negative.
+    pub lifetime_ms: i64,
+    /// How long after that it may be used while it is revalidated, in milliseconds.
+    pub while_revalidate_ms: i64,
+    /// How long after the lifetime it may be used when the origin fails, in milliseconds.
+    pub if_error_ms: i64,
+    /// It may not be used stale, whatever the client says: `must-revalidate`,
+    /// `proxy-revalidate`, `s-maxage`.
+    pub must_revalidate: bool,
+    /// It may never be used without asking the origin.
+    pub no_cache: bool,
+    /// A client's reload need not ask the origin while it is fresh (RFC 8246).
+    pub immutable: bool,
+    /// Where the lifetime comes from.
+    pub source: Source,
+}
+
+/// Where a lifetime comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// A targeted field such as `CDN-Cache-Control` (RFC 9213).
+    Targeted,
+    /// `s-maxage`.
+    SMaxage,
+    /// `max-age`.
+    MaxAge,
+    /// `Expires`.
+    Expires,
+    /// A share of the time since `Last-Modified`.
+    Heuristic,
+    /// The operator's lifetime for errors.
+    Negative,
+    /// The operator's lifetime for everything else.
+    Operator,
+    /// Nothing: the lifetime is 0.
+    None,
+}
+
+impl Source {
+    /// The origin named the lifetime itself.
+    pub(crate) fn is_explicit(self) -> bool {
+        matches!(self, Self::Targeted | Self::SMaxage | Self::MaxAge | Self::Expires)
+    }
+
+    /// A word for logs and `nearcast explain`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Targeted => "targeted",
+            Self::SMaxage => "s-maxage",
+            Self::MaxAge => "max-age",
+            Self::Expires => "expires",
+            Self::Heuristic => "heuristic",
+            Self::Negative => "negative",
+            Self::Operator => "operator",
+            Self::None => "none",
+        }
+    }
+}
+
+/// Reads a stored response's freshness.
+#[must_use]
+pub fn freshness(stored: &Stored, settings: &Settings) -> Freshness {
+    let directives = control::of_response(&stored.fields, &settings.targeted);
+    of(stored.status, &stored.fields, stored.received_ms, &directives, settings)
+}
+
+/// How much longer the response is fresh, in milliseconds; 0 or less: it is stale.
+#[must_use]
+pub fn fresh_for_ms(stored: &Stored, now_ms: i64, settings: &Settings) -> i64 {
+    freshness(stored, settings).lifetime_ms.saturating_sub(age_ms(stored, now_ms))
+}
+
+/// [`freshness`] of parts.
+pub(crate) fn of(
+    status: StatusCode,
+    fields: &HeaderMap,
+    received_ms: i64,
+    directives: &Directives,
+    settings: &Settings,
+) -> Freshness {
+    let (lifetime_ms, source) = lifetime(status, fields, received_ms, directives, settings);
+    let no_stale = directives.must_revalidate || directives.proxy_revalidate || directives.no_cache;
+    // RFC 9111 reads s-maxage as proxy-revalidate too; an origin that names a time to serve
+    // stale beside it means that time.
+    let shared = directives.s_maxage_ms.is_some();
+    let window = |named_ms: Option<i64>, default_ms: i64| match named_ms {
+        _ if no_stale => 0,
+        Some(named_ms) => named_ms,
+        None if shared => 0,
+        None => default_ms.max(0),
+    };
+    let if_error_ms = if source.is_explicit() { settings.if_error_ms } else { 0 };
+    Freshness {
+        lifetime_ms,
+        while_revalidate_ms: window(directives.while_revalidate_ms, settings.while_revalidate_ms),
+        if_error_ms: window(directives.if_error_ms, if_error_ms),
+        must_revalidate: directives.must_revalidate || directives.proxy_revalidate || shared,
+        no_cache: directives.no_cache,
+        immutable: directives.immutable,
+        source,
+    }
+}
+
+fn lifetime(
+    status: StatusCode,
+    fields: &HeaderMap,
+    received_ms: i64,
+    directives: &Directives,
+    settings: &Settings,
+) -> (i64, Source) {
+    let ttl = &settings.ttl;
+    let error = status.is_client_error() || status.is_server_error();
+    if let Some(fixed_ms) = ttl.fixed_ms.filter(|_| !error) {
+        return (fixed_ms.max(0), Source::Operator);
+    }
+    let (lifetime_ms, source) = named(fields, received_ms, directives)
+        .or_else(|| negative(status, settings))
+        .or_else(|| heuristic(status, fields, received_ms, directives, settings))
+        .unwrap_or((0, Source::None));
+    if error {
+        return (lifetime_ms, source);
+    }
+    let raised_ms = lifetime_ms.max(ttl.min_ms.unwrap_or(0));
+    (raised_ms.min(ttl.max_ms.unwrap_or(i64::MAX)).max(0), source)
+}
+
+/// The origin's own word (RFC 9111 section 4.2.1).
+fn named(fields: &HeaderMap, received_ms: i64, directives: &Directives) -> Option<(i64, Source)> {
+    let targeted = |source| if directives.targeted { Source::Targeted } else { source };
+    if let Some(lifetime_ms) = directives.s_maxage_ms {
+        return Some((lifetime_ms, targeted(Source::SMaxage)));
+    }
+    if let Some(lifetime_ms) = directives.max_age_ms {
+        return Some((lifetime_ms, targeted(Source::MaxAge)));
+    }
+    if directives.targeted || !fields.contains_key(EXPIRES) {
+        return None;
+    }
+    // An Expires that cannot be read is a time in the past (RFC 9111 section 5.3).
+    let expires_ms = date::of(fields, &EXPIRES).unwrap_or(0);
+    let date_ms = date::of(fields, &DATE).unwrap_or(received_ms);
+    Some((expires_ms.saturating_sub(date_ms).max(0), Source::Expires))
+}
+
+/// The operator's lifetime for an error that names none.
+fn negative(status: StatusCode, settings: &Settings) -> Option<(i64, Source)> {
+    let negative_ms = settings.negative_ms.filter(|_| is_negative(status))?;
+    Some((negative_ms.max(0), Source::Negative))
+}
+
+/// Errors that say something of the resource or the origin, not of the one request.
+pub(crate) fn is_negative(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 400 | 403 | 404 | 405 | 410 | 414 | 451 | 500..=504)
+}
+
+/// RFC 9110 section 15.1.
+pub(crate) fn is_heuristically_cacheable(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 200 | 203 | 204 | 206 | 300 | 301 | 308 | 404 | 405 | 410 | 414 | 501)
+}
+
+fn heuristic(
+    status: StatusCode,
+    fields: &HeaderMap,
+    received_ms: i64,
+    directives: &Directives,
+    settings: &Settings,
+) -> Option<(i64, Source)> {
+    let rule = settings.heuristic?;
+    if !is_heuristically_cacheable(status) && !directives.public {
+        return None;
+    }
+    let modified_ms = date::of(fields, &LAST_MODIFIED)?;
+    let date_ms = date::of(fields, &DATE).unwrap_or(received_ms);
+    let unchanged_ms = date_ms.saturating_sub(modified_ms).max(0);
+    let guess_ms = unchanged_ms.saturating_mul(i64::from(rule.percent)) / 100;
+    (guess_ms > 0).then(|| (guess_ms.min(rule.max_ms).max(0), Source::Heuristic))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_fields::{NOW_MS, stored};
+    use crate::{Heuristic, Ttl};
+
+    fn read(lines: &str) -> Freshness {
+        freshness(&stored(lines), &Settings::default())
+    }
+
+    /// RFC 9111 section 4.2.1: who wins.
+    #[test]
+    fn lifetimes_by_source() {
+        let table = [
+            ("Cache-Control: max-age=10", 10, Source::MaxAge),
+            ("Cache-Control: max-age=10\nExpires: @-7200\nDate: @0", 10, Source::MaxAge),
+            ("Cache-Control: max-age=0\nExpires: @7200\nDate: @0", 0, Source::MaxAge),
+            ("Cache-Control: max-age=1, s-maxage=10", 10, Source::SMaxage),
+            ("Cache-Control: max-age=10\nCache-Control: s-maxage=1", 1, Source::SMaxage),
+            ("CDN-Cache-Control: max-age=5\nCache-Control: s-maxage=9", 5, Source::Targeted),
+            ("CDN-Cache-Control: foo\nCache-Control: max-age=9\nExpires: @99", 0, Source::None),
+            ("CDN-Cache-Control: &\nCache-Control: max-age=9", 9, Source::MaxAge),
+            ("Surrogate-Control: max-age=5", 0, Source::None),
+            ("Expires: @300\nDate: @0", 300, Source::Expires),
+            ("Expires: @300\nDate: @400", 0, Source::Expires),
+            ("Expires: @300", 300, Source::Expires),
+            ("Expires: @10\nDate: foo", 10, Source::Expires),
+            ("Expires: 0\nDate: @0", 0, Source::Expires),
+            ("Expires: @300\nExpires: @301\nDate: @0", 0, Source::Expires),
+            ("Expires: 0\nLast-Modified: @-1000\nDate: @0", 0, Source::Expires),
+            ("Last-Modified: @-1000\nDate: @0", 100, Source::Heuristic),
+            ("Last-Modified: @-1000", 100, Source::Heuristic),
+            ("Last-Modified: @-99999999\nDate: @0", 86_400, Source::Heuristic),
+            ("Last-Modified: @100\nDate: @0", 0, Source::None),
+            ("", 0, Source::None),
+        ];
+        for (lines, seconds, source) in table {
+            let fresh = read(lines);
+            assert_eq!((fresh.lifetime_ms, fresh.source), (seconds * 1000, source), "{lines}");
+        }
+    }
+
+    /// RFC 5861 and RFC 9111 section 4.2.4.
+    #[test]
+    fn time_past_the_lifetime() {
+        let hour = Settings::default().if_error_ms;
+        let table = [
+            ("max-age=1", 0, hour),
+            ("max-age=1, stale-while-revalidate=5, stale-if-error=7", 5000, 7000),
+            ("max-age=1, stale-if-error=0", 0, 0),
+            ("max-age=1, stale-while-revalidate=x", 0, hour),
+            ("max-age=1, must-revalidate, stale-while-revalidate=5, stale-if-error=7", 0, 0),
+            ("max-age=1, proxy-revalidate", 0, 0),
+            ("max-age=1, no-cache", 0, 0),
+            ("s-maxage=1", 0, 0),
+            ("s-maxage=1, stale-while-revalidate=5, stale-if-error=7", 5000, 7000),
+            ("public", 0, 0),
+        ];
+        for (value, while_revalidate_ms, if_error_ms) in table {
+            let fresh = read(&format!("Cache-Control: {value}"));
+            assert_eq!(fresh.while_revalidate_ms, while_revalidate_ms, "{value}");
+            assert_eq!(fresh.if_error_ms, if_error_ms, "{value}");
+        }
+    }
+
+    #[test]
+    fn guesses_by_status() {
+        let guess = |status: u16, lines: &str| {
+            let mut stored = stored(&format!("Last-Modified: @-1000\nDate: @0\n{lines}"));
+            stored.status = StatusCode::from_u16(status).unwrap();
+            freshness(&stored, &Settings::default()).source == Source::Heuristic
+        };
+        for status in [200, 203, 204, 404, 405, 410, 414, 501] {
+            assert!(guess(status, ""), "{status}");
+        }
+        for status in [201, 202, 302, 403, 502, 503, 504, 599] {
+            assert!(!guess(status, ""), "{status}");
+        }
+        assert!(guess(599, "Cache-Control: public"));
+    }
+
+    #[test]
+    fn the_operators_lifetimes() {
+        let ttl = |ttl, lines| {
+            let settings = Settings { ttl, negative_ms: Some(7000), ..Settings::default() };
+            freshness(&stored(lines), &settings).lifetime_ms
+        };
+        let fixed = Ttl { fixed_ms: Some(3000), ..Ttl::default() };
+        let bounds = Ttl { min_ms: Some(5000), max_ms: Some(9000), ..Ttl::default() };
+        assert_eq!(ttl(fixed, "Cache-Control: max-age=1"), 3000);
+        assert_eq!(ttl(bounds, "Cache-Control: max-age=1"), 5000);
+        assert_eq!(ttl(bounds, "Cache-Control: max-age=100"), 9000);
+        let mut missing = stored("");
+        missing.status = StatusCode::NOT_FOUND;
+        let settings = Settings { negative_ms: Some(7000), ttl: fixed, ..Settings::default() };
+        let fresh = freshness(&missing, &settings);
+        assert_eq!((fresh.lifetime_ms, fresh.source), (7000, Source::Negative));
+        let none = Settings { heuristic: None::<Heuristic>, ..Settings::default() };
+        assert_eq!(freshness(&stored("Last-Modified: @-1000"), &none).source, Source::None);
+    }
+
+    #[test]
+    fn fresh_for_goes_down_with_time() {
+        let response = stored("Cache-Control: max-age=10\nDate: @0");
+        let settings = Settings::default();
+        assert_eq!(fresh_for_ms(&response, NOW_MS, &settings), 10_000);
+        assert_eq!(fresh_for_ms(&response, NOW_MS + 11_000, &settings), -1000);
+    }
+}

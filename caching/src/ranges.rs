@@ -1,0 +1,210 @@
+//! Ranges of bytes: several in one request, and those of a 206 (RFC 9110 section 14).
+
+use crate::date;
+use crate::list::{Quotes, digits, members};
+use http::HeaderMap;
+use http::header::{CONTENT_RANGE, RANGE};
+use model::ByteRange;
+
+/// What a request wants of a representation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ranges {
+    /// All of it: no `Range`, another unit, or not well-formed.
+    Whole,
+    /// These parts, at least one, none empty, none overlapping or touching another, in the order
+    /// in which they were asked for.
+    Parts(Vec<ByteRange>),
+    /// None of the parts exists: 416.
+    Unsatisfiable,
+    /// More parts than the caller takes: whether 416 or the whole is its choice.
+    TooMany,
+}
+
+/// Reads the `Range` of a request for a representation of `bytes`, of at most `max` parts. Parts
+/// that overlap or touch are merged (RFC 9110 section 15.3.7.2).
+#[must_use]
+pub fn ranges(request: &HeaderMap, bytes: u64, max: usize) -> Ranges {
+    let field = date::single(request, &RANGE).map(|value| value.as_bytes());
+    let Some(specs) = field.and_then(bytes_unit) else { return Ranges::Whole };
+    let mut parts = Vec::new();
+    let mut count = 0;
+    for spec in members(specs, b',', Quotes::Plain) {
+        count += 1;
+        if count > max {
+            return Ranges::TooMany;
+        }
+        match part(spec, bytes) {
+            Some(Some(range)) => parts.push(range),
+            Some(None) => {}
+            None => return Ranges::Whole,
+        }
+    }
+    match parts.len() {
+        0 if count == 0 => Ranges::Whole,
+        0 => Ranges::Unsatisfiable,
+        _ => Ranges::Parts(merged(parts)),
+    }
+}
+
+fn bytes_unit(field: &[u8]) -> Option<&[u8]> {
+    let at = field.iter().position(|&byte| byte == b'=')?;
+    field[..at].trim_ascii().eq_ignore_ascii_case(b"bytes").then_some(&field[at + 1..])
+}
+
+/// One range-spec. Outer None: malformed. Inner None: there is no such part.
+fn part(spec: &[u8], bytes: u64) -> Option<Option<ByteRange>> {
+    let at = spec.iter().position(|&byte| byte == b'-')?;
+    let (first, last) = (spec[..at].trim_ascii(), spec[at + 1..].trim_ascii());
+    if first.is_empty() {
+        let length = number(last)?.min(bytes);
+        return Some((length > 0).then(|| ByteRange::new(bytes - length, length)));
+    }
+    let first = number(first)?;
+    let last = if last.is_empty() { u64::MAX } else { number(last)? };
+    if last < first {
+        return None;
+    }
+    let range = |end: u64| ByteRange::new(first, end - first);
+    Some((first < bytes).then(|| range(last.saturating_add(1).min(bytes))))
+}
+
+/// Numbers past 2^63 count as 2^63 - 1: beyond any representation.
+fn number(text: &[u8]) -> Option<u64> {
+    digits(text).and_then(|number| u64::try_from(number).ok())
+}
+
+/// Merges parts that overlap or touch; a merged one stands where the first of it stood.
+fn merged(parts: Vec<ByteRange>) -> Vec<ByteRange> {
+    let mut sorted: Vec<(usize, ByteRange)> = parts.into_iter().enumerate().collect();
+    sorted.sort_unstable_by_key(|(place, range)| (range.start, *place));
+    let mut kept: Vec<(usize, ByteRange)> = Vec::with_capacity(sorted.len());
+    for (place, range) in sorted {
+        match kept.last_mut() {
+            Some((known_place, known)) if range.start <= known.end() => {
+                *known_place = place.min(*known_place);
+                known.bytes = range.end().max(known.end()) - known.start;
+            }
+            _ => kept.push((place, range)),
+        }
+    }
+    kept.sort_unstable_by_key(|(place, _)| *place);
+    kept.into_iter().map(|(_, range)| range).collect()
+}
+
+/// What part of a representation a 206 holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ContentRange {
+    /// The part; not empty.
+    pub range: ByteRange,
+    /// The whole length; None if the origin does not say (`*`).
+    pub total: Option<u64>,
+}
+
+/// Reads the `Content-Range` of a 206. None if it is absent, malformed, of another unit, or
+/// contradicts itself: not to be stored.
+#[must_use]
+pub fn content_range(fields: &HeaderMap) -> Option<ContentRange> {
+    let (range, total) = range_and_total(fields)?;
+    let dash = range.iter().position(|&byte| byte == b'-')?;
+    let (first, last) = (digits(&range[..dash])?, digits(&range[dash + 1..])?);
+    let total = if total == b"*" { None } else { Some(number(total)?) };
+    let (first, last) = (u64::try_from(first).ok()?, u64::try_from(last).ok()?);
+    let sound = first <= last && last < i64::MAX as u64 && total.is_none_or(|total| last < total);
+    sound.then(|| ContentRange { range: ByteRange::new(first, last - first + 1), total })
+}
+
+/// The whole length that a 416 names (`bytes */N`).
+#[must_use]
+pub fn unsatisfied_total(fields: &HeaderMap) -> Option<u64> {
+    let (range, total) = range_and_total(fields)?;
+    if range == b"*" { number(total) } else { None }
+}
+
+fn range_and_total(fields: &HeaderMap) -> Option<(&[u8], &[u8])> {
+    let value = date::single(fields, &CONTENT_RANGE)?.as_bytes().trim_ascii();
+    let (unit, rest) = value.split_at_checked(b"bytes ".len())?;
+    if !unit.eq_ignore_ascii_case(b"bytes ") {
+        return None;
+    }
+    let slash = rest.iter().position(|&byte| byte == b'/')?;
+    Some((rest[..slash].trim_ascii(), rest[slash + 1..].trim_ascii()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_fields::fields;
+
+    fn of_100(value: &str) -> Ranges {
+        ranges(&fields(&format!("Range: {value}")), 100, 4)
+    }
+
+    fn parts(pairs: &[(u64, u64)]) -> Ranges {
+        Ranges::Parts(pairs.iter().map(|&(start, bytes)| ByteRange::new(start, bytes)).collect())
+    }
+
+    /// RFC 9110 section 14.1.2.
+    #[test]
+    fn ranges_of_a_hundred_bytes() {
+        let table = [
+            ("bytes=0-0", parts(&[(0, 1)])),
+            ("BYTES = 5-9 ", parts(&[(5, 5)])),
+            ("bytes=-5", parts(&[(95, 5)])),
+            ("bytes=-1000", parts(&[(0, 100)])),
+            ("bytes=90-", parts(&[(90, 10)])),
+            ("bytes=0-1, 50-59,-1", parts(&[(0, 2), (50, 10), (99, 1)])),
+            ("bytes=50-59, 0-1", parts(&[(50, 10), (0, 2)])),
+            ("bytes=0-9,5-19", parts(&[(0, 20)])),
+            ("bytes=90-,0-9,10-19", parts(&[(90, 10), (0, 20)])),
+            ("bytes=0-1,200-300", parts(&[(0, 2)])),
+            ("bytes=0-9223372036854775808", parts(&[(0, 100)])),
+            ("bytes=0-99999999999999999999999", parts(&[(0, 100)])),
+            ("bytes=9223372036854775808-", Ranges::Unsatisfiable),
+            ("bytes=9223372036854775807-9223372036854775808", Ranges::Unsatisfiable),
+            ("bytes=100-", Ranges::Unsatisfiable),
+            ("bytes=-0", Ranges::Unsatisfiable),
+            ("bytes=-0,200-", Ranges::Unsatisfiable),
+            ("bytes=0-0,2-2,4-4,6-6,8-8", Ranges::TooMany),
+            ("bytes=9-5", Ranges::Whole),
+            ("bytes=0-1,9-5", Ranges::Whole),
+            ("bytes=0-1,x", Ranges::Whole),
+            ("bytes=-", Ranges::Whole),
+            ("bytes=", Ranges::Whole),
+            ("bytes=--1", Ranges::Whole),
+            ("bytes=+1-2", Ranges::Whole),
+            ("items=0-1", Ranges::Whole),
+            ("", Ranges::Whole),
+            ("bytes=0-1\nRange: bytes=2-3", Ranges::Whole),
+        ];
+        for (value, wanted) in table {
+            assert_eq!(of_100(value), wanted, "{value}");
+        }
+        assert_eq!(ranges(&fields(""), 100, 4), Ranges::Whole);
+        assert_eq!(ranges(&fields("Range: bytes=0-"), 0, 4), Ranges::Unsatisfiable);
+    }
+
+    /// RFC 9110 section 14.4.
+    #[test]
+    fn what_a_206_holds() {
+        let read = |value: &str| content_range(&fields(&format!("Content-Range: {value}")));
+        let sound =
+            |start, bytes, total| Some(ContentRange { range: ByteRange::new(start, bytes), total });
+        assert_eq!(read("bytes 0-4/10"), sound(0, 5, Some(10)));
+        assert_eq!(read("bytes 4-9/*"), sound(4, 6, None));
+        for bad in [
+            "bytes 5-4/10",
+            "bytes 0-10/10",
+            "bytes */10",
+            "bytes 0-4",
+            "bytes 0-/9",
+            "bytes=0-4/10",
+            "items 0-4/10",
+            "bytes 0-99999999999999999999/*",
+            "",
+        ] {
+            assert_eq!(read(bad), None, "{bad}");
+        }
+        assert_eq!(unsatisfied_total(&fields("Content-Range: bytes */47")), Some(47));
+        assert_eq!(unsatisfied_total(&fields("Content-Range: bytes 0-1/47")), None);
+    }
+}

@@ -1,0 +1,200 @@
+//! Stored heads renewed by a 304 and by the answer to a HEAD (RFC 9111 sections 3.2, 4.3.4 and
+//! 4.3.5). What names or measures the stored bytes never changes by it.
+
+use crate::validator::weak_match;
+use crate::{Stored, date, forward};
+use http::header::{
+    AGE, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, DATE, ETAG, LAST_MODIFIED,
+};
+use http::{HeaderMap, HeaderName, StatusCode};
+
+/// What the answer to a HEAD means for a stored response.
+#[derive(Debug, Clone, PartialEq)]
+pub enum HeadUpdate {
+    /// The representation is the one stored: this is its renewed head.
+    Refreshed(Stored),
+    /// The origin has another one, or none, by now: take what is stored for stale.
+    Outdated,
+    /// The answer says nothing of the stored response.
+    Unrelated,
+}
+
+/// The stored response renewed by the 304 that answered its own [`crate::revalidation_fields`].
+/// None: the 304 speaks of another representation; fetch the whole without conditions.
+#[must_use]
+pub fn refreshed(
+    stored: &Stored,
+    fields_304: &HeaderMap,
+    requested_ms: i64,
+    received_ms: i64,
+) -> Option<Stored> {
+    is_selected(stored, fields_304).then(|| renewed(stored, fields_304, requested_ms, received_ms))
+}
+
+/// Judges the origin's answer to a HEAD against a stored response that would have answered the
+/// same GET. `fields` are as they came, `Content-Length` included; `body_bytes` is the length of
+/// what is stored.
+#[must_use]
+pub fn head_update(
+    stored: &Stored,
+    body_bytes: u64,
+    status: StatusCode,
+    fields: &HeaderMap,
+    requested_ms: i64,
+    received_ms: i64,
+) -> HeadUpdate {
+    if matches!(status, StatusCode::NOT_FOUND | StatusCode::GONE) && status != stored.status {
+        return HeadUpdate::Outdated;
+    }
+    if status != StatusCode::OK || !matches!(stored.status.as_u16(), 200 | 206) {
+        return HeadUpdate::Unrelated;
+    }
+    let length = date::single(fields, &CONTENT_LENGTH).and_then(|value| value.to_str().ok());
+    let same_length = length.is_none_or(|length| length.parse() == Ok(body_bytes));
+    let coding = fields.get(CONTENT_ENCODING);
+    let same_coding = coding.is_none() || coding == stored.fields.get(CONTENT_ENCODING);
+    if same_length && same_coding && is_selected(stored, fields) {
+        HeadUpdate::Refreshed(renewed(stored, fields, requested_ms, received_ms))
+    } else {
+        HeadUpdate::Outdated
+    }
+}
+
+/// Whether `fields` are of the stored representation: each validator that they have is the stored
+/// one. Entity tags are compared weakly: an origin that compresses may mark one weak in a 200 and
+/// not in the 304.
+fn is_selected(stored: &Stored, fields: &HeaderMap) -> bool {
+    if fields.contains_key(ETAG) {
+        let tags = (date::single(&stored.fields, &ETAG), date::single(fields, &ETAG));
+        return matches!(tags, (Some(a), Some(b)) if weak_match(a.as_bytes(), b.as_bytes()));
+    }
+    match (date::of(&stored.fields, &LAST_MODIFIED), date::of(fields, &LAST_MODIFIED)) {
+        (Some(known_ms), Some(now_ms)) => known_ms == now_ms,
+        // A date where none was: the representation that was stored had an entity tag or nothing.
+        (None, Some(_)) => stored.fields.contains_key(ETAG),
+        (_, None) => true,
+    }
+}
+
+fn renewed(stored: &Stored, new: &HeaderMap, requested_ms: i64, received_ms: i64) -> Stored {
+    let new = forward::stored_fields(&forward::received_fields(new, received_ms));
+    let mut fields = stored.fields.clone();
+    // The age begins anew: an old Age or Date must not outlive the validation.
+    fields.remove(AGE);
+    fields.remove(DATE);
+    for name in new.keys().filter(|name| !is_of_the_bytes(name)) {
+        fields.remove(name);
+        for value in new.get_all(name) {
+            // An addition fails only past 32,768 fields, which no listener lets in.
+            let _ = fields.try_append(name, value.clone());
+        }
+    }
+    Stored { status: stored.status, fields, requested_ms, received_ms }
+}
+
+/// Fields that describe the bytes that are stored: a 304 and a HEAD have none (section 3.2).
+fn is_of_the_bytes(name: &HeaderName) -> bool {
+    const DIGESTS: [&str; 4] = ["content-md5", "content-digest", "repr-digest", "digest"];
+    [CONTENT_LENGTH, CONTENT_ENCODING, CONTENT_RANGE, ETAG].contains(name)
+        || DIGESTS.contains(&name.as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_fields::{NOW_MS, fields, stored};
+
+    const LATER_MS: i64 = NOW_MS + 5000;
+
+    fn renew(known: &str, new: &str) -> Option<Stored> {
+        refreshed(&stored(known), &fields(new), LATER_MS - 10, LATER_MS)
+    }
+
+    /// RFC 9111 section 4.3.4.
+    #[test]
+    fn a_304_selects_by_its_validators() {
+        let yes = [
+            ("ETag: \"a\"", "ETag: \"a\""),
+            ("ETag: W/\"a\"", "ETag: \"a\""),
+            ("ETag: \"a\"", ""),
+            ("ETag: \"a\"", "Last-Modified: @-9"),
+            ("Last-Modified: @-9", "Last-Modified: @-9"),
+            ("Last-Modified: @-9", ""),
+        ];
+        for (known, new) in yes {
+            assert!(renew(known, new).is_some(), "{known} / {new}");
+        }
+        let no = [
+            ("ETag: \"a\"", "ETag: \"b\""),
+            ("ETag: W/\"a\"", "ETag: W/\"b\""),
+            ("ETag: \"a\"", "ETag: \"a\"\nETag: \"b\""),
+            ("Last-Modified: @-9", "ETag: \"a\""),
+            ("Last-Modified: @-9", "Last-Modified: @-8"),
+            ("", "Last-Modified: @-8"),
+        ];
+        for (known, new) in no {
+            assert_eq!(renew(known, new), None, "{known} / {new}");
+        }
+    }
+
+    /// RFC 9111 section 3.2, and the suite's update304.
+    #[test]
+    fn a_304_renews_the_head_but_not_what_describes_the_bytes() {
+        let known = "ETag: \"a\"\nA: 1\nB: 1\nB: 2\nAge: 60\nDate: @-60\nContent-Length: 5\n\
+                     Content-Encoding: gzip\nContent-MD5: x\nContent-Type: text/plain\nExpires: @9";
+        let new = "ETag: W/\"a\"\nB: 3\nB: 4\nContent-Length: 10\nContent-Encoding: br\n\
+                   Content-MD5: y\nContent-Range: z\nContent-Type: text/html\nConnection: C\nC: 1\n\
+                   Expires: @99\nCache-Control: private=\"D\"\nD: 1";
+        let renewed = renew(known, new).unwrap();
+        let get = |name: &str| {
+            let values = renewed.fields.get_all(name).iter();
+            values.map(|value| value.to_str().unwrap()).collect::<Vec<_>>().join("|")
+        };
+        let (later, expires) = (date::format(LATER_MS), date::format(NOW_MS + 99_000));
+        let table = [
+            ("etag", "\"a\""),
+            ("a", "1"),
+            ("b", "3|4"),
+            ("c", ""),
+            ("d", ""),
+            ("age", ""),
+            ("connection", ""),
+            ("content-length", "5"),
+            ("content-encoding", "gzip"),
+            ("content-md5", "x"),
+            ("content-range", ""),
+            ("content-type", "text/html"),
+            ("date", later.to_str().unwrap()),
+            ("expires", expires.to_str().unwrap()),
+        ];
+        for (name, wanted) in table {
+            assert_eq!(get(name), wanted, "{name}");
+        }
+        assert_eq!((renewed.requested_ms, renewed.received_ms), (LATER_MS - 10, LATER_MS));
+    }
+
+    /// RFC 9111 section 4.3.5, and the suite's updates by HEAD.
+    #[test]
+    fn answers_to_head() {
+        let head = |known: &str, status: u16, new: &str| {
+            let status = StatusCode::from_u16(status).unwrap();
+            head_update(&stored(known), 10, status, &fields(new), NOW_MS, NOW_MS)
+        };
+        let kept = "Template-A: 1\nCache-Control: max-age=2";
+        let HeadUpdate::Refreshed(new) = head(kept, 200, "Cache-Control: max-age=1000") else {
+            panic!("the same representation");
+        };
+        assert_eq!(new.fields.get("template-a").unwrap(), "1");
+        assert_eq!(new.fields.get("cache-control").unwrap(), "max-age=1000");
+        let tagged = "ETag: \"a\"";
+        assert!(matches!(head(tagged, 200, "Content-Length: 10"), HeadUpdate::Refreshed(_)));
+        assert!(matches!(head(tagged, 200, "ETag: \"a\""), HeadUpdate::Refreshed(_)));
+        assert_eq!(head(tagged, 200, "Content-Length: 11"), HeadUpdate::Outdated);
+        assert_eq!(head(tagged, 200, "Content-Length: x"), HeadUpdate::Outdated);
+        assert_eq!(head(tagged, 200, "ETag: \"b\""), HeadUpdate::Outdated);
+        assert_eq!(head(tagged, 200, "Content-Encoding: br"), HeadUpdate::Outdated);
+        assert_eq!(head(tagged, 410, ""), HeadUpdate::Outdated);
+        assert_eq!(head(tagged, 503, ""), HeadUpdate::Unrelated);
+        assert_eq!(head(tagged, 304, ""), HeadUpdate::Unrelated);
+    }
+}

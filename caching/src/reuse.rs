@@ -1,0 +1,263 @@
+//! Whether a stored response answers a request (RFC 9111 sections 4, 4.2.4 and 5.2.1, RFC 5861).
+
+use crate::control::{self, Directives};
+use crate::{Freshness, Settings, Stored, age_ms, freshness};
+use http::HeaderMap;
+
+/// Verdict on using a stored response.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reuse {
+    /// Use it.
+    Fresh,
+    /// Use it now and revalidate it behind the response, one at a time (RFC 5861 section 3).
+    StaleWhileRevalidate,
+    /// Use it although it is stale: the client's `max-stale` takes it.
+    StaleAccepted,
+    /// Ask the origin first.
+    Revalidate(Why),
+    /// The origin ought to be asked, but the client says `only-if-cached`: answer 504.
+    OnlyIfCached,
+}
+
+/// Why the origin must be asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Why {
+    /// It is past its lifetime.
+    Stale,
+    /// The origin said `no-cache`.
+    NoCache,
+    /// The client said `no-cache`.
+    RequestNoCache,
+    /// It is older than the client's `max-age`.
+    RequestMaxAge,
+    /// It is not fresh for as long as the client's `min-fresh`.
+    RequestMinFresh,
+    /// A soft purge marked it stale.
+    SoftPurged,
+}
+
+impl Why {
+    /// A short token for logs and the `detail` of `Cache-Status`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Stale => "stale",
+            Self::NoCache => "no-cache",
+            Self::RequestNoCache => "request-no-cache",
+            Self::RequestMaxAge => "request-max-age",
+            Self::RequestMinFresh => "request-min-fresh",
+            Self::SoftPurged => "soft-purged",
+        }
+    }
+
+    /// Whether the client's words are the reason, not the response's age.
+    #[must_use]
+    pub fn is_request(self) -> bool {
+        matches!(self, Self::RequestNoCache | Self::RequestMaxAge | Self::RequestMinFresh)
+    }
+}
+
+/// Judges a stored response that [`crate::selects`] the request. `soft_purged`: stale by the
+/// operator's word, though what may be served stale still may.
+#[must_use]
+pub fn reuse(
+    request: &HeaderMap,
+    stored: &Stored,
+    now_ms: i64,
+    settings: &Settings,
+    soft_purged: bool,
+) -> Reuse {
+    let wishes = wishes(request, settings);
+    let fresh = freshness(stored, settings);
+    let age_ms = age_ms(stored, now_ms);
+    match judge(&wishes, &fresh, age_ms, soft_purged) {
+        Reuse::Revalidate(_) if wishes.only_if_cached => Reuse::OnlyIfCached,
+        verdict => verdict,
+    }
+}
+
+fn judge(wishes: &Directives, fresh: &Freshness, age_ms: i64, soft_purged: bool) -> Reuse {
+    let left_ms = fresh.lifetime_ms.saturating_sub(age_ms);
+    let is_fresh = left_ms > 0 && !soft_purged;
+    if fresh.no_cache {
+        return Reuse::Revalidate(Why::NoCache);
+    }
+    if wishes.no_cache {
+        return Reuse::Revalidate(Why::RequestNoCache);
+    }
+    // RFC 8246 section 2: a reload of what never changes is served while fresh.
+    if !(is_fresh && fresh.immutable) && wishes.max_age_ms.is_some_and(|max_ms| age_ms > max_ms) {
+        return Reuse::Revalidate(Why::RequestMaxAge);
+    }
+    if wishes.min_fresh_ms.is_some_and(|min_ms| left_ms < min_ms) {
+        return Reuse::Revalidate(Why::RequestMinFresh);
+    }
+    if is_fresh {
+        return Reuse::Fresh;
+    }
+    let stale_ms = left_ms.saturating_neg().max(0);
+    let accepted = wishes.max_stale_ms.is_some_and(|max_ms| stale_ms <= max_ms);
+    if accepted && !fresh.must_revalidate && !soft_purged {
+        return Reuse::StaleAccepted;
+    }
+    if fresh.while_revalidate_ms > 0 && stale_ms <= fresh.while_revalidate_ms {
+        return Reuse::StaleWhileRevalidate;
+    }
+    Reuse::Revalidate(if soft_purged { Why::SoftPurged } else { Why::Stale })
+}
+
+/// The client wants no origin to be asked: with nothing stored the answer is 504 (RFC 9111
+/// section 5.2.1.7).
+#[must_use]
+pub fn only_if_cached(request: &HeaderMap, settings: &Settings) -> bool {
+    wishes(request, settings).only_if_cached
+}
+
+/// The client says that nothing of this request or its answer may be stored (RFC 9111 section
+/// 5.2.1.5). What is stored already may still answer it.
+#[must_use]
+pub fn request_no_store(request: &HeaderMap) -> bool {
+    control::of_request(request).no_store
+}
+
+/// The origin failed: it gave no whole answer in time, or answered 500, 502, 503 or 504. Whether
+/// the stored response may be used instead (RFC 9111 sections 4.2.4 and 4.3.3, RFC 5861
+/// section 4).
+#[must_use]
+pub fn stale_on_error(
+    request: &HeaderMap,
+    stored: &Stored,
+    now_ms: i64,
+    settings: &Settings,
+    soft_purged: bool,
+) -> bool {
+    let wishes = wishes(request, settings);
+    let fresh = freshness(stored, settings);
+    let left_ms = fresh.lifetime_ms.saturating_sub(age_ms(stored, now_ms));
+    if wishes.no_cache || fresh.no_cache {
+        return false;
+    }
+    if left_ms > 0 && !soft_purged {
+        return true;
+    }
+    let allowed_ms = match wishes.if_error_ms {
+        Some(wished_ms) if !fresh.must_revalidate => fresh.if_error_ms.max(wished_ms),
+        _ => fresh.if_error_ms,
+    };
+    allowed_ms > 0 && left_ms.saturating_neg() <= allowed_ms
+}
+
+fn wishes(request: &HeaderMap, settings: &Settings) -> Directives {
+    if settings.request_directives { control::of_request(request) } else { Directives::default() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_fields::{NOW_MS, fields, stored};
+
+    fn at(request: &str, response: &str, later_s: i64) -> Reuse {
+        let now_ms = NOW_MS + later_s * 1000;
+        reuse(&fields(request), &stored(response), now_ms, &Settings::default(), false)
+    }
+
+    #[test]
+    fn fresh_and_stale() {
+        let max = "Cache-Control: max-age=10";
+        assert_eq!(at("", max, 9), Reuse::Fresh);
+        assert_eq!(at("", max, 10), Reuse::Revalidate(Why::Stale));
+        assert_eq!(at("", "Cache-Control: max-age=10\nAge: 20", 0), Reuse::Revalidate(Why::Stale));
+        assert_eq!(at("", "Cache-Control: max-age=10\nAge: a", 0), Reuse::Revalidate(Why::Stale));
+        let window = "Cache-Control: max-age=10, stale-while-revalidate=5";
+        assert_eq!(at("", window, 15), Reuse::StaleWhileRevalidate);
+        assert_eq!(at("", window, 16), Reuse::Revalidate(Why::Stale));
+        let no_cache = "Cache-Control: max-age=10, no-cache, stale-while-revalidate=5";
+        assert_eq!(at("", no_cache, 0), Reuse::Revalidate(Why::NoCache));
+        assert_eq!(at("Cookie: a=b", max, 1), Reuse::Fresh);
+    }
+
+    /// RFC 9111 section 5.2.1, and the suite's cc-request.
+    #[test]
+    fn the_clients_wishes() {
+        let max = "Cache-Control: max-age=1500";
+        let aged = "Cache-Control: max-age=1500\nAge: 1000";
+        let table = [
+            ("Cache-Control: max-age=0", max, 1, Reuse::Revalidate(Why::RequestMaxAge)),
+            ("Cache-Control: max-age=600", aged, 0, Reuse::Revalidate(Why::RequestMaxAge)),
+            ("Cache-Control: max-age=1000", aged, 0, Reuse::Fresh),
+            ("Cache-Control: min-fresh=2000", max, 0, Reuse::Revalidate(Why::RequestMinFresh)),
+            ("Cache-Control: min-fresh=501", aged, 0, Reuse::Revalidate(Why::RequestMinFresh)),
+            ("Cache-Control: min-fresh=500", aged, 0, Reuse::Fresh),
+            ("Cache-Control: max-stale", max, 99_999, Reuse::StaleAccepted),
+            ("Cache-Control: max-stale=10", max, 1510, Reuse::StaleAccepted),
+            ("Cache-Control: max-stale=10", max, 1511, Reuse::Revalidate(Why::Stale)),
+            ("Cache-Control: no-cache", max, 0, Reuse::Revalidate(Why::RequestNoCache)),
+            ("Pragma: no-cache", max, 0, Reuse::Revalidate(Why::RequestNoCache)),
+            ("Pragma: foo\nCache-Control: nothing-to-see-here", max, 0, Reuse::Fresh),
+            ("Cache-Control: no-store", max, 0, Reuse::Fresh),
+            ("Cache-Control: only-if-cached", max, 0, Reuse::Fresh),
+            ("Cache-Control: only-if-cached", max, 1501, Reuse::OnlyIfCached),
+            ("Cache-Control: only-if-cached, max-stale", max, 1501, Reuse::StaleAccepted),
+        ];
+        for (request, response, later_s, wanted) in table {
+            assert_eq!(at(request, response, later_s), wanted, "{request}");
+        }
+        for prohibits in ["must-revalidate", "proxy-revalidate", "s-maxage=1"] {
+            let response = format!("Cache-Control: max-age=1, {prohibits}");
+            let verdict = at("Cache-Control: max-stale", &response, 5);
+            assert_eq!(verdict, Reuse::Revalidate(Why::Stale), "{prohibits}");
+        }
+        let deaf = Settings { request_directives: false, ..Settings::default() };
+        let reload = fields("Cache-Control: no-cache, only-if-cached");
+        assert_eq!(reuse(&reload, &stored(max), NOW_MS, &deaf, false), Reuse::Fresh);
+        assert!(!only_if_cached(&reload, &deaf) && only_if_cached(&reload, &Settings::default()));
+    }
+
+    /// RFC 8246 section 2.
+    #[test]
+    fn immutable_is_served_to_a_reload_while_fresh() {
+        let immutable = "Cache-Control: max-age=10, immutable";
+        let reload = "Cache-Control: max-age=0";
+        assert_eq!(at(reload, immutable, 5), Reuse::Fresh);
+        assert_eq!(at(reload, immutable, 11), Reuse::Revalidate(Why::RequestMaxAge));
+        let forced = at("Cache-Control: no-cache", immutable, 5);
+        assert_eq!(forced, Reuse::Revalidate(Why::RequestNoCache));
+    }
+
+    #[test]
+    fn soft_purged_is_stale() {
+        let settings = Settings::default();
+        let none = HeaderMap::new();
+        let soft = |lines: &str| reuse(&none, &stored(lines), NOW_MS, &settings, true);
+        assert_eq!(soft("Cache-Control: max-age=10"), Reuse::Revalidate(Why::SoftPurged));
+        let window = "Cache-Control: max-age=10, stale-while-revalidate=5";
+        assert_eq!(soft(window), Reuse::StaleWhileRevalidate);
+        let error = |lines: &str| stale_on_error(&none, &stored(lines), NOW_MS, &settings, true);
+        assert!(error("Cache-Control: max-age=10"));
+        assert!(!error("Cache-Control: max-age=10, must-revalidate"));
+    }
+
+    /// RFC 9111 section 4.2.4, RFC 5861 section 4, and the suite's stale tests.
+    #[test]
+    fn when_the_origin_fails() {
+        let settings = Settings::default();
+        let serves = |request: &str, response: &str, later_s: i64| {
+            let now_ms = NOW_MS + later_s * 1000;
+            stale_on_error(&fields(request), &stored(response), now_ms, &settings, false)
+        };
+        assert!(serves("", "Cache-Control: max-age=2", 3));
+        assert!(!serves("", "Cache-Control: max-age=2", 4000));
+        assert!(serves("", "Cache-Control: max-age=2, stale-if-error=9000", 4000));
+        assert!(!serves("", "Cache-Control: max-age=2, stale-if-error=60", 63));
+        assert!(!serves("Cache-Control: no-cache", "Cache-Control: max-age=2", 3));
+        assert!(serves("Cache-Control: stale-if-error=9000", "Cache-Control: max-age=2", 4000));
+        for prohibits in ["must-revalidate", "proxy-revalidate", "no-cache", "s-maxage=2"] {
+            let response = format!("Cache-Control: max-age=2, {prohibits}");
+            assert!(!serves("", &response, 3), "{prohibits}");
+            assert!(!serves("Cache-Control: stale-if-error=9", &response, 3), "{prohibits}");
+        }
+        assert!(!serves("", "Last-Modified: @-1000\nDate: @0", 200), "only a guess was fresh");
+        assert!(!serves("", "ETag: \"a\"", 1), "never said to be fresh");
+        assert!(!serves("", "Cache-Control: max-age=2\nAge: x", 1), "age unknown");
+    }
+}

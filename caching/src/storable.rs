@@ -1,0 +1,247 @@
+//! Whether a response may be stored (RFC 9111 sections 3 and 3.5).
+
+use crate::control::{self, Directives};
+use crate::freshness::{self, Source};
+use crate::{Settings, request_no_store};
+use http::header::{AUTHORIZATION, ETAG, EXPIRES, LAST_MODIFIED, SET_COOKIE, VARY};
+use http::{HeaderMap, Method, StatusCode};
+
+/// Verdict on storing a response.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Storable {
+    /// It may be stored.
+    Yes,
+    /// It may not, or it would never be of use.
+    No(Reason),
+}
+
+impl Storable {
+    /// Whether it may be stored.
+    #[must_use]
+    pub fn is_yes(self) -> bool {
+        self == Self::Yes
+    }
+}
+
+/// Why a response is not stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    /// The request is no GET.
+    Method,
+    /// The status belongs to one request: 1xx, 304, 412, 416.
+    Status,
+    /// The client said `no-store`.
+    RequestNoStore,
+    /// The origin said `no-store`.
+    NoStore,
+    /// The origin said `private`.
+    Private,
+    /// The request had `Authorization` and the origin does not allow sharing the answer.
+    Authorization,
+    /// `Vary: *`, or a `Vary` that cannot be read.
+    VaryAll,
+    /// `must-understand` with a status that this cache has no rules for.
+    NotUnderstood,
+    /// It sets a cookie and does not say that it is fresh: likely meant for one client.
+    SetCookie,
+    /// It is stale when it arrives and has no validator.
+    Unusable,
+}
+
+impl Reason {
+    /// A short token for logs and the `detail` of `Cache-Status`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Method => "method",
+            Self::Status => "status",
+            Self::RequestNoStore => "request-no-store",
+            Self::NoStore => "no-store",
+            Self::Private => "private",
+            Self::Authorization => "authorization",
+            Self::VaryAll => "vary-all",
+            Self::NotUnderstood => "must-understand",
+            Self::SetCookie => "set-cookie",
+            Self::Unusable => "unusable",
+        }
+    }
+}
+
+impl std::fmt::Display for Reason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Judges the answer to a request. Only answers to GET are stored; a 206 is judged like a 200
+/// (whether its range is sound is the caller's to see).
+#[must_use]
+pub fn storable(
+    method: &Method,
+    request: &HeaderMap,
+    status: StatusCode,
+    response: &HeaderMap,
+    settings: &Settings,
+) -> Storable {
+    let directives = control::of_response(response, &settings.targeted);
+    let reason = forbidden(method, request, status, response, &directives)
+        .or_else(|| useless(status, response, &directives, settings));
+    reason.map_or(Storable::Yes, Storable::No)
+}
+
+fn forbidden(
+    method: &Method,
+    request: &HeaderMap,
+    status: StatusCode,
+    response: &HeaderMap,
+    directives: &Directives,
+) -> Option<Reason> {
+    let understood = is_understood(status);
+    let checks = [
+        (method != Method::GET, Reason::Method),
+        (is_of_one_request(status), Reason::Status),
+        (request_no_store(request), Reason::RequestNoStore),
+        (directives.must_understand && !understood, Reason::NotUnderstood),
+        // must-understand replaces no-store for caches that know the status (5.2.2.3).
+        (directives.no_store && !directives.must_understand, Reason::NoStore),
+        (directives.private, Reason::Private),
+        (
+            request.contains_key(AUTHORIZATION) && !directives.allows_authorized(),
+            Reason::Authorization,
+        ),
+        (response.contains_key(VARY) && !crate::vary::is_usable(response), Reason::VaryAll),
+    ];
+    checks.into_iter().find_map(|(holds, reason)| holds.then_some(reason))
+}
+
+/// A response that is allowed in the store, but would never be served from it.
+fn useless(
+    status: StatusCode,
+    response: &HeaderMap,
+    directives: &Directives,
+    settings: &Settings,
+) -> Option<Reason> {
+    // Date is present after `received_fields`; without it the guess is 0 and the rest holds.
+    let fresh = freshness::of(status, response, 0, directives, settings);
+    let explicit = directives.names_freshness()
+        || (response.contains_key(EXPIRES) && !directives.targeted)
+        || matches!(fresh.source, Source::Operator | Source::Negative);
+    if !explicit && !freshness::is_heuristically_cacheable(status) {
+        return Some(Reason::Status);
+    }
+    if !explicit && response.contains_key(SET_COOKIE) {
+        return Some(Reason::SetCookie);
+    }
+    let validator = response.contains_key(ETAG) || response.contains_key(LAST_MODIFIED);
+    let serves = !fresh.no_cache
+        && (fresh.lifetime_ms > 0
+            || fresh.while_revalidate_ms > 0
+            || directives.if_error_ms.is_some_and(|_| fresh.if_error_ms > 0));
+    (!validator && !serves).then_some(Reason::Unusable)
+}
+
+/// Answers that speak of the request's own conditions, or are not final.
+fn is_of_one_request(status: StatusCode) -> bool {
+    status.is_informational() || matches!(status.as_u16(), 304 | 412 | 416)
+}
+
+/// Statuses whose rules for caching this crate implements (RFC 9111 section 5.2.2.3).
+fn is_understood(status: StatusCode) -> bool {
+    matches!(
+        status.as_u16(),
+        200 | 203 | 204 | 206 | 300..=303 | 307 | 308 | 400 | 403..=405 | 410 | 414 | 451 | 500..=504
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_fields::fields;
+
+    fn judge(status: u16, request: &str, response: &str, settings: &Settings) -> Storable {
+        let status = StatusCode::from_u16(status).unwrap();
+        storable(&Method::GET, &fields(request), status, &fields(response), settings)
+    }
+
+    fn plain(status: u16, request: &str, response: &str) -> Storable {
+        judge(status, request, response, &Settings::default())
+    }
+
+    #[test]
+    fn what_may_be_stored() {
+        let fresh = "Cache-Control: max-age=9";
+        let cookie = "Cache-Control: max-age=9\nSet-Cookie: a=b";
+        let yes = [
+            (200, "", fresh),
+            (200, "", "Expires: @9\nDate: @0"),
+            (200, "", "ETag: \"a\""),
+            (200, "", "Cache-Control: no-cache\nETag: \"a\""),
+            (200, "", "Last-Modified: @-1000\nDate: @0"),
+            (200, "", "Cache-Control: max-age=0, stale-while-revalidate=9"),
+            (200, "Cookie: a=b", cookie),
+            (200, "", "Cache-Control: private=\"a\", max-age=9"),
+            (200, "", "Cache-Control: no-store, must-understand, max-age=9"),
+            (200, "", "CDN-Cache-Control: max-age=9\nCache-Control: no-store, private"),
+            (299, "", fresh),
+            (404, "", fresh),
+            (503, "", fresh),
+            (599, "", fresh),
+            (599, "", "Cache-Control: public\nLast-Modified: @-1000\nDate: @0"),
+            (206, "", "Cache-Control: max-age=9\nContent-Range: bytes 0-1/9"),
+            (200, "Authorization: x", "Cache-Control: max-age=9, public"),
+            (200, "Authorization: x", "Cache-Control: max-age=9, must-revalidate"),
+            (200, "Authorization: x", "Cache-Control: s-maxage=9"),
+        ];
+        for (status, request, response) in yes {
+            assert_eq!(plain(status, request, response), Storable::Yes, "{status} {response}");
+        }
+    }
+
+    #[test]
+    fn what_may_not() {
+        let fresh = "Cache-Control: max-age=9";
+        let no = [
+            (304, "", fresh, Reason::Status),
+            (412, "", fresh, Reason::Status),
+            (416, "", fresh, Reason::Status),
+            (200, "Cache-Control: no-store", fresh, Reason::RequestNoStore),
+            (200, "", "Cache-Control: max-age=9, no-store", Reason::NoStore),
+            (200, "", "CDN-Cache-Control: no-store\nCache-Control: max-age=9", Reason::NoStore),
+            (200, "", "Cache-Control: private, max-age=9", Reason::Private),
+            (200, "", "CDN-Cache-Control: private\nCache-Control: max-age=9", Reason::Private),
+            (200, "Authorization: x", fresh, Reason::Authorization),
+            (200, "", "Cache-Control: max-age=9\nVary: a, *", Reason::VaryAll),
+            (599, "", "Cache-Control: must-understand, max-age=9", Reason::NotUnderstood),
+            (200, "", "Set-Cookie: a=b\nETag: \"a\"", Reason::SetCookie),
+            (200, "", "", Reason::Unusable),
+            (200, "", "Cache-Control: max-age=0", Reason::Unusable),
+            (200, "", "Cache-Control: max-age=9, no-cache", Reason::Unusable),
+            (404, "", "", Reason::Unusable),
+            (502, "", "Last-Modified: @-1000\nDate: @0", Reason::Status),
+            (599, "", "ETag: \"a\"", Reason::Status),
+        ];
+        for (status, request, response, reason) in no {
+            assert_eq!(plain(status, request, response), Storable::No(reason), "{response}");
+        }
+        let post = storable(
+            &Method::POST,
+            &HeaderMap::new(),
+            StatusCode::OK,
+            &fields(fresh),
+            &Settings::default(),
+        );
+        assert_eq!(post, Storable::No(Reason::Method));
+    }
+
+    #[test]
+    fn errors_for_a_while_if_the_operator_says_so() {
+        let settings = Settings { negative_ms: Some(1000), ..Settings::default() };
+        for status in [404, 410, 500, 503] {
+            assert_eq!(judge(status, "", "", &settings), Storable::Yes, "{status}");
+        }
+        for status in [200, 401, 429] {
+            assert!(!judge(status, "", "", &settings).is_yes(), "{status}");
+        }
+        assert!(!judge(404, "Authorization: x", "", &settings).is_yes());
+    }
+}

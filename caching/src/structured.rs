@@ -1,0 +1,54 @@
+//! Structured fields (RFC 9651) in and out: whole fields only; one that does not parse is none.
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+use sfv::{Dictionary, FieldType, KeyRef, List, Parser, RefBareItem, StringRef, TokenRef};
+
+/// The dictionary of all lines of a field; None if absent, empty or malformed.
+pub fn dictionary(fields: &HeaderMap, name: &HeaderName) -> Option<Dictionary> {
+    parse::<Dictionary>(fields, name).filter(|members| !members.is_empty())
+}
+
+/// The list of all lines of a field; None if absent, empty or malformed.
+pub fn list(fields: &HeaderMap, name: &HeaderName) -> Option<List> {
+    parse::<List>(fields, name).filter(|members| !members.is_empty())
+}
+
+fn parse<T: FieldType>(fields: &HeaderMap, name: &HeaderName) -> Option<T> {
+    let mut lines = fields.get_all(name).iter();
+    let first = lines.next()?;
+    let mut joined = first.as_bytes().to_vec();
+    for line in lines {
+        joined.extend_from_slice(b", ");
+        joined.extend_from_slice(line.as_bytes());
+    }
+    Parser::new(&joined).parse::<T>().ok()
+}
+
+/// A key known to be well-formed.
+pub fn key(name: &'static str) -> &'static KeyRef {
+    KeyRef::from_str(name).expect("a constant key is lower-case")
+}
+
+/// `name` as a token if it is one, else as a string: the ways RFC 9211 and 9209 name a node.
+pub fn name_item(name: &str) -> (Option<&TokenRef>, String) {
+    (TokenRef::from_str(name).ok(), printable(name, NAME_BYTES_MAX))
+}
+
+/// Longest name of a node in a field, in bytes.
+const NAME_BYTES_MAX: usize = 256;
+
+/// `text` with whatever a structured string cannot hold replaced by `?`, cut at `bytes_max`.
+pub fn printable(text: &str, bytes_max: usize) -> String {
+    let keep = |c: char| if (' '..='~').contains(&c) { c } else { '?' };
+    text.chars().take(bytes_max).map(keep).collect()
+}
+
+/// A string item of text that [`printable`] made.
+pub fn string(text: &str) -> RefBareItem<'_> {
+    StringRef::from_str(text).expect("printable text is a structured string").into()
+}
+
+/// The value of a field whose text a serializer made.
+pub fn value(text: String) -> HeaderValue {
+    HeaderValue::try_from(text).expect("a serialized structured field is printable ASCII")
+}
