@@ -1,9 +1,10 @@
 //! `Cache-Control`, `Pragma` and targeted fields read into directives (RFC 9111 section 5.2,
-//! RFC 9213). Doubt makes a response less reusable: a lifetime that cannot be read is 0, of two
+//! RFC 9213, `Surrogate-Control`). Doubt makes a response less reusable: a lifetime that cannot be read is 0, of two
 //! the shorter counts.
 
 use crate::list::{self, Quotes, field_members, members};
 use crate::structured;
+use crate::surrogate::{self, SURROGATE_CONTROL};
 use http::header::{CACHE_CONTROL, PRAGMA};
 use http::{HeaderMap, HeaderName};
 use sfv::{BareItem, Dictionary, ListEntry};
@@ -129,7 +130,7 @@ fn qualified(value: &[u8]) -> bool {
 }
 
 /// Delta-seconds as a token or, as recipients ought to take it too, quoted (RFC 9111 5.2).
-fn delta(value: &[u8]) -> Option<i64> {
+pub fn delta(value: &[u8]) -> Option<i64> {
     let quoted = list::unquoted(value);
     list::digits(quoted.as_deref().unwrap_or(value)).map(ms)
 }
@@ -146,6 +147,9 @@ fn shorten(duration_ms: &mut Option<i64>, other_ms: Option<i64>) {
 /// A targeted field's directives (RFC 9213 section 2.1). None, so that the next field counts: it
 /// is absent, empty, no dictionary, or gives a known directive a value of the wrong type.
 fn of_targeted(fields: &HeaderMap, name: &HeaderName) -> Option<Directives> {
+    if name == SURROGATE_CONTROL {
+        return surrogate::directives(fields);
+    }
     let members = structured::dictionary(fields, name)?;
     Some(Directives {
         no_store: flag(&members, "no-store")?,

@@ -2,7 +2,7 @@
 //! 7.6, RFC 8586, RFC 9111 section 3.1).
 
 use crate::list::{Quotes, field_members};
-use crate::{control, date, hop_fields};
+use crate::{control, date, hop_fields, surrogate};
 use http::header::{DATE, EXPECT, HOST, VIA};
 use http::{HeaderMap, HeaderName, HeaderValue, Version};
 
@@ -22,8 +22,8 @@ const NAME_BYTES_MAX: usize = 256;
 const CDN_LOOP: HeaderName = HeaderName::from_static("cdn-loop");
 
 /// The fields of a request to the next hop: those of the connection, `Host`, `Content-Length`
-/// and `Expect` are gone, `Via` and `CDN-Loop` are appended. `Range` and conditions stay (see
-/// [`crate::strip_conditions`]).
+/// and `Expect` are gone, `Via`, `CDN-Loop` and `Surrogate-Capability` are appended. `Range` and
+/// conditions stay (see [`crate::strip_conditions`]).
 #[must_use]
 pub fn forward_request(fields: &HeaderMap, hop: &Hop<'_>) -> HeaderMap {
     let mut kept = hop_fields::without(fields);
@@ -32,6 +32,7 @@ pub fn forward_request(fields: &HeaderMap, hop: &Hop<'_>) -> HeaderMap {
     append_via(&mut kept, hop);
     // Here and below an addition fails only past 32,768 fields, which no listener lets in.
     let _ = kept.try_append(CDN_LOOP, pseudonym(hop.name));
+    surrogate::append_capability(&mut kept);
     kept
 }
 
@@ -131,7 +132,8 @@ mod tests {
         let lines = "Host: a\nConnection: close, cdn-loop\nContent-Length: 3\nExpect: 100-continue\n\
                      CDN-Loop: other; a=b\nVia: 1.0 x\nRange: bytes=0-1\nReq-Num: 1";
         let wanted = "CDN-Loop: other; a=b\nCDN-Loop: edge-1.example\nVia: 1.0 x\n\
-                      Via: 2 edge-1.example\nRange: bytes=0-1\nReq-Num: 1";
+                      Via: 2 edge-1.example\nRange: bytes=0-1\nReq-Num: 1\n\
+                      Surrogate-Capability: nearcast=\"Surrogate/1.0\"";
         assert_eq!(forward_request(&fields(lines), &hop(Version::HTTP_2)), fields(wanted));
     }
 

@@ -3,7 +3,8 @@
 //!
 //! RFC 9110 (conditions, ranges, hop-by-hop fields), 9111 (caching), 5861 (serving stale),
 //! 8246 (immutable), 8586 (CDN-Loop), 9209 (Proxy-Status), 9211 (Cache-Status), 9213
-//! (CDN-Cache-Control), 9218 (priorities), 9875 (cache groups), as a *shared* cache reads them.
+//! (CDN-Cache-Control), 9218 (priorities), 9875 (cache groups), and Surrogate-Control, as a
+//! *shared* cache reads them.
 //! A caller passes field sections and the time; it gets a verdict or new fields back. Times are
 //! milliseconds since the epoch. What an origin or a client sends may be any bytes: a field that
 //! cannot be understood makes a response less reusable, never more.
@@ -34,6 +35,7 @@ mod reuse;
 mod settings;
 mod storable;
 mod structured;
+mod surrogate;
 mod tags;
 mod validator;
 mod vary;

@@ -1,12 +1,14 @@
 //! What an operator may set per site. The defaults are the RFCs: nothing invented.
 
+use crate::surrogate::SURROGATE_CONTROL;
 use http::HeaderName;
 
 /// Caching rules of one site.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
-    /// Targeted cache-control fields, the most specific first (RFC 9213 section 2.2). By default
-    /// `CDN-Cache-Control` alone.
+    /// Targeted cache-control fields, the most specific first (RFC 9213 section 2.2): the first
+    /// that is valid replaces `Cache-Control` and `Expires`. By default `CDN-Cache-Control`, then
+    /// `Surrogate-Control`, which is read by its own rules (W3C Edge Architecture).
     pub targeted: Vec<HeaderName>,
     /// Freshness of responses that name none but have a `Last-Modified` (RFC 9111 section
     /// 4.2.2). None: such responses are revalidated on each use.
@@ -52,7 +54,7 @@ pub struct Ttl {
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            targeted: vec![HeaderName::from_static("cdn-cache-control")],
+            targeted: vec![HeaderName::from_static("cdn-cache-control"), SURROGATE_CONTROL],
             // 10 % is the RFC's own example; a day bounds what an old file's date can do.
             heuristic: Some(Heuristic { percent: 10, max_ms: 24 * 3600 * 1000 }),
             ttl: Ttl::default(),
