@@ -4,23 +4,38 @@
 //! The promise: what comes out under a key is what went in under it, or nothing. At worst a
 //! hit becomes a miss. foyer is named in this crate only.
 
-#[allow(dead_code)] // The disks use the rest.
+mod disk;
+mod disks;
 mod memory;
 mod metrics;
-#[allow(dead_code)] // The disks use the rest.
+mod seen;
 mod value;
+mod warm;
 
+pub use disk::SSD_BYTES_MIN;
 pub use memory::MEMORY_BYTES_MIN;
 pub use value::Key;
 
 use bytes::Bytes;
+use disks::Disks;
 use memory::Memory;
 use metrics::Metrics;
+use seen::Seen;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use thiserror::Error;
+use tokio::time::{Instant, timeout_at};
 use value::{Chunk, Copy};
+
+/// How long a request waits for a disk, then it goes to the next source. A sound SSD gives a
+/// chunk within a few milliseconds, an origin rarely one within fifty.
+pub const READ_MAX: Duration = Duration::from_millis(50);
+/// A chunk that memory keeps for so many more uses is offered to a disk again if its copy
+/// there is gone.
+const USES_PER_LOOK: u32 = 64;
+/// Of the time to close, this share is left for the list and the disks' last words.
+const CLOSE_SHARE: u32 = 4;
 
 /// Why the tiers can't be opened. A disk's trouble is none: an edge without it still serves.
 #[derive(Debug, Error)]
@@ -28,6 +43,9 @@ pub enum Error {
     /// The memory can't be had.
     #[error("the memory tier")]
     Memory(#[from] arena::Error),
+    /// The disks' own thread can't be had.
+    #[error("a thread for the disks")]
+    Threads(#[from] std::io::Error),
     /// A metric's name is taken.
     #[error("the metrics of the tiers")]
     Metrics(#[from] prometheus::Error),
@@ -38,7 +56,7 @@ pub enum Error {
 pub struct Disk {
     /// Its folder, made if need be; nothing else lives there.
     pub dir: PathBuf,
-    /// Bytes that may be used there.
+    /// Bytes that may be used there; [`SSD_BYTES_MIN`] or more.
     pub bytes: u64,
 }
 
@@ -51,6 +69,8 @@ pub struct Sizes {
     pub disks: Vec<Disk>,
     /// Where the list of the hottest chunks is kept over a restart.
     pub data_dir: PathBuf,
+    /// How long a read of a disk may take: [`READ_MAX`].
+    pub read_max: Duration,
 }
 
 /// All tiers. Clones share them.
@@ -61,17 +81,24 @@ pub struct Chunks {
 
 struct Inner {
     memory: Memory,
+    disks: Disks,
+    seen: Seen,
+    warm: PathBuf,
 }
 
 impl Chunks {
-    /// Opens the tiers, at once: the disks join in the background.
+    /// Opens the tiers, at once: the disks join in the background, then memory becomes as
+    /// warm as it was before a clean restart.
     ///
     /// # Errors
     /// [`Error`] when the memory can't be had.
     pub fn open(sizes: &Sizes, registry: &prometheus::Registry) -> Result<Self, Error> {
         let metrics = Metrics::new(registry)?;
-        let memory = Memory::new(sizes.memory_bytes, metrics)?;
-        Ok(Self { inner: Arc::new(Inner { memory }) })
+        let memory = Memory::new(sizes.memory_bytes, metrics.clone())?;
+        let disks = Disks::open(&sizes.disks, sizes.read_max, &memory, &metrics)?;
+        let warm = warm::path(&sizes.data_dir);
+        disks.spawn(warm::up(warm.clone(), disks.all(), memory.clone()));
+        Ok(Self { inner: Arc::new(Inner { memory, disks, seen: Seen::default(), warm }) })
     }
 
     /// Room to write a chunk of up to `bytes` bytes (1 MiB at most). Evicts from memory for
@@ -88,13 +115,21 @@ impl Chunks {
         self.inner.memory.under_pressure()
     }
 
-    /// The chunk, if it is in memory.
+    /// The chunk, if it is in memory. Asked for a second time, it goes to a disk as well.
     #[must_use]
     pub fn in_memory(&self, key: &Key) -> Option<Bytes> {
-        self.inner.memory.get(key, |chunk| {
-            chunk.count_use();
-            chunk.bytes().clone()
-        })
+        let inner = &self.inner;
+        let (bytes, goes) = inner.memory.get(key, |chunk| {
+            let uses = chunk.count_use();
+            if uses % USES_PER_LOOK == USES_PER_LOOK - 1 && !inner.disks.may_hold(key) {
+                chunk.unkeep();
+            }
+            (chunk.bytes().clone(), chunk.keep())
+        })?;
+        if goes {
+            inner.disks.offer(*key, bytes.clone());
+        }
+        Some(bytes)
     }
 
     /// Whether the chunk is in memory, without counting as a use.
@@ -105,19 +140,25 @@ impl Chunks {
 
     /// Whether a disk may hold the chunk (their indexes keep hashes: a stranger's may match).
     #[must_use]
-    pub fn may_be_on_disk(&self, _: &Key) -> bool {
-        false
+    pub fn may_be_on_disk(&self, key: &Key) -> bool {
+        self.inner.disks.may_hold(key)
     }
 
-    /// The chunk from a disk, checked; it is in memory from then on.
-    pub async fn read_disk(&self, _: &Key) -> Option<Bytes> {
-        None
+    /// The chunk from a disk, checked; it is in memory from then on. `None` when no disk has
+    /// it, or not within [`Sizes::read_max`], or damaged, or when memory has no room for it.
+    pub async fn read_disk(&self, key: &Key) -> Option<Bytes> {
+        self.inner.disks.read(key).await
     }
 
     /// Takes a verified chunk that was fetched (a whole frozen slot): into memory, and to a
-    /// disk when it is asked for again.
+    /// disk if it was fetched before, or when it is asked for again.
     pub fn insert(&self, key: Key, bytes: Bytes) {
-        self.inner.memory.insert(Chunk::new(key, bytes, Copy::None));
+        let before = self.inner.seen.before(key.hash());
+        let copy = if before { Copy::Kept } else { Copy::None };
+        self.inner.memory.insert(Chunk::new(key, bytes.clone(), copy));
+        if before {
+            self.inner.disks.offer(key, bytes);
+        }
     }
 
     /// Takes a verified chunk that was derived, or lies on a disk by other means: into memory
@@ -126,6 +167,58 @@ impl Chunks {
         self.inner.memory.insert(Chunk::new(key, bytes, Copy::Never));
     }
 
-    /// Ends the tiers, within `limit`.
-    pub async fn close(&self, _: Duration) {}
+    /// Ends the tiers, within `limit`: what memory holds is written to the disks, the hottest
+    /// first, and listed for the next start.
+    pub async fn close(&self, limit: Duration) {
+        let end = Instant::now() + limit;
+        let hottest = self.hottest().await;
+        let flush = self.flush(&hottest);
+        if timeout_at(end - limit / CLOSE_SHARE, flush).await.is_err() {
+            tracing::warn!(?limit, "not all of memory could be written to disk in time");
+        }
+        let on_disk = hottest.into_iter().filter(|key| self.may_be_on_disk(key));
+        let (keys, path) = (on_disk.collect::<Vec<_>>(), self.inner.warm.clone());
+        let saving = tokio::task::spawn_blocking(move || warm::save(&path, &keys));
+        match timeout_at(end, saving).await {
+            Ok(Ok(Ok(()))) => {}
+            Ok(Ok(Err(error))) => tracing::warn!(%error, "the list of warm chunks is not saved"),
+            Ok(Err(_)) | Err(_) => tracing::warn!("the list of warm chunks is not saved"),
+        }
+        if timeout_at(end, self.inner.disks.close()).await.is_err() {
+            tracing::warn!(?limit, "the disks could not be closed in time");
+        }
+    }
+
+    /// Chunks in memory that may be on disk, the most used first, up to [`warm::KEYS_MAX`].
+    async fn hottest(&self) -> Vec<Key> {
+        let mut chunks = Vec::new();
+        let visit = |chunk: &Chunk| {
+            if chunk.copy() != Copy::Never {
+                chunks.push((chunk.uses(), *chunk.key()));
+            }
+        };
+        self.inner.memory.visit(visit).await;
+        chunks.sort_unstable_by(|a, b| b.cmp(a));
+        chunks.truncate(warm::KEYS_MAX);
+        chunks.into_iter().map(|(_, key)| key).collect()
+    }
+
+    /// Writes those of the chunks that are on no disk.
+    async fn flush(&self, keys: &[Key]) {
+        for key in keys {
+            let Some(disk) = self.inner.disks.home(key).filter(|disk| disk.is_up()) else {
+                return;
+            };
+            if self.may_be_on_disk(key) {
+                continue;
+            }
+            if let Some(bytes) = self.inner.memory.get(key, |chunk| chunk.bytes().clone()) {
+                disk.room().await;
+                disk.offer(*key, bytes);
+            }
+        }
+        for disk in self.inner.disks.all() {
+            disk.flushed().await;
+        }
+    }
 }

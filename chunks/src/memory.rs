@@ -219,7 +219,9 @@ mod tests {
 
     /// What chunk `number` holds.
     fn content(number: u32, length: usize) -> Vec<u8> {
-        number.to_le_bytes().into_iter().cycle().take(length).collect()
+        let mut bytes = number.to_le_bytes().repeat(length / 4 + 1);
+        bytes.truncate(length);
+        bytes
     }
 
     fn insert(memory: &Memory, number: u32, length: usize) {

@@ -1,21 +1,36 @@
 //! What the tiers count, under the names that the edge exposes.
 
-use prometheus::{IntCounter, Opts, Registry};
+use prometheus::core::Collector;
+use prometheus::{IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry};
 
-/// Every metric of the tiers.
+/// Every metric of the tiers. `disk` is a disk's folder.
 #[derive(Clone, Debug)]
 pub(crate) struct Metrics {
     /// Chunks that left memory for others.
     pub(crate) memory_evictions: IntCounter,
     /// Times that a chunk found no room in memory, with nothing left to evict.
     pub(crate) memory_full: IntCounter,
+    /// Whether a disk is in use, by `disk`.
+    pub(crate) ssd_up: IntGaugeVec,
+    /// Times that a disk was switched off or could not be opened, by `disk` and `reason`:
+    /// `failed`, `slow`, `gone`.
+    pub(crate) ssd_troubles: IntCounterVec,
+    /// Chunks that were to be written and were not, by `reason`: `queue` (too many at a time),
+    /// `failed`, `off` (the disk is).
+    pub(crate) ssd_drops: IntCounterVec,
+    /// Bytes written to disks, padding and indexes included.
+    pub(crate) ssd_written_bytes: IntCounter,
+    /// Bytes of chunks that were read.
+    pub(crate) ssd_read_bytes: IntCounter,
+    ssd_reads: IntCounterVec,
     /// Chunks from disk that were not what was written.
     pub(crate) ssd_mismatches: IntCounter,
+    /// Blocks that made room for others, with all chunks that they held.
+    pub(crate) ssd_evicted_blocks: IntCounter,
 }
 
 impl Metrics {
-    pub(crate) fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
-        let r = registry;
+    pub(crate) fn new(r: &Registry) -> Result<Self, prometheus::Error> {
         Ok(Self {
             memory_evictions: counter(
                 r,
@@ -27,12 +42,46 @@ impl Metrics {
                 "memory_full_total",
                 "Chunks that found no room in memory, with nothing left to evict",
             )?,
+            ssd_up: {
+                let gauges = IntGaugeVec::new(opts("ssd_up", "Disks in use: 1, or 0"), &["disk"])?;
+                registered(r, gauges)?
+            },
+            ssd_troubles: counters(
+                r,
+                "ssd_troubles_total",
+                "Times that a disk was switched off or could not be opened",
+                &["disk", "reason"],
+            )?,
+            ssd_drops: counters(
+                r,
+                "ssd_drops_total",
+                "Chunks that the SSD tier did not write",
+                &["reason"],
+            )?,
+            ssd_written_bytes: counter(
+                r,
+                "ssd_written_bytes_total",
+                "Bytes written to SSD, padding and indexes included",
+            )?,
+            ssd_read_bytes: counter(r, "ssd_read_bytes_total", "Bytes of chunks read from SSD")?,
+            ssd_reads: counters(r, "ssd_reads_total", "Reads of the SSD tier", &["end"])?,
             ssd_mismatches: counter(
                 r,
                 "ssd_mismatches_total",
                 "Chunks on SSD that were not what was written there",
             )?,
+            ssd_evicted_blocks: counter(
+                r,
+                "ssd_evicted_blocks_total",
+                "Blocks of the SSD tier that made room for others",
+            )?,
         })
+    }
+
+    /// A read ended: `hit`, `miss`, `damaged`, `failed`, `slow` (bypassed), `busy` (too many
+    /// at a time), `no-room` (in memory).
+    pub(crate) fn ssd_reads(&self, end: &str) {
+        self.ssd_reads.with_label_values(&[end]).inc();
     }
 }
 
@@ -40,8 +89,23 @@ fn opts(name: &str, help: &str) -> Opts {
     Opts::new(format!("nearcast_edge_{name}"), help)
 }
 
+fn registered<C: Collector + Clone + 'static>(
+    registry: &Registry,
+    metric: C,
+) -> Result<C, prometheus::Error> {
+    registry.register(Box::new(metric.clone()))?;
+    Ok(metric)
+}
+
 fn counter(registry: &Registry, name: &str, help: &str) -> Result<IntCounter, prometheus::Error> {
-    let counter = IntCounter::with_opts(opts(name, help))?;
-    registry.register(Box::new(counter.clone()))?;
-    Ok(counter)
+    registered(registry, IntCounter::with_opts(opts(name, help))?)
+}
+
+fn counters(
+    registry: &Registry,
+    name: &str,
+    help: &str,
+    labels: &[&str],
+) -> Result<IntCounterVec, prometheus::Error> {
+    registered(registry, IntCounterVec::new(opts(name, help), labels)?)
 }

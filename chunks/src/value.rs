@@ -7,12 +7,11 @@
 //! between can pass off one chunk as another.
 
 use crate::memory::Memory;
-use crate::metrics::Metrics;
 use arena::Slot;
 use bytes::Bytes;
 use foyer::{Code, Error, ErrorKind};
 use std::io::{Read, Write};
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 /// Bytes of a key.
@@ -26,13 +25,7 @@ const PIECE_BYTES: usize = 16 << 10;
 tokio::task_local! {
     /// Where a chunk that is being read from disk goes, for a decoder that foyer gives no
     /// context.
-    pub(crate) static READING: Reading;
-}
-
-/// See [`READING`].
-pub(crate) struct Reading {
-    pub(crate) memory: Memory,
-    pub(crate) metrics: Metrics,
+    pub(crate) static READING: Memory;
 }
 
 /// Identity of a chunk: nothing under one key ever changes.
@@ -83,7 +76,7 @@ pub(crate) enum Copy {
 pub(crate) struct Chunk {
     key: Key,
     bytes: Bytes,
-    uses: AtomicU8,
+    uses: AtomicU32,
     copy: AtomicU8,
     /// Of a ballast only; see [`Chunk::ballast`].
     ballast: usize,
@@ -91,7 +84,8 @@ pub(crate) struct Chunk {
 
 impl Chunk {
     pub(crate) fn new(key: Key, bytes: Bytes, copy: Copy) -> Self {
-        Self { key, bytes, uses: AtomicU8::new(0), copy: AtomicU8::new(copy as u8), ballast: 0 }
+        let (uses, copy) = (AtomicU32::new(0), AtomicU8::new(copy as u8));
+        Self { key, bytes, uses, copy, ballast: 0 }
     }
 
     /// Nothing, but heavy: makes foyer evict others.
@@ -126,17 +120,12 @@ impl Chunk {
         self.ballast.max(self.block_bytes())
     }
 
-    /// Counts a use, and says how many there were before; stops counting at 255.
-    pub(crate) fn count_use(&self) -> u8 {
-        let uses = self.uses.load(Ordering::Relaxed);
-        if uses < u8::MAX {
-            // A use that another thread counts at the same time may get lost: it's a rank.
-            self.uses.store(uses + 1, Ordering::Relaxed);
-        }
-        uses
+    /// Counts a use, and says how many there were before.
+    pub(crate) fn count_use(&self) -> u32 {
+        self.uses.fetch_add(1, Ordering::Relaxed)
     }
 
-    pub(crate) fn uses(&self) -> u8 {
+    pub(crate) fn uses(&self) -> u32 {
         self.uses.load(Ordering::Relaxed)
     }
 
@@ -154,7 +143,7 @@ impl Chunk {
         self.copy.compare_exchange(none, kept, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 
-    /// Takes the mark back: it did not get there.
+    /// Takes the mark back: it did not get there, or is not there any more.
     pub(crate) fn unkeep(&self) {
         let (none, kept) = (Copy::None as u8, Copy::Kept as u8);
         let _ = self.copy.compare_exchange(kept, none, Ordering::Relaxed, Ordering::Relaxed);
@@ -190,14 +179,8 @@ impl Code for Chunk {
     }
 
     fn decode(reader: &mut impl Read) -> foyer::Result<Self> {
-        let read = READING.try_with(|reading| {
-            let slot = |bytes| reading.memory.slot(bytes).ok_or_else(no_room);
-            decode(reader, slot).inspect_err(|error| {
-                if error.kind() == ErrorKind::ChecksumMismatch {
-                    reading.metrics.ssd_mismatches.inc();
-                }
-            })
-        });
+        let read = READING
+            .try_with(|memory| decode(reader, |bytes| memory.slot(bytes).ok_or_else(no_room)));
         read.map_err(|error| Error::new(ErrorKind::External, error.to_string()))?
     }
 

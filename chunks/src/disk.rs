@@ -1,0 +1,251 @@
+//! One disk of the reactive SSD tier: reads from it, what waits to be written, whether it
+//! may be used. [`watch`] opens it, looks after it and brings it back.
+//!
+//! No request waits for a disk longer than `read_max`, and none for a write. A disk's trouble
+//! is a miss.
+
+mod fifo;
+mod health;
+mod queue;
+mod store;
+mod watch;
+
+pub use store::SSD_BYTES_MIN;
+pub(crate) use watch::run;
+
+use crate::memory::Memory;
+use crate::metrics::Metrics;
+use crate::value::{Chunk, Key};
+use bytes::Bytes;
+use health::{Reads, Trouble};
+use queue::Queue;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+use store::{Read, Store};
+use tokio::sync::{mpsc, watch as watching};
+
+/// Reads under way on one disk at most; more are bypassed. Enough to keep an SSD busy with
+/// chunks of 1 MiB, few enough to be read within their time.
+const READS_MAX: usize = 64;
+
+/// A disk and what is known of it.
+pub(crate) struct Disk {
+    /// How metrics and logs call it: its folder.
+    name: String,
+    dir: PathBuf,
+    bytes: u64,
+    read_max: Duration,
+    memory: Memory,
+    metrics: Metrics,
+    store: RwLock<Option<Arc<Store>>>,
+    queue: Queue,
+    reads: Arc<UnderWay>,
+    quick: AtomicU64,
+    slow: AtomicU64,
+    /// Wakes the watch: see [`Disk::fail`].
+    troubles: mpsc::Sender<Trouble>,
+    troubled: tokio::sync::Mutex<mpsc::Receiver<Trouble>>,
+    /// Whether opening it has been tried.
+    tried: watching::Sender<bool>,
+}
+
+impl Disk {
+    /// A disk that is not open yet. What waits to be written is at most `queue_bytes_max`.
+    pub(crate) fn new(
+        disk: &crate::Disk,
+        read_max: Duration,
+        queue_bytes_max: usize,
+        memory: Memory,
+        metrics: Metrics,
+    ) -> Self {
+        let name = disk.dir.display().to_string();
+        metrics.ssd_up.with_label_values(&[&name]).set(0);
+        let (troubles, troubled) = mpsc::channel(1);
+        Self {
+            name,
+            dir: disk.dir.clone(),
+            bytes: disk.bytes,
+            read_max,
+            memory,
+            metrics,
+            store: RwLock::default(),
+            queue: Queue::new(queue_bytes_max),
+            reads: Arc::default(),
+            quick: AtomicU64::new(0),
+            slow: AtomicU64::new(0),
+            troubles,
+            troubled: tokio::sync::Mutex::new(troubled),
+            tried: watching::Sender::new(false),
+        }
+    }
+
+    /// Tells this disk from others, for ever.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    fn store(&self) -> Option<Arc<Store>> {
+        self.store.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn is_up(&self) -> bool {
+        self.store.read().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
+    /// Whether it may hold the chunk, or is about to.
+    pub(crate) fn may_hold(&self, key: &Key) -> bool {
+        let store = self.store.read().unwrap_or_else(PoisonError::into_inner);
+        store.as_ref().is_some_and(|store| self.queue.contains(key) || store.may_hold(key))
+    }
+
+    /// The chunk, checked, and in memory from then on; `None` once `read_max` is over.
+    pub(crate) async fn read(self: &Arc<Self>, key: &Key) -> Option<Bytes> {
+        if let Some(bytes) = self.queue.get(key) {
+            return Some(bytes);
+        }
+        let store = self.store().filter(|store| store.may_hold(key))?;
+        let Some(turn) = UnderWay::begin(&self.reads) else {
+            self.metrics.ssd_reads("busy");
+            return None;
+        };
+        let (disk, key, owned) = (Arc::clone(self), *key, Arc::clone(&store));
+        // A task of its own: a read that is late still comes to something, and what blocks or
+        // hashes does so on the disk's threads.
+        let reading = store.spawn(async move {
+            let read = owned.read(&key).await;
+            drop(turn);
+            disk.take(read, &key, &owned)
+        });
+        if let Ok(read) = tokio::time::timeout(self.read_max, reading).await {
+            self.quick.fetch_add(1, Ordering::Relaxed);
+            return read.ok().flatten();
+        }
+        self.slow.fetch_add(1, Ordering::Relaxed);
+        self.metrics.ssd_reads("slow");
+        None
+    }
+
+    fn take(&self, read: Read, key: &Key, store: &Arc<Store>) -> Option<Bytes> {
+        match read {
+            Read::Chunk(bytes) => {
+                self.metrics.ssd_reads("hit");
+                self.metrics.ssd_read_bytes.inc_by(bytes.len() as u64);
+                return Some(bytes);
+            }
+            Read::Absent => self.metrics.ssd_reads("miss"),
+            Read::NoRoom => self.metrics.ssd_reads("no-room"),
+            Read::Damaged => {
+                self.metrics.ssd_reads("damaged");
+                self.metrics.ssd_mismatches.inc();
+                tracing::warn!(disk = self.name, ?key, "a chunk on disk is damaged: forgotten");
+            }
+            Read::Failed(error) => {
+                self.metrics.ssd_reads("failed");
+                self.fail(store, Trouble::Failed(error));
+            }
+        }
+        None
+    }
+
+    /// Takes a chunk to be written, or drops and counts it.
+    pub(crate) fn offer(&self, key: Key, bytes: Bytes) {
+        if !self.is_up() {
+            self.dropped("off", 1);
+        } else if !self.queue.put(key, bytes) {
+            self.dropped("queue", 1);
+            // Its next use is another chance.
+            self.memory.get(&key, Chunk::unkeep);
+        }
+    }
+
+    fn dropped(&self, reason: &str, count: usize) {
+        self.metrics.ssd_drops.with_label_values(&[reason]).inc_by(count as u64);
+    }
+
+    /// Stops using the disk, from now on.
+    fn fail(&self, store: &Arc<Store>, trouble: Trouble) {
+        let mut current = self.store.write().unwrap_or_else(PoisonError::into_inner);
+        if current.as_ref().is_some_and(|current| Arc::ptr_eq(current, store)) {
+            *current = None;
+            // One trouble is enough.
+            let _ = self.troubles.try_send(trouble);
+        }
+    }
+
+    /// Reads since the last call.
+    fn reads(&self) -> Reads {
+        let take = |count: &AtomicU64| count.swap(0, Ordering::Relaxed);
+        Reads { quick: take(&self.quick), slow: take(&self.slow) }
+    }
+
+    /// Waits until opening the disk has been tried.
+    pub(crate) async fn tried(&self) {
+        // Its sender is here.
+        let _ = self.tried.subscribe().wait_for(|tried| *tried).await;
+    }
+
+    /// Waits until there is room to offer some more.
+    pub(crate) async fn room(&self) {
+        self.queue.room().await;
+    }
+
+    /// Waits until all that was offered is written.
+    pub(crate) async fn flushed(&self) {
+        self.queue.empty().await;
+    }
+
+    /// Ends the use of the disk; its watch has ended.
+    pub(crate) async fn close(&self) {
+        let store = self.store.write().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(store) = store
+            && let Err(error) = store.close().await
+        {
+            tracing::warn!(disk = self.name, error, "can't be closed");
+        }
+    }
+}
+
+/// Reads under way, by when they began.
+#[derive(Default)]
+struct UnderWay {
+    began: Mutex<(u64, BTreeMap<u64, Instant>)>,
+}
+
+impl UnderWay {
+    fn begin(reads: &Arc<Self>) -> Option<Turn> {
+        let mut began = reads.began.lock().unwrap_or_else(PoisonError::into_inner);
+        if began.1.len() >= READS_MAX {
+            return None;
+        }
+        began.0 += 1;
+        let number = began.0;
+        began.1.insert(number, Instant::now());
+        Some(Turn { number, reads: Arc::clone(reads) })
+    }
+
+    /// How long the oldest one has been.
+    fn oldest(&self) -> Option<Duration> {
+        let began = self.began.lock().unwrap_or_else(PoisonError::into_inner);
+        began.1.values().next().map(Instant::elapsed)
+    }
+}
+
+/// A read under way.
+struct Turn {
+    number: u64,
+    reads: Arc<UnderWay>,
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let mut began = self.reads.began.lock().unwrap_or_else(PoisonError::into_inner);
+        began.1.remove(&self.number);
+    }
+}

@@ -1,0 +1,358 @@
+//! One foyer store: what is on one disk, while that disk can be used. The only file that
+//! knows foyer's disk side.
+//!
+//! foyer swallows two things that matter: a write that failed (it is logged, no more) and a
+//! file that is closed while a thread of its is still writing to it. So [`Store::write`]
+//! looks afterwards for what it wrote, and a store that goes keeps its files open until its
+//! last thread is done.
+
+use super::fifo::{Blocks, Fifo};
+use crate::memory::Memory;
+use crate::metrics::Metrics;
+use crate::value::{Chunk, Copy, Key, READING};
+use bytes::Bytes;
+use foyer::{
+    BlockEngineConfig, Code, Device, DeviceBuilder, ErrorKind, FsDeviceBuilder, HybridCache,
+    HybridCacheBuilder, HybridCachePolicy, InvalidRatioPicker, Load, PsyncIoEngineConfig,
+    RecoverMode, Spawner,
+};
+use prometheus::IntCounter;
+use std::fs::File;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use tokio::runtime::{Builder, Handle, Runtime};
+
+/// Smallest disk: enough blocks to write one while another is cleared.
+pub const SSD_BYTES_MIN: u64 = 256 << 20;
+/// Bytes of a block, the unit in which a disk evicts: large, for few open files.
+const BLOCK_BYTES_MAX: u64 = 64 << 20;
+/// Smallest block: a handful of chunks.
+const BLOCK_BYTES_MIN: u64 = 8 << 20;
+/// A disk has at least this many blocks, so that evicting one loses little.
+const BLOCKS_MIN: u64 = 32;
+/// A batch of chunks, as written: long enough to be sequential, short enough to take but a
+/// tenth of a second on a disk of 80 MB/s.
+pub(super) const BATCH_BYTES_MAX: usize = 8 << 20;
+/// foyer's buffer, and again as much while one is being written; a batch always fits.
+const BUFFER_BYTES: usize = 2 * BATCH_BYTES_MAX;
+/// Indexes a block's worth of chunks, short ones included.
+const BLOB_INDEX_BYTES: usize = 16 << 10;
+/// Never reached: a store is given one batch at a time.
+const QUEUE_BYTES_MAX: usize = 4 * BATCH_BYTES_MAX;
+/// Blocks emptied at a time, and kept empty for the writer.
+const RECLAIMERS: usize = 2;
+/// A block that holds so little that is still looked up goes first.
+const INVALID_RATIO: f64 = 0.8;
+/// Blocks whose indexes are read at a time at start: a queue that an SSD makes use of.
+const RECOVERIES: usize = 8;
+/// Threads that read and write at a time. More reads wait, and are bypassed when that takes
+/// too long.
+const IO_THREADS_MAX: usize = 16;
+/// foyer's head of an entry, and what our own key and frame add, at most.
+const ENTRY_BYTES: usize = 128;
+/// What entries are aligned to.
+const PAGE_BYTES: usize = 4 << 10;
+/// One part in so many of a disk's free bytes is left to others.
+const SPARE_SHARE: u64 = 16;
+/// How foyer names its files.
+const FILE_PREFIX: &str = "foyer-storage-direct-fs-";
+
+/// What a disk said of a chunk.
+pub(super) enum Read {
+    /// Here it is, checked, and in memory.
+    Chunk(Bytes),
+    /// It is not there.
+    Absent,
+    /// It was there, but is not what was written.
+    Damaged,
+    /// Memory has no room for it.
+    NoRoom,
+    /// The disk failed.
+    Failed(String),
+}
+
+/// Bytes that a chunk takes on disk.
+pub(super) fn stored_bytes(chunk: &Bytes) -> usize {
+    (chunk.len() + ENTRY_BYTES).next_multiple_of(PAGE_BYTES)
+}
+
+/// The file whose presence tells that a disk is still there.
+pub(super) fn first_file(dir: &Path) -> PathBuf {
+    file(dir, 0)
+}
+
+/// An open store.
+pub(super) struct Store {
+    hybrid: Option<HybridCache<Key, Chunk>>,
+    device: Option<Arc<dyn Device>>,
+    /// Not given to foyer, whose tasks would keep each other and it alive.
+    threads: Threads,
+    memory: Memory,
+    blocks: Arc<Blocks>,
+    /// Keeps others out of the folder.
+    _lock: File,
+}
+
+impl Store {
+    /// Opens what is in `dir`, which exists: takes as long as reading its indexes does.
+    pub(super) async fn open(
+        dir: &Path,
+        bytes: u64,
+        memory: Memory,
+        metrics: &Metrics,
+    ) -> Result<Self, String> {
+        let threads = Threads::new()?;
+        let handle = threads.handle().clone();
+        let blocks = Arc::new(Blocks::default());
+        let counted = metrics.ssd_evicted_blocks.clone();
+        let opening = open(
+            dir.to_owned(),
+            bytes,
+            Arc::clone(&blocks),
+            counted,
+            Spawner::from(handle.clone()),
+        );
+        // It touches the disk, and foyer panics on some errors: both away from the caller.
+        match handle.spawn(opening).await {
+            Ok(Ok((hybrid, lock))) => {
+                let device = Some(Arc::clone(hybrid.storage().device()));
+                blocks.open.store(true, Ordering::Release);
+                Ok(Self { hybrid: Some(hybrid), device, threads, memory, blocks, _lock: lock })
+            }
+            Ok(Err(error)) => Err(error),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    fn hybrid(&self) -> &HybridCache<Key, Chunk> {
+        self.hybrid.as_ref().expect("taken by drop alone")
+    }
+
+    /// Runs a task where it may block on this disk.
+    pub(super) fn spawn<T: Send + 'static>(
+        &self,
+        task: impl Future<Output = T> + Send + 'static,
+    ) -> tokio::task::JoinHandle<T> {
+        self.threads.handle().spawn(task)
+    }
+
+    /// Whether it may hold the chunk: its index keeps hashes.
+    pub(super) fn may_hold(&self, key: &Key) -> bool {
+        self.hybrid().storage().may_contains(key)
+    }
+
+    /// Reads a chunk, checks it, and puts it into memory.
+    pub(super) async fn read(&self, key: &Key) -> Read {
+        if !self.may_hold(key) {
+            return Read::Absent;
+        }
+        let evicted = self.blocks.evicted.load(Ordering::Relaxed);
+        let load = self.hybrid().storage().load(key);
+        match READING.scope(self.memory.clone(), load).await {
+            Ok(Load::Entry { value, .. }) if value.key() == key => {
+                let bytes = value.bytes().clone();
+                self.memory.insert(value);
+                Read::Chunk(bytes)
+            }
+            Ok(Load::Entry { .. }) => Read::Damaged,
+            Ok(Load::Piece { piece, .. }) => Read::Chunk(piece.value().bytes().clone()),
+            // foyer forgets an entry that it finds damaged. It also forgets those of a block
+            // that it empties.
+            Ok(Load::Miss)
+                if !self.may_hold(key)
+                    && evicted == self.blocks.evicted.load(Ordering::Relaxed) =>
+            {
+                Read::Damaged
+            }
+            Ok(Load::Miss | Load::Throttled) => Read::Absent,
+            Err(error) if error.kind() == ErrorKind::External => Read::NoRoom,
+            Err(error) => Read::Failed(error.to_string()),
+        }
+    }
+
+    /// Writes a batch, of [`BATCH_BYTES_MAX`] at most, and says which of it did not get there.
+    pub(super) async fn write(&self, batch: &[(Key, Bytes)]) -> Vec<Key> {
+        for (key, bytes) in batch {
+            // Not into the memory that foyer wants to have beside a store: see `build`.
+            self.hybrid().insert(*key, Chunk::new(*key, bytes.clone(), Copy::Kept));
+        }
+        self.hybrid().storage().wait().await;
+        let keys = batch.iter().map(|(key, _)| *key);
+        keys.filter(|key| !self.may_hold(key)).collect()
+    }
+
+    /// Ends it: what was handed to it is written, or given up by `drop`.
+    pub(super) async fn close(&self) -> Result<(), String> {
+        self.hybrid().close().await.map_err(|error| error.to_string())
+    }
+
+    /// Bytes written so far, padding and indexes included.
+    pub(super) fn written_bytes(&self) -> u64 {
+        self.hybrid().storage().statistics().disk_write_bytes() as u64
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        let (runtime, device) = (self.threads.runtime.take(), self.device.take());
+        drop(self.hybrid.take());
+        // Reads and writes under way use bare descriptors: the files stay open until the
+        // runtime, which waits for its threads, is gone. A hung disk keeps this thread; it is
+        // not opened anew before it answers, so there is one at most.
+        let ending = std::thread::Builder::new().name("edge-ssd-end".into()).spawn(move || {
+            drop(runtime);
+            drop(device);
+        });
+        if let Err(error) = ending {
+            tracing::error!(%error, "a disk's threads can't be waited for");
+        }
+    }
+}
+
+async fn open(
+    dir: PathBuf,
+    bytes: u64,
+    blocks: Arc<Blocks>,
+    counted: IntCounter,
+    spawner: Spawner,
+) -> Result<(HybridCache<Key, Chunk>, File), String> {
+    let lock = lock(&dir)?;
+    let block_bytes = (bytes / BLOCKS_MIN).clamp(BLOCK_BYTES_MIN, BLOCK_BYTES_MAX);
+    let bytes = usable(&dir, bytes / block_bytes, bytes)?;
+    let count = bytes / block_bytes;
+    remove_surplus(&dir, count);
+    let fifo = Fifo::new(written_last(&dir, count), blocks, counted);
+    build(dir, bytes, block_bytes, fifo, spawner).await.map(|hybrid| (hybrid, lock))
+}
+
+async fn build(
+    dir: PathBuf,
+    bytes: u64,
+    block_bytes: u64,
+    fifo: Fifo,
+    spawner: Spawner,
+) -> Result<HybridCache<Key, Chunk>, String> {
+    let size = |bytes: u64| usize::try_from(bytes).map_err(|error| error.to_string());
+    let device = FsDeviceBuilder::new(dir).with_capacity(size(bytes)?).build();
+    let engine = BlockEngineConfig::new(device.map_err(|error| error.to_string())?)
+        .with_block_size(size(block_bytes)?)
+        .with_blob_index_size(BLOB_INDEX_BYTES)
+        // One: the order of writing is then the order of foyer's sequence numbers, and a
+        // recovery stops at a number that falls.
+        .with_flushers(1)
+        .with_reclaimers(RECLAIMERS)
+        .with_clean_block_threshold(RECLAIMERS)
+        .with_recover_concurrency(RECOVERIES)
+        .with_buffer_pool_size(BUFFER_BYTES)
+        .with_submit_queue_size_threshold(QUEUE_BYTES_MAX)
+        .with_eviction_pickers(vec![
+            Box::new(InvalidRatioPicker::new(INVALID_RATIO)),
+            Box::new(fifo),
+        ]);
+    HybridCacheBuilder::new()
+        .with_name("edge-ssd")
+        // Each write is an insertion that memory refuses: foyer's memory tier stays empty.
+        .with_policy(HybridCachePolicy::WriteOnInsertion)
+        .with_flush_on_close(false)
+        .memory(1)
+        .with_shards(1)
+        .with_filter(|_, _| false)
+        .with_weighter(|_: &Key, chunk: &Chunk| chunk.estimated_size())
+        .storage()
+        // psync, never io_uring: see docs/architecture.md. Through the page cache: a chunk is
+        // often read soon after it was written, and the kernel gives that memory back.
+        .with_io_engine_config(PsyncIoEngineConfig::new())
+        .with_engine_config(engine)
+        .with_recover_mode(RecoverMode::Quiet)
+        .with_spawner(spawner)
+        .build()
+        .await
+        .map_err(|error| error.to_string())
+}
+
+/// Reads and writes block: each disk has threads of its own, so that one that hangs stops no
+/// other. Dropped, they end by themselves.
+struct Threads {
+    runtime: Option<Runtime>,
+    handle: Handle,
+}
+
+impl Threads {
+    fn new() -> Result<Self, String> {
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(1)
+            .max_blocking_threads(IO_THREADS_MAX)
+            .thread_name("edge-ssd")
+            .enable_all()
+            .build()
+            .map_err(|error| error.to_string())?;
+        let handle = runtime.handle().clone();
+        Ok(Self { runtime: Some(runtime), handle })
+    }
+
+    fn handle(&self) -> &Handle {
+        &self.handle
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+fn lock(dir: &Path) -> Result<File, String> {
+    let file = File::create(dir.join("lock")).map_err(|error| error.to_string())?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(std::fs::TryLockError::WouldBlock) => Err("another process uses it".into()),
+        Err(std::fs::TryLockError::Error(error)) => Err(error.to_string()),
+    }
+}
+
+fn file(dir: &Path, number: u64) -> PathBuf {
+    dir.join(format!("{FILE_PREFIX}{number:08}"))
+}
+
+/// Bytes that the files here may grow to on this disk: what they take and most of what is
+/// free. A disk that others fill thus comes back smaller.
+fn usable(dir: &Path, blocks: u64, wanted: u64) -> Result<u64, String> {
+    let free = bytes_free(dir).map_err(|error| error.to_string())?;
+    let taken = |number| std::fs::metadata(file(dir, number)).map_or(0, |file| file.blocks() * 512);
+    let taken: u64 = (0..blocks).map(taken).sum();
+    let usable = taken + free - free / SPARE_SHARE;
+    let needed = wanted.min(SSD_BYTES_MIN);
+    if usable < needed {
+        return Err(format!("{usable} bytes can be used, {needed} are needed"));
+    }
+    Ok(usable.min(wanted))
+}
+
+/// Bytes that are free on a folder's disk.
+pub(super) fn bytes_free(dir: &Path) -> std::io::Result<u64> {
+    let disk = rustix::fs::statvfs(dir)?;
+    Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
+}
+
+/// Removes what a larger setting left.
+fn remove_surplus(dir: &Path, blocks: u64) {
+    for number in blocks.. {
+        if std::fs::remove_file(file(dir, number)).is_err() {
+            break;
+        }
+    }
+}
+
+/// When each block was written last, in nanoseconds since 1970: foyer has forgotten their
+/// order.
+fn written_last(dir: &Path, blocks: u64) -> Vec<u128> {
+    let written = |number| {
+        let time = std::fs::metadata(file(dir, number)).ok()?.modified().ok()?;
+        time.duration_since(std::time::UNIX_EPOCH).ok().map(|since| since.as_nanos())
+    };
+    (0..blocks).map(|number| written(number).unwrap_or(0)).collect()
+}

@@ -1,0 +1,156 @@
+//! Opens a disk, writes what it is offered, looks whether it is still well, switches it off
+//! when it is not, and tries it again.
+
+use super::Disk;
+use super::health::{self, HANG_MAX, LOOK_EVERY, Looks, Trouble, WRITE_MAX};
+use super::store::{Store, bytes_free, first_file};
+use crate::value::Key;
+use bytes::Bytes;
+use std::fs::File;
+use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::task::spawn_blocking;
+use tokio::time::{sleep, timeout};
+
+/// Bytes that a disk has to take and give back before it is used.
+const PROBE_BYTES: usize = 4 << 10;
+
+/// Looks after a disk until the task is dropped.
+pub(crate) async fn run(disk: Arc<Disk>) {
+    // The filesystem that the folder was on at first.
+    let mut device = None;
+    let mut waited = None;
+    loop {
+        let (trouble, up) = match attach(&disk, device).await {
+            Ok((store, attached)) => {
+                device = Some(attached.0);
+                let since = Instant::now();
+                let trouble = up(&disk, &store, attached).await;
+                (trouble, since.elapsed())
+            }
+            Err(trouble) => (trouble, Duration::ZERO),
+        };
+        off(&disk, &trouble);
+        let wait = health::wait(waited, up);
+        waited = Some(wait);
+        sleep(wait).await;
+    }
+}
+
+/// A file's filesystem and number.
+type Identity = (u64, u64);
+
+async fn attach(disk: &Disk, device: Option<u64>) -> Result<(Arc<Store>, Identity), Trouble> {
+    let dir = disk.dir.clone();
+    let probed = spawn_blocking(move || probe(&dir, device)).await;
+    probed.map_err(io::Error::other).flatten().map_err(|error| Trouble::Gone(error.to_string()))?;
+    let store = Store::open(&disk.dir, disk.bytes, disk.memory.clone(), &disk.metrics).await;
+    let store = Arc::new(store.map_err(Trouble::Failed)?);
+    let identity = look(&disk.dir).await?;
+    Ok((store, identity))
+}
+
+/// The disk is in use, until something is wrong.
+async fn up(disk: &Disk, store: &Arc<Store>, identity: Identity) -> Trouble {
+    let mut troubled = disk.troubled.lock().await;
+    // What an earlier store left.
+    while troubled.try_recv().is_ok() {}
+    *disk.store.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(store));
+    disk.metrics.ssd_up.with_label_values(&[disk.name()]).set(1);
+    disk.tried.send_replace(true);
+    tracing::info!(disk = disk.name, "the disk is in use");
+    tokio::select! {
+        Some(trouble) = troubled.recv() => trouble,
+        trouble = watch(disk, identity) => trouble,
+        trouble = write(disk, store) => trouble,
+    }
+}
+
+fn off(disk: &Disk, trouble: &Trouble) {
+    *disk.store.write().unwrap_or_else(PoisonError::into_inner) = None;
+    disk.metrics.ssd_up.with_label_values(&[disk.name()]).set(0);
+    disk.metrics.ssd_troubles.with_label_values(&[disk.name(), trouble.name()]).inc();
+    disk.tried.send_replace(true);
+    disk.dropped("off", disk.queue.clear());
+    tracing::error!(disk = disk.name, %trouble, "the disk is switched off: serving without it");
+}
+
+/// Looks at the disk until something is wrong.
+async fn watch(disk: &Disk, identity: Identity) -> Trouble {
+    let mut looks = Looks::default();
+    disk.reads();
+    loop {
+        sleep(LOOK_EVERY).await;
+        if let Some(trouble) = looks.look(disk.reads(), disk.reads.oldest()) {
+            return trouble;
+        }
+        match timeout(HANG_MAX, look(&disk.dir)).await {
+            Ok(Ok(now)) if now == identity => {}
+            Ok(Ok(_)) => return Trouble::Gone("other files are in their place".into()),
+            Ok(Err(trouble)) => return trouble,
+            Err(_) => return Trouble::Slow,
+        }
+    }
+}
+
+async fn look(dir: &Path) -> Result<Identity, Trouble> {
+    let first = first_file(dir);
+    let looked = spawn_blocking(move || std::fs::metadata(first)).await;
+    let file = looked.map_err(io::Error::other).flatten();
+    file.map(|file| (file.dev(), file.ino())).map_err(|error| Trouble::Gone(error.to_string()))
+}
+
+/// Writes what the disk is offered, batch by batch.
+async fn write(disk: &Disk, store: &Arc<Store>) -> Trouble {
+    let mut written = 0;
+    loop {
+        let batch: Arc<[(Key, Bytes)]> = disk.queue.batch().await.into();
+        let (owned, chunks) = (Arc::clone(store), Arc::clone(&batch));
+        let writing = store.spawn(async move { owned.write(&chunks).await });
+        let lost = match timeout(WRITE_MAX, writing).await {
+            Ok(Ok(lost)) => lost,
+            Ok(Err(error)) => return Trouble::Failed(error.to_string()),
+            Err(_) => return Trouble::Slow,
+        };
+        disk.metrics.ssd_written_bytes.inc_by(store.written_bytes().saturating_sub(written));
+        written = store.written_bytes();
+        disk.queue.done(&batch);
+        if !lost.is_empty() {
+            disk.dropped("failed", lost.len());
+            let dir = disk.dir.clone();
+            let free = spawn_blocking(move || bytes_free(&dir).unwrap_or(0)).await.unwrap_or(0);
+            let lost = lost.len();
+            return Trouble::Failed(format!("{lost} chunks not written, {free} bytes are free"));
+        }
+    }
+}
+
+/// Whether the folder takes bytes and gives them back. Makes it if need be, but only on the
+/// filesystem where it was at first: a disk that is not mounted must not fill the one below.
+fn probe(dir: &Path, device: Option<u64>) -> io::Result<()> {
+    match device {
+        None => std::fs::create_dir_all(dir)?,
+        Some(_) if !dir.exists() => std::fs::create_dir(dir)?,
+        Some(_) => {}
+    }
+    if device.is_some_and(|device| std::fs::metadata(dir).is_ok_and(|now| now.dev() != device)) {
+        return Err(io::Error::other("the folder is not on its disk any more"));
+    }
+    let path = dir.join("probe");
+    let mut file =
+        File::options().read(true).write(true).create(true).truncate(true).open(&path)?;
+    let mut bytes = [0; PROBE_BYTES];
+    bytes.iter_mut().zip(rand::random::<[u8; 32]>().iter().cycle()).for_each(|(to, of)| *to = *of);
+    file.write_all(&bytes)?;
+    file.sync_all()?;
+    file.rewind()?;
+    let mut read = Vec::new();
+    file.read_to_end(&mut read)?;
+    if read != bytes {
+        return Err(io::Error::other("it does not give back what was written"));
+    }
+    std::fs::remove_file(path)
+}

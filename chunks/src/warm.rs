@@ -1,0 +1,119 @@
+//! Over a clean restart: the hottest chunks of memory, by key, and how they come back from
+//! the disks, in the background and at a bounded rate.
+//!
+//! The list (integers little-endian): `ncwarm01`, `u32` count, 20 bytes a key (hottest
+//! first), `u64` XXH3 of all that. It is a hint: a key that no disk has any more is skipped,
+//! and a damaged list is no list.
+
+use crate::disk::Disk;
+use crate::disks;
+use crate::memory::Memory;
+use crate::value::Key;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::task::spawn_blocking;
+use tokio::time::{Instant, sleep_until};
+use xxhash_rust::xxh3::xxh3_64;
+
+/// Chunks on a list at most: 256 GiB of large ones, in 5 MB.
+pub(crate) const KEYS_MAX: usize = 1 << 18;
+/// Bytes a second that are read while warming up: a quarter of what the slowest SSD gives, so
+/// that requests come first.
+const BYTES_PER_S: u64 = 128 << 20;
+/// Warming up ends when memory has less than this left: nothing is evicted for it.
+const ROOM_MIN: u64 = 2 << 20;
+const MAGIC: &[u8; 8] = b"ncwarm01";
+const KEY_BYTES: usize = 20;
+
+/// Where the list lies.
+pub(crate) fn path(data_dir: &Path) -> PathBuf {
+    data_dir.join("warm-chunks")
+}
+
+fn encode(keys: &[Key]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(20 + keys.len() * KEY_BYTES);
+    bytes.extend_from_slice(MAGIC);
+    bytes.extend_from_slice(&u32::try_from(keys.len()).unwrap_or(u32::MAX).to_le_bytes());
+    for key in keys {
+        bytes.extend_from_slice(&key.encoded());
+    }
+    let sum = xxh3_64(&bytes);
+    bytes.extend_from_slice(&sum.to_le_bytes());
+    bytes
+}
+
+fn decode(bytes: &[u8]) -> Option<Vec<Key>> {
+    let (bytes, sum) = bytes.split_last_chunk::<8>()?;
+    let (magic, rest) = bytes.split_first_chunk::<8>()?;
+    let (count, keys) = rest.split_first_chunk::<4>()?;
+    let (keys, rest) = keys.as_chunks::<KEY_BYTES>();
+    let whole = magic == MAGIC
+        && rest.is_empty()
+        && u32::from_le_bytes(*count) as usize == keys.len()
+        && u64::from_le_bytes(*sum) == xxh3_64(bytes);
+    whole.then(|| keys.iter().map(Key::decoded).collect())
+}
+
+/// Puts the list in place. Blocks.
+pub(crate) fn save(path: &Path, keys: &[Key]) -> io::Result<()> {
+    let new = path.with_extension("new");
+    fs::write(&new, encode(keys))?;
+    fs::rename(new, path)
+}
+
+/// Brings the listed chunks back into memory, as far as they fit, once every disk has been
+/// tried.
+pub(crate) async fn up(path: PathBuf, disks: Vec<Arc<Disk>>, memory: Memory) {
+    for disk in &disks {
+        disk.tried().await;
+    }
+    let listed = spawn_blocking(move || fs::read(path)).await;
+    let Some(keys) = listed.ok().and_then(Result::ok).and_then(|bytes| decode(&bytes)) else {
+        return;
+    };
+    let (began, mut bytes, mut chunks) = (Instant::now(), 0, 0u64);
+    for key in keys {
+        if memory.bytes_free() < ROOM_MIN {
+            break;
+        }
+        if memory.contains(&key) {
+            continue;
+        }
+        if let Some(chunk) = disks::read(&disks, &key).await {
+            (bytes, chunks) = (bytes + chunk.len() as u64, chunks + 1);
+            sleep_until(began + Duration::from_micros(bytes * 1_000_000 / BYTES_PER_S)).await;
+        }
+    }
+    tracing::info!(chunks, bytes, "memory is warm again");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_list_survives_a_restart_and_a_damaged_one_is_none() {
+        let key = |number| Key { body: [number as u8; 16], number };
+        for count in [0, 1, 100] {
+            let keys: Vec<_> = (0..count).map(key).collect();
+            let mut bytes = encode(&keys);
+            assert_eq!(decode(&bytes), Some(keys));
+            assert_eq!(decode(&bytes[1..]), None);
+            assert_eq!(decode(&bytes[..bytes.len() - 1]), None);
+            let last = bytes.len() - 1;
+            bytes[last] ^= 1;
+            assert_eq!(decode(&bytes), None);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_a_list_or_none(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            prop_assert!(decode(&bytes).is_none());
+        }
+    }
+}

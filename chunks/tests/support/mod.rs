@@ -1,0 +1,161 @@
+//! Tiers over folders of a test's own, and chunks whose bytes tell by themselves which they
+//! are.
+#![allow(dead_code, reason = "no test uses all of it")]
+
+use bytes::Bytes;
+use nearcast_chunks::{Chunks, Disk, Key, READ_MAX, Sizes};
+use prometheus::Registry;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+use xxhash_rust::xxh3::xxh3_64;
+
+/// Bytes of a large chunk.
+pub const MIB: usize = 1 << 20;
+/// Within this, whatever a test waits for has happened, or never will.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// Tiers, what they count, and where they are.
+pub struct Tiers {
+    pub chunks: Chunks,
+    pub registry: Registry,
+    pub sizes: Sizes,
+    _dir: Option<TempDir>,
+}
+
+/// Sizes for tiers below `dir`.
+pub fn sizes(dir: &Path, memory_bytes: u64, disks: usize, disk_bytes: u64) -> Sizes {
+    let disk = |number| Disk { dir: dir.join(format!("ssd-{number}")), bytes: disk_bytes };
+    Sizes {
+        memory_bytes,
+        disks: (0..disks).map(disk).collect(),
+        data_dir: dir.to_owned(),
+        read_max: READ_MAX,
+    }
+}
+
+impl Tiers {
+    /// Empty tiers, once their disks are up.
+    pub async fn open(memory_bytes: u64, disks: usize, disk_bytes: u64) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let mut tiers = Self::start(sizes(dir.path(), memory_bytes, disks, disk_bytes)).await;
+        tiers._dir = Some(dir);
+        tiers
+    }
+
+    /// Tiers over what is there, once their disks are up.
+    pub async fn start(sizes: Sizes) -> Self {
+        let registry = Registry::new();
+        let chunks = Chunks::open(&sizes, &registry).unwrap();
+        let tiers = Self { chunks, registry, sizes, _dir: None };
+        tiers.until("all disks are up", |tiers| tiers.disks_up() == tiers.sizes.disks.len()).await;
+        tiers
+    }
+
+    /// Ends these tiers without a word, as a crash does, and starts others over their files.
+    pub async fn crash(mut self) -> Self {
+        let (dir, sizes) = (self._dir.take(), self.sizes.clone());
+        drop(self);
+        let mut tiers = Self::start(sizes).await;
+        tiers._dir = dir;
+        tiers
+    }
+
+    /// Ends these tiers cleanly, and starts others over their files.
+    pub async fn restart(mut self) -> Self {
+        let (dir, sizes) = (self._dir.take(), self.sizes.clone());
+        self.chunks.close(Duration::from_secs(20)).await;
+        drop(self);
+        let mut tiers = Self::start(sizes).await;
+        tiers._dir = dir;
+        tiers
+    }
+
+    /// Folder of a disk.
+    pub fn dir(&self, disk: usize) -> PathBuf {
+        self.sizes.disks[disk].dir.clone()
+    }
+
+    /// Puts in a chunk as a fetch does.
+    pub fn insert(&self, key: Key, length: usize) {
+        let mut slot = self.chunks.slot(length).expect("nothing is pinned");
+        slot.write(&content(key, length));
+        self.chunks.insert(key, slot.freeze());
+    }
+
+    /// Puts in a chunk and asks for it, so that it goes to a disk; waits until it is there.
+    pub async fn keep(&self, key: Key, length: usize) {
+        self.insert(key, length);
+        assert!(self.chunks.in_memory(&key).is_some());
+        self.until("a chunk is on its way", |tiers| tiers.chunks.may_be_on_disk(&key)).await;
+    }
+
+    /// Makes memory forget all that is in it.
+    pub fn forget_memory(&self) {
+        let slots: Vec<_> = std::iter::from_fn(|| self.chunks.slot(MIB)).collect();
+        drop(slots);
+    }
+
+    /// A chunk as a request gets it, from memory or disk; checked.
+    pub async fn get(&self, key: Key, length: usize) -> Option<Bytes> {
+        let bytes = match self.chunks.in_memory(&key) {
+            Some(bytes) => Some(bytes),
+            None => self.chunks.read_disk(&key).await,
+        };
+        bytes.inspect(|bytes| assert!(*bytes == content(key, length), "wrong bytes of {key:?}"))
+    }
+
+    /// The sum of a metric over its labels that match.
+    pub fn metric(&self, name: &str, label: &str) -> u64 {
+        let families = self.registry.gather();
+        let name = format!("nearcast_edge_{name}");
+        let metrics = families.iter().filter(|family| family.name() == name);
+        let matches = |metric: &&prometheus::proto::Metric| {
+            label.is_empty() || metric.get_label().iter().any(|of| of.value() == label)
+        };
+        let value = |metric: &prometheus::proto::Metric| {
+            metric.get_counter().get_value() + metric.get_gauge().get_value()
+        };
+        metrics.flat_map(|family| family.get_metric()).filter(matches).map(value).sum::<f64>()
+            as u64
+    }
+
+    pub fn disks_up(&self) -> usize {
+        self.metric("ssd_up", "") as usize
+    }
+
+    /// Waits until something is so.
+    pub async fn until(&self, what: &str, is: impl Fn(&Self) -> bool) -> Duration {
+        let began = Instant::now();
+        while !is(self) {
+            assert!(began.elapsed() < DEADLINE, "never: {what}");
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        began.elapsed()
+    }
+
+    /// Waits until nothing more is being written.
+    pub async fn written(&self, bytes: u64) {
+        let enough = |tiers: &Self| tiers.metric("ssd_written_bytes_total", "") >= bytes;
+        self.until("the chunks are written", enough).await;
+    }
+}
+
+/// The key of chunk `number` of body `body`.
+pub fn key(body: u32, number: u32) -> Key {
+    let mut bytes = [0; 16];
+    bytes[..4].copy_from_slice(&body.to_le_bytes());
+    Key { body: bytes, number }
+}
+
+/// What the chunk under a key holds: no two chunks, and no two places in one, look the same.
+pub fn content(key: Key, length: usize) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(length + 64);
+    let mut state = xxh3_64(&[&key.body[..], &key.number.to_le_bytes()].concat());
+    while bytes.len() < length {
+        state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
+        bytes.extend_from_slice(&(state ^ (state >> 29)).to_le_bytes());
+    }
+    bytes.truncate(length);
+    bytes
+}

@@ -1,0 +1,123 @@
+//! The tiers as an edge uses them: what goes to disk, and what comes back after a restart.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod support;
+
+use nearcast_chunks::Key;
+use support::{MIB, Tiers, key};
+
+const MEMORY: u64 = 64 << 20;
+const DISK: u64 = 256 << 20;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_chunk_asked_for_twice_comes_from_disk_when_memory_forgot_it() {
+    let tiers = Tiers::open(MEMORY, 1, DISK).await;
+    let (once, twice) = (key(1, 0), key(1, 1));
+    tiers.insert(once, MIB);
+    tiers.keep(twice, MIB - 5).await;
+    tiers.written(MIB as u64).await;
+    tiers.forget_memory();
+    assert!(!tiers.chunks.is_in_memory(&twice));
+    assert!(tiers.get(twice, MIB - 5).await.is_some());
+    assert!(tiers.chunks.is_in_memory(&twice), "in memory from then on");
+    assert!(tiers.get(once, MIB).await.is_none());
+
+    // Fetched a second time, it goes to disk at once.
+    tiers.insert(once, MIB);
+    tiers.until("it is on its way", |tiers| tiers.chunks.may_be_on_disk(&once)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn derived_bytes_stay_in_memory() {
+    let tiers = Tiers::open(MEMORY, 1, DISK).await;
+    let key = key(1, 0);
+    tiers.chunks.insert_in_memory(key, bytes::Bytes::from_static(b"a playlist"));
+    for _ in 0..200 {
+        assert!(tiers.chunks.in_memory(&key).is_some());
+    }
+    assert!(!tiers.chunks.may_be_on_disk(&key));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_disk_memory_serves() {
+    let tiers = Tiers::open(MEMORY, 0, DISK).await;
+    tiers.insert(key(1, 0), MIB);
+    assert!(tiers.get(key(1, 0), MIB).await.is_some());
+    assert!(tiers.get(key(1, 1), MIB).await.is_none());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_disk_gets_its_share() {
+    let tiers = Tiers::open(MEMORY, 2, DISK).await;
+    let keys: Vec<Key> = (0..200).map(|number| key(2, number)).collect();
+    for key in &keys {
+        tiers.keep(*key, 60_000).await;
+    }
+    let stored = |disk: usize| {
+        let files = std::fs::read_dir(tiers.dir(disk)).unwrap();
+        let blocks = |file: std::fs::DirEntry| {
+            std::os::unix::fs::MetadataExt::blocks(&file.metadata().unwrap())
+        };
+        files.map(|file| blocks(file.unwrap()) * 512).sum::<u64>()
+    };
+    tiers.written(200 * 60_000).await;
+    for disk in 0..2 {
+        assert!(stored(disk) > 60 * 60_000, "{}", stored(disk));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_crash_every_chunk_that_reached_its_disk_is_a_hit() {
+    let tiers = Tiers::open(MEMORY, 2, DISK).await;
+    let keys: Vec<Key> = (0..150).map(|number| key(3, number)).collect();
+    let length = |key: &Key| 1 + (key.number as usize * 7919) % MIB;
+    for key in &keys {
+        tiers.keep(*key, length(key)).await;
+    }
+    tiers.written(keys.iter().map(length).sum::<usize>() as u64).await;
+    let tiers = tiers.crash().await;
+    let mut hits = 0;
+    for key in &keys {
+        hits += usize::from(tiers.get(*key, length(key)).await.is_some());
+    }
+    assert!(hits * 100 >= keys.len() * 99, "{hits} of {}", keys.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clean_restart_writes_what_memory_held_and_warms_it_again() {
+    let tiers = Tiers::open(MEMORY, 1, DISK).await;
+    let keys: Vec<Key> = (0..40).map(|number| key(4, number)).collect();
+    for key in &keys {
+        tiers.insert(*key, MIB);
+    }
+    let hot = &keys[30..];
+    for key in hot {
+        assert!(tiers.get(*key, MIB).await.is_some());
+    }
+    let tiers = tiers.restart().await;
+    let warm = |tiers: &Tiers| hot.iter().all(|key| tiers.chunks.is_in_memory(key));
+    tiers.until("the hottest are warm", warm).await;
+    for key in &keys {
+        assert!(tiers.get(*key, MIB).await.is_some());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_evicts_the_oldest_and_keeps_the_rest() {
+    let tiers = Tiers::open(MEMORY, 1, 64 << 20).await;
+    let keys: Vec<Key> = (0..120).map(|number| key(5, number)).collect();
+    for (number, key) in keys.iter().enumerate() {
+        tiers.keep(*key, MIB).await;
+        tiers.written((number * MIB) as u64).await;
+    }
+    assert!(tiers.metric("ssd_evicted_blocks_total", "") >= 8);
+    tiers.forget_memory();
+    let mut held = Vec::new();
+    for key in &keys {
+        held.push(tiers.get(*key, MIB).await.is_some());
+    }
+    assert!(!held[..50].contains(&true), "{held:?}");
+    assert!(held[95..].iter().all(|held| *held), "{held:?}");
+    assert_eq!(tiers.metric("ssd_mismatches_total", ""), 0);
+}
