@@ -1,0 +1,239 @@
+//! The database of heads: SQLite in WAL mode, one row a variant.
+//!
+//! `synchronous=NORMAL`: the end of the process loses nothing that was committed; a power cut
+//! may lose the last batches, never the order of them.
+
+use crate::head::{Head, KeyId, Variants};
+use crate::metrics::Metrics;
+use crate::pending::{Change, Pending, Rows};
+use crate::row;
+use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior, params};
+use std::cmp::Reverse;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Of this schema; a database of another is begun anew.
+const SCHEMA: i64 = 1;
+/// How long a statement waits for a checkpoint of the other connections.
+const BUSY_MAX: Duration = Duration::from_secs(1);
+/// Keys in one transaction.
+const TRANSACTION_KEYS_MAX: usize = 1_000;
+/// Rows taken out in one step.
+const TRIM_ROWS: u64 = 500;
+/// Page cache of a connection, in KiB.
+const CACHE_KIB: i64 = 8_192;
+
+const TABLES: &str = "
+    CREATE TABLE heads (
+        id INTEGER PRIMARY KEY,
+        key BLOB NOT NULL,
+        variant INTEGER NOT NULL,
+        body BLOB NOT NULL,
+        used INTEGER NOT NULL,
+        row BLOB NOT NULL
+    );
+    CREATE UNIQUE INDEX heads_key ON heads (key, variant);
+    CREATE INDEX heads_used ON heads (used, id);
+    PRAGMA user_version = 1;";
+
+/// Whether the file is no (longer a) database of ours, rather than the disk in trouble.
+pub(crate) fn is_damage(error: &rusqlite::Error) -> bool {
+    matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
+        || matches!(error, rusqlite::Error::InvalidColumnType(..))
+}
+
+/// Opens the database for writing, or makes it.
+pub(crate) fn open(path: &Path) -> Result<Connection, rusqlite::Error> {
+    let connection = Connection::open(path)?;
+    connection.busy_timeout(BUSY_MAX)?;
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    connection.pragma_update(None, "synchronous", "NORMAL")?;
+    connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
+    let schema: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    match schema {
+        SCHEMA => {}
+        0 => connection.execute_batch(&format!("BEGIN IMMEDIATE; {TABLES} COMMIT;"))?,
+        _ => {
+            let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_NOTADB);
+            let reason = format!("schema {schema}, expected {SCHEMA}");
+            return Err(rusqlite::Error::SqliteFailure(code, Some(reason)));
+        }
+    }
+    Ok(connection)
+}
+
+/// Opens the database that is there, for reading.
+pub(crate) fn open_reader(path: &Path) -> Result<Connection, rusqlite::Error> {
+    // Not the read-only flag: such a connection can't bring a WAL's index back.
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(BUSY_MAX)?;
+    connection.pragma_update(None, "query_only", true)?;
+    connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
+    Ok(connection)
+}
+
+/// Puts a damaged database where an engineer can look at it; the one before goes.
+pub(crate) fn set_aside(path: &Path) -> std::io::Result<PathBuf> {
+    let aside = path.with_extension("damaged");
+    std::fs::rename(path, &aside)?;
+    remove_journals(path)?;
+    Ok(aside)
+}
+
+/// Removes the database.
+pub(crate) fn remove(path: &Path) -> std::io::Result<()> {
+    std::fs::remove_file(path)?;
+    remove_journals(path)
+}
+
+/// A journal left behind would be taken for the next database's.
+fn remove_journals(path: &Path) -> std::io::Result<()> {
+    for suffix in ["-wal", "-shm"] {
+        let mut name = path.as_os_str().to_owned();
+        name.push(suffix);
+        match std::fs::remove_file(&name) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// The heads of `key`, newest first, and the latest hour that their rows say they were used in.
+pub(crate) fn read(
+    connection: &Connection,
+    key: &KeyId,
+    metrics: &Metrics,
+) -> Result<(Variants, u32), rusqlite::Error> {
+    let mut query = connection.prepare_cached("SELECT used, row FROM heads WHERE key = ?1")?;
+    let mut rows = query.query([&key.0[..]])?;
+    let (mut heads, mut used) = (Vec::new(), 0);
+    while let Some(row) = rows.next()? {
+        used = used.max(row.get(0)?);
+        match row::decode(key, row.get_ref(1)?.as_blob()?) {
+            Some(head) => heads.push(Arc::new(head)),
+            None => metrics.damaged.with_label_values(&["row"]).inc(),
+        }
+    }
+    heads.sort_by_key(|head: &Arc<Head>| Reverse(head.stored.received_ms));
+    Ok((Variants::new(heads), used))
+}
+
+/// How many rows there are.
+pub(crate) fn count(connection: &Connection) -> Result<u64, rusqlite::Error> {
+    connection.query_row("SELECT count(*) FROM heads", [], |row| row.get::<_, i64>(0)).map(unsigned)
+}
+
+/// Writes changes, some keys a transaction; `rows` follows the number of rows.
+pub(crate) fn write(
+    connection: &mut Connection,
+    pending: &Pending,
+    hour: u32,
+    rows: &mut u64,
+    metrics: &Metrics,
+) -> Result<(), rusqlite::Error> {
+    let keys: Vec<_> = pending.keys.iter().collect();
+    for keys in keys.chunks(TRANSACTION_KEYS_MAX) {
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let mut change = Changed::default();
+        for (key, rows) in keys {
+            write_key(&transaction, key, rows, hour, &mut change, metrics)?;
+        }
+        transaction.commit()?;
+        *rows = rows.saturating_add(change.added).saturating_sub(change.removed);
+        metrics.rows_written.inc_by(change.added + change.removed + change.replaced);
+    }
+    Ok(())
+}
+
+#[derive(Default)]
+struct Changed {
+    added: u64,
+    replaced: u64,
+    removed: u64,
+}
+
+fn write_key(
+    to: &Transaction<'_>,
+    key: &KeyId,
+    rows: &Rows,
+    hour: u32,
+    changed: &mut Changed,
+    metrics: &Metrics,
+) -> Result<(), rusqlite::Error> {
+    let run = |sql: &str, values: &[&dyn rusqlite::ToSql]| {
+        to.prepare_cached(sql)?.execute(values).map(|count| count as u64)
+    };
+    let id = &key.0[..];
+    if rows.clear {
+        changed.removed += run("DELETE FROM heads WHERE key = ?1", &[&id])?;
+    }
+    if rows.touch {
+        run("UPDATE heads SET used = ?2 WHERE key = ?1", &[&id, &hour])?;
+    }
+    for (variant, change) in &rows.changes {
+        match change {
+            Change::Put(head) | Change::Refresh(head) => {
+                let Some(row) = row::encode(key, head) else {
+                    metrics.unwritten.with_label_values(&["too-large"]).inc();
+                    let sql = "DELETE FROM heads WHERE key = ?1 AND variant = ?2";
+                    changed.removed += run(sql, &[&id, variant])?;
+                    continue;
+                };
+                let put = matches!(change, Change::Put(_));
+                let replaced = to
+                    .prepare_cached(
+                        "UPDATE heads SET body = ?3, used = ?4, row = ?5
+                         WHERE key = ?1 AND variant = ?2 AND (?6 OR body = ?3)",
+                    )?
+                    .execute(params![id, variant, &head.body[..], hour, row, put])?;
+                changed.replaced += replaced as u64;
+                if put && replaced == 0 {
+                    to.prepare_cached(
+                        "INSERT INTO heads (key, variant, body, used, row)
+                         VALUES (?1, ?2, ?3, ?4, ?5)",
+                    )?
+                    .execute(params![
+                        id,
+                        variant,
+                        &head.body[..],
+                        hour,
+                        row
+                    ])?;
+                    changed.added += 1;
+                }
+            }
+            Change::Gone => {
+                let sql = "DELETE FROM heads WHERE key = ?1 AND variant = ?2";
+                changed.removed += run(sql, &[&id, variant])?;
+            }
+            Change::GoneIf(body) => {
+                let sql = "DELETE FROM heads WHERE key = ?1 AND variant = ?2 AND body = ?3";
+                changed.removed += run(sql, &[&id, variant, &&body[..]])?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Takes out the rows longest unused, a step towards `rows_max`. Returns how many.
+pub(crate) fn trim(
+    connection: &Connection,
+    rows: u64,
+    rows_max: u64,
+) -> Result<u64, rusqlite::Error> {
+    let excess = rows.saturating_sub(rows_max).min(TRIM_ROWS);
+    if excess == 0 {
+        return Ok(0);
+    }
+    let mut statement = connection.prepare_cached(
+        "DELETE FROM heads WHERE id IN (SELECT id FROM heads ORDER BY used, id LIMIT ?1)",
+    )?;
+    statement.execute([i64::try_from(excess).unwrap_or(i64::MAX)]).map(|count| count as u64)
+}
+
+fn unsigned(number: i64) -> u64 {
+    u64::try_from(number).unwrap_or(0)
+}

@@ -1,0 +1,183 @@
+//! A stored response's head, and the few that share a key.
+
+use crate::purge::Verdict;
+use crate::wire::Writer;
+use caching::Stored;
+use http::HeaderName;
+use std::fmt;
+use std::ops::Deref;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use xxhash_rust::xxh3::xxh3_64;
+
+/// Representations of one key (RFC 9111, section 4.1) that are kept; the oldest goes first.
+pub const VARIANTS_MAX: usize = 32;
+
+/// What a header field or a tag takes in memory beside its text: places in tables, roughly.
+const ENTRY_BYTES: usize = 64;
+
+/// Names a site's URL: no two have the same, though clients choose URLs.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct KeyId(pub [u8; 16]);
+
+impl KeyId {
+    /// Of `url` (`host/path?query`, by the site's key rules) on `site`.
+    #[must_use]
+    pub fn of(site: &str, url: &str) -> Self {
+        let mut hasher = blake3::Hasher::new();
+        // The length keeps (`a`, `bc`) and (`ab`, `c`) apart.
+        hasher.update(&(site.len() as u64).to_le_bytes());
+        hasher.update(site.as_bytes());
+        hasher.update(url.as_bytes());
+        let mut id = [0; 16];
+        hasher.finalize_xof().fill(&mut id);
+        Self(id)
+    }
+}
+
+impl fmt::Display for KeyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex::encode(self.0))
+    }
+}
+
+impl fmt::Debug for KeyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "KeyId({self})")
+    }
+}
+
+/// One stored representation, but its bytes. Never changed once shared: a refreshed one is a
+/// new `Head` (`Head { stored, epoch, ..(*old).clone() }`).
+#[derive(Debug, Clone)]
+pub struct Head {
+    /// The site's name.
+    pub site: Arc<str>,
+    /// `host/path?query`, after the site's key rules.
+    pub url: Arc<str>,
+    /// What the request said in the fields that `Vary` names, normalised; `None`: nothing.
+    pub selecting: Vec<(HeaderName, Option<String>)>,
+    /// What was answered.
+    pub stored: Stored,
+    /// Names the body's bytes, for ever.
+    pub body: [u8; 16],
+    /// The body's length.
+    pub bytes: u64,
+    /// Surrogate keys and cache groups (RFC 9875).
+    pub tags: Vec<Box<str>>,
+    /// [`PurgeLog::number`](crate::PurgeLog::number) when its fetch, or its last successful
+    /// revalidation, began: only a purge with a higher number ends it.
+    pub epoch: u64,
+    /// What the purge log said last. `Seen::default()` in a new head.
+    pub seen: Seen,
+}
+
+impl Head {
+    /// Bytes that it takes in memory, roughly.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        let selecting = self.selecting.iter().map(|(name, value)| {
+            name.as_str().len() + value.as_ref().map_or(0, String::len) + ENTRY_BYTES
+        });
+        let fields = self.stored.fields.iter();
+        let fields = fields.map(|(name, value)| name.as_str().len() + value.len() + ENTRY_BYTES);
+        let tags = self.tags.iter().map(|tag| tag.len() + size_of::<Box<str>>());
+        let lists: usize = selecting.chain(fields).chain(tags).sum();
+        size_of::<Self>() + self.url.len() + lists
+    }
+
+    /// Names what it was selected by: of two heads of a key with the same, the newer replaces
+    /// the older.
+    pub(crate) fn variant(&self) -> i64 {
+        let mut text = Writer::default();
+        for (name, value) in &self.selecting {
+            text.bytes(name.as_str().as_bytes());
+            text.maybe(value.as_deref().map(str::as_bytes));
+        }
+        xxh3_64(&text.0).cast_signed()
+    }
+}
+
+/// The stored representations of one key, newest first. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Variants(Arc<[Arc<Head>]>);
+
+impl Variants {
+    /// Those of `heads`, which come newest first and differ in what selects them: the newest
+    /// [`VARIANTS_MAX`].
+    pub(crate) fn new(mut heads: Vec<Arc<Head>>) -> Self {
+        heads.truncate(VARIANTS_MAX);
+        Self(heads.into())
+    }
+
+    /// With `head` as the newest, in place of one selected by the same.
+    pub(crate) fn with(&self, head: Arc<Head>) -> Self {
+        let variant = head.variant();
+        let others = self.0.iter().filter(|other| other.variant() != variant).cloned();
+        Self::new(std::iter::once(head).chain(others).collect())
+    }
+
+    /// With `head` in place of the one with the same body, selected by the same; `None` if there
+    /// is none.
+    pub(crate) fn refreshed(&self, head: &Arc<Head>) -> Option<Self> {
+        let variant = head.variant();
+        let same = |other: &Arc<Head>| other.body == head.body && other.variant() == variant;
+        let place = self.0.iter().position(same)?;
+        let mut heads = self.0.to_vec();
+        heads[place] = Arc::clone(head);
+        Some(Self(heads.into()))
+    }
+
+    /// Without those that `gone` names.
+    pub(crate) fn without(&self, gone: impl Fn(&Head) -> bool) -> Self {
+        Self(self.0.iter().filter(|head| !gone(head)).cloned().collect())
+    }
+
+    /// Bytes in memory, roughly.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.0.iter().map(|head| head.memory_bytes() + 2 * size_of::<usize>()).sum()
+    }
+}
+
+impl Deref for Variants {
+    type Target = [Arc<Head>];
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
+}
+
+/// A purge verdict, and the log's number that it was found at: found again only when the log
+/// has grown. A clone knows nothing, as it may get another epoch.
+#[derive(Debug, Default)]
+pub struct Seen(AtomicU64);
+
+impl Seen {
+    /// The verdict found at `number`, if it was found at that.
+    pub(crate) fn at(&self, number: u64) -> Option<Verdict> {
+        let packed = self.0.load(Ordering::Relaxed);
+        if packed >> 2 != number {
+            return None;
+        }
+        match packed & 3 {
+            1 => Some(Verdict::Valid),
+            2 => Some(Verdict::Soft),
+            3 => Some(Verdict::Hard),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn set(&self, number: u64, verdict: Verdict) {
+        let verdict = match verdict {
+            Verdict::Valid => 1,
+            Verdict::Soft => 2,
+            Verdict::Hard => 3,
+        };
+        self.0.store(number << 2 | verdict, Ordering::Relaxed);
+    }
+}
+
+impl Clone for Seen {
+    fn clone(&self) -> Self {
+        Self::default()
+    }
+}

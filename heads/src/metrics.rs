@@ -1,0 +1,124 @@
+//! What heads and purges count.
+
+use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
+
+/// Every metric of this crate.
+#[derive(Debug, Clone)]
+pub(crate) struct Metrics {
+    /// Lookups beyond memory, by how they ended: `found`, `none`, `busy`, `slow`, `off`.
+    pub(crate) reads: IntCounterVec,
+    /// Bytes of heads in memory.
+    pub(crate) memory_bytes: IntGauge,
+    /// Rows on disk.
+    pub(crate) rows: IntGauge,
+    /// Rows that a batch wrote or took out.
+    pub(crate) rows_written: IntCounter,
+    /// Heads that stay in memory only, by reason: `busy` or `too-large`.
+    pub(crate) unwritten: IntCounterVec,
+    /// Keys pushed out of `memory`, rows out of `disk`.
+    pub(crate) evicted: IntCounterVec,
+    /// Failed `read`s, `write`s and `open`s of the database.
+    pub(crate) failures: IntCounterVec,
+    /// Damage found: a `row`, the whole `database`.
+    pub(crate) damaged: IntCounterVec,
+    /// Databases begun anew since removals were lost while the disk failed.
+    pub(crate) restarted: IntCounter,
+}
+
+/// Every metric of the purge log.
+#[derive(Debug, Clone)]
+pub(crate) struct PurgeMetrics {
+    /// Purges in force, by `kind` and `strength`.
+    pub(crate) purges: IntCounterVec,
+    /// Purges refused since the disk failed or the queue was full.
+    pub(crate) failures: IntCounterVec,
+    /// Number of the last purge.
+    pub(crate) number: IntGauge,
+    /// Purges that are kept one by one.
+    pub(crate) kept: IntGauge,
+    /// Bytes of the log's file.
+    pub(crate) file_bytes: IntGauge,
+    /// The oldest purges made into one of everything, for want of room.
+    pub(crate) folded: IntCounter,
+    /// Files rewritten to what still counts.
+    pub(crate) compactions: IntCounter,
+    /// What was wrong with the file at start: `torn`, `damaged`, `unreadable`.
+    pub(crate) damaged: IntCounterVec,
+}
+
+fn counters(
+    registry: &Registry,
+    name: &str,
+    help: &str,
+    labels: &[&str],
+) -> Result<IntCounterVec, prometheus::Error> {
+    let counters = IntCounterVec::new(Opts::new(format!("nearcast_edge_{name}"), help), labels)?;
+    registry.register(Box::new(counters.clone()))?;
+    Ok(counters)
+}
+
+fn counter(registry: &Registry, name: &str, help: &str) -> Result<IntCounter, prometheus::Error> {
+    let counter = IntCounter::new(format!("nearcast_edge_{name}"), help)?;
+    registry.register(Box::new(counter.clone()))?;
+    Ok(counter)
+}
+
+fn gauge(registry: &Registry, name: &str, help: &str) -> Result<IntGauge, prometheus::Error> {
+    let gauge = IntGauge::new(format!("nearcast_edge_{name}"), help)?;
+    registry.register(Box::new(gauge.clone()))?;
+    Ok(gauge)
+}
+
+impl Metrics {
+    pub(crate) fn new(r: &Registry) -> Result<Self, prometheus::Error> {
+        Ok(Self {
+            reads: counters(r, "head_reads_total", "Heads sought beyond memory", &["end"])?,
+            memory_bytes: gauge(r, "heads_memory_bytes", "Bytes of heads in memory")?,
+            rows: gauge(r, "head_rows", "Heads on disk")?,
+            rows_written: counter(r, "head_rows_written_total", "Changes of heads on disk")?,
+            unwritten: counters(
+                r,
+                "heads_unwritten_total",
+                "Heads that stay in memory only",
+                &["reason"],
+            )?,
+            evicted: counters(r, "heads_evicted_total", "Heads pushed out", &["tier"])?,
+            failures: counters(
+                r,
+                "head_database_failures_total",
+                "Operations on the database of heads that failed",
+                &["operation"],
+            )?,
+            damaged: counters(r, "heads_damaged_total", "Damage found on disk", &["what"])?,
+            restarted: counter(
+                r,
+                "head_database_restarts_total",
+                "Databases begun anew since removals were lost while the disk failed",
+            )?,
+        })
+    }
+}
+
+impl PurgeMetrics {
+    pub(crate) fn new(r: &Registry) -> Result<Self, prometheus::Error> {
+        Ok(Self {
+            purges: counters(r, "purges_total", "Purges in force", &["kind", "strength"])?,
+            failures: counters(r, "purge_failures_total", "Purges refused", &["reason"])?,
+            number: gauge(r, "purge_number", "Number of the last purge")?,
+            kept: gauge(r, "purges_kept", "Purges kept one by one")?,
+            file_bytes: gauge(r, "purge_log_bytes", "Bytes of the purge log's file")?,
+            folded: counter(
+                r,
+                "purges_folded_total",
+                "Oldest purges made into one of everything, for want of room",
+            )?,
+            compactions: counter(r, "purge_compactions_total", "Purge logs rewritten")?,
+            damaged: counters(
+                r,
+                "purge_log_damaged_total",
+                "Purge logs that were not whole at start",
+                &["how"],
+            )?,
+        })
+    }
+}

@@ -1,0 +1,228 @@
+//! The thread that writes heads: it gathers changes for a tenth of a second, writes them, and
+//! takes out what is too much. It is also the one that opens the database, and begins a new one
+//! in place of one that is damaged.
+//!
+//! A disk that fails never stops the node: the changes wait (bounded, see `shard`) and are tried
+//! again every second.
+
+use crate::db;
+use crate::heads::{Shared, hour_now};
+use rusqlite::Connection;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How long changes gather before they are written together.
+const GATHER: Duration = Duration::from_millis(100);
+/// How long a database that failed is left alone.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Tells the writer that there is something to do.
+#[derive(Debug, Default)]
+pub(crate) struct Wake {
+    work: AtomicBool,
+    ending: Mutex<bool>,
+    told: Condvar,
+}
+
+impl Wake {
+    /// Changes wait.
+    pub(crate) fn work(&self) {
+        // The lock is taken for the first of many changes alone.
+        if !self.work.swap(true, Ordering::AcqRel) {
+            let _held = self.ending.lock().unwrap_or_else(PoisonError::into_inner);
+            self.told.notify_one();
+        }
+    }
+
+    /// What waits is written once more, and that is all.
+    pub(crate) fn end(&self) {
+        *self.ending.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.told.notify_one();
+    }
+
+    /// Until there is work, `limit` has passed, or the end: then true.
+    fn wait_for_work(&self, limit: Duration) -> bool {
+        let ending = self.ending.lock().unwrap_or_else(PoisonError::into_inner);
+        let (ending, _) = self
+            .told
+            .wait_timeout_while(ending, limit, |ending| {
+                !*ending && !self.work.load(Ordering::Acquire)
+            })
+            .unwrap_or_else(PoisonError::into_inner);
+        *ending
+    }
+
+    /// Until `limit` has passed or the end.
+    fn wait_for_end(&self, limit: Duration) {
+        let ending = self.ending.lock().unwrap_or_else(PoisonError::into_inner);
+        drop(self.told.wait_timeout_while(ending, limit, |ending| !*ending));
+    }
+}
+
+/// The database in the writer's hands.
+pub(crate) struct Writer {
+    shared: Arc<Shared>,
+    connection: Option<Connection>,
+    /// None: not counted yet.
+    rows: Option<u64>,
+    /// When a database that failed may be tried again.
+    retry: Option<Instant>,
+}
+
+impl Writer {
+    /// Opens the database, so that heads can be read from the start.
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        let mut writer = Self { shared, connection: None, rows: None, retry: None };
+        writer.open();
+        writer
+    }
+
+    /// Writes until the end.
+    pub(crate) fn run(mut self) {
+        loop {
+            let busy = self.retry.is_some() || self.has_excess() || self.rows.is_none();
+            let idle = if busy { GATHER } else { Duration::from_secs(3600) };
+            let mut ending = self.shared.wake.wait_for_work(idle);
+            if !ending && self.shared.wake.work.load(Ordering::Acquire) {
+                self.shared.wake.wait_for_end(GATHER);
+                ending = *self.shared.wake.ending.lock().unwrap_or_else(PoisonError::into_inner);
+            }
+            if !ending && self.retry.is_some_and(|at| Instant::now() < at) {
+                self.shared.wake.wait_for_end(GATHER);
+                continue;
+            }
+            self.shared.wake.work.store(false, Ordering::Release);
+            self.step();
+            if ending {
+                return;
+            }
+        }
+    }
+
+    fn has_excess(&self) -> bool {
+        self.rows.is_some_and(|rows| rows > self.shared.rows_max)
+    }
+
+    /// One batch.
+    fn step(&mut self) {
+        self.retry = None;
+        let generation = self.shared.generation.load(Ordering::Acquire);
+        // A read of the database before this one says nothing about this one.
+        let damaged = self.shared.damaged.swap(0, Ordering::AcqRel) == generation && generation > 0;
+        let distrusted = self.shared.distrusted.load(Ordering::Acquire);
+        if damaged {
+            self.begin_anew("a read found it damaged", false);
+        } else if distrusted {
+            self.begin_anew("removals were lost while the disk failed", true);
+        } else if self.connection.is_none() {
+            self.open();
+        }
+        if let Err(error) = self.write() {
+            self.failed("write", &error);
+        }
+        self.shared.measure(self.rows);
+    }
+
+    fn write(&mut self) -> Result<(), rusqlite::Error> {
+        let Some(connection) = &mut self.connection else { return Ok(()) };
+        let rows = match &mut self.rows {
+            Some(rows) => rows,
+            none => none.insert(db::count(connection)?),
+        };
+        for shard in &self.shared.shards {
+            let pending = {
+                let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+                if shard.waiting.is_empty() {
+                    continue;
+                }
+                let pending = Arc::new(std::mem::take(&mut shard.waiting));
+                shard.writing = Some(Arc::clone(&pending));
+                pending
+            };
+            let metrics = &self.shared.metrics;
+            let outcome = db::write(connection, &pending, hour_now(), rows, metrics);
+            let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            shard.writing = None;
+            shard.batches += 1;
+            if let Err(error) = outcome {
+                let pending = Arc::try_unwrap(pending).unwrap_or_default();
+                pending.return_to(&mut shard.waiting);
+                return Err(error);
+            }
+        }
+        let trimmed = db::trim(connection, *rows, self.shared.rows_max)?;
+        *rows = rows.saturating_sub(trimmed);
+        self.shared.metrics.evicted.with_label_values(&["disk"]).inc_by(trimmed);
+        Ok(())
+    }
+
+    fn failed(&mut self, operation: &str, error: &rusqlite::Error) {
+        let path = self.shared.path.display();
+        tracing::error!(%path, operation, %error, "the heads' database fails: heads stay in memory");
+        self.shared.metrics.failures.with_label_values(&[operation]).inc();
+        if db::is_damage(error) {
+            let generation = self.shared.generation.load(Ordering::Acquire);
+            self.shared.damaged.store(generation, Ordering::Release);
+        }
+        // It may be the connection that is broken: the next try makes its own.
+        self.connection = None;
+        self.rows = None;
+        self.retry = Some(Instant::now() + RETRY);
+        self.shared.wake.work();
+    }
+
+    /// Opens what is there; in place of what is no database, begins one.
+    fn open(&mut self) {
+        self.rows = None;
+        match db::open(&self.shared.path) {
+            Ok(connection) => self.opened(connection),
+            Err(error) if db::is_damage(&error) => self.begin_anew(&error.to_string(), false),
+            Err(error) => self.failed("open", &error),
+        }
+    }
+
+    fn opened(&mut self, connection: Connection) {
+        self.connection = Some(connection);
+        self.shared.generation.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Puts the database aside and begins one; if it only says too much, it just goes.
+    fn begin_anew(&mut self, reason: &str, lost_removals: bool) {
+        let path = &self.shared.path;
+        self.connection = None;
+        let gone = match lost_removals {
+            true => db::remove(path),
+            false => db::set_aside(path).map(|aside| {
+                let (path, aside) = (path.display(), aside.display());
+                tracing::error!(%path, %aside, reason, "the heads' database is put aside");
+            }),
+        };
+        match gone {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                tracing::error!(path = %path.display(), %error, reason, "can't begin a new database");
+                self.shared.metrics.failures.with_label_values(&["open"]).inc();
+                if !lost_removals {
+                    let generation = self.shared.generation.load(Ordering::Acquire);
+                    self.shared.damaged.store(generation, Ordering::Release);
+                }
+                self.retry = Some(Instant::now() + RETRY);
+                return self.shared.wake.work();
+            }
+            _ if lost_removals => self.shared.metrics.restarted.inc(),
+            _ => self.shared.metrics.damaged.with_label_values(&["database"]).inc(),
+        }
+        match db::open(path) {
+            Ok(connection) => {
+                self.rows = Some(0);
+                self.opened(connection);
+                // Reads that began on the old one are made again.
+                for shard in &self.shared.shards {
+                    shard.lock().unwrap_or_else(PoisonError::into_inner).batches += 1;
+                }
+                self.shared.distrusted.store(false, Ordering::Release);
+            }
+            Err(error) => self.failed("open", &error),
+        }
+    }
+}
