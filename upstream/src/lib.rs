@@ -1,1 +1,45 @@
-//! Where an edge fetches: origins, parents and siblings, their health, retries within a budget, S3 signing.
+//! Where an edge fetches: origins, parents and siblings, their health, retries within a
+//! budget, S3 signing.
+//!
+//! A [`Node`] is what all sites of an edge share, an [`Upstream`] is one site. One
+//! [`Upstream::send`] is one answer: it chooses the hop, goes on to the next where a hop fails,
+//! and returns the head with the body to come. The request is made anew from what the caller
+//! chose; a body ends cleanly only if it is whole. Nothing here knows of titles, caches or
+//! freshness.
+//!
+//! `send.rs` is the life of an ask from top to bottom, `tries.rs` says which hop is next,
+//! `exchange.rs` asks one.
+
+mod ask;
+mod body;
+mod breaker;
+mod budget;
+mod cdn_loop;
+mod connect;
+mod error;
+mod exchange;
+mod fault;
+mod health;
+pub mod hierarchy;
+mod hop;
+mod latency;
+mod metrics;
+mod node;
+mod order;
+mod rendezvous;
+pub mod s3;
+mod send;
+mod settings;
+mod tries;
+mod upload;
+mod upstream;
+
+pub use ask::{Answer, Ask, HopId, HopKind, PATH_BYTES_MAX, RequestBody};
+pub use body::UpstreamBody;
+pub use breaker::State as BreakerState;
+pub use error::Error;
+pub use fault::{ErrorType, Fault};
+pub use hop::HopStatus;
+pub use node::Node;
+pub use settings::{Config, HealthCheck, ORIGINS_MAX, Origin, Settings, SiteKind};
+pub use upstream::Upstream;

@@ -1,0 +1,183 @@
+//! What is asked and what is answered.
+
+use crate::body::UpstreamBody;
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, Method, header};
+use http_body_util::combinators::UnsyncBoxBody;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The longest path and query that is sent, in bytes.
+pub const PATH_BYTES_MAX: usize = 32 << 10;
+
+/// A request's body, streamed from the client.
+pub type RequestBody = UnsyncBoxBody<Bytes, Box<dyn std::error::Error + Send + Sync>>;
+
+/// One exchange: what to ask for, and what chooses the hop.
+#[derive(Debug)]
+pub struct Ask {
+    /// Any but CONNECT; GET or HEAD for S3.
+    pub method: Method,
+    /// `/path?query`, sent as it is after the path of the origin's URL.
+    pub path: String,
+    /// The site's host (and port): what peers see, and with `pass-host` the origin.
+    pub host: String,
+    /// Exactly the fields to send. Fields of the connection, of the body's length, and `Host`
+    /// are made anew here. `CDN-Loop` as it came from the client.
+    pub fields: HeaderMap,
+    /// With one there is one try.
+    pub body: Option<RequestBody>,
+    /// The object.
+    pub key: [u8; 16],
+    /// Which run of 64 MiB of it.
+    pub run: u64,
+    /// Not this hop, if there is another.
+    pub avoid: Option<HopId>,
+    /// In place of the site's `first-byte-timeout`.
+    pub first_byte: Option<Duration>,
+}
+
+impl Ask {
+    /// A GET without fields.
+    #[must_use]
+    pub fn get(host: impl Into<String>, path: impl Into<String>, key: [u8; 16]) -> Self {
+        Self {
+            method: Method::GET,
+            path: path.into(),
+            host: host.into(),
+            fields: HeaderMap::new(),
+            body: None,
+            key,
+            run: 0,
+            avoid: None,
+            first_byte: None,
+        }
+    }
+}
+
+/// The head of an answer, with its body to come.
+#[derive(Debug)]
+pub struct Answer {
+    /// Never a 1xx.
+    pub head: http::response::Parts,
+    /// Ends in an error unless it is whole.
+    pub body: UpstreamBody,
+    /// Who answered.
+    pub hop: HopId,
+    /// What that is.
+    pub kind: HopKind,
+    /// Whether it may be stored at all: S3's refusals may not, whatever the rules say.
+    pub storable: bool,
+    /// From the ask to the head.
+    pub head_after: Duration,
+}
+
+/// Names a hop: an origin's URL or a peer's id.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct HopId(pub(crate) Arc<str>);
+
+impl HopId {
+    /// As shown in logs and metrics.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for HopId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What a hop is to this node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum HopKind {
+    /// An edge of the same site.
+    Sibling,
+    /// A regional edge, or a shield.
+    Parent,
+    /// Where the bytes come from.
+    Origin,
+}
+
+impl HopKind {
+    /// A short name for logs and metrics.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Sibling => "sibling",
+            Self::Parent => "parent",
+            Self::Origin => "origin",
+        }
+    }
+}
+
+/// Fields that belong to one connection or that are made anew (RFC 9110, 7.6.1).
+const OWN: [HeaderName; 10] = [
+    header::CONNECTION,
+    header::HOST,
+    header::CONTENT_LENGTH,
+    header::TRANSFER_ENCODING,
+    header::TE,
+    header::TRAILER,
+    header::UPGRADE,
+    header::EXPECT,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+];
+
+/// Takes out what this hop says itself.
+pub(crate) fn clean(fields: &mut HeaderMap) {
+    let nominated: Vec<HeaderName> = fields
+        .get_all(header::CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|name| name.trim().parse().ok())
+        .collect();
+    for name in nominated.iter().chain(&OWN) {
+        fields.remove(name);
+    }
+}
+
+/// `path` if it is an origin-form that any server reads the same way: a slash, then visible
+/// ASCII without a fragment (RFC 9112, 3.2.1).
+pub(crate) fn origin_form(path: &str) -> Option<&str> {
+    let visible = |b: u8| (0x21..=0x7e).contains(&b) && b != b'#';
+    let good = path.starts_with('/') && path.len() <= PATH_BYTES_MAX && path.bytes().all(visible);
+    good.then_some(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_of_the_connection_and_nominated_ones_go() {
+        let mut fields = HeaderMap::new();
+        for (name, value) in [
+            ("host", "a"),
+            ("connection", "close, X-Mine"),
+            ("x-mine", "1"),
+            ("te", "trailers"),
+            ("transfer-encoding", "chunked"),
+            ("content-length", "3"),
+            ("accept", "*/*"),
+        ] {
+            fields.insert(HeaderName::from_static(name), value.parse().unwrap());
+        }
+        clean(&mut fields);
+        assert_eq!(fields.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["accept"]);
+    }
+
+    #[test]
+    fn paths_that_servers_read_in_two_ways_are_refused() {
+        assert!(origin_form("/a/%2e%2e/b?c=%20&d=[1]|").is_some());
+        let long = format!("/{}", "a".repeat(PATH_BYTES_MAX));
+        for bad in ["", "a", "*", "http://a/", "/a b", "/a\r\nX: 1", "/a#b", "/\u{e4}", &long] {
+            assert_eq!(origin_form(bad), None, "{bad:?} was taken");
+        }
+    }
+}

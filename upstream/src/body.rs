@@ -1,0 +1,251 @@
+//! The body of an answer: it ends cleanly only when its framing says that it is whole.
+//!
+//! The clock runs while somebody waits for bytes, so a slow reader is not held against the
+//! server. Two rules: no silence longer than the stall limit, and no drip.
+
+use crate::fault::{ErrorType, Fault, body_error};
+use crate::hop::Flight;
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::time::{Instant, Sleep};
+
+/// A server that sends fewer bytes than this while it is waited for during two stall limits
+/// drips.
+const PROGRESS_BYTES_MIN: usize = 256;
+const PROGRESS_STALLS: u32 = 2;
+
+/// A body. Drop it to give up the exchange.
+pub struct UpstreamBody {
+    source: Source,
+    flight: Option<Flight>,
+    patience: Option<Patience>,
+    delimited: bool,
+    own: Option<OwnLoad>,
+}
+
+/// Counts a request that this node answers as the owner among its siblings.
+pub(crate) struct OwnLoad(Arc<AtomicUsize>);
+
+impl OwnLoad {
+    pub(crate) fn new(load: &Arc<AtomicUsize>) -> Self {
+        load.fetch_add(1, Relaxed);
+        Self(load.clone())
+    }
+}
+
+impl Drop for OwnLoad {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
+}
+
+enum Source {
+    Live(Incoming),
+    Held(Option<Bytes>),
+}
+
+struct Patience {
+    limit: Duration,
+    /// Whether a drip is a failure.
+    progress: bool,
+    pause: Pin<Box<Sleep>>,
+    waiting: Option<Instant>,
+    waited: Duration,
+    bytes: usize,
+}
+
+impl UpstreamBody {
+    pub(crate) fn live(
+        body: Incoming,
+        flight: Flight,
+        (limit, progress): (Duration, bool),
+        delimited: bool,
+    ) -> Self {
+        let patience = Some(Patience {
+            limit,
+            progress,
+            pause: Box::pin(tokio::time::sleep(limit)),
+            waiting: None,
+            waited: Duration::ZERO,
+            bytes: 0,
+        });
+        let source = Source::Live(body);
+        let mut body = Self { source, flight: Some(flight), patience, delimited, own: None };
+        if body.is_end_stream() {
+            body.whole();
+        }
+        body
+    }
+
+    /// A body that was read already.
+    pub(crate) fn held(bytes: Bytes) -> Self {
+        let source = Source::Held(Some(bytes).filter(|bytes| !bytes.is_empty()));
+        Self { source, flight: None, patience: None, delimited: true, own: None }
+    }
+
+    /// Counts as this node's own work until it is dropped.
+    pub(crate) fn keep(&mut self, own: Option<OwnLoad>) {
+        self.own = own;
+    }
+
+    /// The next bytes; `None` at the end of a whole body.
+    ///
+    /// # Errors
+    /// Any [`Fault`]; the body is then over.
+    pub async fn next(&mut self) -> Option<Result<Bytes, Fault>> {
+        loop {
+            match self.frame().await? {
+                Err(fault) => return Some(Err(fault)),
+                Ok(frame) => {
+                    if let Ok(data) = frame.into_data() {
+                        return Some(Ok(data));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Bytes still to come, where the framing tells.
+    #[must_use]
+    pub fn length(&self) -> Option<u64> {
+        self.size_hint().exact()
+    }
+
+    /// Whether the framing tells where the body ends. Otherwise it ends with its connection,
+    /// and a server that broke down looks like one that was done (RFC 9112, 8).
+    #[must_use]
+    pub fn is_delimited(&self) -> bool {
+        self.delimited
+    }
+
+    fn whole(&mut self) {
+        if let Some(mut flight) = self.flight.take() {
+            flight.whole();
+        }
+    }
+
+    fn fail(&mut self, fault: Fault) -> Fault {
+        if let Some(mut flight) = self.flight.take() {
+            flight.failed(&fault, true);
+        }
+        self.source = Source::Held(None);
+        fault
+    }
+
+    /// What came of waiting.
+    fn polled(
+        &mut self,
+        frame: Option<Result<Frame<Bytes>, hyper::Error>>,
+    ) -> Option<Result<Frame<Bytes>, Fault>> {
+        match frame {
+            None => {
+                self.whole();
+                None
+            }
+            Some(Err(error)) => {
+                let fault = match &self.flight {
+                    Some(flight) => body_error(&flight.hop().id, &error),
+                    None => body_error(&"origin", &error),
+                };
+                Some(Err(self.fail(fault)))
+            }
+            Some(Ok(frame)) => {
+                let bytes = frame.data_ref().map_or(0, Bytes::len);
+                if let Some(flight) = &self.flight {
+                    flight.received(bytes);
+                }
+                if let Some(slow) = self.patience.as_mut().and_then(|patience| patience.came(bytes))
+                {
+                    return Some(Err(self.slow(&slow)));
+                }
+                Some(Ok(frame))
+            }
+        }
+    }
+
+    fn slow(&mut self, what: &str) -> Fault {
+        let hop = self.flight.as_ref().map_or("", |flight| flight.hop().id.as_str());
+        let fault = Fault::cut(ErrorType::ConnectionReadTimeout, format!("{hop}: {what}"));
+        self.fail(fault)
+    }
+}
+
+impl Patience {
+    /// Bytes came: whether they were too few for the time.
+    fn came(&mut self, bytes: usize) -> Option<String> {
+        self.bytes = self.bytes.saturating_add(bytes);
+        if let Some(since) = self.waiting.take() {
+            self.waited += since.elapsed();
+        }
+        let window = self.limit * PROGRESS_STALLS;
+        if self.waited < window {
+            return None;
+        }
+        let slow = (self.progress && self.bytes < PROGRESS_BYTES_MIN)
+            .then(|| format!("a drip: {} bytes within {window:?}", self.bytes));
+        (self.waited, self.bytes) = (Duration::ZERO, 0);
+        slow
+    }
+
+    /// Nothing came: whether that is too long now.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.waiting.is_none() {
+            let now = Instant::now();
+            self.waiting = Some(now);
+            self.pause.as_mut().reset(now + self.limit);
+        }
+        self.pause.as_mut().poll(cx)
+    }
+}
+
+impl Body for UpstreamBody {
+    type Data = Bytes;
+    type Error = Fault;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
+        let polled = match &mut self.source {
+            Source::Held(held) => return Poll::Ready(held.take().map(|b| Ok(Frame::data(b)))),
+            Source::Live(body) => Pin::new(body).poll_frame(cx),
+        };
+        if let Poll::Ready(frame) = polled {
+            return Poll::Ready(self.polled(frame));
+        }
+        let Some(patience) = &mut self.patience else { return Poll::Pending };
+        std::task::ready!(patience.poll(cx));
+        let limit = patience.limit;
+        Poll::Ready(Some(Err(self.slow(&format!("silent for {limit:?}")))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.source {
+            Source::Live(body) => body.is_end_stream(),
+            Source::Held(held) => held.is_none(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.source {
+            Source::Live(body) => body.size_hint(),
+            Source::Held(held) => {
+                SizeHint::with_exact(held.as_ref().map_or(0, |bytes| bytes.len() as u64))
+            }
+        }
+    }
+}
+
+impl fmt::Debug for UpstreamBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("UpstreamBody").field("length", &self.length()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,263 @@
+//! One exchange with one hop, up to the head of its answer.
+
+use crate::ask::{Answer, Ask, HopKind};
+use crate::body::UpstreamBody;
+use crate::connect::{FIELDS_MAX, HEAD_BYTES_MAX};
+use crate::fault::{ErrorType, Fault, connect_error, head_error};
+use crate::hop::{Flight, Hop, Target, Way};
+use crate::s3::{self, Keys, Refusal};
+use crate::settings::{SiteKind, Times};
+use crate::upload::{SendBody, Upload};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Version, header};
+use http_body_util::{BodyExt, Limited};
+use hyper::body::Incoming;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// The longest silence between events of a stream of events, which come when they come.
+const EVENTS_STALL: Duration = Duration::from_secs(600);
+
+/// A request, ready to be made for any hop.
+pub(crate) struct Sending {
+    pub(crate) method: Method,
+    pub(crate) path: String,
+    pub(crate) host: String,
+    pub(crate) fields: HeaderMap,
+    pub(crate) upload: Option<Arc<Upload>>,
+    pub(crate) pass_host: bool,
+}
+
+/// An exchange that came to nothing.
+#[derive(Debug, Clone)]
+pub(crate) struct Failure {
+    pub(crate) fault: Fault,
+    /// The hop can't have seen any of the request.
+    pub(crate) unsent: bool,
+}
+
+/// What an exchange may take.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Terms {
+    pub(crate) kind: SiteKind,
+    pub(crate) times: Times,
+    pub(crate) deadline: Instant,
+}
+
+impl Sending {
+    /// `fields` are those to send, cleaned.
+    pub(crate) fn new(ask: Ask, fields: HeaderMap) -> Self {
+        Self {
+            method: ask.method,
+            path: ask.path,
+            host: ask.host,
+            fields,
+            upload: ask.body.map(Upload::new),
+            pass_host: false,
+        }
+    }
+
+    /// The request for a hop, made anew, and the keys that it is signed with.
+    pub(crate) async fn request(
+        &self,
+        hop: &Hop,
+    ) -> Result<(Request<SendBody>, Option<Arc<Keys>>), Fault> {
+        let (uri, fields, keys) = match &hop.place {
+            Target::Http { scheme, authority, prefix } => {
+                let shown = self.pass_host || hop.kind != HopKind::Origin;
+                let host = if shown { &self.host } else { authority };
+                let uri = format!("{scheme}://{host}{prefix}{}", self.path);
+                let uri =
+                    uri.parse().map_err(|error| Fault::refused(format!("{uri:?}: {error}")))?;
+                (uri, self.fields.clone(), None)
+            }
+            Target::S3(bucket) => {
+                let signed = bucket.request(&self.method, &self.path, &self.fields).await?;
+                (signed.uri, signed.fields, signed.keys)
+            }
+        };
+        let mut request = Request::new(SendBody(self.upload.clone()));
+        *request.method_mut() = self.method.clone();
+        *request.uri_mut() = uri;
+        *request.headers_mut() = fields;
+        Ok((request, keys))
+    }
+}
+
+impl Failure {
+    fn unsent(fault: Fault) -> Self {
+        Self { fault, unsent: true }
+    }
+}
+
+/// Asks a hop.
+pub(crate) async fn exchange(
+    way: &Arc<Way>,
+    sending: &Sending,
+    terms: &Terms,
+) -> Result<Answer, Failure> {
+    let started = Instant::now();
+    let mut again = true;
+    loop {
+        let mut flight = way.enter(terms.deadline).await.map_err(Failure::unsent)?;
+        let (request, keys) = sending.request(&way.hop).await.map_err(Failure::unsent)?;
+        let response = head(&mut flight, request, sending, terms).await?;
+        flight.head(response.status());
+        let answer = match &way.hop.place {
+            Target::Http { .. } => plain(response, flight, sending, terms)?,
+            Target::S3(bucket)
+                if s3::is_refusal(response.status())
+                    || response.status() == StatusCode::NOT_FOUND =>
+            {
+                let (head, held) = refused(response, flight, terms).await?;
+                match bucket.refusal(&head, &held, keys.as_ref()) {
+                    Refusal::Again if again => {
+                        again = false;
+                        continue;
+                    }
+                    Refusal::NoBucket => {
+                        let why = format!("{}: there is no such bucket", way.hop.id);
+                        let error = ErrorType::ProxyConfigurationError;
+                        let fault = Fault::unavailable(error, why);
+                        return Err(Failure { fault, unsent: false });
+                    }
+                    Refusal::Final | Refusal::Again => from_s3(head, UpstreamBody::held(held), way),
+                }
+            }
+            Target::S3(_) => {
+                let answer = plain(response, flight, sending, terms)?;
+                from_s3(answer.head, answer.body, way)
+            }
+        };
+        return Ok(Answer { head_after: started.elapsed(), ..answer });
+    }
+}
+
+/// Waits for the head: from the request on, and again from each piece of its body.
+async fn head(
+    flight: &mut Flight,
+    request: Request<SendBody>,
+    sending: &Sending,
+    terms: &Terms,
+) -> Result<Response<Incoming>, Failure> {
+    let hop = flight.hop().clone();
+    let began = Instant::now();
+    let mut response = std::pin::pin!(hop.pool.request(request));
+    let fail = |flight: &mut Flight, fault: Fault, unsent: bool| {
+        flight.failed(&fault, !unsent);
+        Failure { fault, unsent }
+    };
+    let done = loop {
+        let moved = sending.upload.as_ref().and_then(|upload| upload.moved());
+        let limit = moved.unwrap_or(began) + terms.times.first_byte;
+        // A body that is on its way up may take longer than its head.
+        let limit = if moved.is_some() { limit } else { limit.min(terms.deadline) };
+        tokio::select! {
+            done = &mut response => break done,
+            () = tokio::time::sleep_until(limit.into()) => {
+                let now = sending.upload.as_ref().and_then(|upload| upload.moved());
+                if now == moved {
+                    let why = format!("{}: no answer within {:?}", hop.id, began.elapsed());
+                    let fault = Fault::timed_out(ErrorType::HttpResponseTimeout, why);
+                    return Err(fail(flight, fault, false));
+                }
+            }
+        }
+    };
+    match done {
+        Ok(response) => check(response, &hop).map_err(|fault| fail(flight, fault, false)),
+        Err(error) => {
+            if let Some(why) = sending.upload.as_ref().and_then(|upload| upload.failed()) {
+                // The client's fault, not the hop's: the flight ends without a verdict.
+                let fault = Fault::Aborted { why: why.into() };
+                return Err(Failure { fault, unsent: false });
+            }
+            if error.is_connect() {
+                return Err(fail(flight, connect_error(&hop.id, &error), true));
+            }
+            Err(fail(flight, head_error(&hop.id, &error), false))
+        }
+    }
+}
+
+/// What no server may answer.
+fn check(response: Response<Incoming>, hop: &Hop) -> Result<Response<Incoming>, Fault> {
+    if response.status().is_informational() {
+        let why = format!("{}: it answered {}", hop.id, response.status());
+        return Err(Fault::unavailable(ErrorType::HttpUpgradeFailed, why));
+    }
+    let fields = response.headers();
+    let size = |(name, value): (&header::HeaderName, &header::HeaderValue)| {
+        name.as_str().len() + value.len() + 4
+    };
+    let bytes: usize = fields.iter().map(size).sum();
+    if fields.len() > FIELDS_MAX || bytes > HEAD_BYTES_MAX {
+        let why = format!("{}: a head of {} fields and {bytes} bytes", hop.id, fields.len());
+        return Err(Fault::unavailable(ErrorType::HttpResponseHeaderSectionSize, why));
+    }
+    Ok(response)
+}
+
+fn plain(
+    response: Response<Incoming>,
+    mut flight: Flight,
+    sending: &Sending,
+    terms: &Terms,
+) -> Result<Answer, Failure> {
+    let (head, body) = response.into_parts();
+    let redirect = head.status.is_redirection() && head.status != StatusCode::NOT_MODIFIED;
+    if redirect && terms.kind == SiteKind::Title {
+        let to = head.headers.get(header::LOCATION).map(|to| to.as_bytes().escape_ascii());
+        let to = to.map(|to| to.to_string()).unwrap_or_default();
+        let why = format!("{}: {} to {to:?}", flight.hop().id, head.status);
+        let fault = Fault::Redirected { why: why.into() };
+        flight.failed(&fault, true);
+        return Err(Failure { fault, unsent: false });
+    }
+    let delimited = is_delimited(&sending.method, &head);
+    let events = head.headers.get(header::CONTENT_TYPE);
+    let events = events.is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"));
+    let stall = if events { EVENTS_STALL } else { terms.times.stall };
+    let (hop, kind) = (flight.hop().id.clone(), flight.hop().kind);
+    let body = UpstreamBody::live(body, flight, (stall, !events), delimited);
+    Ok(Answer { head, body, hop, kind, storable: true, head_after: Duration::ZERO })
+}
+
+/// Whether the end of the body can be told from a connection that broke (RFC 9112, 6.3).
+fn is_delimited(method: &Method, head: &http::response::Parts) -> bool {
+    let fields = &head.headers;
+    let bodiless = *method == Method::HEAD
+        || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    bodiless
+        || head.version >= Version::HTTP_2
+        || fields.contains_key(header::CONTENT_LENGTH)
+        || fields.contains_key(header::TRANSFER_ENCODING)
+}
+
+/// A refusal of S3, with what it says.
+async fn refused(
+    response: Response<Incoming>,
+    mut flight: Flight,
+    terms: &Terms,
+) -> Result<(http::response::Parts, bytes::Bytes), Failure> {
+    let (head, body) = response.into_parts();
+    let whole = Limited::new(body, s3::ERROR_BYTES_MAX).collect();
+    match tokio::time::timeout(terms.times.stall, whole).await {
+        Ok(Ok(whole)) => {
+            flight.whole();
+            Ok((head, whole.to_bytes()))
+        }
+        _ => {
+            let why = format!("{}: {} with a bad body", flight.hop().id, head.status);
+            let fault = Fault::unavailable(ErrorType::HttpResponseIncomplete, why);
+            flight.failed(&fault, true);
+            Err(Failure { fault, unsent: false })
+        }
+    }
+}
+
+fn from_s3(mut head: http::response::Parts, body: UpstreamBody, way: &Way) -> Answer {
+    let storable = !s3::is_refusal(head.status);
+    s3::clean(&mut head);
+    let (hop, kind) = (way.hop.id.clone(), way.hop.kind);
+    Answer { head, body, hop, kind, storable, head_after: Duration::ZERO }
+}

@@ -1,0 +1,307 @@
+//! Why there is no whole answer: for the caller what to do next, for the client's `Proxy-Status`
+//! the error type of RFC 9209.
+
+use http::StatusCode;
+use std::error::Error as StdError;
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+/// Why an exchange has no (whole) answer. Cheap to clone: all waiters of a fetch get it.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Fault {
+    /// Nothing usable came: no connection, the breaker is open, or what answered is not HTTP.
+    #[error("unavailable: {why}")]
+    Unavailable {
+        /// RFC 9209 error type.
+        error: ErrorType,
+        /// Which hop, and what happened.
+        why: Arc<str>,
+    },
+    /// No connection or no head in time.
+    #[error("timed out: {why}")]
+    TimedOut {
+        /// RFC 9209 error type.
+        error: ErrorType,
+        /// Which hop, and the limit.
+        why: Arc<str>,
+    },
+    /// The body is not whole: reset, short, framed wrongly, stalled, or a drip.
+    #[error("cut: {why}")]
+    Cut {
+        /// RFC 9209 error type.
+        error: ErrorType,
+        /// Which hop, and what happened.
+        why: Arc<str>,
+    },
+    /// More requests are under way and waiting than the hop's limits allow.
+    #[error("busy: {why}")]
+    Busy {
+        /// Which hop, and the limit.
+        why: Arc<str>,
+    },
+    /// The request was here before (RFC 8586).
+    #[error("loop: {why}")]
+    Loop {
+        /// The `CDN-Loop` that was seen.
+        why: Arc<str>,
+    },
+    /// A redirect where none is allowed (title sites).
+    #[error("redirected: {why}")]
+    Redirected {
+        /// Which hop, and where to.
+        why: Arc<str>,
+    },
+    /// The request can't be sent as asked.
+    #[error("refused: {why}")]
+    Refused {
+        /// What is wrong with it.
+        why: Arc<str>,
+    },
+    /// No object can have this name.
+    #[error("not found: {why}")]
+    NotFound {
+        /// The name.
+        why: Arc<str>,
+    },
+    /// The request's own body failed: its sender went away.
+    #[error("aborted: {why}")]
+    Aborted {
+        /// What it said.
+        why: Arc<str>,
+    },
+}
+
+macro_rules! error_types {
+    ($($name:ident $token:literal $doc:literal)*) => {
+        /// A proxy error type of RFC 9209, section 2.3.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum ErrorType {
+            $(#[doc = $doc] $name,)*
+        }
+
+        impl ErrorType {
+            /// As in `Proxy-Status: ...; error=TOKEN`.
+            #[must_use]
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$name => $token,)* }
+            }
+        }
+    };
+}
+
+error_types! {
+    DnsError "dns_error" "The origin's name has no address."
+    DestinationUnavailable "destination_unavailable" "Known to be down: not asked."
+    DestinationIpUnroutable "destination_ip_unroutable" "No route."
+    ConnectionRefused "connection_refused" "Nobody listens there."
+    ConnectionTerminated "connection_terminated" "Closed or reset before the answer was whole."
+    ConnectionTimeout "connection_timeout" "No connection in time."
+    ConnectionReadTimeout "connection_read_timeout" "A silence, or a drip, within the answer."
+    ConnectionLimitReached "connection_limit_reached" "Our own limit of requests under way."
+    TlsProtocolError "tls_protocol_error" "The handshake failed."
+    TlsCertificateError "tls_certificate_error" "The certificate is not trusted."
+    TlsAlertReceived "tls_alert_received" "The other side refused the handshake."
+    HttpRequestError "http_request_error" "The request is the client's mistake."
+    HttpRequestDenied "http_request_denied" "The request is not allowed here."
+    HttpResponseIncomplete "http_response_incomplete" "The body ended early."
+    HttpResponseHeaderSectionSize "http_response_header_section_size" "Too many or too long fields."
+    HttpResponseTransferCoding "http_response_transfer_coding" "Wrong chunks."
+    HttpResponseTimeout "http_response_timeout" "No head in time."
+    HttpUpgradeFailed "http_upgrade_failed" "An upgrade that nobody asked for."
+    HttpProtocolError "http_protocol_error" "Not HTTP, or a breach of it."
+    ProxyInternalError "proxy_internal_error" "A mistake of ours."
+    ProxyConfigurationError "proxy_configuration_error" "The configuration does not work."
+    ProxyLoopDetected "proxy_loop_detected" "The request was here before."
+}
+
+impl fmt::Display for ErrorType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl Fault {
+    /// The error type for `Proxy-Status`.
+    #[must_use]
+    pub fn error_type(&self) -> ErrorType {
+        match self {
+            Self::Unavailable { error, .. }
+            | Self::TimedOut { error, .. }
+            | Self::Cut { error, .. } => *error,
+            Self::Busy { .. } => ErrorType::ConnectionLimitReached,
+            Self::Loop { .. } => ErrorType::ProxyLoopDetected,
+            Self::Redirected { .. } => ErrorType::HttpProtocolError,
+            Self::Refused { .. } | Self::NotFound { .. } => ErrorType::HttpRequestDenied,
+            Self::Aborted { .. } => ErrorType::HttpRequestError,
+        }
+    }
+
+    /// What a client is answered when there is nothing better.
+    #[must_use]
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::Unavailable { error: ErrorType::DestinationUnavailable, .. }
+            | Self::Busy { .. } => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Unavailable { .. } | Self::Cut { .. } | Self::Redirected { .. } => {
+                StatusCode::BAD_GATEWAY
+            }
+            Self::TimedOut { .. } => StatusCode::GATEWAY_TIMEOUT,
+            Self::Loop { .. } => StatusCode::LOOP_DETECTED,
+            Self::Refused { .. } | Self::Aborted { .. } => StatusCode::BAD_REQUEST,
+            Self::NotFound { .. } => StatusCode::NOT_FOUND,
+        }
+    }
+
+    /// Whether the same ask may do better at another time or hop.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Unavailable { .. }
+            | Self::TimedOut { .. }
+            | Self::Cut { .. }
+            | Self::Busy { .. }
+            | Self::Redirected { .. } => true,
+            Self::Loop { .. }
+            | Self::Refused { .. }
+            | Self::NotFound { .. }
+            | Self::Aborted { .. } => false,
+        }
+    }
+
+    /// A short name for metrics and logs.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Unavailable { error: ErrorType::DestinationUnavailable, .. } => "open",
+            Self::Unavailable { .. } => "unavailable",
+            Self::TimedOut { .. } => "timed-out",
+            Self::Cut { .. } => "cut",
+            Self::Busy { .. } => "busy",
+            Self::Loop { .. } => "loop",
+            Self::Redirected { .. } => "redirected",
+            Self::Refused { .. } => "refused",
+            Self::NotFound { .. } => "not-found",
+            Self::Aborted { .. } => "aborted",
+        }
+    }
+
+    pub(crate) fn unavailable(error: ErrorType, why: impl fmt::Display) -> Self {
+        Self::Unavailable { error, why: why.to_string().into() }
+    }
+
+    pub(crate) fn timed_out(error: ErrorType, why: impl fmt::Display) -> Self {
+        Self::TimedOut { error, why: why.to_string().into() }
+    }
+
+    pub(crate) fn cut(error: ErrorType, why: impl fmt::Display) -> Self {
+        Self::Cut { error, why: why.to_string().into() }
+    }
+
+    pub(crate) fn busy(why: impl fmt::Display) -> Self {
+        Self::Busy { why: why.to_string().into() }
+    }
+
+    pub(crate) fn refused(why: impl fmt::Display) -> Self {
+        Self::Refused { why: why.to_string().into() }
+    }
+}
+
+/// The time for a connection ran out.
+#[derive(Debug, thiserror::Error)]
+#[error("no connection within {0:?}")]
+pub(crate) struct ConnectTimedOut(pub std::time::Duration);
+
+/// Why no connection came to be.
+pub(crate) fn connect_error(hop: &impl fmt::Display, error: &(dyn StdError + 'static)) -> Fault {
+    let why = format!("{hop}: {}", chain(error));
+    if find::<ConnectTimedOut>(error).is_some() {
+        return Fault::timed_out(ErrorType::ConnectionTimeout, why);
+    }
+    if let Some(tls) = find::<rustls::Error>(error) {
+        let error = match tls {
+            rustls::Error::InvalidCertificate(_) => ErrorType::TlsCertificateError,
+            rustls::Error::AlertReceived(_) => ErrorType::TlsAlertReceived,
+            _ => ErrorType::TlsProtocolError,
+        };
+        return Fault::unavailable(error, why);
+    }
+    // The connector's own error keeps its kind to itself.
+    if why.contains("dns error") {
+        return Fault::unavailable(ErrorType::DnsError, why);
+    }
+    let error = match find::<io::Error>(error).map(io::Error::kind) {
+        Some(io::ErrorKind::ConnectionRefused) => ErrorType::ConnectionRefused,
+        Some(io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable) => {
+            ErrorType::DestinationIpUnroutable
+        }
+        Some(io::ErrorKind::TimedOut) => {
+            return Fault::timed_out(ErrorType::ConnectionTimeout, why);
+        }
+        _ => ErrorType::ConnectionTerminated,
+    };
+    Fault::unavailable(error, why)
+}
+
+/// Why no head came over a connection.
+pub(crate) fn head_error(hop: &impl fmt::Display, error: &(dyn StdError + 'static)) -> Fault {
+    let error_type = match find::<hyper::Error>(error) {
+        Some(error) if error.is_parse_too_large() => ErrorType::HttpResponseHeaderSectionSize,
+        Some(error) if error.is_parse() => ErrorType::HttpProtocolError,
+        _ => ErrorType::ConnectionTerminated,
+    };
+    Fault::unavailable(error_type, format!("{hop}: {}", chain(error)))
+}
+
+/// Why a body is not whole.
+pub(crate) fn body_error(hop: &impl fmt::Display, error: &(dyn StdError + 'static)) -> Fault {
+    let error_type = match find::<io::Error>(error).map(io::Error::kind) {
+        Some(io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData) => {
+            ErrorType::HttpResponseTransferCoding
+        }
+        Some(io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe) => {
+            ErrorType::ConnectionTerminated
+        }
+        _ => ErrorType::HttpResponseIncomplete,
+    };
+    Fault::cut(error_type, format!("{hop}: {}", chain(error)))
+}
+
+/// The first cause of type `E`. An `io::Error` names only what its content was caused by, so
+/// its content is looked at, too.
+fn find<'a, E: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Option<&'a E> {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if let Some(found) = error.downcast_ref() {
+            return Some(found);
+        }
+        let content = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        if let Some(found) = content.and_then(|content| find(content)) {
+            return Some(found);
+        }
+        cause = error.source();
+    }
+    None
+}
+
+/// An error with its causes, outermost first.
+fn chain(error: &dyn StdError) -> String {
+    service::client::chain(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn causes_are_found_inside_io_errors() {
+        let tls = rustls::Error::InvalidCertificate(rustls::CertificateError::Expired);
+        let error = io::Error::other(tls);
+        let fault = connect_error(&"origin", &error);
+        assert_eq!(fault.error_type(), ErrorType::TlsCertificateError);
+        let error = io::Error::other(ConnectTimedOut(std::time::Duration::from_secs(1)));
+        let fault = connect_error(&"origin", &error);
+        assert_eq!(fault.status(), StatusCode::GATEWAY_TIMEOUT);
+        assert!(fault.to_string().contains("no connection within 1s"), "{fault}");
+    }
+}

@@ -1,0 +1,311 @@
+//! One place to ask: its connections, its limits, and what is known of its health.
+
+use crate::ask::{HopId, HopKind};
+use crate::breaker::{self, Admit, Breaker, State};
+use crate::connect::Pool;
+use crate::fault::{ErrorType, Fault};
+use crate::latency::Latency;
+use crate::metrics::Meter;
+use crate::order::Standing;
+use crate::s3::Bucket;
+use http::StatusCode;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// A hop that failed is asked after the others for this long.
+const AVOIDED: Duration = Duration::from_secs(5);
+
+/// A hop; shared by the sites that use it.
+pub(crate) struct Hop {
+    pub(crate) id: HopId,
+    pub(crate) kind: HopKind,
+    pub(crate) place: Target,
+    pub(crate) pool: Pool,
+    state: Mutex<Known>,
+    healthy: AtomicBool,
+    slots: Arc<Semaphore>,
+    limits: Limits,
+    queued: AtomicUsize,
+    under_way: AtomicUsize,
+}
+
+/// How its requests are made.
+pub(crate) enum Target {
+    Http { scheme: &'static str, authority: String, prefix: String },
+    S3(Bucket),
+}
+
+/// How much it is asked at a time.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    pub(crate) in_flight_max: usize,
+    pub(crate) queue_max: usize,
+    pub(crate) breaker: breaker::Limits,
+}
+
+struct Known {
+    breaker: Breaker,
+    failed: Option<Instant>,
+    latency: Latency,
+}
+
+/// A hop as one site uses it.
+pub(crate) struct Way {
+    pub(crate) hop: Arc<Hop>,
+    pub(crate) meter: Meter,
+}
+
+/// A request under way: whoever drops it has told how it ended, or it is taken as given up.
+pub(crate) struct Flight {
+    way: Arc<Way>,
+    _slot: OwnedSemaphorePermit,
+    started: Instant,
+    head: Option<StatusCode>,
+    ended: bool,
+}
+
+/// What is known of a hop, for operators.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HopStatus {
+    /// Which.
+    pub hop: HopId,
+    /// What it is.
+    pub kind: HopKind,
+    /// Its breaker.
+    pub breaker: State,
+    /// What its active health check says; true without one.
+    pub healthy: bool,
+    /// Requests under way, of all sites.
+    pub in_flight: usize,
+    /// Half of the heads come within this time; nothing before there were enough.
+    pub p50: Option<Duration>,
+    /// 99 of 100 heads come within this time.
+    pub p99: Option<Duration>,
+}
+
+impl Hop {
+    pub(crate) fn new(
+        (id, kind): (HopId, HopKind),
+        place: Target,
+        pool: Pool,
+        limits: Limits,
+    ) -> Self {
+        let breaker = Breaker::new(limits.breaker, Instant::now());
+        let known = Known { breaker, failed: None, latency: Latency::default() };
+        Self {
+            id,
+            kind,
+            place,
+            pool,
+            state: Mutex::new(known),
+            healthy: AtomicBool::new(true),
+            slots: Arc::new(Semaphore::new(limits.in_flight_max)),
+            limits,
+            queued: AtomicUsize::new(0),
+            under_way: AtomicUsize::new(0),
+        }
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Requests under way and waiting.
+    pub(crate) fn load(&self) -> usize {
+        self.under_way.load(Relaxed) + self.queued.load(Relaxed)
+    }
+
+    /// Whether its breaker would let a request pass.
+    pub(crate) fn would_admit(&self) -> bool {
+        self.known().breaker.would_admit(Instant::now())
+    }
+
+    pub(crate) fn standing(&self) -> Standing {
+        let now = Instant::now();
+        let known = self.known();
+        let lately = |at: Instant| now.duration_since(at) < AVOIDED;
+        if !known.breaker.would_admit(now) {
+            Standing::Open
+        } else if !self.healthy.load(Relaxed) {
+            Standing::Down
+        } else if known.failed.is_some_and(lately) {
+            Standing::Failing
+        } else {
+            Standing::Good
+        }
+    }
+
+    pub(crate) fn set_healthy(&self, healthy: bool) -> bool {
+        self.healthy.swap(healthy, Relaxed) != healthy
+    }
+
+    pub(crate) fn quantile(&self, share: f64) -> Option<Duration> {
+        self.known().latency.quantile(share)
+    }
+
+    pub(crate) fn status(&self) -> HopStatus {
+        let known = self.known();
+        HopStatus {
+            hop: self.id.clone(),
+            kind: self.kind,
+            breaker: known.breaker.state(Instant::now()),
+            healthy: self.healthy.load(Relaxed),
+            in_flight: self.under_way.load(Relaxed),
+            p50: known.latency.quantile(0.5),
+            p99: known.latency.quantile(0.99),
+        }
+    }
+}
+
+/// A count that is one less when this is dropped.
+struct Counted<'a>(&'a AtomicUsize, &'a prometheus::IntGauge);
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+        self.1.dec();
+    }
+}
+
+impl Way {
+    /// A place for a request: asks the breaker, then waits for a slot until `deadline`.
+    ///
+    /// # Errors
+    /// [`Fault::Unavailable`] when the breaker is open, [`Fault::Busy`] when the queue is full
+    /// or no slot came free in time.
+    pub(crate) async fn enter(self: &Arc<Self>, deadline: Instant) -> Result<Flight, Fault> {
+        let slot = self.slot(deadline).await?;
+        let admitted = self.hop.known().breaker.admit(Instant::now());
+        if admitted == Admit::No {
+            self.meter.ended("open");
+            let why = format!("{}: it failed too often lately", self.hop.id);
+            return Err(Fault::unavailable(ErrorType::DestinationUnavailable, why));
+        }
+        self.hop.under_way.fetch_add(1, Relaxed);
+        self.meter.in_flight.inc();
+        let (way, started) = (self.clone(), Instant::now());
+        Ok(Flight { way, _slot: slot, started, head: None, ended: false })
+    }
+
+    async fn slot(&self, deadline: Instant) -> Result<OwnedSemaphorePermit, Fault> {
+        let hop = &self.hop;
+        if let Ok(slot) = hop.slots.clone().try_acquire_owned() {
+            return Ok(slot);
+        }
+        let busy = |what: String| {
+            self.meter.ended("busy");
+            Err(Fault::busy(format!("{}: {what}", hop.id)))
+        };
+        if hop.queued.fetch_add(1, Relaxed) >= hop.limits.queue_max {
+            hop.queued.fetch_sub(1, Relaxed);
+            let (in_flight, queue) = (hop.limits.in_flight_max, hop.limits.queue_max);
+            return busy(format!("{in_flight} requests under way and {queue} waiting"));
+        }
+        self.meter.queued.inc();
+        let _counted = Counted(&hop.queued, &self.meter.queued);
+        let slot = tokio::time::timeout_at(deadline.into(), hop.slots.clone().acquire_owned());
+        match slot.await {
+            Ok(Ok(slot)) => Ok(slot),
+            _ => busy("no request under way ended in time".to_owned()),
+        }
+    }
+
+    /// The hop gave something wrong.
+    pub(crate) fn blame(&self) {
+        self.note(|known, now| {
+            known.failed = Some(now);
+            _ = known.breaker.failed(now);
+        });
+        self.meter.ended("wrong");
+    }
+
+    fn note(&self, change: impl FnOnce(&mut Known, Instant)) {
+        let now = Instant::now();
+        let mut known = self.hop.known();
+        let before = known.breaker.state(now);
+        change(&mut known, now);
+        let after = known.breaker.state(now);
+        drop(known);
+        self.meter.breaker(after);
+        if before != after && (before == State::Closed || after == State::Closed) {
+            tracing::warn!(hop = %self.hop.id, ?before, ?after, "breaker");
+        }
+    }
+}
+
+impl Flight {
+    pub(crate) fn hop(&self) -> &Arc<Hop> {
+        &self.way.hop
+    }
+
+    /// The head is here.
+    pub(crate) fn head(&mut self, status: StatusCode) {
+        self.head = Some(status);
+        let took = self.started.elapsed();
+        self.way.meter.head.observe(took.as_secs_f64());
+        self.way.hop.known().latency.note(took);
+    }
+
+    pub(crate) fn received(&self, bytes: usize) {
+        self.way.meter.bytes.inc_by(bytes as u64);
+    }
+
+    /// The answer is whole.
+    pub(crate) fn whole(&mut self) {
+        self.end(|known, now| {
+            known.failed = None;
+            known.breaker.good(now);
+        });
+        self.way.meter.ended(class(self.head));
+    }
+
+    /// There is no whole answer. A peer without a connection is left alone at once.
+    pub(crate) fn failed(&mut self, fault: &Fault, connected: bool) {
+        let peer = self.way.hop.kind != HopKind::Origin;
+        self.end(|known, now| {
+            known.failed = Some(now);
+            _ = known.breaker.failed(now);
+            if peer && !connected {
+                known.breaker.trip(now);
+            }
+        });
+        self.way.meter.ended(fault.name());
+        tracing::debug!(hop = %self.way.hop.id, %fault, "exchange failed");
+    }
+
+    fn end(&mut self, change: impl FnOnce(&mut Known, Instant)) {
+        if !self.ended {
+            self.ended = true;
+            self.way.note(change);
+        }
+    }
+}
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        if !self.ended {
+            // Whoever gives up a body has seen a good head; without a head nothing is known.
+            if self.head.is_some() {
+                self.way.note(|known, now| known.breaker.good(now));
+                self.way.meter.ended(class(self.head));
+            } else {
+                self.way.note(|known, _| known.breaker.abandoned());
+                self.way.meter.ended("abandoned");
+            }
+        }
+        self.way.hop.under_way.fetch_sub(1, Relaxed);
+        self.way.meter.in_flight.dec();
+    }
+}
+
+fn class(status: Option<StatusCode>) -> &'static str {
+    match status.map_or(0, |status| status.as_u16() / 100) {
+        2 => "2xx",
+        3 => "3xx",
+        4 => "4xx",
+        5 => "5xx",
+        _ => "other",
+    }
+}

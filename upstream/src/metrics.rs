@@ -1,0 +1,135 @@
+//! What is counted of upstream traffic.
+
+use crate::breaker::State;
+use prometheus::{
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry,
+};
+
+/// Upper bounds, in seconds: from a sibling in the same rack to a blocking playlist reload.
+const HEAD_SECONDS: [f64; 14] =
+    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0];
+
+/// Of one edge.
+#[derive(Clone)]
+pub(crate) struct Metrics {
+    requests: IntCounterVec,
+    bytes: IntCounterVec,
+    head: HistogramVec,
+    retries: IntCounterVec,
+    hedges: IntCounterVec,
+    exhausted: IntCounterVec,
+    in_flight: IntGaugeVec,
+    queued: IntGaugeVec,
+    breaker: IntGaugeVec,
+    healthy: IntGaugeVec,
+    refreshes: IntCounterVec,
+}
+
+/// Of one hop of one site.
+pub(crate) struct Meter {
+    site: String,
+    hop: String,
+    requests: IntCounterVec,
+    pub(crate) bytes: IntCounter,
+    pub(crate) head: Histogram,
+    pub(crate) retries: IntCounter,
+    pub(crate) in_flight: IntGauge,
+    pub(crate) queued: IntGauge,
+    breaker: IntGauge,
+    pub(crate) healthy: IntGauge,
+}
+
+impl Metrics {
+    pub(crate) fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let name = |name: &str| format!("nearcast_edge_upstream_{name}");
+        let counters = |what: &str, help: &str, labels: &[&str]| {
+            let counters = IntCounterVec::new(Opts::new(name(what), help), labels)?;
+            registry.register(Box::new(counters.clone()))?;
+            Ok::<_, prometheus::Error>(counters)
+        };
+        let gauges = |what: &str, help: &str| {
+            let gauges = IntGaugeVec::new(Opts::new(name(what), help), &["site", "hop"])?;
+            registry.register(Box::new(gauges.clone()))?;
+            Ok::<_, prometheus::Error>(gauges)
+        };
+        let opts = HistogramOpts::new(name("head_seconds"), "Time to the head of an answer.")
+            .buckets(HEAD_SECONDS.to_vec());
+        let head = HistogramVec::new(opts, &["site", "hop"])?;
+        registry.register(Box::new(head.clone()))?;
+        Ok(Self {
+            requests: counters(
+                "requests_total",
+                "Exchanges with a hop, by how they ended: a class of status, or a fault.",
+                &["site", "hop", "outcome"],
+            )?,
+            bytes: counters("bytes_total", "Bytes of bodies received.", &["site", "hop"])?,
+            head,
+            retries: counters("retries_total", "Tries on top of the first.", &["site", "hop"])?,
+            hedges: counters(
+                "hedges_total",
+                "Requests sent a second time since the first took long: won, lost or failed.",
+                &["site", "outcome"],
+            )?,
+            exhausted: counters(
+                "retry_budget_exhausted_total",
+                "Tries and hedges that were not sent since the budget was spent.",
+                &["site"],
+            )?,
+            in_flight: gauges("in_flight_requests", "Exchanges under way.")?,
+            queued: gauges("queued_requests", "Requests that wait for one to end.")?,
+            breaker: gauges("breaker_state", "0 closed, 1 half-open, 2 open.")?,
+            healthy: gauges("healthy", "1 if the active health check says so, or there is none.")?,
+            refreshes: counters(
+                "credential_refreshes_total",
+                "Times that credentials for S3 were asked for, by outcome.",
+                &["site", "outcome"],
+            )?,
+        })
+    }
+
+    pub(crate) fn meter(&self, site: &str, hop: &str) -> Meter {
+        let labels = &[site, hop];
+        let meter = Meter {
+            site: site.to_owned(),
+            hop: hop.to_owned(),
+            requests: self.requests.clone(),
+            bytes: self.bytes.with_label_values(labels),
+            head: self.head.with_label_values(labels),
+            retries: self.retries.with_label_values(labels),
+            in_flight: self.in_flight.with_label_values(labels),
+            queued: self.queued.with_label_values(labels),
+            breaker: self.breaker.with_label_values(labels),
+            healthy: self.healthy.with_label_values(labels),
+        };
+        meter.healthy.set(1);
+        meter
+    }
+
+    pub(crate) fn hedge(&self, site: &str, outcome: &str) {
+        self.hedges.with_label_values(&[site, outcome]).inc();
+    }
+
+    pub(crate) fn exhausted(&self, site: &str) {
+        self.exhausted.with_label_values(&[site]).inc();
+    }
+
+    pub(crate) fn refreshed(&self, site: &str, good: bool) {
+        let outcome = if good { "good" } else { "failed" };
+        self.refreshes.with_label_values(&[site, outcome]).inc();
+    }
+}
+
+impl Meter {
+    pub(crate) fn ended(&self, outcome: &str) {
+        self.requests.with_label_values(&[&self.site, &self.hop, outcome]).inc();
+    }
+
+    pub(crate) fn breaker(&self, state: State) {
+        self.breaker.set(match state {
+            State::Closed => 0,
+            State::HalfOpen => 1,
+            State::Open => 2,
+        });
+    }
+}

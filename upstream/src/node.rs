@@ -1,0 +1,108 @@
+//! What all sites of an edge share: its name, its trust, its metrics, and its peers with
+//! what is known of their health.
+
+use crate::Error;
+use crate::ask::{HopId, HopKind};
+use crate::breaker;
+use crate::connect::{self, Tls};
+use crate::hierarchy;
+use crate::hop::{Hop, Limits, Target};
+use crate::metrics::Metrics;
+use crate::settings::Place;
+use http::{HeaderValue, Uri};
+use prometheus::Registry;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::time::Duration;
+
+/// Requests under way at a peer, and waiting for one of these to end.
+const PEER_IN_FLIGHT_MAX: usize = 1024;
+const PEER_QUEUE_MAX: usize = 1024;
+
+/// An edge among others. Cheap to clone.
+#[derive(Clone)]
+pub struct Node(pub(crate) Arc<Inner>);
+
+pub(crate) struct Inner {
+    pub(crate) id: String,
+    pub(crate) loop_info: HeaderValue,
+    pub(crate) tls: Tls,
+    pub(crate) metrics: Metrics,
+    pub(crate) siblings: Vec<Arc<Hop>>,
+    pub(crate) parents: Vec<Arc<Hop>>,
+    pub(crate) shields: Vec<Arc<Hop>>,
+    /// Requests that go up since this node is the owner among its siblings.
+    pub(crate) own_load: Arc<AtomicUsize>,
+}
+
+impl Node {
+    /// The edge of `config`. TLS servers are trusted by the system's roots, or by those in
+    /// `ca_pem` alone where that is given. Once per registry.
+    ///
+    /// # Errors
+    /// [`Error::Tls`] for a bad `ca_pem`, [`Error::Metrics`] for a second node on a registry.
+    pub fn new(
+        config: hierarchy::Config,
+        ca_pem: Option<&[u8]>,
+        registry: &Registry,
+    ) -> Result<Self, Error> {
+        let tls =
+            service::client::connector(ca_pem).map_err(|error| Error::Tls(error.to_string()))?;
+        let loop_info = HeaderValue::from_str(&config.id)
+            .map_err(|_| Error::Tls(format!("the id {:?} fits no field", config.id)))?;
+        let peers = |peers: Vec<(String, Place)>, kind| {
+            let hop = |(id, place)| Arc::new(peer(id, kind, &place, &tls, config.connect));
+            peers.into_iter().map(hop).collect()
+        };
+        Ok(Self(Arc::new(Inner {
+            loop_info,
+            metrics: Metrics::new(registry)?,
+            siblings: peers(config.siblings, HopKind::Sibling),
+            parents: peers(config.parents, HopKind::Parent),
+            shields: peers(config.shields, HopKind::Parent),
+            own_load: Arc::default(),
+            id: config.id,
+            tls,
+        })))
+    }
+
+    /// An edge without peers.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn alone(id: &str, ca_pem: Option<&[u8]>, registry: &Registry) -> Result<Self, Error> {
+        Self::new(hierarchy::Config::alone(id)?, ca_pem, registry)
+    }
+
+    /// Its name in `CDN-Loop`.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.0.id
+    }
+}
+
+fn peer(id: String, kind: HopKind, place: &Place, tls: &Tls, connect: Duration) -> Hop {
+    let limits = Limits {
+        in_flight_max: PEER_IN_FLIGHT_MAX,
+        queue_max: PEER_QUEUE_MAX,
+        breaker: breaker::PEER,
+    };
+    let (target, uri) = http_target(place);
+    Hop::new((HopId(id.into()), kind), target, connect::pool(tls, uri, connect), limits)
+}
+
+/// How requests to an HTTP place are made, and where its connections go.
+pub(crate) fn http_target(place: &Place) -> (Target, Uri) {
+    match place {
+        Place::Http { scheme, authority, prefix } => {
+            let target =
+                Target::Http { scheme, authority: authority.clone(), prefix: prefix.clone() };
+            (target, connection_uri(scheme, authority))
+        }
+        Place::S3 { .. } => unreachable!("a peer's URL was checked to be http"),
+    }
+}
+
+pub(crate) fn connection_uri(scheme: &str, authority: &str) -> Uri {
+    format!("{scheme}://{authority}/").parse().expect("scheme and authority were checked")
+}

@@ -1,0 +1,283 @@
+//! An S3 bucket as an origin: GET and HEAD of objects, signed with AWS Signature Version 4.
+//!
+//! Nothing that a client sends is signed or passed on but the object's name, the range and
+//! the preconditions: neither a query (`?acl`, `?list-type=2`) nor a body reaches S3.
+
+mod credentials;
+mod path;
+mod sign;
+
+pub(crate) use credentials::{Credentials, Keys};
+pub(crate) use path::canonical;
+
+use crate::fault::Fault;
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
+use jiff::Timestamp;
+use serde::Deserialize;
+use service::config::ConfigError;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
+
+/// The hash of an empty body.
+const EMPTY_SHA256: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+/// How much of an error's body is read, and passed on.
+pub(crate) const ERROR_BYTES_MAX: usize = 16 << 10;
+/// A server's clock this far from ours is not believed, in seconds: a week.
+const SKEW_MAX: i64 = 7 * 86_400;
+/// What may be asked of an object, beside its name.
+const FIELDS: [HeaderName; 6] = [
+    header::RANGE,
+    header::IF_RANGE,
+    header::IF_MATCH,
+    header::IF_NONE_MATCH,
+    header::IF_MODIFIED_SINCE,
+    header::IF_UNMODIFIED_SINCE,
+];
+
+/// How to reach S3; what is missing is taken from AWS' environment variables.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Settings {
+    /// Another server than AWS; buckets are then the first part of the path
+    /// [`AWS_ENDPOINT_URL_S3`, `AWS_ENDPOINT_URL`].
+    pub endpoint: Option<String>,
+    /// Region [`AWS_REGION`, `AWS_DEFAULT_REGION`, else us-east-1].
+    pub region: Option<String>,
+    /// A credentials file in AWS' format, read again when it changes or its keys expire
+    /// [`AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`, `AWS_CONTAINER_CREDENTIALS_FULL_URI`,
+    /// `AWS_SHARED_CREDENTIALS_FILE`, `~/.aws/credentials`].
+    pub credentials_file: Option<PathBuf>,
+    /// Whether requests are sent unsigned, for a public bucket.
+    pub anonymous: bool,
+}
+
+/// Reads an environment variable; empty ones are as though not there.
+pub(crate) fn env(name: &str) -> Option<String> {
+    std::env::var(name).ok().map(|value| value.trim().to_owned()).filter(|value| !value.is_empty())
+}
+
+/// A bucket, ready to be asked.
+pub(crate) struct Bucket {
+    pub(crate) scheme: &'static str,
+    pub(crate) authority: String,
+    /// What comes before a key in the path, encoded: `/`, `/bucket/`, `/bucket/prefix/`.
+    before: String,
+    region: String,
+    credentials: Option<Arc<Credentials>>,
+    /// The server's clock less ours, in seconds.
+    skew: AtomicI64,
+}
+
+/// A request to sign and send.
+pub(crate) struct Signed {
+    pub(crate) uri: Uri,
+    pub(crate) fields: HeaderMap,
+    /// With which keys, to tell whose refusal it was.
+    pub(crate) keys: Option<Arc<Keys>>,
+}
+
+/// What S3's refusal asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// Pass it on.
+    Final,
+    /// Once more, with other credentials or another clock.
+    Again,
+    /// The bucket does not exist: that is no missing object.
+    NoBucket,
+}
+
+impl Bucket {
+    /// A bucket by its name and prefix (empty, or ending in a slash).
+    pub(crate) fn new(
+        key: &str,
+        (bucket, prefix): (&str, &str),
+        settings: &Settings,
+        credentials: Option<Arc<Credentials>>,
+        env: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<Self, ConfigError> {
+        let first = |names: &[&str]| names.iter().find_map(|name| env(name));
+        let region = settings.region.clone();
+        let region = region.or_else(|| first(&["AWS_REGION", "AWS_DEFAULT_REGION"]));
+        let region = region.unwrap_or_else(|| "us-east-1".to_owned());
+        let endpoint = settings.endpoint.clone();
+        let endpoint = endpoint.or_else(|| first(&["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"]));
+        let (scheme, authority, base) = match endpoint {
+            Some(endpoint) => {
+                let key = format!("{key}.s3.endpoint");
+                match crate::settings::place(&key, &endpoint)? {
+                    crate::settings::Place::Http { scheme, authority, prefix } => {
+                        (scheme, authority, format!("{prefix}/{bucket}/"))
+                    }
+                    crate::settings::Place::S3 { .. } => {
+                        let expected = "an http:// or https:// URL";
+                        return Err(ConfigError::value(&key, endpoint, expected));
+                    }
+                }
+            }
+            // A name with dots does not fit the certificate.
+            None if bucket.contains('.') => {
+                ("https", format!("s3.{region}.amazonaws.com"), format!("/{bucket}/"))
+            }
+            None => ("https", format!("{bucket}.s3.{region}.amazonaws.com"), "/".to_owned()),
+        };
+        let before = format!("{base}{}", path::encode(prefix));
+        Ok(Self { scheme, authority, before, region, credentials, skew: AtomicI64::new(0) })
+    }
+
+    /// The signed request for the object that a client's path names.
+    ///
+    /// # Errors
+    /// [`Fault::NotFound`] if no object can have that name, [`Fault::Refused`] for another
+    /// method than GET and HEAD, [`Fault::Unavailable`] without credentials.
+    pub(crate) async fn request(
+        &self,
+        method: &Method,
+        path: &str,
+        fields: &HeaderMap,
+    ) -> Result<Signed, Fault> {
+        if method != Method::GET && method != Method::HEAD {
+            return Err(Fault::refused(format!("{method} to S3: only GET and HEAD")));
+        }
+        let object = canonical(path).ok_or_else(|| Fault::NotFound {
+            why: format!("no object is named {path:?}").into(),
+        })?;
+        let path = format!("{}{}", self.before, object.trim_start_matches('/'));
+        let keys = match &self.credentials {
+            Some(credentials) => Some(credentials.get().await?),
+            None => None,
+        };
+        let mut sent = HeaderMap::new();
+        for name in FIELDS {
+            if let Some(value) = fields.get(&name) {
+                sent.insert(name, value.clone());
+            }
+        }
+        if let Some(keys) = &keys {
+            self.sign(method, &path, keys, &mut sent)?;
+        }
+        let uri = format!("{}://{}{path}", self.scheme, self.authority);
+        let uri = uri.parse().map_err(|error| Fault::refused(format!("{uri}: {error}")))?;
+        Ok(Signed { uri, fields: sent, keys })
+    }
+
+    fn sign(
+        &self,
+        method: &Method,
+        path: &str,
+        keys: &Keys,
+        fields: &mut HeaderMap,
+    ) -> Result<(), Fault> {
+        let now = Timestamp::now().as_second().saturating_add(self.skew.load(Relaxed));
+        let now = Timestamp::from_second(now).unwrap_or(Timestamp::UNIX_EPOCH);
+        let at = now.strftime("%Y%m%dT%H%M%SZ").to_string();
+        let mut signed = vec![
+            ("host", self.authority.as_str()),
+            ("x-amz-content-sha256", EMPTY_SHA256),
+            ("x-amz-date", at.as_str()),
+        ];
+        if let Some(token) = &keys.token {
+            signed.push(("x-amz-security-token", token));
+        }
+        let authorization = sign::authorization(&sign::Signing {
+            method: method.as_str(),
+            path,
+            query: "",
+            headers: &signed,
+            payload_sha256: EMPTY_SHA256,
+            at: &at,
+            region: &self.region,
+            service: "s3",
+            access_key_id: &keys.id,
+            secret_access_key: &keys.secret,
+        });
+        let bad = |_| Fault::refused("the credentials for S3 hold odd characters");
+        for (name, value) in &signed[1..] {
+            let mut value = HeaderValue::from_str(value).map_err(bad)?;
+            value.set_sensitive(*name == "x-amz-security-token");
+            fields.insert(HeaderName::from_bytes(name.as_bytes()).expect("a token"), value);
+        }
+        let mut value = HeaderValue::from_str(&authorization).map_err(bad)?;
+        value.set_sensitive(true);
+        fields.insert(header::AUTHORIZATION, value);
+        Ok(())
+    }
+
+    /// What a refusal (400, 401, 403, 404) means; sees to it that the next try does better.
+    pub(crate) fn refusal(
+        &self,
+        head: &http::response::Parts,
+        body: &Bytes,
+        keys: Option<&Arc<Keys>>,
+    ) -> Refusal {
+        let body = String::from_utf8_lossy(body);
+        let code = body.split_once("<Code>").and_then(|(_, rest)| rest.split_once("</Code>"));
+        let code = code.map_or("", |(code, _)| code);
+        let expire = || {
+            let again = self.credentials.as_ref().zip(keys);
+            again.is_some_and(|(credentials, keys)| credentials.refused(keys))
+        };
+        match code {
+            "NoSuchBucket" => Refusal::NoBucket,
+            "RequestTimeTooSkewed" if self.adopt_clock(head) => Refusal::Again,
+            "ExpiredToken" | "InvalidToken" | "InvalidAccessKeyId" | "TokenRefreshRequired"
+                if expire() =>
+            {
+                Refusal::Again
+            }
+            // The answer to HEAD has no body that tells.
+            "" if matches!(head.status, StatusCode::BAD_REQUEST | StatusCode::FORBIDDEN)
+                && expire() =>
+            {
+                Refusal::Again
+            }
+            _ => Refusal::Final,
+        }
+    }
+
+    /// Signs by the server's clock from now on. Returns whether that is another one.
+    fn adopt_clock(&self, head: &http::response::Parts) -> bool {
+        let date = head.headers.get(header::DATE).and_then(|date| date.to_str().ok());
+        let Some(theirs) = date.and_then(|date| httpdate::parse_http_date(date).ok()) else {
+            return false;
+        };
+        let Ok(theirs) = Timestamp::try_from(theirs) else { return false };
+        let skew = theirs.as_second() - Timestamp::now().as_second();
+        let before = self.skew.load(Relaxed);
+        if skew.abs() > SKEW_MAX || (skew - before).abs() < 60 {
+            return false;
+        }
+        tracing::warn!(seconds = skew, server = self.authority, "its clock is not ours");
+        self.skew.store(skew, Relaxed);
+        true
+    }
+}
+
+/// Takes out what S3 says for its own clients. What is refused must not be kept by anybody.
+pub(crate) fn clean(head: &mut http::response::Parts) {
+    let own: Vec<HeaderName> = head
+        .headers
+        .keys()
+        .filter(|name| {
+            let name = name.as_str();
+            name.starts_with("x-amz-") && !name.starts_with("x-amz-meta-")
+        })
+        .cloned()
+        .collect();
+    for name in own {
+        head.headers.remove(name);
+    }
+    if is_refusal(head.status) {
+        for name in ["expires", "cdn-cache-control", "surrogate-control"] {
+            head.headers.remove(name);
+        }
+        head.headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    }
+}
+
+/// Whether this is about who asks, not about the object.
+pub(crate) fn is_refusal(status: StatusCode) -> bool {
+    matches!(status, StatusCode::BAD_REQUEST | StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN)
+}

@@ -1,0 +1,157 @@
+//! The life of an ask: from what the caller wants to an answer or a fault.
+
+use crate::ask::{Answer, Ask, clean, origin_form};
+use crate::cdn_loop;
+use crate::exchange::{Failure, Sending, Terms, exchange};
+use crate::fault::Fault;
+use crate::hop::Way;
+use crate::rendezvous::Run;
+use crate::settings::Hedge;
+use crate::tries::{Choice, Tries, Wish};
+use crate::upstream::Inner;
+use http::Method;
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::sync::PoisonError;
+use std::time::{Duration, Instant};
+
+/// An answer is waited for this many times the first-byte timeout, over all tries.
+const DEADLINE_TIMEOUTS: u32 = 2;
+/// A hedge waits for the 99th percentile of the hop's times, but at least this long.
+const HEDGE_SHARE: f64 = 0.99;
+const HEDGE_AFTER_MIN: Duration = Duration::from_millis(10);
+/// The pause before a hop is asked again: a random time up to this.
+const PAUSE_MAX: Duration = Duration::from_millis(50);
+
+/// Sends an ask to where it belongs.
+pub(crate) async fn send(site: &Inner, ask: Ask) -> Result<Answer, Fault> {
+    let started = Instant::now();
+    let mut times = site.config.times;
+    times.first_byte = ask.first_byte.unwrap_or(times.first_byte);
+    let deadline = started + times.first_byte * DEADLINE_TIMEOUTS;
+    let terms = Terms { kind: site.config.kind, times, deadline };
+    let (sending, wish) = prepare(site, ask)?;
+    let mut tries = Tries::new(site, wish);
+    site.budget.lock().unwrap_or_else(PoisonError::into_inner).request();
+    while let Some(choice) = tries.next() {
+        if choice.again {
+            tokio::time::sleep(PAUSE_MAX.mul_f64(rand::random())).await;
+        }
+        let answer = Box::pin(ask_hop(site, &choice, &mut tries, &sending, &terms)).await;
+        if let Some(answer) = answer {
+            return Ok(Answer { head_after: started.elapsed(), ..tries.give(answer) });
+        }
+        if Instant::now() >= deadline {
+            break;
+        }
+    }
+    tries.end().map(|answer| Answer { head_after: started.elapsed(), ..answer })
+}
+
+/// Builds the request anew from what the caller chose.
+fn prepare(site: &Inner, mut ask: Ask) -> Result<(Sending, Wish), Fault> {
+    if origin_form(&ask.path).is_none() {
+        return Err(Fault::refused(format!("the path {:?}", shown(&ask.path))));
+    }
+    if ask.method == Method::CONNECT {
+        return Err(Fault::refused("CONNECT"));
+    }
+    if ask.host.parse::<http::uri::Authority>().is_err() || ask.host.contains('@') {
+        return Err(Fault::refused(format!("the host {:?}", shown(&ask.host))));
+    }
+    let node = &site.node.0;
+    let passed = cdn_loop::passed(&ask.fields, &node.id)
+        .map_err(|seen| Fault::Loop { why: format!("CDN-Loop: {seen}").into() })?;
+    let mut fields = std::mem::take(&mut ask.fields);
+    clean(&mut fields);
+    cdn_loop::add(&mut fields, &node.loop_info);
+    let wish = Wish {
+        run: Run { key: ask.key, number: ask.run },
+        passed,
+        avoid: ask.avoid.take(),
+        method: ask.method.clone(),
+        has_body: ask.body.is_some(),
+    };
+    let mut sending = Sending::new(ask, fields);
+    sending.pass_host = site.config.pass_host;
+    Ok((sending, wish))
+}
+
+fn shown(text: &str) -> String {
+    text.chars().take(100).collect()
+}
+
+/// Asks a hop, and another one beside it if that takes long. `None`: nothing final came; what
+/// came is noted.
+async fn ask_hop(
+    site: &Inner,
+    choice: &Choice,
+    tries: &mut Tries<'_>,
+    sending: &Sending,
+    terms: &Terms,
+) -> Option<Answer> {
+    let mut first = pin!(exchange(&choice.way, sending, terms));
+    if let Some(after) = hedge_after(site, tries, &choice.way) {
+        tokio::select! {
+            biased;
+            outcome = &mut first => return settle(tries, outcome),
+            () = tokio::time::sleep(after) => {}
+        }
+        if let Some(second) = tries.hedge(&choice.way) {
+            return race(site, first, &second, tries, sending, terms).await;
+        }
+    }
+    let outcome = first.await;
+    settle(tries, outcome)
+}
+
+fn settle(tries: &mut Tries<'_>, outcome: Result<Answer, Failure>) -> Option<Answer> {
+    match outcome {
+        Ok(answer) if tries.is_final(&answer) => Some(answer),
+        outcome => {
+            tries.note(outcome);
+            None
+        }
+    }
+}
+
+/// The first final answer of two; the other exchange is given up.
+async fn race(
+    site: &Inner,
+    mut first: Pin<&mut impl Future<Output = Result<Answer, Failure>>>,
+    second: &Choice,
+    tries: &mut Tries<'_>,
+    sending: &Sending,
+    terms: &Terms,
+) -> Option<Answer> {
+    let hedged = |outcome| site.node.0.metrics.hedge(&site.config.site, outcome);
+    let mut hedge = pin!(exchange(&second.way, sending, terms));
+    let (mut first_runs, mut hedge_runs) = (true, true);
+    while first_runs || hedge_runs {
+        let (outcome, won) = tokio::select! {
+            outcome = &mut first, if first_runs => {
+                first_runs = false;
+                (outcome, "lost")
+            }
+            outcome = &mut hedge, if hedge_runs => {
+                hedge_runs = false;
+                (outcome, "won")
+            }
+        };
+        if let Some(answer) = settle(tries, outcome) {
+            hedged(won);
+            return Some(answer);
+        }
+    }
+    hedged("failed");
+    None
+}
+
+/// How long to wait for a hop before another is asked as well.
+fn hedge_after(site: &Inner, tries: &Tries<'_>, way: &Way) -> Option<Duration> {
+    let others = site.origins.len() > 1 || way.hop.kind != crate::ask::HopKind::Origin;
+    if !tries.is_hedgeable() || !(others || site.config.hedge == Hedge::Always) {
+        return None;
+    }
+    way.hop.quantile(HEDGE_SHARE).map(|after| after.max(HEDGE_AFTER_MIN))
+}

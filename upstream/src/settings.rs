@@ -1,0 +1,376 @@
+//! What an operator may say of one site's origins, checked once.
+
+use crate::s3;
+use serde::{Deserialize, Deserializer};
+use service::config::ConfigError;
+use service::value::Span;
+use std::sync::Arc;
+use std::time::Duration;
+use url::Url;
+
+/// Origins of one site.
+pub const ORIGINS_MAX: usize = 32;
+/// The largest weight of an origin.
+const WEIGHT_MAX: u32 = 1000;
+/// Tries on top of the first.
+const RETRIES_MAX: u32 = 5;
+/// Any of the timeouts.
+const TIMEOUT_MAX: Duration = Duration::from_secs(600);
+/// Requests under way, and waiting, for one origin.
+const IN_FLIGHT_LIMIT: u32 = 65_536;
+/// Health checks come no closer than this.
+const INTERVAL_MIN: Duration = Duration::from_millis(100);
+
+/// How a site treats its origins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SiteKind {
+    /// Any HTTP: redirects are passed on; blocking playlist reloads have time.
+    Proxy,
+    /// Nearcast's own origin: quick answers, no redirects.
+    Title,
+}
+
+/// The upstream part of a site, as given. What is not given has a default (see [`Config`]).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Settings {
+    /// Where to fetch.
+    pub origins: Vec<Origin>,
+    /// Asks each origin at times whether it is well.
+    pub health_check: Option<HealthCheck>,
+    /// The longest time to a connection, name lookup and TLS included [2s].
+    pub connect_timeout: Option<Span>,
+    /// The longest time to an answer's head [30s; title sites 5s].
+    pub first_byte_timeout: Option<Span>,
+    /// The longest silence within a body [10s; title sites 5s].
+    pub stall_timeout: Option<Span>,
+    /// Tries on top of the first [2].
+    pub retries: Option<u32>,
+    /// Those tries as a share of all requests [20].
+    pub retry_budget_percent: Option<u32>,
+    /// Whether a GET without an answer after the 99th percentile of the origin's times is sent
+    /// a second time: `true`; `false`: never; by default only where there is another origin.
+    pub hedge: Option<bool>,
+    /// Requests under way at each origin [512].
+    pub in_flight_max: Option<u32>,
+    /// Requests that wait for one of these to end [1024].
+    pub queue_max: Option<u32>,
+    /// Whether origins see the client's `Host` in place of their own [false].
+    pub pass_host: Option<bool>,
+    /// For `s3://` origins; what is missing is taken from AWS' environment variables.
+    pub s3: s3::Settings,
+}
+
+/// One origin: a URL, or a table with more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    /// `http://host[:port][/path]`, `https://...` or `s3://bucket[/prefix]`.
+    pub url: String,
+    /// Its share among those of the same priority.
+    pub weight: u32,
+    /// Lower ones are used first; others when those fail.
+    pub priority: u32,
+}
+
+/// An active health check.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct HealthCheck {
+    /// Asked for with GET: an answer below 400 is good.
+    pub path: String,
+    /// How often [5s].
+    #[serde(default)]
+    pub interval: Option<Span>,
+}
+
+impl<'de> Deserialize<'de> for Origin {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged, expecting = "expected a URL or { url, weight, priority }")]
+        enum Given {
+            Url(String),
+            Table(Table),
+        }
+        #[derive(Deserialize)]
+        #[serde(rename_all = "kebab-case", deny_unknown_fields)]
+        struct Table {
+            url: String,
+            #[serde(default = "one")]
+            weight: u32,
+            #[serde(default)]
+            priority: u32,
+        }
+        fn one() -> u32 {
+            1
+        }
+        Ok(match Given::deserialize(deserializer)? {
+            Given::Url(url) => Self { url, weight: 1, priority: 0 },
+            Given::Table(table) => {
+                Self { url: table.url, weight: table.weight, priority: table.priority }
+            }
+        })
+    }
+}
+
+impl Settings {
+    /// One origin, all else by default.
+    #[must_use]
+    pub fn one(url: &str) -> Self {
+        let origin = Origin { url: url.to_owned(), weight: 1, priority: 0 };
+        Self { origins: vec![origin], ..Self::default() }
+    }
+}
+
+/// [`Settings`], checked.
+#[derive(Debug, Clone)]
+pub struct Config {
+    pub(crate) site: Arc<str>,
+    pub(crate) kind: SiteKind,
+    pub(crate) origins: Vec<Base>,
+    pub(crate) health_check: Option<(String, Duration)>,
+    pub(crate) times: Times,
+    pub(crate) retries: u32,
+    pub(crate) budget_percent: u32,
+    pub(crate) hedge: Hedge,
+    pub(crate) in_flight_max: usize,
+    pub(crate) queue_max: usize,
+    pub(crate) pass_host: bool,
+    pub(crate) s3: s3::Settings,
+}
+
+/// An origin, checked.
+#[derive(Debug, Clone)]
+pub(crate) struct Base {
+    pub(crate) place: Place,
+    pub(crate) weight: u32,
+    pub(crate) priority: u32,
+}
+
+/// Where an origin is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Place {
+    Http {
+        /// `http` or `https`.
+        scheme: &'static str,
+        /// Host, and port where it is not the scheme's own.
+        authority: String,
+        /// Empty, or starting and not ending with a slash.
+        prefix: String,
+    },
+    S3 {
+        bucket: String,
+        /// Empty, or not starting and ending with a slash.
+        prefix: String,
+    },
+}
+
+/// How long is waited for what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Times {
+    pub(crate) connect: Duration,
+    pub(crate) first_byte: Duration,
+    pub(crate) stall: Duration,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Hedge {
+    Never,
+    ToOthers,
+    Always,
+}
+
+/// A machine nearby accepts within milliseconds; a lost SYN is sent again after one second.
+const CONNECT: Duration = Duration::from_secs(2);
+/// A blocking playlist reload may take several target durations.
+const PROXY: Times =
+    Times { connect: CONNECT, first_byte: Duration::from_secs(30), stall: Duration::from_secs(10) };
+/// A player gives an edge up after a few seconds: a slow origin must leave room for a second try.
+const TITLE: Times =
+    Times { connect: CONNECT, first_byte: Duration::from_secs(5), stall: Duration::from_secs(5) };
+const RETRIES: u32 = 2;
+/// Enough to ride out a bad node, too little to make an outage worse.
+const BUDGET_PERCENT: u32 = 20;
+/// What common servers take with their defaults.
+const IN_FLIGHT: u32 = 512;
+const QUEUE: u32 = 1024;
+const INTERVAL: Duration = Duration::from_secs(5);
+
+impl Config {
+    /// Checks the settings of `site` (a label of metrics), which stand at `key`:
+    /// `edge.sites."films.example"`.
+    ///
+    /// # Errors
+    /// The first key whose value is not allowed, and what is.
+    pub fn check(
+        key: &str,
+        site: &str,
+        kind: SiteKind,
+        settings: &Settings,
+    ) -> Result<Self, ConfigError> {
+        let expected = "http://, https:// or s3:// URLs, at most 32";
+        let count = settings.origins.len();
+        if count == 0 {
+            return Err(ConfigError::missing(&format!("{key}.origins"), expected));
+        }
+        if count > ORIGINS_MAX {
+            return Err(ConfigError::value(&format!("{key}.origins"), count, expected));
+        }
+        let origins = settings.origins.iter().enumerate();
+        let origins = origins.map(|(n, origin)| base(&format!("{key}.origins[{n}]"), origin));
+        let times = match kind {
+            SiteKind::Proxy => PROXY,
+            SiteKind::Title => TITLE,
+        };
+        let time = |name, given| time(&format!("{key}.{name}"), given);
+        let number = |name, given, default, least, most| {
+            number(&format!("{key}.{name}"), given, default, least..=most)
+        };
+        let size = |number: u32| usize::try_from(number).unwrap_or(usize::MAX);
+        let in_flight =
+            number("in-flight-max", settings.in_flight_max, IN_FLIGHT, 1, IN_FLIGHT_LIMIT)?;
+        Ok(Self {
+            site: site.into(),
+            kind,
+            origins: origins.collect::<Result<_, _>>()?,
+            health_check: check_health(key, settings.health_check.as_ref())?,
+            times: Times {
+                connect: time("connect-timeout", settings.connect_timeout)?
+                    .unwrap_or(times.connect),
+                first_byte: time("first-byte-timeout", settings.first_byte_timeout)?
+                    .unwrap_or(times.first_byte),
+                stall: time("stall-timeout", settings.stall_timeout)?.unwrap_or(times.stall),
+            },
+            retries: number("retries", settings.retries, RETRIES, 0, RETRIES_MAX)?,
+            budget_percent: number(
+                "retry-budget-percent",
+                settings.retry_budget_percent,
+                BUDGET_PERCENT,
+                0,
+                100,
+            )?,
+            hedge: match settings.hedge {
+                None => Hedge::ToOthers,
+                Some(true) => Hedge::Always,
+                Some(false) => Hedge::Never,
+            },
+            in_flight_max: size(in_flight),
+            queue_max: size(number("queue-max", settings.queue_max, QUEUE, 0, IN_FLIGHT_LIMIT)?),
+            pass_host: settings.pass_host.unwrap_or(false),
+            s3: settings.s3.clone(),
+        })
+    }
+}
+
+fn time(key: &str, given: Option<Span>) -> Result<Option<Duration>, ConfigError> {
+    let Some(Span(time)) = given else { return Ok(None) };
+    if time.is_zero() || time > TIMEOUT_MAX {
+        let expected = format!("1ms to {}s", TIMEOUT_MAX.as_secs());
+        return Err(ConfigError::value(key, format!("{time:?}"), expected));
+    }
+    Ok(Some(time))
+}
+
+fn number(
+    key: &str,
+    given: Option<u32>,
+    default: u32,
+    allowed: std::ops::RangeInclusive<u32>,
+) -> Result<u32, ConfigError> {
+    let number = given.unwrap_or(default);
+    if allowed.contains(&number) {
+        return Ok(number);
+    }
+    let expected = format!("{} to {}", allowed.start(), allowed.end());
+    Err(ConfigError::value(key, number, expected))
+}
+
+fn check_health(
+    key: &str,
+    given: Option<&HealthCheck>,
+) -> Result<Option<(String, Duration)>, ConfigError> {
+    let Some(check) = given else { return Ok(None) };
+    let key = format!("{key}.health-check");
+    if crate::ask::origin_form(&check.path).is_none() {
+        let key = format!("{key}.path");
+        return Err(ConfigError::value(&key, &check.path, "a path that starts with /"));
+    }
+    let key = format!("{key}.interval");
+    let interval = time(&key, check.interval)?.unwrap_or(INTERVAL);
+    if interval < INTERVAL_MIN {
+        let expected = format!("at least {}ms", INTERVAL_MIN.as_millis());
+        return Err(ConfigError::value(&key, format!("{interval:?}"), expected));
+    }
+    Ok(Some((check.path.clone(), interval)))
+}
+
+fn base(key: &str, origin: &Origin) -> Result<Base, ConfigError> {
+    let weight_key = format!("{key}.weight");
+    let weight = number(&weight_key, Some(origin.weight), 1, 1..=WEIGHT_MAX)?;
+    let place = place(&format!("{key}.url"), &origin.url)?;
+    Ok(Base { place, weight, priority: origin.priority })
+}
+
+pub(crate) fn place(key: &str, text: &str) -> Result<Place, ConfigError> {
+    if let Some(rest) = text.strip_prefix("s3://") {
+        return bucket(rest)
+            .ok_or_else(|| ConfigError::value(key, text, "s3://bucket or s3://bucket/prefix"));
+    }
+    let expected = "http://host[:port][/path], https://host[:port][/path] or s3://bucket[/prefix]";
+    http_place(text).ok_or_else(|| {
+        // What stands before an @ may be a password.
+        let shown = text.rsplit_once('@').map_or(text, |(_, host)| host);
+        ConfigError::value(key, shown, expected)
+    })
+}
+
+fn http_place(text: &str) -> Option<Place> {
+    let url = Url::parse(text).ok()?;
+    let scheme = match url.scheme() {
+        "http" => "http",
+        "https" => "https",
+        _ => return None,
+    };
+    let plain = url.username().is_empty()
+        && url.password().is_none()
+        && url.query().is_none()
+        && url.fragment().is_none();
+    if !plain {
+        return None;
+    }
+    let host = url.host_str()?;
+    let authority = url.port().map_or(host.to_owned(), |port| format!("{host}:{port}"));
+    let prefix = url.path().trim_end_matches('/').to_owned();
+    authority.parse::<http::uri::Authority>().ok()?;
+    Some(Place::Http { scheme, authority, prefix })
+}
+
+fn bucket(rest: &str) -> Option<Place> {
+    let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
+    let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b".-".contains(&b);
+    if bucket.is_empty() || bucket.len() > 63 || !bucket.bytes().all(allowed) {
+        return None;
+    }
+    let prefix = prefix.trim_matches('/');
+    let whole = |part: &str| {
+        !matches!(part, "" | "." | "..") && !part.bytes().any(|b| b.is_ascii_control())
+    };
+    if prefix.is_empty() {
+        return Some(Place::S3 { bucket: bucket.to_owned(), prefix: String::new() });
+    }
+    let good = prefix.split('/').all(whole);
+    good.then(|| Place::S3 { bucket: bucket.to_owned(), prefix: format!("{prefix}/") })
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Http { scheme, authority, prefix } => {
+                write!(f, "{scheme}://{authority}{prefix}")
+            }
+            Self::S3 { bucket, prefix } if prefix.is_empty() => write!(f, "s3://{bucket}"),
+            Self::S3 { bucket, prefix } => {
+                write!(f, "s3://{bucket}/{}", prefix.trim_end_matches('/'))
+            }
+        }
+    }
+}

@@ -1,0 +1,339 @@
+//! Which hop next, for one ask: sibling owner, regional owner, shield, origins in order; what
+//! is free and what the retry budget pays.
+
+use crate::ask::{Answer, HopId, HopKind};
+use crate::body::OwnLoad;
+use crate::exchange::Failure;
+use crate::fault::{ErrorType, Fault};
+use crate::hop::{Hop, Way};
+use crate::order::{Known, order};
+use crate::rendezvous::{Member, Run, owner};
+use crate::settings::Hedge;
+use crate::upstream::Inner;
+use http::{Method, StatusCode};
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+use xxhash_rust::xxh3::xxh3_64;
+
+/// Peers of one level that are asked for one answer: the owner, and its stand-in.
+const PEER_TRIES_MAX: u32 = 2;
+/// An origin is slow that takes this many times as long as the quickest of its priority, and
+/// this much longer.
+const SLOW_TIMES: u32 = 4;
+const SLOW_MORE: Duration = Duration::from_millis(100);
+
+/// Where in the hierarchy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Level {
+    Sibling,
+    Parent,
+    Shield,
+    Origin,
+}
+
+/// What was tried for an ask, and what may still be.
+pub(crate) struct Tries<'a> {
+    site: &'a Inner,
+    run: Run,
+    passed: Vec<String>,
+    avoid: Option<HopId>,
+    /// Sending it twice is the same as once (RFC 9110, 9.2.2), and its body is not gone.
+    repeatable: bool,
+    hedgeable: bool,
+    level: Level,
+    tries_at_level: u32,
+    tried: Vec<HopId>,
+    origins: Option<Vec<usize>>,
+    paid_left: u32,
+    last: Option<Result<Answer, Failure>>,
+    own: Option<OwnLoad>,
+}
+
+/// A hop to ask.
+pub(crate) struct Choice {
+    pub(crate) way: Arc<Way>,
+    /// It was asked before: not at once again.
+    pub(crate) again: bool,
+}
+
+/// What an ask says about its tries.
+pub(crate) struct Wish {
+    pub(crate) run: Run,
+    pub(crate) passed: Vec<String>,
+    pub(crate) avoid: Option<HopId>,
+    pub(crate) method: Method,
+    pub(crate) has_body: bool,
+}
+
+impl<'a> Tries<'a> {
+    pub(crate) fn new(site: &'a Inner, wish: Wish) -> Self {
+        Self {
+            site,
+            run: wish.run,
+            passed: wish.passed,
+            avoid: wish.avoid,
+            repeatable: wish.method.is_idempotent() && !wish.has_body,
+            hedgeable: wish.method == Method::GET && !wish.has_body,
+            level: Level::Sibling,
+            tries_at_level: 0,
+            tried: Vec::new(),
+            origins: None,
+            paid_left: site.config.retries,
+            last: None,
+            own: None,
+        }
+    }
+
+    /// The next hop, or `None` when [`Self::end`] is to be given.
+    pub(crate) fn next(&mut self) -> Option<Choice> {
+        if self.last.is_some() && !self.may_go_on() {
+            return None;
+        }
+        if let Some(way) = self.next_peer() {
+            return Some(Choice { way, again: false });
+        }
+        self.next_origin()
+    }
+
+    /// A second hop for an answer that takes long; the budget pays.
+    pub(crate) fn hedge(&mut self, first: &Way) -> Option<Choice> {
+        if first.hop.kind != HopKind::Origin {
+            self.up();
+            let choice = self.next_peer().map(|way| Choice { way, again: false });
+            let choice = choice.or_else(|| self.untried().map(|way| Choice { way, again: false }));
+            return choice.filter(|_| self.pay());
+        }
+        let other = self.untried();
+        let way = match (other, self.site.config.hedge) {
+            (Some(other), _) => other,
+            (None, Hedge::Always) => self
+                .site
+                .origins
+                .iter()
+                .map(|origin| &origin.way)
+                .find(|way| way.hop.id == first.hop.id)?
+                .clone(),
+            (None, _) => return None,
+        };
+        self.pay().then(|| {
+            self.tried.push(way.hop.id.clone());
+            Choice { way, again: true }
+        })
+    }
+
+    pub(crate) fn is_hedgeable(&self) -> bool {
+        self.hedgeable && self.site.config.hedge != Hedge::Never
+    }
+
+    /// Whether an answer is to be given, or another hop may know better.
+    pub(crate) fn is_final(&self, answer: &Answer) -> bool {
+        let status = answer.head.status;
+        let failed = match answer.kind {
+            HopKind::Origin => {
+                status.is_server_error()
+                    && status != StatusCode::NOT_IMPLEMENTED
+                    && status != StatusCode::HTTP_VERSION_NOT_SUPPORTED
+                    && self.site.origins.iter().any(|origin| self.is_untried(&origin.way.hop))
+            }
+            HopKind::Sibling | HopKind::Parent => {
+                status == StatusCode::MISDIRECTED_REQUEST
+                    || (status.is_server_error() && is_of_the_peer(answer))
+            }
+        };
+        !failed || !self.repeatable
+    }
+
+    /// Keeps what came, should nothing better come.
+    pub(crate) fn note(&mut self, outcome: Result<Answer, Failure>) {
+        // An answer, even a bad one, tells a client more than a fault.
+        if !(outcome.is_err() && matches!(self.last, Some(Ok(_)))) {
+            self.last = Some(outcome);
+        }
+    }
+
+    /// An answer on its way out.
+    pub(crate) fn give(&mut self, mut answer: Answer) -> Answer {
+        answer.body.keep(self.own.take());
+        answer
+    }
+
+    /// What is given when nothing is left to try.
+    pub(crate) fn end(mut self) -> Result<Answer, Fault> {
+        match self.last.take() {
+            Some(Ok(answer)) => Ok(self.give(answer)),
+            Some(Err(failure)) => Err(failure.fault),
+            None => Err(Fault::unavailable(
+                ErrorType::DestinationUnavailable,
+                format!("{}: every origin failed too often lately", self.site.config.site),
+            )),
+        }
+    }
+
+    fn may_go_on(&self) -> bool {
+        match &self.last {
+            Some(Err(failure)) => {
+                failure.fault.is_retryable() && (self.repeatable || failure.unsent)
+            }
+            _ => self.repeatable,
+        }
+    }
+
+    fn is_untried(&self, hop: &Hop) -> bool {
+        !self.tried.contains(&hop.id)
+    }
+
+    fn up(&mut self) {
+        self.tries_at_level = 0;
+        self.level = match self.level {
+            Level::Sibling => Level::Parent,
+            Level::Parent => Level::Shield,
+            Level::Shield | Level::Origin => Level::Origin,
+        };
+    }
+
+    fn next_peer(&mut self) -> Option<Arc<Way>> {
+        let unsent = |last: &Result<_, Failure>| matches!(last, Err(failure) if failure.unsent);
+        if self.tries_at_level > 0 && !self.last.as_ref().is_some_and(unsent) {
+            self.up();
+        }
+        while self.level != Level::Origin {
+            if self.tries_at_level < PEER_TRIES_MAX
+                && let Some(way) = self.peer()
+            {
+                self.tries_at_level += 1;
+                self.tried.push(way.hop.id.clone());
+                return Some(way);
+            }
+            self.up();
+        }
+        None
+    }
+
+    /// The owner at this level, if that is another node.
+    fn peer(&mut self) -> Option<Arc<Way>> {
+        let site = self.site;
+        let (ways, own) = match self.level {
+            Level::Sibling => (&site.siblings, true),
+            Level::Parent => (&site.parents, false),
+            Level::Shield => (&site.shields, false),
+            Level::Origin => return None,
+        };
+        // Whoever comes from a sibling was sent to the owner: that is us.
+        if own && ways.iter().any(|way| self.passed.iter().any(|id| id == way.hop.id.as_str())) {
+            return None;
+        }
+        let usable = |way: &&Arc<Way>| {
+            let hop = &way.hop;
+            let passed = self.passed.iter().any(|id| id == hop.id.as_str());
+            let avoided = self.avoid.as_ref() == Some(&hop.id);
+            !passed && !avoided && self.is_untried(hop) && hop.would_admit()
+        };
+        let usable: Vec<&Arc<Way>> = ways.iter().filter(usable).collect();
+        let mut members: Vec<Member<'_>> = usable
+            .iter()
+            .map(|way| Member { id: way.hop.id.as_str(), load: way.hop.load() })
+            .collect();
+        if own && !members.is_empty() {
+            let load = site.node.0.own_load.load(Relaxed);
+            members.push(Member { id: &site.node.0.id, load });
+        }
+        let place = owner(&self.run, &members)?;
+        let Some(way) = usable.get(place) else {
+            self.own = Some(OwnLoad::new(&site.node.0.own_load));
+            return None;
+        };
+        Some((*way).clone())
+    }
+
+    /// The first origin is free, as is another when nothing was sent; the budget pays the rest.
+    fn next_origin(&mut self) -> Option<Choice> {
+        let asked = self.site.origins.iter().any(|origin| !self.is_untried(&origin.way.hop));
+        let unsent = matches!(&self.last, Some(Err(failure)) if failure.unsent);
+        let (way, again) = match self.untried() {
+            Some(way) => (way, false),
+            None if self.same_may_do() => (self.same()?, true),
+            None => return None,
+        };
+        if asked && (again || !unsent) {
+            if self.paid_left == 0 || !self.pay() {
+                return None;
+            }
+            self.paid_left -= 1;
+        }
+        if asked {
+            way.meter.retries.inc();
+        }
+        self.tried.push(way.hop.id.clone());
+        Some(Choice { way, again })
+    }
+
+    /// The connection broke: another one may do.
+    fn same_may_do(&self) -> bool {
+        match &self.last {
+            Some(Err(Failure { fault: Fault::Unavailable { error, .. }, .. })) => {
+                *error != ErrorType::DestinationUnavailable
+                    && *error != ErrorType::ProxyConfigurationError
+            }
+            _ => false,
+        }
+    }
+
+    fn same(&mut self) -> Option<Arc<Way>> {
+        let places = self.ordered();
+        let ways = places.into_iter().map(|place| &self.site.origins[place].way);
+        ways.filter(|way| way.hop.would_admit()).map(Arc::clone).next()
+    }
+
+    fn untried(&mut self) -> Option<Arc<Way>> {
+        let places = self.ordered();
+        let mut ways = places.into_iter().map(|place| &self.site.origins[place].way);
+        ways.find(|way| self.is_untried(&way.hop) && way.hop.would_admit()).cloned()
+    }
+
+    fn ordered(&mut self) -> Vec<usize> {
+        if let Some(places) = &self.origins {
+            return places.clone();
+        }
+        let origins = &self.site.origins;
+        let halves: Vec<Option<Duration>> = match origins.len() {
+            1 => vec![None],
+            _ => origins.iter().map(|origin| origin.way.hop.quantile(0.5)).collect(),
+        };
+        let slow = |n: usize| {
+            let same = |m: &usize| origins[*m].priority == origins[n].priority;
+            let quickest = (0..origins.len()).filter(same).filter_map(|m| halves[m]).min();
+            let pair = halves[n].zip(quickest);
+            pair.is_some_and(|(half, best)| half > best * SLOW_TIMES && half > best + SLOW_MORE)
+        };
+        let known = origins.iter().enumerate().map(|(n, origin)| Known {
+            priority: origin.priority,
+            weight: origin.weight,
+            id: origin.id,
+            standing: origin.way.hop.standing(),
+            slow: slow(n),
+            avoid: self.avoid.as_ref() == Some(&origin.way.hop.id),
+        });
+        let places = order(&known.collect::<Vec<_>>(), xxh3_64(&self.run.key));
+        self.origins.insert(places).clone()
+    }
+
+    fn pay(&self) -> bool {
+        let mut budget = self.site.budget.lock().unwrap_or_else(PoisonError::into_inner);
+        let paid = budget.take(Instant::now());
+        if !paid {
+            self.site.node.0.metrics.exhausted(&self.site.config.site);
+        }
+        paid
+    }
+}
+
+/// Whether a peer says that the failure is its own (RFC 9209): what an origin said it passes
+/// on without.
+fn is_of_the_peer(answer: &Answer) -> bool {
+    let fields = answer.head.headers.get_all("proxy-status");
+    fields.iter().any(|value| {
+        let value = value.as_bytes();
+        value.windows(6).any(|part| part == b"error=")
+    })
+}

@@ -1,0 +1,69 @@
+//! The body of a request on its way up: taken from the client once, and only when a
+//! connection asks for it.
+
+use crate::ask::RequestBody;
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+/// A client's body, and how far it is.
+pub(crate) struct Upload {
+    body: Mutex<RequestBody>,
+    hint: SizeHint,
+    moved: Mutex<Option<Instant>>,
+    failed: OnceLock<String>,
+}
+
+impl Upload {
+    pub(crate) fn new(body: RequestBody) -> Arc<Self> {
+        let hint = body.size_hint();
+        let (moved, failed) = (Mutex::new(None), OnceLock::new());
+        Arc::new(Self { body: Mutex::new(body), hint, moved, failed })
+    }
+
+    /// When the server last took a piece.
+    pub(crate) fn moved(&self) -> Option<Instant> {
+        *self.moved.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What the client's side failed with.
+    pub(crate) fn failed(&self) -> Option<&str> {
+        self.failed.get().map(String::as_str)
+    }
+}
+
+/// What a connection sends: nothing, or an upload.
+#[derive(Clone)]
+pub(crate) struct SendBody(pub(crate) Option<Arc<Upload>>);
+
+impl Body for SendBody {
+    type Data = Bytes;
+    type Error = Box<dyn std::error::Error + Send + Sync>;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        let Some(upload) = &self.0 else { return Poll::Ready(None) };
+        let mut body = upload.body.lock().unwrap_or_else(PoisonError::into_inner);
+        let polled = Pin::new(&mut *body).poll_frame(cx);
+        if polled.is_ready() {
+            *upload.moved.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        }
+        if let Poll::Ready(Some(Err(error))) = &polled {
+            _ = upload.failed.set(error.to_string());
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.as_ref().is_none_or(|upload| upload.hint.exact() == Some(0))
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0.as_ref().map_or(SizeHint::with_exact(0), |upload| upload.hint)
+    }
+}

@@ -1,0 +1,172 @@
+//! The upstream of one site: its parts, put together once.
+
+use crate::Error;
+use crate::ask::{Answer, Ask, HopId, HopKind};
+use crate::breaker;
+use crate::budget::Budget;
+use crate::connect;
+use crate::fault::Fault;
+use crate::health;
+use crate::hop::{Hop, HopStatus, Limits, Target, Way};
+use crate::node::{self, Node};
+use crate::s3::{self, Bucket, Credentials};
+use crate::send;
+use crate::settings::{Base, Config, Place};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Instant;
+use tokio::task::AbortHandle;
+use xxhash_rust::xxh3::xxh3_64;
+
+/// Where one site's requests go. Cheap to clone; its health checks end with its last clone.
+#[derive(Clone)]
+pub struct Upstream(Arc<Inner>);
+
+pub(crate) struct Inner {
+    pub(crate) config: Config,
+    pub(crate) node: Node,
+    pub(crate) siblings: Vec<Arc<Way>>,
+    pub(crate) parents: Vec<Arc<Way>>,
+    pub(crate) shields: Vec<Arc<Way>>,
+    pub(crate) origins: Vec<Origin>,
+    pub(crate) budget: Mutex<Budget>,
+    health: OnceLock<AbortHandle>,
+}
+
+/// An origin, and its place among the others.
+pub(crate) struct Origin {
+    pub(crate) way: Arc<Way>,
+    pub(crate) weight: u32,
+    pub(crate) priority: u32,
+    /// Hash of its URL.
+    pub(crate) id: u64,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if let Some(task) = self.health.get() {
+            task.abort();
+        }
+    }
+}
+
+impl Upstream {
+    /// The upstream of a site. Within a Tokio runtime if it has a health check.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for an `s3://` origin without credentials.
+    pub fn new(config: Config, node: &Node) -> Result<Self, Error> {
+        let site = config.site.clone();
+        let way = |hop: &Arc<Hop>| {
+            let meter = node.0.metrics.meter(&site, hop.id.as_str());
+            Arc::new(Way { hop: hop.clone(), meter })
+        };
+        let ways = |hops: &[Arc<Hop>]| hops.iter().map(way).collect::<Vec<_>>();
+        let origins = build_origins(&config, node)?;
+        let origins = origins.into_iter().zip(&config.origins).map(|(hop, base)| Origin {
+            id: xxh3_64(hop.id.as_str().as_bytes()),
+            way: way(&Arc::new(hop)),
+            weight: base.weight,
+            priority: base.priority,
+        });
+        let inner = Arc::new(Inner {
+            siblings: ways(&node.0.siblings),
+            parents: ways(&node.0.parents),
+            shields: ways(&node.0.shields),
+            origins: origins.collect(),
+            budget: Mutex::new(Budget::new(config.budget_percent, Instant::now())),
+            health: OnceLock::new(),
+            node: node.clone(),
+            config,
+        });
+        if let Some((path, interval)) = inner.config.health_check.clone() {
+            let task = tokio::spawn(health::watch(Arc::downgrade(&inner), path, interval));
+            _ = inner.health.set(task.abort_handle());
+        }
+        Ok(Self(inner))
+    }
+
+    /// One exchange, up to the head of the answer: chooses the hop, tries again and elsewhere
+    /// where that is safe, hedges. Any status is an answer; when all hops fail by status, the
+    /// last one's answer is given. Dropping the future gives the exchange up.
+    ///
+    /// # Errors
+    /// A [`Fault`] when there is no answer to give.
+    pub async fn send(&self, ask: Ask) -> Result<Answer, Fault> {
+        send::send(&self.0, ask).await
+    }
+
+    /// What this hop gave was wrong (corrupt bytes, another range, another length): that
+    /// counts as a failure of it. Pass the hop as [`Ask::avoid`] in the next try.
+    pub fn blame(&self, hop: &HopId, why: &str) {
+        if let Some(way) = self.0.ways().find(|way| way.hop.id == *hop) {
+            tracing::warn!(%hop, why, "it gave something wrong");
+            way.blame();
+        }
+    }
+
+    /// Hops that could be asked for one object: one of each kind of peer, and all origins.
+    #[must_use]
+    pub fn hops(&self) -> usize {
+        let peers = [&self.0.siblings, &self.0.parents, &self.0.shields];
+        peers.iter().filter(|peers| !peers.is_empty()).count() + self.0.origins.len()
+    }
+
+    /// Whether an origin is a bucket: then only GET and HEAD, and no query.
+    #[must_use]
+    pub fn is_s3(&self) -> bool {
+        self.0.origins.iter().any(|origin| matches!(origin.way.hop.place, Target::S3(_)))
+    }
+
+    /// For a site with a bucket the one spelling of a path, without its query, or `None` when
+    /// no object can have that name; for others the path as it is.
+    #[must_use]
+    pub fn canonical_path(&self, path: &str) -> Option<String> {
+        if self.is_s3() { s3::canonical(path) } else { Some(path.to_owned()) }
+    }
+
+    /// What is known of each hop.
+    #[must_use]
+    pub fn status(&self) -> Vec<HopStatus> {
+        self.0.ways().map(|way| way.hop.status()).collect()
+    }
+}
+
+impl Inner {
+    fn ways(&self) -> impl Iterator<Item = &Arc<Way>> {
+        let peers = self.siblings.iter().chain(&self.parents).chain(&self.shields);
+        peers.chain(self.origins.iter().map(|origin| &origin.way))
+    }
+}
+
+fn build_origins(config: &Config, node: &Node) -> Result<Vec<Hop>, Error> {
+    let key = format!("edge.sites.{:?}", config.site);
+    let in_bucket = |base: &Base| matches!(base.place, Place::S3 { .. });
+    let credentials = match config.origins.iter().any(in_bucket) {
+        false => None,
+        true => {
+            let (metrics, site) = (node.0.metrics.clone(), config.site.clone());
+            let refreshed = move |good| metrics.refreshed(&site, good);
+            Credentials::find(&key, &config.s3, &s3::env, refreshed)?
+        }
+    };
+    let limits = Limits {
+        in_flight_max: config.in_flight_max,
+        queue_max: config.queue_max,
+        breaker: breaker::ORIGIN,
+    };
+    let build = |base: &Base| {
+        let (target, uri) = match &base.place {
+            place @ Place::Http { .. } => node::http_target(place),
+            Place::S3 { bucket, prefix } => {
+                let name = (bucket.as_str(), prefix.as_str());
+                let bucket = Bucket::new(&key, name, &config.s3, credentials.clone(), &s3::env)?;
+                let uri = node::connection_uri(bucket.scheme, &bucket.authority);
+                (Target::S3(bucket), uri)
+            }
+        };
+        let id = HopId(base.place.to_string().into());
+        let pool = connect::pool(&node.0.tls, uri, config.times.connect);
+        Ok(Hop::new((id, HopKind::Origin), target, pool, limits))
+    };
+    config.origins.iter().map(build).collect()
+}
