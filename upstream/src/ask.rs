@@ -21,10 +21,11 @@ pub struct Ask {
     pub method: Method,
     /// `/path?query`, sent as it is after the path of the origin's URL.
     pub path: String,
-    /// The site's host (and port): what peers see, and with `pass-host` the origin.
+    /// The site's host (and port): what peers see, and with `pass-host` the origin. Empty: the
+    /// name that the site has in its settings.
     pub host: String,
     /// Exactly the fields to send. Fields of the connection, of the body's length, and `Host`
-    /// are made anew here. `CDN-Loop` as it came from the client.
+    /// are made anew here; this node is added to `CDN-Loop` unless it stands at its end.
     pub fields: HeaderMap,
     /// With one there is one try.
     pub body: Option<RequestBody>,

@@ -1,6 +1,8 @@
 //! Why there is no whole answer: for the caller what to do next, for the client's `Proxy-Status`
 //! the error type of RFC 9209.
 
+pub use caching::ProxyError as ErrorType;
+
 use http::StatusCode;
 use std::error::Error as StdError;
 use std::fmt;
@@ -70,55 +72,6 @@ pub enum Fault {
         /// What it said.
         why: Arc<str>,
     },
-}
-
-macro_rules! error_types {
-    ($($name:ident $token:literal $doc:literal)*) => {
-        /// A proxy error type of RFC 9209, section 2.3.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-        pub enum ErrorType {
-            $(#[doc = $doc] $name,)*
-        }
-
-        impl ErrorType {
-            /// As in `Proxy-Status: ...; error=TOKEN`.
-            #[must_use]
-            pub fn as_str(self) -> &'static str {
-                match self { $(Self::$name => $token,)* }
-            }
-        }
-    };
-}
-
-error_types! {
-    DnsError "dns_error" "The origin's name has no address."
-    DestinationUnavailable "destination_unavailable" "Known to be down: not asked."
-    DestinationIpUnroutable "destination_ip_unroutable" "No route."
-    ConnectionRefused "connection_refused" "Nobody listens there."
-    ConnectionTerminated "connection_terminated" "Closed or reset before the answer was whole."
-    ConnectionTimeout "connection_timeout" "No connection in time."
-    ConnectionReadTimeout "connection_read_timeout" "A silence, or a drip, within the answer."
-    ConnectionLimitReached "connection_limit_reached" "Our own limit of requests under way."
-    TlsProtocolError "tls_protocol_error" "The handshake failed."
-    TlsCertificateError "tls_certificate_error" "The certificate is not trusted."
-    TlsAlertReceived "tls_alert_received" "The other side refused the handshake."
-    HttpRequestError "http_request_error" "The request is the client's mistake."
-    HttpRequestDenied "http_request_denied" "The request is not allowed here."
-    HttpResponseIncomplete "http_response_incomplete" "The body ended early."
-    HttpResponseHeaderSectionSize "http_response_header_section_size" "Too many or too long fields."
-    HttpResponseTransferCoding "http_response_transfer_coding" "Wrong chunks."
-    HttpResponseTimeout "http_response_timeout" "No head in time."
-    HttpUpgradeFailed "http_upgrade_failed" "An upgrade that nobody asked for."
-    HttpProtocolError "http_protocol_error" "Not HTTP, or a breach of it."
-    ProxyInternalError "proxy_internal_error" "A mistake of ours."
-    ProxyConfigurationError "proxy_configuration_error" "The configuration does not work."
-    ProxyLoopDetected "proxy_loop_detected" "The request was here before."
-}
-
-impl fmt::Display for ErrorType {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
 }
 
 impl Fault {

@@ -16,6 +16,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// A hop that failed is asked after the others for this long.
 const AVOIDED: Duration = Duration::from_secs(5);
+/// So is one that answered this often in a row that it can't answer (502, 503, 504). Its
+/// breaker stays closed: what it says may be about what it was asked for.
+const BAD_STATUSES_MAX: u32 = 3;
 
 /// A hop; shared by the sites that use it.
 pub(crate) struct Hop {
@@ -48,7 +51,18 @@ pub(crate) struct Limits {
 struct Known {
     breaker: Breaker,
     failed: Option<Instant>,
+    bad_statuses: u32,
     latency: Latency,
+}
+
+impl Known {
+    /// An exchange was whole, or given up after a good head.
+    fn good(&mut self, status: Option<StatusCode>, now: Instant) {
+        self.breaker.good(now);
+        let bad = status.is_some_and(|status| matches!(status.as_u16(), 502..=504));
+        self.bad_statuses = if bad { self.bad_statuses.saturating_add(1) } else { 0 };
+        self.failed = (self.bad_statuses >= BAD_STATUSES_MAX).then_some(now);
+    }
 }
 
 /// A hop as one site uses it.
@@ -93,7 +107,7 @@ impl Hop {
         limits: Limits,
     ) -> Self {
         let breaker = Breaker::new(limits.breaker, Instant::now());
-        let known = Known { breaker, failed: None, latency: Latency::default() };
+        let known = Known { breaker, failed: None, bad_statuses: 0, latency: Latency::default() };
         Self {
             id,
             kind,
@@ -254,10 +268,8 @@ impl Flight {
 
     /// The answer is whole.
     pub(crate) fn whole(&mut self) {
-        self.end(|known, now| {
-            known.failed = None;
-            known.breaker.good(now);
-        });
+        let status = self.head;
+        self.end(|known, now| known.good(status, now));
         self.way.meter.ended(class(self.head));
     }
 
@@ -288,7 +300,7 @@ impl Drop for Flight {
         if !self.ended {
             // Whoever gives up a body has seen a good head; without a head nothing is known.
             if self.head.is_some() {
-                self.way.note(|known, now| known.breaker.good(now));
+                self.way.note(|known, now| known.good(self.head, now));
                 self.way.meter.ended(class(self.head));
             } else {
                 self.way.note(|known, _| known.breaker.abandoned());

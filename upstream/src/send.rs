@@ -56,6 +56,9 @@ fn prepare(site: &Inner, mut ask: Ask) -> Result<(Sending, Wish), Fault> {
     if ask.method == Method::CONNECT {
         return Err(Fault::refused("CONNECT"));
     }
+    if ask.host.is_empty() {
+        ask.host = site.config.site.to_string();
+    }
     if ask.host.parse::<http::uri::Authority>().is_err() || ask.host.contains('@') {
         return Err(Fault::refused(format!("the host {:?}", shown(&ask.host))));
     }

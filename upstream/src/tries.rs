@@ -98,28 +98,18 @@ impl<'a> Tries<'a> {
 
     /// A second hop for an answer that takes long; the budget pays.
     pub(crate) fn hedge(&mut self, first: &Way) -> Option<Choice> {
-        if first.hop.kind != HopKind::Origin {
+        let from_peer = first.hop.kind != HopKind::Origin;
+        if from_peer {
             self.up();
-            let choice = self.next_peer().map(|way| Choice { way, again: false });
-            let choice = choice.or_else(|| self.untried().map(|way| Choice { way, again: false }));
-            return choice.filter(|_| self.pay());
         }
-        let other = self.untried();
-        let way = match (other, self.site.config.hedge) {
-            (Some(other), _) => other,
-            (None, Hedge::Always) => self
-                .site
-                .origins
-                .iter()
-                .map(|origin| &origin.way)
-                .find(|way| way.hop.id == first.hop.id)?
-                .clone(),
-            (None, _) => return None,
-        };
-        self.pay().then(|| {
-            self.tried.push(way.hop.id.clone());
-            Choice { way, again: true }
-        })
+        let other = if from_peer { self.next_peer() } else { None };
+        let other = other.or_else(|| self.untried());
+        let same = self.site.origins.iter().map(|origin| &origin.way);
+        let same = same.filter(|way| way.hop.id == first.hop.id);
+        let same = same.filter(|_| self.site.config.hedge == Hedge::Always).cloned().next();
+        let way = other.or(same).filter(|_| self.pay())?;
+        self.tried.push(way.hop.id.clone());
+        Some(Choice { way, again: false })
     }
 
     pub(crate) fn is_hedgeable(&self) -> bool {

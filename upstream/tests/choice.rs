@@ -1,0 +1,285 @@
+//! Several origins: which is asked, when another one is, and what that may cost.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod common;
+
+use common::*;
+use http::Method;
+use nearcast_upstream::{Ask, BreakerState, ErrorType, Fault, SiteKind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::time::{Duration, Instant};
+use tokio::sync::Notify;
+
+/// Two origins, the first one preferred.
+fn pair(first: &str, second: &str, more: &str) -> Site {
+    let text = format!(
+        "origins = [{first:?}, {{ url = {second:?}, priority = 1 }}]\n\
+         first-byte-timeout = \"300ms\"\n{more}"
+    );
+    site(SiteKind::Proxy, &text)
+}
+
+#[tokio::test]
+async fn an_object_stays_with_its_origin_and_each_gets_some() {
+    let (a, b) = (Origin::saying("a").await, Origin::saying("b").await);
+    let text = format!("origins = [{:?}, {{ url = {:?}, weight = 3 }}]", a.url(), b.url());
+    let site = site(SiteKind::Proxy, &text);
+    let mut first = Vec::new();
+    for object in 0..100 {
+        let answer = site.upstream.send(ask_for("/a", object)).await.unwrap();
+        first.push(answer.hop.clone());
+    }
+    assert!(a.count() > 0 && b.count() > 0, "{} {}", a.count(), b.count());
+    for (object, hop) in first.iter().enumerate() {
+        let answer = site.upstream.send(ask_for("/b", object as u64)).await.unwrap();
+        assert_eq!(answer.hop, *hop);
+    }
+}
+
+#[tokio::test]
+async fn the_next_origin_answers_when_the_first_does_not() {
+    for bad in [vec![Step::Close], vec![Step::Hang], status(500), status(503)] {
+        let first = Origin::new(move |_, _| bad.clone()).await;
+        let second = Origin::saying("good").await;
+        let site = pair(&first.url(), &second.url(), "");
+        assert_eq!(site.get("/a").await.unwrap(), (200, "good".into()));
+        assert_eq!((first.count(), second.count()), (1, 1));
+    }
+    let second = Origin::saying("good").await;
+    let site = pair(&format!("http://{}", nobody().await), &second.url(), "retries = 0");
+    assert_eq!(site.get("/a").await.unwrap(), (200, "good".into()));
+}
+
+#[tokio::test]
+async fn an_origin_that_failed_lately_is_asked_last() {
+    let first = Origin::new(|_, _| vec![Step::Close]).await;
+    let second = Origin::saying("good").await;
+    let site = pair(&first.url(), &second.url(), "");
+    for _ in 0..5 {
+        site.get("/a").await.unwrap();
+    }
+    assert_eq!((first.count(), second.count()), (1, 5));
+}
+
+#[tokio::test]
+async fn an_origin_that_says_it_can_not_is_asked_last() {
+    let first = Origin::new(|_, _| status(503)).await;
+    let second = Origin::saying("good").await;
+    let site = pair(&first.url(), &second.url(), "");
+    for _ in 0..10 {
+        assert_eq!(site.get("/a").await.unwrap(), (200, "good".into()));
+    }
+    assert_eq!((first.count(), second.count()), (3, 10));
+    assert_eq!(site.upstream.status()[0].breaker, BreakerState::Closed);
+}
+
+#[tokio::test]
+async fn when_all_fail_the_answer_is_given_rather_than_a_fault() {
+    let first = Origin::new(|_, _| status(503)).await;
+    let second = Origin::new(|_, _| vec![Step::Close]).await;
+    let site = pair(&first.url(), &second.url(), "");
+    assert_eq!(site.get("/a").await.unwrap().0, 503);
+    assert!(second.count() >= 1);
+}
+
+#[tokio::test]
+async fn what_is_not_there_is_an_answer() {
+    let first = Origin::new(|_, _| status(404)).await;
+    let second = Origin::saying("good").await;
+    let site = pair(&first.url(), &second.url(), "");
+    for _ in 0..20 {
+        assert_eq!(site.get("/a").await.unwrap().0, 404);
+    }
+    assert_eq!(second.count(), 0);
+}
+
+#[tokio::test]
+async fn what_the_caller_avoids_or_blames_is_asked_last() {
+    let (first, second) = (Origin::saying("a").await, Origin::saying("b").await);
+    let site = pair(&first.url(), &second.url(), "");
+    let hop = site.upstream.send(ask("/a")).await.unwrap().hop;
+    let avoiding = Ask { avoid: Some(hop.clone()), ..ask("/a") };
+    assert_ne!(site.upstream.send(avoiding).await.unwrap().hop, hop);
+    site.upstream.blame(&hop, "its bytes were wrong");
+    assert_ne!(site.upstream.send(ask("/a")).await.unwrap().hop, hop);
+    assert_eq!(site.metric("requests_total", &[("outcome", "wrong")]), 1.0);
+}
+
+#[tokio::test]
+async fn only_what_may_be_sent_twice_is_sent_twice() {
+    let answers = |n: usize| if n == 0 { vec![Step::Close] } else { ok("good") };
+    for (method, more, expected) in [
+        (Method::GET, "", 2),
+        (Method::HEAD, "", 2),
+        (Method::DELETE, "", 2),
+        (Method::POST, "", 1),
+        (Method::PATCH, "", 1),
+        (Method::GET, "retries = 0", 1),
+        (Method::GET, "retry-budget-percent = 0", 1),
+    ] {
+        let origin = Origin::new(move |n, _| answers(n)).await;
+        let site = site(SiteKind::Proxy, &format!("origins = [{:?}]\n{more}", origin.url()));
+        let sent = site.upstream.send(Ask { method: method.clone(), ..ask("/a") }).await;
+        assert_eq!(origin.count(), expected, "{method} {more}");
+        assert_eq!(sent.is_ok(), expected == 2, "{method} {more}");
+    }
+}
+
+#[tokio::test]
+async fn further_tries_stay_within_the_budget() {
+    let first = Origin::new(|_, _| status(500)).await;
+    let second = Origin::saying("good").await;
+    let site = pair(&first.url(), &second.url(), "");
+    let began = Instant::now();
+    for _ in 0..200 {
+        site.get("/a").await.unwrap();
+    }
+    assert_eq!(first.count(), 200);
+    // A burst of 20, a fifth of 200, and one for each second.
+    let most = 20 + 40 + 1 + usize::try_from(began.elapsed().as_secs()).unwrap();
+    assert!((58..=most).contains(&second.count()), "{} of {most}", second.count());
+    let exhausted = site.metric("retry_budget_exhausted_total", &[]);
+    assert!((exhausted - (200 - second.count()) as f64).abs() < 0.5, "{exhausted}");
+}
+
+#[tokio::test]
+async fn an_origin_that_is_gone_is_left_alone_and_comes_back() {
+    let well = Arc::new(AtomicBool::new(false));
+    let now = well.clone();
+    let steps = move |_: usize, _: &Seen| {
+        if now.load(SeqCst) { ok("good") } else { vec![Step::Close] }
+    };
+    let origin = Origin::new(steps).await;
+    let site = site(SiteKind::Proxy, &format!("origins = [{:?}]\nretries = 0", origin.url()));
+    for _ in 0..10 {
+        site.get("/a").await.unwrap_err();
+    }
+    assert_eq!(site.upstream.status()[0].breaker, BreakerState::Open);
+    assert_eq!(site.metric("breaker_state", &[]), 2.0);
+    let fault = site.get("/a").await.unwrap_err();
+    assert_eq!(fault.error_type(), ErrorType::DestinationUnavailable, "{fault}");
+    assert_eq!((fault.status().as_u16(), origin.count()), (503, 10));
+    well.store(true, SeqCst);
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while site.get("/a").await.is_err() {
+        assert!(Instant::now() < deadline, "it never came back");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(site.upstream.status()[0].breaker, BreakerState::Closed);
+    assert_eq!(origin.count(), 11, "the trial was one request");
+}
+
+/// No limit that a slow answer could reach.
+fn without_timeout(first: &str, second: Option<&str>, more: &str) -> Site {
+    let second = second.map(|url| format!(", {{ url = {url:?}, priority = 1 }}"));
+    let origins = format!("origins = [{first:?}{}]", second.unwrap_or_default());
+    site(SiteKind::Proxy, &format!("{origins}\nfirst-byte-timeout = \"60s\"\n{more}"))
+}
+
+async fn warm(site: &Site) {
+    for _ in 0..60 {
+        site.get("/quick").await.unwrap();
+    }
+}
+
+fn silent_where_slow(seen: &Seen) -> Vec<Step> {
+    if seen.line.contains("/slow") { vec![Step::Hang] } else { ok("first") }
+}
+
+#[tokio::test]
+async fn a_get_that_takes_long_is_sent_to_another_origin_as_well() {
+    let first = Origin::new(|_, seen| silent_where_slow(seen)).await;
+    let second = Origin::saying("second").await;
+    let site = without_timeout(&first.url(), Some(&second.url()), "");
+    warm(&site).await;
+    assert_eq!(site.get("/slow").await.unwrap(), (200, "second".into()));
+    assert_eq!(site.metric("hedges_total", &[("outcome", "won")]), 1.0);
+    until("the loser is dropped", || site.metric("in_flight_requests", &[]) == 0.0).await;
+    assert_eq!(site.metric("requests_total", &[("outcome", "abandoned")]), 1.0);
+}
+
+#[tokio::test]
+async fn only_where_that_is_set_the_same_origin_is_asked_twice() {
+    let slow = Arc::new(AtomicUsize::new(0));
+    let seen_slow = slow.clone();
+    let steps = move |_: usize, seen: &Seen| {
+        let first = seen.line.contains("/slow") && seen_slow.fetch_add(1, SeqCst) == 0;
+        if first { vec![Step::Hang] } else { ok("good") }
+    };
+    let origin = Origin::new(steps).await;
+    let site = without_timeout(&origin.url(), None, "hedge = true");
+    warm(&site).await;
+    assert_eq!(site.get("/slow").await.unwrap(), (200, "good".into()));
+    assert_eq!(slow.load(SeqCst), 2);
+}
+
+#[tokio::test]
+async fn what_is_not_hedged() {
+    // Nowhere to go, not wanted, or not a GET: the one request is waited for.
+    for (more, method, two) in [
+        ("", Method::GET, false),
+        ("hedge = false", Method::GET, true),
+        ("", Method::HEAD, true),
+        ("retry-budget-percent = 0", Method::GET, true),
+    ] {
+        let (go, slow) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let (wait, came) = (go.clone(), slow.clone());
+        let steps = move |_: usize, seen: &Seen| {
+            if !seen.line.contains("/slow") {
+                return ok("first");
+            }
+            came.notify_one();
+            vec![Step::Until(wait.clone()), send("HTTP/1.1 204 X\r\n\r\n")]
+        };
+        let (first, second) = (Origin::new(steps).await, Origin::saying("second").await);
+        let second_url = second.url();
+        let site = without_timeout(&first.url(), two.then_some(&second_url), more);
+        warm(&site).await;
+        let upstream = site.upstream.clone();
+        let asked = Ask { method: method.clone(), ..ask("/slow") };
+        let task = tokio::spawn(async move { upstream.send(asked).await });
+        slow.notified().await;
+        // Many times the 99th percentile: a hedge would have gone out.
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        go.notify_one();
+        assert_eq!(task.await.unwrap().unwrap().head.status, 204, "{more} {method}");
+        assert_eq!(second.count(), 0, "{more} {method}");
+        assert_eq!(first.count(), 61, "{more} {method}");
+    }
+}
+
+#[tokio::test]
+async fn an_origin_that_says_it_is_unwell_is_asked_last_until_it_is_well() {
+    let well = Arc::new(AtomicBool::new(false));
+    let now = well.clone();
+    let steps = move |_: usize, seen: &Seen| {
+        let bad = seen.line.contains("/health") && !now.load(SeqCst);
+        if bad { status(500) } else { ok("first") }
+    };
+    let (first, second) = (Origin::new(steps).await, Origin::saying("second").await);
+    let check = "health-check = { path = \"/health?x\", interval = \"100ms\" }";
+    let site = pair(&first.url(), &second.url(), check);
+    until("unwell", || !site.upstream.status()[0].healthy).await;
+    assert_eq!(site.metric("healthy", &[("hop", &first.url())]), 0.0);
+    assert_eq!(site.get("/a").await.unwrap().1, "second");
+    well.store(true, SeqCst);
+    until("well", || site.upstream.status()[0].healthy).await;
+    assert_eq!(site.get("/a").await.unwrap().1, "first");
+    // Nobody checks for a site that is gone.
+    drop(site);
+    let checks = first.count();
+    tokio::time::sleep(Duration::from_millis(250)).await;
+    assert!(first.count() <= checks + 1);
+}
+
+#[tokio::test]
+async fn a_site_whose_origins_are_all_open_says_so() {
+    let gone = format!("http://{}", nobody().await);
+    let site = site(SiteKind::Proxy, &format!("origins = [{gone:?}]\nretries = 0"));
+    for _ in 0..10 {
+        assert_eq!(site.get("/a").await.unwrap_err().error_type(), ErrorType::ConnectionRefused);
+    }
+    let fault = site.get("/a").await.unwrap_err();
+    assert!(matches!(fault, Fault::Unavailable { .. }) && fault.status() == 503, "{fault}");
+}

@@ -1,0 +1,204 @@
+//! Siblings, regional edges, a shield: who is asked, and what happens when one is down.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod common;
+
+use common::*;
+use nearcast_upstream::{Ask, BreakerState, Fault, HopKind, SiteKind, hierarchy};
+use std::collections::HashMap;
+use std::sync::Arc;
+use tokio::sync::Notify;
+
+fn peers(named: &[(&str, &str)]) -> Vec<hierarchy::Peer> {
+    let peer =
+        |(id, url): &(&str, &str)| hierarchy::Peer { id: (*id).to_owned(), url: (*url).to_owned() };
+    named.iter().map(peer).collect()
+}
+
+/// `edge-1` with siblings, parents and shields.
+fn edge(levels: [&[(&str, &str)]; 3], origin: &str, more: &str) -> Site {
+    let [siblings, parents, shields] = levels.map(peers);
+    let settings = hierarchy::Settings { siblings, parents, shields, connect_timeout: None };
+    let config = hierarchy::Config::check("edge.hierarchy", "edge-1", &settings).unwrap();
+    site_of(config, SiteKind::Proxy, &format!("origins = [{origin:?}]\n{more}"))
+}
+
+fn from(node: &str, path: &str) -> Ask {
+    let mut ask = ask(path);
+    ask.fields.append("cdn-loop", node.parse().unwrap());
+    ask
+}
+
+/// Who answers for each of some objects.
+async fn owners(site: &Site, objects: u64) -> HashMap<u64, (HopKind, String)> {
+    let mut owners = HashMap::new();
+    for object in 0..objects {
+        let answer = site.upstream.send(ask_for("/a", object)).await.unwrap();
+        owners.insert(object, (answer.kind, answer.hop.to_string()));
+    }
+    owners
+}
+
+#[tokio::test]
+async fn each_object_has_its_owner_among_the_siblings() {
+    let (two, three, origin) =
+        (Origin::saying("2").await, Origin::saying("3").await, Origin::saying("o").await);
+    let (two_url, three_url) = (two.url(), three.url());
+    // The list may hold this node, too.
+    let siblings = [("edge-2", two_url.as_str()), ("edge-1", "http://x"), ("edge-3", &three_url)];
+    let site = edge([&siblings, &[], &[]], &origin.url(), "");
+    let first = owners(&site, 60).await;
+    for count in [two.count(), three.count(), origin.count()] {
+        assert!((8..40).contains(&count), "{first:?}");
+    }
+    assert_eq!(owners(&site, 60).await, first);
+    let seen = &two.seen()[0];
+    assert_eq!(seen.field("host"), Some("films.example"));
+    assert_eq!(seen.field("cdn-loop"), Some("edge-1"));
+    assert_eq!(origin.seen()[0].field("host"), Some(origin.addr.to_string().as_str()));
+}
+
+#[tokio::test]
+async fn runs_of_one_object_have_different_owners() {
+    let (two, origin) = (Origin::saying("2").await, Origin::saying("o").await);
+    let site = edge([&[("edge-2", &two.url())], &[], &[]], &origin.url(), "");
+    for run in 0..40 {
+        site.upstream.send(Ask { run, ..ask("/film.mp4") }).await.unwrap();
+    }
+    assert!(two.count() > 5 && origin.count() > 5, "{} {}", two.count(), origin.count());
+}
+
+#[tokio::test]
+async fn a_request_from_a_sibling_or_a_child_is_not_sent_back() {
+    let (two, three, parent, origin) = (
+        Origin::saying("2").await,
+        Origin::saying("3").await,
+        Origin::saying("p").await,
+        Origin::saying("o").await,
+    );
+    let siblings = [("edge-2", two.url()), ("edge-3", three.url())];
+    let siblings = siblings.each_ref().map(|(id, url)| (*id, url.as_str()));
+    let site = edge([&siblings, &[("region-1", &parent.url())], &[]], &origin.url(), "");
+    for object in 0..20 {
+        let ask = Ask { key: ask_for("", object).key, ..from("edge-3, edge-2", "/a") };
+        assert_eq!(site.upstream.send(ask).await.unwrap().hop.as_str(), "region-1");
+        let ask = Ask { key: ask_for("", object).key, ..from("edge-2, region-1", "/a") };
+        assert_eq!(site.upstream.send(ask).await.unwrap().kind, HopKind::Origin);
+    }
+    assert_eq!((two.count(), three.count()), (0, 0));
+    let fault = site.upstream.send(from("edge-1, edge-3", "/a")).await.unwrap_err();
+    assert!(matches!(fault, Fault::Loop { .. }), "{fault}");
+}
+
+#[tokio::test]
+async fn a_sibling_that_is_down_is_skipped_within_one_request() {
+    let gone = format!("http://{}", nobody().await);
+    let (two, origin) = (Origin::saying("2").await, Origin::saying("o").await);
+    let siblings = [("edge-2", two.url()), ("edge-9", gone)];
+    let siblings = siblings.each_ref().map(|(id, url)| (*id, url.as_str()));
+    // Skipping what is down is no retry.
+    let site = edge([&siblings, &[], &[]], &origin.url(), "retries = 0");
+    let first = owners(&site, 40).await;
+    assert!(first.values().all(|(_, hop)| hop != "edge-9"));
+    // Remembered: within the pause nobody is sent there again.
+    let status = site.upstream.status();
+    let gone = status.iter().find(|hop| hop.hop.as_str() == "edge-9").unwrap();
+    assert_ne!(gone.breaker, BreakerState::Closed);
+    let tried = site.metric("requests_total", &[("hop", "edge-9")]);
+    assert!((1.0..5.0).contains(&tried), "{tried}");
+    // What it owned goes to the others, by the same hash: still one owner for each.
+    assert!(two.count() > 5 && origin.count() > 5);
+}
+
+#[tokio::test]
+async fn the_way_up_is_parent_shield_origin() {
+    let (parent, shield, origin) =
+        (Origin::saying("p").await, Origin::saying("s").await, Origin::saying("o").await);
+    let gone = format!("http://{}", nobody().await);
+    let well = [("region-1", parent.url())];
+    let down = [("region-9", gone.clone())];
+    let shields = [("shield-1", shield.url())];
+    let no_shield = [("shield-9", gone)];
+    for (parents, shields, expected) in [
+        (&well, &shields, "region-1"),
+        (&down, &shields, "shield-1"),
+        (&down, &no_shield, origin.url().as_str()),
+    ] {
+        let parents = parents.each_ref().map(|(id, url)| (*id, url.as_str()));
+        let shields = shields.each_ref().map(|(id, url)| (*id, url.as_str()));
+        let site = edge([&[], &parents, &shields], &origin.url(), "retries = 0");
+        let answer = site.upstream.send(ask("/a")).await.unwrap();
+        assert_eq!(answer.hop.as_str(), expected);
+        assert_eq!(answer.kind == HopKind::Parent, expected.ends_with("-1"));
+    }
+}
+
+#[tokio::test]
+async fn a_regional_edge_is_the_same_for_all_edges() {
+    let (one, two) = (Origin::saying("1").await, Origin::saying("2").await);
+    let parents = [("region-1", one.url()), ("region-2", two.url())];
+    let parents = parents.each_ref().map(|(id, url)| (*id, url.as_str()));
+    let of = |id: &str| {
+        let settings = hierarchy::Settings { parents: peers(&parents), ..Default::default() };
+        let config = hierarchy::Config::check("edge.hierarchy", id, &settings).unwrap();
+        site_of(config, SiteKind::Proxy, "origins = [\"http://127.0.0.1:1\"]")
+    };
+    assert_eq!(owners(&of("edge-1"), 40).await, owners(&of("edge-2"), 40).await);
+    assert!(one.count() > 10 && two.count() > 10);
+}
+
+#[tokio::test]
+async fn a_peers_own_failure_is_gone_around_and_an_origins_is_not() {
+    let origin = Origin::saying("o").await;
+    let own = "Proxy-Status: edge-2; error=connection_limit_reached\r\n";
+    let busy = Origin::new(move |_, _| status_with(503, own)).await;
+    let site = edge([&[], &[("region-1", &busy.url())], &[]], &origin.url(), "retries = 0");
+    assert_eq!(site.get("/a").await.unwrap(), (200, "o".into()));
+    let passed = Origin::new(|_, _| status_with(503, "Proxy-Status: edge-2\r\n")).await;
+    let site = edge([&[], &[("region-1", &passed.url())], &[]], &origin.url(), "");
+    assert_eq!(site.get("/a").await.unwrap().0, 503);
+    assert_eq!(origin.count(), 1);
+}
+
+#[tokio::test]
+async fn a_peer_that_hangs_or_cuts_costs_its_timeout_and_no_more() {
+    for bad in [vec![Step::Hang], vec![Step::Reset], vec![send("nonsense\r\n\r\n")]] {
+        let origin = Origin::saying("o").await;
+        let peer = Origin::new(move |_, _| bad.clone()).await;
+        let more = "retries = 0\nfirst-byte-timeout = \"200ms\"";
+        let site = edge([&[], &[("region-1", &peer.url())], &[]], &origin.url(), more);
+        assert_eq!(site.get("/a").await.unwrap(), (200, "o".into()));
+    }
+}
+
+#[tokio::test]
+async fn what_is_hot_spills_to_other_siblings() {
+    const ASKS: usize = 60;
+    let go = Arc::new(Notify::new());
+    let held = |name: &'static str| {
+        let wait = go.clone();
+        Origin::new(move |_, _| {
+            let mut steps = vec![Step::Until(wait.clone())];
+            steps.extend(ok(name));
+            steps
+        })
+    };
+    let (two, three, origin) = (held("2").await, held("3").await, held("o").await);
+    let siblings = [("edge-2", two.url()), ("edge-3", three.url())];
+    let siblings = siblings.each_ref().map(|(id, url)| (*id, url.as_str()));
+    let site = Arc::new(edge([&siblings, &[], &[]], &origin.url(), "hedge = false"));
+    let get = |site: Arc<Site>| tokio::spawn(async move { site.get("/hot").await });
+    let tasks: Vec<_> = (0..ASKS).map(|_| get(site.clone())).collect();
+    let counts = || [two.count(), three.count(), origin.count()];
+    until("all are under way", || counts().iter().sum::<usize>() == ASKS).await;
+    // 1.25 times the mean, rounded up.
+    assert!(counts().iter().all(|count| *count <= 25), "{:?}", counts());
+    assert!(counts().iter().all(|count| *count > 0), "{:?}", counts());
+    for task in tasks {
+        while !task.is_finished() {
+            go.notify_waiters();
+            tokio::task::yield_now().await;
+        }
+        task.await.unwrap().unwrap();
+    }
+}
