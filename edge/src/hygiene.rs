@@ -1,0 +1,236 @@
+//! The head of a request to a proxy site, checked before anything else looks at it.
+//!
+//! Invariant: what passes means one thing to every server that may read it. Only what is
+//! ambiguous or hostile is refused, each with a name; nothing ambiguous is repaired. The
+//! request to the origin is built anew from the [`Target`], never from the head itself.
+//!
+//! What HTTP/1.1 framing hides from a head (both lengths at once, folded lines, odd chunks) is
+//! hyper's to refuse; `tests/smuggling.rs` holds it to that.
+
+mod host;
+mod key;
+mod path;
+
+pub use host::Host;
+pub use key::{KeyRules, Query};
+pub use path::canonical as path;
+
+use http::request::Parts;
+use http::{HeaderMap, Method, StatusCode, Version, header};
+use std::borrow::Cow;
+
+/// Path and query as sent. Browsers and S3 clients stay below 8 KiB.
+pub const TARGET_BYTES_MAX: usize = 8 << 10;
+/// All fields' names and values, as HTTP/2 and 3 are also limited; above a browser's cookies.
+pub const FIELDS_BYTES_MAX: usize = 16 << 10;
+/// Fields of one request.
+pub const FIELDS_MAX: usize = 100;
+/// The longest registered method has 17 letters.
+const METHOD_BYTES_MAX: usize = 32;
+/// Names that some servers read as the field behind them: CGI turns `-` into `_`.
+const LOOK_ALIKES: [&str; 3] = ["content_length", "transfer_encoding", "x_forwarded_host"];
+/// Fields of one connection (RFC 9113 section 8.2.2), which no HTTP/2 or 3 message has.
+const CONNECTION_FIELDS: [&str; 5] =
+    ["connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"];
+
+/// What a request is for, in the one spelling that is looked up and forwarded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target<'a> {
+    /// The host; none in HTTP/1.0 without `Host`.
+    pub host: Option<Host>,
+    /// The path, canonical (see [`path()`]).
+    pub path: Cow<'a, str>,
+    /// The query as sent; [`KeyRules::query`] makes it canonical.
+    pub query: Option<&'a str>,
+}
+
+/// Why a head is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// CONNECT and TRACE are for proxies that a client has chosen.
+    #[error("this method is not passed on: CONNECT and TRACE are for forward proxies")]
+    Method,
+    /// No method is that long.
+    #[error("the method is longer than {METHOD_BYTES_MAX} bytes")]
+    MethodTooLong,
+    /// `*`, an authority, or no path at all.
+    #[error("the target must be a path, or a URL with a path")]
+    TargetForm,
+    /// Too long a target.
+    #[error("the target is longer than {TARGET_BYTES_MAX} bytes")]
+    TargetTooLong,
+    /// A `%` without two digits.
+    #[error("the path has a % without two hexadecimal digits")]
+    BrokenEscape,
+    /// A control byte, as it is or escaped.
+    #[error("the path has a control byte")]
+    ControlByte,
+    /// A slash or backslash, escaped, or a backslash as it is.
+    #[error("the path has an escaped slash, or a backslash: servers differ on what that is")]
+    HiddenSeparator,
+    /// A dot segment with an escaped dot.
+    #[error("the path has a dot segment written with escapes")]
+    HiddenDots,
+    /// `..` leads above the root.
+    #[error("the path leads above its root")]
+    AboveRoot,
+    /// HTTP/1.1 wants a host.
+    #[error("there is no host")]
+    HostMissing,
+    /// More than one.
+    #[error("there is more than one Host field")]
+    HostTwice,
+    /// Not `name`, `address` or `[address]`, perhaps with a port.
+    #[error("the host is no host name or address")]
+    HostBad,
+    /// The target names another host than the field.
+    #[error("the target and the Host field name different hosts")]
+    HostUnlike,
+    /// `Content-Length` beside `Transfer-Encoding`.
+    #[error("there are both Content-Length and Transfer-Encoding")]
+    BothLengths,
+    /// Not a plain decimal number.
+    #[error("Content-Length is no decimal number")]
+    LengthBad,
+    /// Several that differ.
+    #[error("there are Content-Length fields that differ")]
+    LengthsUnlike,
+    /// Another coding than `chunked`, once.
+    #[error("Transfer-Encoding is not exactly: chunked")]
+    Coding,
+    /// A field of HTTP/1.1 connections in HTTP/2 or 3.
+    #[error("HTTP/2 and 3 have no fields of a connection")]
+    ConnectionField,
+    /// `Content_Length` and the like.
+    #[error("a field's name is a misspelling that some servers take for another field")]
+    LookAlike,
+    /// Too many bytes of fields.
+    #[error("the fields are longer than {FIELDS_BYTES_MAX} bytes")]
+    FieldsTooLong,
+    /// Too many fields.
+    #[error("there are more than {FIELDS_MAX} fields")]
+    FieldsTooMany,
+    /// Another expectation than `100-continue`.
+    #[error("the only expectation that can be met is: 100-continue")]
+    Expectation,
+}
+
+impl Refusal {
+    /// Its status and stable code.
+    #[must_use]
+    pub fn parts(self) -> (StatusCode, &'static str) {
+        use StatusCode as S;
+        match self {
+            Self::Method => (S::METHOD_NOT_ALLOWED, "method-not-passed-on"),
+            Self::MethodTooLong => (S::NOT_IMPLEMENTED, "method-too-long"),
+            Self::TargetForm => (S::BAD_REQUEST, "target-form"),
+            Self::TargetTooLong => (S::URI_TOO_LONG, "target-too-long"),
+            Self::BrokenEscape => (S::BAD_REQUEST, "path-broken-escape"),
+            Self::ControlByte => (S::BAD_REQUEST, "path-control-byte"),
+            Self::HiddenSeparator => (S::BAD_REQUEST, "path-hidden-separator"),
+            Self::HiddenDots => (S::BAD_REQUEST, "path-hidden-dots"),
+            Self::AboveRoot => (S::BAD_REQUEST, "path-above-root"),
+            Self::HostMissing => (S::BAD_REQUEST, "host-missing"),
+            Self::HostTwice => (S::BAD_REQUEST, "host-twice"),
+            Self::HostBad => (S::BAD_REQUEST, "host-bad"),
+            Self::HostUnlike => (S::BAD_REQUEST, "host-unlike-target"),
+            Self::BothLengths => (S::BAD_REQUEST, "length-twice"),
+            Self::LengthBad => (S::BAD_REQUEST, "length-bad"),
+            Self::LengthsUnlike => (S::BAD_REQUEST, "lengths-unlike"),
+            Self::Coding => (S::NOT_IMPLEMENTED, "transfer-coding-unknown"),
+            Self::ConnectionField => (S::BAD_REQUEST, "connection-field"),
+            Self::LookAlike => (S::BAD_REQUEST, "field-look-alike"),
+            Self::FieldsTooLong => (S::REQUEST_HEADER_FIELDS_TOO_LARGE, "fields-too-long"),
+            Self::FieldsTooMany => (S::REQUEST_HEADER_FIELDS_TOO_LARGE, "fields-too-many"),
+            Self::Expectation => (S::EXPECTATION_FAILED, "expectation-unknown"),
+        }
+    }
+}
+
+/// Checks a request's head. A refused HTTP/1.x request's connection is to be closed: where the
+/// next request begins may be in doubt.
+///
+/// # Errors
+/// [`Refusal`] names what is wrong.
+pub fn check(head: &Parts) -> Result<Target<'_>, Refusal> {
+    method(&head.method)?;
+    sizes(head)?;
+    fields(&head.headers, head.version)?;
+    let host = host::of(head)?;
+    let uri = &head.uri;
+    // `Uri` shows an empty path as `/`, and `*` as itself.
+    let origin_form = uri.path().starts_with('/') && uri.path_and_query().is_some();
+    if !origin_form {
+        return Err(Refusal::TargetForm);
+    }
+    Ok(Target { host, path: path(uri.path())?, query: uri.query() })
+}
+
+fn method(method: &Method) -> Result<(), Refusal> {
+    match method {
+        method if method.as_str().len() > METHOD_BYTES_MAX => Err(Refusal::MethodTooLong),
+        &Method::CONNECT | &Method::TRACE => Err(Refusal::Method),
+        _ => Ok(()),
+    }
+}
+
+fn sizes(head: &Parts) -> Result<(), Refusal> {
+    let target = head.uri.path_and_query().map_or(0, |target| target.as_str().len());
+    let authority = head.uri.authority().map_or(0, |authority| authority.as_str().len());
+    if target + authority > TARGET_BYTES_MAX {
+        return Err(Refusal::TargetTooLong);
+    }
+    if head.headers.len() > FIELDS_MAX {
+        return Err(Refusal::FieldsTooMany);
+    }
+    let bytes =
+        |(name, value): (&http::HeaderName, &http::HeaderValue)| name.as_str().len() + value.len();
+    let bytes: usize = head.headers.iter().map(bytes).sum();
+    if bytes > FIELDS_BYTES_MAX { Err(Refusal::FieldsTooLong) } else { Ok(()) }
+}
+
+fn fields(fields: &HeaderMap, version: Version) -> Result<(), Refusal> {
+    if LOOK_ALIKES.iter().any(|name| fields.contains_key(*name)) {
+        return Err(Refusal::LookAlike);
+    }
+    let is_multiplexed = matches!(version, Version::HTTP_2 | Version::HTTP_3);
+    if is_multiplexed {
+        let te_other = fields.get_all(header::TE).iter().any(|te| te != "trailers");
+        if te_other || CONNECTION_FIELDS.iter().any(|name| fields.contains_key(*name)) {
+            return Err(Refusal::ConnectionField);
+        }
+    }
+    let expected =
+        |value: &http::HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"100-continue");
+    if !fields.get_all(header::EXPECT).iter().all(expected) {
+        return Err(Refusal::Expectation);
+    }
+    lengths(fields)
+}
+
+/// RFC 9112 section 6.1 and 6.3: at most one way to tell where the body ends.
+fn lengths(fields: &HeaderMap) -> Result<(), Refusal> {
+    let mut codings = fields.get_all(header::TRANSFER_ENCODING).iter();
+    let coding = codings.next();
+    let is_chunked = coding.is_none_or(|coding| coding.as_bytes().eq_ignore_ascii_case(b"chunked"));
+    if !is_chunked || codings.next().is_some() {
+        return Err(Refusal::Coding);
+    }
+    let mut known = None;
+    for length in fields.get_all(header::CONTENT_LENGTH) {
+        if coding.is_some() {
+            return Err(Refusal::BothLengths);
+        }
+        let digits = length.as_bytes();
+        let is_plain = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
+        let bytes = length.to_str().ok().and_then(|text| text.parse::<u64>().ok());
+        let bytes = bytes.filter(|_| is_plain).ok_or(Refusal::LengthBad)?;
+        if *known.get_or_insert(bytes) != bytes {
+            return Err(Refusal::LengthsUnlike);
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

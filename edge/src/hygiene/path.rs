@@ -1,0 +1,208 @@
+//! One spelling for each path.
+
+use super::Refusal;
+use std::borrow::Cow;
+
+/// The canonical form of a path (RFC 3986 section 6.2.2): unreserved characters stand for
+/// themselves, other escapes are in upper case, what a URL can't hold is escaped, plain dot
+/// segments are removed. Slashes are kept as they are, `//` too: object stores have such keys.
+///
+/// Equal forms name the same thing on any server. So what servers read in different ways is
+/// refused rather than repaired: escaped separators, escaped dot segments, control bytes,
+/// broken escapes, and what leads above the root.
+///
+/// # Errors
+/// [`Refusal`] names what is wrong.
+pub fn canonical(path: &str) -> Result<Cow<'_, str>, Refusal> {
+    if !path.starts_with('/') {
+        return Err(Refusal::TargetForm);
+    }
+    if !path.bytes().any(is_unusual) && !path.split('/').any(is_dots) {
+        return Ok(Cow::Borrowed(path));
+    }
+    let mut kept: Vec<String> = Vec::new();
+    let mut segments = path[1..].split('/').peekable();
+    while let Some(raw) = segments.next() {
+        let segment = respelled(raw)?;
+        let is_last = segments.peek().is_none();
+        match segment.as_str() {
+            "." | ".." if raw != segment => return Err(Refusal::HiddenDots),
+            "." => {}
+            ".." => drop(kept.pop().ok_or(Refusal::AboveRoot)?),
+            _ => {
+                kept.push(segment);
+                continue;
+            }
+        }
+        // `a/.` and `a/..` name folders.
+        if is_last {
+            kept.push(String::new());
+        }
+    }
+    Ok(Cow::Owned(format!("/{}", kept.join("/"))))
+}
+
+fn is_dots(segment: &str) -> bool {
+    segment == "." || segment == ".."
+}
+
+/// Whether a byte is an escape's, or can't stand in a path.
+fn is_unusual(byte: u8) -> bool {
+    byte == b'%' || byte == b'\\' || byte <= 0x20 || byte >= 0x7f || must_be_escaped(byte)
+}
+
+/// Visible, but in no URL (RFC 3986 section 3.3).
+fn must_be_escaped(byte: u8) -> bool {
+    matches!(byte, b'"' | b'<' | b'>' | b'[' | b']' | b'^' | b'`' | b'{' | b'|' | b'}')
+}
+
+fn respelled(segment: &str) -> Result<String, Refusal> {
+    let mut spelled = String::with_capacity(segment.len());
+    let mut bytes = segment.bytes();
+    while let Some(byte) = bytes.next() {
+        let is_escape = byte == b'%';
+        let meant = if is_escape {
+            let mut digit = || bytes.next().and_then(hex_digit).ok_or(Refusal::BrokenEscape);
+            (digit()? << 4) | digit()?
+        } else {
+            byte
+        };
+        match meant {
+            0..=0x1f | 0x7f => return Err(Refusal::ControlByte),
+            b'\\' | b'/' => return Err(Refusal::HiddenSeparator),
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                spelled.push(char::from(meant));
+            }
+            b' ' | 0x80.. => escape(&mut spelled, meant),
+            other if is_escape || must_be_escaped(other) => escape(&mut spelled, other),
+            other => spelled.push(char::from(other)),
+        }
+    }
+    Ok(spelled)
+}
+
+fn escape(text: &mut String, byte: u8) {
+    const DIGITS: [u8; 16] = *b"0123456789ABCDEF";
+    for digit in [b'%', DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]] {
+        text.push(char::from(digit));
+    }
+}
+
+fn hex_digit(digit: u8) -> Option<u8> {
+    char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn one_spelling() {
+        let cases = [
+            ("/", "/"),
+            ("/a/b.mp4", "/a/b.mp4"),
+            ("/%61%2d%7E", "/a-~"),
+            ("/a%20b", "/a%20b"),
+            ("/a%c3%a4", "/a%C3%A4"),
+            ("/aä", "/a%C3%A4"),
+            ("/a{b}|^\"", "/a%7Bb%7D%7C%5E%22"),
+            ("/a//b/", "/a//b/"),
+            ("/a;v=1/b,c", "/a;v=1/b,c"),
+            ("/a%3bv%3F", "/a%3Bv%3F"),
+            ("/a%2520", "/a%2520"),
+            ("/a/./b/../c", "/a/c"),
+            ("/a/b/..", "/a/"),
+            ("/a/.", "/a/"),
+            ("/...", "/..."),
+        ];
+        for (given, expected) in cases {
+            assert_eq!(canonical(given).as_deref(), Ok(expected), "{given}");
+        }
+    }
+
+    #[test]
+    fn what_servers_read_differently_is_refused() {
+        let cases = [
+            ("", Refusal::TargetForm),
+            ("*", Refusal::TargetForm),
+            ("/%", Refusal::BrokenEscape),
+            ("/%2", Refusal::BrokenEscape),
+            ("/%zz", Refusal::BrokenEscape),
+            ("/%+1", Refusal::BrokenEscape),
+            ("/%é", Refusal::BrokenEscape),
+            ("/a%00", Refusal::ControlByte),
+            ("/a%0d%0aHost:b", Refusal::ControlByte),
+            ("/a%7f", Refusal::ControlByte),
+            ("/a%2fb", Refusal::HiddenSeparator),
+            ("/a%5Cb", Refusal::HiddenSeparator),
+            ("/a\\b", Refusal::HiddenSeparator),
+            ("/..%2fb", Refusal::HiddenSeparator),
+            ("/a/%2e%2E/b", Refusal::HiddenDots),
+            ("/a/.%2e", Refusal::HiddenDots),
+            ("/a/%2e", Refusal::HiddenDots),
+            ("/..", Refusal::AboveRoot),
+            ("/a/../../b", Refusal::AboveRoot),
+        ];
+        for (given, expected) in cases {
+            assert_eq!(canonical(given), Err(expected), "{given}");
+        }
+    }
+
+    /// What a server would look up: the bytes of each segment, dot segments followed.
+    fn meaning(path: &str) -> Vec<Vec<u8>> {
+        let mut named: Vec<Vec<u8>> = Vec::new();
+        for segment in path[1..].split('/') {
+            match segment {
+                "." => named.push(Vec::new()),
+                ".." => {
+                    named.pop();
+                    named.push(Vec::new());
+                }
+                other => {
+                    let mut bytes = other.bytes();
+                    let mut decoded = Vec::new();
+                    while let Some(byte) = bytes.next() {
+                        decoded.push(if byte == b'%' {
+                            let digits = [bytes.next().unwrap(), bytes.next().unwrap()];
+                            u8::from_str_radix(std::str::from_utf8(&digits).unwrap(), 16).unwrap()
+                        } else {
+                            byte
+                        });
+                    }
+                    named.push(decoded);
+                }
+            }
+        }
+        named
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+
+        #[test]
+        fn the_form_is_stable_clean_and_means_the_same(
+            path in "(/|%2[0-9eEfF]|%[4-7][0-9a-fA-F]|%[cC]3%[aA]4|%5c|\\.|a|B|~|;|\\||é){0,16}"
+        ) {
+            let path = format!("/{path}");
+            if let Ok(form) = canonical(&path) {
+                prop_assert_eq!(canonical(&form), Ok(form.clone()));
+                prop_assert!(form.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\\'));
+                prop_assert!(!form.split('/').any(is_dots));
+                prop_assert!(form.parse::<http::uri::PathAndQuery>().is_ok());
+                if !path.split('/').any(is_dots) {
+                    prop_assert_eq!(meaning(&form), meaning(&path));
+                }
+            }
+        }
+
+        #[test]
+        fn forms_are_equal_exactly_if_they_mean_the_same(
+            one in "/(%61|a|%41|A|/|%2D|-|%3b|%3B){0,4}",
+            other in "/(%61|a|%41|A|/|%2D|-|%3b|%3B){0,4}",
+        ) {
+            let (first, second) = (canonical(&one).unwrap(), canonical(&other).unwrap());
+            prop_assert_eq!(first == second, meaning(&one) == meaning(&other));
+        }
+    }
+}

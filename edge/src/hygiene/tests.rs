@@ -1,0 +1,194 @@
+//! Heads as clients send them, and as attackers do.
+
+use super::*;
+use http::Request;
+
+fn head(method: &str, version: Version, target: &str, fields: &[(&str, &str)]) -> Parts {
+    let mut request = Request::builder().method(method).version(version).uri(target);
+    for (name, value) in fields {
+        request = request.header(*name, *value);
+    }
+    request.body(()).unwrap().into_parts().0
+}
+
+fn h1(target: &str, fields: &[(&str, &str)]) -> Result<(), Refusal> {
+    check(&head("GET", Version::HTTP_11, target, fields)).map(drop)
+}
+
+const HOST: (&str, &str) = ("host", "a.example");
+
+#[test]
+fn a_browsers_request_passes() {
+    let parts = head(
+        "GET",
+        Version::HTTP_11,
+        "/film/%61?x=1",
+        &[("host", "Films.Example.:8080"), ("te", "trailers")],
+    );
+    let target = check(&parts).unwrap();
+    let host = Host { name: "films.example".into(), port: Some(8080) };
+    assert_eq!(target, Target { host: Some(host), path: "/film/a".into(), query: Some("x=1") });
+    for version in [Version::HTTP_2, Version::HTTP_3] {
+        let parts = head(
+            "POST",
+            version,
+            "https://a.example/x",
+            &[("te", "trailers"), ("content-length", "3")],
+        );
+        assert_eq!(check(&parts).unwrap().host.unwrap().name, "a.example");
+    }
+    assert_eq!(check(&head("GET", Version::HTTP_10, "/", &[])).unwrap().host, None);
+}
+
+#[test]
+fn hosts() {
+    let good = [
+        ("a", "a"),
+        ("A.b", "a.b"),
+        ("127.0.0.1:80", "127.0.0.1"),
+        ("[::1]:8080", "[::1]"),
+        ("[0:0::1]", "[::1]"),
+        ("a_b.c.", "a_b.c"),
+        ("a:", "a"),
+    ];
+    for (text, name) in good {
+        assert_eq!(Host::parse(text).map(|host| host.name).as_deref(), Ok(name), "{text}");
+    }
+    let long = "a".repeat(64);
+    let bad = [
+        "", ".", "a..b", "a b", "user@a", "a/b", "a:99999", "a:+1", "a:1:2", "[::1", "::1",
+        "[::1]x", "a,b", "ä", "a%2eb", "a\tb", &long,
+    ];
+    for text in bad {
+        assert_eq!(Host::parse(text), Err(Refusal::HostBad), "{text}");
+    }
+}
+
+#[test]
+fn one_host() {
+    assert_eq!(h1("/", &[]), Err(Refusal::HostMissing));
+    assert_eq!(h1("/", &[HOST, HOST]), Err(Refusal::HostTwice));
+    assert_eq!(h1("/", &[("host", "a@b")]), Err(Refusal::HostBad));
+    assert_eq!(h1("/", &[("host", "")]), Err(Refusal::HostBad));
+    assert_eq!(h1("http://A.example/", &[HOST]), Ok(()));
+    assert_eq!(h1("http://b.example/", &[HOST]), Err(Refusal::HostUnlike));
+    assert_eq!(h1("http://a.example:81/", &[HOST]), Err(Refusal::HostUnlike));
+    assert_eq!(h1("http://user@a.example/", &[HOST]), Err(Refusal::HostBad));
+    let h2 = |fields: &[(&str, &str)]| {
+        check(&head("GET", Version::HTTP_2, "https://a.example/", fields)).map(drop)
+    };
+    assert_eq!((h2(&[]), h2(&[HOST])), (Ok(()), Ok(())));
+    assert_eq!(h2(&[("host", "b.example")]), Err(Refusal::HostUnlike));
+    assert_eq!(check(&head("GET", Version::HTTP_2, "/", &[])), Err(Refusal::HostMissing));
+}
+
+#[test]
+fn targets_and_methods() {
+    let of = |method: &str, target: &str| {
+        check(&head(method, Version::HTTP_11, target, &[HOST])).map(drop)
+    };
+    assert_eq!(of("CONNECT", "a.example:443"), Err(Refusal::Method));
+    assert_eq!(of("TRACE", "/"), Err(Refusal::Method));
+    assert_eq!(of("OPTIONS", "*"), Err(Refusal::TargetForm));
+    assert_eq!(of("GET", "a.example:80"), Err(Refusal::HostUnlike));
+    assert_eq!(of("GET", "a.example"), Err(Refusal::TargetForm));
+    assert_eq!(of(&"A".repeat(33), "/"), Err(Refusal::MethodTooLong));
+    assert_eq!(of("BREW", "/pot"), Ok(()));
+    assert_eq!(of("GET", "/%2e%2e/x"), Err(Refusal::HiddenDots));
+    assert_eq!(
+        of("GET", &format!("/{}", "a".repeat(TARGET_BYTES_MAX))),
+        Err(Refusal::TargetTooLong)
+    );
+}
+
+#[test]
+fn lengths_and_codings() {
+    let of = |fields: &[(&str, &str)]| h1("/", &[&[HOST], fields].concat());
+    assert_eq!(of(&[("content-length", "5")]), Ok(()));
+    assert_eq!(of(&[("content-length", "5"), ("content-length", "5")]), Ok(()));
+    assert_eq!(
+        of(&[("content-length", "5"), ("content-length", "6")]),
+        Err(Refusal::LengthsUnlike)
+    );
+    for odd in ["+5", "-1", "5, 5", "0x5", "5.0", " ", "5_0", "99999999999999999999"] {
+        assert_eq!(of(&[("content-length", odd)]), Err(Refusal::LengthBad), "{odd}");
+    }
+    assert_eq!(of(&[("transfer-encoding", "Chunked")]), Ok(()));
+    assert_eq!(
+        of(&[("transfer-encoding", "chunked"), ("content-length", "5")]),
+        Err(Refusal::BothLengths)
+    );
+    for odd in
+        ["identity", "gzip, chunked", "chunked, chunked", "chunked;a=b", "xchunked", "\"chunked\""]
+    {
+        assert_eq!(of(&[("transfer-encoding", odd)]), Err(Refusal::Coding), "{odd}");
+    }
+    assert_eq!(
+        of(&[("transfer-encoding", "chunked"), ("transfer-encoding", "chunked")]),
+        Err(Refusal::Coding)
+    );
+    assert_eq!(of(&[("content_length", "5")]), Err(Refusal::LookAlike));
+    assert_eq!(of(&[("expect", "100-Continue")]), Ok(()));
+    assert_eq!(of(&[("expect", "teapot")]), Err(Refusal::Expectation));
+    assert_eq!(of(&[("upgrade", "h2c"), ("connection", "upgrade")]), Ok(()));
+}
+
+#[test]
+fn connection_fields_have_no_place_in_http_2_and_3() {
+    for version in [Version::HTTP_2, Version::HTTP_3] {
+        for (name, value) in [
+            ("connection", "x"),
+            ("transfer-encoding", "chunked"),
+            ("upgrade", "x"),
+            ("te", "gzip"),
+            ("keep-alive", "1"),
+            ("proxy-connection", "x"),
+        ] {
+            let parts = head("GET", version, "https://a.example/", &[(name, value)]);
+            assert_eq!(check(&parts), Err(Refusal::ConnectionField), "{name}");
+        }
+    }
+}
+
+#[test]
+fn header_bombs() {
+    let many: Vec<_> = (0..FIELDS_MAX).map(|number| format!("x-{number}")).collect();
+    let fields: Vec<_> = many.iter().map(|name| (name.as_str(), "1")).chain([HOST]).collect();
+    assert_eq!(h1("/", &fields), Err(Refusal::FieldsTooMany));
+    let long = "a".repeat(FIELDS_BYTES_MAX);
+    assert_eq!(h1("/", &[HOST, ("x", &long)]), Err(Refusal::FieldsTooLong));
+}
+
+#[test]
+fn codes_are_one_to_a_refusal() {
+    use Refusal as R;
+    let all = [
+        R::Method,
+        R::MethodTooLong,
+        R::TargetForm,
+        R::TargetTooLong,
+        R::BrokenEscape,
+        R::ControlByte,
+        R::HiddenSeparator,
+        R::HiddenDots,
+        R::AboveRoot,
+        R::HostMissing,
+        R::HostTwice,
+        R::HostBad,
+        R::HostUnlike,
+        R::BothLengths,
+        R::LengthBad,
+        R::LengthsUnlike,
+        R::Coding,
+        R::ConnectionField,
+        R::LookAlike,
+        R::FieldsTooLong,
+        R::FieldsTooMany,
+        R::Expectation,
+    ];
+    let codes: std::collections::BTreeSet<_> =
+        all.iter().map(|refusal| refusal.parts().1).collect();
+    assert_eq!(codes.len(), all.len());
+    assert!(all.iter().all(|refusal| refusal.parts().0.is_client_error()
+        || refusal.parts().0 == StatusCode::NOT_IMPLEMENTED));
+}
