@@ -3,11 +3,27 @@
 use http::{HeaderMap, HeaderName, HeaderValue};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// Reads any of the three forms. Dates before 1970 count as not understood.
+/// Longest text that can be a date, in bytes: no weekday and month are longer.
+const DATE_BYTES_MAX: usize = 40;
+
+/// Reads any of the three forms, whatever their case (RFC 9111 section 4.2). Dates before 1970
+/// count as not understood.
 pub fn parse(value: &HeaderValue) -> Option<i64> {
-    let time = httpdate::parse_http_date(value.to_str().ok()?).ok()?;
+    let text = value.to_str().ok().filter(|text| text.len() <= DATE_BYTES_MAX)?;
+    let time = httpdate::parse_http_date(&in_standard_case(text)).ok()?;
     let since = time.duration_since(UNIX_EPOCH).ok()?;
     i64::try_from(since.as_millis()).ok()
+}
+
+/// `Sun` and `Nov` with one capital each, `GMT` with three.
+fn in_standard_case(text: &str) -> String {
+    let zone_at = text.len().saturating_sub(3);
+    let mut in_word = false;
+    let letter = |(at, c): (usize, char)| {
+        let first = !std::mem::replace(&mut in_word, c.is_ascii_alphabetic());
+        if first || at >= zone_at { c.to_ascii_uppercase() } else { c.to_ascii_lowercase() }
+    };
+    text.char_indices().map(letter).collect()
 }
 
 /// The one value of a date field: None if absent, malformed or there are several.
@@ -42,9 +58,26 @@ mod tests {
         assert_eq!(parse("Sun, 06 Nov 1994 08:49:37 GMT"), moment);
         assert_eq!(parse("Sunday, 06-Nov-94 08:49:37 GMT"), moment);
         assert_eq!(parse("Sun Nov  6 08:49:37 1994"), moment);
-        for bad in
-            ["0", "-1", "", "foo", "Sun, 06 Nov 1994 08:49:37 UTC", "Thu, 18 Aug 50 02:01:18 GMT"]
-        {
+        assert_eq!(parse("SUN, 06 nov 1994 08:49:37 gMt"), moment);
+        assert_eq!(parse("sUNDAY, 06-NOV-94 08:49:37 GMT"), moment);
+        assert!(parse("Sun, 21 Nov 2286 04:46:39 GMT").is_some());
+        let malformed = [
+            "0",
+            "-1",
+            "",
+            "foo",
+            "Thu, 18 Aug 2050 02:01:18 UTC",
+            "Thu, 18 Aug 2050 02:01:18 AEST",
+            "Thu, 18 Aug 50 02:01:18 GMT",
+            "Thu 18 Aug 2050 02:01:18 GMT",
+            "Thu, 18  Aug  2050 02:01:18 GMT",
+            "Thu, 18-Aug-2050 02:01:18 GMT",
+            "Thu, 18 Aug 2050 02.01.18 GMT",
+            "Thu, 18 Aug 2050 2:01:18 GMT",
+            "Thu, 18 Aug 2050 02:01:18 GMT, Thu, 18 Aug 2050 02:01:18 GMT",
+            "Thu, 01 Jan 1960 00:00:00 GMT",
+        ];
+        for bad in malformed {
             assert_eq!(parse(bad), None, "{bad}");
         }
     }
