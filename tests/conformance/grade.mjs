@@ -1,0 +1,35 @@
+// What a result is worth, and how it compares with the baseline. No input or output.
+
+/** Each test of `suites` that runs without a browser: its id, kind and whether it passed, with all
+ *  that it depends on (any of `all`); `why` is what failed. */
+export function grade(suites, results, all = suites) {
+  const tests = suites.flatMap(({ tests }) => tests).filter((test) => test.browser_only !== true);
+  const byId = new Map(all.flatMap((suite) => suite.tests).map((test) => [test.id, test]));
+  const missing = (id, seen) =>
+    (byId.get(id)?.depends_on ?? []).filter((other) => byId.has(other) && !passes(other, seen));
+  // `seen` ends a circle of dependencies.
+  const passes = (id, seen = new Set()) =>
+    results[id] === true && (seen.has(id) || missing(id, new Set([...seen, id])).length === 0);
+  return tests.map(({ id, kind = "required" }) => {
+    const needs = missing(id, new Set([id]));
+    const failed = results[id] === true ? `needs ${needs.join(", ")}` : (results[id] ?? ["did not run"]).join(": ");
+    return { id, kind, passed: passes(id), why: passes(id) ? "" : failed };
+  });
+}
+
+/** Sentences on all that differs from the baseline: `{ open: { id: reason } }`. Checks are
+ *  questions, not requirements: they are not compared. */
+export function compare(graded, baseline) {
+  const faults = [];
+  const known = new Set(graded.map(({ id }) => id));
+  for (const { id, kind, passed, why } of graded) {
+    if (kind === "check") continue;
+    const listed = Object.hasOwn(baseline.open, id);
+    if (!passed && !listed) faults.push(`${kind} test ${id} fails: ${why}`);
+    if (passed && listed) faults.push(`${kind} test ${id} passes now: take it out of baseline.json`);
+  }
+  for (const id of Object.keys(baseline.open)) {
+    if (!known.has(id)) faults.push(`baseline.json lists ${id}, which is no test`);
+  }
+  return faults;
+}
