@@ -346,6 +346,7 @@ mod tests {
     use super::*;
     use crate::head::VARIANTS_MAX;
     use crate::row::tests::{head, selected};
+    use rand::{Rng, SeedableRng};
 
     const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -471,6 +472,21 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn keys_that_have_nothing_push_none_out_that_has_something() {
+        let folder = tempfile::tempdir().unwrap();
+        let small = Limits { memory_bytes: 256 << 10, ..limits() };
+        let heads = open(&folder.path().join("heads.db"), small);
+        let (key, head) = of("h.test/a", 1);
+        heads.put(key, head);
+        assert_eq!(heads.get(&key).await.len(), 1);
+        for number in 0..3_000 {
+            assert!(heads.get(&KeyId::of("s", &number.to_string())).await.is_empty());
+        }
+        assert!(heads.in_memory(&key).is_some());
+        assert!(heads.0.shared.metrics.evicted.with_label_values(&["memory"]).get() > 0);
+    }
+
+    #[tokio::test]
     async fn rows_are_bounded_and_the_longest_unused_go() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("heads.db");
@@ -558,6 +574,40 @@ mod tests {
         assert_eq!(bodies(&heads.get(&key).await), [2]);
         heads.close(PATIENCE).await;
         assert_eq!(bodies(&open(&path, limits()).get(&key).await), [2]);
+    }
+
+    /// Bits flipped and ends cut off anywhere: heads are missing, none is another than was put.
+    #[tokio::test]
+    async fn no_damage_makes_another_head() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("heads.db");
+        let heads = open(&path, limits());
+        let put: Vec<_> = (0..100).map(|number| of(&format!("h.test/{number}"), number)).collect();
+        put.iter().for_each(|(key, head)| heads.put(*key, Arc::clone(head)));
+        heads.close(PATIENCE).await;
+        let whole = std::fs::read(&path).unwrap();
+        let mut random = rand::rngs::StdRng::seed_from_u64(4);
+        let mut found = 0;
+        for round in 0..60 {
+            let mut damaged = whole.clone();
+            for _ in 0..1 << (round % 6) {
+                let bit = random.random_range(0..whole.len() * 8);
+                damaged[bit / 8] ^= 1 << (bit % 8);
+            }
+            if round % 10 == 9 {
+                damaged.truncate(random.random_range(0..whole.len()));
+            }
+            std::fs::write(&path, damaged).unwrap();
+            let heads = open(&path, limits());
+            for (key, head) in &put {
+                for back in heads.get(key).await.iter() {
+                    assert_eq!(format!("{back:?}"), format!("{head:?}"), "round {round}");
+                    found += 1;
+                }
+            }
+            heads.close(PATIENCE).await;
+        }
+        assert!(found > 1_000, "{found} of 6,000 heads came back");
     }
 
     #[tokio::test]

@@ -160,10 +160,15 @@ impl Shard {
 
     fn keep(&mut self, key: KeyId, variants: Variants, whole: bool, hour: u32) -> u64 {
         let bytes = size_of::<(KeyId, Kept)>() + 4 * size_of::<usize>() + variants.memory_bytes();
+        let nothing = variants.is_empty();
         let kept = Kept { variants, whole, bytes, hour };
         self.memory_bytes += bytes;
         if let Some(old) = self.memory.put(key, kept) {
             self.memory_bytes -= old.bytes;
+        }
+        if nothing {
+            // That a key has nothing is worth least: a client may ask for any number of them.
+            self.memory.demote(&key);
         }
         let mut evicted = 0;
         while self.memory_bytes > self.memory_bytes_max

@@ -399,7 +399,8 @@ pub(super) mod tests {
         let lengths = 6;
         for number in 0..100_000 {
             let head = head(number);
-            assert!(rules.keys_of(&head).count() <= before + lengths);
+            // Counting costs as much as looking up.
+            assert!(number % 50 > 0 || rules.keys_of(&head).count() <= before + lengths);
             let ended = number >= 2 && number % 3 != 2;
             assert_eq!(rules.verdict(&head, 100_002) == Verdict::Hard, ended, "{number}");
         }
