@@ -156,6 +156,10 @@ async fn head(
             () = tokio::time::sleep_until(limit.into()) => {
                 let now = sending.upload.as_ref().and_then(|upload| upload.moved());
                 if now == moved {
+                    if sending.upload.as_ref().is_some_and(|upload| upload.is_starved()) {
+                        let why = "the rest of the body did not come in time".into();
+                        return Err(Failure { fault: Fault::Aborted { why }, unsent: false });
+                    }
                     let why = format!("{}: no answer within {:?}", hop.id, began.elapsed());
                     let fault = Fault::timed_out(ErrorType::HttpResponseTimeout, why);
                     return Err(fail(flight, fault, false));

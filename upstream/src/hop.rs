@@ -19,6 +19,8 @@ const AVOIDED: Duration = Duration::from_secs(5);
 /// So is one that answered this often in a row that it can't answer (502, 503, 504). Its
 /// breaker stays closed: what it says may be about what it was asked for.
 const BAD_STATUSES_MAX: u32 = 3;
+/// The longest wait for another request to end: who waits longer is told to come back later.
+const QUEUE_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// A hop; shared by the sites that use it.
 pub(crate) struct Hop {
@@ -219,6 +221,7 @@ impl Way {
         }
         self.meter.queued.inc();
         let _counted = Counted(&hop.queued, &self.meter.queued);
+        let deadline = deadline.min(Instant::now() + QUEUE_TIME_MAX);
         let slot = tokio::time::timeout_at(deadline.into(), hop.slots.clone().acquire_owned());
         match slot.await {
             Ok(Ok(slot)) => Ok(slot),

@@ -15,9 +15,9 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
-/// Requests under way at a peer, and waiting for one of these to end.
+/// Requests under way at a peer. None waits: there is another way.
 const PEER_IN_FLIGHT_MAX: usize = 1024;
-const PEER_QUEUE_MAX: usize = 1024;
+const PEER_QUEUE_MAX: usize = 0;
 
 /// An edge among others. Cheap to clone.
 #[derive(Clone)]

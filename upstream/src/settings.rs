@@ -374,3 +374,59 @@ impl std::fmt::Display for Place {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    fn check(text: &str) -> Result<Config, String> {
+        let settings: Settings = service::config::parse(Path::new("nearcast.toml"), text)
+            .map_err(|error| error.to_string())?;
+        let checked =
+            Config::check("edge.sites.\"a.example\"", "a.example", SiteKind::Title, &settings);
+        checked.map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn mistakes_are_named_with_their_key_and_what_is_allowed() {
+        let errors: Vec<String> = [
+            "",
+            "origins = []",
+            "origins = [\"10.0.0.1\"]",
+            "origins = [\"ftp://a\"]",
+            "origins = [\"http://user:secret@a\"]",
+            "origins = [\"http://a/?b\"]",
+            "origins = [\"http://a\", \"s3://Bucket\"]",
+            "origins = [\"s3://bucket/../x\"]",
+            "origins = [{ url = \"http://a\", weight = 0 }]",
+            "origins = [{ uri = \"http://a\" }]",
+            "origins = [\"http://a\"]\nretries = 9",
+            "origins = [\"http://a\"]\nretry-budget-percent = 101",
+            "origins = [\"http://a\"]\nin-flight-max = 0",
+            "origins = [\"http://a\"]\nfirst-byte-timeout = \"1h\"",
+            "origins = [\"http://a\"]\nhealth-check = { path = \"health\" }",
+            "origins = [\"http://a\"]\nhealth-check = { path = \"/\", interval = \"1ms\" }",
+            "origins = [\"http://a\"]\nhedges = true",
+        ]
+        .into_iter()
+        .map(|text| check(text).unwrap_err())
+        .collect();
+        insta::assert_snapshot!(errors.join("\n---\n"));
+    }
+
+    #[test]
+    fn what_is_given_is_taken_and_the_rest_has_defaults() {
+        let text = "origins = [\"https://a:8443/x/\", { url = \"s3://films/v1/\", weight = 3, priority = 1 }]\n\
+                    stall-timeout = \"1s\"\npass-host = true\nhedge = false\n\
+                    health-check = { path = \"/healthz\" }";
+        let config = check(text).unwrap();
+        let places: Vec<_> = config.origins.iter().map(|base| base.place.to_string()).collect();
+        assert_eq!(places, ["https://a:8443/x", "s3://films/v1"]);
+        assert_eq!((config.origins[1].weight, config.origins[1].priority), (3, 1));
+        assert_eq!(config.times, Times { stall: Duration::from_secs(1), ..TITLE });
+        assert_eq!((config.hedge, config.pass_host, config.retries), (Hedge::Never, true, 2));
+        assert_eq!(config.health_check, Some(("/healthz".to_owned(), INTERVAL)));
+        assert_eq!(Settings::one("http://a").origins[0].weight, 1);
+    }
+}

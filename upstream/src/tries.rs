@@ -104,10 +104,10 @@ impl<'a> Tries<'a> {
         }
         let other = if from_peer { self.next_peer() } else { None };
         let other = other.or_else(|| self.untried());
-        let same = self.site.origins.iter().map(|origin| &origin.way);
-        let same = same.filter(|way| way.hop.id == first.hop.id);
-        let same = same.filter(|_| self.site.config.hedge == Hedge::Always).cloned().next();
-        let way = other.or(same).filter(|_| self.pay())?;
+        let twice = self.site.config.hedge == Hedge::Always && !from_peer;
+        let same = twice.then(|| self.site.origins.iter().map(|origin| &origin.way));
+        let same = same.and_then(|mut ways| ways.find(|way| way.hop.id == first.hop.id));
+        let way = other.or_else(|| same.cloned()).filter(|_| self.pay())?;
         self.tried.push(way.hop.id.clone());
         Some(Choice { way, again: false })
     }

@@ -5,6 +5,7 @@ use crate::ask::RequestBody;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Instant;
@@ -14,19 +15,26 @@ pub(crate) struct Upload {
     body: Mutex<RequestBody>,
     hint: SizeHint,
     moved: Mutex<Option<Instant>>,
+    /// Whether the server waits for the client.
+    starved: AtomicBool,
     failed: OnceLock<String>,
 }
 
 impl Upload {
     pub(crate) fn new(body: RequestBody) -> Arc<Self> {
         let hint = body.size_hint();
-        let (moved, failed) = (Mutex::new(None), OnceLock::new());
-        Arc::new(Self { body: Mutex::new(body), hint, moved, failed })
+        let (moved, failed, starved) = (Mutex::new(None), OnceLock::new(), AtomicBool::default());
+        Arc::new(Self { body: Mutex::new(body), hint, moved, starved, failed })
     }
 
     /// When the server last took a piece.
     pub(crate) fn moved(&self) -> Option<Instant> {
         *self.moved.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the client is to send more.
+    pub(crate) fn is_starved(&self) -> bool {
+        self.starved.load(Relaxed)
     }
 
     /// What the client's side failed with.
@@ -50,6 +58,7 @@ impl Body for SendBody {
         let Some(upload) = &self.0 else { return Poll::Ready(None) };
         let mut body = upload.body.lock().unwrap_or_else(PoisonError::into_inner);
         let polled = Pin::new(&mut *body).poll_frame(cx);
+        upload.starved.store(polled.is_pending(), Relaxed);
         if polled.is_ready() {
             *upload.moved.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
         }

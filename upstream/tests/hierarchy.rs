@@ -171,6 +171,53 @@ async fn a_peer_that_hangs_or_cuts_costs_its_timeout_and_no_more() {
     }
 }
 
+/// An address that takes no connection and refuses none, like a machine that is off.
+async fn black_hole() -> (String, Vec<tokio::task::JoinHandle<()>>, tokio::net::TcpListener) {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let addr = socket.local_addr().unwrap();
+    let listener = socket.listen(1).unwrap();
+    // Nobody accepts: the queue is full soon.
+    let fill = || {
+        tokio::spawn(async move {
+            let stream = tokio::net::TcpStream::connect(addr).await;
+            std::future::pending::<()>().await;
+            drop(stream);
+        })
+    };
+    let held: Vec<_> = (0..8).map(|_| fill()).collect();
+    let probe = || tokio::net::TcpStream::connect(addr);
+    while tokio::time::timeout(std::time::Duration::from_millis(200), probe()).await.is_ok() {}
+    (format!("http://{addr}"), held, listener)
+}
+
+#[tokio::test]
+async fn a_peer_that_is_off_is_skipped_and_remembered() {
+    let (url, _held, _listener) = black_hole().await;
+    let origin = Origin::saying("o").await;
+    let site = edge([&[], &[("region-1", &url)], &[]], &origin.url(), "retries = 0");
+    for _ in 0..5 {
+        assert_eq!(site.get("/a").await.unwrap(), (200, "o".into()));
+    }
+    let tried = site.metric("requests_total", &[("outcome", "timed-out")]);
+    assert!((1.0..3.0).contains(&tried), "{tried}");
+}
+
+#[tokio::test]
+async fn a_peer_that_takes_long_is_gone_around_by_a_hedge() {
+    let slow = |_: usize, seen: &Seen| {
+        if seen.line.contains("/slow") { vec![Step::Hang] } else { ok("p") }
+    };
+    let (peer, origin) = (Origin::new(slow).await, Origin::saying("o").await);
+    let site = edge([&[], &[("region-1", &peer.url())], &[]], &origin.url(), "");
+    for _ in 0..60 {
+        site.get("/a").await.unwrap();
+    }
+    assert_eq!(site.get("/slow").await.unwrap(), (200, "o".into()));
+    assert_eq!(site.metric("hedges_total", &[("outcome", "won")]), 1.0);
+    assert_eq!(origin.count(), 1);
+}
+
 #[tokio::test]
 async fn what_is_hot_spills_to_other_siblings() {
     const ASKS: usize = 60;

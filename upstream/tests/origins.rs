@@ -6,7 +6,9 @@ mod common;
 
 use bytes::Bytes;
 use common::*;
+use futures::stream::{self, StreamExt};
 use http::Method;
+use http_body::Frame;
 use http_body_util::{BodyExt, Full, StreamBody};
 use nearcast_upstream::{Ask, ErrorType, Fault, HopKind, RequestBody, SiteKind};
 use std::time::Duration;
@@ -280,21 +282,18 @@ async fn a_body_goes_up_once_and_whole() {
 }
 
 #[tokio::test]
-async fn a_client_that_goes_away_is_not_the_origins_failure() {
-    let origin = Origin::saying("").await;
-    let site = quick(&origin.url());
-    let frames = futures_stream();
-    let ask = Ask { method: Method::POST, body: Some(frames), ..ask("/form") };
-    let fault = site.upstream.send(ask).await.unwrap_err();
-    assert!(matches!(fault, Fault::Aborted { .. }), "{fault}");
-    assert_eq!(site.metric("requests_total", &[("outcome", "abandoned")]), 1.0);
-}
-
-/// A body whose source fails after a piece.
-fn futures_stream() -> RequestBody {
-    use http_body::Frame;
-    let pieces = [Ok(Frame::data(Bytes::from_static(b"half"))), Err("the client went away".into())];
-    StreamBody::new(futures::stream::iter(pieces)).boxed_unsync()
+async fn a_client_that_goes_away_or_stalls_is_not_the_origins_failure() {
+    let half = || Ok(Frame::data(Bytes::from_static(b"half")));
+    let fails = StreamBody::new(stream::iter([half(), Err("the client went away".into())]));
+    let stalls = StreamBody::new(stream::iter([half()]).chain(stream::pending()));
+    for body in [fails.boxed_unsync(), stalls.boxed_unsync()] {
+        let origin = Origin::new(|_, _| vec![Step::Hang]).await;
+        let site = quick(&origin.url());
+        let ask = Ask { method: Method::POST, body: Some(body), ..ask("/form") };
+        let fault = site.upstream.send(ask).await.unwrap_err();
+        assert!(matches!(fault, Fault::Aborted { .. }), "{fault}");
+        assert_eq!(site.metric("requests_total", &[("outcome", "abandoned")]), 1.0);
+    }
 }
 
 #[tokio::test]

@@ -382,6 +382,7 @@ async fn from_server(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
     fn keys(id: &str) -> Keys {
         Keys { id: id.to_owned(), secret: "s".to_owned(), token: None }
@@ -434,5 +435,77 @@ mod tests {
         for bad in ["http://a.example/", "http://10.0.0.1/", "ftp://127.0.0.1/", "x"] {
             assert!(!is_near(bad), "{bad}");
         }
+    }
+
+    /// A credentials server that gives keys for `lives`, and counts.
+    async fn server(lives: Duration) -> (String, Arc<AtomicUsize>) {
+        let listener = service::listen::bind("127.0.0.1:0".parse().unwrap(), "test").unwrap();
+        let url = format!("http://{}/role", listener.local_addr().unwrap());
+        let asked = Arc::new(AtomicUsize::new(0));
+        let count = asked.clone();
+        let answer = async move |fields: http::HeaderMap| {
+            let number = count.fetch_add(1, SeqCst) + 1;
+            if fields.get("authorization").is_none_or(|token| token != "the-token") {
+                return Err(http::StatusCode::UNAUTHORIZED);
+            }
+            let expires = Timestamp::try_from(SystemTime::now() + lives).unwrap();
+            Ok(format!(
+                "{{\"AccessKeyId\":\"key-{number}\",\"SecretAccessKey\":\"s\",\
+                 \"Token\":\"t\",\"Expiration\":\"{expires}\"}}"
+            ))
+        };
+        let router = axum::Router::new().route("/role", axum::routing::get(answer));
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        (url, asked)
+    }
+
+    fn from_env(of: impl Fn(&str) -> Option<String>) -> Result<Arc<Credentials>, ConfigError> {
+        let found = Credentials::find("edge.sites.a", &Settings::default(), &of, |_| {});
+        found.map(|found| found.expect("not anonymous"))
+    }
+
+    #[tokio::test]
+    async fn a_hundred_requests_ask_a_credentials_server_once() {
+        let (url, asked) = server(secs(3600)).await;
+        let credentials = from_env(|name| match name {
+            "AWS_CONTAINER_CREDENTIALS_FULL_URI" => Some(url.clone()),
+            "AWS_CONTAINER_AUTHORIZATION_TOKEN" => Some("the-token".to_owned()),
+            _ => None,
+        })
+        .unwrap();
+        let get = || {
+            let credentials = credentials.clone();
+            tokio::spawn(async move { credentials.get().await })
+        };
+        let tasks: Vec<_> = (0..100).map(|_| get()).collect();
+        for task in tasks {
+            assert_eq!(task.await.unwrap().unwrap().id, "key-1");
+        }
+        assert_eq!(asked.load(SeqCst), 1);
+    }
+
+    #[tokio::test]
+    async fn a_failure_is_shared_by_all_who_wait_for_it() {
+        let (url, asked) = server(secs(3600)).await;
+        let full = |name: &str| (name == "AWS_CONTAINER_CREDENTIALS_FULL_URI").then(|| url.clone());
+        let credentials = from_env(full).unwrap();
+        let gets = (0..50).map(|_| credentials.get());
+        for got in futures::future::join_all(gets).await {
+            let fault = got.unwrap_err();
+            assert!(fault.to_string().contains("401"), "{fault}");
+        }
+        assert_eq!(asked.load(SeqCst), 1);
+    }
+
+    #[test]
+    fn where_keys_are_looked_for() {
+        let error = from_env(|_| None).err().unwrap().to_string();
+        assert!(error.starts_with("edge.sites.a.s3.credentials-file is missing"), "{error}");
+        let far = |name: &str| name.ends_with("FULL_URI").then(|| "http://10.0.0.1/".to_owned());
+        let error = from_env(far).err().unwrap().to_string();
+        assert!(error.starts_with("AWS_CONTAINER_CREDENTIALS_FULL_URI"), "{error}");
+        let fixed = |name: &str| Some(format!("value of {name}"));
+        let source = from_env(fixed).unwrap();
+        assert!(matches!(&source.source, Source::Fixed(keys) if keys.token.is_some()));
     }
 }

@@ -1,0 +1,117 @@
+//! Over TLS: HTTP/2 where the server has it, trust, and whose host is shown.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod common;
+
+use bytes::Bytes;
+use common::*;
+use http::{Request, Response, Version};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto;
+use nearcast_upstream::{Config, ErrorType, Fault, Node, SiteKind, Upstream};
+use prometheus::Registry;
+use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex};
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+
+type Log = Arc<Mutex<Vec<(Version, Option<String>, Option<String>)>>>;
+
+/// A real hyper server behind TLS. What it has seen: version, `:authority`, `Host`.
+async fn server(protocols: &[&str], names: &[&str]) -> (String, String, Log) {
+    let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+    let made = rcgen::generate_simple_self_signed(names).unwrap();
+    let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(made.signing_key.serialize_der()));
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![made.cert.der().clone()], key)
+        .unwrap();
+    config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("https://{}", listener.local_addr().unwrap());
+    let log = Log::default();
+    let seen = log.clone();
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let (acceptor, seen) = (acceptor.clone(), seen.clone());
+            tokio::spawn(async move {
+                let Ok(stream) = acceptor.accept(stream).await else { return };
+                let answer = hyper::service::service_fn(move |request: Request<Incoming>| {
+                    let seen = seen.clone();
+                    async move { Ok::<_, Infallible>(answer(request, &seen).await) }
+                });
+                let server = auto::Builder::new(TokioExecutor::new());
+                _ = server.serve_connection(TokioIo::new(stream), answer).await;
+            });
+        }
+    });
+    (url, made.cert.pem(), log)
+}
+
+async fn answer(request: Request<Incoming>, seen: &Log) -> Response<Full<Bytes>> {
+    let (head, body) = request.into_parts();
+    let host = head.headers.get("host").map(|host| host.to_str().unwrap().to_owned());
+    let authority = head.uri.authority().map(ToString::to_string);
+    seen.lock().unwrap().push((head.version, authority, host));
+    Response::new(Full::new(body.collect().await.unwrap().to_bytes()))
+}
+
+fn site(text: &str, ca: Option<&str>) -> Upstream {
+    let node = Node::alone("edge-1", ca.map(str::as_bytes), &Registry::new()).unwrap();
+    let settings = settings(text);
+    let config = Config::check("edge.sites.test", "test", SiteKind::Proxy, &settings).unwrap();
+    Upstream::new(config, &node).unwrap()
+}
+
+#[tokio::test]
+async fn http2_is_spoken_where_the_server_has_it() {
+    for (protocols, version) in
+        [(&["h2", "http/1.1"][..], Version::HTTP_2), (&["http/1.1"], Version::HTTP_11)]
+    {
+        let (url, ca, log) = server(protocols, &["127.0.0.1"]).await;
+        let upstream = site(&format!("origins = [{url:?}]"), Some(&ca));
+        let answer = upstream.send(ask("/a")).await.unwrap();
+        assert_eq!(answer.head.version, version);
+        assert!(answer.body.is_delimited());
+        let (_, authority, host) = log.lock().unwrap()[0].clone();
+        assert_eq!(authority.or(host), Some(url["https://".len()..].to_owned()));
+    }
+}
+
+#[tokio::test]
+async fn the_clients_host_is_passed_on_over_http2_as_well() {
+    let (url, ca, log) = server(&["h2"], &["127.0.0.1"]).await;
+    let upstream = site(&format!("origins = [{url:?}]\npass-host = true"), Some(&ca));
+    upstream.send(ask("/a")).await.unwrap();
+    assert_eq!(log.lock().unwrap()[0].1.as_deref(), Some("films.example"));
+}
+
+#[tokio::test]
+async fn who_is_not_trusted_gets_no_request() {
+    let (url, _, log) = server(&["h2", "http/1.1"], &["127.0.0.1"]).await;
+    let (_, other, _) = server(&["h2"], &["127.0.0.1"]).await;
+    let fault = site(&format!("origins = [{url:?}]"), Some(&other)).send(ask("/a")).await;
+    let fault = fault.unwrap_err();
+    assert_eq!(fault.error_type(), ErrorType::TlsCertificateError, "{fault}");
+    let (url, ca, named) = server(&["h2"], &["elsewhere.example"]).await;
+    let fault = site(&format!("origins = [{url:?}]"), Some(&ca)).send(ask("/a")).await;
+    assert_eq!(fault.unwrap_err().error_type(), ErrorType::TlsCertificateError);
+    assert!(log.lock().unwrap().is_empty() && named.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_plain_server_is_no_tls_server() {
+    let origin = Origin::saying("x").await;
+    let url = origin.url().replace("http:", "https:");
+    let text = format!("origins = [{url:?}]\nconnect-timeout = \"300ms\"\nretries = 0");
+    let fault = site(&text, None).send(ask("/a")).await.unwrap_err();
+    assert!(matches!(fault, Fault::Unavailable { .. } | Fault::TimedOut { .. }), "{fault}");
+}
