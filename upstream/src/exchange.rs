@@ -190,6 +190,19 @@ fn check(response: Response<Incoming>, hop: &Hop) -> Result<Response<Incoming>, 
         return Err(Fault::unavailable(ErrorType::HttpUpgradeFailed, why));
     }
     let fields = response.headers();
+    let codings: Vec<&[u8]> =
+        fields.get_all(header::TRANSFER_ENCODING).iter().map(|value| value.as_bytes()).collect();
+    // Two lengths, or a coding that nobody asked for: no two readers agree on the end
+    // (RFC 9112, 6.3).
+    let plain = codings.is_empty()
+        || (codings.len() == 1
+            && codings[0].eq_ignore_ascii_case(b"chunked")
+            && response.version() != Version::HTTP_10
+            && !fields.contains_key(header::CONTENT_LENGTH));
+    if !plain {
+        let why = format!("{}: a Transfer-Encoding that fits no body", hop.id);
+        return Err(Fault::unavailable(ErrorType::HttpProtocolError, why));
+    }
     let size = |(name, value): (&header::HeaderName, &header::HeaderValue)| {
         name.as_str().len() + value.len() + 4
     };

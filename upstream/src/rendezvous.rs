@@ -4,6 +4,9 @@
 //! the same owner, and a peer that leaves moves only what it owned. The load is bounded
 //! (Mirrokni, Thorup and Zadimoghaddam, 2018): a peer that has more than its part of our
 //! requests is passed over, so that what is hot spills to the next.
+//!
+//! Invariant: a node asks only siblings that rank above itself. Were it to pass itself over,
+//! two nodes could wait for each other's fetch of the same bytes.
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
@@ -26,6 +29,8 @@ pub(crate) struct Member<'a> {
     pub(crate) id: &'a str,
     /// Our requests under way there.
     pub(crate) load: usize,
+    /// This node: it has always room.
+    pub(crate) own: bool,
 }
 
 /// Stable across releases and machines.
@@ -43,7 +48,8 @@ pub(crate) fn owner(run: &Run, members: &[Member<'_>]) -> Option<usize> {
     let load: usize = members.iter().map(|member| member.load).sum();
     let mean_percent = (load + 1) * LOAD_PERCENT_MAX;
     let bound = mean_percent.div_ceil(members.len().max(1) * 100).max(LOAD_FREE);
-    let with_room = members.iter().enumerate().filter(|(_, member)| member.load < bound);
+    let with_room =
+        members.iter().enumerate().filter(|(_, member)| member.own || member.load < bound);
     with_room.max_by_key(|(_, member)| (score(run, member.id), member.id)).map(|(place, _)| place)
 }
 
@@ -57,7 +63,7 @@ mod tests {
     }
 
     fn members(ids: &[String]) -> Vec<Member<'_>> {
-        ids.iter().map(|id| Member { id, load: 0 }).collect()
+        ids.iter().map(|id| Member { id, load: 0, own: false }).collect()
     }
 
     fn ids(count: usize) -> Vec<String> {
@@ -99,6 +105,24 @@ mod tests {
             turned.rotate_left(turn % count);
             let name = |ids: &[String]| ids[owner(&run(n), &members(ids)).unwrap()].clone();
             prop_assert_eq!(name(&all), name(&turned));
+        }
+
+        /// Each node's next hop ranks above it, whatever the loads: nobody waits in a circle.
+        #[test]
+        fn no_two_siblings_ask_each_other(n: u64, count in 2..7_usize, loads in proptest::collection::vec(0..100_usize, 49)) {
+            let ids = ids(count);
+            let next = |own: usize| {
+                let member = |(place, id)| Member { id, load: loads[own * 7 + place], own: place == own };
+                let members: Vec<_> = ids.iter().map(String::as_str).enumerate().map(member).collect();
+                owner(&run(n), &members).unwrap()
+            };
+            for start in 0..count {
+                let mut at = start;
+                for _ in 0..count {
+                    at = next(at);
+                }
+                prop_assert_eq!(next(at), at);
+            }
         }
 
         /// However hot one run is: nobody gets more than 1.25 times the mean (rounded up), or

@@ -222,11 +222,11 @@ impl<'a> Tries<'a> {
         let usable: Vec<&Arc<Way>> = ways.iter().filter(usable).collect();
         let mut members: Vec<Member<'_>> = usable
             .iter()
-            .map(|way| Member { id: way.hop.id.as_str(), load: way.hop.load() })
+            .map(|way| Member { id: way.hop.id.as_str(), load: way.hop.load(), own: false })
             .collect();
         if own && !members.is_empty() {
             let load = site.node.0.own_load.load(Relaxed);
-            members.push(Member { id: &site.node.0.id, load });
+            members.push(Member { id: &site.node.0.id, load, own: true });
         }
         let place = owner(&self.run, &members)?;
         let Some(way) = usable.get(place) else {

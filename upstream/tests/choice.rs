@@ -15,7 +15,7 @@ use tokio::sync::Notify;
 fn pair(first: &str, second: &str, more: &str) -> Site {
     let text = format!(
         "origins = [{first:?}, {{ url = {second:?}, priority = 1 }}]\n\
-         first-byte-timeout = \"300ms\"\n{more}"
+         {more}"
     );
     site(SiteKind::Proxy, &text)
 }
@@ -39,10 +39,13 @@ async fn an_object_stays_with_its_origin_and_each_gets_some() {
 
 #[tokio::test]
 async fn the_next_origin_answers_when_the_first_does_not() {
-    for bad in [vec![Step::Close], vec![Step::Hang], status(500), status(503)] {
+    let one = "first-byte-timeout = \"1s\"";
+    for (bad, more) in
+        [(vec![Step::Close], ""), (vec![Step::Hang], one), (status(500), ""), (status(503), "")]
+    {
         let first = Origin::new(move |_, _| bad.clone()).await;
         let second = Origin::saying("good").await;
-        let site = pair(&first.url(), &second.url(), "");
+        let site = pair(&first.url(), &second.url(), more);
         assert_eq!(site.get("/a").await.unwrap(), (200, "good".into()));
         assert_eq!((first.count(), second.count()), (1, 1));
     }
@@ -194,9 +197,9 @@ async fn a_get_that_takes_long_is_sent_to_another_origin_as_well() {
     let site = without_timeout(&first.url(), Some(&second.url()), "");
     warm(&site).await;
     assert_eq!(site.get("/slow").await.unwrap(), (200, "second".into()));
-    assert_eq!(site.metric("hedges_total", &[("outcome", "won")]), 1.0);
+    assert!(site.metric("hedges_total", &[("outcome", "won")]) >= 1.0);
     until("the loser is dropped", || site.metric("in_flight_requests", &[]) == 0.0).await;
-    assert_eq!(site.metric("requests_total", &[("outcome", "abandoned")]), 1.0);
+    assert!(site.metric("requests_total", &[("outcome", "abandoned")]) >= 1.0);
 }
 
 #[tokio::test]

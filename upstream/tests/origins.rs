@@ -13,7 +13,12 @@ use http_body_util::{BodyExt, Full, StreamBody};
 use nearcast_upstream::{Ask, ErrorType, Fault, HopKind, RequestBody, SiteKind};
 use std::time::Duration;
 
-/// A site with one origin, and limits that a test need not wait long for.
+/// A site with one origin and one try.
+fn patient(url: &str) -> Site {
+    site(SiteKind::Proxy, &format!("origins = [{url:?}]\nretries = 0\n"))
+}
+
+/// The same, with limits that a test need not wait long for.
 fn quick(url: &str) -> Site {
     let text = format!(
         "origins = [{url:?}]\nfirst-byte-timeout = \"300ms\"\nstall-timeout = \"200ms\"\nretries = 0\n"
@@ -22,8 +27,9 @@ fn quick(url: &str) -> Site {
 }
 
 async fn fault_of(steps: Vec<Step>) -> Fault {
+    let waits = steps.iter().any(|step| matches!(step, Step::Hang | Step::Drip(_)));
     let origin = Origin::new(move |_, _| steps.clone()).await;
-    let site = quick(&origin.url());
+    let site = if waits { quick(&origin.url()) } else { patient(&origin.url()) };
     let fault = site.get("/a").await.unwrap_err();
     assert_eq!(site.metric("requests_total", &[("outcome", fault.name())]), 1.0, "{fault}");
     assert_eq!(site.metric("in_flight_requests", &[]), 0.0);
@@ -89,7 +95,7 @@ async fn the_clients_host_is_passed_on_where_that_is_set() {
 async fn statuses_are_answers() {
     for code in [204, 301, 304, 404, 416, 500, 503] {
         let origin = Origin::new(move |_, _| status_with(code, "Location: /b\r\n")).await;
-        let site = quick(&origin.url());
+        let site = patient(&origin.url());
         assert_eq!(site.get("/a").await.unwrap(), (code, Bytes::new()));
         assert_eq!(origin.count(), 1, "{code} was asked for again");
     }
@@ -106,7 +112,7 @@ async fn a_title_site_follows_no_redirect() {
 
 #[tokio::test]
 async fn nobody_listens() {
-    let site = quick(&format!("http://{}", nobody().await));
+    let site = patient(&format!("http://{}", nobody().await));
     let fault = site.get("/a").await.unwrap_err();
     assert_eq!(fault.error_type(), ErrorType::ConnectionRefused, "{fault}");
     assert_eq!(fault.status(), 502);
@@ -133,6 +139,10 @@ async fn garbage_in_place_of_a_head() {
         "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello",
         "HTTP/1.1 200 OK\r\nContent-Length: -5\r\n\r\nhello",
         "HTTP/1.1 200 OK\r\nContent-Length: 99999999999999999999999\r\n\r\nhello",
+        "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+        "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
     ] {
         let fault = fault_of(vec![send(bad), Step::Close]).await;
         assert_eq!(fault.error_type(), ErrorType::HttpProtocolError, "{bad:?}: {fault}");
@@ -142,7 +152,7 @@ async fn garbage_in_place_of_a_head() {
 #[tokio::test]
 async fn an_upgrade_that_nobody_asked_for() {
     let upgrade = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n";
-    let fault = fault_of(vec![send(upgrade), Step::Hang]).await;
+    let fault = fault_of(vec![send(upgrade), Step::Close]).await;
     assert!(matches!(fault, Fault::Unavailable { .. }), "{fault}");
 }
 
@@ -151,7 +161,7 @@ async fn a_head_that_is_too_large() {
     let long = format!("HTTP/1.1 200 OK\r\nX: {}\r\n\r\n", "x".repeat(128 << 10));
     let many = format!("HTTP/1.1 200 OK\r\n{}\r\n", "X: x\r\n".repeat(300));
     let open = format!("HTTP/1.1 200 OK\r\nX: {}", "x".repeat(256 << 10));
-    for steps in [vec![send(long)], vec![send(many)], vec![send(open), Step::Hang]] {
+    for steps in [vec![send(long)], vec![send(many)], vec![send(open), Step::Close]] {
         let fault = fault_of(steps).await;
         let error = fault.error_type();
         assert_eq!(error, ErrorType::HttpResponseHeaderSectionSize, "{fault}");
@@ -202,7 +212,7 @@ async fn a_reset_in_mid_body_ends_in_an_error() {
     let head = "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhello";
     let origin =
         Origin::new(move |_, _| vec![send(head), Step::Until(wait.clone()), Step::Reset]).await;
-    let site = quick(&origin.url());
+    let site = patient(&origin.url());
     let mut answer = site.upstream.send(ask("/a")).await.unwrap();
     assert_eq!(answer.body.next().await.unwrap().unwrap(), "hello");
     go.notify_one();
@@ -215,7 +225,7 @@ async fn a_reset_in_mid_body_ends_in_an_error() {
 #[tokio::test]
 async fn a_body_without_framing_is_told_from_a_framed_one() {
     let origin = Origin::new(|_, _| vec![send("HTTP/1.1 200 OK\r\n\r\nhello"), Step::Close]).await;
-    let answer = quick(&origin.url()).upstream.send(ask("/a")).await.unwrap();
+    let answer = patient(&origin.url()).upstream.send(ask("/a")).await.unwrap();
     assert!(!answer.body.is_delimited());
     assert_eq!(whole(answer).await.unwrap(), (200, "hello".into()));
 }
@@ -225,7 +235,7 @@ async fn more_bytes_than_announced_reach_nobody() {
     let smuggled = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhelloHTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil";
     let origin =
         Origin::new(move |n, _| if n == 0 { vec![send(smuggled)] } else { ok("right") }).await;
-    let site = quick(&origin.url());
+    let site = patient(&origin.url());
     assert_eq!(site.get("/a").await.unwrap(), (200, "hello".into()));
     for _ in 0..10 {
         match site.get("/b").await {
@@ -239,11 +249,12 @@ async fn more_bytes_than_announced_reach_nobody() {
 async fn a_slow_reader_is_not_held_against_the_origin() {
     let big = "x".repeat(1 << 20);
     let origin = Origin::saying(&big).await;
-    let site = quick(&origin.url());
+    let text = format!("origins = [{:?}]\nstall-timeout = \"500ms\"", origin.url());
+    let site = site(SiteKind::Proxy, &text);
     let mut answer = site.upstream.send(ask("/a")).await.unwrap();
     let mut bytes = answer.body.next().await.unwrap().unwrap().len();
     // Longer than both limits on the origin.
-    tokio::time::sleep(Duration::from_millis(700)).await;
+    tokio::time::sleep(Duration::from_millis(1500)).await;
     while let Some(piece) = answer.body.next().await {
         bytes += piece.unwrap().len();
     }
@@ -259,9 +270,11 @@ async fn events_may_be_few() {
         vec![send(head), Step::Until(wait.clone()), send("data: 2\n\n"), Step::Close]
     });
     let origin = origin.await;
-    let answer = quick(&origin.url()).upstream.send(ask("/a")).await.unwrap();
+    let text = format!("origins = [{:?}]\nstall-timeout = \"100ms\"", origin.url());
+    let site = site(SiteKind::Proxy, &text);
+    let answer = site.upstream.send(ask("/a")).await.unwrap();
     let read = tokio::spawn(whole(answer));
-    tokio::time::sleep(Duration::from_millis(700)).await;
+    tokio::time::sleep(Duration::from_millis(400)).await;
     go.notify_one();
     assert_eq!(read.await.unwrap().unwrap().1, "data: 1\n\ndata: 2\n\n");
 }
@@ -299,7 +312,7 @@ async fn a_client_that_goes_away_or_stalls_is_not_the_origins_failure() {
 #[tokio::test]
 async fn requests_that_can_not_be_sent_are_refused() {
     let origin = Origin::saying("").await;
-    let site = quick(&origin.url());
+    let site = patient(&origin.url());
     for ask in [
         ask("no-slash"),
         ask("/a b"),
@@ -317,7 +330,7 @@ async fn requests_that_can_not_be_sent_are_refused() {
 #[tokio::test]
 async fn a_loop_is_refused() {
     let origin = Origin::saying("").await;
-    let site = quick(&origin.url());
+    let site = patient(&origin.url());
     let mut looped = ask("/a");
     looped.fields.append("cdn-loop", "edge-1, other".parse().unwrap());
     let fault = site.upstream.send(looped).await.unwrap_err();
