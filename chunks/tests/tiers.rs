@@ -5,7 +5,9 @@
 mod support;
 
 use nearcast_chunks::Key;
-use support::{MIB, Tiers, key};
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+use support::{MIB, Tiers, key, sizes};
 
 const MEMORY: u64 = 64 << 20;
 const DISK: u64 = 256 << 20;
@@ -120,4 +122,50 @@ async fn a_disk_evicts_the_oldest_and_keeps_the_rest() {
     assert!(!held[..50].contains(&true), "{held:?}");
     assert!(held[95..].iter().all(|held| *held), "{held:?}");
     assert_eq!(tiers.metric("ssd_mismatches_total", ""), 0);
+}
+
+/// Where the process that is killed keeps its tiers.
+const KILLED_DIR: &str = "NEARCAST_KILLED_DIR";
+
+/// Not a test by itself: what the process does that the next test kills.
+#[tokio::test(flavor = "multi_thread")]
+async fn process_that_is_killed() {
+    let Ok(dir) = std::env::var(KILLED_DIR) else { return };
+    let tiers = Tiers::start(sizes(dir.as_ref(), MEMORY, 2, DISK)).await;
+    let mut bytes = 0;
+    for number in 0.. {
+        tiers.keep(key(6, number), length(number)).await;
+        bytes += length(number) as u64;
+        if number % 10 == 9 {
+            tiers.written(bytes).await;
+            println!("\nstored {number}");
+        }
+    }
+}
+
+fn length(number: u32) -> usize {
+    1 + (number as usize * 7919) % MIB
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_sigkill_in_the_middle_of_writing_what_was_complete_is_a_hit() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "process_that_is_killed", "--nocapture"])
+        .env(KILLED_DIR, dir.path())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let stored = |line: String| line.strip_prefix("stored ")?.parse::<u32>().ok();
+    let last = lines.map_while(Result::ok).filter_map(stored).find(|last| *last >= 250).unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+
+    let tiers = Tiers::start(sizes(dir.path(), MEMORY, 2, DISK)).await;
+    let mut hits = 0;
+    for number in 0..=last {
+        hits += u32::from(tiers.get(key(6, number), length(number)).await.is_some());
+    }
+    assert!(hits * 100 >= (last + 1) * 99, "{hits} of {}", last + 1);
 }

@@ -92,7 +92,7 @@ pub(super) struct Store {
     memory: Memory,
     blocks: Arc<Blocks>,
     /// Keeps others out of the folder.
-    _lock: File,
+    lock: Option<File>,
 }
 
 impl Store {
@@ -119,7 +119,8 @@ impl Store {
             Ok(Ok((hybrid, lock))) => {
                 let device = Some(Arc::clone(hybrid.storage().device()));
                 blocks.open.store(true, Ordering::Release);
-                Ok(Self { hybrid: Some(hybrid), device, threads, memory, blocks, _lock: lock })
+                let (hybrid, lock) = (Some(hybrid), Some(lock));
+                Ok(Self { hybrid, device, threads, memory, blocks, lock })
             }
             Ok(Err(error)) => Err(error),
             Err(error) => Err(error.to_string()),
@@ -197,13 +198,15 @@ impl Store {
 impl Drop for Store {
     fn drop(&mut self) {
         let (runtime, device) = (self.threads.runtime.take(), self.device.take());
+        let lock = self.lock.take();
         drop(self.hybrid.take());
         // Reads and writes under way use bare descriptors: the files stay open until the
-        // runtime, which waits for its threads, is gone. A hung disk keeps this thread; it is
-        // not opened anew before it answers, so there is one at most.
+        // runtime, which waits for its threads, is gone. A hung disk keeps this thread and the
+        // lock: it is not opened anew before it answers.
         let ending = std::thread::Builder::new().name("edge-ssd-end".into()).spawn(move || {
             drop(runtime);
             drop(device);
+            drop(lock);
         });
         if let Err(error) = ending {
             tracing::error!(%error, "a disk's threads can't be waited for");
@@ -309,7 +312,9 @@ fn lock(dir: &Path) -> Result<File, String> {
     let file = File::create(dir.join("lock")).map_err(|error| error.to_string())?;
     match file.try_lock() {
         Ok(()) => Ok(file),
-        Err(std::fs::TryLockError::WouldBlock) => Err("another process uses it".into()),
+        Err(std::fs::TryLockError::WouldBlock) => {
+            Err("it is in use, by another process or a thread that hangs".into())
+        }
         Err(std::fs::TryLockError::Error(error)) => Err(error.to_string()),
     }
 }

@@ -2,9 +2,12 @@
 //! are.
 #![allow(dead_code, reason = "no test uses all of it")]
 
+pub mod fuse;
+
 use bytes::Bytes;
 use nearcast_chunks::{Chunks, Disk, Key, READ_MAX, Sizes};
 use prometheus::Registry;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -53,9 +56,18 @@ impl Tiers {
     }
 
     /// Ends these tiers without a word, as a crash does, and starts others over their files.
-    pub async fn crash(mut self) -> Self {
+    pub async fn crash(self) -> Self {
+        self.crash_and(|| ()).await
+    }
+
+    /// As [`Tiers::crash`], with something done before the others start.
+    pub async fn crash_and(mut self, between: impl FnOnce()) -> Self {
         let (dir, sizes) = (self._dir.take(), self.sizes.clone());
         drop(self);
+        for disk in &sizes.disks {
+            released(&disk.dir).await;
+        }
+        between();
         let mut tiers = Self::start(sizes).await;
         tiers._dir = dir;
         tiers
@@ -66,6 +78,9 @@ impl Tiers {
         let (dir, sizes) = (self._dir.take(), self.sizes.clone());
         self.chunks.close(Duration::from_secs(20)).await;
         drop(self);
+        for disk in &sizes.disks {
+            released(&disk.dir).await;
+        }
         let mut tiers = Self::start(sizes).await;
         tiers._dir = dir;
         tiers
@@ -83,11 +98,13 @@ impl Tiers {
         self.chunks.insert(key, slot.freeze());
     }
 
-    /// Puts in a chunk and asks for it, so that it goes to a disk; waits until it is there.
+    /// Puts in a chunk and asks for it until it is on its way to a disk.
     pub async fn keep(&self, key: Key, length: usize) {
         self.insert(key, length);
-        assert!(self.chunks.in_memory(&key).is_some());
-        self.until("a chunk is on its way", |tiers| tiers.chunks.may_be_on_disk(&key)).await;
+        let asked = |tiers: &Self| {
+            tiers.chunks.in_memory(&key).is_some() && tiers.chunks.may_be_on_disk(&key)
+        };
+        self.until("a chunk is on its way", asked).await;
     }
 
     /// Makes memory forget all that is in it.
@@ -138,6 +155,15 @@ impl Tiers {
     pub async fn written(&self, bytes: u64) {
         let enough = |tiers: &Self| tiers.metric("ssd_written_bytes_total", "") >= bytes;
         self.until("the chunks are written", enough).await;
+    }
+}
+
+/// Waits until the store that was in a folder has let go of it.
+async fn released(dir: &Path) {
+    let began = Instant::now();
+    while File::open(dir.join("lock")).is_ok_and(|lock| lock.try_lock().is_err()) {
+        assert!(began.elapsed() < DEADLINE, "{} is still in use", dir.display());
+        tokio::time::sleep(Duration::from_millis(2)).await;
     }
 }
 

@@ -1,0 +1,242 @@
+//! Disks that fail while they are in use: each is switched off within a second, no request
+//! fails or waits for it, and it comes back by itself.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod support;
+
+use nearcast_chunks::{Disk, Key, Sizes};
+use std::time::{Duration, Instant};
+use support::fuse::{FaultyDisk, Mode};
+use support::{MIB, Tiers, key, sizes};
+
+const MEMORY: u64 = 64 << 20;
+const DISK: u64 = 64 << 20;
+/// Far more than the second in which a disk that fails is off: a busy machine fails no test.
+const OFF_MAX: Duration = Duration::from_secs(10);
+
+/// See [`FaultyDisk::mount`].
+const SERVER: &str = "process_that_serves_a_faulty_disk";
+
+/// Not a test by itself: the process that other tests start.
+#[test]
+fn process_that_serves_a_faulty_disk() {
+    support::fuse::serve();
+}
+
+/// Tiers over one faulty disk and, if need be, a sound one.
+async fn tiers_over(faulty: &FaultyDisk, data: &std::path::Path, sound: usize) -> Tiers {
+    let sound = sizes(data, MEMORY, sound, DISK);
+    let disks = [vec![Disk { dir: faulty.dir.clone(), bytes: DISK }], sound.disks].concat();
+    Tiers::start(Sizes { disks, ..sound }).await
+}
+
+/// Puts chunks on disk and makes memory forget them.
+async fn stored(tiers: &Tiers, body: u32) -> Vec<Key> {
+    let keys: Vec<Key> = (0..12).map(|number| key(body, number)).collect();
+    for key in &keys {
+        tiers.keep(*key, MIB).await;
+    }
+    tiers.written(12 * MIB as u64).await;
+    tiers.forget_memory();
+    keys
+}
+
+/// Asks for chunks as long as `more`; says how long the longest answer took.
+async fn ask_while(tiers: &Tiers, keys: &[Key], more: impl Fn(&Tiers) -> bool) -> Duration {
+    let (began, mut longest) = (Instant::now(), Duration::ZERO);
+    while more(tiers) && began.elapsed() < 2 * OFF_MAX {
+        for key in keys {
+            let asked = Instant::now();
+            if tiers.get(*key, MIB).await.is_none() {
+                // The next source has it; not kept, so that the disk is asked again.
+                tokio::task::yield_now().await;
+            }
+            longest = longest.max(asked.elapsed());
+        }
+        tiers.forget_memory();
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    longest
+}
+
+/// A disk that reads are asked of goes wrong as `mode` says: it is off within a second, and
+/// back with all its chunks once it is sound.
+async fn goes_wrong(mode: Mode, reason: &str) {
+    let Some(mut disk) = FaultyDisk::mount(SERVER) else { return };
+    let data = tempfile::tempdir().unwrap();
+    let tiers = tiers_over(&disk, data.path(), 0).await;
+    let keys = stored(&tiers, 1).await;
+    assert!(tiers.get(keys[0], MIB).await.is_some());
+    tiers.forget_memory();
+
+    let began = Instant::now();
+    disk.set(mode);
+    let longest = ask_while(&tiers, &keys, |tiers| tiers.disks_up() == 1).await;
+    let off = began.elapsed();
+    println!("{mode:?}: off after {off:?}, the longest read took {longest:?}");
+    assert!(off < OFF_MAX, "{mode:?}: off after {off:?}");
+    assert!(tiers.metric("ssd_troubles_total", reason) > 0);
+    // Off: no one waits for it any more.
+    assert!(tiers.get(keys[0], MIB).await.is_none());
+
+    disk.set(Mode::Sound);
+    tiers.until("the disk is back", |tiers| tiers.disks_up() == 1).await;
+    let hits = |tiers: &Tiers| keys.iter().all(|key| tiers.chunks.may_be_on_disk(key));
+    tiers.until("its chunks are back", hits).await;
+    assert_eq!(tiers.metric("ssd_mismatches_total", ""), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_hangs_is_bypassed_switched_off_and_comes_back() {
+    goes_wrong(Mode::Hangs, "slow").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_whose_reads_hang_is_bypassed_switched_off_and_comes_back() {
+    goes_wrong(Mode::ReadsHang, "slow").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_whose_reads_fail_is_switched_off_and_comes_back() {
+    goes_wrong(Mode::ReadsFail, "failed").await;
+}
+
+/// Offers chunks that can't be written until the disk is off; it comes back when `mend`ed.
+async fn takes_no_more(tiers: &Tiers, keys: &[Key], mend: impl FnOnce()) {
+    let mut body = 100;
+    while tiers.disks_up() == 1 {
+        for number in 0..8 {
+            tiers.insert(key(body, number), MIB);
+            assert!(tiers.get(key(body, number), MIB).await.is_some());
+        }
+        body += 1;
+        assert!(body < 10_000, "never off");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert!(tiers.metric("ssd_troubles_total", "failed") > 0);
+    assert!(tiers.metric("ssd_drops_total", "") > 0);
+    assert!(tiers.metric("ssd_drops_total", "failed") > 0);
+
+    mend();
+    tiers.until("the disk is back", |tiers| tiers.disks_up() == 1).await;
+    tiers.forget_memory();
+    for key in keys {
+        assert!(tiers.get(*key, MIB).await.is_some());
+    }
+    tiers.keep(key(99, 0), MIB).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_whose_writes_fail_is_switched_off_and_comes_back() {
+    let Some(mut disk) = FaultyDisk::mount(SERVER) else { return };
+    let data = tempfile::tempdir().unwrap();
+    let tiers = tiers_over(&disk, data.path(), 0).await;
+    let keys = stored(&tiers, 1).await;
+    disk.set(Mode::WritesFail);
+    takes_no_more(&tiers, &keys, || disk.set(Mode::Sound)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_without_space_is_switched_off_and_comes_back() {
+    let Some(mut disk) = FaultyDisk::mount(SERVER) else { return };
+    let data = tempfile::tempdir().unwrap();
+    let tiers = tiers_over(&disk, data.path(), 0).await;
+    let keys = stored(&tiers, 1).await;
+    disk.set(Mode::Full);
+    takes_no_more(&tiers, &keys, || disk.set(Mode::Sound)).await;
+}
+
+/// A folder in memory, of a size; unmounted when dropped.
+struct Tmpfs(std::path::PathBuf);
+
+impl Tmpfs {
+    fn mount(dir: std::path::PathBuf, mib: u32) -> Option<Self> {
+        std::fs::create_dir(&dir).unwrap();
+        let mut mount = std::process::Command::new("mount");
+        let mount = mount.args(["-t", "tmpfs", "-o", &format!("size={mib}m"), "none"]).arg(&dir);
+        match mount.output() {
+            Ok(output) if output.status.success() => Some(Self(dir)),
+            other => {
+                println!("skipped: mount: {other:?}");
+                None
+            }
+        }
+    }
+}
+
+impl Drop for Tmpfs {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_others_fill_comes_back_with_the_space_there_is() {
+    let data = tempfile::tempdir().unwrap();
+    let Some(disk) = Tmpfs::mount(data.path().join("small"), 160) else { return };
+    let sizes = Sizes {
+        disks: vec![Disk { dir: disk.0.clone(), bytes: DISK }],
+        ..sizes(data.path(), MEMORY, 0, DISK)
+    };
+    let tiers = Tiers::start(sizes).await;
+    let keys = stored(&tiers, 1).await;
+    // All but some MiB.
+    let filler = disk.0.join("others");
+    let free = || rustix::fs::statvfs(&disk.0).unwrap();
+    let bytes = (free().f_bavail * free().f_frsize) as usize - 3 * MIB;
+    std::fs::write(&filler, vec![1; bytes]).unwrap();
+    takes_no_more(&tiers, &keys, || std::fs::remove_file(&filler).unwrap()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_that_vanishes_is_given_up_and_used_again_when_it_is_back() {
+    let tiers = Tiers::open(MEMORY, 2, DISK).await;
+    let keys = stored(&tiers, 1).await;
+    let (dir, away) = (tiers.dir(0), tiers.dir(0).with_extension("away"));
+    std::fs::rename(&dir, &away).unwrap();
+    tiers.until("the disk is off", |tiers| tiers.disks_up() == 1).await;
+    assert_eq!(tiers.metric("ssd_troubles_total", "gone"), 1);
+    assert_eq!(tiers.metric("ssd_up", &dir.display().to_string()), 0);
+    // The other disk's share is where it was.
+    let mut hits = 0;
+    for key in &keys {
+        hits += usize::from(tiers.get(*key, MIB).await.is_some());
+    }
+    assert!((1..keys.len()).contains(&hits), "{hits} of {}", keys.len());
+
+    // It may be made anew meanwhile: what is there counts, then.
+    let _ = std::fs::remove_dir_all(&dir);
+    std::fs::rename(&away, &dir).unwrap();
+    let back = |tiers: &Tiers| keys.iter().all(|key| tiers.chunks.may_be_on_disk(key));
+    tiers.until("its chunks are back", back).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_emptied_folder_is_used_again() {
+    let tiers = Tiers::open(MEMORY, 1, DISK).await;
+    let keys = stored(&tiers, 1).await;
+    std::fs::remove_dir_all(tiers.dir(0)).unwrap();
+    tiers.until("the disk is off", |tiers| tiers.disks_up() == 0).await;
+    tiers.until("the disk is back", |tiers| tiers.disks_up() == 1).await;
+    assert!(!tiers.chunks.may_be_on_disk(&keys[0]));
+    tiers.keep(keys[0], MIB).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_hanging_disk_of_two_costs_its_share_alone() {
+    let Some(mut disk) = FaultyDisk::mount(SERVER) else { return };
+    let data = tempfile::tempdir().unwrap();
+    let tiers = tiers_over(&disk, data.path(), 1).await;
+    let keys = stored(&tiers, 1).await;
+    disk.set(Mode::Hangs);
+    ask_while(&tiers, &keys, |tiers| tiers.disks_up() == 2).await;
+    let mut hits = 0;
+    for key in &keys {
+        hits += usize::from(tiers.get(*key, MIB).await.is_some());
+    }
+    assert!((1..keys.len()).contains(&hits), "{hits} of {}", keys.len());
+    // New chunks go to the disk that is left.
+    for key in stored(&tiers, 2).await {
+        assert!(tiers.get(key, MIB).await.is_some());
+    }
+}

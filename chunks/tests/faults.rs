@@ -1,0 +1,147 @@
+//! Disks that lie: bits flipped, bytes overwritten, moved, zeroed, cut off, files gone, below a
+//! store that runs and below one that is stopped.
+//!
+//! Whatever happens, a chunk's bytes are right or it is not there; and once the faults end,
+//! every chunk is on disk again. `NEARCAST_FAULTS` sets how many faults (2,000), and
+//! `NEARCAST_SEED` which.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod support;
+
+use nearcast_chunks::Key;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use support::{Tiers, key};
+
+const FAULTS: usize = 2_000;
+/// Faults between two readings of everything.
+const FAULTS_A_ROUND: usize = 20;
+const CHUNKS: u32 = 60;
+const MEMORY: u64 = 32 << 20;
+const DISK: u64 = 64 << 20;
+/// Times that everything is asked for until all of it is on disk again.
+const HEALING_ROUNDS: usize = 50;
+
+fn number(name: &str, default: usize) -> usize {
+    std::env::var(name).map_or(default, |text| text.parse().unwrap())
+}
+
+fn length(key: Key) -> usize {
+    1 + key.number as usize * 65_537 % 200_000
+}
+
+fn keys() -> impl Iterator<Item = Key> {
+    (0..CHUNKS).map(|number| key(9, number))
+}
+
+/// What an edge does: from the tiers, else from the origin. Says how many the tiers had.
+async fn ask_for_all(tiers: &Tiers) -> usize {
+    let mut hits = 0;
+    for key in keys() {
+        match tiers.get(key, length(key)).await {
+            Some(_) => hits += 1,
+            None => tiers.insert(key, length(key)),
+        }
+    }
+    hits
+}
+
+/// A disk's files, with as many bytes as have been written from their beginning.
+fn files(dir: &Path) -> Vec<(PathBuf, u64)> {
+    let file = |entry: std::io::Result<std::fs::DirEntry>| {
+        let path = entry.unwrap().path();
+        let written = std::fs::metadata(&path).unwrap().blocks() * 512;
+        (path, written)
+    };
+    let files = std::fs::read_dir(dir).unwrap().map(file);
+    let mut files: Vec<_> = files
+        .filter(|(path, written)| *written > 0 && path.file_name().unwrap() != "lock")
+        .collect();
+    files.sort();
+    files
+}
+
+/// Overwrites `length` bytes at `at` with what `change` makes of them.
+fn change(path: &Path, at: u64, length: usize, change: impl FnOnce(&mut [u8])) {
+    let file = OpenOptions::new().read(true).write(true).open(path).unwrap();
+    let mut bytes = vec![0; length];
+    let length = file.read_at(&mut bytes, at).unwrap();
+    change(&mut bytes[..length]);
+    file.write_all_at(&bytes[..length], at).unwrap();
+}
+
+/// Does one damage to a disk. `stopped` allows what a store that runs would take for a disk
+/// that is gone.
+fn damage(dir: &Path, random: &mut StdRng, stopped: bool) {
+    let files = files(dir);
+    if files.is_empty() {
+        return;
+    }
+    let (path, written) = &files[random.random_range(0..files.len())];
+    let at = random.random_range(0..*written);
+    let length = 1 << random.random_range(0..18);
+    match random.random_range(0..if stopped { 7 } else { 5 }) {
+        0 | 1 => change(path, at, 1, |bytes| {
+            bytes.iter_mut().for_each(|byte| *byte ^= 1 << random.random_range(0..8));
+        }),
+        2 => change(path, at, length, |bytes| random.fill(bytes)),
+        3 => change(path, at / 4096 * 4096, length.max(4096), |bytes| bytes.fill(0)),
+        4 => {
+            // A write that went to the wrong place: bytes that are whole, but of others.
+            let (other, written) = &files[random.random_range(0..files.len())];
+            let from = random.random_range(0..*written) / 4096 * 4096;
+            let mut moved = vec![0; length.max(4096)];
+            let length = File::open(other).unwrap().read_at(&mut moved, from).unwrap();
+            change(path, at / 4096 * 4096, length, |bytes| {
+                let length = bytes.len();
+                bytes.copy_from_slice(&moved[..length]);
+            });
+        }
+        5 => OpenOptions::new().write(true).open(path).unwrap().set_len(at).unwrap(),
+        _ => std::fs::remove_file(path).unwrap(),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_fault_of_a_disk_gives_a_wrong_byte_and_all_is_healed_afterwards() {
+    let (faults, seed) = (number("NEARCAST_FAULTS", FAULTS), number("NEARCAST_SEED", 1) as u64);
+    println!("NEARCAST_SEED={seed} NEARCAST_FAULTS={faults}");
+    let mut random = StdRng::seed_from_u64(seed);
+    let mut tiers = Tiers::open(MEMORY, 2, DISK).await;
+    let (mut done, mut hits, mut damaged) = (0, 0, 0);
+    while done < faults {
+        ask_for_all(&tiers).await;
+        let round = FAULTS_A_ROUND.min(faults - done);
+        done += round;
+        let stopped = random.random_bool(0.3);
+        let dirs = [tiers.dir(0), tiers.dir(1)];
+        let mut damage = || {
+            for _ in 0..round {
+                damage(&dirs[random.random_range(0..2)], &mut random, stopped);
+            }
+        };
+        if stopped {
+            damaged += tiers.metric("ssd_mismatches_total", "");
+            tiers = tiers.crash_and(damage).await;
+        } else {
+            damage();
+            tiers.forget_memory();
+        }
+        hits += ask_for_all(&tiers).await;
+    }
+    damaged += tiers.metric("ssd_mismatches_total", "");
+    println!("{hits} hits between the faults, {damaged} damaged chunks found");
+    assert!(hits > 0 && damaged > 0, "{hits} hits, {damaged} damaged: no test");
+
+    for _ in 0..HEALING_ROUNDS {
+        tiers.forget_memory();
+        let hits = ask_for_all(&tiers).await;
+        if hits == CHUNKS as usize {
+            return;
+        }
+    }
+    panic!("not healed after asking {HEALING_ROUNDS} times for everything");
+}
