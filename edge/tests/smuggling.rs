@@ -1,0 +1,290 @@
+//! Bytes on a raw socket that servers have disagreed about, sent to the real listener: each is
+//! refused, or answered and the connection ended, or means one thing. A request hidden in
+//! another one's body is never answered.
+
+mod common;
+
+use common::Stage;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+/// The hidden request: an answer to it would be one too many.
+const HIDDEN: &str = "DELETE /hidden HTTP/1.1\r\nHost: a\r\n\r\n";
+/// The request behind, whose answer is 401 with a code of its own.
+const BEHIND: &str = "GET /t/behind HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+/// No connection here lives this long: the listener's own limits are shorter, or the end comes
+/// with the last answer.
+const END_WITHIN: Duration = Duration::from_secs(60);
+
+/// How a connection went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// The first request was refused with this status, and nothing else was read.
+    Refused(u16),
+    /// The first request was answered, and then the connection ended.
+    Answered,
+    /// The first request and the one behind it were answered.
+    Both,
+}
+
+/// Sends bytes, perhaps the end of them, too, and reads to the end. A reset is an end as well.
+async fn exchange(address: &str, bytes: &[u8], is_ended: bool) -> Vec<u8> {
+    let stream = TcpStream::connect(address).await.unwrap();
+    let (mut reader, mut writer) = stream.into_split();
+    let mut read = Vec::new();
+    let sent = async {
+        // The peer may have answered and closed already.
+        let _ = writer.write_all(bytes).await;
+        if is_ended {
+            let _ = writer.shutdown().await;
+        }
+        // Held until the answers are read.
+        writer
+    };
+    let read_all = async {
+        let mut buffer = [0; 16 << 10];
+        while let Ok(count @ 1..) = reader.read(&mut buffer).await {
+            read.extend_from_slice(&buffer[..count]);
+        }
+    };
+    let both = async { tokio::join!(sent, read_all) };
+    assert!(tokio::time::timeout(END_WITHIN, both).await.is_ok(), "no end: {}", show(bytes));
+    read
+}
+
+fn show(bytes: &[u8]) -> String {
+    let bytes = &bytes[..bytes.len().min(300)];
+    bytes.escape_ascii().to_string()
+}
+
+/// The answers' statuses and what their bodies tell.
+fn answers(read: &[u8]) -> Vec<(u16, String)> {
+    let mut rest = read;
+    let mut found = Vec::new();
+    while let Some(line) = rest.strip_prefix(b"HTTP/1.1 ").or(rest.strip_prefix(b"HTTP/1.0 ")) {
+        let status = std::str::from_utf8(&line[..3]).unwrap().parse().unwrap();
+        let end = rest.windows(4).position(|four| four == b"\r\n\r\n").unwrap() + 4;
+        let head = String::from_utf8(rest[..end].to_vec()).unwrap().to_ascii_lowercase();
+        let length = head
+            .split("content-length: ")
+            .nth(1)
+            .map_or(0, |field| field.split("\r\n").next().unwrap().parse::<usize>().unwrap());
+        let length = if status == 100 { 0 } else { length };
+        found.push((status, String::from_utf8(rest[end..end + length].to_vec()).unwrap()));
+        rest = &rest[end + length..];
+    }
+    assert!(rest.is_empty(), "not an answer: {}", show(rest));
+    found.retain(|(status, _)| *status != 100);
+    found
+}
+
+fn end(answers: &[(u16, String)]) -> Option<End> {
+    let is_behind =
+        |(status, body): &(u16, String)| *status == 401 && body.contains("token-missing");
+    match answers {
+        // The edge's own answers have a body that names their code.
+        [(status, body)] if body.is_empty() => Some(End::Refused(*status)),
+        [first] if !is_behind(first) => Some(End::Answered),
+        [first, second] if !is_behind(first) && is_behind(second) => Some(End::Both),
+        _ => None,
+    }
+}
+
+fn request(fields: &str, body: &str) -> String {
+    format!("POST /first HTTP/1.1\r\nHost: a\r\n{fields}\r\n{body}")
+}
+
+fn address(stage: &Stage) -> String {
+    stage.edge.http.strip_prefix("http://").unwrap().to_owned()
+}
+
+/// Each with how it must end; what follows is always [`BEHIND`].
+fn corpus() -> Vec<(String, End)> {
+    use End::{Answered, Both, Refused};
+    let hidden = HIDDEN.len();
+    let chunk = format!("{hidden:x}\r\n{HIDDEN}\r\n0\r\n\r\n");
+    let of = request;
+    let mut all = vec![
+        // Well formed: the hidden request is a body.
+        (of(&format!("Content-Length: {hidden}\r\n"), HIDDEN), Both),
+        (of("Transfer-Encoding: chunked\r\n", &chunk), Both),
+        (of("Transfer-Encoding: CHUNKED\r\n", &chunk), Both),
+        (of(&format!("Content-Length: {hidden}\r\nContent-Length: {hidden}\r\n"), HIDDEN), Both),
+        (of("Upgrade: h2c\r\nConnection: upgrade\r\n", ""), Both),
+        (format!("\r\n{}", of("Content-Length: 0\r\n", "")), Both),
+        // Both lengths: the chunks count, and nothing after them (RFC 9112 section 6.1).
+        (of("Content-Length: 5\r\nTransfer-Encoding: chunked\r\n", &chunk), Answered),
+        (of("Transfer-Encoding: chunked\r\nContent-Length: 5\r\n", &chunk), Answered),
+        (
+            of(
+                "Content-Length: 4\r\nTransfer-Encoding: chunked\r\n",
+                &format!("0\r\n\r\n{HIDDEN}"),
+            ),
+            Answered,
+        ),
+        // HTTP/1.0 keeps no connection.
+        ("GET /first HTTP/1.0\r\n\r\n".to_owned(), Answered),
+        // A tunnel that is not given, and a target without a path: refused by the site, the
+        // next request begins where it should.
+        ("CONNECT a:443 HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(), Both),
+        ("GET first HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(), Both),
+        // A line may end with LF alone (RFC 9112 section 2.2), for all fields alike.
+        (of(&format!("Content-Length: {hidden}\r\n"), HIDDEN).replacen("\r\n", "\n", 4), Both),
+        (of("X: a\nTransfer-Encoding: chunked\r\n", &chunk), Both),
+    ];
+    let lengths = [
+        "Content-Length: 5\r\nContent-Length: 6\r\n",
+        "Content-Length: 5, 5\r\n",
+        "Content-Length: +5\r\n",
+        "Content-Length: -5\r\n",
+        "Content-Length: 0x5\r\n",
+        "Content-Length: 5 5\r\n",
+        "Content-Length: 5.0\r\n",
+        "Content-Length: 1e1\r\n",
+        "Content-Length:\r\n",
+        "Content-Length: \u{b}5\r\n",
+        "Content-Length: 18446744073709551616\r\n",
+    ];
+    // More than a body can have.
+    all.push((of("Content-Length: 18446744073709551615\r\n", ""), Refused(431)));
+    let codings = [
+        "Transfer-Encoding: identity\r\n",
+        "Transfer-Encoding: chunked, identity\r\n",
+        "Transfer-Encoding: xchunked\r\n",
+        "Transfer-Encoding: \"chunked\"\r\n",
+        "Transfer-Encoding: chunked;q=1\r\n",
+        "Transfer-Encoding:\r\n",
+        "Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n",
+    ];
+    let lines = [
+        "Transfer-Encoding : chunked\r\n",
+        "Transfer-Encoding\t: chunked\r\n",
+        "Transfer-Encoding\r\n : chunked\r\n",
+        "X: a\r\n Transfer-Encoding: chunked\r\n",
+        "X: a\r\n\tfolded\r\n",
+        "X: a\rTransfer-Encoding: chunked\r\n",
+        "X: a\0b\r\n",
+        "X: a\u{7f}b\r\n",
+        ": empty\r\n",
+        "no colon\r\n",
+        "X(: a\r\n",
+        "X\u{e4}: a\r\n",
+    ];
+    for fields in lengths.iter().chain(&codings).chain(&lines) {
+        all.push((of(fields, &chunk), Refused(400)));
+    }
+    for line in [
+        "GET /first HTTP/1.2",
+        "GET /first HTTP/3.0",
+        "GET /first http/1.1",
+        "GET /first",
+        "GET /fir st HTTP/1.1",
+        "GET\t/first HTTP/1.1",
+        "GET /first\0 HTTP/1.1",
+        "G(T /first HTTP/1.1",
+        "GET  HTTP/1.1",
+        "GET /first HTTP/1.1 ",
+    ] {
+        all.push((format!("{line}\r\nHost: a\r\n\r\n"), Refused(400)));
+    }
+    // A request that is answered although its body will turn out to be broken ends there.
+    for chunks in [
+        "0x5\r\nhello\r\n0\r\n\r\n",
+        "+5\r\nhello\r\n0\r\n\r\n",
+        "-1\r\nhello\r\n0\r\n\r\n",
+        " 5\r\nhello\r\n0\r\n\r\n",
+        "g\r\nhello\r\n0\r\n\r\n",
+        "5\r\nhello0\r\n\r\n",
+        "5\r\nhelloxx0\r\n\r\n",
+        "10000000000000005\r\nhello\r\n0\r\n\r\n",
+        "5;a=\n\r\nhello\r\n0\r\n\r\n",
+        "\r\n5\r\nhello\r\n0\r\n\r\n",
+        &format!("5;{}\r\nhello\r\n0\r\n\r\n", "a".repeat(20_000)),
+    ] {
+        all.push((of("Transfer-Encoding: chunked\r\n", chunks), Answered));
+    }
+    all
+}
+
+#[tokio::test]
+async fn what_servers_disagree_about_means_one_thing_or_nothing() {
+    let stage = Stage::new().await;
+    let address = address(&stage);
+    let mut wrong = Vec::new();
+    for (first, expected) in corpus() {
+        let read = exchange(&address, format!("{first}{BEHIND}").as_bytes(), false).await;
+        let answers = answers(&read);
+        if end(&answers) != Some(expected) {
+            wrong.push(format!(
+                "{}: expected {expected:?}, got {answers:?}",
+                show(first.as_bytes())
+            ));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    stage.edge.stop().await;
+}
+
+#[tokio::test]
+async fn header_bombs_are_refused() {
+    let stage = Stage::new().await;
+    let address = address(&stage);
+    let many: String = (0..101).map(|number| format!("x-{number}: 1\r\n")).collect();
+    let long = |bytes: usize| format!("x: {}\r\n", "a".repeat(bytes));
+    let cases = [
+        (request(&many, ""), 431),
+        (request(&long(70 << 10), ""), 431),
+        (request(&long(1 << 10).repeat(70), ""), 431),
+        (request(&long(4 << 20), ""), 431),
+        (format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "a".repeat(65_535)), 431),
+        (format!("{} / HTTP/1.1\r\nHost: a\r\n\r\n", "A".repeat(70_000)), 431),
+        ("\r\n".repeat(50_000), 431),
+    ];
+    for (bomb, status) in cases {
+        let read = exchange(&address, format!("{bomb}{BEHIND}").as_bytes(), false).await;
+        let refused = end(&answers(&read));
+        // A bomb that is still being sent when its connection ends may reset the answer away.
+        let is_lost = read.is_empty() && bomb.len() > 64 << 10;
+        assert!(
+            refused == Some(End::Refused(status)) || is_lost,
+            "{}: {refused:?}",
+            show(bomb.as_bytes())
+        );
+    }
+    stage.edge.stop().await;
+}
+
+/// Whatever comes, a connection ends, with answers to no more requests than were sent, and the
+/// edge serves on.
+#[tokio::test]
+async fn mutants_end() {
+    let stage = Stage::new().await;
+    let address = address(&stage);
+    let corpus = corpus();
+    let odd = b"\r\n\t\0 :;,=+-0123456789abcdefx\x0b\x7f\xff\"/?#%HTP.";
+    for seed in 0..2000 {
+        let mut random = StdRng::seed_from_u64(seed);
+        let first = &corpus[random.random_range(0..corpus.len())].0;
+        let mut bytes = format!("{first}{BEHIND}").into_bytes();
+        for _ in 0..random.random_range(1..6) {
+            let place = random.random_range(0..bytes.len());
+            let byte = odd[random.random_range(0..odd.len())];
+            match random.random_range(0..4) {
+                0 => bytes[place] = byte,
+                1 => bytes.insert(place, byte),
+                2 if bytes.len() > 1 => drop(bytes.remove(place)),
+                _ => bytes.truncate(place + 1),
+            }
+        }
+        let read = exchange(&address, &bytes, true).await;
+        let asked = bytes.windows(5).filter(|five| *five == b"HTTP/").count();
+        let answered = answers(&read).len();
+        // What can't be read is refused once.
+        assert!(answered <= asked + 1, "seed {seed}: {answered} answers to {}", show(&bytes));
+    }
+    assert_eq!(stage.get("hls.m3u8").await.status, 200);
+    stage.edge.stop().await;
+}
