@@ -5,7 +5,7 @@ use crate::ask::{Answer, HopId, HopKind};
 use crate::body::OwnLoad;
 use crate::exchange::Failure;
 use crate::fault::{ErrorType, Fault};
-use crate::hop::{Hop, Way};
+use crate::hop::{Hop, Target, Way};
 use crate::order::{Known, order};
 use crate::rendezvous::{Member, Run, owner};
 use crate::settings::Hedge;
@@ -124,7 +124,8 @@ impl<'a> Tries<'a> {
                 status.is_server_error()
                     && status != StatusCode::NOT_IMPLEMENTED
                     && status != StatusCode::HTTP_VERSION_NOT_SUPPORTED
-                    && self.site.origins.iter().any(|origin| self.is_untried(&origin.way.hop))
+                    && (self.site.origins.iter().any(|origin| self.is_untried(&origin.way.hop))
+                        || (self.paid_left > 0 && self.says_to_ask_again(answer)))
             }
             HopKind::Sibling | HopKind::Parent => {
                 status == StatusCode::MISDIRECTED_REQUEST
@@ -258,9 +259,17 @@ impl<'a> Tries<'a> {
         Some(Choice { way, again })
     }
 
+    /// S3 wants requests that it was too busy for, or failed at, to be sent again.
+    fn says_to_ask_again(&self, answer: &Answer) -> bool {
+        let from = self.site.origins.iter().find(|origin| origin.way.hop.id == answer.hop);
+        let bucket = from.is_some_and(|from| matches!(from.way.hop.place, Target::S3(_)));
+        bucket && matches!(answer.head.status.as_u16(), 500 | 503)
+    }
+
     /// The connection broke: another one may do.
     fn same_may_do(&self) -> bool {
         match &self.last {
+            Some(Ok(answer)) => self.says_to_ask_again(answer),
             Some(Err(Failure { fault: Fault::Unavailable { error, .. }, .. })) => {
                 *error != ErrorType::DestinationUnavailable
                     && *error != ErrorType::ProxyConfigurationError

@@ -40,7 +40,7 @@ async fn bucket(
     write_keys(&keys, "first", lives);
     let origin = Origin::new(steps).await;
     let text = format!(
-        "origins = [\"s3://films/v1\"]\nretries = 0\n[s3]\nendpoint = {:?}\nregion = \"eu-north-1\"\n\
+        "origins = [\"s3://films/v1\"]\n[s3]\nendpoint = {:?}\nregion = \"eu-north-1\"\n\
          credentials-file = {keys:?}\n",
         origin.url()
     );
@@ -228,6 +228,16 @@ async fn the_servers_clock_is_taken_when_ours_is_wrong() {
     let dates: Vec<String> =
         b.origin.seen().iter().map(|seen| seen.field("x-amz-date").unwrap().to_owned()).collect();
     assert!(dates[1] < dates[0], "{dates:?}");
+}
+
+#[tokio::test]
+async fn a_busy_bucket_is_asked_again_within_limits() {
+    let steps = |n: usize, _: &Seen| if n < 2 { refusal(503, "SlowDown", "") } else { ok("x") };
+    let b = bucket(steps, None).await;
+    assert_eq!(b.site.get("/a").await.unwrap(), (200, "x".into()));
+    let b = bucket(|_, _| refusal(503, "SlowDown", ""), None).await;
+    assert_eq!(b.site.get("/a").await.unwrap().0, 503);
+    assert_eq!(b.origin.count(), 3);
 }
 
 #[tokio::test]

@@ -223,6 +223,18 @@ async fn a_reset_in_mid_body_ends_in_an_error() {
 }
 
 #[tokio::test]
+async fn a_body_that_the_caller_gives_up_is_nobodys_failure() {
+    let head = "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhello";
+    let origin = Origin::new(move |_, _| vec![send(head), Step::Hang]).await;
+    let site = patient(&origin.url());
+    let mut answer = site.upstream.send(ask("/a")).await.unwrap();
+    assert_eq!(answer.body.next().await.unwrap().unwrap(), "hello");
+    drop(answer);
+    assert_eq!(site.metric("requests_total", &[("outcome", "2xx")]), 1.0);
+    assert_eq!(site.metric("in_flight_requests", &[]), 0.0);
+}
+
+#[tokio::test]
 async fn a_body_without_framing_is_told_from_a_framed_one() {
     let origin = Origin::new(|_, _| vec![send("HTTP/1.1 200 OK\r\n\r\nhello"), Step::Close]).await;
     let answer = patient(&origin.url()).upstream.send(ask("/a")).await.unwrap();
