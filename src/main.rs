@@ -81,7 +81,7 @@ enum Command {
   nearcast edge --id edge-a --origin http://127.0.0.1:7090 --control-plane http://127.0.0.1:7080 \\
       --join-secret-file control-plane-data/credentials/edge \\
       --listen http://127.0.0.2:8080 --listen https://127.0.0.2:8443")]
-    Edge(edge::Settings),
+    Edge(Box<edge::Settings>),
     /// Decide who may play, and from where; serve the console
     #[command(after_help = "Example:
   nearcast control-plane --store dir:store --data-dir control-plane-data --listen 127.0.0.1:7080")]

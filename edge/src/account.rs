@@ -2,9 +2,10 @@
 
 use crate::error::Fault;
 use crate::metrics::Metrics;
+use crate::serve::Place;
 use crate::verdict::Verdict;
+use std::sync::Arc;
 use std::time::Instant;
-use tokio::sync::OwnedSemaphorePermit;
 
 /// A request's account; it is settled when dropped, which is when the body ended or was left.
 pub struct Account {
@@ -13,14 +14,19 @@ pub struct Account {
     /// The path below the token: no log line may hold the token.
     path: String,
     protocol: &'static str,
+    site: Arc<str>,
+    /// What the player told of itself, compact.
+    cmcd: String,
     started: Instant,
     verdict: Verdict,
     status: u16,
-    expected: u64,
+    expected: Option<u64>,
+    /// Bytes handed over, by source.
+    sources: Vec<(Verdict, u64)>,
     sent: u64,
     cut: Option<Fault>,
     /// Held while media is sent.
-    place: Option<OwnedSemaphorePermit>,
+    place: Option<Place>,
 }
 
 impl Account {
@@ -30,40 +36,58 @@ impl Account {
         method: http::Method,
         path: String,
         protocol: &'static str,
+        site: &str,
+        cmcd: String,
     ) -> Self {
         Self {
             metrics,
             method,
             path,
             protocol,
+            site: site.into(),
+            cmcd,
             started: Instant::now(),
             verdict: Verdict::Failed,
             status: 0,
-            expected: 0,
+            expected: None,
+            sources: Vec::new(),
             sent: 0,
             cut: None,
             place: None,
         }
     }
 
-    /// The head of the answer is ready.
-    pub fn answered(&mut self, verdict: Verdict, status: u16) {
-        (self.verdict, self.status) = (verdict, status);
-        self.metrics.answered(verdict, self.protocol, status);
-        self.metrics.first_byte(self.started.elapsed());
+    /// There is room for the answer; the place is given back at the end.
+    pub fn place(&mut self, place: Option<Place>) {
+        if place.is_some() {
+            self.metrics.responses.inc();
+        }
+        self.place = place;
     }
 
-    /// Media of `bytes` will be sent; `place` is given back at the end.
-    pub fn media(&mut self, bytes: u64, place: OwnedSemaphorePermit) {
-        self.expected = bytes;
-        self.place = Some(place);
-        self.metrics.responses.inc();
+    /// The head of the answer is ready; its body has so many bytes, if that is known.
+    pub fn answered(&mut self, verdict: Verdict, status: u16, bytes: Option<u64>) {
+        (self.verdict, self.status, self.expected) = (verdict, status, bytes);
+        self.metrics.answered(verdict, &self.site, self.protocol, status);
+        self.metrics.first_byte(verdict, self.started.elapsed());
     }
 
-    /// Media bytes were handed to the connection.
-    pub fn sent(&mut self, source: Verdict, bytes: u64) {
+    /// Bytes were handed to the connection; what only passes is counted as fetched here, too.
+    pub fn sent(&mut self, source: Verdict, bytes: u64, passes: bool) {
+        if passes {
+            self.metrics.fetched(source, usize::try_from(bytes).unwrap_or(usize::MAX));
+        }
         self.sent += bytes;
+        match self.sources.iter_mut().find(|(known, _)| *known == source) {
+            Some((_, sum)) => *sum += bytes,
+            None => self.sources.push((source, bytes)),
+        }
         self.metrics.sent(source, bytes);
+    }
+
+    /// The body has ended as it should.
+    pub fn done(&mut self) {
+        self.expected = Some(self.sent);
     }
 
     /// The body was cut: the bytes could not be had.
@@ -81,13 +105,24 @@ impl Drop for Account {
         let (method, path) = (&self.method, &self.path);
         let (protocol, status, verdict) = (self.protocol, self.status, self.verdict.name());
         let micros = u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX);
-        let (bytes, expected) = (self.sent, self.expected);
+        let bytes = self.sent;
+        let expected = self.expected.unwrap_or(bytes);
+        let sources: Vec<String> = self
+            .sources
+            .iter()
+            .map(|(source, bytes)| format!("{}={bytes}", source.name()))
+            .collect();
+        let (sources, site, cmcd) = (sources.join(","), &*self.site, &self.cmcd);
         match &self.cut {
             Some(fault) => tracing::warn!(
-                %method, path, protocol, status, verdict, bytes, expected, micros, %fault, "cut"
+                %method, site, path, protocol, status, verdict, bytes, expected, sources, cmcd,
+                micros,
+                %fault, "cut"
             ),
             None => tracing::debug!(
-                %method, path, protocol, status, verdict, bytes, expected, micros, "request"
+                %method, site, path, protocol, status, verdict, bytes, expected, sources, cmcd,
+                micros,
+                "request"
             ),
         }
     }

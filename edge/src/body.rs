@@ -1,21 +1,35 @@
-//! The one body type of all protocols: nothing, a whole text, or media that is taken chunk by
-//! chunk, one chunk ahead of what is sent.
+//! The one body type of all protocols: a text, an object's bytes chunk by chunk, an answer that
+//! is still growing, or one that is passed on as it comes.
 //!
-//! Invariant: media that can't be had ends in an error, which every protocol turns into a cut
+//! Invariant: bytes that can't be had end in an error, which every protocol turns into a cut
 //! (connection closed, stream reset): never a clean end before the promised length.
 
+mod sending;
+
+pub use sending::{Piece, Sending};
+
 use crate::account::Account;
+use crate::engine::{GrowingReader, Step};
 use crate::error::Fault;
-use crate::tiers::{Got, Landed, Tiers};
-use crate::title::Title;
 use crate::verdict::Verdict;
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
-use model::{ByteRange, chunk};
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use upstream::UpstreamBody;
+
+/// What a response sends.
+pub enum Content {
+    /// A text, or nothing.
+    Whole(Bytes),
+    /// Parts of an object.
+    Object(Box<Sending>),
+    /// An answer that is still arriving.
+    Growing(Box<Follow>),
+    /// An upstream's answer, passed on.
+    Passing(Box<Passing>),
+}
 
 /// A response's body.
 pub struct Body {
@@ -23,131 +37,159 @@ pub struct Body {
     account: Account,
 }
 
-enum Content {
-    Whole(Bytes),
-    Media(Box<Media>),
+/// An upstream's answer, or a part of it.
+pub struct Passing {
+    /// The answer's body.
+    pub body: UpstreamBody,
+    /// Bytes at its start that are not wanted.
+    pub skipped: u64,
+    /// Bytes that are wanted after that, if that is known.
+    pub left: Option<u64>,
+    /// Where it comes from.
+    pub source: Verdict,
 }
 
-/// Media under way.
-struct Media {
-    source: Source,
-    /// What is still to be sent.
-    left: ByteRange,
-    /// Chunks below this were missing when they were asked for, and came by this verdict: that
-    /// they are in memory when their turn comes does not make them hits.
-    missed: (u64, Verdict),
+impl Passing {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Fault>>> {
+        loop {
+            if self.left == Some(0) && self.skipped == 0 {
+                // Only now is it known that the answer was whole, where all of it is wanted.
+                return Poll::Ready(None);
+            }
+            let frame = ready!(http_body::Body::poll_frame(Pin::new(&mut self.body), cx));
+            let mut data = match frame.map(|frame| frame.map(Frame::into_data)) {
+                None if self.left.is_some_and(|left| left > 0) => {
+                    return Poll::Ready(Some(Err(Fault::unavailable("the answer was cut"))));
+                }
+                None => return Poll::Ready(None),
+                Some(Err(fault)) => return Poll::Ready(Some(Err(fault.into()))),
+                // Trailers: nothing here may read them.
+                Some(Ok(Err(_))) => continue,
+                Some(Ok(Ok(data))) => data,
+            };
+            let skipped = usize::try_from(self.skipped).unwrap_or(usize::MAX).min(data.len());
+            data = data.slice(skipped..);
+            self.skipped -= skipped as u64;
+            if let Some(left) = &mut self.left {
+                data.truncate(usize::try_from(*left).unwrap_or(usize::MAX));
+                *left -= data.len() as u64;
+            }
+            if !data.is_empty() {
+                return Poll::Ready(Some(Ok(data)));
+            }
+        }
+    }
+}
+
+/// A reader of a growing answer, as far as a response wants it.
+pub struct Follow {
     state: State,
-}
-
-/// Where a media body takes its chunks.
-#[derive(Clone)]
-pub struct Source {
-    /// The tiers.
-    pub tiers: Arc<Tiers>,
-    /// The title.
-    pub title: Arc<Title>,
-    /// The track's place in the index.
-    pub track: usize,
+    /// Bytes that are still wanted, if there is an end to them.
+    left: Option<u64>,
+    verdict: Verdict,
+    /// Polled before the head left.
+    ahead: Option<Bytes>,
 }
 
 enum State {
-    Ready(Got),
-    Asked(Pin<Box<dyn Future<Output = Landed> + Send>>),
+    Reading(GrowingReader),
+    Waiting(Pin<Box<dyn Future<Output = GrowingReader> + Send>>),
     Ended,
 }
 
-impl Source {
-    /// The chunk that holds the first byte of `range`, and the costliest source of the range:
-    /// what its head shall say.
+impl Follow {
+    /// The next `left` bytes of the answer, or all that follow.
+    pub fn new(reader: GrowingReader, left: Option<u64>, verdict: Verdict) -> Self {
+        Self { state: State::Reading(reader), left, verdict, ahead: None }
+    }
+
+    /// Waits until its first bytes, or its end, are at hand, so that the head that goes before
+    /// them is true.
     ///
     /// # Errors
-    /// As [`Tiers::chunk`].
-    pub async fn first(&self, range: ByteRange) -> Result<(Got, Verdict), Fault> {
-        let wanted = chunk::covering(range);
-        let (tiers, title, track) = (&self.tiers, &self.title, self.track);
-        let first = tiers.chunk(title, track, wanted.start, wanted.end).await?;
-        let rest = tiers.foresee(title, track, wanted.start + 1..wanted.end);
-        let verdict = first.verdict.max(rest);
-        Ok((first, verdict))
+    /// How they can't be had.
+    pub async fn first(&mut self) -> Result<(), Fault> {
+        self.ahead = poll_fn(|cx| self.poll(cx)).await.transpose()?;
+        Ok(())
+    }
+
+    fn bytes(&self) -> Option<u64> {
+        let ahead = self.ahead.as_ref().map_or(0, Bytes::len) as u64;
+        self.left.map(|left| left + ahead)
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Fault>>> {
+        if let Some(ahead) = self.ahead.take() {
+            return Poll::Ready(Some(Ok(ahead)));
+        }
+        loop {
+            match std::mem::replace(&mut self.state, State::Ended) {
+                State::Ended => return Poll::Ready(None),
+                State::Waiting(mut waiting) => match waiting.as_mut().poll(cx) {
+                    Poll::Ready(reader) => self.state = State::Reading(reader),
+                    Poll::Pending => {
+                        self.state = State::Waiting(waiting);
+                        return Poll::Pending;
+                    }
+                },
+                State::Reading(_) if self.left == Some(0) => return Poll::Ready(None),
+                State::Reading(mut reader) => match reader.step(self.left.unwrap_or(u64::MAX)) {
+                    Step::Bytes(bytes) => {
+                        self.left = self.left.map(|left| left.saturating_sub(bytes.len() as u64));
+                        self.state = State::Reading(reader);
+                        return Poll::Ready(Some(Ok(bytes)));
+                    }
+                    Step::Wait => {
+                        self.state = State::Waiting(Box::pin(async move {
+                            reader.changed().await;
+                            reader
+                        }));
+                    }
+                    Step::End if self.left.is_some_and(|left| left > 0) => {
+                        return Poll::Ready(Some(Err(Fault::Lost)));
+                    }
+                    Step::End => return Poll::Ready(None),
+                    Step::Failed(fault) => return Poll::Ready(Some(Err(fault))),
+                },
+            }
+        }
     }
 }
 
 impl Body {
-    /// A text, or nothing.
-    pub fn whole(bytes: Bytes, account: Account) -> Self {
-        Self { content: Content::Whole(bytes), account }
-    }
-
-    /// The bytes `range` of a track file, of which the chunk `first` is at hand.
-    pub fn media(source: Source, range: ByteRange, first: Got, account: Account) -> Self {
-        let missed = (0, Verdict::Origin);
-        let media = Media { source, left: range, missed, state: State::Ready(first) };
-        Self { content: Content::Media(Box::new(media)), account }
+    /// A body and its account.
+    pub fn new(content: Content, account: Account) -> Self {
+        Self { content, account }
     }
 }
 
-impl Media {
-    /// The source of the chunk to be sent now.
-    fn source_of(&mut self, got: &Got) -> Verdict {
-        if got.until > 0 {
-            self.missed = (got.until, got.verdict);
-        }
-        let (until, verdict) = self.missed;
-        let number = self.left.start / chunk::CHUNK_BYTES;
-        if number < until && got.verdict == Verdict::HitMemory { verdict } else { got.verdict }
+impl Content {
+    /// Nothing.
+    pub fn empty() -> Self {
+        Self::Whole(Bytes::new())
     }
 
-    /// Cuts what is wanted out of a chunk, and asks for the next one at once, so that it is on
-    /// its way while this one is being sent.
-    fn send(&mut self, got: Got, cx: &mut Context<'_>) -> Result<Bytes, Fault> {
-        let number = self.left.start / chunk::CHUNK_BYTES;
-        let skipped = self.left.start % chunk::CHUNK_BYTES;
-        let end = (skipped + self.left.bytes).min(got.bytes.len() as u64);
-        let (from, to) = (usize::try_from(skipped), usize::try_from(end));
-        let (Ok(from), Ok(to)) = (from, to) else { return Err(Fault::Lost) };
-        if from >= to {
-            return Err(Fault::Lost);
+    /// Its length, where it is known.
+    pub fn bytes(&self) -> Option<u64> {
+        match self {
+            Self::Whole(bytes) => Some(bytes.len() as u64),
+            Self::Object(sending) => Some(sending.bytes_left()),
+            Self::Growing(follow) => follow.bytes(),
+            Self::Passing(passing) => passing.left,
         }
-        let part = got.bytes.slice(from..to);
-        let sent = part.len() as u64;
-        self.left = ByteRange::new(self.left.start + sent, self.left.bytes - sent);
-        self.state = State::Ended;
-        if self.left.bytes > 0 {
-            let (source, until) = (self.source.clone(), chunk::covering(self.left).end);
-            let mut next: Pin<Box<dyn Future<Output = Landed> + Send>> = Box::pin(async move {
-                source.tiers.chunk(&source.title, source.track, number + 1, until).await
-            });
-            self.state = match next.as_mut().poll(cx) {
-                Poll::Ready(landed) => State::Ready(landed?),
-                Poll::Pending => State::Asked(next),
-            };
-        }
-        Ok(part)
     }
 
-    fn poll(
-        &mut self,
-        cx: &mut Context<'_>,
-        account: &mut Account,
-    ) -> Poll<Option<Result<Bytes, Fault>>> {
-        let got = match std::mem::replace(&mut self.state, State::Ended) {
-            State::Ended => return Poll::Ready(None),
-            State::Ready(got) => got,
-            State::Asked(mut asked) => match asked.as_mut().poll(cx) {
-                Poll::Pending => {
-                    self.state = State::Asked(asked);
-                    return Poll::Pending;
-                }
-                Poll::Ready(Ok(got)) => got,
-                Poll::Ready(Err(fault)) => return Poll::Ready(Some(Err(fault))),
-            },
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<(Bytes, Verdict), Fault>>> {
+        let (data, verdict) = match self {
+            Self::Whole(bytes) if bytes.is_empty() => return Poll::Ready(None),
+            Self::Whole(bytes) => {
+                return Poll::Ready(Some(Ok((std::mem::take(bytes), Verdict::HitMemory))));
+            }
+            Self::Object(sending) => return sending.poll(cx),
+            Self::Growing(follow) => (ready!(follow.poll(cx)), follow.verdict),
+            Self::Passing(passing) => (ready!(passing.poll(cx)), passing.source),
         };
-        let verdict = self.source_of(&got);
-        let part = self.send(got, cx);
-        if let Ok(part) = &part {
-            account.sent(verdict, part.len() as u64);
-        }
-        Poll::Ready(Some(part))
+        Poll::Ready(data.map(|data| data.map(|bytes| (bytes, verdict))))
     }
 }
 
@@ -160,29 +202,28 @@ impl http_body::Body for Body {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
         let this = self.get_mut();
-        let bytes = match &mut this.content {
-            Content::Whole(bytes) if bytes.is_empty() => return Poll::Ready(None),
-            Content::Whole(bytes) => std::mem::take(bytes),
-            Content::Media(media) => match ready!(media.poll(cx, &mut this.account)) {
-                None => return Poll::Ready(None),
-                Some(Ok(bytes)) => bytes,
-                Some(Err(fault)) => {
-                    this.account.cut(&fault);
-                    return Poll::Ready(Some(Err(fault)));
-                }
-            },
-        };
-        Poll::Ready(Some(Ok(Frame::data(bytes))))
+        Poll::Ready(match ready!(this.content.poll(cx)) {
+            None => {
+                this.account.done();
+                None
+            }
+            Some(Ok((bytes, verdict))) => {
+                let passes = matches!(this.content, Content::Passing(_));
+                this.account.sent(verdict, bytes.len() as u64, passes);
+                Some(Ok(Frame::data(bytes)))
+            }
+            Some(Err(fault)) => {
+                this.account.cut(&fault);
+                Some(Err(fault))
+            }
+        })
     }
 
     fn is_end_stream(&self) -> bool {
-        self.size_hint().exact() == Some(0)
+        self.content.bytes() == Some(0)
     }
 
     fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(match &self.content {
-            Content::Whole(bytes) => bytes.len() as u64,
-            Content::Media(media) => media.left.bytes,
-        })
+        self.content.bytes().map_or_else(SizeHint::default, SizeHint::with_exact)
     }
 }

@@ -14,6 +14,12 @@ pub enum Error {
     /// The memory tier can't be set up.
     #[error("edge cache: {0}")]
     Cache(String),
+    /// A site's upstream can't be set up.
+    #[error("edge upstream: {0}")]
+    Upstream(#[from] upstream::Error),
+    /// Heads or the purge log can't be set up.
+    #[error("edge heads: {0}")]
+    Heads(#[from] heads::Error),
     /// The metrics registry refused a metric.
     #[error("edge metrics: {0}")]
     Metrics(#[from] prometheus::Error),
@@ -27,7 +33,7 @@ impl Error {
 }
 
 /// Bytes that were asked for could not be had. Cheap to clone: all who wait share it.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum Fault {
     /// The origin has no such title, version or file.
     #[error("the origin does not have it")]
@@ -35,12 +41,21 @@ pub enum Fault {
     /// No origin could be reached, or it answered something that can't be used.
     #[error("the origin failed: {0}")]
     Unavailable(Arc<str>),
-    /// An origin was too slow.
-    #[error("the origin was too slow: {0}")]
-    TimedOut(Arc<str>),
     /// What an origin sent is not what the title's version stands for, twice.
     #[error("the origin's bytes are not those of this version")]
     Corrupt,
+    /// The origin fails: it has been asked as often as it may be.
+    #[error("the origin answered {0}")]
+    Answered(http::StatusCode),
+    /// The origin has another version of it by now.
+    #[error("the origin has another version by now")]
+    Changed,
+    /// A part of what is stored is gone, and can't be fetched by itself.
+    #[error("a part of what is stored is gone, and the origin can't be asked for it alone")]
+    Gone,
+    /// An upstream failed.
+    #[error(transparent)]
+    Upstream(#[from] upstream::Fault),
     /// Too much is being fetched already.
     #[error("too many fetches wait for the origin")]
     Busy,
@@ -53,5 +68,19 @@ impl Fault {
     /// An origin failed, for this reason.
     pub(crate) fn unavailable(reason: impl std::fmt::Display) -> Self {
         Self::Unavailable(reason.to_string().into())
+    }
+
+    /// Whether another try may do better.
+    pub(crate) fn may_pass(&self) -> bool {
+        match self {
+            Self::Unavailable(_) | Self::Corrupt => true,
+            Self::Upstream(fault) => fault.is_retryable(),
+            Self::NotFound
+            | Self::Answered(_)
+            | Self::Changed
+            | Self::Gone
+            | Self::Busy
+            | Self::Lost => false,
+        }
     }
 }

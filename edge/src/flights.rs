@@ -45,11 +45,6 @@ impl<K: Hash + Eq + Clone, V: Clone> Flights<K, V> {
         }
     }
 
-    /// Whether somebody fetches `key` now.
-    pub fn has(&self, key: &K) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains_key(key)
-    }
-
     /// The ticket for `key`, unless somebody fetches it already.
     pub fn claim(&self, key: K) -> Option<Ticket<K, V>> {
         self.join(key).1

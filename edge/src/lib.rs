@@ -1,33 +1,36 @@
 //! The appliance: listeners, token check, request path, cache tiers, fill, reports.
 //!
-//! `serve` is the life of a request, `tiers` where a chunk comes from, `run` how the parts are
-//! put together.
+//! `serve` is the life of a request, `title_site` and `proxy` the two kinds of site, `engine`
+//! where a chunk comes from, `run` how the parts are put together.
 
 mod account;
 mod body;
-mod chunks;
 mod cors;
 mod disk;
+mod engine;
 mod error;
-mod fill;
 mod flights;
 mod gate;
+mod hygiene;
 mod listen;
 mod metrics;
+mod object;
 mod origin;
 mod planned;
+mod proxy;
 mod quic;
 mod refused;
 mod run;
 mod serve;
 mod settings;
 mod steer;
-mod tiers;
 mod title;
+mod title_site;
 mod tls;
 mod verdict;
 mod view;
 
 pub use error::Error;
+pub use proxy::{SiteConfig, SiteSettings, TtlSettings};
 pub use run::{DRAIN_MAX, run};
-pub use settings::{Certificate, Config, Limits, Listen, Secret, Settings};
+pub use settings::{Certificate, Config, Limits, Listen, Secret, Settings, TitlesConfig};

@@ -2,6 +2,7 @@
 
 use crate::serve::{Asked, Edge, Via, serve};
 use http::{Request, Version};
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -21,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 /// Connections open at a time, over all listeners and protocols; more are closed at once.
-pub const CONNECTIONS_MAX: usize = 10_000;
+pub const CONNECTIONS_MAX: usize = 20_000;
 /// From accepting to the end of the TLS handshake.
 pub const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
 /// From the first byte of a request, or from an idle connection's last answer, to the end of
@@ -159,10 +160,11 @@ where
     let service = service_fn(move |request: Request<Incoming>| {
         let (edge, via) = (Arc::clone(&edge), Arc::clone(&via));
         async move {
-            let (head, _) = request.into_parts();
+            let (head, body) = request.into_parts();
             let protocol = if head.version == Version::HTTP_2 { "h2" } else { "http/1.1" };
             let asked = Asked { head: &head, protocol, via: &via };
-            Ok::<_, Infallible>(serve(&edge, asked).await)
+            let body = body.map_err(Into::into).boxed_unsync();
+            Ok::<_, Infallible>(serve(&edge, asked, body).await)
         }
     });
     let builder = protocol();

@@ -2,7 +2,9 @@
 
 use crate::verdict::Verdict;
 use model::fleet::EdgeCounters;
-use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
+use prometheus::{
+    HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
+};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -14,15 +16,18 @@ pub struct Metrics {
     answers: Arc<AtomicU64>,
     requests: IntCounterVec,
     body_bytes: IntCounterVec,
-    first_byte: Histogram,
+    first_byte: HistogramVec,
     /// Bodies that were cut since their bytes could not be had.
     pub bodies_cut: IntCounter,
     /// Bytes fetched from origins, for players and for the fill plan.
     pub origin_bytes: IntCounter,
+    /// Bytes fetched from siblings and parents.
+    pub peer_bytes: IntCounter,
     fills: IntCounterVec,
     corrupt: IntCounterVec,
-    /// Writes that the SSD tier dropped.
-    pub ssd_drops: SsdDrops,
+    /// Fetches that waited for memory in vain.
+    pub fetches_without_memory: IntCounter,
+    cmcd: IntCounterVec,
     /// Connections open now.
     pub connections: IntGauge,
     connections_refused: IntCounterVec,
@@ -37,27 +42,13 @@ pub struct Metrics {
     heartbeats: IntCounterVec,
 }
 
-/// Counts what the SSD tier drops in silence.
-#[derive(Clone, Debug)]
-pub struct SsdDrops(IntCounterVec);
-
-impl SsdDrops {
-    /// `count` chunks were not written, since the `reason` is full: `queue` or `buffer`.
-    pub fn dropped(&self, reason: &str, count: u64) {
-        self.0.with_label_values(&[reason]).inc_by(count);
-    }
-
-    /// The whole tier could not be opened.
-    pub fn tier_lost(&self) {
-        self.dropped("tier-lost", 1);
-    }
-}
-
 /// How a run of chunks from the origin ended, or one try at it.
 #[derive(Debug, Clone, Copy)]
 pub enum FillEnd {
     /// Every chunk arrived whole.
     Done,
+    /// Nobody wanted the rest.
+    Left,
     /// Some chunk could not be had.
     Failed,
     /// A try failed and another followed.
@@ -98,12 +89,13 @@ impl Metrics {
     /// When a name is taken already.
     pub fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
         let r = registry;
-        let first_byte = Histogram::with_opts(
+        let first_byte = HistogramVec::new(
             HistogramOpts::new(
                 "nearcast_edge_first_byte_seconds",
                 "From the request to the head of the answer, its first chunk at hand",
             )
             .buckets(FIRST_BYTE_BUCKETS_S.to_vec()),
+            &["verdict"],
         )?;
         r.register(Box::new(first_byte.clone()))?;
         Ok(Self {
@@ -113,7 +105,7 @@ impl Metrics {
                 r,
                 "requests_total",
                 "Requests answered",
-                &["verdict", "protocol", "status"],
+                &["verdict", "site", "protocol", "status"],
             )?,
             body_bytes: counters(
                 r,
@@ -123,6 +115,7 @@ impl Metrics {
             )?,
             bodies_cut: counter(r, "bodies_cut_total", "Bodies cut since their bytes failed")?,
             origin_bytes: counter(r, "origin_bytes_total", "Bytes fetched from origins")?,
+            peer_bytes: counter(r, "peer_bytes_total", "Bytes fetched from siblings and parents")?,
             fills: counters(r, "fills_total", "Runs of chunks fetched from origins", &["end"])?,
             corrupt: counters(
                 r,
@@ -130,12 +123,17 @@ impl Metrics {
                 "Chunks that were not what their digest says, by where they came from",
                 &["source"],
             )?,
-            ssd_drops: SsdDrops(counters(
+            fetches_without_memory: counter(
                 r,
-                "ssd_drops_total",
-                "Chunks that the SSD tier did not write",
-                &["reason"],
-            )?),
+                "fetches_without_memory_total",
+                "Fetches that waited for memory in vain",
+            )?,
+            cmcd: counters(
+                r,
+                "cmcd_requests_total",
+                "Requests by what came of their CMCD",
+                &["verdict"],
+            )?,
             connections: gauge(r, "connections", "Connections open now")?,
             connections_refused: counters(
                 r,
@@ -152,14 +150,20 @@ impl Metrics {
     }
 
     /// A request was answered.
-    pub fn answered(&self, verdict: Verdict, protocol: &str, status: u16) {
+    pub fn answered(&self, verdict: Verdict, site: &str, protocol: &str, status: u16) {
         self.answers.fetch_add(1, Ordering::Relaxed);
-        self.requests.with_label_values(&[verdict.name(), protocol, &status.to_string()]).inc();
+        let status = status.to_string();
+        self.requests.with_label_values(&[verdict.name(), site, protocol, &status]).inc();
+    }
+
+    /// A request was read for CMCD.
+    pub fn cmcd(&self, read: &cmcd::Read) {
+        self.cmcd.with_label_values(&[read.verdict.as_str()]).inc();
     }
 
     /// The head of an answer was ready after `waited`.
-    pub fn first_byte(&self, waited: Duration) {
-        self.first_byte.observe(waited.as_secs_f64());
+    pub fn first_byte(&self, verdict: Verdict, waited: Duration) {
+        self.first_byte.with_label_values(&[verdict.name()]).observe(waited.as_secs_f64());
     }
 
     /// Media bytes were handed to a connection.
@@ -167,10 +171,17 @@ impl Metrics {
         self.body_bytes.with_label_values(&[source.name()]).inc_by(bytes);
     }
 
+    /// Bytes came from an upstream.
+    pub fn fetched(&self, source: Verdict, bytes: usize) {
+        let counter = if source == Verdict::Origin { &self.origin_bytes } else { &self.peer_bytes };
+        counter.inc_by(bytes as u64);
+    }
+
     /// A run of chunks ended.
     pub fn fill(&self, end: FillEnd) {
         let end = match end {
             FillEnd::Done => "done",
+            FillEnd::Left => "left",
             FillEnd::Failed => "failed",
             FillEnd::Retried => "retried",
         };

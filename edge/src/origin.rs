@@ -1,206 +1,203 @@
-//! Fetches from origins: bounded bodies, a deadline for the head and for each silence, several
-//! origins tried in order.
-//!
-//! It knows nothing of titles: what it returns is not verified yet.
+//! Where titles come from: whole objects of bounded size, and runs of verified chunks for the
+//! fill plan. Retries, health and failover are the upstream's.
 
+use crate::engine::{TITLES_HOST, source};
 use crate::error::Fault;
-use bytes::{Buf, Bytes, BytesMut};
-use http::{Request, Response, StatusCode, Uri, header};
-use http_body_util::{BodyExt, Empty};
-use hyper::body::Incoming;
-use hyper_rustls::HttpsConnector;
-use hyper_util::client::legacy::{Client, connect::HttpConnector};
-use hyper_util::rt::{TokioExecutor, TokioTimer};
-use model::ByteRange;
-use prometheus::IntCounter;
-use std::sync::Mutex;
-use std::time::{Duration, Instant};
+use crate::metrics::{FillEnd, Metrics};
+use crate::object::Object;
+use crate::title::Title;
+use crate::verdict::Verdict;
+use bytes::{Bytes, BytesMut};
+use http::{HeaderValue, StatusCode, header};
+use model::{ByteRange, Track, chunk};
+use std::sync::Arc;
+use upstream::{Ask, HopId, Upstream, UpstreamBody};
 
-/// From the request to the head of the answer, connecting included. A player gives an edge
-/// up after a few seconds, so a slow origin must leave room for a second try.
-const HEAD_MAX: Duration = Duration::from_secs(5);
-/// The longest silence within a body.
-const STALL_MAX: Duration = Duration::from_secs(5);
-/// An origin that failed is tried after the others for this long.
-const AVOIDED: Duration = Duration::from_secs(5);
-/// Idle connections kept to each origin.
-const IDLE_CONNECTIONS_MAX: usize = 32;
-/// How long an idle connection is kept: less than origins keep it, so that few are lost in use.
-const IDLE_MAX: Duration = Duration::from_secs(20);
+/// Tries for a chunk that does not come, or comes wrong.
+const TRIES_MAX: usize = 2;
 
-/// The origins of this edge, best first.
+/// The origins of titles.
+#[derive(Clone)]
 pub struct Origin {
-    client: Client<HttpsConnector<HttpConnector>, Empty<Bytes>>,
-    bases: Vec<Base>,
-    fetched: IntCounter,
+    upstream: Upstream,
+    metrics: Metrics,
 }
 
-struct Base {
-    /// Without a trailing slash.
-    url: String,
-    failed: Mutex<Option<Instant>>,
-}
-
-/// The body of an origin's answer, taken in pieces of a wanted size.
-pub struct Pieces {
-    body: Incoming,
+/// The body of an answer, taken in pieces of a wanted size.
+struct Pieces {
+    body: UpstreamBody,
     held: BytesMut,
-    url: String,
-    base: usize,
-    fetched: IntCounter,
+    hop: HopId,
+    source: Verdict,
+}
+
+/// A track file to fetch from.
+struct File<'a> {
+    path: String,
+    track: &'a Track,
+    owned_by: [u8; 16],
+}
+
+/// Neighbouring chunks of a track.
+pub struct Run {
+    /// Of this title.
+    pub title: Arc<Title>,
+    /// The track's place in the index.
+    pub track: usize,
+    /// Which chunks.
+    pub chunks: std::ops::Range<u64>,
 }
 
 impl Origin {
-    /// Origins at `urls`, of which there is at least one. `fetched` counts bytes.
-    pub fn new(urls: &[String], tls: HttpsConnector<HttpConnector>, fetched: IntCounter) -> Self {
-        let client = Client::builder(TokioExecutor::new())
-            .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
-            .pool_idle_timeout(IDLE_MAX)
-            .pool_timer(TokioTimer::new())
-            .build(tls);
-        let base = |url: &String| Base {
-            url: url.trim_end_matches('/').to_owned(),
-            failed: Mutex::new(None),
-        };
-        Self { client, bases: urls.iter().map(base).collect(), fetched }
+    /// Titles from `upstream`.
+    pub fn new(upstream: Upstream, metrics: Metrics) -> Self {
+        Self { upstream, metrics }
     }
 
-    /// How often a fetch is tried: each origin once, and any chunk twice.
-    pub fn tries_max(&self) -> usize {
-        self.bases.len().max(2)
-    }
-
-    /// The origin to try next: the first that did not fail lately, else the one whose failure
-    /// is oldest.
-    fn next(&self) -> usize {
-        let now = Instant::now();
-        let rank = |(place, base): (usize, &Base)| {
-            let failed = *base.failed.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            (failed.filter(|at| now.duration_since(*at) < AVOIDED), place)
-        };
-        self.bases.iter().enumerate().map(rank).min().map_or(0, |(_, place)| place)
-    }
-
-    /// Remembers that the origin which `pieces` came from is not to be trusted for a while.
-    pub fn avoid(&self, pieces: &Pieces) {
-        self.mark(pieces.base, Some(Instant::now()));
-    }
-
-    fn mark(&self, base: usize, failed: Option<Instant>) {
-        *self.bases[base].failed.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = failed;
-    }
-
-    /// A whole object of at most `bytes_max`, from the first origin that has it.
+    /// A whole object of at most `bytes_max`.
     ///
     /// # Errors
-    /// [`Fault::NotFound`] when every origin says so; else the last failure.
+    /// [`Fault::NotFound`] when the origin says so, or how it failed.
     pub async fn whole(&self, path: &str, bytes_max: usize) -> Result<Bytes, Fault> {
         let mut last = Fault::Lost;
-        for _ in 0..self.tries_max() {
+        for _ in 0..TRIES_MAX {
             match self.whole_once(path, bytes_max).await {
-                Ok(bytes) => return Ok(bytes),
-                Err(Fault::NotFound) if self.bases.len() == 1 => return Err(Fault::NotFound),
-                Err(fault) => last = fault,
+                Err(fault) if fault.may_pass() => last = fault,
+                ended => return ended,
             }
         }
         Err(last)
     }
 
     async fn whole_once(&self, path: &str, bytes_max: usize) -> Result<Bytes, Fault> {
-        let (base, response) = self.send(path, None).await?;
-        let mut pieces = self.pieces(base, response);
+        let ask = Ask::get(TITLES_HOST, format!("/{path}"), key(path));
+        let answer = self.upstream.send(ask).await?;
+        match answer.head.status {
+            StatusCode::OK => {}
+            StatusCode::NOT_FOUND => return Err(Fault::NotFound),
+            status => return Err(Fault::unavailable(format!("{} answered {status}", answer.hop))),
+        }
+        let (hop, mut body, source) = (answer.hop, answer.body, source(answer.kind));
         let mut whole = BytesMut::new();
-        while let Some(bytes) = pieces.frame().await.inspect_err(|_| self.avoid(&pieces))? {
-            whole.extend_from_slice(&bytes);
+        while let Some(data) = body.next().await.transpose()? {
+            self.metrics.fetched(source, data.len());
+            whole.extend_from_slice(&data);
             if whole.len() > bytes_max {
-                return Err(Fault::unavailable(format!("{} is too large", pieces.url)));
+                return Err(Fault::unavailable(format!("{hop}: {path} is too large")));
             }
         }
         Ok(whole.freeze())
     }
 
-    /// The bytes `range` of an object, from one origin.
+    /// Fetches chunks in order, verifies each and hands it to `keep`. A chunk that fails is
+    /// tried again, elsewhere if there is an elsewhere.
     ///
     /// # Errors
-    /// Whatever that origin said; the next call tries another.
-    pub async fn range(&self, path: &str, range: ByteRange) -> Result<Pieces, Fault> {
-        let (base, response) = self.send(path, Some(range)).await?;
-        let given = response.headers().get(header::CONTENT_RANGE).and_then(|v| v.to_str().ok());
-        let wanted = format!("bytes {}-{}/", range.start, range.end().saturating_sub(1));
-        if response.status() == StatusCode::PARTIAL_CONTENT
-            && given.is_some_and(|given| given.starts_with(&wanted))
-        {
-            return Ok(self.pieces(base, response));
+    /// How the last try for the first missing chunk failed.
+    pub async fn chunks(&self, run: &Run, mut keep: impl FnMut(u64, Bytes)) -> Result<(), Fault> {
+        let track = run.title.index.tracks.get(run.track).ok_or(Fault::NotFound)?;
+        let path = run.title.file_path(track);
+        // Planned or not, a file's runs have one owner among siblings.
+        let owned_by = Object::track(&run.title, run.track).ok_or(Fault::NotFound)?.body;
+        let file = File { path, track, owned_by };
+        let path = &file.path;
+        let (mut next, end) = (run.chunks.start, run.chunks.end);
+        let (mut tries, mut avoid) = (0, None);
+        while next < end {
+            let before = next;
+            let ended = self.one_try(&file, &mut next, end, &mut avoid, &mut keep).await;
+            let Err(fault) = ended else { break };
+            // A try that got on counts as the first for the chunk that it failed at.
+            tries = if next > before { 1 } else { tries + 1 };
+            if tries >= TRIES_MAX.max(self.upstream.hops()) {
+                self.metrics.fill(FillEnd::Failed);
+                return Err(fault);
+            }
+            self.metrics.fill(FillEnd::Retried);
+            tracing::debug!(path, chunk = next, %fault, "fetching again");
         }
-        self.mark(base, Some(Instant::now()));
-        let (url, status) = (&self.bases[base].url, response.status());
-        Err(Fault::unavailable(format!("{url} answered {status} {given:?} to {wanted}")))
+        self.metrics.fill(FillEnd::Done);
+        Ok(())
     }
 
-    fn pieces(&self, base: usize, response: Response<Incoming>) -> Pieces {
-        Pieces {
-            body: response.into_body(),
-            held: BytesMut::new(),
-            url: self.bases[base].url.clone(),
-            base,
-            fetched: self.fetched.clone(),
-        }
-    }
-
-    async fn send(
+    async fn one_try(
         &self,
-        path: &str,
-        range: Option<ByteRange>,
-    ) -> Result<(usize, Response<Incoming>), Fault> {
-        let base = self.next();
-        let answer = self.try_send(base, path, range).await;
-        // An origin that says "not found" is well, but another may know more.
-        self.mark(base, answer.is_err().then(Instant::now));
-        answer.map(|response| (base, response))
-    }
-
-    async fn try_send(
-        &self,
-        base: usize,
-        path: &str,
-        range: Option<ByteRange>,
-    ) -> Result<Response<Incoming>, Fault> {
-        let url = &self.bases[base].url;
-        let uri: Uri = format!("{url}/{path}").parse().map_err(Fault::unavailable)?;
-        let mut request = Request::get(uri);
-        if let Some(range) = range {
-            let last = range.end().saturating_sub(1);
-            request = request.header(header::RANGE, format!("bytes={}-{last}", range.start));
-        }
-        let request = request.body(Empty::new()).map_err(Fault::unavailable)?;
-        let response = tokio::time::timeout(HEAD_MAX, self.client.request(request))
-            .await
-            .map_err(|_| Fault::TimedOut(format!("{url}: no answer in {HEAD_MAX:?}").into()))?
-            .map_err(|error| {
-                Fault::unavailable(format!("{url}: {}", service::client::chain(&error)))
+        file: &File<'_>,
+        next: &mut u64,
+        end: u64,
+        avoid: &mut Option<HopId>,
+        keep: &mut impl FnMut(u64, Bytes),
+    ) -> Result<(), Fault> {
+        let bytes = file.track.facts.file_bytes;
+        let start = chunk::range(*next, bytes).start;
+        let range = ByteRange::new(start, chunk::range(end - 1, bytes).end() - start);
+        let mut pieces = self.range(&file.path, range, file.owned_by, avoid.take()).await?;
+        while *next < end {
+            let taken = self.take_chunk(&mut pieces, file.track, *next).await;
+            let taken = taken.inspect_err(|fault| {
+                self.upstream.blame(&pieces.hop, &fault.to_string());
+                *avoid = Some(pieces.hop.clone());
             })?;
-        match response.status() {
-            status if status.is_success() => Ok(response),
-            StatusCode::NOT_FOUND => Err(Fault::NotFound),
-            status => Err(Fault::unavailable(format!("{url} answered {status}"))),
+            keep(*next, taken);
+            *next += 1;
         }
+        Ok(())
+    }
+
+    async fn range(
+        &self,
+        path: &str,
+        range: ByteRange,
+        owned_by: [u8; 16],
+        avoid: Option<HopId>,
+    ) -> Result<Pieces, Fault> {
+        let mut ask = Ask::get(TITLES_HOST, format!("/{path}"), owned_by);
+        let wanted = format!("bytes {}-{}", range.start, range.end().saturating_sub(1));
+        if let Ok(value) = HeaderValue::try_from(wanted.replacen(' ', "=", 1)) {
+            ask.fields.insert(header::RANGE, value);
+        }
+        (ask.run, ask.avoid) = (range.start / crate::engine::OWNED_RUN_BYTES, avoid);
+        let answer = self.upstream.send(ask).await?;
+        let given = caching::content_range(&answer.head.headers).map(|given| given.range);
+        if answer.head.status == StatusCode::PARTIAL_CONTENT && given == Some(range) {
+            let (held, source) = (BytesMut::new(), source(answer.kind));
+            return Ok(Pieces { body: answer.body, held, hop: answer.hop, source });
+        }
+        // The index names this file: an origin without it is broken, the title is not unknown.
+        let (hop, status) = (answer.hop, answer.head.status);
+        let why = format!("{hop} answered {status} to {wanted} of {path}");
+        self.upstream.blame(&hop, &why);
+        Err(Fault::unavailable(why))
+    }
+
+    async fn take_chunk(
+        &self,
+        pieces: &mut Pieces,
+        track: &Track,
+        number: u64,
+    ) -> Result<Bytes, Fault> {
+        let length = chunk::range(number, track.facts.file_bytes).bytes;
+        let bytes = pieces.take(usize::try_from(length).map_err(Fault::unavailable)?).await?;
+        self.metrics.fetched(pieces.source, bytes.len());
+        if track.chunk_is_whole(number, &bytes) {
+            return Ok(bytes);
+        }
+        self.metrics.corrupt("origin");
+        Err(Fault::Corrupt)
     }
 }
 
 impl Pieces {
     /// The next `bytes` bytes, at once.
-    ///
-    /// # Errors
-    /// [`Fault::TimedOut`] after a silence, [`Fault::Unavailable`] when the body is cut.
-    pub async fn take(&mut self, bytes: usize) -> Result<Bytes, Fault> {
+    async fn take(&mut self, bytes: usize) -> Result<Bytes, Fault> {
         if self.held.is_empty() {
             self.held.reserve(bytes);
         }
         while self.held.len() < bytes {
-            let Some(frame) = self.frame().await? else {
-                return Err(Fault::unavailable(format!("{} cut its answer", self.url)));
+            let Some(data) = self.body.next().await.transpose()? else {
+                return Err(Fault::unavailable(format!("{} cut its answer", self.hop)));
             };
-            self.held.extend_from_slice(&frame);
+            self.held.extend_from_slice(&data);
         }
         if self.held.len() == bytes {
             return Ok(std::mem::take(&mut self.held).freeze());
@@ -211,28 +208,9 @@ impl Pieces {
         self.held.truncate(bytes);
         Ok(std::mem::replace(&mut self.held, rest).freeze())
     }
+}
 
-    async fn frame(&mut self) -> Result<Option<Bytes>, Fault> {
-        loop {
-            let frame = tokio::time::timeout(STALL_MAX, self.body.frame()).await.map_err(|_| {
-                Fault::TimedOut(format!("{}: silent for {STALL_MAX:?}", self.url).into())
-            })?;
-            match frame {
-                None => return Ok(None),
-                Some(Err(error)) => {
-                    return Err(Fault::unavailable(format!(
-                        "{}: {}",
-                        self.url,
-                        service::client::chain(&error)
-                    )));
-                }
-                Some(Ok(frame)) => {
-                    if let Ok(data) = frame.into_data() {
-                        self.fetched.inc_by(data.remaining() as u64);
-                        return Ok(Some(data));
-                    }
-                }
-            }
-        }
-    }
+/// What an object is placed by among siblings.
+fn key(path: &str) -> [u8; 16] {
+    xxhash_rust::xxh3::xxh3_128(path.as_bytes()).to_le_bytes()
 }

@@ -2,13 +2,14 @@
 
 use crate::error::Fault;
 use crate::verdict::Verdict;
+use caching::ProxyError;
 use http::StatusCode;
 use model::api::ApiError;
 use model::route::RouteError;
 use token::Refusal;
 
 /// Why a request gets an error, and which.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum Refused {
     /// Another method than GET, HEAD or OPTIONS.
     #[error("this method is not answered here: expected GET, HEAD or OPTIONS")]
@@ -40,6 +41,27 @@ pub enum Refused {
     /// Too many responses under way.
     #[error("too many responses are under way")]
     Busy,
+    /// A proxy site's request that is ambiguous, hostile or too long.
+    #[error(transparent)]
+    Request(#[from] crate::hygiene::Refusal),
+    /// The request has come through this edge before.
+    #[error("this request has come through this edge before, or through too many CDNs")]
+    Loop,
+    /// The client wants no origin asked, and nothing is stored.
+    #[error("nothing that may be used is stored, and the client wants the origin left alone")]
+    OnlyIfCached,
+    /// More ranges than are answered.
+    #[error("too many ranges in one request: expected {most} at most")]
+    Ranges {
+        /// How many are answered.
+        most: usize,
+    },
+    /// No key of the S3 origin can have this name.
+    #[error("no object can have this name")]
+    NoKey,
+    /// No site is served under this host name.
+    #[error("no site is served under this host name")]
+    NoSite,
     /// The control plane was never reached: no key to check tokens by.
     #[error("this edge has not heard of its fleet yet")]
     NoView,
@@ -63,12 +85,43 @@ impl Refused {
             Self::Range { .. } => (V::Refused, S::RANGE_NOT_SATISFIABLE, "bad-range"),
             Self::Fault(Fault::NotFound) => (V::Absent, S::NOT_FOUND, "no-such-title"),
             Self::Fault(Fault::Unavailable(_)) => (V::Failed, S::BAD_GATEWAY, "origin-failed"),
-            Self::Fault(Fault::TimedOut(_)) => (V::Failed, S::GATEWAY_TIMEOUT, "origin-slow"),
             Self::Fault(Fault::Corrupt) => (V::Failed, S::BAD_GATEWAY, "origin-corrupt"),
+            Self::Fault(Fault::Answered(_)) => (V::Failed, S::BAD_GATEWAY, "origin-failed"),
+            Self::Fault(Fault::Changed) => (V::Failed, S::BAD_GATEWAY, "origin-changes"),
+            Self::Fault(Fault::Gone) => (V::Failed, S::BAD_GATEWAY, "origin-changes"),
+            Self::Fault(Fault::Upstream(fault)) => upstream_parts(fault),
             Self::Fault(Fault::Lost) => (V::Failed, S::BAD_GATEWAY, "fetch-lost"),
             Self::Fault(Fault::Busy) => (V::Busy, S::SERVICE_UNAVAILABLE, "busy"),
             Self::Busy => (V::Busy, S::SERVICE_UNAVAILABLE, "busy"),
+            Self::Request(refusal) => {
+                let (status, code) = refusal.parts();
+                (V::Refused, status, code)
+            }
+            Self::Loop => (V::Refused, S::LOOP_DETECTED, "loop"),
+            Self::OnlyIfCached => (V::Absent, S::GATEWAY_TIMEOUT, "only-if-cached"),
+            Self::Ranges { .. } => (V::Refused, S::RANGE_NOT_SATISFIABLE, "too-many-ranges"),
+            Self::NoKey => (V::Absent, S::NOT_FOUND, "no-such-key"),
+            Self::NoSite => (V::Refused, S::MISDIRECTED_REQUEST, "no-site"),
             Self::NoView => (V::Busy, S::SERVICE_UNAVAILABLE, "no-view"),
+        }
+    }
+
+    /// The `Proxy-Status` error (RFC 9209 section 2.3) of an answer that is made here since an
+    /// upstream failed.
+    #[must_use]
+    pub fn proxy_error(&self) -> Option<ProxyError> {
+        match self {
+            Self::Fault(Fault::Upstream(fault)) => Some(fault.error_type()),
+            Self::Fault(
+                Fault::Unavailable(_)
+                | Fault::Corrupt
+                | Fault::Changed
+                | Fault::Gone
+                | Fault::Answered(_),
+            ) => Some(ProxyError::HttpProtocolError),
+            Self::Fault(Fault::Lost) => Some(ProxyError::ProxyInternalError),
+            Self::Loop => Some(ProxyError::ProxyLoopDetected),
+            _ => None,
         }
     }
 
@@ -77,10 +130,45 @@ impl Refused {
     pub fn body(&self) -> ApiError {
         let message = match self {
             Self::Fault(Fault::Unavailable(_)) => "the origin failed".to_owned(),
-            Self::Fault(Fault::TimedOut(_)) => "the origin was too slow".to_owned(),
+            Self::Fault(Fault::Upstream(fault)) => upstream_text(fault).to_owned(),
             other => other.to_string(),
         };
         ApiError { code: self.parts().2.to_owned(), message }
+    }
+}
+
+fn upstream_parts(fault: &upstream::Fault) -> (Verdict, StatusCode, &'static str) {
+    use upstream::Fault as F;
+    if fault.error_type() == ProxyError::ConnectionReadTimeout {
+        return (Verdict::Failed, StatusCode::GATEWAY_TIMEOUT, "origin-slow");
+    }
+    let (verdict, code) = match fault {
+        F::Unavailable { .. } | F::Cut { .. } | F::Redirected { .. } => {
+            (Verdict::Failed, "origin-failed")
+        }
+        F::TimedOut { .. } => (Verdict::Failed, "origin-slow"),
+        F::Busy { .. } => (Verdict::Busy, "busy"),
+        F::Loop { .. } => (Verdict::Refused, "loop"),
+        F::Refused { .. } => (Verdict::Refused, "bad-request"),
+        F::NotFound { .. } => (Verdict::Absent, "no-such-key"),
+        F::Aborted { .. } => (Verdict::Refused, "request-cut"),
+    };
+    (verdict, fault.status(), code)
+}
+
+/// What a client is told; the log has the rest.
+fn upstream_text(fault: &upstream::Fault) -> &'static str {
+    use upstream::Fault as F;
+    match fault {
+        F::Unavailable { .. } => "the origin failed",
+        F::Cut { .. } => "the origin cut its answer",
+        F::Redirected { .. } => "the origin redirects, which no title's origin does",
+        F::TimedOut { .. } => "the origin was too slow",
+        F::Busy { .. } => "too many requests wait for the origin",
+        F::Loop { .. } => "this request goes in a circle",
+        F::Refused { .. } => "no origin takes such a request",
+        F::NotFound { .. } => "no object can have this name",
+        F::Aborted { .. } => "the request's body ended early",
     }
 }
 

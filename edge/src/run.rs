@@ -1,18 +1,20 @@
 //! The edge put together: its parts in the order in which they start, and how they end.
 
 use crate::Error;
-use crate::chunks::{Chunks, Sizes};
+use crate::engine::Engine;
 use crate::listen::{self, Shared};
 use crate::metrics::Metrics;
 use crate::origin::Origin;
 use crate::planned::{Planned, Puller};
+use crate::proxy::{Fetches, Lives, Sites};
 use crate::quic;
-use crate::serve::{Edge, Via};
-use crate::settings::{Certificate, Config, Limits, Listen};
-use crate::tiers::Tiers;
+use crate::serve::{Edge, Places, TitleSite, Via};
+use crate::settings::{Certificate, Config, Limits, Listen, TitlesConfig};
 use crate::title::{Shelf, Titles};
 use crate::tls::Identity;
 use crate::view::{Reporter, Views};
+use chunks::{Chunks, Disk, Sizes};
+use heads::{Heads, PurgeLog};
 use http::HeaderValue;
 use model::fleet::Heartbeat;
 use serde::Serialize;
@@ -57,11 +59,16 @@ struct Bound {
 /// What an edge is made of, but its listeners.
 struct Parts {
     edge: Arc<Edge>,
-    origin: Arc<Origin>,
     planned: Arc<Planned>,
-    chunks: Chunks,
-    control: client::Client,
+    title_site: Option<TitleParts>,
     ready: Ready,
+}
+
+/// What it has with a title site.
+struct TitleParts {
+    origin: Origin,
+    control: client::Client,
+    control_url: String,
 }
 
 /// Runs an edge until `shutdown`: binds, announces, serves, drains.
@@ -79,7 +86,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error> {
     let bound = config.listen.iter().map(bind).collect::<Result<Vec<_>, _>>()?;
     let _alone = service::lock(data, "edge.data-dir")?;
     let identity = identity(&config, &bound)?;
-    let parts = Parts::open(&config, metrics).await?;
+    let parts = Parts::open(&config, metrics, &registry)?;
 
     let shared = Shared {
         edge: Arc::clone(&parts.edge),
@@ -111,48 +118,64 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error> {
     shared.drain.cancel();
     nudge.notify_one();
     listeners.drain(&shared).await;
-    parts.chunks.close(CLOSE_MAX).await;
+    let engine = &parts.edge.engine;
+    tokio::join!(engine.chunks.close(CLOSE_MAX), engine.heads.close(CLOSE_MAX));
     background.shutdown().await;
     tracing::info!("edge ended");
     Ok(())
 }
 
 impl Parts {
-    async fn open(config: &Config, metrics: Metrics) -> Result<Self, Error> {
+    fn open(
+        config: &Config,
+        metrics: Metrics,
+        registry: &prometheus::Registry,
+    ) -> Result<Self, Error> {
         let data = &config.data_dir;
         let ca = read_ca(config.ca.as_deref())?;
-        let fetched = metrics.origin_bytes.clone();
-        let tls = client::connector(ca.as_deref())?;
-        let origin = Arc::new(Origin::new(&config.origins, tls, fetched));
+        let node = upstream::Node::new(config.hierarchy.clone(), ca.as_deref(), registry)?;
         let plan_dir = data.join("plan");
         let planned = Planned::open(plan_dir.clone(), config.planned_bytes, metrics.clone());
         let planned = Arc::new(planned.map_err(|error| Error::file(&plan_dir, error))?);
-        let shelf_dir = data.join("index");
-        let shelf = Shelf::open(shelf_dir.clone(), plan_dir)
-            .map_err(|error| Error::file(shelf_dir, error))?;
-        let titles = Arc::new(Titles::new(Arc::clone(&origin), shelf));
-        let sizes = Sizes {
-            memory_bytes: config.memory_bytes,
-            ssd_bytes: config.ssd_bytes,
-            ssd_dir: data.join("ssd"),
-        };
-        let chunks = Chunks::open(&sizes, metrics.ssd_drops.clone()).await.map_err(Error::Cache)?;
-        let tiers =
-            Tiers::new(chunks.clone(), Arc::clone(&planned), Arc::clone(&origin), metrics.clone());
-        let views = Arc::new(Views::open(data.join("view.json")));
+        let titles = config.titles.as_ref().map(|titles| titles.open(&node)).transpose()?;
+        let engine = Arc::new(Engine::new(
+            Chunks::open(&sizes(config), registry)
+                .map_err(|error| Error::Cache(error.to_string()))?,
+            Arc::clone(&planned),
+            titles.clone(),
+            Heads::open(&data.join("heads.db"), heads::Limits::default(), registry)?,
+            metrics.clone(),
+            config.memory_bytes,
+        ));
         let ready = Ready::new();
-        ready.set(views.known().is_some());
+        ready.set(true);
+        let (mut title_site, mut parts) = (None, None);
+        if let (Some(titles), Some(upstream)) = (&config.titles, titles) {
+            let origin = Origin::new(upstream, metrics.clone());
+            let shelf_dir = data.join("index");
+            let shelf = Shelf::open(shelf_dir.clone(), plan_dir)
+                .map_err(|error| Error::file(shelf_dir, error))?;
+            let views = Arc::new(Views::open(data.join("view.json")));
+            ready.set(views.known().is_some());
+            let titles_known = Arc::new(Titles::new(origin.clone(), shelf));
+            title_site = Some(TitleSite { titles: titles_known, views });
+            let secret = config.join_secret.as_ref().map(|secret| secret.reveal().to_owned());
+            let control = client::Client::new(CONTROL_MAX, secret, ca.as_deref())?;
+            parts = Some(TitleParts { origin, control, control_url: titles.control_plane.clone() });
+        }
         let edge = Arc::new(Edge {
             id: config.id.clone(),
-            titles,
-            tiers: Arc::new(tiers),
-            views,
+            engine,
+            titles: title_site,
+            sites: Sites::open(config.sites.clone(), &node)?,
+            node,
+            fetches: Fetches::default(),
+            lives: Lives::default(),
+            purges: PurgeLog::open(&data.join("purges.log"), registry)?,
             metrics,
-            places: Arc::new(Semaphore::new(config.limits.responses)),
+            places: Places::new(config.limits.responses),
         });
-        let secret = config.join_secret.as_ref().map(|secret| secret.reveal().to_owned());
-        let control = client::Client::new(CONTROL_MAX, secret, ca.as_deref())?;
-        Ok(Self { edge, origin, planned, chunks, control, ready })
+        Ok(Self { edge, planned, title_site: parts, ready })
     }
 
     /// Starts what talks to the control plane.
@@ -163,29 +186,50 @@ impl Parts {
         shared: &Shared,
         nudge: &Arc<Notify>,
     ) -> JoinSet<()> {
+        let mut background = JoinSet::new();
+        let (Some(parts), Some(site)) = (&self.title_site, &self.edge.titles) else {
+            return background;
+        };
         let (plan, newest_plan) = watch::channel(None);
         let puller = Puller {
             planned: Arc::clone(&self.planned),
-            titles: Arc::clone(&self.edge.titles),
-            origin: Arc::clone(&self.origin),
-            control: self.control.clone(),
-            control_url: config.control_plane.clone(),
+            titles: Arc::clone(&site.titles),
+            origin: parts.origin.clone(),
+            control: parts.control.clone(),
+            control_url: parts.control_url.clone(),
             id: config.id.clone(),
         };
         let reporter = Reporter {
             id: config.id.clone(),
-            control: self.control.clone(),
-            control_url: config.control_plane.clone(),
-            views: Arc::clone(&self.edge.views),
+            control: parts.control.clone(),
+            control_url: parts.control_url.clone(),
+            views: Arc::clone(&site.views),
             plan,
             ready: self.ready.clone(),
         };
         let beat = heartbeats(urls, shared, &self.planned, config.limits);
-        let mut background = JoinSet::new();
         background.spawn(puller.follow(newest_plan));
         background.spawn(reporter.run(beat, Arc::clone(nudge), self.edge.metrics.clone()));
         background
     }
+}
+
+impl TitlesConfig {
+    fn open(&self, node: &upstream::Node) -> Result<upstream::Upstream, upstream::Error> {
+        upstream::Upstream::new(self.upstream.clone(), node)
+    }
+}
+
+/// What chunks may take, and where.
+fn sizes(config: &Config) -> Sizes {
+    let data_dir = config.data_dir.clone();
+    let dirs = match &config.ssd_dirs[..] {
+        [] => vec![data_dir.join("ssd")],
+        dirs => dirs.to_vec(),
+    };
+    let bytes = config.ssd_bytes / dirs.len() as u64;
+    let disks = dirs.into_iter().filter(|_| bytes > 0).map(|dir| Disk { dir, bytes }).collect();
+    Sizes { memory_bytes: config.memory_bytes, disks, data_dir, read_max: chunks::READ_MAX }
 }
 
 /// The listeners' tasks.
@@ -325,8 +369,7 @@ fn heartbeats(
         urls: urls.clone(),
         boot,
         serving: !shared.drain.is_cancelled(),
-        load: share(&shared.places, limits.connections)
-            .max(share(&shared.edge.places, limits.responses)),
+        load: share(&shared.places, limits.connections).max(shared.edge.places.load()),
         counters: shared.edge.metrics.counters(),
         planned_bytes_max: planned.bytes_max(),
         plan_complete: planned.complete(),

@@ -1,17 +1,23 @@
 //! What an operator may set: as flags, environment or the `[edge]` table, checked once.
 
-use crate::chunks::{MEMORY_BYTES_MIN, SSD_BYTES_MIN};
 use crate::listen::CONNECTIONS_MAX;
+use crate::proxy::{self, SiteConfig, SiteSettings};
 use crate::serve::RESPONSES_MAX;
+use chunks::MEMORY_BYTES_MIN;
+
+/// Smallest SSD tier.
+const DISK_BYTES_MIN: u64 = 256 << 20;
 use clap::Args;
 use model::EdgeId;
 use serde::Deserialize;
 use service::config::ConfigError;
 use service::value::ByteSize;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
+use upstream::SiteKind;
 use url::Url;
 
 /// Settings as given; what is not given has a default. Names are those of the `[edge]` table.
@@ -21,10 +27,11 @@ pub struct Settings {
     /// Where to serve: http://IP:PORT, or https://IP:PORT (TCP, and UDP for HTTP/3). Repeatable
     #[arg(long, env = "NEARCAST_EDGE_LISTEN", value_delimiter = ',', value_name = "URL")]
     pub listen: Vec<String>,
-    /// An origin to fetch from; several are tried in order. Repeatable
+    /// An origin to fetch from, http://, https:// or s3://BUCKET; several are tried in order. Repeatable
     #[arg(long, env = "NEARCAST_EDGE_ORIGIN", value_delimiter = ',', value_name = "URL")]
     pub origin: Vec<String>,
-    /// The control plane to join
+    /// The control plane to join: its origins then hold titles. Without one, --origin is any HTTP
+    /// or S3 origin to cache
     #[arg(long, env = "NEARCAST_EDGE_CONTROL_PLANE", value_name = "URL")]
     pub control_plane: Option<String>,
     /// File that holds the secret for joining
@@ -46,6 +53,9 @@ pub struct Settings {
     /// SSD for chunks fetched on demand, 0 for none [default: 4GiB]
     #[arg(long, env = "NEARCAST_EDGE_SSD", value_name = "SIZE")]
     pub ssd: Option<ByteSize>,
+    /// Folders for that, one a disk [default: ssd in the data folder]. Repeatable
+    #[arg(long, env = "NEARCAST_EDGE_SSD_DIR", value_delimiter = ',', value_name = "DIR")]
+    pub ssd_dir: Vec<PathBuf>,
     /// SSD for the fill plan's files [default: 10GiB]
     #[arg(long, env = "NEARCAST_EDGE_PLANNED", value_name = "SIZE")]
     pub planned: Option<ByteSize>,
@@ -67,6 +77,18 @@ pub struct Settings {
     /// File to write the addresses to, once it listens
     #[arg(long, env = "NEARCAST_EDGE_ANNOUNCE", value_name = "FILE")]
     pub announce: Option<PathBuf>,
+    /// Connections at a time, over all listeners; more are closed at once [default: 20000]
+    #[arg(long, env = "NEARCAST_EDGE_CONNECTIONS_MAX", value_name = "N")]
+    pub connections_max: Option<usize>,
+    /// Responses at a time; more are answered 503 [default: 16384]
+    #[arg(long, env = "NEARCAST_EDGE_RESPONSES_MAX", value_name = "N")]
+    pub responses_max: Option<usize>,
+    /// Proxy sites by host name; in the file only
+    #[arg(skip)]
+    pub sites: BTreeMap<String, SiteSettings>,
+    /// Siblings, parents and shield; in the file only
+    #[arg(skip)]
+    pub hierarchy: upstream::hierarchy::Settings,
 }
 
 /// A text that no log shows.
@@ -125,10 +147,12 @@ pub enum Certificate {
 pub struct Config {
     /// Listeners; at least one.
     pub listen: Vec<Listen>,
-    /// Origins, best first; at least one.
-    pub origins: Vec<String>,
-    /// The control plane, without a trailing slash.
-    pub control_plane: String,
+    /// The title site.
+    pub titles: Option<TitlesConfig>,
+    /// The proxy sites.
+    pub sites: Vec<SiteConfig>,
+    /// Siblings, parents and shield.
+    pub hierarchy: upstream::hierarchy::Config,
     /// The secret for joining.
     pub join_secret: Option<Secret>,
     /// This edge.
@@ -139,6 +163,8 @@ pub struct Config {
     pub memory_bytes: u64,
     /// Reactive SSD tier, in bytes; 0 for none.
     pub ssd_bytes: u64,
+    /// Folders of the reactive SSD tier, one a disk; empty: one in the data folder.
+    pub ssd_dirs: Vec<PathBuf>,
     /// Planned tier, in bytes.
     pub planned_bytes: u64,
     /// The certificate.
@@ -153,6 +179,15 @@ pub struct Config {
     pub announce: Option<PathBuf>,
     /// How much it does at a time.
     pub limits: Limits,
+}
+
+/// A title site, checked.
+#[derive(Debug, Clone)]
+pub struct TitlesConfig {
+    /// Where titles come from.
+    pub upstream: upstream::Config,
+    /// The control plane, without a trailing slash.
+    pub control_plane: String,
 }
 
 /// How much an edge does at a time; what comes on top is refused and counted.
@@ -200,6 +235,7 @@ impl Settings {
             data_dir: self.data_dir.or(file.data_dir),
             memory: self.memory.or(file.memory),
             ssd: self.ssd.or(file.ssd),
+            ssd_dir: if self.ssd_dir.is_empty() { file.ssd_dir } else { self.ssd_dir },
             planned: self.planned.or(file.planned),
             cert,
             key,
@@ -207,6 +243,11 @@ impl Settings {
             public_url: list(self.public_url, file.public_url),
             admin: self.admin.or(file.admin),
             announce: self.announce.or(file.announce),
+            connections_max: self.connections_max.or(file.connections_max),
+            responses_max: self.responses_max.or(file.responses_max),
+            // Flags have none.
+            sites: file.sites,
+            hierarchy: file.hierarchy,
         }
     }
 }
@@ -217,17 +258,17 @@ impl Config {
     /// # Errors
     /// Names the first key with a value that is not allowed, or that is missing.
     pub fn check(settings: Settings) -> Result<Self, ConfigError> {
+        let (titles, any) = origins(&settings)?;
+        let sites = proxy::check_sites(&settings.sites, any)?;
+        if titles.is_none() && sites.is_empty() {
+            let expected = "an http://, https:// or s3:// URL, or a table edge.sites.\"HOST\"";
+            return Err(ConfigError::missing("edge.origin", expected));
+        }
         let listen = if settings.listen.is_empty() {
             LISTEN.map(str::to_owned).to_vec()
         } else {
             settings.listen
         };
-        if settings.origin.is_empty() {
-            return Err(ConfigError::missing("edge.origin", "an http:// or https:// URL"));
-        }
-        let control_plane = settings.control_plane.ok_or_else(|| {
-            ConfigError::missing("edge.control-plane", "an http:// or https:// URL")
-        })?;
         let certificate = match (settings.cert, settings.key) {
             (Some(cert), Some(key)) => Certificate::Own { cert, key },
             (None, None) => Certificate::Generated,
@@ -239,27 +280,60 @@ impl Config {
             }
         };
         let id = settings.id.unwrap_or_else(|| "edge".to_owned());
+        let id: EdgeId = id.parse().map_err(|_| ConfigError::value("edge.id", &id, ID_EXPECTED))?;
         let admin = settings.admin.unwrap_or_else(|| ADMIN.to_owned());
         let allowed = "an address and port, 127.0.0.1:8081";
         let site = |text: &String| site_url("edge.public-url", text);
         Ok(Self {
             listen: listen.iter().map(|text| parse_listen(text)).collect::<Result<_, _>>()?,
-            origins: base_urls("edge.origin", &settings.origin)?,
-            control_plane: base_url("edge.control-plane", &control_plane)?,
+            titles,
+            sites,
+            hierarchy: upstream::hierarchy::Config::check(
+                "edge.hierarchy",
+                id.as_str(),
+                &settings.hierarchy,
+            )?,
             join_secret: join_secret(settings.join_secret, settings.join_secret_file)?,
-            id: id.parse().map_err(|_| ConfigError::value("edge.id", &id, ID_EXPECTED))?,
+            id,
             data_dir: settings.data_dir.unwrap_or_else(|| "nearcast-edge".into()),
             memory_bytes: size("edge.memory", settings.memory, MEMORY, MEMORY_BYTES_MIN, false)?,
-            ssd_bytes: size("edge.ssd", settings.ssd, SSD, SSD_BYTES_MIN, true)?,
+            ssd_bytes: size("edge.ssd", settings.ssd, SSD, DISK_BYTES_MIN, true)?,
+            ssd_dirs: settings.ssd_dir,
             planned_bytes: settings.planned.unwrap_or(PLANNED).0,
             certificate,
             ca: settings.ca,
             public_urls: settings.public_url.iter().map(site).collect::<Result<_, _>>()?,
             admin: admin.parse().map_err(|_| ConfigError::value("edge.admin", &admin, allowed))?,
             announce: settings.announce,
-            limits: Limits::default(),
+            limits: Limits {
+                connections: settings.connections_max.unwrap_or(CONNECTIONS_MAX),
+                responses: settings.responses_max.unwrap_or(RESPONSES_MAX),
+            },
         })
     }
+}
+
+/// What `--origin` stands for: titles where there is a control plane, else a site for any host.
+fn origins(
+    settings: &Settings,
+) -> Result<(Option<TitlesConfig>, Option<SiteSettings>), ConfigError> {
+    let given = settings.origin.iter().enumerate().map(|(place, url)| upstream::Origin {
+        // Tried in the order given.
+        priority: u32::try_from(place).unwrap_or(u32::MAX),
+        url: url.clone(),
+        weight: 1,
+    });
+    let upstream = upstream::Settings { origins: given.collect(), ..Default::default() };
+    let Some(control_plane) = &settings.control_plane else {
+        let any = SiteSettings { upstream, ..SiteSettings::default() };
+        return Ok((None, (!settings.origin.is_empty()).then_some(any)));
+    };
+    if settings.origin.is_empty() {
+        return Err(ConfigError::missing("edge.origin", "an http:// or https:// URL"));
+    }
+    let upstream = upstream::Config::check("edge", "titles", SiteKind::Title, &upstream)?;
+    let control_plane = base_url("edge.control-plane", control_plane)?;
+    Ok((Some(TitlesConfig { upstream, control_plane }), None))
 }
 
 fn parse_listen(text: &str) -> Result<Listen, ConfigError> {
@@ -297,10 +371,6 @@ fn base_url(key: &str, text: &str) -> Result<String, ConfigError> {
     url.map(|_| trimmed).ok_or_else(|| ConfigError::value(key, text, "an http:// or https:// URL"))
 }
 
-fn base_urls(key: &str, texts: &[String]) -> Result<Vec<String>, ConfigError> {
-    texts.iter().map(|text| base_url(key, text)).collect()
-}
-
 /// A URL that names a host alone, since players are moved between edges by host.
 fn site_url(key: &str, text: &str) -> Result<String, ConfigError> {
     let base = base_url(key, text)?;
@@ -336,7 +406,9 @@ mod tests {
     #[test]
     fn defaults_are_good_and_flags_win() {
         let config = Config::check(settings()).unwrap();
-        assert_eq!(config.origins, ["http://127.0.0.1:7090"]);
+        let titles = config.titles.unwrap();
+        assert_eq!(titles.control_plane, "http://127.0.0.1:7080");
+        assert!(config.sites.is_empty());
         assert_eq!(config.listen.len(), 2);
         let file =
             Settings { id: Some("file".into()), memory: Some(ByteSize(1 << 30)), ..settings() };
@@ -355,7 +427,7 @@ mod tests {
         insta::assert_snapshot!(
             [
                 error(|s| s.origin.clear()),
-                error(|s| s.control_plane = None),
+                error(|s| s.control_plane = Some("here".into())),
                 error(|s| s.origin = vec!["127.0.0.1:7090".into()]),
                 error(|s| s.listen = vec!["tcp://127.0.0.1:1".into()]),
                 error(|s| s.listen = vec!["https://localhost:1".into()]),

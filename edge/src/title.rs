@@ -162,13 +162,13 @@ pub struct Titles {
     known: Mutex<LruCache<Name, Arc<Title>>>,
     absent: Mutex<LruCache<Name, Instant>>,
     flights: Flights<Name, Landed>,
-    origin: Arc<Origin>,
+    origin: Origin,
     shelf: Shelf,
 }
 
 impl Titles {
     /// Titles from `origin`, kept on `shelf`, too.
-    pub fn new(origin: Arc<Origin>, shelf: Shelf) -> Self {
+    pub fn new(origin: Origin, shelf: Shelf) -> Self {
         Self {
             known: Mutex::new(LruCache::new(TITLES_MAX)),
             absent: Mutex::new(LruCache::new(ABSENT_MAX)),

@@ -14,8 +14,18 @@ pub enum Verdict {
     HitSsd,
     /// Somebody else's fetch from the origin was joined.
     Filling,
+    /// Fetched from a sibling for this request.
+    Sibling,
+    /// Fetched from a parent for this request.
+    Parent,
     /// Fetched from the origin for this request.
     Origin,
+    /// Stored, and found to be good still.
+    Revalidated,
+    /// Stored and stale, but good enough.
+    Stale,
+    /// Passed on: not cached by its method, or not to be shared.
+    Bypass,
     /// The steering manifest, made from the edge's view of the fleet.
     Steering,
     /// A CORS preflight.
@@ -34,8 +44,15 @@ pub enum Verdict {
 
 impl Verdict {
     /// Where media bytes come from.
-    pub const SOURCES: [Self; 5] =
-        [Self::HitMemory, Self::HitPlan, Self::HitSsd, Self::Filling, Self::Origin];
+    pub const SOURCES: [Self; 7] = [
+        Self::HitMemory,
+        Self::HitPlan,
+        Self::HitSsd,
+        Self::Filling,
+        Self::Sibling,
+        Self::Parent,
+        Self::Origin,
+    ];
 
     /// Stable, for metrics, logs and `Cache-Status`.
     #[must_use]
@@ -45,7 +62,12 @@ impl Verdict {
             Self::HitPlan => "hit-plan",
             Self::HitSsd => "hit-ssd",
             Self::Filling => "filling",
+            Self::Sibling => "sibling",
+            Self::Parent => "parent",
             Self::Origin => "origin",
+            Self::Revalidated => "revalidated",
+            Self::Stale => "stale",
+            Self::Bypass => "bypass",
             Self::Steering => "steering",
             Self::Preflight => "preflight",
             Self::Unchanged => "unchanged",
@@ -71,7 +93,9 @@ impl Verdict {
                 format!("{edge}; hit; detail={detail}")
             }
             Self::Filling => format!("{edge}; fwd=miss; collapsed; detail={detail}"),
-            Self::Origin => format!("{edge}; fwd=miss; stored; detail={detail}"),
+            Self::Sibling | Self::Parent | Self::Origin => {
+                format!("{edge}; fwd=miss; stored; detail={detail}")
+            }
             Self::Failed => format!("{edge}; fwd=miss; detail={detail}"),
             _ => format!("{edge}; detail={detail}"),
         }

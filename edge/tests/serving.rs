@@ -81,7 +81,8 @@ async fn every_protocol_gets_the_same_bytes() {
         let bad = stage.url_at(&stage.edge.https, "v1/99.m4s");
         assert_eq!(get_over(protocol, &bad, &certificate).await.code(), "no-such-object");
         let line = format!(
-            "nearcast_edge_requests_total{{protocol=\"{protocol}\",status=\"404\",verdict=\"absent\"}}"
+            "nearcast_edge_requests_total{{protocol=\"{protocol}\",site=\"titles\",status=\"404\",\
+             verdict=\"absent\"}}"
         );
         assert_eq!(stage.edge.metric(&line).await, 1.0);
     }

@@ -2,6 +2,9 @@
 //! refused, or answered and the connection ended, or means one thing. A request hidden in
 //! another one's body is never answered.
 
+#![allow(clippy::unwrap_used, reason = "a story that meets an error has failed")]
+#![allow(clippy::large_futures, reason = "its buffers lie on the test's own stack")]
+
 mod common;
 
 use common::Stage;

@@ -2,10 +2,9 @@
 //! what is complete. A kill at any time costs at most one run.
 
 use super::{Accepted, Planned};
+use crate::engine::RUN_BYTES_MAX;
 use crate::error::Fault;
-use crate::fill;
-use crate::origin::Origin;
-use crate::tiers::RUN_BYTES_MAX;
+use crate::origin::{Origin, Run};
 use crate::title::{Name, Title, Titles};
 use bytes::Bytes;
 use model::chunk::CHUNK_BYTES;
@@ -25,7 +24,7 @@ pub struct Puller {
     /// Where indexes come from.
     pub titles: Arc<Titles>,
     /// Where bytes come from.
-    pub origin: Arc<Origin>,
+    pub origin: Origin,
     /// The control plane.
     pub control: service::client::Client,
     /// Its base URL, without a trailing slash.
@@ -179,16 +178,10 @@ impl Puller {
             if newest.has_changed().unwrap_or(true) {
                 return Err(Stopped::NewerPlan);
             }
-            let run = fill::Run {
-                title: Arc::clone(title),
-                track,
-                first: missing.start,
-                until: missing.end,
-            };
+            let run = Run { title: Arc::clone(title), track, chunks: missing };
             let mut chunks: Vec<(u64, Bytes)> = Vec::new();
             let keep = |number, bytes| chunks.push((number, bytes));
-            let fetched =
-                fill::fetch(&self.origin, &self.planned.metrics, &run, missing, keep).await;
+            let fetched = self.origin.chunks(&run, keep).await;
             // What arrived before a failure is kept.
             let stored = Arc::clone(&file);
             blocking(move || stored.store(&chunks)).await?;

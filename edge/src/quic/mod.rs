@@ -1,5 +1,7 @@
 //! HTTP/3 over QUIC. The only folder that names quinn and h3.
 
+mod receiving;
+
 use crate::Error;
 use crate::body::Body;
 use crate::listen::{HANDSHAKE_MAX, HEADER_BYTES_MAX, SEND_STALL_MAX, STREAMS_MAX, Shared};
@@ -11,6 +13,7 @@ use http::Response;
 use http_body_util::BodyExt;
 use quinn::crypto::rustls::QuicServerConfig;
 use quinn::{Endpoint, EndpointConfig, IdleTimeout, TransportConfig, VarInt};
+use receiving::Receiving;
 use std::net::UdpSocket;
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,7 +34,7 @@ const RECEIVE_WINDOW_BYTES: u32 = 256 << 10;
 const PIECE_BYTES_MAX: usize = 256 << 10;
 
 type Connection = h3::server::Connection<h3_quinn::Connection, Bytes>;
-type Stream = RequestStream<h3_quinn::BidiStream<Bytes>, Bytes>;
+type Stream = RequestStream<h3_quinn::SendStream<Bytes>, Bytes>;
 
 /// An HTTP/3 listener.
 pub struct Listener(Endpoint);
@@ -157,18 +160,18 @@ async fn request(
     shared: &Shared,
 ) -> Result<(), String> {
     let resolved = tokio::time::timeout(REQUEST_MAX, resolver.resolve_request()).await;
-    let (request, mut stream) = resolved
+    let (request, stream) = resolved
         .map_err(|_| format!("no request within {REQUEST_MAX:?}"))?
         .map_err(|error| error.to_string())?;
     let (head, ()) = request.into_parts();
-    let response = serve(&shared.edge, Asked { head: &head, protocol: "h3", via }).await;
+    let (mut stream, receiving) = stream.split();
+    let asked = Asked { head: &head, protocol: "h3", via };
+    let response = serve(&shared.edge, asked, Receiving::of(&head, receiving)).await;
     let sent = send(&mut stream, response).await;
     if sent.is_err() {
         // Never a clean end of a body that is not whole.
         stream.stop_stream(Code::H3_INTERNAL_ERROR);
     }
-    // Whatever the request's body was, it is not read.
-    stream.stop_sending(Code::H3_NO_ERROR);
     sent
 }
 

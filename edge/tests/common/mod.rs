@@ -148,6 +148,18 @@ impl Edge {
         let _ = self.task.await;
     }
 
+    /// Waits until its one disk is in use (1) or known to be out of use (0).
+    pub async fn ssd_is(&self, up: f64) {
+        until("the disk's state", || async {
+            let text = get(&format!("{}/metrics", self.admin), &[]).await.text();
+            let line = text.lines().find_map(|line| line.strip_prefix("nearcast_edge_ssd_up{"))?;
+            let value: f64 = line.rsplit(' ').next()?.parse().ok()?;
+            let troubled = text.contains("nearcast_edge_ssd_troubles_total{");
+            (value == up && (up > 0.0 || troubled)).then_some(())
+        })
+        .await;
+    }
+
     /// The value of a metric line, 0 if there is none.
     pub async fn metric(&self, line: &str) -> f64 {
         let text = get(&format!("{}/metrics", self.admin), &[]).await.text();

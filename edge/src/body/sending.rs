@@ -1,0 +1,287 @@
+//! Parts of an object on their way to a client: chunk by chunk, each from wherever it is, and
+//! byte by byte where it is still arriving.
+
+use crate::engine::{Coming, Engine, Got, Progress};
+use crate::error::Fault;
+use crate::object::Object;
+use crate::verdict::Verdict;
+use bytes::Bytes;
+use model::ByteRange;
+use model::chunk::{self, CHUNK_BYTES};
+use std::collections::VecDeque;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use tokio::sync::watch;
+
+/// When memory is short, this much is copied for sending, so that a client that reads slowly
+/// holds no slot.
+const COPIED_BYTES_MAX: usize = 64 << 10;
+/// A fetch that was given up just as it was joined is asked for again, at most this often.
+const LOST_MAX: usize = 3;
+
+/// What is sent, in order.
+pub enum Piece {
+    /// The text between the parts of a multipart answer.
+    Text(Bytes),
+    /// Bytes of the object.
+    Part(ByteRange),
+}
+
+/// An object's bytes under way.
+pub struct Sending {
+    engine: Arc<Engine>,
+    object: Object,
+    pieces: VecDeque<Piece>,
+    /// What is left of the current part.
+    left: ByteRange,
+    urgency: u8,
+    state: State,
+    /// Polled before the head left.
+    ahead: Option<Result<(Bytes, Verdict), Fault>>,
+    /// Chunks below this were missing when this response asked for them, and come from there:
+    /// that they are in memory when their turn comes does not make them hits.
+    own: (u64, Verdict),
+    reading: Option<crate::engine::Reading>,
+    lost: usize,
+}
+
+type Steps = watch::Receiver<Progress>;
+
+enum State {
+    /// The next chunk is not asked for yet.
+    Next,
+    Have(Bytes, Verdict),
+    Following(Steps),
+    Waiting(Pin<Box<dyn Future<Output = Steps> + Send>>),
+    Ended,
+}
+
+impl Sending {
+    /// These pieces of an object.
+    pub fn new(engine: &Arc<Engine>, object: Object, pieces: Vec<Piece>, urgency: u8) -> Self {
+        Self {
+            engine: Arc::clone(engine),
+            object,
+            pieces: pieces.into(),
+            left: ByteRange::default(),
+            urgency,
+            state: State::Next,
+            ahead: None,
+            own: (0, Verdict::Origin),
+            reading: None,
+            lost: 0,
+        }
+    }
+
+    /// The chunk that it begins with is on its way by this response's own fetch, and so is what
+    /// follows it.
+    pub fn by_own_fetch(mut self, coming: Coming, source: Verdict) -> Self {
+        self.own = (u64::MAX, source);
+        self.reading = Some(coming.reading);
+        self
+    }
+
+    /// What is still to be sent.
+    pub fn bytes_left(&self) -> u64 {
+        let piece = |piece: &Piece| match piece {
+            Piece::Text(text) => text.len() as u64,
+            Piece::Part(range) => range.bytes,
+        };
+        let ahead = match &self.ahead {
+            Some(Ok((bytes, _))) => bytes.len() as u64,
+            _ => 0,
+        };
+        ahead + self.left.bytes + self.pieces.iter().map(piece).sum::<u64>()
+    }
+
+    /// Waits until its first bytes are at hand, so that the head that goes before them is true.
+    /// The costliest source of the whole.
+    ///
+    /// # Errors
+    /// How they can't be had.
+    pub async fn first(&mut self) -> Result<Verdict, Fault> {
+        let rest: Vec<ByteRange> = self
+            .pieces
+            .iter()
+            .filter_map(|piece| match piece {
+                Piece::Part(range) => Some(*range),
+                Piece::Text(_) => None,
+            })
+            .collect();
+        let foreseen = rest.iter().map(|range| chunk::covering(*range));
+        let foreseen = foreseen.map(|chunks| self.engine.foresee(&self.object, chunks)).max();
+        match poll_fn(|cx| self.poll(cx)).await {
+            None => Ok(Verdict::HitMemory),
+            Some(Err(fault)) => Err(fault),
+            Some(Ok((bytes, verdict))) => {
+                self.ahead = Some(Ok((bytes, verdict)));
+                // What was foreseen as the origin may have turned out to be a peer.
+                let foreseen = match foreseen.unwrap_or(verdict) {
+                    Verdict::Origin if !verdict.is_hit() => verdict,
+                    foreseen => foreseen,
+                };
+                Ok(verdict.max(foreseen))
+            }
+        }
+    }
+
+    /// The next bytes and their source.
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<(Bytes, Verdict), Fault>>> {
+        if let Some(ahead) = self.ahead.take() {
+            return Poll::Ready(Some(ahead));
+        }
+        loop {
+            if self.left.bytes == 0 {
+                match self.pieces.pop_front() {
+                    None => return Poll::Ready(None),
+                    Some(Piece::Text(text)) => {
+                        return Poll::Ready(Some(Ok((text, Verdict::HitMemory))));
+                    }
+                    Some(Piece::Part(range)) => {
+                        (self.left, self.state) = (range, State::Next);
+                        continue;
+                    }
+                }
+            }
+            match std::mem::replace(&mut self.state, State::Ended) {
+                State::Ended => return Poll::Ready(Some(Err(Fault::Lost))),
+                State::Next => self.ask(),
+                State::Have(bytes, verdict) => {
+                    return Poll::Ready(Some(self.cut(&bytes, verdict)));
+                }
+                State::Waiting(mut waiting) => match waiting.as_mut().poll(cx) {
+                    Poll::Ready(steps) => self.state = State::Following(steps),
+                    Poll::Pending => {
+                        self.state = State::Waiting(waiting);
+                        return Poll::Pending;
+                    }
+                },
+                State::Following(steps) => {
+                    if let Some(told) = self.follow(steps) {
+                        return Poll::Ready(Some(told));
+                    }
+                }
+            }
+        }
+    }
+
+    fn number(&self) -> u64 {
+        self.left.start / CHUNK_BYTES
+    }
+
+    /// Asks for the chunk of the first byte that is left.
+    fn ask(&mut self) {
+        let number = self.number();
+        let until = chunk::covering(self.left).end;
+        let was_missing = matches!(self.engine.locate(&self.object, number), Verdict::Origin);
+        self.state = match self.engine.chunk(&self.object, number, until, self.urgency) {
+            Got::Here(bytes, verdict) => {
+                if let Some(reading) = &self.reading {
+                    reading.want(number);
+                }
+                let (own_until, source) = self.own;
+                let is_own = number < own_until && !source.is_hit();
+                State::Have(bytes, if is_own { source } else { verdict })
+            }
+            Got::Coming(coming) => {
+                if was_missing && number >= self.own.0 {
+                    self.own = (self.engine.missing_until(&self.object, number..until), self.own.1);
+                }
+                self.reading = Some(coming.reading);
+                State::Following(coming.progress)
+            }
+        };
+    }
+
+    /// A step of a chunk that is on its way; none if there is nothing to send yet.
+    fn follow(&mut self, mut steps: Steps) -> Option<Result<(Bytes, Verdict), Fault>> {
+        let progress = steps.borrow_and_update().clone();
+        let within = usize::try_from(self.left.start % CHUNK_BYTES).unwrap_or(usize::MAX);
+        match progress {
+            Progress::Open { reader, filled, source } if filled > within => {
+                let end = filled.min(within.saturating_add(self.left_in_chunk()));
+                let verdict = self.named(source);
+                let Some(bytes) = reader.bytes(within..end) else { return Some(Err(Fault::Lost)) };
+                self.state = State::Following(steps);
+                self.advance(bytes.len());
+                let bytes = if self.engine.chunks.under_pressure() {
+                    Bytes::copy_from_slice(&bytes)
+                } else {
+                    bytes
+                };
+                Some(Ok((bytes, verdict)))
+            }
+            Progress::Waiting | Progress::Open { .. } => {
+                self.state = State::Waiting(Box::pin(async move {
+                    // A claim that ends tells its end first.
+                    let _ = steps.changed().await;
+                    steps
+                }));
+                None
+            }
+            Progress::Landed(bytes, source) => {
+                self.lost = 0;
+                let verdict = self.named(source);
+                self.state = State::Have(bytes, verdict);
+                None
+            }
+            Progress::Failed(Fault::Lost) if self.lost < LOST_MAX => {
+                self.lost += 1;
+                self.state = State::Next;
+                None
+            }
+            Progress::Failed(fault) => Some(Err(fault)),
+        }
+    }
+
+    /// How a chunk from there is named here: what others fetch is filling.
+    fn named(&mut self, source: Verdict) -> Verdict {
+        if source.is_hit() {
+            return source;
+        }
+        if self.number() < self.own.0 {
+            self.own.1 = source;
+            return source;
+        }
+        Verdict::Filling
+    }
+
+    fn left_in_chunk(&self) -> usize {
+        let within = self.left.start % CHUNK_BYTES;
+        usize::try_from(self.left.bytes.min(CHUNK_BYTES - within)).unwrap_or(usize::MAX)
+    }
+
+    fn advance(&mut self, bytes: usize) {
+        let (bytes, before) = (bytes as u64, self.number());
+        self.left = ByteRange::new(self.left.start + bytes, self.left.bytes - bytes);
+        if self.left.bytes == 0 || self.number() != before {
+            self.state = State::Next;
+        }
+    }
+
+    /// Cuts what is wanted out of a chunk that is here. The next one is asked for at once, so
+    /// that it is on its way while this one is sent.
+    fn cut(&mut self, chunk: &Bytes, verdict: Verdict) -> Result<(Bytes, Verdict), Fault> {
+        let within = usize::try_from(self.left.start % CHUNK_BYTES).unwrap_or(usize::MAX);
+        let pressed = self.engine.chunks.under_pressure();
+        let most = if pressed { COPIED_BYTES_MAX } else { usize::MAX };
+        let end = within.saturating_add(self.left_in_chunk().min(most));
+        if within >= end || end > chunk.len() {
+            return Err(Fault::Lost);
+        }
+        let part = if pressed {
+            Bytes::copy_from_slice(&chunk[within..end])
+        } else {
+            chunk.slice(within..end)
+        };
+        // Without pressure the cut is up to the chunk's end: the next chunk follows.
+        self.state = State::Next;
+        self.advance(part.len());
+        if self.left.bytes > 0 && !pressed {
+            self.ask();
+        }
+        Ok((part, verdict))
+    }
+}

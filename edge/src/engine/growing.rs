@@ -1,0 +1,335 @@
+//! An answer that can't be fetched again in parts (no strong validator, or of unknown length):
+//! read by many while it arrives, kept as a whole or not at all.
+//!
+//! Invariant: a reader gets every byte from where it began, in order, and an end only when the
+//! answer was whole. Who reads slowly holds up nobody but itself, as long as the answer is
+//! small enough to be kept.
+
+use super::Engine;
+use crate::error::Fault;
+use crate::verdict::Verdict;
+use bytes::Bytes;
+use futures::FutureExt;
+use model::chunk::CHUNK_BYTES;
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::{Notify, watch};
+use upstream::UpstreamBody;
+
+/// A larger answer is not kept: it passes through a window of this size.
+pub const UNVALIDATED_BYTES_MAX: u64 = 64 << 20;
+/// The window, once the memory for such answers is used up.
+const WINDOW_BYTES_MIN: u64 = 4 << 20;
+/// With this much or less to come, an answer that everybody left is taken to its end.
+const REST_BYTES_MAX: u64 = CHUNK_BYTES;
+
+/// How far the answer has come.
+#[derive(Clone, Default)]
+pub struct Grown {
+    /// Bytes that are here.
+    pub filled: u64,
+    /// How it ended.
+    pub end: Option<Result<(), Fault>>,
+}
+
+/// The answer.
+pub struct Growing {
+    /// Its length, if it said.
+    pub length: Option<u64>,
+    held: Mutex<Held>,
+    progress: watch::Sender<Grown>,
+    moved: Notify,
+}
+
+#[derive(Default)]
+struct Held {
+    /// Its chunks from number `first` on; the last one may still be written.
+    chunks: VecDeque<arena::SlotReader>,
+    first: u64,
+    /// Where each reader is.
+    readers: HashMap<u64, u64>,
+    joined: u64,
+    /// Nobody may join any more.
+    over: bool,
+}
+
+/// One reader of it.
+pub struct GrowingReader {
+    growing: Arc<Growing>,
+    name: u64,
+    at: u64,
+    progress: watch::Receiver<Grown>,
+}
+
+/// What a reader finds.
+pub enum Step {
+    /// The next bytes.
+    Bytes(Bytes),
+    /// Nothing yet.
+    Wait,
+    /// The end: it was whole.
+    End,
+    /// It will not be whole.
+    Failed(Fault),
+}
+
+impl Growing {
+    /// An answer of which nothing is here yet.
+    pub fn new(length: Option<u64>) -> Arc<Self> {
+        let (progress, _) = watch::channel(Grown::default());
+        Arc::new(Self { length, held: Mutex::default(), progress, moved: Notify::new() })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A reader from byte `at` on, if that is still here and the answer not given up.
+    pub fn read_from(self: &Arc<Self>, at: u64) -> Option<GrowingReader> {
+        let mut held = self.lock();
+        if held.over || at < held.first * CHUNK_BYTES {
+            return None;
+        }
+        held.joined += 1;
+        let name = held.joined;
+        held.readers.insert(name, at);
+        drop(held);
+        let progress = self.progress.subscribe();
+        Some(GrowingReader { growing: Arc::clone(self), name, at, progress })
+    }
+
+    /// Takes the answer to its end. Its chunks, if it was whole and all of it is still here.
+    ///
+    /// # Errors
+    /// How it was cut, or [`Fault::Lost`] when everybody left.
+    pub async fn grow(
+        &self,
+        engine: &Engine,
+        body: UpstreamBody,
+        source: Verdict,
+    ) -> Result<Option<Vec<Bytes>>, Fault> {
+        let mut kept = Kept { engine, source, bytes: 0 };
+        let mut end = End { growing: self, told: Err(Fault::Lost) };
+        let ended = self.take(&mut kept, body).await;
+        end.told = ended.as_ref().map(|_| ()).map_err(Clone::clone);
+        ended
+    }
+
+    async fn take(
+        &self,
+        kept: &mut Kept<'_>,
+        mut body: UpstreamBody,
+    ) -> Result<Option<Vec<Bytes>>, Fault> {
+        let mut whole: Vec<Bytes> = Vec::new();
+        let mut slot: Option<arena::Slot> = None;
+        let mut filled = 0;
+        let mut keeps = true;
+        loop {
+            let data = match self.next(&mut body, filled).await? {
+                Some(data) => data,
+                None => break,
+            };
+            kept.engine.metrics.fetched(kept.source, data.len());
+            let mut rest = &data[..];
+            while !rest.is_empty() {
+                if slot.is_none() {
+                    keeps &= kept.may_grow(filled);
+                    if !keeps {
+                        whole.clear();
+                        self.slide(kept, filled).await?;
+                    }
+                    let new = kept.engine.slot(self.chunk_bytes(filled)).await?;
+                    kept.grew();
+                    self.lock().chunks.push_back(new.reader());
+                    slot = Some(new);
+                }
+                let Some(writing) = &mut slot else { return Err(Fault::Busy) };
+                let taken = writing.write(rest);
+                if taken == 0 {
+                    return Err(Fault::unavailable("the answer is longer than it said"));
+                }
+                rest = &rest[taken..];
+                filled += taken as u64;
+                if writing.filled() as u64 == CHUNK_BYTES
+                    && let Some(full) = slot.take()
+                {
+                    whole.push(full.freeze());
+                }
+            }
+            self.progress.send_modify(|grown| grown.filled = filled);
+        }
+        if self.length.is_some_and(|length| length != filled) || !body.is_delimited() {
+            // Cut, or of a length that nobody vouches for: good to pass on, not to keep.
+            keeps = false;
+            if self.length.is_some() {
+                return Err(Fault::unavailable("the answer was cut"));
+            }
+        }
+        if !keeps {
+            return Ok(None);
+        }
+        if let Some(last) = slot.filter(|slot| slot.filled() > 0) {
+            whole.push(snug(kept.engine, last));
+        }
+        Ok(Some(whole))
+    }
+
+    /// How large a slot the next bytes need.
+    fn chunk_bytes(&self, filled: u64) -> usize {
+        let left = self.length.map_or(CHUNK_BYTES, |length| length.saturating_sub(filled));
+        usize::try_from(left.clamp(1, CHUNK_BYTES)).unwrap_or(1)
+    }
+
+    /// The next bytes of the answer; none at its end. Given up when everybody has left.
+    async fn next(&self, body: &mut UpstreamBody, filled: u64) -> Result<Option<Bytes>, Fault> {
+        loop {
+            if let Some(data) = body.next().now_or_never() {
+                return Ok(data.transpose()?);
+            }
+            let rest = self.length.map_or(u64::MAX, |length| length.saturating_sub(filled));
+            tokio::select! {
+                data = body.next() => return Ok(data.transpose()?),
+                () = self.moved.notified() => {
+                    let mut held = self.lock();
+                    if held.readers.is_empty() && rest > REST_BYTES_MAX {
+                        held.over = true;
+                        return Err(Fault::Lost);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Waits until the slowest reader is near enough, and lets go of what all have read.
+    async fn slide(&self, kept: &mut Kept<'_>, filled: u64) -> Result<(), Fault> {
+        let window = if kept.is_full() { WINDOW_BYTES_MIN } else { UNVALIDATED_BYTES_MAX };
+        loop {
+            {
+                let mut held = self.lock();
+                let Some(slowest) = held.readers.values().min().copied() else {
+                    held.over = true;
+                    return Err(Fault::Lost);
+                };
+                while (held.first + 1) * CHUNK_BYTES <= slowest && !held.chunks.is_empty() {
+                    held.chunks.pop_front();
+                    held.first += 1;
+                    kept.shrank();
+                }
+                if filled < slowest + window {
+                    return Ok(());
+                }
+            }
+            self.moved.notified().await;
+        }
+    }
+}
+
+/// What is held of an answer, in account with the engine.
+struct Kept<'a> {
+    engine: &'a Engine,
+    source: Verdict,
+    bytes: u64,
+}
+
+impl Kept<'_> {
+    fn is_full(&self) -> bool {
+        self.engine.growing_bytes.load(Ordering::Relaxed) >= self.engine.growing_bytes_max
+    }
+
+    fn may_grow(&self, filled: u64) -> bool {
+        filled < UNVALIDATED_BYTES_MAX && !self.is_full()
+    }
+
+    fn grew(&mut self) {
+        self.bytes += CHUNK_BYTES;
+        self.engine.growing_bytes.fetch_add(CHUNK_BYTES, Ordering::Relaxed);
+    }
+
+    fn shrank(&mut self) {
+        self.bytes -= CHUNK_BYTES;
+        self.engine.growing_bytes.fetch_sub(CHUNK_BYTES, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Kept<'_> {
+    fn drop(&mut self) {
+        self.engine.growing_bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+/// Tells readers the end, also when the task that took the answer is gone.
+struct End<'a> {
+    growing: &'a Growing,
+    told: Result<(), Fault>,
+}
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.growing.lock().over = true;
+        let told = self.told.clone();
+        self.growing.progress.send_modify(|grown| grown.end = Some(told));
+    }
+}
+
+/// A last chunk of unknown length was given room for a whole one: moves it where it fits.
+fn snug(engine: &Engine, last: arena::Slot) -> Bytes {
+    let (filled, capacity) = (last.filled(), last.capacity());
+    let bytes = last.freeze();
+    if filled > capacity / 2 {
+        return bytes;
+    }
+    match engine.chunks.slot(filled) {
+        Some(mut fitting) => {
+            fitting.write(&bytes);
+            fitting.freeze()
+        }
+        None => bytes,
+    }
+}
+
+impl GrowingReader {
+    /// The next bytes, `bytes_max` at most.
+    pub fn step(&mut self, bytes_max: u64) -> Step {
+        let grown = self.progress.borrow_and_update().clone();
+        if self.at < grown.filled {
+            return match self.cut(grown.filled.min(self.at.saturating_add(bytes_max))) {
+                Some(bytes) => Step::Bytes(bytes),
+                None => Step::Failed(Fault::Lost),
+            };
+        }
+        match grown.end {
+            None => Step::Wait,
+            Some(Ok(())) => Step::End,
+            Some(Err(fault)) => Step::Failed(fault),
+        }
+    }
+
+    /// Waits for another step.
+    pub async fn changed(&mut self) {
+        // The sender ends with the answer's `end` told: nothing more will change then.
+        let _ = self.progress.changed().await;
+    }
+
+    fn cut(&mut self, until: u64) -> Option<Bytes> {
+        let mut held = self.growing.lock();
+        let number = self.at / CHUNK_BYTES;
+        let place = usize::try_from(number.checked_sub(held.first)?).ok()?;
+        let start = number * CHUNK_BYTES;
+        let until = until.min(start + CHUNK_BYTES);
+        let range = usize::try_from(self.at - start).ok()?..usize::try_from(until - start).ok()?;
+        let bytes = held.chunks.get(place)?.bytes(range)?;
+        self.at = until;
+        held.readers.insert(self.name, self.at);
+        drop(held);
+        self.growing.moved.notify_one();
+        Some(bytes)
+    }
+}
+
+impl Drop for GrowingReader {
+    fn drop(&mut self) {
+        self.growing.lock().readers.remove(&self.name);
+        self.growing.moved.notify_one();
+    }
+}

@@ -1,0 +1,295 @@
+//! One fetch a chunk, however many read: the in-flight table.
+//!
+//! Invariant: a key is in the table exactly while somebody holds its [`Claim`]; whoever reads
+//! is told each step of it, and its end, whatever becomes of the task that held it. A fetch
+//! that was given up or failed is never told as an end of the bytes.
+
+use crate::error::Fault;
+use crate::verdict::Verdict;
+use arena::SlotReader;
+use bytes::Bytes;
+use chunks::Key;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry as Slot;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::{Notify, watch};
+
+/// How far a chunk has come.
+#[derive(Clone)]
+pub enum Progress {
+    /// Nothing yet.
+    Waiting,
+    /// The bytes up to `filled` may be sent; more follow.
+    Open {
+        /// Where they are.
+        reader: SlotReader,
+        /// How many.
+        filled: usize,
+        /// Where they come from.
+        source: Verdict,
+    },
+    /// It is here.
+    Landed(Bytes, Verdict),
+    /// It will not come by this fetch.
+    Failed(Fault),
+}
+
+/// Who reads what one fetch brings, and how far the foremost of them has got.
+#[derive(Default)]
+pub struct Readers {
+    state: Mutex<State>,
+    wanted: AtomicU64,
+    changed: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    reading: usize,
+    /// Nobody may join any more.
+    over: bool,
+}
+
+/// One reader's interest in a fetch, for as long as it is held.
+pub struct Reading(Arc<Readers>);
+
+impl Readers {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Joins, unless the fetch has been given up.
+    fn join(self: &Arc<Self>, number: u64) -> Option<Reading> {
+        let mut state = self.lock();
+        if state.over {
+            return None;
+        }
+        state.reading += 1;
+        drop(state);
+        self.want(number);
+        Some(Reading(Arc::clone(self)))
+    }
+
+    fn want(&self, number: u64) {
+        if self.wanted.fetch_max(number, Ordering::AcqRel) < number {
+            self.changed.notify_one();
+        }
+    }
+
+    /// The last chunk that anybody has got to.
+    pub fn wanted(&self) -> u64 {
+        self.wanted.load(Ordering::Acquire)
+    }
+
+    /// Whether nobody reads.
+    pub fn is_left(&self) -> bool {
+        self.lock().reading == 0
+    }
+
+    /// Gives the fetch up if nobody reads; from then on nobody can join it.
+    pub fn give_up(&self) -> bool {
+        let mut state = self.lock();
+        state.over = state.over || state.reading == 0;
+        state.over
+    }
+
+    /// Waits until somebody gets further, or the last one leaves.
+    pub async fn changed(&self) {
+        self.changed.notified().await;
+    }
+}
+
+impl Reading {
+    /// The reader has got to this chunk.
+    pub fn want(&self, number: u64) {
+        self.0.want(number);
+    }
+}
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        let mut state = self.0.lock();
+        state.reading -= 1;
+        if state.reading == 0 {
+            self.0.changed.notify_one();
+        }
+    }
+}
+
+struct Entry {
+    progress: watch::Receiver<Progress>,
+    readers: Arc<Readers>,
+    id: u64,
+}
+
+#[derive(Default)]
+struct Table {
+    entries: HashMap<Key, Entry>,
+    claims: u64,
+}
+
+/// What is being fetched now.
+#[derive(Clone, Default)]
+pub struct InFlight(Arc<Mutex<Table>>);
+
+/// The right, and duty, to bring a chunk.
+pub struct Claim {
+    key: Key,
+    id: u64,
+    progress: watch::Sender<Progress>,
+    table: InFlight,
+    landed: bool,
+}
+
+/// A chunk that is being fetched, for one reader.
+pub struct Coming {
+    /// Its steps.
+    pub progress: watch::Receiver<Progress>,
+    /// Keeps the fetch going.
+    pub reading: Reading,
+}
+
+impl InFlight {
+    fn lock(&self) -> MutexGuard<'_, Table> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Joins the fetch of `key`; who comes first gets the claim, and its readers, too.
+    pub fn join(&self, key: Key) -> (Coming, Option<(Claim, Arc<Readers>)>) {
+        let number = u64::from(key.number);
+        let mut table = self.lock();
+        if let Some(entry) = table.entries.get(&key)
+            && let Some(reading) = entry.readers.join(number)
+        {
+            return (Coming { progress: entry.progress.clone(), reading }, None);
+        }
+        let readers = Arc::<Readers>::default();
+        let (claim, progress) = self.insert(&mut table, key, &readers);
+        let reading = readers.join(number).expect("these readers are new: nothing gave them up");
+        (Coming { progress, reading }, Some((claim, readers)))
+    }
+
+    /// Claims `key` for a fetch that others started, unless somebody fetches it already.
+    pub fn claim(&self, key: Key, readers: &Arc<Readers>) -> Option<Claim> {
+        let mut table = self.lock();
+        match table.entries.entry(key) {
+            Slot::Occupied(entry) if !entry.get().readers.lock().over => None,
+            _ => Some(self.insert(&mut table, key, readers).0),
+        }
+    }
+
+    fn insert(
+        &self,
+        table: &mut Table,
+        key: Key,
+        readers: &Arc<Readers>,
+    ) -> (Claim, watch::Receiver<Progress>) {
+        let (sender, progress) = watch::channel(Progress::Waiting);
+        table.claims += 1;
+        let id = table.claims;
+        let readers = Arc::clone(readers);
+        table.entries.insert(key, Entry { progress: progress.clone(), readers, id });
+        let claim = Claim { key, id, progress: sender, table: self.clone(), landed: false };
+        (claim, progress)
+    }
+
+    /// Whether somebody fetches `key` now.
+    pub fn has(&self, key: &Key) -> bool {
+        self.lock().entries.contains_key(key)
+    }
+}
+
+impl Coming {
+    /// A chunk that can't be had.
+    pub fn failed(fault: Fault) -> Self {
+        let progress = watch::channel(Progress::Failed(fault)).1;
+        let readers = Arc::new(Readers::default());
+        readers.lock().reading = 1;
+        Self { progress, reading: Reading(readers) }
+    }
+}
+
+impl Claim {
+    /// What it is for.
+    pub fn key(&self) -> Key {
+        self.key
+    }
+
+    /// The first `filled` bytes may be sent.
+    pub fn open(&self, reader: SlotReader, filled: usize, source: Verdict) {
+        self.progress.send_replace(Progress::Open { reader, filled, source });
+    }
+
+    /// It is here. Who comes later must find it in a tier, or fetch again.
+    pub fn land(mut self, bytes: Bytes, source: Verdict) {
+        self.landed = true;
+        self.progress.send_replace(Progress::Landed(bytes, source));
+    }
+
+    /// It can't be had by this fetch.
+    pub fn fail(mut self, fault: Fault) {
+        self.landed = true;
+        self.progress.send_replace(Progress::Failed(fault));
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        let mut table = self.table.lock();
+        if table.entries.get(&self.key).is_some_and(|entry| entry.id == self.id) {
+            table.entries.remove(&self.key);
+        }
+        drop(table);
+        if !self.landed {
+            self.progress.send_replace(Progress::Failed(Fault::Lost));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(number: u32) -> Key {
+        Key { body: [7; 16], number }
+    }
+
+    #[test]
+    fn one_fetches_and_all_are_told() {
+        let table = InFlight::default();
+        let (first, claim) = table.join(key(1));
+        let (second, none) = table.join(key(1));
+        assert!(none.is_none());
+        claim.unwrap().0.land(Bytes::from_static(b"x"), Verdict::Origin);
+        for coming in [first, second] {
+            assert!(
+                matches!(&*coming.progress.borrow(), Progress::Landed(bytes, _) if bytes == "x")
+            );
+        }
+        assert!(!table.has(&key(1)));
+    }
+
+    #[test]
+    fn a_lost_claim_is_told_as_a_failure_and_can_be_taken_again() {
+        let table = InFlight::default();
+        let (coming, claim) = table.join(key(1));
+        drop(claim);
+        assert!(matches!(&*coming.progress.borrow(), Progress::Failed(Fault::Lost)));
+        assert!(table.join(key(1)).1.is_some());
+    }
+
+    #[test]
+    fn a_fetch_that_was_given_up_is_joined_by_nobody() {
+        let table = InFlight::default();
+        let (coming, claim) = table.join(key(1));
+        let (claim, readers) = claim.unwrap();
+        assert!(!readers.give_up());
+        drop(coming);
+        assert!(readers.is_left() && readers.give_up());
+        let (_coming, anew) = table.join(key(1));
+        assert!(anew.is_some());
+        // The end of the old claim does not touch the new one.
+        drop(claim);
+        assert!(table.has(&key(1)));
+    }
+}

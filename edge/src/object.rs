@@ -1,0 +1,96 @@
+//! What chunks belong to: bytes that never change, under one body id.
+//!
+//! A track of a title's version, or one stored representation of a proxy site's URL. Whatever
+//! changes gets another body id, so no chunk is ever wrong for its key.
+
+use crate::proxy::Site;
+use crate::title::Title;
+use chunks::Key;
+use heads::{Head, KeyId};
+use http::HeaderMap;
+use model::{ByteRange, chunk};
+use std::sync::Arc;
+
+/// Bytes of known length that are cached by chunk.
+#[derive(Clone)]
+pub struct Object {
+    /// Names the bytes.
+    pub body: [u8; 16],
+    /// How many.
+    pub bytes: u64,
+    /// What they are of.
+    pub kind: Kind,
+}
+
+/// Where an object's missing chunks come from, and how they are known to be right.
+#[derive(Clone)]
+pub enum Kind {
+    /// A title's track file: each chunk is verified against the index before anyone has it.
+    Track {
+        /// The title.
+        title: Arc<Title>,
+        /// The track's place in the index.
+        track: usize,
+    },
+    /// A stored representation: chunks are fetched on condition of its validator.
+    Web(Arc<Web>),
+}
+
+/// A stored representation, and how the request at hand would fetch what is missing of it.
+pub struct Web {
+    /// The site.
+    pub site: Arc<Site>,
+    /// Its key.
+    pub key: KeyId,
+    /// What is known of it.
+    pub head: Arc<Head>,
+    /// The site's host, as the client named it.
+    pub host: String,
+    /// `/path?query` for the origin.
+    pub path: String,
+    /// The client's fields that are sent on, without conditions and ranges.
+    pub fields: HeaderMap,
+}
+
+impl Object {
+    /// A track of a title.
+    pub fn track(title: &Arc<Title>, track: usize) -> Option<Self> {
+        let bytes = title.index.tracks.get(track)?.facts.file_bytes;
+        let place = u32::try_from(track).ok()?;
+        let mut named = [0; 20];
+        named[..16].copy_from_slice(title.version.as_bytes());
+        named[16..].copy_from_slice(&place.to_le_bytes());
+        let body = xxhash_rust::xxh3::xxh3_128(&named).to_le_bytes();
+        Some(Self { body, bytes, kind: Kind::Track { title: Arc::clone(title), track } })
+    }
+
+    /// A stored representation.
+    pub fn web(web: Web) -> Self {
+        Self { body: web.head.body, bytes: web.head.bytes, kind: Kind::Web(Arc::new(web)) }
+    }
+
+    /// Whether missing chunks can be fetched: those of a stored representation only on
+    /// condition of its validator (RFC 9110 section 13.1.5).
+    pub fn can_be_fetched(&self) -> bool {
+        match &self.kind {
+            Kind::Track { .. } => true,
+            Kind::Web(web) => caching::strong_validator(&web.head.stored).is_some(),
+        }
+    }
+
+    /// The key of a chunk.
+    pub fn key(&self, number: u64) -> Option<Key> {
+        let number = u32::try_from(number).ok()?;
+        Some(Key { body: self.body, number })
+    }
+
+    /// The bytes of a chunk.
+    pub fn chunk(&self, number: u64) -> ByteRange {
+        chunk::range(number, self.bytes)
+    }
+
+    /// How many chunks there are.
+    pub fn chunks(&self) -> u64 {
+        chunk::count(self.bytes)
+    }
+}

@@ -1,0 +1,292 @@
+//! A proxy site: any HTTP or S3 origin behind HTTP caching as RFC 9111 says.
+//!
+//! The life of a request, top to bottom: check -> key -> stored? -> reuse, or ask the origin
+//! once for all who want the same -> answer. No time to live is invented beyond the standard's
+//! heuristics, and nothing is joined that one validator does not hold together.
+
+mod fetch;
+mod live;
+mod pass;
+mod site;
+mod stored;
+
+pub use fetch::Fetches;
+pub use live::Lives;
+pub use site::{
+    ANY_HOST, Site, SiteConfig, SiteSettings, Sites, TtlSettings, check as check_sites,
+};
+
+use crate::body::Content;
+use crate::error::Fault;
+use crate::hygiene;
+use crate::object::Web;
+use crate::refused::Refused;
+use crate::serve::{Answer, Asked, Edge};
+use crate::verdict::Verdict;
+use caching::{CacheStatus, Forwarded, Reuse};
+use fetch::{Fetch, Outcome};
+use heads::{Head, KeyId};
+use http::{HeaderMap, Method, StatusCode, header};
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+use upstream::RequestBody;
+
+/// How often a request starts over, since what it was about to be answered from has changed.
+const TRIES_MAX: usize = 3;
+
+/// A request to a proxy site, checked, with what it is looked up by.
+pub struct Wanted {
+    /// The site.
+    pub site: Arc<Site>,
+    /// `host/path?query` by the site's key rules.
+    pub url: Arc<str>,
+    /// Names it.
+    pub key: KeyId,
+    /// `GET`, `HEAD` or what is passed on.
+    pub method: Method,
+    /// `/path?query` for the origin.
+    pub path: String,
+    /// Lower case; with a port that is not the scheme's.
+    pub host: String,
+    /// `http` or `https`.
+    pub scheme: &'static str,
+    /// The client's fields.
+    pub fields: HeaderMap,
+    /// What is sent on of them: conditions and ranges are not.
+    pub forwarded: HeaderMap,
+    /// The version that the request came in.
+    pub version: http::Version,
+    /// RFC 9218.
+    pub priority: caching::Priority,
+    /// The caching rules of the site for this path.
+    pub caching: Arc<caching::Settings>,
+}
+
+impl Wanted {
+    /// Checks a request and finds what it is looked up by.
+    ///
+    /// # Errors
+    /// [`Refused`] names what is not good.
+    pub fn of(edge: &Edge, site: &Arc<Site>, asked: &Asked<'_>) -> Result<Self, Refused> {
+        let head = asked.head;
+        let target = hygiene::check(head)?;
+        if caching::loops(&head.headers, edge.node.id()).refuse() {
+            return Err(Refused::Loop);
+        }
+        let host =
+            target.host.as_ref().map(|host| named(host, asked.via.scheme)).unwrap_or_default();
+        let canonical = site.upstream.canonical_path(&target.path).ok_or(Refused::NoKey)?;
+        let query = site.keys.query(target.query);
+        let with_query = |path: &str| match &query {
+            Some(query) => format!("{path}?{query}"),
+            None => path.to_owned(),
+        };
+        let url: Arc<str> = format!("{host}{}", with_query(&canonical)).into();
+        let hop = caching::Hop { version: head.version, name: edge.node.id() };
+        let mut forwarded = caching::forward_request(&head.headers, &hop);
+        // The upstream adds this node itself.
+        forwarded.remove("cdn-loop");
+        for value in head.headers.get_all("cdn-loop") {
+            forwarded.append("cdn-loop", value.clone());
+        }
+        for name in &cmcd::HEADERS {
+            forwarded.remove(name);
+        }
+        caching::strip_conditions(&mut forwarded);
+        Ok(Self {
+            key: KeyId::of(&site.name, &url),
+            path: with_query(&target.path),
+            url,
+            caching: site.caching_of(&target.path),
+            site: Arc::clone(site),
+            method: head.method.clone(),
+            host,
+            scheme: asked.via.scheme,
+            fields: head.headers.clone(),
+            forwarded,
+            version: head.version,
+            priority: caching::Priority::of_request(&head.headers),
+        })
+    }
+
+    fn hop<'a>(&self, edge: &'a Edge) -> caching::Hop<'a> {
+        caching::Hop { version: self.version, name: edge.node.id() }
+    }
+
+    /// A request whose answer is nobody else's unless its fields say so: it waits for nobody.
+    fn is_personal(&self) -> bool {
+        self.fields.contains_key(header::AUTHORIZATION)
+    }
+}
+
+/// What is stored for a request, and what the purges say of it.
+struct Found {
+    head: Arc<Head>,
+    soft_purged: bool,
+}
+
+/// Answers a request to a proxy site.
+///
+/// # Errors
+/// [`Refused`].
+pub async fn answer(
+    edge: &Arc<Edge>,
+    site: &Arc<Site>,
+    asked: &Asked<'_>,
+    body: RequestBody,
+) -> Result<Answer, Refused> {
+    let wanted = Arc::new(Wanted::of(edge, site, asked)?);
+    let place = edge.places.take(wanted.priority.urgency)?;
+    let answer = placed(edge, &wanted, body).await?;
+    Ok(Answer { place: Some(place), ..answer })
+}
+
+async fn placed(
+    edge: &Arc<Edge>,
+    wanted: &Arc<Wanted>,
+    body: RequestBody,
+) -> Result<Answer, Refused> {
+    if wanted.method != Method::GET && wanted.method != Method::HEAD {
+        return pass::on(edge, wanted, body).await;
+    }
+    let mut why = None;
+    for _ in 0..TRIES_MAX {
+        match cached(edge, wanted).await {
+            // The origin has another version by now, or a chunk is gone that can't be fetched.
+            Err(Refused::Fault(fault @ (Fault::Changed | Fault::Gone))) => why = Some(fault),
+            answered => return answered,
+        }
+    }
+    Err(Refused::Fault(why.unwrap_or(Fault::Changed)))
+}
+
+async fn cached(edge: &Arc<Edge>, wanted: &Arc<Wanted>) -> Result<Answer, Refused> {
+    let now = now_ms();
+    let settings = &wanted.caching;
+    let found = find(edge, wanted).await;
+    let Some(Found { head, soft_purged }) = found else {
+        if let Some(live) = edge.lives.find(wanted, &edge.purges) {
+            return live.answer(edge, wanted, true).await;
+        }
+        if caching::only_if_cached(&wanted.fields, settings) {
+            return Err(Refused::OnlyIfCached);
+        }
+        return fetched(edge, wanted, None, Forwarded::UriMiss).await;
+    };
+    match caching::reuse(&wanted.fields, &head.stored, now, settings, soft_purged) {
+        Reuse::Fresh => stored::answer(edge, wanted, head, stored::How::Fresh).await,
+        Reuse::StaleAccepted => stored::answer(edge, wanted, head, stored::How::Stale).await,
+        Reuse::StaleWhileRevalidate => {
+            Fetch::in_background(edge, wanted, &head);
+            stored::answer(edge, wanted, head, stored::How::Stale).await
+        }
+        Reuse::OnlyIfCached => Err(Refused::OnlyIfCached),
+        Reuse::Revalidate(why) => {
+            let forwarded = match why {
+                caching::Why::RequestNoCache
+                | caching::Why::RequestMaxAge
+                | caching::Why::RequestMinFresh => Forwarded::Request,
+                _ => Forwarded::Stale,
+            };
+            fetched(edge, wanted, Some(Found { head, soft_purged }), forwarded).await
+        }
+    }
+}
+
+/// The stored representation that the request selects, if it may still be used.
+async fn find(edge: &Edge, wanted: &Wanted) -> Option<Found> {
+    let variants = match edge.engine.heads.in_memory(&wanted.key) {
+        Some(variants) => variants,
+        None => edge.engine.heads.get(&wanted.key).await,
+    };
+    let selected = |head: &&Arc<Head>| {
+        caching::selects(&head.selecting, &head.stored.fields, &wanted.fields)
+            && edge.purges.verdict(head) != heads::Verdict::Hard
+    };
+    let candidates: Vec<&Arc<Head>> = variants.iter().filter(selected).collect();
+    let newest = caching::newest(candidates.iter().map(|head| &head.stored))?;
+    let head = Arc::clone(candidates[newest]);
+    let soft_purged = edge.purges.verdict(&head) == heads::Verdict::Soft;
+    Some(Found { head, soft_purged })
+}
+
+/// Asks the origin, together with all who want the same, and answers from what it says.
+async fn fetched(
+    edge: &Arc<Edge>,
+    wanted: &Arc<Wanted>,
+    stale: Option<Found>,
+    forwarded: Forwarded,
+) -> Result<Answer, Refused> {
+    let fetch = Fetch::new(edge, wanted, stale.map(|found| (found.head, found.soft_purged)));
+    let (outcome, alone, collapsed) = fetch.join().await;
+    let told = |status: Option<StatusCode>| CacheStatus {
+        forwarded: Some(forwarded),
+        forwarded_status: status,
+        collapsed,
+        ..CacheStatus::default()
+    };
+    match outcome {
+        Outcome::Stored { head, verdict, status, coming } => {
+            // Who only joined the fetch must be allowed what came of it.
+            if collapsed && !caching::selects(&head.selecting, &head.stored.fields, &wanted.fields)
+            {
+                return Box::pin(Fetch::new(edge, wanted, None).alone(forwarded)).await;
+            }
+            let how = stored::How::Fetched { verdict, told: told(Some(status)), coming };
+            stored::answer(edge, wanted, head, how).await
+        }
+        Outcome::Growing(live) => {
+            if collapsed && !live.is_for(wanted, &edge.purges) {
+                return Box::pin(Fetch::new(edge, wanted, None).alone(forwarded)).await;
+            }
+            live.answer(edge, wanted, collapsed).await
+        }
+        Outcome::Stale(head) => stored::answer(edge, wanted, head, stored::How::Stale).await,
+        Outcome::Failed(fault) => Err(Refused::Fault(fault)),
+        Outcome::Alone => match alone {
+            Some(answer) => Ok(pass::answer(edge, wanted, *answer, told(None))),
+            None => Box::pin(Fetch::new(edge, wanted, None).alone(forwarded)).await,
+        },
+    }
+}
+
+/// The object that a stored head stands for, as this request would fetch it.
+fn web(wanted: &Wanted, head: &Arc<Head>) -> Web {
+    Web {
+        site: Arc::clone(&wanted.site),
+        key: wanted.key,
+        head: Arc::clone(head),
+        host: wanted.host.clone(),
+        path: wanted.path.clone(),
+        fields: wanted.forwarded.clone(),
+    }
+}
+
+/// An answer without a body but a length, for HEAD.
+fn without_body(wanted: &Wanted, mut answer: Answer) -> Answer {
+    if wanted.method == Method::HEAD {
+        answer.promised = answer.content.bytes();
+        answer.content = Content::empty();
+    }
+    answer
+}
+
+/// A host as it is written in a URL of this scheme.
+fn named(host: &hygiene::Host, scheme: &str) -> String {
+    let usual = if scheme == "https" { 443 } else { 80 };
+    match host.port.filter(|port| *port != usual) {
+        Some(port) => format!("{}:{port}", host.name),
+        None => host.name.clone(),
+    }
+}
+
+/// Milliseconds since 1970 UTC.
+pub fn now_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// The verdict of what an upstream sent, by what kind of hop it is.
+fn by_hop(kind: upstream::HopKind) -> Verdict {
+    crate::engine::source(kind)
+}

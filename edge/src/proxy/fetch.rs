@@ -1,0 +1,493 @@
+//! Asking the origin once for all who want the same, and what becomes of its answer.
+//!
+//! The exchange runs in a task of its own: a client that leaves ends nothing that others wait
+//! for. An answer that may not be shared goes to the one who asked; the others ask themselves,
+//! and for a while nobody waits for that URL.
+
+use super::live::Live;
+use super::{Wanted, by_hop, now_ms, pass};
+use crate::engine::{Arriving, Coming};
+use crate::error::Fault;
+use crate::flights::{Flights, Ticket};
+use crate::refused::Refused;
+use crate::serve::{Answer as Answered, Edge};
+use crate::verdict::Verdict;
+use caching::{CacheStatus, Forwarded, Storable, Stored};
+use heads::{Head, KeyId};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use lru::LruCache;
+use model::ByteRange;
+use model::chunk::CHUNK_BYTES;
+use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::oneshot;
+use upstream::{Answer, Ask};
+
+/// For this long after an answer that can't be shared, requests for its URL wait for nobody.
+const UNSHARED_FOR: Duration = Duration::from_secs(10);
+/// URLs of which that is remembered.
+const UNSHARED_MAX: NonZeroUsize = NonZeroUsize::new(65_536).expect("not zero");
+/// URLs of which the last invalidation is remembered, for answers that were under way.
+const INVALIDATED_MAX: NonZeroUsize = NonZeroUsize::new(65_536).expect("not zero");
+/// Revalidations in the background at a time; more are left to the next request.
+const BACKGROUND_MAX: usize = 256;
+
+/// What came of asking.
+#[derive(Clone)]
+pub enum Outcome {
+    /// A stored representation: new, or found to be good still.
+    Stored {
+        /// It.
+        head: Arc<Head>,
+        /// Revalidated, or where its bytes come from.
+        verdict: Verdict,
+        /// The origin's status.
+        status: StatusCode,
+        /// For the one who asked: the fetch of its bytes.
+        coming: Option<Arc<Mutex<Option<Coming>>>>,
+    },
+    /// An answer that is kept once it is whole.
+    Growing(Arc<Live>),
+    /// The origin failed: what is stored may still be used.
+    Stale(Arc<Head>),
+    /// The answer is for the one who asked.
+    Alone,
+    /// Nothing to answer from.
+    Failed(Fault),
+}
+
+/// An answer that is not shared.
+pub struct Unshared {
+    /// It.
+    pub answer: Answer,
+    /// Its fields, as they are passed on.
+    pub fields: HeaderMap,
+    /// Of the answer's bytes, those that were wanted: it was asked for whole chunks.
+    pub cut: Option<Cut>,
+}
+
+/// Whole chunks to ask for: from a byte on, up to another or the end.
+#[derive(Clone, Copy)]
+struct Span {
+    start: u64,
+    end: Option<u64>,
+}
+
+/// A part of a partial answer.
+pub struct Cut {
+    /// What the answer holds.
+    pub given: ByteRange,
+    /// The whole representation's length.
+    pub total: u64,
+    /// What was wanted of it.
+    pub wanted: ByteRange,
+}
+
+type Alone = Option<Box<Unshared>>;
+
+/// Exchanges under way, and what is remembered of earlier ones.
+pub struct Fetches {
+    flights: Flights<(KeyId, u64), Outcome>,
+    unshared: Mutex<LruCache<KeyId, Instant>>,
+    invalidated: Mutex<LruCache<KeyId, i64>>,
+    background: AtomicUsize,
+}
+
+impl Default for Fetches {
+    fn default() -> Self {
+        Self {
+            flights: Flights::new(),
+            unshared: Mutex::new(LruCache::new(UNSHARED_MAX)),
+            invalidated: Mutex::new(LruCache::new(INVALIDATED_MAX)),
+            background: AtomicUsize::new(0),
+        }
+    }
+}
+
+impl Fetches {
+    fn is_unshared(&self, key: &KeyId) -> bool {
+        let mut unshared = self.unshared.lock().unwrap_or_else(PoisonError::into_inner);
+        unshared.get(key).is_some_and(|since| since.elapsed() < UNSHARED_FOR)
+    }
+
+    fn remember(&self, key: KeyId, shared: bool) {
+        let mut unshared = self.unshared.lock().unwrap_or_else(PoisonError::into_inner);
+        if shared {
+            unshared.pop(&key);
+        } else {
+            unshared.put(key, Instant::now());
+        }
+    }
+
+    /// An unsafe method has changed what is there (RFC 9111 section 4.4): an answer that was
+    /// asked for before is not stored.
+    pub fn invalidate(&self, key: KeyId) {
+        self.invalidated.lock().unwrap_or_else(PoisonError::into_inner).put(key, now_ms());
+    }
+
+    /// Whether what came of an exchange is still what is there.
+    pub fn may_store(&self, key: &KeyId, head: &Head) -> bool {
+        !self.is_outdated(key, head.stored.requested_ms)
+    }
+
+    fn is_outdated(&self, key: &KeyId, requested_ms: i64) -> bool {
+        let mut invalidated = self.invalidated.lock().unwrap_or_else(PoisonError::into_inner);
+        invalidated.get(key).is_some_and(|at| *at >= requested_ms)
+    }
+}
+
+/// One exchange to be.
+pub struct Fetch {
+    edge: Arc<Edge>,
+    wanted: Arc<Wanted>,
+    stale: Option<(Arc<Head>, bool)>,
+    /// Whether what comes may be stored.
+    stores: bool,
+}
+
+impl Fetch {
+    /// An exchange for a request; `stale` is what is stored, and whether a soft purge hit it.
+    pub fn new(edge: &Arc<Edge>, wanted: &Arc<Wanted>, stale: Option<(Arc<Head>, bool)>) -> Self {
+        Self { edge: Arc::clone(edge), wanted: Arc::clone(wanted), stale, stores: true }
+    }
+
+    /// Revalidates in the background, unless somebody does so already.
+    pub fn in_background(edge: &Arc<Edge>, wanted: &Arc<Wanted>, head: &Arc<Head>) {
+        let fetch = Self::new(edge, wanted, Some((Arc::clone(head), false)));
+        let Some(ticket) = edge.fetches.flights.claim(fetch.flight()) else { return };
+        if edge.fetches.background.fetch_add(1, Ordering::Relaxed) >= BACKGROUND_MAX {
+            edge.fetches.background.fetch_sub(1, Ordering::Relaxed);
+            return;
+        }
+        tokio::spawn(async move {
+            let edge = Arc::clone(&fetch.edge);
+            fetch.lead(ticket, None).await;
+            edge.fetches.background.fetch_sub(1, Ordering::Relaxed);
+        });
+    }
+
+    /// What an exchange is joined by: the URL, and what selected the stored variant.
+    fn flight(&self) -> (KeyId, u64) {
+        let selecting = self.stale.as_ref().map(|(head, _)| {
+            let text = format!("{:?}", head.selecting);
+            xxhash_rust::xxh3::xxh3_64(text.as_bytes())
+        });
+        (self.wanted.key, selecting.unwrap_or(0))
+    }
+
+    /// Asks, or waits for whoever asks already. Whether it only waited comes last.
+    pub async fn join(self) -> (Outcome, Alone, bool) {
+        let fetches = &self.edge.fetches;
+        let head_of_nothing = self.wanted.method == Method::HEAD;
+        if self.wanted.is_personal() || head_of_nothing || fetches.is_unshared(&self.wanted.key) {
+            let (outcome, alone) = self.exchange().await;
+            return (outcome, alone, false);
+        }
+        let (wait, ticket) = fetches.flights.join(self.flight());
+        let Some(ticket) = ticket else {
+            let outcome = wait.landed().await.unwrap_or(Outcome::Failed(Fault::Lost));
+            let outcome = match outcome {
+                // The bytes' own fetch is the leader's to follow.
+                Outcome::Stored { head, verdict, status, .. } => {
+                    Outcome::Stored { head, verdict, status, coming: None }
+                }
+                other => other,
+            };
+            return (outcome, None, true);
+        };
+        let (sender, receiver) = oneshot::channel();
+        tokio::spawn(self.lead(ticket, Some(sender)));
+        let outcome = wait.landed().await.unwrap_or(Outcome::Failed(Fault::Lost));
+        (outcome, receiver.await.ok().flatten(), false)
+    }
+
+    async fn lead(
+        self,
+        ticket: Ticket<(KeyId, u64), Outcome>,
+        sender: Option<oneshot::Sender<Alone>>,
+    ) {
+        let (edge, key) = (Arc::clone(&self.edge), self.wanted.key);
+        let (outcome, alone) = self.exchange().await;
+        edge.fetches.remember(key, !matches!(outcome, Outcome::Alone));
+        if let Some(sender) = sender {
+            // A client that left takes nothing.
+            let _ = sender.send(alone);
+        }
+        ticket.land(outcome);
+    }
+
+    /// Asks for this request alone, and answers from what comes.
+    ///
+    /// # Errors
+    /// [`Refused`].
+    pub async fn alone(self, forwarded: Forwarded) -> Result<Answered, Refused> {
+        let (edge, wanted) = (Arc::clone(&self.edge), Arc::clone(&self.wanted));
+        let (outcome, alone) = self.exchange().await;
+        let told = |status| CacheStatus {
+            forwarded: Some(forwarded),
+            forwarded_status: status,
+            ..CacheStatus::default()
+        };
+        match outcome {
+            Outcome::Stored { head, verdict, status, coming } => {
+                let how = super::stored::How::Fetched { verdict, told: told(Some(status)), coming };
+                super::stored::answer(&edge, &wanted, head, how).await
+            }
+            Outcome::Growing(live) => live.answer(&edge, &wanted, false).await,
+            Outcome::Stale(head) => {
+                super::stored::answer(&edge, &wanted, head, super::stored::How::Stale).await
+            }
+            Outcome::Failed(fault) => Err(Refused::Fault(fault)),
+            Outcome::Alone => match alone {
+                Some(unshared) => Ok(pass::answer(&edge, &wanted, *unshared, told(None))),
+                None => Err(Refused::Fault(Fault::Lost)),
+            },
+        }
+    }
+
+    /// The exchange itself. A 304 that is of no use is followed by a whole fetch.
+    async fn exchange(mut self) -> (Outcome, Alone) {
+        let range = self.range_to_ask().await;
+        let conditional =
+            self.stale.as_ref().map(|(head, _)| caching::revalidation_fields(&head.stored));
+        let conditional = conditional.filter(|fields| !fields.is_empty());
+        let was_conditional = conditional.is_some();
+        let (outcome, alone) = self.once(conditional, range).await;
+        if was_conditional && matches!(outcome, Outcome::Failed(Fault::Changed)) {
+            self.stale = None;
+            return self.once(None, range).await;
+        }
+        (outcome, alone)
+    }
+
+    async fn once(&self, conditional: Option<HeaderMap>, range: Option<Span>) -> (Outcome, Alone) {
+        let epoch = self.edge.purges.number();
+        let mut ask = self.wanted.site.ask(&self.wanted);
+        match (&conditional, range) {
+            (Some(fields), _) => ask.fields.extend(fields.clone()),
+            (None, Some(range)) => {
+                ask.run = range.start / crate::engine::OWNED_RUN_BYTES;
+                let text = match range.end {
+                    Some(end) => format!("bytes={}-{}", range.start, end - 1),
+                    None => format!("bytes={}-", range.start),
+                };
+                if let Ok(value) = HeaderValue::try_from(text) {
+                    ask.fields.insert(header::RANGE, value);
+                }
+            }
+            (None, None) => {}
+        }
+        let requested_ms = now_ms();
+        let answered = self.wanted.site.upstream.send(ask).await;
+        let answer = match answered {
+            Ok(answer) => answer,
+            Err(fault) => return (self.failed(fault.into()), None),
+        };
+        if is_failure(answer.head.status) && self.may_be_stale() {
+            return (self.failed(Fault::Answered(answer.head.status)), None);
+        }
+        let received_ms = now_ms();
+        if answer.head.status == StatusCode::NOT_MODIFIED
+            && let (Some((old, _)), true) = (&self.stale, conditional.is_some())
+        {
+            return (self.refreshed(old, &answer, epoch, requested_ms, received_ms), None);
+        }
+        let stored = Stored {
+            status: answer.head.status,
+            fields: caching::received_fields(&answer.head.headers, received_ms),
+            requested_ms,
+            received_ms,
+        };
+        self.settle(answer, stored, epoch, range)
+    }
+
+    fn may_be_stale(&self) -> bool {
+        self.stale.as_ref().is_some_and(|(head, soft)| {
+            let settings = &self.wanted.caching;
+            let fields = &self.wanted.fields;
+            caching::stale_on_error(fields, &head.stored, now_ms(), settings, *soft)
+        })
+    }
+
+    fn failed(&self, fault: Fault) -> Outcome {
+        match &self.stale {
+            Some((head, _)) if self.may_be_stale() => Outcome::Stale(Arc::clone(head)),
+            _ => Outcome::Failed(fault),
+        }
+    }
+
+    /// What is stored is still good (RFC 9111 section 4.3.4).
+    fn refreshed(
+        &self,
+        old: &Arc<Head>,
+        answer: &Answer,
+        epoch: u64,
+        requested_ms: i64,
+        received_ms: i64,
+    ) -> Outcome {
+        let fields = &answer.head.headers;
+        let Some(stored) = caching::refreshed(&old.stored, fields, requested_ms, received_ms)
+        else {
+            return Outcome::Failed(Fault::Changed);
+        };
+        let tags = caching::tags(&stored.fields).tags;
+        let head = Arc::new(Head { stored, epoch, tags, ..(**old).clone() });
+        self.edge.engine.heads.update(self.wanted.key, &head);
+        let (verdict, status) = (Verdict::Revalidated, answer.head.status);
+        Outcome::Stored { head, verdict, status, coming: None }
+    }
+
+    /// What becomes of an answer: stored in chunks, kept once it is whole, or passed on.
+    fn settle(
+        &self,
+        answer: Answer,
+        stored: Stored,
+        epoch: u64,
+        asked: Option<Span>,
+    ) -> (Outcome, Alone) {
+        let wanted = &self.wanted;
+        let (fields, request) = (&stored.fields, &wanted.fields);
+        let storable =
+            caching::storable(&wanted.method, request, stored.status, fields, &wanted.caching);
+        let selecting = match storable {
+            Storable::Yes if answer.storable && self.stores => caching::selecting(fields, request),
+            _ => None,
+        };
+        let outdated = self.edge.fetches.is_outdated(&wanted.key, stored.requested_ms);
+        let Some(selecting) = selecting.filter(|_| !outdated) else {
+            return self.unshared(answer, stored, asked);
+        };
+        let head = |stored: Stored, bytes: u64| Head {
+            site: Arc::clone(&wanted.site.name),
+            url: Arc::clone(&wanted.url),
+            selecting: selecting.clone(),
+            tags: caching::tags(&stored.fields).tags,
+            stored,
+            body: rand::random(),
+            bytes,
+            epoch,
+            seen: heads::Seen::default(),
+        };
+        let strong = caching::strong_validator(&stored).is_some();
+        if stored.status == StatusCode::PARTIAL_CONTENT {
+            return match (strong, part(&answer, asked)) {
+                (true, Some((range, total))) => {
+                    let mut stored = stored;
+                    stored.status = StatusCode::OK;
+                    stored.fields.remove(header::CONTENT_RANGE);
+                    self.object(answer, head(stored, total), range, StatusCode::PARTIAL_CONTENT)
+                }
+                _ => self.unshared(answer, stored, asked),
+            };
+        }
+        let length = answer.body.length().filter(|_| answer.body.is_delimited());
+        match length {
+            Some(bytes) if strong && bytes > 0 => {
+                let status = stored.status;
+                self.object(answer, head(stored, bytes), ByteRange::new(0, bytes), status)
+            }
+            Some(bytes) if bytes > wanted.site.unvalidated_bytes_max => {
+                self.unshared(answer, stored, asked)
+            }
+            length => {
+                let head = head(stored, length.unwrap_or(0));
+                let live = Live::start(&self.edge, wanted.key, head, answer, length);
+                (Outcome::Growing(live), None)
+            }
+        }
+    }
+
+    /// An answer that is stored in chunks while it comes.
+    fn object(
+        &self,
+        answer: Answer,
+        mut head: Head,
+        range: ByteRange,
+        status: StatusCode,
+    ) -> (Outcome, Alone) {
+        // An origin that sends the same again instead of a 304: what is here of it stays good.
+        if let Some((old, _)) = &self.stale
+            && old.bytes == head.bytes
+            && caching::same_validator(&old.stored, &head.stored.fields)
+        {
+            head.body = old.body;
+        }
+        let head = Arc::new(head);
+        let object = crate::object::Object::web(super::web(&self.wanted, &head));
+        let source = by_hop(answer.kind);
+        let arriving = Arriving { body: answer.body, range, hop: answer.hop, source };
+        let coming = self.edge.engine.adopt(&object, arriving);
+        self.edge.engine.heads.put(self.wanted.key, Arc::clone(&head));
+        let coming = coming.map(|coming| Arc::new(Mutex::new(Some(coming))));
+        (Outcome::Stored { head, verdict: source, status, coming }, None)
+    }
+
+    fn unshared(&self, answer: Answer, stored: Stored, asked: Option<Span>) -> (Outcome, Alone) {
+        let cut = match (stored.status, part(&answer, asked)) {
+            (StatusCode::PARTIAL_CONTENT, Some((given, total))) => {
+                match caching::ranges(&self.wanted.fields, total, 1) {
+                    caching::Ranges::Parts(parts) => parts
+                        .first()
+                        .filter(|part| given.start <= part.start && part.end() <= given.end())
+                        .map(|part| Cut { given, total, wanted: *part }),
+                    _ => None,
+                }
+            }
+            _ => None,
+        };
+        (Outcome::Alone, Some(Box::new(Unshared { answer, fields: stored.fields, cut })))
+    }
+
+    /// Of an object that is not known yet, a client may want a part: whole chunks around it are
+    /// asked for. Where it wants the end, a HEAD tells where that is.
+    async fn range_to_ask(&self) -> Option<Span> {
+        let field = self.wanted.fields.get(header::RANGE)?.to_str().ok()?;
+        if self.wanted.fields.contains_key(header::IF_RANGE) || self.wanted.method == Method::HEAD {
+            return None;
+        }
+        let first = field.strip_prefix("bytes=")?.split(',').next()?.trim();
+        let (start, last) = first.split_once('-')?;
+        if start.is_empty() {
+            let total = self.length().await?;
+            let back: u64 = last.parse().ok()?;
+            let start = total.saturating_sub(back) / CHUNK_BYTES * CHUNK_BYTES;
+            return (start < total).then_some(Span { start, end: Some(total) });
+        }
+        let start = start.parse::<u64>().ok()? / CHUNK_BYTES * CHUNK_BYTES;
+        if last.is_empty() {
+            return Some(Span { start, end: None });
+        }
+        let end =
+            last.parse::<u64>().ok()?.checked_add(1)?.checked_next_multiple_of(CHUNK_BYTES)?;
+        (end > start).then_some(Span { start, end: Some(end) })
+    }
+
+    /// The length of what is wanted, by a HEAD.
+    async fn length(&self) -> Option<u64> {
+        let ask = Ask { method: Method::HEAD, ..self.wanted.site.ask(&self.wanted) };
+        let answer = self.wanted.site.upstream.send(ask).await.ok()?;
+        let length =
+            answer.head.headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()?;
+        (answer.head.status == StatusCode::OK).then_some(length)
+    }
+}
+
+/// What a partial answer holds, if it is what was asked for: whole chunks, or up to the end.
+fn part(answer: &Answer, asked: Option<Span>) -> Option<(ByteRange, u64)> {
+    let given = caching::content_range(&answer.head.headers)?;
+    let (asked, total) = (asked?, given.total?);
+    let range = given.range;
+    let fits = range.start == asked.start
+        && range.end() <= total
+        && (range.end() == total || Some(range.end()) == asked.end);
+    // The framing must agree with what the field says.
+    let framed = answer.body.length() == Some(range.bytes);
+    (fits && framed).then_some((range, total))
+}
+
+/// Statuses by which an origin says that it failed (RFC 5861 section 4).
+fn is_failure(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 500 | 502 | 503 | 504)
+}

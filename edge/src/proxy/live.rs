@@ -1,0 +1,169 @@
+//! Answers that are read by many while they arrive, and stored once they are whole: those
+//! without a strong validator, and those that do not say how long they are.
+
+use super::{Wanted, by_hop, stored, without_body};
+use crate::body::{Content, Follow};
+use crate::engine::{Growing, GrowingReader};
+use crate::error::Fault;
+use crate::refused::Refused;
+use crate::serve::{Answer, Edge};
+use crate::verdict::Verdict;
+use caching::{CacheStatus, Forwarded, Ranges};
+use chunks::Key;
+use heads::{Head, KeyId, PurgeLog};
+use http::{StatusCode, header};
+use model::ByteRange;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// An answer that is arriving.
+pub struct Live {
+    head: Arc<Head>,
+    growing: Arc<Growing>,
+    source: Verdict,
+    /// The origin's status.
+    status: StatusCode,
+    /// Keeps it from being given up until the one who asked reads.
+    first: Mutex<Option<GrowingReader>>,
+}
+
+/// All of them, by key: the newest of each.
+#[derive(Default)]
+pub struct Lives(Mutex<HashMap<KeyId, Arc<Live>>>);
+
+impl Lives {
+    fn lock(&self) -> MutexGuard<'_, HashMap<KeyId, Arc<Live>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One that answers the request.
+    pub fn find(&self, wanted: &Wanted, purges: &PurgeLog) -> Option<Arc<Live>> {
+        let live = self.lock().get(&wanted.key).cloned()?;
+        live.is_for(wanted, purges).then_some(live)
+    }
+
+    /// What is there has changed: nobody joins it any more.
+    pub fn forget(&self, key: &KeyId) {
+        self.lock().remove(key);
+    }
+
+    fn end(&self, key: &KeyId, live: &Arc<Live>) {
+        let mut lives = self.lock();
+        if lives.get(key).is_some_and(|found| Arc::ptr_eq(found, live)) {
+            lives.remove(key);
+        }
+    }
+}
+
+impl Live {
+    /// Takes an answer, in a task of its own.
+    pub fn start(
+        edge: &Arc<Edge>,
+        key: KeyId,
+        head: Head,
+        answer: upstream::Answer,
+        length: Option<u64>,
+    ) -> Arc<Self> {
+        let growing = Growing::new(length);
+        let first = Mutex::new(growing.read_from(0));
+        let (source, status) = (by_hop(answer.kind), head.stored.status);
+        let head = Arc::new(head);
+        let live = Arc::new(Self { head, growing, source, status, first });
+        edge.lives.lock().insert(key, Arc::clone(&live));
+        let (edge, taken) = (Arc::clone(edge), Arc::clone(&live));
+        tokio::spawn(async move {
+            let grown = taken.growing.grow(&edge.engine, answer.body, taken.source).await;
+            match grown {
+                Ok(Some(chunks)) => taken.store(&edge, key, chunks),
+                Ok(None) => {}
+                Err(fault) => {
+                    tracing::debug!(url = %taken.head.url, %fault, "an answer was not whole");
+                }
+            }
+            edge.lives.end(&key, &taken);
+        });
+        live
+    }
+
+    /// It is whole.
+    fn store(&self, edge: &Edge, key: KeyId, chunks: Vec<bytes::Bytes>) {
+        let bytes = chunks.iter().map(|chunk| chunk.len() as u64).sum();
+        for (number, chunk) in (0u32..).zip(chunks) {
+            edge.engine.chunks.insert(Key { body: self.head.body, number }, chunk);
+        }
+        if edge.fetches.may_store(&key, &self.head) {
+            edge.engine.heads.put(key, Arc::new(Head { bytes, ..(*self.head).clone() }));
+        }
+    }
+
+    /// Whether it answers the request.
+    pub fn is_for(&self, wanted: &Wanted, purges: &PurgeLog) -> bool {
+        let head = &self.head;
+        let reuse =
+            caching::reuse(&wanted.fields, &head.stored, super::now_ms(), &wanted.caching, false);
+        caching::selects(&head.selecting, &head.stored.fields, &wanted.fields)
+            && purges.verdict(head) == heads::Verdict::Valid
+            && !wanted.is_personal()
+            && matches!(reuse, caching::Reuse::Fresh)
+    }
+
+    /// Answers from it.
+    ///
+    /// # Errors
+    /// [`Refused`], when it fails before its first byte.
+    pub async fn answer(
+        self: &Arc<Self>,
+        edge: &Arc<Edge>,
+        wanted: &Arc<Wanted>,
+        collapsed: bool,
+    ) -> Result<Answer, Refused> {
+        let first = self.first.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let mut headers = stored::fields(edge, wanted, &self.head.stored, collapsed);
+        let told = CacheStatus {
+            forwarded: Some(Forwarded::UriMiss),
+            forwarded_status: Some(self.status),
+            collapsed,
+            stored: true,
+            detail: Some(if collapsed { Verdict::Filling } else { self.source }.name()),
+            ..CacheStatus::default()
+        };
+        told.append(edge.node.id(), &mut headers);
+        let verdict = if collapsed { Verdict::Filling } else { self.source };
+        if let Some(answer) = stored::precondition(wanted, &self.head, &headers, verdict) {
+            return Ok(answer);
+        }
+        let mut status = self.head.stored.status;
+        let whole = ByteRange::new(0, self.growing.length.unwrap_or(u64::MAX));
+        let mut range = whole;
+        if let (Some(bytes), StatusCode::OK) = (self.growing.length, status)
+            && caching::if_range(&wanted.fields, &self.head.stored)
+        {
+            match caching::ranges(&wanted.fields, bytes, 1) {
+                Ranges::Unsatisfiable => return Err(Refused::Range { bytes }),
+                Ranges::Parts(parts) => {
+                    range = parts.first().copied().unwrap_or(whole);
+                    status = StatusCode::PARTIAL_CONTENT;
+                    crate::serve::set(
+                        &mut headers,
+                        header::CONTENT_RANGE,
+                        format!("bytes {}-{}/{bytes}", range.start, range.end() - 1),
+                    );
+                }
+                // Several ranges of what is not here yet: the whole is as good.
+                Ranges::Whole | Ranges::TooMany => {}
+            }
+        }
+        let reader = match first {
+            Some(first) if range.start == 0 => Some(first),
+            _ => self.growing.read_from(range.start),
+        };
+        let reader = reader.ok_or(Refused::Fault(Fault::Gone))?;
+        let left = self.growing.length.map(|_| range.bytes);
+        let mut follow = Follow::new(reader, left, verdict);
+        if wanted.method != http::Method::HEAD {
+            follow.first().await?;
+        }
+        let content = Content::Growing(Box::new(follow));
+        Ok(without_body(wanted, Answer::new(verdict, status, headers, content)))
+    }
+}

@@ -1,0 +1,146 @@
+//! What is passed on as it is: methods that are not cached, and answers that may not be shared.
+
+use super::fetch::{Cut, Unshared};
+use super::{Wanted, by_hop, now_ms, without_body};
+use crate::body::{Content, Passing};
+use crate::refused::Refused;
+use crate::serve::{Answer, Edge, set};
+use crate::verdict::Verdict;
+use caching::{CacheStatus, Forwarded, HeadUpdate, Target};
+use heads::{KeyId, Purge, What};
+use http::{HeaderMap, Method, StatusCode, header};
+use std::sync::Arc;
+use upstream::{Ask, RequestBody};
+
+/// Passes a request on with its conditions and its body, and invalidates what a success of an
+/// unsafe method makes invalid (RFC 9111 section 4.4).
+///
+/// # Errors
+/// [`Refused::Fault`].
+pub async fn on(
+    edge: &Arc<Edge>,
+    wanted: &Arc<Wanted>,
+    body: RequestBody,
+) -> Result<Answer, Refused> {
+    let mut ask = wanted.site.ask(wanted);
+    for name in CONDITIONS {
+        for value in wanted.fields.get_all(&name) {
+            ask.fields.append(&name, value.clone());
+        }
+    }
+    let has_body = !http_body::Body::is_end_stream(&body);
+    let ask = Ask { method: wanted.method.clone(), body: has_body.then_some(body), ..ask };
+    let answer = wanted.site.upstream.send(ask).await.map_err(crate::error::Fault::from)?;
+    let (status, fields) = (answer.head.status, &answer.head.headers);
+    let changed = caching::invalidated(
+        &wanted.method,
+        wanted.scheme,
+        &wanted.host,
+        &wanted.path,
+        status,
+        fields,
+    );
+    for target in changed {
+        invalidate(edge, wanted, target).await;
+    }
+    let fields = caching::received_fields(fields, now_ms());
+    let told = CacheStatus {
+        forwarded: Some(Forwarded::Method),
+        forwarded_status: Some(status),
+        ..CacheStatus::default()
+    };
+    Ok(self::answer(edge, wanted, Unshared { answer, fields, cut: None }, told))
+}
+
+const CONDITIONS: [header::HeaderName; 6] = [
+    header::IF_MATCH,
+    header::IF_NONE_MATCH,
+    header::IF_MODIFIED_SINCE,
+    header::IF_UNMODIFIED_SINCE,
+    header::IF_RANGE,
+    header::RANGE,
+];
+
+async fn invalidate(edge: &Edge, wanted: &Wanted, target: Target) {
+    match target {
+        Target::Url(path) => {
+            let (path, query) = path.split_once('?').map_or((&*path, None), |(p, q)| (p, Some(q)));
+            let url = match wanted.site.keys.query(query) {
+                Some(query) => format!("{}{path}?{query}", wanted.host),
+                None => format!("{}{path}", wanted.host),
+            };
+            let key = KeyId::of(&wanted.site.name, &url);
+            edge.fetches.invalidate(key);
+            edge.lives.forget(&key);
+            edge.engine.heads.remove_all(key);
+        }
+        Target::Group(group) => {
+            let purge = Purge {
+                what: What::Tag(group.into()),
+                site: Some(wanted.site.name.to_string()),
+                soft: false,
+                note: "cache group invalidated by the origin".into(),
+            };
+            if let Err(error) = edge.purges.append(purge).await {
+                tracing::error!(%error, "a cache group could not be invalidated");
+            }
+        }
+    }
+}
+
+/// An answer that goes to one client only.
+pub fn answer(edge: &Edge, wanted: &Wanted, unshared: Unshared, told: CacheStatus<'_>) -> Answer {
+    let Unshared { answer, fields: mut headers, cut } = unshared;
+    let mut status = answer.head.status;
+    headers.remove(header::ALT_SVC);
+    caching::append_via(&mut headers, &wanted.hop(edge));
+    let source = by_hop(answer.kind);
+    let told = CacheStatus {
+        forwarded_status: Some(status),
+        detail: Some(Verdict::Bypass.name()),
+        ..told
+    };
+    told.append(edge.node.id(), &mut headers);
+    update_by_head(edge, wanted, &answer.head);
+    let promised = answer.head.headers.get(header::CONTENT_LENGTH);
+    let promised = promised.and_then(|length| length.to_str().ok()?.parse().ok());
+    let body = answer.body;
+    let (mut skipped, mut left) = (0, body.length());
+    if let Some(Cut { given, total, wanted: part }) = cut {
+        status = StatusCode::PARTIAL_CONTENT;
+        let range = format!("bytes {}-{}/{total}", part.start, part.end() - 1);
+        set(&mut headers, header::CONTENT_RANGE, range);
+        skipped = part.start - given.start;
+        left = Some(part.bytes);
+    }
+    let content = Content::Passing(Box::new(Passing { body, skipped, left, source }));
+    let mut answer = Answer::new(Verdict::Bypass, status, headers, content);
+    if wanted.method == Method::HEAD {
+        answer = without_body(wanted, answer);
+        answer.promised = promised;
+    }
+    answer
+}
+
+/// The origin's answer to a HEAD says something of what is stored (RFC 9111 section 4.3.5).
+fn update_by_head(edge: &Edge, wanted: &Wanted, head: &http::response::Parts) {
+    if wanted.method != Method::HEAD {
+        return;
+    }
+    let Some(variants) = edge.engine.heads.in_memory(&wanted.key) else { return };
+    let now = now_ms();
+    for old in variants.iter() {
+        if !caching::selects(&old.selecting, &old.stored.fields, &wanted.fields) {
+            continue;
+        }
+        let fields: &HeaderMap = &head.headers;
+        match caching::head_update(&old.stored, old.bytes, head.status, fields, now, now) {
+            HeadUpdate::Refreshed(stored) => {
+                let new = heads::Head { stored, ..(**old).clone() };
+                edge.engine.heads.update(wanted.key, &Arc::new(new));
+            }
+            HeadUpdate::Outdated => edge.engine.heads.remove(wanted.key, old),
+            HeadUpdate::Unrelated => {}
+        }
+    }
+}
