@@ -8,6 +8,7 @@ mod disk;
 mod disks;
 mod memory;
 mod metrics;
+pub mod policy;
 mod seen;
 mod value;
 mod warm;

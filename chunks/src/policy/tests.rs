@@ -1,0 +1,145 @@
+//! The policy's promises, on requests made up here.
+
+use super::*;
+use proptest::prelude::*;
+
+const MIB: u32 = 1 << 20;
+const GIB: u64 = 1 << 30;
+
+fn chunk(title: u8, number: u32) -> ChunkId {
+    ChunkId::new(&[title; 16], number)
+}
+
+/// A viewer plays chunks `from..to` of a title: all missed, as on a cold edge.
+fn play(policy: &Policy, title: u8, numbers: std::ops::Range<u32>, hour: u64) {
+    for number in numbers {
+        policy.requested(chunk(title, number), MIB, Duration::from_secs(hour * 3600));
+        policy.missed(MIB);
+    }
+}
+
+#[test]
+fn the_second_viewer_makes_a_title_worth_writing_and_the_first_does_not() {
+    let policy = Policy::new(4 * GIB);
+    play(&policy, 1, 0..300, 0);
+    for number in 0..300 {
+        assert!(!policy.admit(chunk(1, number), MIB), "{number}");
+    }
+    play(&policy, 1, 0..20, 3);
+    // What the second viewer saw, and what lies just ahead of it.
+    for number in 0..64 {
+        assert!(policy.admit(chunk(1, number), MIB), "{number}");
+    }
+    assert!(!policy.admit(chunk(2, 0), MIB));
+}
+
+#[test]
+fn a_small_object_is_written_when_it_is_asked_for_again_and_a_day_later_too() {
+    let policy = Policy::new(4 * GIB);
+    play(&policy, 9, 0..100, 0);
+    policy.requested(chunk(1, 0), 100, Duration::ZERO);
+    assert!(!policy.admit(chunk(1, 0), 100));
+    policy.requested(chunk(1, 0), 100, Duration::from_secs(86_400));
+    assert!(policy.admit(chunk(1, 0), 100));
+}
+
+#[test]
+fn an_empty_disk_takes_all_that_comes_until_it_is_full() {
+    let policy = Policy::new(4 * GIB);
+    policy.add_room(10 * u64::from(MIB));
+    play(&policy, 1, 0..20, 0);
+    let admitted = (0..20).filter(|number| policy.admit(chunk(1, *number), MIB)).count();
+    assert_eq!(admitted, 10);
+    let stats = policy.stats();
+    assert_eq!((stats.room_bytes, stats.admitted_bytes), (0, 10 * u64::from(MIB)));
+    assert_eq!(stats.budget_bytes, 10 * u64::from(MIB));
+}
+
+#[test]
+fn of_more_than_fits_the_most_watched_stay_and_the_others_go() {
+    let policy = Policy::new(GIB);
+    // Eight titles of 256 MiB: title 8 is played nine times, title 1 twice.
+    for round in 1..=9 {
+        for title in 1..=8u8 {
+            if u64::from(title) + 1 >= 10 - round {
+                play(&policy, title, 0..256, round);
+            }
+        }
+    }
+    // The next round of the sweep tells where the line is.
+    play(&policy, 8, 0..1024, 10);
+    let threshold = policy.stats().threshold;
+    assert!((5.0..8.0).contains(&threshold), "{threshold}");
+    assert!(policy.keep(chunk(8, 7), MIB));
+    assert!(!policy.keep(chunk(3, 7), MIB));
+    assert!(!policy.keep(chunk(77, 0), MIB));
+    assert!(!policy.admit(chunk(3, 7), MIB));
+}
+
+#[test]
+fn what_is_no_longer_watched_fades() {
+    let policy = Policy::new(GIB);
+    play(&policy, 1, 0..64, 0);
+    play(&policy, 1, 0..64, 1);
+    assert!(policy.admit(chunk(1, 0), MIB));
+    play(&policy, 2, 0..1, 24 * 8);
+    assert!(!policy.admit(chunk(1, 0), MIB));
+}
+
+#[test]
+fn many_viewers_at_a_time_do_not_make_a_title_of_many_plays() {
+    let policy = Policy::new(GIB);
+    // Twenty viewers, each 50 chunks behind the next.
+    for step in 0..50 {
+        for viewer in 0..20 {
+            policy.requested(chunk(1, viewer * 50 + step), MIB, Duration::ZERO);
+        }
+    }
+    let score = policy.score(chunk(1, 0));
+    assert!((1.0..=2.5).contains(&score), "{score}");
+}
+
+#[test]
+fn the_tables_are_as_large_as_stated() {
+    let per_tb = Popularity::table_bytes(1_000_000_000_000);
+    assert!(per_tb <= TABLE_BYTES_PER_TB, "{per_tb}");
+    assert!(per_tb > TABLE_BYTES_PER_TB * 9 / 10, "{per_tb}");
+}
+
+#[test]
+fn numbers_that_are_neighbours_are_known_as_such_and_bodies_differ() {
+    let id = |number| ChunkId::new(&[5; 16], number);
+    assert_eq!(id(64).stretch(), id(127).stretch());
+    assert_ne!(id(63).stretch(), id(64).stretch());
+    assert_eq!(id(0).title(), id((1 << 24) - 1).title());
+    assert_eq!(id(1 << 24), id(0));
+    assert_ne!(id(0).title(), ChunkId::new(&[6; 16], 0).title());
+}
+
+proptest! {
+    /// Whatever is asked for and in whatever order, half of what was missed is the most that
+    /// is written, beyond the room that was free.
+    #[test]
+    fn never_more_is_written_than_half_of_what_was_missed(
+        asks in prop::collection::vec((0u8..6, 0u32..200, 1u32..=MIB, 0u8..4), 1..2000),
+    ) {
+        let policy = Policy::new(64 << 20);
+        policy.add_room(20 << 20);
+        let (mut missed, mut written) = (0, 0);
+        for (title, number, bytes, what) in asks {
+            let id = chunk(title, number);
+            match what {
+                0 | 1 => policy.requested(id, bytes, Duration::from_secs(u64::from(number))),
+                2 => {
+                    policy.missed(bytes);
+                    missed += u64::from(bytes);
+                    written += if policy.admit(id, bytes) { u64::from(bytes) } else { 0 };
+                }
+                _ => written += if policy.keep(id, bytes) { u64::from(bytes) } else { 0 },
+            }
+            prop_assert!(written <= missed / 2 + (20 << 20));
+            let stats = policy.stats();
+            prop_assert_eq!(stats.admitted_bytes + stats.kept_bytes, written);
+        }
+    }
+}
