@@ -60,6 +60,23 @@ impl ChunkId {
         Self(xxh3_64(body) >> Self::NUMBER_BITS << Self::NUMBER_BITS | number)
     }
 
+    /// The id as a hash: bits well mixed (as splitmix64 ends), and none lost.
+    #[must_use]
+    pub fn hash(self) -> u64 {
+        let mixed = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ mixed >> 31
+    }
+
+    /// The id that has this hash: for hooks that are told no more than that.
+    #[must_use]
+    pub fn from_hash(hash: u64) -> Self {
+        // The factors are the inverses of those above, modulo 2^64.
+        let mixed = (hash ^ hash >> 31 ^ hash >> 62).wrapping_mul(0x3196_42b2_d24d_8ec3);
+        let mixed = (mixed ^ mixed >> 27 ^ mixed >> 54).wrapping_mul(0x96de_1b17_3f11_9089);
+        Self(mixed ^ mixed >> 30 ^ mixed >> 60)
+    }
+
     fn title(self) -> u64 {
         self.0 >> Self::NUMBER_BITS
     }

@@ -117,6 +117,12 @@ fn numbers_that_are_neighbours_are_known_as_such_and_bodies_differ() {
 }
 
 proptest! {
+    #[test]
+    fn a_hash_tells_its_id(body in any::<[u8; 16]>(), number in any::<u32>()) {
+        let id = ChunkId::new(&body, number);
+        prop_assert_eq!(ChunkId::from_hash(id.hash()), id);
+    }
+
     /// Whatever is asked for and in whatever order, half of what was missed is the most that
     /// is written, beyond the room that was free.
     #[test]
