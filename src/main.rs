@@ -2,6 +2,9 @@
 //! beside this one.
 
 mod demo;
+mod edges;
+mod explain;
+mod purge;
 
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
@@ -90,6 +93,17 @@ enum Command {
     #[command(after_help = "Example (crontab, every night at 01:10):
   10 1 * * *  nearcast plan run --control-plane http://127.0.0.1:7080 --credential-file /etc/nearcast/operator")]
     Plan(fill_planner::Settings),
+    /// End what edges have stored: one URL, a prefix, a tag, or everything
+    #[command(after_help = "Examples:
+  nearcast purge http://films.example/poster.jpg
+  nearcast purge --prefix http://films.example/season-1/ --soft
+  nearcast purge --tag season-1 --admin http://10.0.0.1:8081 --admin http://10.0.0.2:8081
+  nearcast purge --all --reason 'new packager'")]
+    Purge(purge::Settings),
+    /// Ask edges why they answer a URL as they do: key, freshness, purges, where its chunks are
+    #[command(after_help = "Example:
+  nearcast explain http://films.example/film.mp4")]
+    Explain(explain::Settings),
     /// Run all of it on this machine with the sample titles
     #[command(after_help = "Examples:
   nearcast demo                  prints the address of the console
@@ -192,6 +206,8 @@ async fn run(cli: Cli) -> Result<()> {
             let settings = flags.over(file.plan.unwrap_or_default());
             fill_planner::run(fill_planner::Config::check(settings)?, shutdown).await?;
         }
+        Command::Purge(settings) => purge::run(settings).await?,
+        Command::Explain(settings) => explain::run(settings).await?,
         Command::Demo(settings) => Box::pin(demo::run(settings, shutdown)).await?,
         Command::Config { .. } => {}
     }

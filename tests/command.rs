@@ -16,13 +16,15 @@ fn refused(arguments: &[&str]) -> String {
 
 #[test]
 fn every_subcommand_has_help_with_an_example() {
-    let commands: [&[&str]; 9] = [
+    let commands: [&[&str]; 11] = [
         &[],
         &["ingest"],
         &["origin"],
         &["edge"],
         &["control-plane"],
         &["plan"],
+        &["purge"],
+        &["explain"],
         &["demo"],
         &["config"],
         &["config", "check"],

@@ -3,6 +3,7 @@
 //!
 //! Nothing in here does I/O, reads a clock or is async: values in, values out.
 
+pub mod admin;
 pub mod api;
 pub mod chunk;
 pub mod fleet;

@@ -1,0 +1,230 @@
+//! `nearcast explain`: asks edges why they answer a URL as they do.
+
+use crate::edges::{Edges, all_well};
+use anyhow::Result;
+use clap::Args;
+use jiff::Timestamp;
+use model::admin::{ChunkRun, Explanation, VariantState};
+use serde_json::{Value, json};
+use std::fmt::{self, Write as _};
+
+/// Runs of chunks that are shown; the rest is counted.
+const RUNS_SHOWN_MAX: usize = 12;
+
+/// Flags of `nearcast explain`.
+#[derive(Debug, Args)]
+pub struct Settings {
+    /// The URL, as clients ask for it
+    #[arg(value_name = "URL")]
+    url: String,
+    #[command(flatten)]
+    edges: Edges,
+}
+
+/// Asks, and prints what each edge says.
+///
+/// # Errors
+/// Names each edge that has not answered.
+pub async fn run(settings: Settings) -> Result<()> {
+    let said = settings
+        .edges
+        .ask(async |client, admin| {
+            let asked: String = form_encoded(&settings.url);
+            client.get_json::<Explanation>(&format!("{admin}/v1/explain?url={asked}")).await
+        })
+        .await?;
+    if settings.edges.json {
+        let told = said.iter().map(|said| match &said.answer {
+            Ok(explanation) => json!({ "admin": said.admin, "explanation": explanation }),
+            Err(error) => json!({ "admin": said.admin, "error": error }),
+        });
+        println!("{}", json!({ "edges": told.collect::<Vec<Value>>() }));
+    } else {
+        let told = said.iter().filter_map(|said| Some((&said.admin, said.answer.as_ref().ok()?)));
+        told.for_each(|(admin, explanation)| print!("{admin}\n{}", Shown(explanation)));
+    }
+    all_well(&said)
+}
+
+/// As the value of a query parameter.
+fn form_encoded(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            encoded.push(char::from(byte));
+        } else {
+            // Writing to a string does not fail.
+            let _ = write!(encoded, "%{byte:02X}");
+        }
+    }
+    encoded
+}
+
+/// For people.
+struct Shown<'a>(&'a Explanation);
+
+impl fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Explanation { site, url, key, number, variants, .. } = self.0;
+        writeln!(f, "  {url}")?;
+        writeln!(f, "  site {site}, key {key}, last purge {number}")?;
+        match variants.len() {
+            0 => writeln!(f, "  nothing is stored"),
+            1 => variant(f, &variants[0]),
+            count => {
+                writeln!(f, "  {count} variants, newest first")?;
+                variants.iter().try_for_each(|state| variant(f, state))
+            }
+        }
+    }
+}
+
+fn variant(f: &mut fmt::Formatter<'_>, state: &VariantState) -> fmt::Result {
+    let validator = state.validator.as_deref().unwrap_or("no strong validator");
+    writeln!(f, "  {}, {} bytes, {validator}", state.status, state.bytes)?;
+    for (name, value) in &state.selecting {
+        writeln!(f, "    for {name}: {}", value.as_deref().unwrap_or("(absent)"))?;
+    }
+    let received = Timestamp::from_millisecond(state.received_ms);
+    let received = received.map_or_else(|_| "?".to_owned(), |at| at.to_string());
+    writeln!(f, "    received {received}, body {}", state.body)?;
+    writeln!(f, "    {}", freshness(state))?;
+    writeln!(f, "    {}", stale(state))?;
+    writeln!(f, "    purges: {} (epoch {})", purged(&state.purge), state.epoch)?;
+    if !state.tags.is_empty() {
+        writeln!(f, "    tags: {}", state.tags.join(", "))?;
+    }
+    writeln!(f, "    chunks: {}", chunks(&state.chunks))
+}
+
+fn freshness(state: &VariantState) -> String {
+    let of = format!("age {} of {}", span(state.age_ms), span(state.lifetime_ms));
+    let from = &state.lifetime_from;
+    match (state.no_cache, state.fresh_for_ms) {
+        (true, _) => "asks the origin before every use (no-cache)".to_owned(),
+        (false, left) if left > 0 => format!("fresh for {} ({of}, by {from})", span(left)),
+        (false, left) => format!("stale since {} ({of}, by {from})", span(left.saturating_neg())),
+    }
+}
+
+fn stale(state: &VariantState) -> String {
+    if state.must_revalidate || state.no_cache {
+        return "never served stale".to_owned();
+    }
+    let (revalidated, failing) = (span(state.while_revalidate_ms), span(state.if_error_ms));
+    format!("stale for {revalidated} while it is revalidated, {failing} when the origin fails")
+}
+
+fn purged(verdict: &str) -> &str {
+    match verdict {
+        "soft" => "revalidates before the next use",
+        "hard" => "ended",
+        other => other,
+    }
+}
+
+fn chunks(runs: &[ChunkRun]) -> String {
+    let shown = runs.iter().take(RUNS_SHOWN_MAX).map(|run| {
+        let place = run.place.as_str();
+        match run.first == run.last {
+            true => format!("{} {place}", run.first),
+            false => format!("{}-{} {place}", run.first, run.last),
+        }
+    });
+    let mut shown: Vec<String> = shown.collect();
+    match runs.len().checked_sub(RUNS_SHOWN_MAX) {
+        None | Some(0) => {}
+        Some(more) => shown.push(format!("and {more} more runs")),
+    }
+    if shown.is_empty() { "none: it is empty".to_owned() } else { shown.join(", ") }
+}
+
+/// Milliseconds, as people say them.
+fn span(ms: i64) -> String {
+    match ms {
+        ..1_000 => format!("{ms} ms"),
+        1_000..120_000 => format!("{} s", ms / 1_000),
+        120_000..7_200_000 => format!("{} min", ms / 60_000),
+        7_200_000..172_800_000 => format!("{} h", ms / 3_600_000),
+        _ => format!("{} days", ms / 86_400_000),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use model::admin::ChunkPlace;
+
+    #[test]
+    fn an_explanation_for_people() {
+        let run = |first, last, place| ChunkRun { first, last, place };
+        let state = VariantState {
+            selecting: vec![("accept-encoding".into(), Some("gzip".into()))],
+            status: 200,
+            validator: Some("\"v1\"".into()),
+            received_ms: 1_795_000_000_000,
+            age_ms: 5_000,
+            lifetime_ms: 60_000,
+            fresh_for_ms: 55_000,
+            lifetime_from: "max-age".into(),
+            while_revalidate_ms: 30_000,
+            if_error_ms: 3_600_000,
+            must_revalidate: false,
+            no_cache: false,
+            immutable: false,
+            tags: vec!["film".into(), "season-1".into()],
+            epoch: 41,
+            purge: "valid".into(),
+            body: "00ff".into(),
+            bytes: 5_242_880,
+            chunks: vec![run(0, 3, ChunkPlace::Memory), run(4, 4, ChunkPlace::Absent)],
+        };
+        let stale = VariantState {
+            selecting: vec![("accept-encoding".into(), None)],
+            validator: None,
+            fresh_for_ms: -200_000,
+            must_revalidate: true,
+            purge: "soft".into(),
+            chunks: (0..20).map(|number| run(number, number, ChunkPlace::Disk)).collect(),
+            tags: Vec::new(),
+            ..state.clone()
+        };
+        let explanation = Explanation {
+            site: "films".into(),
+            url: "films.example/a.mp4".into(),
+            key: "0a0b".into(),
+            number: 42,
+            now_ms: 1_795_000_005_000,
+            variants: vec![state, stale],
+        };
+        let shown = Shown(&explanation).to_string();
+        assert_eq!(
+            shown,
+            "  films.example/a.mp4
+  site films, key 0a0b, last purge 42
+  2 variants, newest first
+  200, 5242880 bytes, \"v1\"
+    for accept-encoding: gzip
+    received 2026-11-18T11:06:40Z, body 00ff
+    fresh for 55 s (age 5 s of 60 s, by max-age)
+    stale for 30 s while it is revalidated, 60 min when the origin fails
+    purges: valid (epoch 41)
+    tags: film, season-1
+    chunks: 0-3 memory, 4 absent
+  200, 5242880 bytes, no strong validator
+    for accept-encoding: (absent)
+    received 2026-11-18T11:06:40Z, body 00ff
+    stale since 3 min (age 5 s of 60 s, by max-age)
+    never served stale
+    purges: revalidates before the next use (epoch 41)
+    chunks: 0 disk, 1 disk, 2 disk, 3 disk, 4 disk, 5 disk, 6 disk, 7 disk, 8 disk, 9 disk, \
+10 disk, 11 disk, and 8 more runs
+"
+        );
+    }
+
+    #[test]
+    fn a_url_survives_as_a_parameter() {
+        assert_eq!(form_encoded("http://a/b?c=d&é"), "http%3A%2F%2Fa%2Fb%3Fc%3Dd%26%C3%A9");
+    }
+}
