@@ -25,6 +25,7 @@ use heads::Heads;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use inflight::{Claim, InFlight, Readers};
 use model::ByteRange;
+use model::admin::ChunkPlace;
 use model::chunk::CHUNK_BYTES;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -170,6 +171,19 @@ impl Engine {
             _ if self.chunks.may_be_on_disk(&key) => Verdict::HitSsd,
             _ if self.inflight.has(&key) => Verdict::Filling,
             _ => Verdict::Origin,
+        }
+    }
+
+    /// Where a chunk is now.
+    pub fn place(&self, key: &chunks::Key) -> ChunkPlace {
+        if self.chunks.is_in_memory(key) {
+            ChunkPlace::Memory
+        } else if self.chunks.may_be_on_disk(key) {
+            ChunkPlace::Disk
+        } else if self.inflight.has(key) {
+            ChunkPlace::Filling
+        } else {
+            ChunkPlace::Absent
         }
     }
 

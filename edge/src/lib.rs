@@ -4,6 +4,7 @@
 //! where a chunk comes from, `run` how the parts are put together.
 
 mod account;
+mod admin;
 mod body;
 mod cors;
 mod disk;

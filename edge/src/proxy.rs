@@ -6,6 +6,7 @@
 
 mod fetch;
 mod live;
+pub mod named;
 mod pass;
 mod site;
 mod stored;
@@ -74,7 +75,7 @@ impl Wanted {
             return Err(Refused::Loop);
         }
         let host =
-            target.host.as_ref().map(|host| named(host, asked.via.scheme)).unwrap_or_default();
+            target.host.as_ref().map(|host| in_url(host, asked.via.scheme)).unwrap_or_default();
         let canonical = site.upstream.canonical_path(&target.path).ok_or(Refused::NoKey)?;
         let query = site.keys.query(target.query);
         let with_query = |path: &str| match &query {
@@ -227,6 +228,10 @@ async fn fetched(
     };
     match outcome {
         Outcome::Stored { head, verdict, status, coming } => {
+            if collapsed && edge.purges.verdict(&head) != heads::Verdict::Valid {
+                // The fetch began before a purge that this request may have come after.
+                return Err(Refused::Fault(Fault::Changed));
+            }
             // Who only joined the fetch must be allowed what came of it.
             if collapsed && !caching::selects(&head.selecting, &head.stored.fields, &wanted.fields)
             {
@@ -236,6 +241,9 @@ async fn fetched(
             stored::answer(edge, wanted, head, how).await
         }
         Outcome::Growing(live) => {
+            if collapsed && live.is_purged(&edge.purges) {
+                return Err(Refused::Fault(Fault::Changed));
+            }
             if collapsed && !live.is_for(wanted, &edge.purges) {
                 return Box::pin(Fetch::new(edge, wanted, None).alone(forwarded)).await;
             }
@@ -272,7 +280,7 @@ fn without_body(wanted: &Wanted, mut answer: Answer) -> Answer {
 }
 
 /// A host as it is written in a URL of this scheme.
-fn named(host: &hygiene::Host, scheme: &str) -> String {
+fn in_url(host: &hygiene::Host, scheme: &str) -> String {
     let usual = if scheme == "https" { 443 } else { 80 };
     match host.port.filter(|port| *port != usual) {
         Some(port) => format!("{}:{port}", host.name),

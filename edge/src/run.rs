@@ -103,7 +103,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error> {
     background.spawn(admin.serve(
         registry,
         parts.ready.clone(),
-        axum::Router::new(),
+        crate::admin::router(Arc::clone(&parts.edge)),
         Shutdown::new(),
     ));
 

@@ -91,9 +91,15 @@ impl Live {
         for (number, chunk) in (0u32..).zip(chunks) {
             edge.engine.chunks.insert(Key { body: self.head.body, number }, chunk);
         }
-        if edge.fetches.may_store(&key, &self.head) {
+        let purged = edge.purges.verdict(&self.head) == heads::Verdict::Hard;
+        if !purged && edge.fetches.may_store(&key, &self.head) {
             edge.engine.heads.put(key, Arc::new(Head { bytes, ..(*self.head).clone() }));
         }
+    }
+
+    /// Whether a purge has ended it.
+    pub fn is_purged(&self, purges: &PurgeLog) -> bool {
+        purges.verdict(&self.head) != heads::Verdict::Valid
     }
 
     /// Whether it answers the request.
@@ -102,7 +108,7 @@ impl Live {
         let reuse =
             caching::reuse(&wanted.fields, &head.stored, super::now_ms(), &wanted.caching, false);
         caching::selects(&head.selecting, &head.stored.fields, &wanted.fields)
-            && purges.verdict(head) == heads::Verdict::Valid
+            && !self.is_purged(purges)
             && !wanted.is_personal()
             && matches!(reuse, caching::Reuse::Fresh)
     }

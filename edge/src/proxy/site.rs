@@ -262,6 +262,14 @@ impl Sites {
         Ok(sites)
     }
 
+    /// Their names.
+    pub fn names(&self) -> Vec<String> {
+        let mut names: Vec<String> = self.by_host.keys().cloned().collect();
+        names.sort();
+        names.extend(self.any.iter().map(|site| site.name.to_string()));
+        names
+    }
+
     /// The site that answers for a host, as the request names it.
     pub fn of(&self, host: Option<&str>) -> Option<&Arc<Site>> {
         let named = host.and_then(|host| {

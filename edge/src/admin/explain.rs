@@ -1,0 +1,101 @@
+//! What is stored of one URL, told for `nearcast explain`. Plain functions: the time, the purges'
+//! verdict and where chunks are come in as values.
+
+use caching::Settings;
+use heads::{Head, Verdict};
+use model::admin::{ChunkPlace, ChunkRun, VariantState};
+use model::chunk;
+
+/// Runs of chunks that are told of one body; past it the last one says where its first is.
+const RUNS_MAX: usize = 10_000;
+
+/// What is known of one stored representation.
+pub(crate) fn variant(
+    head: &Head,
+    purged: Verdict,
+    settings: &Settings,
+    now_ms: i64,
+    place: impl Fn(u32) -> ChunkPlace,
+) -> VariantState {
+    let stored = &head.stored;
+    let freshness = caching::freshness(stored, settings);
+    let selecting = head.selecting.iter();
+    VariantState {
+        selecting: selecting.map(|(name, value)| (name.to_string(), value.clone())).collect(),
+        status: stored.status.as_u16(),
+        validator: validator(head),
+        received_ms: stored.received_ms,
+        age_ms: caching::age_ms(stored, now_ms),
+        lifetime_ms: freshness.lifetime_ms,
+        fresh_for_ms: caching::fresh_for_ms(stored, now_ms, settings),
+        lifetime_from: freshness.source.as_str().to_owned(),
+        while_revalidate_ms: freshness.while_revalidate_ms,
+        if_error_ms: freshness.if_error_ms,
+        must_revalidate: freshness.must_revalidate,
+        no_cache: freshness.no_cache,
+        immutable: freshness.immutable,
+        tags: head.tags.iter().map(ToString::to_string).collect(),
+        epoch: head.epoch,
+        purge: word(purged).to_owned(),
+        body: hex::encode(head.body),
+        bytes: head.bytes,
+        chunks: runs(head.bytes, place),
+    }
+}
+
+fn word(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Valid => "valid",
+        Verdict::Soft => "soft",
+        Verdict::Hard => "hard",
+    }
+}
+
+fn validator(head: &Head) -> Option<String> {
+    let value = match caching::strong_validator(&head.stored)? {
+        caching::Validator::ETag(value) | caching::Validator::Date(value) => value,
+    };
+    Some(String::from_utf8_lossy(value.as_bytes()).into_owned())
+}
+
+/// Where the chunks of a body of `bytes` are, neighbours of one place together.
+fn runs(bytes: u64, place: impl Fn(u32) -> ChunkPlace) -> Vec<ChunkRun> {
+    let count = u32::try_from(chunk::count(bytes)).unwrap_or(u32::MAX);
+    let mut runs: Vec<ChunkRun> = Vec::new();
+    for number in 0..count {
+        let (place, full) = (place(number), runs.len() == RUNS_MAX);
+        match runs.last_mut() {
+            Some(last) if last.place == place => last.last = number,
+            Some(last) if full => {
+                last.last = count - 1;
+                break;
+            }
+            _ => runs.push(ChunkRun { first: number, last: number, place }),
+        }
+    }
+    runs
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn runs_cover_a_body_and_differ_from_their_neighbours(
+            places in proptest::collection::vec(0..3u8, 0..40),
+        ) {
+            let place = |number: u32| match places[number as usize] {
+                0 => ChunkPlace::Memory,
+                1 => ChunkPlace::Filling,
+                _ => ChunkPlace::Absent,
+            };
+            let runs = runs(places.len() as u64 * chunk::CHUNK_BYTES, place);
+            let told = runs.iter().flat_map(|run| (run.first..=run.last).map(|n| (n, run.place)));
+            let wanted = (0u32..).take(places.len()).map(|number| (number, place(number)));
+            prop_assert!(told.eq(wanted));
+            prop_assert!(runs.windows(2).all(|pair| pair[0].place != pair[1].place));
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! A URL as an operator writes it, and what is stored under it.
+
+use super::{Site, Sites, in_url};
+use crate::hygiene::{self, Host};
+use std::sync::Arc;
+
+/// What a URL, or the beginning of some, names.
+pub struct Named {
+    /// The site that answers it.
+    pub site: Arc<Site>,
+    /// `host/path?query` by the site's key rules.
+    pub url: String,
+    /// The canonical path: what the site's rules are looked up by.
+    pub path: String,
+}
+
+/// A URL in its parts.
+struct Parts<'a> {
+    site: &'a Arc<Site>,
+    host: String,
+    path: String,
+    query: Option<&'a str>,
+}
+
+/// The object that `url` names, found just as a request for it would find it.
+///
+/// # Errors
+/// Says what is wrong, and what is expected.
+pub fn url(sites: &Sites, url: &str) -> Result<Named, String> {
+    let Parts { site, host, path, query } = parts(sites, url)?;
+    let query = site.keys.query(query).map(|query| format!("?{query}")).unwrap_or_default();
+    let key = site.upstream.canonical_path(&path);
+    let key = key.ok_or_else(|| format!("{url:?}: the site's bucket can't have such a key"))?;
+    Ok(Named { url: format!("{host}{key}{query}"), site: Arc::clone(site), path })
+}
+
+/// What all URLs that begin with `prefix` are stored under. A query in it is taken as it is.
+///
+/// # Errors
+/// Says what is wrong, and what is expected.
+pub fn prefix(sites: &Sites, prefix: &str) -> Result<Named, String> {
+    let Parts { site, host, path, query } = parts(sites, prefix)?;
+    let query = query.map(|query| format!("?{query}")).unwrap_or_default();
+    // The beginning of a bucket's keys need not be one.
+    let key = site.upstream.canonical_path(&path).unwrap_or_else(|| path.clone());
+    Ok(Named { url: format!("{host}{key}{query}"), site: Arc::clone(site), path })
+}
+
+fn parts<'a>(sites: &'a Sites, url: &'a str) -> Result<Parts<'a>, String> {
+    let expected = "expected http:// or https://, a host, and a path";
+    let (scheme, rest) = url.split_once("://").ok_or_else(|| format!("{url:?}: {expected}"))?;
+    let scheme = scheme.to_ascii_lowercase();
+    if scheme != "http" && scheme != "https" {
+        return Err(format!("{url:?}: {expected}"));
+    }
+    // A fragment is never sent.
+    let rest = rest.split('#').next().unwrap_or(rest);
+    let (authority, rest) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+    let (path, query) = match rest.split_once('?') {
+        Some((path, query)) => (path, Some(query)),
+        None => (rest, None),
+    };
+    let bad = |error: hygiene::Refusal| format!("{url:?}: {error}");
+    let host = Host::parse(authority).map_err(bad)?;
+    let path = hygiene::path(if path.is_empty() { "/" } else { path }).map_err(bad)?;
+    let host = in_url(&host, &scheme);
+    let site = sites.of(Some(&host)).ok_or_else(|| {
+        format!(
+            "{url:?}: no site here answers {host}: expected one of {}",
+            sites.names().join(", ")
+        )
+    })?;
+    Ok(Parts { site, host, path: path.into_owned(), query })
+}
