@@ -177,10 +177,11 @@ async fn planned(
     let overview = cluster.wait("the edges to fill", async |overview| filled(overview)).await?;
     outcome.planned_files = overview.edges.iter().map(|edge| edge.planned_files).sum();
     outcome.expect(outcome.planned_files > 0, || "the plan holds no file".to_owned());
-    // A restart empties the memory tier, so that planned bytes come from the plan's files.
+    // A kill leaves nothing in memory and no list to warm it by: what is planned comes from the
+    // plan's files.
     let fleet = cluster.edges.len();
     for edge in &mut cluster.edges {
-        edge.stop().await?;
+        edge.kill().await?;
         edge.restart().await?;
     }
     let healthy = |overview: &model::api::Overview| {
