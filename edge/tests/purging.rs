@@ -395,6 +395,34 @@ async fn a_tag_ends_all_that_carry_it_and_nothing_else() {
     assert_eq!(stage.web.asked(), ["/1 200", "/2 200"]);
 }
 
+/// A purge comes to one node after another: what the next node has kept from before it must not
+/// be taken for new.
+#[tokio::test]
+async fn what_a_parent_has_kept_since_before_the_purge_is_not_taken() {
+    let web = Web::start().await;
+    let (dir, above) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let parent = Settings { id: Some("parent".into()), ..before(above.path(), &web) };
+    let parent = Edge::start(parent).await;
+    let mut below = before(dir.path(), &web);
+    below.hierarchy.parents =
+        vec![upstream::hierarchy::Peer { id: "parent".into(), url: parent.http.clone() }];
+    let edge = Edge::start(below).await;
+    let admin = Client::new(DEADLINE, None, None).unwrap();
+    let stage = Stage { dir, web, edge, admin };
+    for (path, tag, soft) in [("/a", "hard", false), ("/b", "soft", true)] {
+        stage.web.has(path, 1, 1000, tag);
+        Connection::open(&parent).await.get(path, None).await;
+        assert_eq!(stage.get(path).await.header("x-version"), "1");
+        assert_eq!(stage.web.asked(), [format!("{path} 200")], "the parent was not asked");
+        stage.web.has(path, 2, 1000, tag);
+        stage.purge(json!({ "tag": tag, "soft": soft })).await.unwrap();
+        for _ in 0..2 {
+            assert_eq!(stage.get(path).await.header("x-version"), "2", "{tag}");
+        }
+        assert_eq!(stage.web.asked(), [format!("{path} 200")]);
+    }
+}
+
 /// nginx-modules/ngx_cache_purge#32: a wildcard that walks the disk.
 #[tokio::test]
 async fn a_prefix_over_ten_thousand_objects_is_one_append() {

@@ -23,7 +23,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
-use upstream::{Answer, Ask};
+use upstream::{Answer, Ask, HopKind};
 
 /// For this long after an answer that can't be shared, requests for its URL wait for nobody.
 const UNSHARED_FOR: Duration = Duration::from_secs(10);
@@ -264,8 +264,39 @@ impl Fetch {
 
     async fn once(&self, conditional: Option<HeaderMap>, range: Option<Span>) -> (Outcome, Alone) {
         let epoch = self.edge.purges.number();
+        let (answered, requested_ms, outdated) = self.send(conditional.as_ref(), range).await;
+        let answer = match answered {
+            Ok(answer) => answer,
+            Err(fault) => return (self.failed(fault), None),
+        };
+        if is_failure(answer.head.status) && self.may_be_stale() {
+            return (self.failed(Fault::Answered(answer.head.status)), None);
+        }
+        let received_ms = now_ms();
+        if answer.head.status == StatusCode::NOT_MODIFIED
+            && let (Some((old, _)), true) = (&self.stale, conditional.is_some())
+        {
+            if outdated {
+                return (Outcome::Failed(Fault::Changed), None);
+            }
+            return (self.refreshed(old, &answer, epoch, requested_ms, received_ms), None);
+        }
+        let stored = Stored {
+            status: answer.head.status,
+            fields: caching::received_fields(&answer.head.headers, received_ms),
+            requested_ms,
+            received_ms,
+        };
+        if outdated {
+            return self.unshared(answer, stored, range);
+        }
+        self.settle(answer, stored, epoch, range)
+    }
+
+    /// The request to the origin: on condition, or for a range.
+    fn ask(&self, conditional: Option<&HeaderMap>, range: Option<Span>) -> Ask {
         let mut ask = self.wanted.site.ask(&self.wanted);
-        match (&conditional, range) {
+        match (conditional, range) {
             (Some(fields), _) => ask.fields.extend(fields.clone()),
             (None, Some(range)) => {
                 ask.run = range.start / crate::engine::OWNED_RUN_BYTES;
@@ -279,28 +310,46 @@ impl Fetch {
             }
             (None, None) => {}
         }
+        ask
+    }
+
+    /// Sends the request. What another node has kept since before a purge is asked for again, so
+    /// that the node asks as well: the purge may not have come to it yet. Returns the answer, when
+    /// it was asked for, and whether it is from before a purge even so.
+    async fn send(
+        &self,
+        conditional: Option<&HeaderMap>,
+        range: Option<Span>,
+    ) -> (Result<Answer, Fault>, i64, bool) {
+        let upstream = &self.wanted.site.upstream;
+        let mut ask = self.ask(conditional, range);
         let requested_ms = now_ms();
-        let answered = self.wanted.site.upstream.send(ask).await;
-        let answer = match answered {
-            Ok(answer) => answer,
-            Err(fault) => return (self.failed(fault.into()), None),
-        };
-        if is_failure(answer.head.status) && self.may_be_stale() {
-            return (self.failed(Fault::Answered(answer.head.status)), None);
+        let answered = upstream.send(ask).await;
+        if !answered.as_ref().is_ok_and(|answer| self.is_from_before_a_purge(answer)) {
+            return (answered.map_err(Fault::from), requested_ms, false);
         }
-        let received_ms = now_ms();
-        if answer.head.status == StatusCode::NOT_MODIFIED
-            && let (Some((old, _)), true) = (&self.stale, conditional.is_some())
-        {
-            return (self.refreshed(old, &answer, epoch, requested_ms, received_ms), None);
+        ask = self.ask(conditional, range);
+        ask.fields.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+        let requested_ms = now_ms();
+        let answered = upstream.send(ask).await;
+        let outdated = answered.as_ref().is_ok_and(|answer| self.is_from_before_a_purge(answer));
+        (answered.map_err(Fault::from), requested_ms, outdated)
+    }
+
+    /// Whether another node's cache has answered with what was made before a purge that this
+    /// node knows. An origin is not asked such things: who purges has changed it before.
+    fn is_from_before_a_purge(&self, answer: &Answer) -> bool {
+        let fields = &answer.head.headers;
+        if answer.kind == HopKind::Origin || !fields.contains_key(header::AGE) {
+            return false;
         }
-        let stored = Stored {
-            status: answer.head.status,
-            fields: caching::received_fields(&answer.head.headers, received_ms),
-            requested_ms,
-            received_ms,
-        };
-        self.settle(answer, stored, epoch, range)
+        let (now, status) = (now_ms(), answer.head.status);
+        let kept = Stored { status, fields: fields.clone(), requested_ms: now, received_ms: now };
+        // An age is told in whole seconds.
+        let made_ms = now.saturating_sub(caching::age_ms(&kept, now)).saturating_sub(1_000);
+        let mut tags = caching::tags(fields).tags;
+        tags.extend(self.stale.iter().flat_map(|(old, _)| old.tags.iter().cloned()));
+        self.edge.purges.since(&self.wanted.site.name, &self.wanted.url, &tags, made_ms)
     }
 
     fn may_be_stale(&self) -> bool {

@@ -102,6 +102,14 @@ impl PurgeLog {
         verdict
     }
 
+    /// Whether what has this URL and these tags was purged at `unix_ms` or later: then an answer
+    /// made before that moment, which another cache has kept, says nothing any more.
+    #[must_use]
+    pub fn since(&self, site: &str, url: &str, tags: &[Box<str>], unix_ms: i64) -> bool {
+        let rules = self.state.rules.read().unwrap_or_else(PoisonError::into_inner);
+        rules.since(site, url, tags, unix_ms)
+    }
+
     /// Appends a purge. It is on disk and in force when its number is returned; should the
     /// caller go away, it is all the same.
     ///

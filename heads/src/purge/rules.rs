@@ -87,10 +87,8 @@ impl Rules {
     /// Puts a purge in force. Numbers come in rising order.
     pub(crate) fn apply(&mut self, purged: Arc<Purged>) -> Applied {
         let Purge { what, site, soft, .. } = &purged.purge;
-        if *what == What::All && site.is_none() && !soft {
-            let ended = std::mem::replace(self, Self::new(purged.number, self.max));
-            return Applied { folded: 0, _ended: Some(ended) };
-        }
+        let all = *what == What::All && site.is_none() && !soft;
+        let ended = all.then(|| std::mem::replace(self, Self::new(purged.number, self.max)));
         let key = self.key(what, site.as_deref());
         if let What::Prefix(text) = what {
             let lengths = self.lengths.entry(site.as_deref().map(Box::from)).or_default();
@@ -109,7 +107,7 @@ impl Rules {
             hard
         };
         replaced.into_iter().for_each(|old| self.forget(&old));
-        Applied { folded: self.fold(), _ended: None }
+        Applied { folded: self.fold(), _ended: ended }
     }
 
     /// Takes a purge out of the lists, once its entry does not name it any more.
@@ -190,7 +188,8 @@ impl Rules {
         let above = |purged: &Option<Arc<Purged>>| {
             purged.as_ref().is_some_and(|purged| purged.number > head.epoch)
         };
-        let verdicts = self.keys_of(head).filter_map(|key| self.entries.get(&key)).map(|entry| {
+        let keys = self.keys_of(&head.site, &head.url, &head.tags);
+        let verdicts = keys.filter_map(|key| self.entries.get(&key)).map(|entry| {
             match (above(&entry.hard), above(&entry.soft)) {
                 (true, _) => Verdict::Hard,
                 (false, true) => Verdict::Soft,
@@ -200,13 +199,25 @@ impl Rules {
         verdicts.max().unwrap_or(Verdict::Valid)
     }
 
-    /// The keys of all purges that could match `head`: everything, its URL, its tags, and its
+    /// Whether a purge of what has this URL and these tags was taken at `unix_ms` or later.
+    pub(crate) fn since(&self, site: &str, url: &str, tags: &[Box<str>], unix_ms: i64) -> bool {
+        let late = |purged: &Arc<Purged>| purged.unix_ms >= unix_ms;
+        let mut entries = self.keys_of(site, url, tags).filter_map(|key| self.entries.get(&key));
+        entries.any(|entry| [&entry.hard, &entry.soft].into_iter().flatten().any(late))
+    }
+
+    /// The keys of all purges that could match a head: everything, its URL, its tags, and its
     /// URL's beginnings of the lengths that purges have; for all sites and for its own.
-    fn keys_of<'a>(&'a self, head: &'a Head) -> impl Iterator<Item = u128> + 'a {
-        [None, Some(&*head.site)].into_iter().flat_map(move |site| {
-            let named = [self.hash(b'a', site, ""), self.hash(b'u', site, &head.url)];
-            let tags = head.tags.iter().map(move |tag| self.hash(b't', site, tag));
-            named.into_iter().chain(tags).chain(self.prefixes(site, &head.url))
+    fn keys_of<'a>(
+        &'a self,
+        site: &'a str,
+        url: &'a str,
+        tags: &'a [Box<str>],
+    ) -> impl Iterator<Item = u128> + 'a {
+        [None, Some(site)].into_iter().flat_map(move |site| {
+            let named = [self.hash(b'a', site, ""), self.hash(b'u', site, url)];
+            let tags = tags.iter().map(move |tag| self.hash(b't', site, tag));
+            named.into_iter().chain(tags).chain(self.prefixes(site, url))
         })
     }
 
@@ -371,6 +382,20 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn what_was_purged_since_a_moment() {
+        let mut rules = Rules::new(10, PURGES_MAX);
+        let taken = |number, unix_ms, what, soft| {
+            let purge = Purge { what, site: None, soft, note: String::new() };
+            Arc::new(Purged { number, unix_ms, purge })
+        };
+        drop(rules.apply(taken(11, 500, What::All, false)));
+        drop(rules.apply(taken(12, 700, What::Tag("film".into()), true)));
+        let since = |tag: &str, unix_ms| rules.since("s", "h.test/a", &[tag.into()], unix_ms);
+        assert!(since("film", 700) && since("other", 500));
+        assert!(!since("film", 701) && !since("other", 501));
+    }
+
+    #[test]
     fn an_epoch_of_another_log_is_not_trusted() {
         let rules = Rules::new(10, PURGES_MAX);
         let at = |epoch| rules.verdict(&Head { epoch, ..head("s", "h.test/a", 1) }, 12);
@@ -386,7 +411,9 @@ pub(super) mod tests {
             Head { epoch: 1, ..head("films", &url, 1) }
         };
         let mut rules = Rules::new(1, PURGES_MAX);
-        let before = rules.keys_of(&head(7)).count();
+        let looks =
+            |rules: &Rules, head: &Head| rules.keys_of(&head.site, &head.url, &head.tags).count();
+        let before = looks(&rules, &head(7));
         for number in 2..100_002u64 {
             let what = match number % 3 {
                 0 => What::Url(format!("films.test/title/{number}/seg.m4s")),
@@ -400,7 +427,7 @@ pub(super) mod tests {
         for number in 0..100_000 {
             let head = head(number);
             // Counting costs as much as looking up.
-            assert!(number % 50 > 0 || rules.keys_of(&head).count() <= before + lengths);
+            assert!(number % 50 > 0 || looks(&rules, &head) <= before + lengths);
             let ended = number >= 2 && number % 3 != 2;
             assert_eq!(rules.verdict(&head, 100_002) == Verdict::Hard, ended, "{number}");
         }
