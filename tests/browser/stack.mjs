@@ -2,7 +2,7 @@
 
 import { spawn } from "node:child_process";
 import { createHash, X509Certificate } from "node:crypto";
-import { mkdtemp, readFile, rm } from "node:fs/promises";
+import { mkdir, mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 
@@ -25,26 +25,39 @@ export async function until(what, msMax, look) {
   }
 }
 
-export async function startStack() {
-  const binary = process.env.NEARCAST_BIN;
-  if (!binary) throw new Error("NEARCAST_BIN must name the nearcast binary");
-  const folder = await mkdtemp(join(tmpdir(), "nearcast-browser-"));
-  const announce = join(folder, "announce.json");
-  const child = spawn(binary, ["demo", "--announce", announce], { cwd: ROOT, stdio: ["ignore", "pipe", "pipe"] });
+/** Keeps what a process says, and notices its end. */
+function watch(child) {
   let output = "";
   const keep = (chunk) => {
     output = (output + chunk).slice(-OUTPUT_CHARS_MAX);
   };
   child.stdout.on("data", keep);
   child.stderr.on("data", keep);
-  const exit = new Promise((resolve) => child.on("close", (code) => resolve(code ?? "a signal")));
   let exited = false;
+  const exit = new Promise((resolve) => child.on("close", (code) => resolve(code ?? "a signal")));
   void exit.then(() => {
     exited = true;
   });
+  return { output: () => output, exit, hasExited: () => exited };
+}
 
-  const info = await until(() => `the demo's announcement; it said:\n${output}`, START_MS_MAX, async () => {
-    if (exited) throw new Error(`the demo ended early; it said:\n${output}`);
+async function end(child, exit) {
+  child.kill("SIGTERM");
+  const timer = setTimeout(() => child.kill("SIGKILL"), STOP_MS_MAX);
+  await exit;
+  clearTimeout(timer);
+}
+
+export async function startStack() {
+  const binary = process.env.NEARCAST_BIN;
+  if (!binary) throw new Error("NEARCAST_BIN must name the nearcast binary");
+  const folder = await mkdtemp(join(tmpdir(), "nearcast-browser-"));
+  const announce = join(folder, "announce.json");
+  const child = spawn(binary, ["demo", "--announce", announce], { cwd: ROOT, stdio: ["ignore", "pipe", "pipe"] });
+  const { output, exit, hasExited } = watch(child);
+
+  const info = await until(() => `the demo's announcement; it said:\n${output()}`, START_MS_MAX, async () => {
+    if (hasExited()) throw new Error(`the demo ended early; it said:\n${output()}`);
     const text = await readFile(announce, "utf8").catch(() => "");
     return text === "" ? null : JSON.parse(text);
   });
@@ -56,7 +69,7 @@ export async function startStack() {
   };
   return {
     info,
-    output: () => output,
+    output,
     /** Sends a signal to an edge: SIGKILL for a crash, SIGSTOP for a silent death. */
     signal: (edge, name) => process.kill(pidOf(edge), name),
     /** Calls the control plane as its operator. */
@@ -78,13 +91,27 @@ export async function startStack() {
           // It is dead already, as a test wanted.
         }
       }
-      child.kill("SIGTERM");
-      const timer = setTimeout(() => child.kill("SIGKILL"), STOP_MS_MAX);
-      await exit;
-      clearTimeout(timer);
+      await end(child, exit);
       await rm(folder, { recursive: true, force: true });
     },
   };
+}
+
+/** An edge by itself, before an origin of one's own. */
+export async function startEdge(folder, flags) {
+  const binary = process.env.NEARCAST_BIN;
+  if (!binary) throw new Error("NEARCAST_BIN must name the nearcast binary");
+  await mkdir(folder, { recursive: true });
+  const announce = join(folder, "announce.json");
+  const args = ["--log-level", "warn", "edge", "--listen", "http://127.0.0.1:0", "--admin", "127.0.0.1:0", "--memory", "64MiB", "--ssd", "0", "--data-dir", join(folder, "data"), "--announce", announce];
+  const child = spawn(binary, [...args, ...flags], { stdio: ["ignore", "pipe", "pipe"] });
+  const { output, exit, hasExited } = watch(child);
+  const { urls, admin } = await until(() => `the edge's announcement; it said:\n${output()}`, START_MS_MAX, async () => {
+    if (hasExited()) throw new Error(`the edge ended early; it said:\n${output()}`);
+    const text = await readFile(announce, "utf8").catch(() => "");
+    return text === "" ? null : JSON.parse(text);
+  });
+  return { url: urls[0], admin, output, stop: () => end(child, exit) };
 }
 
 /** Flags with which Chromium takes the edges' generated certificates and speaks HTTP/3 to them. */
