@@ -31,6 +31,11 @@ use tokio::sync::{mpsc, watch as watching};
 /// chunks of 1 MiB, few enough to be read within their time.
 const READS_MAX: usize = 64;
 
+/// Bytes that a chunk takes on disk: at most a page more than 1 MiB.
+pub(crate) fn stored_bytes(chunk: &Bytes) -> u32 {
+    u32::try_from(store::stored_bytes(chunk)).unwrap_or(u32::MAX)
+}
+
 /// A disk and what is known of it.
 pub(crate) struct Disk {
     /// How metrics and logs call it: its folder.
@@ -64,6 +69,7 @@ impl Disk {
         let name = disk.dir.display().to_string();
         metrics.ssd_up.with_label_values(&[&name]).set(0);
         let (troubles, troubled) = mpsc::channel(1);
+        let queued = metrics.ssd_queue_bytes.clone();
         Self {
             name,
             dir: disk.dir.clone(),
@@ -72,7 +78,7 @@ impl Disk {
             memory,
             metrics,
             store: RwLock::default(),
-            queue: Queue::new(queue_bytes_max),
+            queue: Queue::new(queue_bytes_max, queued),
             reads: Arc::default(),
             quick: AtomicU64::new(0),
             slow: AtomicU64::new(0),

@@ -21,7 +21,7 @@ use bytes::Bytes;
 use disks::Disks;
 use memory::Memory;
 use metrics::Metrics;
-use seen::Seen;
+use seen::{ChunkId, Policy};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -83,7 +83,9 @@ pub struct Chunks {
 struct Inner {
     memory: Memory,
     disks: Disks,
-    seen: Seen,
+    policy: Policy,
+    /// Where the policy's time begins.
+    began: Instant,
     warm: PathBuf,
 }
 
@@ -99,7 +101,9 @@ impl Chunks {
         let disks = Disks::open(&sizes.disks, sizes.read_max, &memory, &metrics)?;
         let warm = warm::path(&sizes.data_dir);
         disks.spawn(warm::up(warm.clone(), disks.all(), memory.clone()));
-        Ok(Self { inner: Arc::new(Inner { memory, disks, seen: Seen::default(), warm }) })
+        let policy = Policy::new(sizes.disks.iter().map(|disk| disk.bytes).sum());
+        let inner = Inner { memory, disks, policy, began: Instant::now(), warm };
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     /// Room to write a chunk of up to `bytes` bytes (1 MiB at most). Evicts from memory for
@@ -116,17 +120,23 @@ impl Chunks {
         self.inner.memory.under_pressure()
     }
 
-    /// The chunk, if it is in memory. Asked for a second time, it goes to a disk as well.
+    /// The chunk, if it is in memory. Counts as a request of it, after which it may be worth a
+    /// disk.
     #[must_use]
     pub fn in_memory(&self, key: &Key) -> Option<Bytes> {
         let inner = &self.inner;
-        let (bytes, goes) = inner.memory.get(key, |chunk| {
+        let bytes = inner.memory.get(key, |chunk| {
             let uses = chunk.count_use();
             if uses % USES_PER_LOOK == USES_PER_LOOK - 1 && !inner.disks.may_hold(key) {
                 chunk.unkeep();
             }
-            (chunk.bytes().clone(), chunk.keep())
-        })?;
+            if chunk.copy() != Copy::Never {
+                inner.requested(key, chunk.bytes());
+            }
+            let goes = chunk.copy() == Copy::None && inner.admit(key, chunk.bytes());
+            (chunk.bytes().clone(), goes && chunk.keep())
+        });
+        let (bytes, goes) = bytes?;
         if goes {
             inner.disks.offer(*key, bytes.clone());
         }
@@ -148,17 +158,22 @@ impl Chunks {
     /// The chunk from a disk, checked; it is in memory from then on. `None` when no disk has
     /// it, or not within [`Sizes::read_max`], or damaged, or when memory has no room for it.
     pub async fn read_disk(&self, key: &Key) -> Option<Bytes> {
-        self.inner.disks.read(key).await
+        let bytes = self.inner.disks.read(key).await?;
+        self.inner.requested(key, &bytes);
+        Some(bytes)
     }
 
-    /// Takes a verified chunk that was fetched (a whole frozen slot): into memory, and to a
-    /// disk if it was fetched before, or when it is asked for again.
+    /// Takes a verified chunk that was fetched (a whole frozen slot) for a request: into
+    /// memory, and to a disk if it is worth it already.
     pub fn insert(&self, key: Key, bytes: Bytes) {
-        let before = self.inner.seen.before(key.hash());
-        let copy = if before { Copy::Kept } else { Copy::None };
-        self.inner.memory.insert(Chunk::new(key, bytes.clone(), copy));
-        if before {
-            self.inner.disks.offer(key, bytes);
+        let inner = &self.inner;
+        inner.policy.missed(u32::try_from(bytes.len()).unwrap_or(u32::MAX));
+        inner.requested(&key, &bytes);
+        let goes = inner.admit(&key, &bytes);
+        let copy = if goes { Copy::Kept } else { Copy::None };
+        inner.memory.insert(Chunk::new(key, bytes.clone(), copy));
+        if goes {
+            inner.disks.offer(key, bytes);
         }
     }
 
@@ -222,4 +237,19 @@ impl Chunks {
             disk.flushed().await;
         }
     }
+}
+
+impl Inner {
+    /// Tells the policy of a request.
+    fn requested(&self, key: &Key, bytes: &Bytes) {
+        self.policy.requested(id(key), disk::stored_bytes(bytes), self.began.elapsed());
+    }
+
+    fn admit(&self, key: &Key, bytes: &Bytes) -> bool {
+        self.policy.admit(id(key), disk::stored_bytes(bytes))
+    }
+}
+
+fn id(key: &Key) -> ChunkId {
+    ChunkId::new(&key.body, key.number)
 }

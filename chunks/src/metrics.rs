@@ -1,7 +1,7 @@
 //! What the tiers count, under the names that the edge exposes.
 
 use prometheus::core::Collector;
-use prometheus::{IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry};
+use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
 /// Every metric of the tiers. `disk` is a disk's folder.
 #[derive(Clone, Debug)]
@@ -18,6 +18,8 @@ pub(crate) struct Metrics {
     /// Chunks that were to be written and were not, by `reason`: `queue` (too many at a time),
     /// `failed`, `off` (the disk is).
     pub(crate) ssd_drops: IntCounterVec,
+    /// Bytes that wait to be written, padding included.
+    pub(crate) ssd_queue_bytes: IntGauge,
     /// Bytes written to disks, padding and indexes included.
     pub(crate) ssd_written_bytes: IntCounter,
     /// Bytes of chunks that were read.
@@ -57,6 +59,10 @@ impl Metrics {
                 "ssd_drops_total",
                 "Chunks that the SSD tier did not write",
                 &["reason"],
+            )?,
+            ssd_queue_bytes: registered(
+                r,
+                IntGauge::with_opts(opts("ssd_queue_bytes", "Bytes that wait for an SSD"))?,
             )?,
             ssd_written_bytes: counter(
                 r,

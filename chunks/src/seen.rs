@@ -1,32 +1,74 @@
-//! Which chunks were asked for before: a set that forgets the oldest half when it is full.
+//! Which chunks go to a disk: those that were asked for a second time.
 
 use std::collections::HashSet;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::mem;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 /// Chunks that are remembered, at least. Of 1 MiB each: a terabyte, in some 40 MB.
 const SEEN_MIN: usize = 1 << 20;
 
-/// Remembers hashes of keys. Two that share one pass for each other, once in a long while.
+/// A chunk's name for the policy. Two that share one pass for each other, once in a long
+/// while.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ChunkId(u64);
+
+impl ChunkId {
+    pub(crate) fn new(body: &[u8; 16], number: u32) -> Self {
+        Self(xxh3_64_with_seed(body, u64::from(number)))
+    }
+}
+
+/// Remembers which chunks were asked for once, and which more often.
 #[derive(Debug, Default)]
-pub(crate) struct Seen {
-    halves: Mutex<(Hashes, Hashes)>,
+pub(crate) struct Policy {
+    once: Mutex<Set>,
+    twice: Mutex<Set>,
+}
+
+impl Policy {
+    pub(crate) fn new(_: u64) -> Self {
+        Self::default()
+    }
+
+    pub(crate) fn requested(&self, id: ChunkId, _: u32, _: Duration) {
+        if before(&self.once, id.0) {
+            before(&self.twice, id.0);
+        }
+    }
+
+    pub(crate) fn missed(&self, _: u32) {}
+
+    pub(crate) fn admit(&self, id: ChunkId, _: u32) -> bool {
+        self.twice.lock().unwrap_or_else(PoisonError::into_inner).contains(id.0)
+    }
+}
+
+/// Forgets its oldest half when it is full.
+#[derive(Debug, Default)]
+struct Set {
+    new: Hashes,
+    old: Hashes,
 }
 
 type Hashes = HashSet<u64, BuildHasherDefault<AsItIs>>;
 
-impl Seen {
-    /// Whether it was seen before; it is from now on.
-    pub(crate) fn before(&self, hash: u64) -> bool {
-        let mut halves = self.halves.lock().unwrap_or_else(PoisonError::into_inner);
-        let (new, old) = &mut *halves;
-        let seen = new.contains(&hash) || old.contains(&hash);
-        if new.insert(hash) && new.len() >= SEEN_MIN {
-            *old = mem::take(new);
-        }
-        seen
+impl Set {
+    fn contains(&self, hash: u64) -> bool {
+        self.new.contains(&hash) || self.old.contains(&hash)
     }
+}
+
+/// Whether it was there before; it is from now on.
+fn before(set: &Mutex<Set>, hash: u64) -> bool {
+    let mut set = set.lock().unwrap_or_else(PoisonError::into_inner);
+    let seen = set.contains(hash);
+    if set.new.insert(hash) && set.new.len() >= SEEN_MIN {
+        set.old = mem::take(&mut set.new);
+    }
+    seen
 }
 
 /// For what is a hash already.
@@ -51,13 +93,13 @@ mod tests {
 
     #[test]
     fn the_oldest_are_forgotten_and_the_newest_are_not() {
-        let seen = Seen::default();
+        let seen = Mutex::<Set>::default();
         let spread = |number: u64| number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
         for number in 0..3 * SEEN_MIN as u64 {
-            assert!(!seen.before(spread(number)));
-            assert!(seen.before(spread(number)));
+            assert!(!before(&seen, spread(number)));
+            assert!(before(&seen, spread(number)));
         }
-        assert!(!seen.before(spread(0)));
-        assert!(seen.before(spread(2 * SEEN_MIN as u64)));
+        assert!(!before(&seen, spread(0)));
+        assert!(before(&seen, spread(2 * SEEN_MIN as u64)));
     }
 }

@@ -36,7 +36,7 @@ async fn stored(tiers: &Tiers, body: u32) -> Vec<Key> {
     for key in &keys {
         tiers.keep(*key, MIB).await;
     }
-    tiers.written(12 * MIB as u64).await;
+    tiers.written().await;
     tiers.forget_memory();
     keys
 }

@@ -5,6 +5,8 @@
 mod support;
 
 use nearcast_chunks::Key;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 use support::{MIB, Tiers, key, sizes};
@@ -18,7 +20,7 @@ async fn a_chunk_asked_for_twice_comes_from_disk_when_memory_forgot_it() {
     let (once, twice) = (key(1, 0), key(1, 1));
     tiers.insert(once, MIB);
     tiers.keep(twice, MIB - 5).await;
-    tiers.written(MIB as u64).await;
+    tiers.written().await;
     tiers.forget_memory();
     assert!(!tiers.chunks.is_in_memory(&twice));
     assert!(tiers.get(twice, MIB - 5).await.is_some());
@@ -63,7 +65,7 @@ async fn each_disk_gets_its_share() {
         };
         files.map(|file| blocks(file.unwrap()) * 512).sum::<u64>()
     };
-    tiers.written(200 * 60_000).await;
+    tiers.written().await;
     for disk in 0..2 {
         assert!(stored(disk) > 60 * 60_000, "{}", stored(disk));
     }
@@ -77,7 +79,7 @@ async fn after_a_crash_every_chunk_that_reached_its_disk_is_a_hit() {
     for key in &keys {
         tiers.keep(*key, length(key)).await;
     }
-    tiers.written(keys.iter().map(length).sum::<usize>() as u64).await;
+    tiers.written().await;
     let tiers = tiers.crash().await;
     let mut hits = 0;
     for key in &keys {
@@ -106,12 +108,39 @@ async fn a_clean_restart_writes_what_memory_held_and_warms_it_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn disks_are_spared_what_is_asked_for_once() {
+    const REQUESTS: u32 = 3_000;
+    const BYTES: usize = 200_000;
+    let tiers = Tiers::open(32 << 20, 2, DISK).await;
+    let mut random = StdRng::seed_from_u64(1);
+    let (mut missed, mut on_disk) = (0, 0);
+    for number in 0..REQUESTS {
+        // Six in ten are asked for once; of the other four hundred the first are far hotter.
+        let often = key(7, (400.0 * random.random::<f64>().powi(2)) as u32);
+        let key = if random.random_bool(0.6) { key(8, number) } else { often };
+        let in_memory = tiers.chunks.is_in_memory(&key);
+        match tiers.get(key, BYTES).await {
+            Some(_) => on_disk += u32::from(!in_memory),
+            None => {
+                missed += BYTES as u64;
+                tiers.insert(key, BYTES);
+            }
+        }
+    }
+    tiers.written().await;
+    let written = tiers.metric("ssd_written_bytes_total", "");
+    println!("{missed} bytes missed, {written} written, {on_disk} hits on disk");
+    assert!(written * 2 <= missed, "{written} bytes written, {missed} missed");
+    assert!(on_disk > 20, "{on_disk} hits on disk");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_disk_evicts_the_oldest_and_keeps_the_rest() {
     let tiers = Tiers::open(MEMORY, 1, 64 << 20).await;
     let keys: Vec<Key> = (0..120).map(|number| key(5, number)).collect();
-    for (number, key) in keys.iter().enumerate() {
+    for key in &keys {
         tiers.keep(*key, MIB).await;
-        tiers.written((number * MIB) as u64).await;
+        tiers.written().await;
     }
     assert!(tiers.metric("ssd_evicted_blocks_total", "") >= 8);
     tiers.forget_memory();
@@ -132,12 +161,10 @@ const KILLED_DIR: &str = "NEARCAST_KILLED_DIR";
 async fn process_that_is_killed() {
     let Ok(dir) = std::env::var(KILLED_DIR) else { return };
     let tiers = Tiers::start(sizes(dir.as_ref(), MEMORY, 2, DISK)).await;
-    let mut bytes = 0;
     for number in 0.. {
         tiers.keep(key(6, number), length(number)).await;
-        bytes += length(number) as u64;
         if number % 10 == 9 {
-            tiers.written(bytes).await;
+            tiers.written().await;
             println!("\nstored {number}");
         }
     }

@@ -4,9 +4,12 @@
 use super::store::{BATCH_BYTES_MAX, stored_bytes};
 use crate::value::Key;
 use bytes::Bytes;
+use prometheus::IntGauge;
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 use tokio::sync::Notify;
+use tokio::time::timeout;
 
 /// First in, first out; each key once.
 pub(super) struct Queue {
@@ -14,6 +17,8 @@ pub(super) struct Queue {
     state: Mutex<State>,
     /// Something was put in, or taken out.
     changed: Notify,
+    /// Follows the bytes, of all disks.
+    gauge: IntGauge,
 }
 
 #[derive(Default)]
@@ -26,8 +31,8 @@ struct State {
 }
 
 impl Queue {
-    pub(super) fn new(bytes_max: usize) -> Self {
-        Self { bytes_max, state: Mutex::default(), changed: Notify::new() }
+    pub(super) fn new(bytes_max: usize, gauge: IntGauge) -> Self {
+        Self { bytes_max, state: Mutex::default(), changed: Notify::new(), gauge }
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
@@ -45,6 +50,7 @@ impl Queue {
             return false;
         }
         state.bytes += stored;
+        self.gauge.add(stored as i64);
         state.order.push_back(key);
         state.waiting.insert(key, bytes);
         drop(state);
@@ -61,17 +67,14 @@ impl Queue {
         self.lock().waiting.contains_key(key)
     }
 
-    /// The oldest chunks, as many as a batch holds; waits for one. They count as waiting
-    /// until [`Queue::done`].
-    pub(super) async fn batch(&self) -> Vec<(Key, Bytes)> {
-        loop {
-            let changed = self.changed.notified();
-            let batch = self.lock().batch();
-            if !batch.is_empty() {
-                return batch;
-            }
-            changed.await;
-        }
+    /// The oldest chunks, as many as a batch holds; waits for one, and `linger` longer for a
+    /// batch to fill. They count as waiting until [`Queue::done`].
+    pub(super) async fn batch(&self, linger: Duration) -> Vec<(Key, Bytes)> {
+        self.until(|state| !state.waiting.is_empty()).await;
+        let full = self.until(|state| state.bytes >= BATCH_BYTES_MAX.min(self.bytes_max / 2));
+        // Full or not.
+        let _ = timeout(linger, full).await;
+        self.lock().batch()
     }
 
     /// A batch is written, or given up.
@@ -80,6 +83,7 @@ impl Queue {
         for (key, bytes) in batch {
             if state.waiting.remove(key).is_some() {
                 state.bytes -= stored_bytes(bytes);
+                self.gauge.sub(stored_bytes(bytes) as i64);
             }
         }
         state.writing = false;
@@ -91,6 +95,7 @@ impl Queue {
     pub(super) fn clear(&self) -> usize {
         let mut state = self.lock();
         let count = state.waiting.len();
+        self.gauge.sub(state.bytes as i64);
         *state = State::default();
         drop(state);
         self.changed.notify_waiters();
@@ -153,14 +158,14 @@ mod tests {
 
     #[tokio::test]
     async fn batches_keep_the_order_and_bytes_are_bounded_until_they_are_written() {
-        let queue = Queue::new(20 << 20);
+        let queue = Queue::new(20 << 20, IntGauge::new("queue", "bytes").unwrap());
         let chunk = Bytes::from(vec![0; 1 << 20]);
         let put = (0..30).filter(|number| queue.put(key(*number), chunk.clone())).count();
         assert_eq!(put, 19);
         assert!(queue.put(key(3), chunk.clone()), "it waits already");
         let mut numbers = Vec::new();
         for expected in [7, 7, 5] {
-            let batch = queue.batch().await;
+            let batch = queue.batch(Duration::ZERO).await;
             assert_eq!(batch.len(), expected);
             let full = numbers.is_empty();
             assert_eq!(queue.room_for(&chunk), !full, "what is being written counts");
@@ -170,23 +175,25 @@ mod tests {
         }
         assert_eq!(numbers, (0..19).collect::<Vec<_>>());
         queue.empty().await;
+        assert_eq!(queue.gauge.get(), 0);
         assert!(!queue.contains(&key(0)));
     }
 
     #[tokio::test]
     async fn a_cleared_queue_is_empty_even_in_the_middle_of_a_batch() {
-        let queue = Queue::new(20 << 20);
+        let queue = Queue::new(20 << 20, IntGauge::new("queue", "bytes").unwrap());
         let chunk = Bytes::from_static(b"media");
         for number in 0..3 {
             assert!(queue.put(key(number), chunk.clone()));
         }
-        let batch = queue.batch().await;
+        let batch = queue.batch(Duration::ZERO).await;
         assert!(queue.put(key(3), chunk.clone()));
         assert_eq!(queue.clear(), 4);
         queue.empty().await;
         queue.done(&batch);
         queue.room().await;
+        assert_eq!(queue.gauge.get(), 0);
         assert!(queue.put(key(0), chunk));
-        assert_eq!(queue.batch().await.len(), 1);
+        assert_eq!(queue.batch(Duration::ZERO).await.len(), 1);
     }
 }

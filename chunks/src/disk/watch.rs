@@ -18,6 +18,10 @@ use tokio::time::{sleep, timeout};
 /// Bytes that a disk has to take and give back before it is used.
 const PROBE_BYTES: usize = 4 << 10;
 
+/// How long a batch waits for more: with every batch foyer writes 16 KiB of index, so many
+/// small ones would wear the disk.
+const LINGER: Duration = Duration::from_millis(50);
+
 /// Looks after a disk until the task is dropped.
 pub(crate) async fn run(disk: Arc<Disk>) {
     // The filesystem that the folder was on at first.
@@ -107,7 +111,7 @@ async fn look(dir: &Path) -> Result<Identity, Trouble> {
 async fn write(disk: &Disk, store: &Arc<Store>) -> Trouble {
     let mut written = 0;
     loop {
-        let batch: Arc<[(Key, Bytes)]> = disk.queue.batch().await.into();
+        let batch: Arc<[(Key, Bytes)]> = disk.queue.batch(LINGER).await.into();
         let (owned, chunks) = (Arc::clone(store), Arc::clone(&batch));
         let writing = store.spawn(async move { owned.write(&chunks).await });
         let lost = match timeout(WRITE_MAX, writing).await {

@@ -152,9 +152,8 @@ impl Tiers {
     }
 
     /// Waits until nothing more is being written.
-    pub async fn written(&self, bytes: u64) {
-        let enough = |tiers: &Self| tiers.metric("ssd_written_bytes_total", "") >= bytes;
-        self.until("the chunks are written", enough).await;
+    pub async fn written(&self) {
+        self.until("all is written", |tiers| tiers.metric("ssd_queue_bytes", "") == 0).await;
     }
 }
 
