@@ -15,6 +15,7 @@ pub(crate) use watch::run;
 
 use crate::memory::Memory;
 use crate::metrics::Metrics;
+use crate::seen::Policy;
 use crate::value::{Chunk, Key};
 use bytes::Bytes;
 use health::{Reads, Trouble};
@@ -45,6 +46,7 @@ pub(crate) struct Disk {
     read_max: Duration,
     memory: Memory,
     metrics: Metrics,
+    policy: Arc<Policy>,
     store: RwLock<Option<Arc<Store>>>,
     queue: Queue,
     reads: Arc<UnderWay>,
@@ -65,6 +67,7 @@ impl Disk {
         queue_bytes_max: usize,
         memory: Memory,
         metrics: Metrics,
+        policy: Arc<Policy>,
     ) -> Self {
         let name = disk.dir.display().to_string();
         metrics.ssd_up.with_label_values(&[&name]).set(0);
@@ -77,6 +80,7 @@ impl Disk {
             read_max,
             memory,
             metrics,
+            policy,
             store: RwLock::default(),
             queue: Queue::new(queue_bytes_max, queued),
             reads: Arc::default(),

@@ -6,6 +6,7 @@
 use crate::disk::{self, Disk};
 use crate::memory::Memory;
 use crate::metrics::Metrics;
+use crate::seen::Policy;
 use crate::value::Key;
 use bytes::Bytes;
 use std::sync::Arc;
@@ -35,6 +36,7 @@ impl Disks {
         read_max: Duration,
         memory: &Memory,
         metrics: &Metrics,
+        policy: &Arc<Policy>,
     ) -> std::io::Result<Self> {
         let runtime = Builder::new_multi_thread()
             .worker_threads(1)
@@ -44,7 +46,8 @@ impl Disks {
         let share = memory.bytes_max() / QUEUE_SHARE / disks.len().max(1) as u64;
         let queue_bytes_max = usize::try_from(share.min(QUEUE_BYTES_MAX)).unwrap_or(usize::MAX);
         let disk = |disk: &crate::Disk| {
-            Arc::new(Disk::new(disk, read_max, queue_bytes_max, memory.clone(), metrics.clone()))
+            let (memory, metrics, policy) = (memory.clone(), metrics.clone(), Arc::clone(policy));
+            Arc::new(Disk::new(disk, read_max, queue_bytes_max, memory, metrics, policy))
         };
         let disks: Vec<_> = disks.iter().map(disk).collect();
         let watch = |disk: &Arc<Disk>| runtime.spawn(disk::run(Arc::clone(disk)));

@@ -83,7 +83,7 @@ pub struct Chunks {
 struct Inner {
     memory: Memory,
     disks: Disks,
-    policy: Policy,
+    policy: Arc<Policy>,
     /// Where the policy's time begins.
     began: Instant,
     warm: PathBuf,
@@ -98,10 +98,10 @@ impl Chunks {
     pub fn open(sizes: &Sizes, registry: &prometheus::Registry) -> Result<Self, Error> {
         let metrics = Metrics::new(registry)?;
         let memory = Memory::new(sizes.memory_bytes, metrics.clone())?;
-        let disks = Disks::open(&sizes.disks, sizes.read_max, &memory, &metrics)?;
+        let policy = Arc::new(Policy::new(sizes.disks.iter().map(|disk| disk.bytes).sum()));
+        let disks = Disks::open(&sizes.disks, sizes.read_max, &memory, &metrics, &policy)?;
         let warm = warm::path(&sizes.data_dir);
         disks.spawn(warm::up(warm.clone(), disks.all(), memory.clone()));
-        let policy = Policy::new(sizes.disks.iter().map(|disk| disk.bytes).sum());
         let inner = Inner { memory, disks, policy, began: Instant::now(), warm };
         Ok(Self { inner: Arc::new(inner) })
     }

@@ -1,14 +1,20 @@
-//! Which chunks go to a disk: those that were asked for a second time.
+//! Which chunks go to a disk: those that were asked for a second time. Which stay when their
+//! block goes: those that were asked for again since. Half of the bytes missed may be written,
+//! no more, beyond a part of the disks, once.
 
 use std::collections::HashSet;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::mem;
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 /// Chunks that are remembered, at least. Of 1 MiB each: a terabyte, in some 40 MB.
 const SEEN_MIN: usize = 1 << 20;
+
+/// One part in so many of the disks may be written before anything was missed.
+const BUDGET_PART: u64 = 5;
 
 /// A chunk's name for the policy. Two that share one pass for each other, once in a long
 /// while.
@@ -26,24 +32,43 @@ impl ChunkId {
 pub(crate) struct Policy {
     once: Mutex<Set>,
     twice: Mutex<Set>,
+    again: Mutex<Set>,
+    /// Twice the bytes that may still be written.
+    budget: AtomicU64,
 }
 
 impl Policy {
-    pub(crate) fn new(_: u64) -> Self {
-        Self::default()
+    pub(crate) fn new(disk_bytes: u64) -> Self {
+        let budget = AtomicU64::new(2 * disk_bytes / BUDGET_PART);
+        Self { budget, ..Self::default() }
     }
 
     pub(crate) fn requested(&self, id: ChunkId, _: u32, _: Duration) {
-        if before(&self.once, id.0) {
-            before(&self.twice, id.0);
+        if before(&self.once, id.0) && before(&self.twice, id.0) {
+            before(&self.again, id.0);
         }
     }
 
-    pub(crate) fn missed(&self, _: u32) {}
-
-    pub(crate) fn admit(&self, id: ChunkId, _: u32) -> bool {
-        self.twice.lock().unwrap_or_else(PoisonError::into_inner).contains(id.0)
+    pub(crate) fn missed(&self, bytes: u32) {
+        self.budget.fetch_add(u64::from(bytes), Ordering::Relaxed);
     }
+
+    pub(crate) fn admit(&self, id: ChunkId, bytes: u32) -> bool {
+        lock(&self.twice).contains(id.0) && self.spend(bytes)
+    }
+
+    pub(crate) fn keep(&self, id: ChunkId, bytes: u32) -> bool {
+        lock(&self.again).contains(id.0) && self.spend(bytes) && lock(&self.again).remove(id.0)
+    }
+
+    fn spend(&self, bytes: u32) -> bool {
+        let left = |budget: u64| budget.checked_sub(2 * u64::from(bytes));
+        self.budget.fetch_update(Ordering::Relaxed, Ordering::Relaxed, left).is_ok()
+    }
+}
+
+fn lock(set: &Mutex<Set>) -> MutexGuard<'_, Set> {
+    set.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Forgets its oldest half when it is full.
@@ -59,11 +84,15 @@ impl Set {
     fn contains(&self, hash: u64) -> bool {
         self.new.contains(&hash) || self.old.contains(&hash)
     }
+
+    fn remove(&mut self, hash: u64) -> bool {
+        self.new.remove(&hash) | self.old.remove(&hash)
+    }
 }
 
 /// Whether it was there before; it is from now on.
 fn before(set: &Mutex<Set>, hash: u64) -> bool {
-    let mut set = set.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut set = lock(set);
     let seen = set.contains(hash);
     if set.new.insert(hash) && set.new.len() >= SEEN_MIN {
         set.old = mem::take(&mut set.new);

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::spawn_blocking;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 use xxhash_rust::xxh3::xxh3_64;
 
 /// Chunks on a list at most: 256 GiB of large ones, in 5 MB.
@@ -25,6 +25,8 @@ pub(crate) const KEYS_MAX: usize = 1 << 18;
 const BYTES_PER_S: u64 = 128 << 20;
 /// Warming up ends when memory has less than this left: nothing is evicted for it.
 const ROOM_MIN: u64 = 2 << 20;
+/// How long opening a disk is waited for: the indexes of some 100 million chunks.
+const TRIED_MAX: Duration = Duration::from_secs(60);
 const MAGIC: &[u8; 8] = b"ncwarm01";
 const KEY_BYTES: usize = 20;
 
@@ -68,7 +70,8 @@ pub(crate) fn save(path: &Path, keys: &[Key]) -> io::Result<()> {
 /// tried.
 pub(crate) async fn up(path: PathBuf, disks: Vec<Arc<Disk>>, memory: Memory) {
     for disk in &disks {
-        disk.tried().await;
+        // One that hangs keeps no other from warming memory.
+        let _ = timeout(TRIED_MAX, disk.tried()).await;
     }
     let listed = spawn_blocking(move || fs::read(path)).await;
     let Some(keys) = listed.ok().and_then(Result::ok).and_then(|bytes| decode(&bytes)) else {

@@ -66,7 +66,7 @@ async fn goes_wrong(mode: Mode, reason: &str) {
     let data = tempfile::tempdir().unwrap();
     let tiers = tiers_over(&disk, data.path(), 0).await;
     let keys = stored(&tiers, 1).await;
-    assert!(tiers.get(keys[0], MIB).await.is_some());
+    assert!(tiers.find(keys[0], MIB).await.is_some());
     tiers.forget_memory();
 
     let began = Instant::now();
@@ -121,7 +121,7 @@ async fn takes_no_more(tiers: &Tiers, keys: &[Key], mend: impl FnOnce()) {
     tiers.until("the disk is back", |tiers| tiers.disks_up() == 1).await;
     tiers.forget_memory();
     for key in keys {
-        assert!(tiers.get(*key, MIB).await.is_some());
+        assert!(tiers.find(*key, MIB).await.is_some());
     }
     tiers.keep(key(99, 0), MIB).await;
 }
@@ -200,7 +200,7 @@ async fn a_folder_that_vanishes_is_given_up_and_used_again_when_it_is_back() {
     // The other disk's share is where it was.
     let mut hits = 0;
     for key in &keys {
-        hits += usize::from(tiers.get(*key, MIB).await.is_some());
+        hits += usize::from(tiers.find(*key, MIB).await.is_some());
     }
     assert!((1..keys.len()).contains(&hits), "{hits} of {}", keys.len());
 
@@ -232,11 +232,11 @@ async fn one_hanging_disk_of_two_costs_its_share_alone() {
     ask_while(&tiers, &keys, |tiers| tiers.disks_up() == 2).await;
     let mut hits = 0;
     for key in &keys {
-        hits += usize::from(tiers.get(*key, MIB).await.is_some());
+        hits += usize::from(tiers.find(*key, MIB).await.is_some());
     }
     assert!((1..keys.len()).contains(&hits), "{hits} of {}", keys.len());
     // New chunks go to the disk that is left.
     for key in stored(&tiers, 2).await {
-        assert!(tiers.get(key, MIB).await.is_some());
+        assert!(tiers.find(key, MIB).await.is_some());
     }
 }

@@ -41,7 +41,7 @@ fn keys() -> impl Iterator<Item = Key> {
 async fn ask_for_all(tiers: &Tiers) -> usize {
     let mut hits = 0;
     for key in keys() {
-        match tiers.get(key, length(key)).await {
+        match tiers.find(key, length(key)).await {
             Some(_) => hits += 1,
             None => tiers.insert(key, length(key)),
         }

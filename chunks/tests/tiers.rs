@@ -23,7 +23,7 @@ async fn a_chunk_asked_for_twice_comes_from_disk_when_memory_forgot_it() {
     tiers.written().await;
     tiers.forget_memory();
     assert!(!tiers.chunks.is_in_memory(&twice));
-    assert!(tiers.get(twice, MIB - 5).await.is_some());
+    assert!(tiers.find(twice, MIB - 5).await.is_some());
     assert!(tiers.chunks.is_in_memory(&twice), "in memory from then on");
     assert!(tiers.get(once, MIB).await.is_none());
 
@@ -83,7 +83,7 @@ async fn after_a_crash_every_chunk_that_reached_its_disk_is_a_hit() {
     let tiers = tiers.crash().await;
     let mut hits = 0;
     for key in &keys {
-        hits += usize::from(tiers.get(*key, length(key)).await.is_some());
+        hits += usize::from(tiers.find(*key, length(key)).await.is_some());
     }
     assert!(hits * 100 >= keys.len() * 99, "{hits} of {}", keys.len());
 }
@@ -103,8 +103,33 @@ async fn a_clean_restart_writes_what_memory_held_and_warms_it_again() {
     let warm = |tiers: &Tiers| hot.iter().all(|key| tiers.chunks.is_in_memory(key));
     tiers.until("the hottest are warm", warm).await;
     for key in &keys {
-        assert!(tiers.get(*key, MIB).await.is_some());
+        assert!(tiers.find(*key, MIB).await.is_some());
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_asked_for_again_stays_on_disk_while_others_pass_through() {
+    let tiers = Tiers::open(32 << 20, 1, 64 << 20).await;
+    let hot: Vec<Key> = (0..10).map(|number| key(10, number)).collect();
+    let mut passing = 0;
+    for _ in 0..12 {
+        for key in &hot {
+            if tiers.get(*key, MIB).await.is_none() {
+                tiers.insert(*key, MIB);
+                assert!(tiers.get(*key, MIB).await.is_some());
+            }
+        }
+        for _ in 0..15 {
+            // Goes to disk, and is never asked for again.
+            tiers.keep(key(11, passing), MIB).await;
+            tiers.written().await;
+            passing += 1;
+        }
+    }
+    tiers.forget_memory();
+    let held = hot.iter().filter(|key| tiers.chunks.may_be_on_disk(key)).count();
+    assert!(tiers.metric("ssd_evicted_blocks_total", "") > 10);
+    assert!(held >= 8, "{held} of 10 hot chunks are on disk");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -119,7 +144,7 @@ async fn disks_are_spared_what_is_asked_for_once() {
         let often = key(7, (400.0 * random.random::<f64>().powi(2)) as u32);
         let key = if random.random_bool(0.6) { key(8, number) } else { often };
         let in_memory = tiers.chunks.is_in_memory(&key);
-        match tiers.get(key, BYTES).await {
+        match tiers.find(key, BYTES).await {
             Some(_) => on_disk += u32::from(!in_memory),
             None => {
                 missed += BYTES as u64;
@@ -146,7 +171,7 @@ async fn a_disk_evicts_the_oldest_and_keeps_the_rest() {
     tiers.forget_memory();
     let mut held = Vec::new();
     for key in &keys {
-        held.push(tiers.get(*key, MIB).await.is_some());
+        held.push(tiers.find(*key, MIB).await.is_some());
     }
     assert!(!held[..50].contains(&true), "{held:?}");
     assert!(held[95..].iter().all(|held| *held), "{held:?}");
@@ -192,7 +217,7 @@ async fn after_sigkill_in_the_middle_of_writing_what_was_complete_is_a_hit() {
     let tiers = Tiers::start(sizes(dir.path(), MEMORY, 2, DISK)).await;
     let mut hits = 0;
     for number in 0..=last {
-        hits += u32::from(tiers.get(key(6, number), length(number)).await.is_some());
+        hits += u32::from(tiers.find(key(6, number), length(number)).await.is_some());
     }
     assert!(hits * 100 >= (last + 1) * 99, "{hits} of {}", last + 1);
 }

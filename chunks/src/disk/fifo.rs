@@ -1,11 +1,24 @@
 //! Which block a disk evicts: the one that was written longest ago, over restarts as well
-//! (foyer's own picker starts with an order drawn by lot).
+//! (foyer's own picker starts with an order drawn by lot). And what was written to it in this
+//! run, so that what is still wanted can be written anew before its block goes.
+//!
+//! foyer's own way to keep entries (reinsertion) is of no use: they keep their old sequence
+//! numbers, and its recovery ends a block at a number that falls.
 
+use crate::value::Key;
 use foyer::{EvictionInfo, EvictionPicker};
 use prometheus::IntCounter;
-use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::collections::{BTreeSet, HashMap};
+use std::mem;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Blocks that are looked through before they are evicted: as many as foyer empties at a
+/// time.
+const AHEAD: usize = 2;
+
+/// A chunk and the bytes that it takes on disk.
+pub(super) type Written = (Key, u32);
 
 /// What a store and its picker tell each other.
 #[derive(Debug, Default)]
@@ -14,43 +27,85 @@ pub(super) struct Blocks {
     pub(super) open: AtomicBool,
     /// Blocks evicted in this run.
     pub(super) evicted: AtomicU64,
+    state: Mutex<State>,
 }
 
-/// Blocks in the order in which they were filled.
+#[derive(Debug, Default)]
+struct State {
+    /// Blocks that may be evicted, by when they were filled.
+    order: BTreeSet<(u128, u32)>,
+    /// Blocks that are empty.
+    clean: usize,
+    /// Of the block that is being filled.
+    filling: Vec<Written>,
+    filled: HashMap<u32, Vec<Written>>,
+}
+
+impl Blocks {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Chunks are about to be written. Those that find their block full count as part of it
+    /// all the same: they come up a little early.
+    pub(super) fn writing(&self, chunks: impl Iterator<Item = Written>) {
+        self.lock().filling.extend(chunks);
+    }
+
+    /// The chunks of the blocks that are evicted next, each once.
+    pub(super) fn due(&self) -> Vec<Written> {
+        let mut state = self.lock();
+        if state.clean > AHEAD {
+            return Vec::new();
+        }
+        let next: Vec<u32> = state.order.iter().take(AHEAD).map(|(_, block)| *block).collect();
+        next.into_iter().filter_map(|block| state.filled.remove(&block)).flatten().collect()
+    }
+}
+
+/// Picks blocks in the order in which they were filled.
 #[derive(Debug)]
 pub(super) struct Fifo {
     /// When each block was last written before this run.
     before: Vec<u128>,
     /// Ranks later than any time.
     next: u128,
-    order: BTreeSet<(u128, u32)>,
-    shared: Arc<Blocks>,
+    blocks: Arc<Blocks>,
     counted: IntCounter,
 }
 
 impl Fifo {
     /// Over blocks that were written last at these times. Counts what it evicts.
-    pub(super) fn new(before: Vec<u128>, shared: Arc<Blocks>, counted: IntCounter) -> Self {
+    pub(super) fn new(before: Vec<u128>, blocks: Arc<Blocks>, counted: IntCounter) -> Self {
         let next = before.iter().max().map_or(0, |last| last + 1);
-        Self { before, next, order: BTreeSet::new(), shared, counted }
+        Self { before, next, blocks, counted }
     }
 }
 
 impl EvictionPicker for Fifo {
     fn pick(&mut self, info: EvictionInfo<'_>) -> Option<u32> {
-        self.order.iter().map(|(_, block)| *block).find(|block| info.evictable.contains(block))
+        let state = self.blocks.lock();
+        state.order.iter().map(|(_, block)| *block).find(|block| info.evictable.contains(block))
     }
 
-    fn on_block_evictable(&mut self, _: EvictionInfo<'_>, block: u32) {
-        let before = self.before.get(block as usize).copied();
-        let rank = before.filter(|_| !self.shared.open.load(Ordering::Acquire));
+    fn on_block_evictable(&mut self, info: EvictionInfo<'_>, block: u32) {
+        let open = self.blocks.open.load(Ordering::Acquire);
+        let before = self.before.get(block as usize).copied().filter(|_| !open);
         self.next += 1;
-        self.order.insert((rank.unwrap_or(self.next), block));
+        let mut state = self.blocks.lock();
+        state.order.insert((before.unwrap_or(self.next), block));
+        state.clean = info.clean;
+        if open {
+            let written = mem::take(&mut state.filling);
+            state.filled.insert(block, written);
+        }
     }
 
     fn on_block_evict(&mut self, _: EvictionInfo<'_>, block: u32) {
-        self.order.retain(|(_, other)| *other != block);
-        self.shared.evicted.fetch_add(1, Ordering::Relaxed);
+        let mut state = self.blocks.lock();
+        state.order.retain(|(_, other)| *other != block);
+        state.filled.remove(&block);
+        self.blocks.evicted.fetch_add(1, Ordering::Relaxed);
         self.counted.inc();
     }
 }
@@ -61,20 +116,47 @@ mod tests {
     use std::collections::HashSet;
 
     fn info(evictable: &HashSet<u32>) -> EvictionInfo<'_> {
-        EvictionInfo { blocks: &[], evictable, clean: 1 }
+        with_clean(evictable, 1)
+    }
+
+    fn with_clean(evictable: &HashSet<u32>, clean: usize) -> EvictionInfo<'_> {
+        EvictionInfo { blocks: &[], evictable, clean }
+    }
+
+    #[test]
+    fn what_a_block_holds_comes_up_once_before_it_goes_and_not_while_there_is_room() {
+        let blocks = Arc::new(Blocks::default());
+        let counted = IntCounter::new("evicted", "blocks").unwrap();
+        let mut fifo = Fifo::new(vec![0; 8], Arc::clone(&blocks), counted);
+        blocks.open.store(true, Ordering::Release);
+        let key = |number| Key { body: [0; 16], number };
+        let evictable = HashSet::new();
+        for block in 0..4 {
+            blocks.writing([(key(block * 2), 1), (key(block * 2 + 1), 1)].into_iter());
+            fifo.on_block_evictable(with_clean(&evictable, 5 - block as usize), block);
+        }
+        let numbers = |due: Vec<Written>| due.iter().map(|(key, _)| key.number).collect::<Vec<_>>();
+        assert_eq!(numbers(blocks.due()), [0, 1, 2, 3]);
+        assert!(blocks.due().is_empty());
+        fifo.on_block_evict(info(&evictable), 0);
+        assert_eq!(numbers(blocks.due()), [4, 5]);
+        fifo.on_block_evict(info(&evictable), 1);
+        blocks.writing([(key(8), 1)].into_iter());
+        fifo.on_block_evictable(with_clean(&evictable, 3), 0);
+        assert!(blocks.due().is_empty(), "there is room");
     }
 
     #[test]
     fn blocks_go_in_the_order_in_which_they_were_filled_over_restarts_too() {
         let counted = IntCounter::new("evicted", "blocks").unwrap();
-        let shared = Arc::new(Blocks::default());
-        let mut fifo = Fifo::new(vec![30, 10, 20, 40], Arc::clone(&shared), counted.clone());
+        let blocks = Arc::new(Blocks::default());
+        let mut fifo = Fifo::new(vec![30, 10, 20, 40], Arc::clone(&blocks), counted.clone());
         let mut evictable: HashSet<u32> = [0, 1, 2].into();
         for block in [0, 1, 2] {
             fifo.on_block_evictable(info(&evictable), block);
         }
         // Block 3 was empty at first, with the time of a run before.
-        shared.open.store(true, Ordering::Release);
+        blocks.open.store(true, Ordering::Release);
         evictable.insert(3);
         fifo.on_block_evictable(info(&evictable), 3);
         for expected in [1, 2, 0, 3] {

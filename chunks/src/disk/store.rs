@@ -6,17 +6,17 @@
 //! looks afterwards for what it wrote, and a store that goes keeps its files open until its
 //! last thread is done.
 
-use super::fifo::{Blocks, Fifo};
+use super::fifo::{Blocks, Fifo, Written};
 use crate::memory::Memory;
 use crate::metrics::Metrics;
 use crate::value::{Chunk, Copy, Key, READING};
 use bytes::Bytes;
 use foyer::{
     BlockEngineConfig, Code, Device, DeviceBuilder, ErrorKind, FsDeviceBuilder, HybridCache,
-    HybridCacheBuilder, HybridCachePolicy, InvalidRatioPicker, Load, PsyncIoEngineConfig,
-    RecoverMode, Spawner,
+    HybridCacheBuilder, HybridCachePolicy, Load, PsyncIoEngineConfig, RecoverMode, Spawner,
 };
 use prometheus::IntCounter;
+use std::collections::VecDeque;
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -26,16 +26,19 @@ use tokio::runtime::{Builder, Handle, Runtime};
 
 /// Smallest disk: enough blocks to write one while another is cleared.
 pub const SSD_BYTES_MIN: u64 = 256 << 20;
-/// Bytes of a block, the unit in which a disk evicts: large, for few open files.
+/// Bytes of a block, the unit in which a disk evicts, of a disk of 2 to 512 GiB.
 const BLOCK_BYTES_MAX: u64 = 64 << 20;
 /// Smallest block: a handful of chunks.
 const BLOCK_BYTES_MIN: u64 = 8 << 20;
 /// A disk has at least this many blocks, so that evicting one loses little.
 const BLOCKS_MIN: u64 = 32;
+/// A disk has at most this many blocks, each an open file; a larger one has larger blocks.
+const BLOCKS_MAX: u64 = 8192;
 /// A batch of chunks, as written: long enough to be sequential, short enough to take but a
 /// tenth of a second on a disk of 80 MB/s.
 pub(super) const BATCH_BYTES_MAX: usize = 8 << 20;
-/// foyer's buffer, and again as much while one is being written; a batch always fits.
+/// foyer's buffer, and again as much while one is being written: a batch always fits, with as
+/// much again of what is written anew.
 const BUFFER_BYTES: usize = 2 * BATCH_BYTES_MAX;
 /// Indexes a block's worth of chunks, short ones included.
 const BLOB_INDEX_BYTES: usize = 16 << 10;
@@ -43,8 +46,6 @@ const BLOB_INDEX_BYTES: usize = 16 << 10;
 const QUEUE_BYTES_MAX: usize = 4 * BATCH_BYTES_MAX;
 /// Blocks emptied at a time, and kept empty for the writer.
 const RECLAIMERS: usize = 2;
-/// A block that holds so little that is still looked up goes first.
-const INVALID_RATIO: f64 = 0.8;
 /// Blocks whose indexes are read at a time at start: a queue that an SSD makes use of.
 const RECOVERIES: usize = 8;
 /// Threads that read and write at a time. More reads wait, and are bypassed when that takes
@@ -146,6 +147,15 @@ impl Store {
 
     /// Reads a chunk, checks it, and puts it into memory.
     pub(super) async fn read(&self, key: &Key) -> Read {
+        let read = self.load(key).await;
+        if let Read::Chunk(bytes) = &read {
+            self.memory.insert(Chunk::new(*key, bytes.clone(), Copy::Kept));
+        }
+        read
+    }
+
+    /// Reads a chunk and checks it.
+    async fn load(&self, key: &Key) -> Read {
         if !self.may_hold(key) {
             return Read::Absent;
         }
@@ -153,9 +163,7 @@ impl Store {
         let load = self.hybrid().storage().load(key);
         match READING.scope(self.memory.clone(), load).await {
             Ok(Load::Entry { value, .. }) if value.key() == key => {
-                let bytes = value.bytes().clone();
-                self.memory.insert(value);
-                Read::Chunk(bytes)
+                Read::Chunk(value.bytes().clone())
             }
             Ok(Load::Entry { .. }) => Read::Damaged,
             Ok(Load::Piece { piece, .. }) => Read::Chunk(piece.value().bytes().clone()),
@@ -173,8 +181,43 @@ impl Store {
         }
     }
 
-    /// Writes a batch, of [`BATCH_BYTES_MAX`] at most, and says which of it did not get there.
+    /// The chunks of the blocks that are evicted next, each once.
+    pub(super) fn due(&self) -> Vec<Written> {
+        self.blocks.due()
+    }
+
+    /// Takes from the front of `due`, and reads what of that is to be `kept`, up to a batch.
+    pub(super) async fn keep(
+        &self,
+        due: &mut VecDeque<Written>,
+        kept: impl Fn(&Key, u32) -> bool,
+    ) -> Result<Vec<(Key, Bytes)>, String> {
+        let (mut batch, mut left) = (Vec::new(), BATCH_BYTES_MAX);
+        while let Some((key, bytes)) = due.front().copied() {
+            if bytes as usize > left {
+                break;
+            }
+            due.pop_front();
+            if !self.may_hold(&key) || !kept(&key, bytes) {
+                continue;
+            }
+            match self.load(&key).await {
+                Read::Chunk(chunk) => {
+                    left -= bytes as usize;
+                    batch.push((key, chunk));
+                }
+                Read::Failed(error) => return Err(error),
+                Read::Absent | Read::Damaged | Read::NoRoom => {}
+            }
+        }
+        Ok(batch)
+    }
+
+    /// Writes a batch, of twice [`BATCH_BYTES_MAX`] at most, and says which of it did not get
+    /// there.
     pub(super) async fn write(&self, batch: &[(Key, Bytes)]) -> Vec<Key> {
+        let size = |bytes| u32::try_from(stored_bytes(bytes)).unwrap_or(u32::MAX);
+        self.blocks.writing(batch.iter().map(|(key, bytes)| (*key, size(bytes))));
         for (key, bytes) in batch {
             // Not into the memory that foyer wants to have beside a store: see `build`.
             self.hybrid().insert(*key, Chunk::new(*key, bytes.clone(), Copy::Kept));
@@ -223,6 +266,7 @@ async fn open(
 ) -> Result<(HybridCache<Key, Chunk>, File), String> {
     let lock = lock(&dir)?;
     let block_bytes = (bytes / BLOCKS_MIN).clamp(BLOCK_BYTES_MIN, BLOCK_BYTES_MAX);
+    let block_bytes = block_bytes.max((bytes / BLOCKS_MAX).next_multiple_of(BLOCK_BYTES_MIN));
     let bytes = usable(&dir, bytes / block_bytes, bytes)?;
     let count = bytes / block_bytes;
     remove_surplus(&dir, count);
@@ -250,10 +294,7 @@ async fn build(
         .with_recover_concurrency(RECOVERIES)
         .with_buffer_pool_size(BUFFER_BYTES)
         .with_submit_queue_size_threshold(QUEUE_BYTES_MAX)
-        .with_eviction_pickers(vec![
-            Box::new(InvalidRatioPicker::new(INVALID_RATIO)),
-            Box::new(fifo),
-        ]);
+        .with_eviction_pickers(vec![Box::new(fifo)]);
     HybridCacheBuilder::new()
         .with_name("edge-ssd")
         // Each write is an insertion that memory refuses: foyer's memory tier stays empty.

@@ -4,10 +4,12 @@
 use super::Disk;
 use super::health::{self, HANG_MAX, LOOK_EVERY, Looks, Trouble, WRITE_MAX};
 use super::store::{Store, bytes_free, first_file};
+use crate::seen::ChunkId;
 use crate::value::Key;
-use bytes::Bytes;
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
+use std::mem;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::{Arc, PoisonError};
@@ -107,29 +109,44 @@ async fn look(dir: &Path) -> Result<Identity, Trouble> {
     file.map(|file| (file.dev(), file.ino())).map_err(|error| Trouble::Gone(error.to_string()))
 }
 
-/// Writes what the disk is offered, batch by batch.
+/// Writes what the disk is offered, batch by batch, and with it what is still wanted of the
+/// blocks that make room.
 async fn write(disk: &Disk, store: &Arc<Store>) -> Trouble {
-    let mut written = 0;
+    let (mut written, mut due) = (0, VecDeque::new());
     loop {
-        let batch: Arc<[(Key, Bytes)]> = disk.queue.batch(LINGER).await.into();
-        let (owned, chunks) = (Arc::clone(store), Arc::clone(&batch));
-        let writing = store.spawn(async move { owned.write(&chunks).await });
+        let fresh = disk.queue.batch(LINGER).await;
+        due.extend(store.due());
+        let (owned, chunks, policy) = (Arc::clone(store), fresh.clone(), Arc::clone(&disk.policy));
+        let mut mine = mem::take(&mut due);
+        let writing = store.spawn(async move {
+            let keep = |key: &Key, bytes| policy.keep(ChunkId::new(&key.body, key.number), bytes);
+            let kept = owned.keep(&mut mine, keep).await?;
+            let lost = owned.write(&[chunks, kept].concat()).await;
+            Ok::<_, String>((lost, mine))
+        });
         let lost = match timeout(WRITE_MAX, writing).await {
-            Ok(Ok(lost)) => lost,
+            Ok(Ok(Ok((lost, rest)))) => {
+                due = rest;
+                lost
+            }
+            Ok(Ok(Err(error))) => return Trouble::Failed(error),
             Ok(Err(error)) => return Trouble::Failed(error.to_string()),
             Err(_) => return Trouble::Slow,
         };
         disk.metrics.ssd_written_bytes.inc_by(store.written_bytes().saturating_sub(written));
         written = store.written_bytes();
-        disk.queue.done(&batch);
+        disk.queue.done(&fresh);
         if !lost.is_empty() {
-            disk.dropped("failed", lost.len());
-            let dir = disk.dir.clone();
-            let free = spawn_blocking(move || bytes_free(&dir).unwrap_or(0)).await.unwrap_or(0);
-            let lost = lost.len();
-            return Trouble::Failed(format!("{lost} chunks not written, {free} bytes are free"));
+            return not_written(disk, lost.len()).await;
         }
     }
+}
+
+async fn not_written(disk: &Disk, lost: usize) -> Trouble {
+    disk.dropped("failed", lost);
+    let dir = disk.dir.clone();
+    let free = spawn_blocking(move || bytes_free(&dir).unwrap_or(0)).await.unwrap_or(0);
+    Trouble::Failed(format!("{lost} chunks not written, {free} bytes are free"))
 }
 
 /// Whether the folder takes bytes and gives them back. Makes it if need be, but only on the
