@@ -15,7 +15,7 @@ pub(crate) use watch::run;
 
 use crate::memory::Memory;
 use crate::metrics::Metrics;
-use crate::seen::Policy;
+use crate::policy::Policy;
 use crate::value::{Chunk, Key};
 use bytes::Bytes;
 use health::{Reads, Trouble};

