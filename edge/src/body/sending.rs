@@ -175,7 +175,6 @@ impl Sending {
     fn ask(&mut self) {
         let number = self.number();
         let until = chunk::covering(self.left).end;
-        let was_missing = matches!(self.engine.locate(&self.object, number), Verdict::Origin);
         self.state = match self.engine.chunk(&self.object, number, until, self.urgency) {
             Got::Here(bytes, verdict) => {
                 if let Some(reading) = &self.reading {
@@ -186,7 +185,7 @@ impl Sending {
                 State::Have(bytes, if is_own { source } else { verdict })
             }
             Got::Coming(coming) => {
-                if was_missing && number >= self.own.0 {
+                if coming.is_own && number >= self.own.0 {
                     self.own = (self.engine.missing_until(&self.object, number..until), self.own.1);
                 }
                 self.reading = Some(coming.reading);

@@ -147,6 +147,8 @@ pub struct Coming {
     pub progress: watch::Receiver<Progress>,
     /// Keeps the fetch going.
     pub reading: Reading,
+    /// This reader's request started it.
+    pub is_own: bool,
 }
 
 impl InFlight {
@@ -161,12 +163,13 @@ impl InFlight {
         if let Some(entry) = table.entries.get(&key)
             && let Some(reading) = entry.readers.join(number)
         {
-            return (Coming { progress: entry.progress.clone(), reading }, None);
+            let progress = entry.progress.clone();
+            return (Coming { progress, reading, is_own: false }, None);
         }
         let readers = Arc::<Readers>::default();
         let (claim, progress) = self.insert(&mut table, key, &readers);
         let reading = readers.join(number).expect("these readers are new: nothing gave them up");
-        (Coming { progress, reading }, Some((claim, readers)))
+        (Coming { progress, reading, is_own: true }, Some((claim, readers)))
     }
 
     /// Claims `key` for a fetch that others started, unless somebody fetches it already.
@@ -205,7 +208,7 @@ impl Coming {
         let progress = watch::channel(Progress::Failed(fault)).1;
         let readers = Arc::new(Readers::default());
         readers.lock().reading = 1;
-        Self { progress, reading: Reading(readers) }
+        Self { progress, reading: Reading(readers), is_own: false }
     }
 }
 

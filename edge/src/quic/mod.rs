@@ -1,14 +1,14 @@
 //! HTTP/3 over QUIC. The only folder that names quinn and h3.
 
 mod receiving;
+mod transport;
 
 use crate::Error;
 use crate::body::Body;
 use crate::listen::{HANDSHAKE_MAX, HEADER_BYTES_MAX, SEND_STALL_MAX, STREAMS_MAX, Shared};
 use crate::serve::{Asked, Via, serve};
 use bytes::Bytes;
-use h3::error::Code;
-use h3::server::{RequestResolver, RequestStream};
+use h3::server::RequestResolver;
 use http::Response;
 use http_body_util::BodyExt;
 use quinn::crypto::rustls::QuicServerConfig;
@@ -18,23 +18,27 @@ use std::net::UdpSocket;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::task::TaskTracker;
+use transport::Outlets;
 
 /// A silent connection is closed.
 const IDLE_MAX: Duration = Duration::from_secs(60);
 /// From the start of a stream to the end of its request's head.
 const REQUEST_MAX: Duration = Duration::from_secs(10);
 /// Bytes sent and not yet acknowledged, a connection: twice what 100 Mbit/s have under way in
-/// 80 ms. h3-quinn copies what it sends, so this is what a slow reader pins.
+/// 80 ms. What is sent is referred to, not copied: this is what a slow reader pins of memory.
 const SEND_WINDOW_BYTES: u64 = 2 << 20;
 /// A connection that drains is quiet when nothing was sent for this long, and four round trips.
 const QUIET_MIN: Duration = Duration::from_millis(100);
+/// The least urgent of RFC 9218's urgencies.
+const URGENCY_LAST: u8 = 7;
+/// `H3_INTERNAL_ERROR` (RFC 9114 section 8.1).
+const INTERNAL_ERROR: VarInt = VarInt::from_u32(0x102);
 /// Requests have no bodies worth a window.
 const RECEIVE_WINDOW_BYTES: u32 = 256 << 10;
 /// A body is handed to h3 in pieces of at most this, so that a stall is seen in time.
 const PIECE_BYTES_MAX: usize = 256 << 10;
 
-type Connection = h3::server::Connection<h3_quinn::Connection, Bytes>;
-type Stream = RequestStream<h3_quinn::SendStream<Bytes>, Bytes>;
+type Connection = h3::server::Connection<transport::Connection, Bytes>;
 
 /// An HTTP/3 listener.
 pub struct Listener(Endpoint);
@@ -110,8 +114,10 @@ async fn connection(
     let transport = quic.clone();
     let mut builder = h3::server::builder();
     builder.max_field_section_size(HEADER_BYTES_MAX.into()).send_grease(false);
+    let quic = transport::Connection::new(quic);
+    let outlets = quic.outlets();
     let mut connection: Connection =
-        builder.build(h3_quinn::Connection::new(quic)).await.map_err(|error| error.to_string())?;
+        builder.build(quic).await.map_err(|error| error.to_string())?;
     // At most STREAMS_MAX at a time: the transport sees to that.
     let requests = TaskTracker::new();
     loop {
@@ -122,9 +128,9 @@ async fn connection(
         match accepted.map_err(|error| error.to_string())? {
             None => return Ok(()),
             Some(resolver) => {
-                let (via, shared) = (Arc::clone(&via), shared.clone());
+                let (via, shared, outlets) = (Arc::clone(&via), shared.clone(), outlets.clone());
                 requests.spawn(async move {
-                    if let Err(error) = request(resolver, &via, &shared).await {
+                    if let Err(error) = request(resolver, &via, &shared, &outlets).await {
                         tracing::debug!(error, "HTTP/3 request ended");
                     }
                 });
@@ -155,9 +161,10 @@ async fn quiet(transport: &quinn::Connection) {
 }
 
 async fn request(
-    resolver: RequestResolver<h3_quinn::Connection, Bytes>,
+    resolver: RequestResolver<transport::Connection, Bytes>,
     via: &Via,
     shared: &Shared,
+    outlets: &Outlets,
 ) -> Result<(), String> {
     let resolved = tokio::time::timeout(REQUEST_MAX, resolver.resolve_request()).await;
     let (request, stream) = resolved
@@ -165,28 +172,47 @@ async fn request(
         .map_err(|error| error.to_string())?;
     let (head, ()) = request.into_parts();
     let (mut stream, receiving) = stream.split();
+    let id = receiving.id();
     let asked = Asked { head: &head, protocol: "h3", via };
     let response = serve(&shared.edge, asked, Receiving::of(&head, receiving)).await;
-    let sent = send(&mut stream, response).await;
+    let (answer, body) = response.into_parts();
+    let answered = within(stream.send_response(Response::from_parts(answer, ()))).await;
+    let Some(mut outlet) = outlets.take(id) else { return answered };
+    // quinn sends what has the higher number first; equals take turns.
+    let urgency = caching::Priority::of_request(&head.headers).urgency;
+    let _ = outlet.set_priority(i32::from(URGENCY_LAST) - i32::from(urgency));
+    let sent = match answered {
+        Ok(()) => send(&mut outlet, body).await,
+        failed => failed,
+    };
     if sent.is_err() {
-        // Never a clean end of a body that is not whole.
-        stream.stop_stream(Code::H3_INTERNAL_ERROR);
+        // Never a clean end of a body that is not whole; a stream that is dropped ends cleanly.
+        let _ = outlet.reset(INTERNAL_ERROR);
     }
     sent
 }
 
-async fn send(stream: &mut Stream, response: Response<Body>) -> Result<(), String> {
-    let (head, mut body) = response.into_parts();
-    within(stream.send_response(Response::from_parts(head, ()))).await?;
+/// Sends a body as DATA frames (RFC 9114 section 7.2.1), their payload by reference.
+async fn send(outlet: &mut quinn::SendStream, mut body: Body) -> Result<(), String> {
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|fault| fault.to_string())?;
         let Ok(mut bytes) = frame.into_data() else { continue };
         while !bytes.is_empty() {
             let piece = bytes.split_to(bytes.len().min(PIECE_BYTES_MAX));
-            within(stream.send_data(piece)).await?;
+            let mut pieces = [data_frame(piece.len()), piece];
+            within(outlet.write_all_chunks(&mut pieces)).await?;
         }
     }
-    within(stream.finish()).await
+    outlet.finish().map_err(|error| error.to_string())
+}
+
+/// The head of a DATA frame: its type, 0, and its length as a QUIC integer of four bytes (RFC
+/// 9000 section 16), which a piece's always fits.
+fn data_frame(bytes: usize) -> Bytes {
+    let length = u32::try_from(bytes).unwrap_or(u32::MAX) & 0x3fff_ffff | 0x8000_0000;
+    let mut head = [0; 5];
+    head[1..].copy_from_slice(&length.to_be_bytes());
+    Bytes::copy_from_slice(&head)
 }
 
 /// A step of sending, unless the peer takes nothing for too long.

@@ -9,7 +9,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use upstream::RequestBody;
 
-type Stream = RequestStream<h3_quinn::RecvStream, Bytes>;
+type Stream = RequestStream<super::transport::RecvStream, Bytes>;
 
 /// A request's body under way. Whatever of it is not read is refused when it is dropped.
 pub struct Receiving {

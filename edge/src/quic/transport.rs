@@ -1,0 +1,375 @@
+//! QUIC as h3 sees it, by quinn. Heads go through h3; the sending half of a request's stream is
+//! then taken out, so that bodies are handed to quinn by reference and by priority, neither of
+//! which h3's own sending allows.
+
+use bytes::{Buf, Bytes};
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use h3::error::Code;
+use h3::quic::{self, ConnectionErrorIncoming, StreamErrorIncoming, StreamId, WriteBuf};
+use quinn::{ConnectionError, ReadError, VarInt, WriteError};
+use std::collections::HashMap;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
+
+type Accepting<T> = BoxFuture<'static, Result<T, ConnectionError>>;
+type Both = (quinn::SendStream, quinn::RecvStream);
+
+/// A connection.
+pub struct Connection {
+    quic: quinn::Connection,
+    accepting_bidi: Option<Accepting<Both>>,
+    accepting_recv: Option<Accepting<quinn::RecvStream>>,
+    opening_bidi: Option<Accepting<Both>>,
+    opening_send: Option<Accepting<quinn::SendStream>>,
+    outlets: Outlets,
+}
+
+/// The sending halves of the requests' streams, until they are taken.
+#[derive(Clone, Default)]
+pub struct Outlets(Arc<Mutex<HashMap<u64, Outlet>>>);
+
+type Outlet = Arc<Mutex<Option<quinn::SendStream>>>;
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Outlets {
+    /// Takes the sending half of a request's stream; h3 sends nothing on it any more.
+    pub fn take(&self, id: StreamId) -> Option<quinn::SendStream> {
+        let outlet = locked(&self.0).remove(&id.into_inner())?;
+        locked(&outlet).take()
+    }
+}
+
+impl Connection {
+    /// h3's view of a connection.
+    pub fn new(quic: quinn::Connection) -> Self {
+        Self {
+            quic,
+            accepting_bidi: None,
+            accepting_recv: None,
+            opening_bidi: None,
+            opening_send: None,
+            outlets: Outlets::default(),
+        }
+    }
+
+    /// The sending halves of its requests' streams.
+    pub fn outlets(&self) -> Outlets {
+        self.outlets.clone()
+    }
+}
+
+/// Polls what `slot` waits for, which is begun by `start` if it is not begun yet.
+fn next<T>(
+    slot: &mut Option<Accepting<T>>,
+    start: impl FnOnce() -> Accepting<T>,
+    cx: &mut Context<'_>,
+) -> Poll<Result<T, ConnectionError>> {
+    let found = ready!(slot.get_or_insert_with(start).as_mut().poll(cx));
+    *slot = None;
+    Poll::Ready(found)
+}
+
+impl quic::Connection<Bytes> for Connection {
+    type RecvStream = RecvStream;
+    type OpenStreams = Self;
+
+    fn poll_accept_recv(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<RecvStream, ConnectionErrorIncoming>> {
+        let quic = &self.quic;
+        let start = || {
+            let quic = quic.clone();
+            async move { quic.accept_uni().await }.boxed()
+        };
+        next(&mut self.accepting_recv, start, cx)
+            .map(|recv| recv.map(RecvStream::new).map_err(connection_error))
+    }
+
+    fn poll_accept_bidi(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<BidiStream, ConnectionErrorIncoming>> {
+        let quic = &self.quic;
+        let start = || {
+            let quic = quic.clone();
+            async move { quic.accept_bi().await }.boxed()
+        };
+        let both = ready!(next(&mut self.accepting_bidi, start, cx)).map_err(connection_error)?;
+        let mut stream = BidiStream::new(both);
+        let send = &mut stream.send;
+        locked(&self.outlets.0).insert(send.id.into_inner(), Arc::clone(&send.stream));
+        send.outlets = Some(self.outlets.clone());
+        Poll::Ready(Ok(stream))
+    }
+
+    fn opener(&self) -> Self {
+        Self::new(self.quic.clone())
+    }
+}
+
+impl quic::OpenStreams<Bytes> for Connection {
+    type BidiStream = BidiStream;
+    type SendStream = SendStream;
+
+    fn poll_open_bidi(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<BidiStream, StreamErrorIncoming>> {
+        let quic = &self.quic;
+        let start = || {
+            let quic = quic.clone();
+            async move { quic.open_bi().await }.boxed()
+        };
+        next(&mut self.opening_bidi, start, cx).map(|both| both.map(BidiStream::new).map_err(lost))
+    }
+
+    fn poll_open_send(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<SendStream, StreamErrorIncoming>> {
+        let quic = &self.quic;
+        let start = || {
+            let quic = quic.clone();
+            async move { quic.open_uni().await }.boxed()
+        };
+        next(&mut self.opening_send, start, cx).map(|send| send.map(SendStream::new).map_err(lost))
+    }
+
+    fn close(&mut self, code: Code, reason: &[u8]) {
+        self.quic.close(VarInt::from_u64(code.value()).unwrap_or(VarInt::MAX), reason);
+    }
+}
+
+/// A stream both ways.
+pub struct BidiStream {
+    send: SendStream,
+    recv: RecvStream,
+}
+
+impl BidiStream {
+    fn new((send, recv): Both) -> Self {
+        Self { send: SendStream::new(send), recv: RecvStream::new(recv) }
+    }
+}
+
+impl quic::BidiStream<Bytes> for BidiStream {
+    type SendStream = SendStream;
+    type RecvStream = RecvStream;
+
+    fn split(self) -> (SendStream, RecvStream) {
+        (self.send, self.recv)
+    }
+}
+
+impl quic::SendStream<Bytes> for BidiStream {
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StreamErrorIncoming>> {
+        self.send.poll_ready(cx)
+    }
+
+    fn send_data<T: Into<WriteBuf<Bytes>>>(&mut self, data: T) -> Result<(), StreamErrorIncoming> {
+        self.send.send_data(data)
+    }
+
+    fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StreamErrorIncoming>> {
+        quic::SendStream::<Bytes>::poll_finish(&mut self.send, cx)
+    }
+
+    fn reset(&mut self, code: u64) {
+        quic::SendStream::<Bytes>::reset(&mut self.send, code);
+    }
+
+    fn send_id(&self) -> StreamId {
+        quic::SendStream::<Bytes>::send_id(&self.send)
+    }
+}
+
+impl quic::RecvStream for BidiStream {
+    type Buf = Bytes;
+
+    fn poll_data(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Option<Bytes>, StreamErrorIncoming>> {
+        self.recv.poll_data(cx)
+    }
+
+    fn stop_sending(&mut self, code: u64) {
+        self.recv.stop_sending(code);
+    }
+
+    fn recv_id(&self) -> StreamId {
+        self.recv.recv_id()
+    }
+}
+
+/// A sending half, until it is taken.
+pub struct SendStream {
+    stream: Outlet,
+    id: StreamId,
+    writing: Option<WriteBuf<Bytes>>,
+    outlets: Option<Outlets>,
+}
+
+impl SendStream {
+    fn new(stream: quinn::SendStream) -> Self {
+        let id = stream_id(stream.id());
+        let stream = Arc::new(Mutex::new(Some(stream)));
+        Self { stream, id, writing: None, outlets: None }
+    }
+}
+
+impl Drop for SendStream {
+    fn drop(&mut self) {
+        if let Some(outlets) = &self.outlets {
+            locked(&outlets.0).remove(&self.id.into_inner());
+        }
+    }
+}
+
+impl quic::SendStream<Bytes> for SendStream {
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StreamErrorIncoming>> {
+        let Some(data) = &mut self.writing else { return Poll::Ready(Ok(())) };
+        let mut stream = locked(&self.stream);
+        let Some(stream) = &mut *stream else { return Poll::Ready(Err(taken())) };
+        while data.has_remaining() {
+            let written = ready!(Pin::new(&mut *stream).poll_write(cx, data.chunk()));
+            data.advance(written.map_err(write_error)?);
+        }
+        self.writing = None;
+        Poll::Ready(Ok(()))
+    }
+
+    fn send_data<T: Into<WriteBuf<Bytes>>>(&mut self, data: T) -> Result<(), StreamErrorIncoming> {
+        if self.writing.is_some() {
+            let why = "data was sent before the stream was ready".to_owned();
+            let connection_error = ConnectionErrorIncoming::InternalError(why);
+            return Err(StreamErrorIncoming::ConnectionErrorIncoming { connection_error });
+        }
+        self.writing = Some(data.into());
+        Ok(())
+    }
+
+    fn poll_finish(&mut self, _: &mut Context<'_>) -> Poll<Result<(), StreamErrorIncoming>> {
+        let finished = match &mut *locked(&self.stream) {
+            Some(stream) => {
+                stream.finish().map_err(|error| StreamErrorIncoming::Unknown(Box::new(error)))
+            }
+            None => Err(taken()),
+        };
+        Poll::Ready(finished)
+    }
+
+    fn reset(&mut self, code: u64) {
+        if let Some(stream) = &mut *locked(&self.stream) {
+            // Closed already is as good.
+            let _ = stream.reset(VarInt::from_u64(code).unwrap_or(VarInt::MAX));
+        }
+    }
+
+    fn send_id(&self) -> StreamId {
+        self.id
+    }
+}
+
+type Reading = BoxFuture<'static, (quinn::RecvStream, Result<Option<quinn::Chunk>, ReadError>)>;
+
+/// A receiving half.
+pub struct RecvStream {
+    id: StreamId,
+    stream: Option<quinn::RecvStream>,
+    reading: Option<Reading>,
+    /// Asked for while a read was under way.
+    stops: Option<VarInt>,
+}
+
+impl RecvStream {
+    fn new(stream: quinn::RecvStream) -> Self {
+        Self { id: stream_id(stream.id()), stream: Some(stream), reading: None, stops: None }
+    }
+}
+
+impl quic::RecvStream for RecvStream {
+    type Buf = Bytes;
+
+    fn poll_data(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Option<Bytes>, StreamErrorIncoming>> {
+        if let Some(mut stream) = self.stream.take() {
+            let read = async move {
+                let chunk = stream.read_chunk(usize::MAX, true).await;
+                (stream, chunk)
+            };
+            self.reading = Some(read.boxed());
+        }
+        let Some(reading) = &mut self.reading else { return Poll::Ready(Ok(None)) };
+        let (mut stream, chunk) = ready!(reading.as_mut().poll(cx));
+        self.reading = None;
+        if let Some(code) = self.stops.take() {
+            let _ = stream.stop(code);
+        }
+        self.stream = Some(stream);
+        Poll::Ready(chunk.map(|chunk| chunk.map(|chunk| chunk.bytes)).map_err(read_error))
+    }
+
+    fn stop_sending(&mut self, code: u64) {
+        let code = VarInt::from_u64(code).unwrap_or(VarInt::MAX);
+        match &mut self.stream {
+            // Closed already is as good.
+            Some(stream) => drop(stream.stop(code)),
+            None => self.stops = Some(code),
+        }
+    }
+
+    fn recv_id(&self) -> StreamId {
+        self.id
+    }
+}
+
+fn stream_id(id: quinn::StreamId) -> StreamId {
+    StreamId::try_from(u64::from(id)).expect("both are QUIC stream ids of 62 bits")
+}
+
+fn taken() -> StreamErrorIncoming {
+    StreamErrorIncoming::Unknown("the sending half was taken".into())
+}
+
+fn connection_error(error: ConnectionError) -> ConnectionErrorIncoming {
+    match error {
+        ConnectionError::ApplicationClosed(closed) => {
+            ConnectionErrorIncoming::ApplicationClose { error_code: closed.error_code.into() }
+        }
+        ConnectionError::TimedOut => ConnectionErrorIncoming::Timeout,
+        error => ConnectionErrorIncoming::Undefined(Arc::new(error)),
+    }
+}
+
+fn lost(error: ConnectionError) -> StreamErrorIncoming {
+    StreamErrorIncoming::ConnectionErrorIncoming { connection_error: connection_error(error) }
+}
+
+fn write_error(error: WriteError) -> StreamErrorIncoming {
+    match error {
+        WriteError::Stopped(code) => {
+            StreamErrorIncoming::StreamTerminated { error_code: code.into_inner() }
+        }
+        WriteError::ConnectionLost(error) => lost(error),
+        error => StreamErrorIncoming::Unknown(Box::new(error)),
+    }
+}
+
+fn read_error(error: ReadError) -> StreamErrorIncoming {
+    match error {
+        ReadError::Reset(code) => {
+            StreamErrorIncoming::StreamTerminated { error_code: code.into_inner() }
+        }
+        ReadError::ConnectionLost(error) => lost(error),
+        error => StreamErrorIncoming::Unknown(Box::new(error)),
+    }
+}
