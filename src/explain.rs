@@ -4,7 +4,7 @@ use crate::edges::{Edges, all_well};
 use anyhow::Result;
 use clap::Args;
 use jiff::Timestamp;
-use model::admin::{ChunkRun, Explanation, VariantState};
+use model::admin::{ChunkRun, Explanation, TitleState, VariantState};
 use serde_json::{Value, json};
 use std::fmt::{self, Write as _};
 
@@ -67,6 +67,9 @@ impl fmt::Display for Shown<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Explanation { site, url, key, number, variants, .. } = self.0;
         writeln!(f, "  {url}")?;
+        if let Some(state) = &self.0.title {
+            return title(f, state);
+        }
         writeln!(f, "  site {site}, key {key}, last purge {number}")?;
         match variants.len() {
             0 => writeln!(f, "  nothing is stored"),
@@ -77,6 +80,16 @@ impl fmt::Display for Shown<'_> {
             }
         }
     }
+}
+
+fn title(f: &mut fmt::Formatter<'_>, state: &TitleState) -> fmt::Result {
+    let TitleState { title, version, index, media } = state;
+    writeln!(f, "  title {title}, version {version}: never stale, not purged")?;
+    writeln!(f, "    index: {index}")?;
+    let Some(media) = media else { return writeln!(f, "    made from the index") };
+    let (first, last) = (media.first, (media.first + media.count).saturating_sub(1));
+    writeln!(f, "    bytes {first}-{last} of a file of {}, body {}", media.bytes, media.body)?;
+    writeln!(f, "    chunks: {}", chunks(&media.chunks))
 }
 
 fn variant(f: &mut fmt::Formatter<'_>, state: &VariantState) -> fmt::Result {
@@ -196,6 +209,7 @@ mod tests {
             number: 42,
             now_ms: 1_795_000_005_000,
             variants: vec![state, stale],
+            title: None,
         };
         let shown = Shown(&explanation).to_string();
         assert_eq!(

@@ -4,9 +4,10 @@
 //! first: a purge that names nothing this edge could have stored is an error, not a success.
 
 mod explain;
+mod title;
 
 use crate::proxy::{Site, Sites, named, now_ms};
-use crate::serve::Edge;
+use crate::serve::{Edge, TitleSite};
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, RawQuery, State};
 use axum::http::{HeaderMap, StatusCode, header};
@@ -167,6 +168,9 @@ async fn explain_url(
 ) -> Result<Json<Explanation>, Fault> {
     let asked = parameter(query.as_deref(), "url");
     let asked = asked.ok_or_else(|| Fault::bad("url: is missing: expected ?url=URL"))?;
+    if let (Some(path), Some(titles)) = (title::path(&edge, &asked), &edge.titles) {
+        return title_url(&edge, titles, path).await;
+    }
     let named = named::url(&edge.sites, &asked);
     let named = named.map_err(|reason| Fault::bad(format!("url: {reason}")))?;
     let (settings, now_ms) = (named.site.caching_of(&named.path), now_ms());
@@ -183,6 +187,27 @@ async fn explain_url(
         key: key.to_string(),
         number: edge.purges.number(),
         now_ms,
+        title: None,
+    }))
+}
+
+async fn title_url(
+    edge: &Edge,
+    titles: &TitleSite,
+    path: &str,
+) -> Result<Json<Explanation>, Fault> {
+    let title = title::explain(edge, titles, path).await;
+    let title = title.map_err(|reason| Fault::bad(format!("url: {reason}")))?;
+    let media = title.media.as_ref();
+    Ok(Json(Explanation {
+        site: "titles".to_owned(),
+        // Without the token: it opens the title to whoever reads this.
+        url: path[path.find("/t/").unwrap_or(0)..].to_owned(),
+        key: media.map(|media| media.body.clone()).unwrap_or_default(),
+        number: edge.purges.number(),
+        now_ms: now_ms(),
+        variants: Vec::new(),
+        title: Some(title),
     }))
 }
 

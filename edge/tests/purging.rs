@@ -458,6 +458,35 @@ async fn a_prefix_over_ten_thousand_objects_is_one_append() {
     assert_eq!(stage.web.asked().len(), 20);
 }
 
+/// A title's URL is explained as well; what is on the planned tier and in memory is told apart.
+#[tokio::test]
+async fn a_titles_url_is_explained_without_its_token() {
+    let stage = common::Stage::new().await;
+    let admin = Client::new(DEADLINE, None, None).unwrap();
+    let explain = async |url: String| {
+        let url = format!("{}/v1/explain?url={url}", stage.edge.admin);
+        admin.get_json::<Explanation>(&url).await
+    };
+    let track = &stage.film.index.tracks[0];
+    let file = format!("{}.mp4", track.facts.id);
+    let told = explain(stage.url(&file)).await.unwrap();
+    assert!(!told.url.contains(&stage.token) && told.url.ends_with(&file), "{}", told.url);
+    let media = told.title.unwrap().media.unwrap();
+    assert!(media.chunks.iter().all(|run| run.place == ChunkPlace::Absent), "{media:?}");
+    assert_eq!((media.first, media.count), (0, track.facts.file_bytes));
+
+    stage.get(&file).await.bytes();
+    let without_token = stage.url(&file).replace(&format!("~{}/", stage.token), "");
+    let told = explain(without_token).await.unwrap();
+    let media = told.title.unwrap().media.unwrap();
+    assert!(media.chunks.iter().all(|run| run.place == ChunkPlace::Memory), "{media:?}");
+    assert_eq!(told.site, "titles");
+    let manifest = explain(stage.url("hls.m3u8")).await.unwrap();
+    assert_eq!(manifest.title.unwrap().media, None);
+    let error = explain(stage.url("none.mp4")).await.unwrap_err().to_string();
+    assert!(error.contains("no such track"), "{error}");
+}
+
 #[tokio::test]
 async fn a_purge_of_nothing_that_could_be_stored_is_refused_by_name() {
     let stage = Stage::new().await;

@@ -82,6 +82,37 @@ pub struct Explanation {
     pub now_ms: i64,
     /// What is stored, newest first.
     pub variants: Vec<VariantState>,
+    /// Of a title site's URL instead: what of the title it names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub title: Option<TitleState>,
+}
+
+/// What a title site's URL names. It never changes, is never stale, and is not purged.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TitleState {
+    /// The title.
+    pub title: String,
+    /// Its version.
+    pub version: String,
+    /// Where the title's index came from just now: a verdict, as in `Cache-Status`.
+    pub index: String,
+    /// The bytes of a track file; none of a manifest, which is made from the index.
+    pub media: Option<MediaState>,
+}
+
+/// Bytes of a track file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MediaState {
+    /// Names the file's bytes, as hex.
+    pub body: String,
+    /// The file's length.
+    pub bytes: u64,
+    /// The first byte that the URL names.
+    pub first: u64,
+    /// How many from there.
+    pub count: u64,
+    /// Where the chunks are that hold them.
+    pub chunks: Vec<ChunkRun>,
 }
 
 /// One stored representation.
@@ -144,6 +175,8 @@ pub struct ChunkRun {
 pub enum ChunkPlace {
     /// In memory.
     Memory,
+    /// On the planned tier.
+    Plan,
     /// On a disk of the reactive SSD tier, as far as its index says.
     Disk,
     /// On its way from upstream.
@@ -158,6 +191,7 @@ impl ChunkPlace {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Memory => "memory",
+            Self::Plan => "plan",
             Self::Disk => "disk",
             Self::Filling => "filling",
             Self::Absent => "absent",

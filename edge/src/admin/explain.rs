@@ -5,6 +5,7 @@ use caching::Settings;
 use heads::{Head, Verdict};
 use model::admin::{ChunkPlace, ChunkRun, VariantState};
 use model::chunk;
+use std::ops::Range;
 
 /// Runs of chunks that are told of one body; past it the last one says where its first is.
 const RUNS_MAX: usize = 10_000;
@@ -39,7 +40,7 @@ pub(crate) fn variant(
         purge: word(purged).to_owned(),
         body: hex::encode(head.body),
         bytes: head.bytes,
-        chunks: runs(head.bytes, place),
+        chunks: runs(0..chunk::count(head.bytes), place),
     }
 }
 
@@ -58,16 +59,17 @@ fn validator(head: &Head) -> Option<String> {
     Some(String::from_utf8_lossy(value.as_bytes()).into_owned())
 }
 
-/// Where the chunks of a body of `bytes` are, neighbours of one place together.
-fn runs(bytes: u64, place: impl Fn(u32) -> ChunkPlace) -> Vec<ChunkRun> {
-    let count = u32::try_from(chunk::count(bytes)).unwrap_or(u32::MAX);
+/// Where the chunks `numbers` are, neighbours of one place together.
+pub(crate) fn runs(numbers: Range<u64>, place: impl Fn(u32) -> ChunkPlace) -> Vec<ChunkRun> {
+    let number = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
+    let (start, end) = (number(numbers.start), number(numbers.end));
     let mut runs: Vec<ChunkRun> = Vec::new();
-    for number in 0..count {
+    for number in start..end {
         let (place, full) = (place(number), runs.len() == RUNS_MAX);
         match runs.last_mut() {
             Some(last) if last.place == place => last.last = number,
             Some(last) if full => {
-                last.last = count - 1;
+                last.last = end - 1;
                 break;
             }
             _ => runs.push(ChunkRun { first: number, last: number, place }),
@@ -91,7 +93,7 @@ mod tests {
                 1 => ChunkPlace::Filling,
                 _ => ChunkPlace::Absent,
             };
-            let runs = runs(places.len() as u64 * chunk::CHUNK_BYTES, place);
+            let runs = runs(0..places.len() as u64, place);
             let told = runs.iter().flat_map(|run| (run.first..=run.last).map(|n| (n, run.place)));
             let wanted = (0u32..).take(places.len()).map(|number| (number, place(number)));
             prop_assert!(told.eq(wanted));
