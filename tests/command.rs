@@ -117,7 +117,7 @@ fn a_bad_value_in_any_table_is_refused() {
         ("[log]\nlog-level = \"l=l=l\"\n", "log.log-level"),
         ("[log]\nlog-level = \"inof\"\n", "log.log-level"),
         ("[ingest]\nstore = \"mem:\"\n", "ingest.store"),
-        ("[edge]\norigin = [\"http://127.0.0.1:9\"]\n", "edge.control-plane is missing"),
+        ("[edge]\nid = \"edge-a\"\n", "edge.origin is missing"),
     ];
     for (text, key) in table {
         std::fs::write(&path, text).unwrap();

@@ -10,7 +10,6 @@ use crate::verdict::Verdict;
 use model::admin::{ChunkPlace, MediaState, TitleState};
 use model::chunk;
 use model::route;
-use std::sync::Arc;
 
 /// The path of `url`, if a request for it would be the title site's.
 pub(crate) fn path<'a>(edge: &Edge, url: &'a str) -> Option<&'a str> {
