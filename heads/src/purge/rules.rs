@@ -1,8 +1,9 @@
 //! The purges in force, in memory: a head's verdict takes some look-ups in one table, however
 //! many purges and objects there are.
 //!
-//! Invariants: forgetting a purge raises `floor`, so nothing that was ended becomes valid; and
-//! of purges that name the same, the last of each strength is kept.
+//! Invariants: a purge is forgotten only for a wider one (of its site, or by a higher `floor` of
+//! everything), so nothing that was ended becomes valid; and of purges that name the same, the
+//! last of each strength is kept.
 //!
 //! The table's key is a seeded hash of 128 bits. Two names that share one would end each
 //! other's objects: never seen, and no wrong answer.
@@ -13,11 +14,12 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use xxhash_rust::xxh3::Xxh3;
 
-/// Purges kept one by one; past it the oldest sixteenth becomes a purge of everything.
+/// Purges kept one by one, about 300 bytes of memory each; past it the older half of the site that
+/// has most becomes a purge of that site, or the oldest sixteenth of all a purge of everything.
 pub const PURGES_MAX: usize = 1_000_000;
 /// Bytes of the records kept, likewise.
 const BYTES_MAX: u64 = 256 << 20;
-/// The share that is folded at once: one in so many.
+/// The share of all that is folded at once: one in so many. A site with fewer is left alone.
 const FOLD_SHARE: usize = 16;
 
 /// The last purge of each strength that names one thing.
@@ -49,6 +51,8 @@ pub(crate) struct Rules {
     order: BTreeMap<u64, u128>,
     /// Lengths of prefixes, each with how many purges have it; by site, `None`: of all sites.
     lengths: HashMap<Option<Box<str>>, BTreeMap<usize, usize>>,
+    /// How many are kept of each site, `None`: of all sites.
+    scopes: HashMap<Option<Box<str>>, usize>,
     /// Bytes that the kept purges take in a file.
     bytes: u64,
     max: usize,
@@ -63,6 +67,7 @@ impl Rules {
             entries: HashMap::new(),
             order: BTreeMap::new(),
             lengths: HashMap::new(),
+            scopes: HashMap::new(),
             bytes: 0,
             max: max.max(FOLD_SHARE),
         }
@@ -89,33 +94,48 @@ impl Rules {
         let Purge { what, site, soft, .. } = &purged.purge;
         let all = *what == What::All && site.is_none() && !soft;
         let ended = all.then(|| std::mem::replace(self, Self::new(purged.number, self.max)));
+        self.insert(purged);
+        Applied { folded: self.fold(), _ended: ended }
+    }
+
+    /// Keeps a purge, in place of those that it outdoes.
+    fn insert(&mut self, purged: Arc<Purged>) {
+        let Purge { what, site, soft, .. } = &purged.purge;
         let key = self.key(what, site.as_deref());
         if let What::Prefix(text) = what {
             let lengths = self.lengths.entry(site.as_deref().map(Box::from)).or_default();
             *lengths.entry(text.len()).or_default() += 1;
         }
+        *self.scopes.entry(site.as_deref().map(Box::from)).or_default() += 1;
         self.order.insert(purged.number, key);
         self.bytes += super::file::record_bytes(&purged);
         let entry = self.entries.entry(key).or_default();
         let replaced = if *soft {
             entry.soft.replace(purged)
         } else {
+            let number = purged.number;
             let hard = entry.hard.replace(purged);
             // A softer one before it says nothing any more.
-            let soft = entry.soft.take();
+            let soft = entry.soft.take_if(|soft| soft.number < number);
             soft.into_iter().for_each(|old| self.forget(&old));
             hard
         };
         replaced.into_iter().for_each(|old| self.forget(&old));
-        Applied { folded: self.fold(), _ended: ended }
     }
 
     /// Takes a purge out of the lists, once its entry does not name it any more.
     fn forget(&mut self, old: &Purged) {
         self.order.remove(&old.number);
         self.bytes -= super::file::record_bytes(old);
+        let scope = old.purge.site.as_deref().map(Box::from);
+        if let Some(count) = self.scopes.get_mut(&scope) {
+            *count -= 1;
+            if *count == 0 {
+                self.scopes.remove(&scope);
+            }
+        }
         if let What::Prefix(text) = &old.purge.what
-            && let Some(lengths) = self.lengths.get_mut(&old.purge.site.as_deref().map(Box::from))
+            && let Some(lengths) = self.lengths.get_mut(&scope)
             && let Some(count) = lengths.get_mut(&text.len())
         {
             *count -= 1;
@@ -125,11 +145,20 @@ impl Rules {
         }
     }
 
-    /// Over a limit: the oldest become a hard purge of everything.
+    /// Over a limit: the oldest become a hard purge of all that they can have named. Those of the
+    /// site that has most go first, so that an origin that purges without end costs no other site.
     fn fold(&mut self) -> usize {
         if self.order.len() <= self.max && self.bytes <= BYTES_MAX {
             return 0;
         }
+        let most = self.scopes.iter().max_by_key(|(_, count)| **count);
+        match most.map(|(site, count)| (site.clone(), *count)) {
+            Some((Some(site), count)) if count >= FOLD_SHARE => self.fold_site(&site, count / 2),
+            _ => self.fold_all(),
+        }
+    }
+
+    fn fold_all(&mut self) -> usize {
         let count = (self.order.len() / FOLD_SHARE).max(1);
         for _ in 0..count {
             let Some((number, key)) = self.order.pop_first() else { break };
@@ -137,6 +166,25 @@ impl Rules {
             self.floor = self.floor.max(number);
         }
         count
+    }
+
+    /// Folds the oldest `count` of a site.
+    fn fold_site(&mut self, site: &str, count: usize) -> usize {
+        let of_site = |kept: &&Arc<Purged>| kept.purge.site.as_deref() == Some(site);
+        let oldest: Vec<Arc<Purged>> = self.kept().filter(of_site).take(count).cloned().collect();
+        let Some(last) = oldest.last() else { return 0 };
+        for old in &oldest {
+            self.drop_one(old.number, self.key(&old.purge.what, Some(site)));
+        }
+        let all = self.entries.get(&self.key(&What::All, Some(site)));
+        let hard = all.and_then(|all| all.hard.as_ref());
+        if hard.is_none_or(|hard| hard.number < last.number) {
+            let site = Some(site.to_owned());
+            let note = format!("stands for {} older purges", oldest.len());
+            let purge = Purge { what: What::All, site, soft: false, note };
+            self.insert(Arc::new(Purged { number: last.number, unix_ms: last.unix_ms, purge }));
+        }
+        oldest.len()
     }
 
     /// The purges that a later hard one of their whole site covers.
@@ -379,6 +427,27 @@ pub(super) mod tests {
                 prop_assert!(rules.verdict(head, 130) >= by_the_list(&purges, head));
             }
         }
+    }
+
+    #[test]
+    fn a_site_that_purges_without_end_costs_no_other_site() {
+        let mut rules = Rules::new(10, 100);
+        let mut folded = 0;
+        for number in 11..10_011 {
+            let what = What::Tag(format!("group-{number}"));
+            let site = if number == 500 { "t" } else { "s" };
+            let purge = Purge { what, site: Some(site.into()), soft: true, note: String::new() };
+            folded += rules.apply(Arc::new(Purged { number, unix_ms: 0, purge })).folded;
+            assert!(rules.len() <= 100);
+        }
+        assert!(folded > 9_000);
+        let of = |site: &str, tag: &str| {
+            let head = Head { epoch: 11, tags: vec![tag.into()], ..head(site, "h.test/a", 1) };
+            rules.verdict(&head, 10_010)
+        };
+        assert_eq!(of("t", "film"), Verdict::Valid);
+        assert_eq!(of("t", "group-500"), Verdict::Soft);
+        assert_eq!(of("s", "film"), Verdict::Hard);
     }
 
     #[test]
