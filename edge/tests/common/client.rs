@@ -33,7 +33,8 @@ impl Answer {
 
     /// The verdict in `Cache-Status`.
     pub fn verdict(&self) -> &str {
-        self.header("cache-status").split("detail=").nth(1).unwrap_or("")
+        let detail = self.header("cache-status").split("detail=").nth(1).unwrap_or("");
+        detail.trim_matches('"')
     }
 
     /// The error code of the body.
@@ -77,6 +78,62 @@ pub async fn get(url: &str, fields: &[(&str, &str)]) -> Answer {
 /// `HEAD`, or any other method, over HTTP/1.1 without TLS.
 pub async fn head(method: Method, url: &str) -> Answer {
     plain(method, url, &[]).await
+}
+
+/// Any method with any fields, over HTTP/1.1 without TLS.
+pub async fn ask(method: Method, url: &str, fields: &[(&str, &str)]) -> Answer {
+    plain(method, url, fields).await
+}
+
+/// An answer whose body is read piece by piece. Dropped, its connection is closed.
+pub struct Opened {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    body: hyper::body::Incoming,
+    ahead: BytesMut,
+    connection: tokio::task::JoinHandle<hyper::Result<()>>,
+}
+
+impl Opened {
+    /// So many more bytes, waiting for them; fewer at the end.
+    pub async fn take(&mut self, bytes: usize) -> Result<Bytes, String> {
+        while self.ahead.len() < bytes {
+            match self.body.frame().await {
+                None => break,
+                Some(Err(error)) => return Err(error.to_string()),
+                Some(Ok(frame)) => self.ahead.extend_from_slice(&frame.into_data().unwrap()),
+            }
+        }
+        let bytes = bytes.min(self.ahead.len());
+        Ok(self.ahead.split_to(bytes).freeze())
+    }
+
+    /// All the rest.
+    pub async fn rest(&mut self) -> Result<Bytes, String> {
+        self.take(usize::MAX).await
+    }
+
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+}
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        self.connection.abort();
+    }
+}
+
+/// `GET` over HTTP/1.1 without TLS, up to the head of the answer.
+pub async fn open(url: &str, fields: &[(&str, &str)]) -> Opened {
+    let stream = TcpStream::connect(addr(url)).await.unwrap();
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+    let connection = tokio::spawn(connection);
+    let response = sender.send_request(request(Method::GET, url, fields, true)).await.unwrap();
+    let (head, body) = response.into_parts();
+    let (status, headers) = (head.status, head.headers);
+    Opened { status, headers, body, ahead: BytesMut::new(), connection }
 }
 
 async fn plain(method: Method, url: &str, fields: &[(&str, &str)]) -> Answer {

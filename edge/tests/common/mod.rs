@@ -6,12 +6,17 @@
 mod client;
 mod control;
 mod origin;
+mod proxy;
 mod title;
+mod web;
+mod web_answer;
 
-pub use client::{Answer, get, get_over, head};
+pub use client::{Answer, Opened, ask, get, get_over, head, open};
 pub use control::Control;
 pub use origin::{Misdeed, Origin};
+pub use proxy::{CHUNK, Proxy, proxy_settings};
 pub use title::{Film, film};
+pub use web::{Asked, Hold, Item, Misdeed as WebMisdeed, Validator, Web, content};
 
 use model::fleet::{EdgeState, EdgeView};
 use nearcast_edge::{Config, Limits, Settings};
