@@ -2,14 +2,19 @@
 
 use crate::error::Fault;
 use crate::metrics::Metrics;
-use crate::serve::Place;
+use crate::places::Place;
+use crate::prefetch::Prefetch;
 use crate::verdict::Verdict;
 use std::sync::Arc;
 use std::time::Instant;
 
+/// A long response is counted whenever this much more was handed over, and at its end.
+const FLUSH_BYTES: u64 = 4 << 20;
+
 /// A request's account; it is settled when dropped, which is when the body ended or was left.
 pub struct Account {
     metrics: Metrics,
+    prefetch: Prefetch,
     method: http::Method,
     /// The path below the token: no log line may hold the token.
     path: String,
@@ -21,8 +26,9 @@ pub struct Account {
     verdict: Verdict,
     status: u16,
     expected: Option<u64>,
-    /// Bytes handed over, by source.
-    sources: Vec<(Verdict, u64)>,
+    /// Bytes handed over, by source, and how many of them are counted.
+    sources: Vec<(Verdict, u64, u64)>,
+    unflushed: u64,
     sent: u64,
     cut: Option<Fault>,
     /// Held while media is sent.
@@ -33,6 +39,7 @@ impl Account {
     /// Opens the account of a request that starts now.
     pub fn open(
         metrics: Metrics,
+        prefetch: Prefetch,
         method: http::Method,
         path: String,
         protocol: &'static str,
@@ -41,6 +48,7 @@ impl Account {
     ) -> Self {
         Self {
             metrics,
+            prefetch,
             method,
             path,
             protocol,
@@ -51,6 +59,7 @@ impl Account {
             status: 0,
             expected: None,
             sources: Vec::new(),
+            unflushed: 0,
             sent: 0,
             cut: None,
             place: None,
@@ -78,11 +87,23 @@ impl Account {
             self.metrics.fetched(source, usize::try_from(bytes).unwrap_or(usize::MAX));
         }
         self.sent += bytes;
-        match self.sources.iter_mut().find(|(known, _)| *known == source) {
-            Some((_, sum)) => *sum += bytes,
-            None => self.sources.push((source, bytes)),
+        match self.sources.iter_mut().find(|(known, ..)| *known == source) {
+            Some((_, sum, _)) => *sum += bytes,
+            None => self.sources.push((source, bytes, 0)),
         }
-        self.metrics.sent(source, bytes);
+        self.unflushed += bytes;
+        if self.unflushed >= FLUSH_BYTES {
+            self.flush();
+        }
+    }
+
+    /// Counts what was handed over since the last time.
+    fn flush(&mut self) {
+        for (source, sum, counted) in &mut self.sources {
+            self.metrics.sent(*source, &self.site, self.protocol, *sum - *counted);
+            *counted = *sum;
+        }
+        self.prefetch.demanded(Instant::now(), std::mem::take(&mut self.unflushed));
     }
 
     /// The body has ended as it should.
@@ -102,6 +123,7 @@ impl Drop for Account {
         if self.place.is_some() {
             self.metrics.responses.dec();
         }
+        self.flush();
         let (method, path) = (&self.method, &self.path);
         let (protocol, status, verdict) = (self.protocol, self.status, self.verdict.name());
         let micros = u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX);
@@ -110,7 +132,7 @@ impl Drop for Account {
         let sources: Vec<String> = self
             .sources
             .iter()
-            .map(|(source, bytes)| format!("{}={bytes}", source.name()))
+            .map(|(source, bytes, _)| format!("{}={bytes}", source.name()))
             .collect();
         let (sources, site, cmcd) = (sources.join(","), &*self.site, &self.cmcd);
         match &self.cut {

@@ -179,7 +179,8 @@ impl Content {
         }
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<(Bytes, Verdict), Fault>>> {
+    /// The next bytes and their source.
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<(Bytes, Verdict), Fault>>> {
         let (data, verdict) = match self {
             Self::Whole(bytes) if bytes.is_empty() => return Poll::Ready(None),
             Self::Whole(bytes) => {

@@ -200,7 +200,7 @@ impl Engine {
         if let Kind::Track { title, track } = &object.kind
             && let Some(bytes) = self.planned.read(title, *track, number).await
         {
-            let bytes = self.kept(key, bytes);
+            let bytes = self.keep(key, bytes);
             return claim.land(bytes, Verdict::HitPlan);
         }
         if let Some(bytes) = self.chunks.read_disk(&key).await {
@@ -220,8 +220,8 @@ impl Engine {
         drop(turn);
     }
 
-    /// Puts bytes that are on disk already into memory.
-    fn kept(&self, key: chunks::Key, bytes: Bytes) -> Bytes {
+    /// Puts bytes into memory that are on disk, or made anew when they are gone.
+    pub fn keep(&self, key: chunks::Key, bytes: Bytes) -> Bytes {
         let Some(mut slot) = self.chunks.slot(bytes.len()) else { return bytes };
         slot.write(&bytes);
         let bytes = slot.freeze();

@@ -5,9 +5,12 @@
 
 mod account;
 mod admin;
+mod ahead;
 mod body;
+mod compress;
 mod cors;
 mod disk;
+mod encoded;
 mod engine;
 mod error;
 mod flights;
@@ -17,7 +20,9 @@ mod listen;
 mod metrics;
 mod object;
 mod origin;
+mod places;
 mod planned;
+mod prefetch;
 mod proxy;
 mod quic;
 mod refused;

@@ -3,7 +3,7 @@
 use crate::verdict::Verdict;
 use model::fleet::EdgeCounters;
 use prometheus::{
-    HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
 };
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,6 +14,9 @@ use std::time::Duration;
 pub struct Metrics {
     /// All of `requests`, without a walk over their labels.
     answers: Arc<AtomicU64>,
+    /// All of `body_bytes`, likewise: those that were here when asked for, and the others.
+    hit_bytes: Arc<AtomicU64>,
+    missed_bytes: Arc<AtomicU64>,
     requests: IntCounterVec,
     body_bytes: IntCounterVec,
     first_byte: HistogramVec,
@@ -24,6 +27,7 @@ pub struct Metrics {
     /// Bytes fetched from siblings and parents.
     pub peer_bytes: IntCounter,
     fills: IntCounterVec,
+    fill_seconds: Histogram,
     corrupt: IntCounterVec,
     /// Fetches that waited for memory in vain.
     pub fetches_without_memory: IntCounter,
@@ -98,9 +102,20 @@ impl Metrics {
             &["verdict"],
         )?;
         r.register(Box::new(first_byte.clone()))?;
+        let fill_seconds = Histogram::with_opts(
+            HistogramOpts::new(
+                "nearcast_edge_fill_seconds",
+                "From the start of a fetch of chunks to its end",
+            )
+            .buckets(FIRST_BYTE_BUCKETS_S.to_vec()),
+        )?;
+        r.register(Box::new(fill_seconds.clone()))?;
         Ok(Self {
             answers: Arc::default(),
+            hit_bytes: Arc::default(),
+            missed_bytes: Arc::default(),
             first_byte,
+            fill_seconds,
             requests: counters(
                 r,
                 "requests_total",
@@ -110,8 +125,8 @@ impl Metrics {
             body_bytes: counters(
                 r,
                 "body_bytes_total",
-                "Media bytes handed to players' connections, by source",
-                &["source"],
+                "Bytes of bodies handed to connections, by where they came from",
+                &["source", "site", "protocol"],
             )?,
             bodies_cut: counter(r, "bodies_cut_total", "Bodies cut since their bytes failed")?,
             origin_bytes: counter(r, "origin_bytes_total", "Bytes fetched from origins")?,
@@ -167,8 +182,10 @@ impl Metrics {
     }
 
     /// Media bytes were handed to a connection.
-    pub fn sent(&self, source: Verdict, bytes: u64) {
-        self.body_bytes.with_label_values(&[source.name()]).inc_by(bytes);
+    pub fn sent(&self, source: Verdict, site: &str, protocol: &str, bytes: u64) {
+        self.body_bytes.with_label_values(&[source.name(), site, protocol]).inc_by(bytes);
+        let sum = if source.is_hit() { &self.hit_bytes } else { &self.missed_bytes };
+        sum.fetch_add(bytes, Ordering::Relaxed);
     }
 
     /// Bytes came from an upstream.
@@ -177,7 +194,13 @@ impl Metrics {
         counter.inc_by(bytes as u64);
     }
 
-    /// A run of chunks ended.
+    /// A run of chunks ended, so long after it began.
+    pub fn filled(&self, end: FillEnd, took: Duration) {
+        self.fill(end);
+        self.fill_seconds.observe(took.as_secs_f64());
+    }
+
+    /// A run of chunks ended, or one try at it.
     pub fn fill(&self, end: FillEnd) {
         let end = match end {
             FillEnd::Done => "done",
@@ -207,11 +230,8 @@ impl Metrics {
     /// The counters that a heartbeat carries.
     #[must_use]
     pub fn counters(&self) -> EdgeCounters {
-        let of = |source: Verdict| self.body_bytes.with_label_values(&[source.name()]).get();
-        let sum = |hit: bool| -> u64 {
-            Verdict::SOURCES.into_iter().filter(|source| source.is_hit() == hit).map(of).sum()
-        };
-        let (hits, misses) = (sum(true), sum(false));
+        let hits = self.hit_bytes.load(Ordering::Relaxed);
+        let misses = self.missed_bytes.load(Ordering::Relaxed);
         EdgeCounters {
             requests: self.answers.load(Ordering::Relaxed),
             bytes: hits + misses,

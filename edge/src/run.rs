@@ -1,14 +1,17 @@
 //! The edge put together: its parts in the order in which they start, and how they end.
 
 use crate::Error;
+use crate::encoded::Encoded;
 use crate::engine::Engine;
 use crate::listen::{self, Shared};
 use crate::metrics::Metrics;
 use crate::origin::Origin;
+use crate::places::Places;
 use crate::planned::{Planned, Puller};
+use crate::prefetch::Prefetch;
 use crate::proxy::{Fetches, Lives, Sites};
 use crate::quic;
-use crate::serve::{Edge, Places, TitleSite, Via};
+use crate::serve::{Edge, TitleSite, Via};
 use crate::settings::{Certificate, Config, Limits, Listen, TitlesConfig};
 use crate::title::{Shelf, Titles};
 use crate::tls::Identity;
@@ -174,6 +177,8 @@ impl Parts {
             purges: PurgeLog::open(&data.join("purges.log"), registry)?,
             metrics,
             places: Places::new(config.limits.responses),
+            encoded: Encoded::new(registry)?,
+            prefetch: Prefetch::new(config.prefetch, registry)?,
         });
         Ok(Self { edge, planned, title_site: parts, ready })
     }

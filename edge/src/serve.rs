@@ -4,8 +4,11 @@
 use crate::account::Account;
 use crate::body::{Body, Content};
 use crate::cors;
+use crate::encoded::Encoded;
 use crate::engine::Engine;
 use crate::metrics::Metrics;
+use crate::places::{Place, Places};
+use crate::prefetch::Prefetch;
 use crate::proxy::{self, Fetches, Lives, Site, Sites};
 use crate::refused::Refused;
 use crate::title::Titles;
@@ -18,7 +21,6 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Uri
 use http_body_util::{BodyExt, Empty};
 use model::EdgeId;
 use std::sync::Arc;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use upstream::RequestBody;
 
 /// Responses with a body under way: each holds at most one chunk, and none when memory is
@@ -49,45 +51,10 @@ pub struct Edge {
     pub metrics: Metrics,
     /// Room for responses.
     pub places: Places,
-}
-
-/// Room for responses, of which the last is kept for what is urgent.
-pub struct Places {
-    free: Arc<Semaphore>,
-    max: usize,
-}
-
-/// One response's room.
-pub type Place = OwnedSemaphorePermit;
-
-impl Places {
-    /// Room for `max`.
-    pub fn new(max: usize) -> Self {
-        Self { free: Arc::new(Semaphore::new(max)), max }
-    }
-
-    /// A place for a response of this urgency (RFC 9218): the last twentieth is for what is at
-    /// least as urgent as what says nothing (3), the last tenth for what is not in the background
-    /// (6 and 7), so that under too much load prefetches go before playback.
-    ///
-    /// # Errors
-    /// [`Refused::Busy`].
-    pub fn take(&self, urgency: u8) -> Result<Place, Refused> {
-        let kept = match urgency {
-            0..=3 => 0,
-            4..=5 => self.max / 20,
-            _ => self.max / 10,
-        };
-        if self.free.available_permits() <= kept && kept > 0 {
-            return Err(Refused::Busy);
-        }
-        Arc::clone(&self.free).try_acquire_owned().map_err(|_| Refused::Busy)
-    }
-
-    /// The share that is taken.
-    pub fn load(&self) -> f64 {
-        (self.max.saturating_sub(self.free.available_permits())) as f64 / self.max.max(1) as f64
-    }
+    /// Texts in other encodings.
+    pub encoded: Encoded,
+    /// What is fetched ahead.
+    pub prefetch: Prefetch,
 }
 
 /// What only a title site needs.
@@ -160,6 +127,7 @@ pub async fn serve(edge: &Arc<Edge>, asked: Asked<'_>, body: RequestBody) -> Res
     edge.metrics.cmcd(&cmcd);
     let account = Account::open(
         edge.metrics.clone(),
+        edge.prefetch.clone(),
         head.method.clone(),
         below_token(head.uri.path()).to_owned(),
         asked.protocol,
@@ -168,7 +136,13 @@ pub async fn serve(edge: &Arc<Edge>, asked: Asked<'_>, body: RequestBody) -> Res
     );
     let answer = match whose {
         Whose::Titles(titles) => title_site::answer(edge, titles, &asked).await,
-        Whose::Proxy(site) => Box::pin(proxy::answer(edge, site, &asked, body)).await,
+        Whose::Proxy(site) => {
+            if site.prefetch {
+                crate::ahead::asked_for(edge, &asked);
+                crate::ahead::announced(edge, site, &asked, &cmcd.cmcd);
+            }
+            Box::pin(proxy::answer(edge, site, &asked, body)).await
+        }
         Whose::Nobodys => Err(Refused::NoSite),
     };
     let is_titles = matches!(whose, Whose::Titles(_) | Whose::Nobodys);

@@ -1,6 +1,7 @@
 //! What an operator may set: as flags, environment or the `[edge]` table, checked once.
 
 use crate::listen::CONNECTIONS_MAX;
+use crate::prefetch;
 use crate::proxy::{self, SiteConfig, SiteSettings};
 use crate::serve::RESPONSES_MAX;
 use chunks::MEMORY_BYTES_MIN;
@@ -83,6 +84,9 @@ pub struct Settings {
     /// Responses at a time; more are answered 503 [default: 16384]
     #[arg(long, env = "NEARCAST_EDGE_RESPONSES_MAX", value_name = "N")]
     pub responses_max: Option<usize>,
+    /// Segments of a title fetched ahead of who watches it, 0 for none [default: 2]
+    #[arg(long, env = "NEARCAST_EDGE_PREFETCH_SEGMENTS", value_name = "N")]
+    pub prefetch_segments: Option<u32>,
     /// Proxy sites by host name; in the file only
     #[arg(skip)]
     pub sites: BTreeMap<String, SiteSettings>,
@@ -179,6 +183,8 @@ pub struct Config {
     pub announce: Option<PathBuf>,
     /// How much it does at a time.
     pub limits: Limits,
+    /// What it fetches ahead.
+    pub prefetch: prefetch::Settings,
 }
 
 /// A title site, checked.
@@ -245,6 +251,7 @@ impl Settings {
             announce: self.announce.or(file.announce),
             connections_max: self.connections_max.or(file.connections_max),
             responses_max: self.responses_max.or(file.responses_max),
+            prefetch_segments: self.prefetch_segments.or(file.prefetch_segments),
             // Flags have none.
             sites: file.sites,
             hierarchy: file.hierarchy,
@@ -308,6 +315,10 @@ impl Config {
             limits: Limits {
                 connections: settings.connections_max.unwrap_or(CONNECTIONS_MAX),
                 responses: settings.responses_max.unwrap_or(RESPONSES_MAX),
+            },
+            prefetch: prefetch::Settings {
+                segments: settings.prefetch_segments.unwrap_or(prefetch::SEGMENTS),
+                ..prefetch::Settings::default()
             },
         })
     }

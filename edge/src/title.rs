@@ -150,6 +150,16 @@ impl Title {
     }
 }
 
+impl Manifest {
+    /// Names its text.
+    #[must_use]
+    pub fn id(&self) -> [u8; 16] {
+        let mut id = [0; 16];
+        id.copy_from_slice(&blake3::hash(self.etag.as_bytes()).as_bytes()[..16]);
+        id
+    }
+}
+
 fn manifest(text: String) -> Manifest {
     let digest = blake3::hash(text.as_bytes()).to_hex();
     Manifest { etag: format!("\"{}\"", &digest[..24]), text: text.into() }

@@ -2,13 +2,13 @@
 //! that is checked against it.
 
 use crate::body::{Content, Piece, Sending};
-use crate::cors;
 use crate::object::Object as Chunked;
 use crate::refused::Refused;
 use crate::serve::{Answer, Asked, Edge, TitleSite, set};
 use crate::steer;
 use crate::title::{Manifest, Object};
 use crate::verdict::Verdict;
+use crate::{ahead, compress, cors};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use model::ByteRange;
 use model::range_field::{self, Wanted};
@@ -57,10 +57,14 @@ pub async fn answer(
     let (title, verdict) = site.titles.get(&(route.title.clone(), route.version)).await?;
     match title.object(&route.resource).ok_or(Refused::NoObject)? {
         Object::Manifest(manifest, kind) => {
-            Ok(manifest_answer(&manifest, kind, verdict, &asked.head.headers, method))
+            let fields = &asked.head.headers;
+            Ok(manifest_answer(edge, &manifest, kind, verdict, fields, method).await)
         }
         Object::Media { track, range, content_type } => {
             let object = Chunked::track(&title, track).ok_or(Refused::NoObject)?;
+            if let (Resource::Segment(_, number), &Method::GET) = (&route.resource, method) {
+                ahead::segments(edge, &object, &title, track, *number);
+            }
             media(edge, asked, &route, object, range, content_type, verdict).await
         }
     }
@@ -115,18 +119,34 @@ async fn media(
     Ok(Answer { place: Some(place), ..answer })
 }
 
-fn manifest_answer(
+async fn manifest_answer(
+    edge: &Arc<Edge>,
     manifest: &Manifest,
     content_type: &'static str,
     verdict: Verdict,
     fields: &HeaderMap,
     method: &Method,
 ) -> Answer {
-    let headers = immutable_headers(content_type, &manifest.etag);
+    let mut headers = immutable_headers(content_type, &manifest.etag);
+    let text = &manifest.text;
+    let compresses = compress::is_compressible(StatusCode::OK, &headers, text.len() as u64);
+    if compresses {
+        compress::vary(&mut headers);
+    }
     if matches_etag(fields, &manifest.etag) {
         return unchanged(headers);
     }
-    let content = Content::Whole(manifest.text.clone());
+    let encoding = compress::choose(fields).filter(|_| compresses);
+    let mut content = Content::Whole(text.clone());
+    if let Some(encoding) = encoding {
+        let id = compress::body_id(&manifest.id(), encoding);
+        let whole = std::future::ready(Some(vec![text.clone()]));
+        let found = edge.encoded.of(&edge.engine, id, encoding, whole).await;
+        if let Some([encoded]) = found.as_deref() {
+            compress::encoded(&mut headers, encoding, encoded.len() as u64);
+            content = Content::Whole(encoded.clone());
+        }
+    }
     without_body(Answer::new(verdict, StatusCode::OK, headers, content), method)
 }
 

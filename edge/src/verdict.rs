@@ -43,17 +43,6 @@ pub enum Verdict {
 }
 
 impl Verdict {
-    /// Where media bytes come from.
-    pub const SOURCES: [Self; 7] = [
-        Self::HitMemory,
-        Self::HitPlan,
-        Self::HitSsd,
-        Self::Filling,
-        Self::Sibling,
-        Self::Parent,
-        Self::Origin,
-    ];
-
     /// Stable, for metrics, logs and `Cache-Status`.
     #[must_use]
     pub fn name(self) -> &'static str {

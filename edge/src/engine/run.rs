@@ -18,7 +18,7 @@ use model::ByteRange;
 use model::chunk::CHUNK_BYTES;
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use upstream::{HopId, UpstreamBody};
 
 /// How many chunks an answer may be ahead of its foremost reader. More would fill memory on
@@ -40,6 +40,7 @@ pub struct Run {
     /// What of the front chunk is here.
     slot: Option<Slot>,
     source: Verdict,
+    began: Instant,
 }
 
 /// How a run ended that did not fail.
@@ -66,7 +67,8 @@ impl Run {
     /// A run that starts with `first`.
     pub fn new(object: Object, first: Claim, readers: Arc<Readers>) -> Self {
         let claims = VecDeque::from([first]);
-        Self { object, claims, readers, slot: None, source: Verdict::Origin }
+        let (slot, source, began) = (None, Verdict::Origin, Instant::now());
+        Self { object, claims, readers, slot, source, began }
     }
 
     fn front(&self) -> Option<u64> {
@@ -116,7 +118,7 @@ impl Run {
             };
             let (fault, hop) = match ended {
                 Ok(End::Done) => break,
-                Ok(End::Left) => return engine.metrics.fill(FillEnd::Left),
+                Ok(End::Left) => return engine.metrics.filled(FillEnd::Left, self.began.elapsed()),
                 Err(failed) => failed,
             };
             // Only a chunk is progress: an origin may stall after a few bytes each time.
@@ -129,13 +131,13 @@ impl Run {
             let final_word = matches!(fault, Fault::Upstream(_)) && avoid.is_none();
             if tries >= TRIES_MAX || final_word || !fault.may_pass() {
                 engine.failed(&self.object, &fault);
-                engine.metrics.fill(FillEnd::Failed);
+                engine.metrics.filled(FillEnd::Failed, self.began.elapsed());
                 return self.fail(&fault);
             }
             engine.metrics.fill(FillEnd::Retried);
             tracing::debug!(at = missing.start, %fault, "fetching again");
         }
-        engine.metrics.fill(FillEnd::Done);
+        engine.metrics.filled(FillEnd::Done, self.began.elapsed());
     }
 
     /// Takes an answer that is here already, and whatever of the object it brings beyond what
@@ -143,8 +145,8 @@ impl Run {
     pub async fn adopt(mut self, engine: &Arc<Engine>, arriving: Arriving) {
         let again = self.object.can_be_fetched();
         match self.take(engine, arriving, true).await {
-            Ok(End::Done) => engine.metrics.fill(FillEnd::Done),
-            Ok(End::Left) => engine.metrics.fill(FillEnd::Left),
+            Ok(End::Done) => engine.metrics.filled(FillEnd::Done, self.began.elapsed()),
+            Ok(End::Left) => engine.metrics.filled(FillEnd::Left, self.began.elapsed()),
             Err(fault) if again && fault.may_pass() => {
                 engine.metrics.fill(FillEnd::Retried);
                 tracing::debug!(%fault, "fetching the rest");
@@ -152,7 +154,7 @@ impl Run {
             }
             Err(fault) => {
                 engine.failed(&self.object, &fault);
-                engine.metrics.fill(FillEnd::Failed);
+                engine.metrics.filled(FillEnd::Failed, self.began.elapsed());
                 self.fail(&fault);
             }
         }

@@ -41,6 +41,10 @@ pub struct SiteSettings {
     pub ranges_max: Option<usize>,
     /// Answers without a strong validator are kept up to this size [default: 64MiB].
     pub unvalidated_max: Option<ByteSize>,
+    /// Compress texts [default: true].
+    pub compress: Option<bool>,
+    /// Fetch what players announce (CMCD `nor`) before they ask for it [default: true].
+    pub prefetch: Option<bool>,
 }
 
 /// How long answers are good whose path matches.
@@ -72,6 +76,8 @@ pub struct SiteConfig {
     rules: Vec<(String, caching::Settings)>,
     ranges_max: usize,
     unvalidated_bytes_max: u64,
+    compress: bool,
+    prefetch: bool,
 }
 
 impl SiteConfig {
@@ -104,6 +110,8 @@ impl SiteConfig {
             unvalidated_bytes_max: settings
                 .unvalidated_max
                 .map_or(UNVALIDATED_BYTES_MAX, |max| max.0.min(UNVALIDATED_BYTES_MAX)),
+            compress: settings.compress.unwrap_or(true),
+            prefetch: settings.prefetch.unwrap_or(true),
         })
     }
 }
@@ -183,6 +191,10 @@ pub struct Site {
     pub ranges_max: usize,
     /// Answers without a strong validator are kept up to this size.
     pub unvalidated_bytes_max: u64,
+    /// Whether texts are compressed.
+    pub compress: bool,
+    /// Whether what players announce is fetched ahead.
+    pub prefetch: bool,
     caching: Arc<caching::Settings>,
     rules: Vec<(String, Arc<caching::Settings>)>,
 }
@@ -196,6 +208,8 @@ impl Site {
             keys: config.keys,
             ranges_max: config.ranges_max,
             unvalidated_bytes_max: config.unvalidated_bytes_max,
+            compress: config.compress,
+            prefetch: config.prefetch,
             caching: Arc::new(config.caching),
             rules: rules.map(|(path, caching)| (path, Arc::new(caching))).collect(),
         })

@@ -2,6 +2,7 @@
 
 use super::{Wanted, now_ms, pass, web, without_body};
 use crate::body::{Content, Piece, Sending};
+use crate::compress;
 use crate::engine::Coming;
 use crate::error::Fault;
 use crate::object::Object;
@@ -13,6 +14,7 @@ use caching::{CacheStatus, Precondition, Ranges, Stored};
 use heads::Head;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use model::{ByteRange, chunk};
+use std::future::poll_fn;
 use std::sync::{Arc, Mutex};
 
 /// Why the stored representation answers.
@@ -51,6 +53,11 @@ pub async fn answer(
         How::Stale => Some(Verdict::Stale),
         How::Fetched { verdict, .. } => Some(*verdict),
     };
+    let compresses = wanted.site.compress
+        && compress::is_compressible(head.stored.status, &head.stored.fields, head.bytes);
+    if compresses {
+        compress::vary(&mut headers);
+    }
     match caching::precondition(&wanted.method, &wanted.fields, &head.stored) {
         // Only the origin may decide (RFC 9111 section 4.3.2).
         Precondition::Failed => {
@@ -78,6 +85,22 @@ pub async fn answer(
         }
     };
     let urgency = wanted.priority.urgency;
+    let encoding = compress::choose(&wanted.fields).filter(|_| compresses && parts.is_none());
+    if let Some(encoding) = encoding {
+        let known = edge.engine.foresee(&object, 0..object.chunks());
+        let id = compress::body_id(&object.body, encoding);
+        let whole = whole(edge, &object, urgency);
+        if let Some(pieces) = edge.encoded.of(&edge.engine, id, encoding, whole).await {
+            let verdict = fixed.unwrap_or(known);
+            let bytes = pieces.iter().map(Bytes::len).sum::<usize>() as u64;
+            compress::encoded(&mut headers, encoding, bytes);
+            tell(edge, wanted, &head, &how, verdict, &mut headers);
+            let pieces = pieces.into_iter().map(Piece::Text).collect();
+            let sending = Sending::new(&edge.engine, object, pieces, urgency);
+            let content = Content::Object(Box::new(sending));
+            return Ok(without_body(wanted, Answer::new(verdict, status, headers, content)));
+        }
+    }
     let mut sending = Sending::new(&edge.engine, object.clone(), pieces, urgency);
     if let How::Fetched { verdict, coming: Some(coming), .. } = &how {
         let coming = coming.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
@@ -98,6 +121,17 @@ pub async fn answer(
     tell(edge, wanted, &head, &how, verdict, &mut headers);
     let content = Content::Object(Box::new(sending));
     Ok(without_body(wanted, Answer::new(verdict, status, headers, content)))
+}
+
+/// All of an object's bytes; it is a text of bounded size.
+async fn whole(edge: &Edge, object: &Object, urgency: u8) -> Option<Vec<Bytes>> {
+    let pieces = vec![Piece::Part(ByteRange::new(0, object.bytes))];
+    let mut sending = Sending::new(&edge.engine, object.clone(), pieces, urgency);
+    let mut whole = Vec::new();
+    while let Some(next) = poll_fn(|cx| sending.poll(cx)).await {
+        whole.push(next.ok()?.0);
+    }
+    Some(whole)
 }
 
 /// The fields of a stored response as they are sent: with its age if it was stored before.

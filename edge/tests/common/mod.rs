@@ -102,6 +102,8 @@ pub fn settings(dir: &Path, origin: &str) -> Settings {
         ssd: Some(ByteSize(0)),
         planned: Some(ByteSize(1 << 30)),
         admin: Some("127.0.0.1:0".into()),
+        // Stories count what the origin is asked.
+        prefetch_segments: Some(0),
         announce: Some(dir.join("announced.json")),
         ..Settings::default()
     }

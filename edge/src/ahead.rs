@@ -1,0 +1,140 @@
+//! Fetches what will be asked for next, within the budget that [`Prefetch`] keeps: in the
+//! background, less urgent than anything a client waits for.
+
+use crate::body::{Content, Piece, Sending};
+use crate::object::Object;
+use crate::prefetch::{Permit, Prefetch, key};
+use crate::proxy::{self, Site};
+use crate::serve::{Asked, Edge, no_body};
+use crate::title::Title;
+use http::{HeaderMap, HeaderValue, Method, Request, header};
+use model::{ByteRange, chunk};
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// The least urgent (RFC 9218).
+const URGENCY: u8 = 7;
+/// A share of responses beyond which nothing is fetched ahead.
+const LOAD_MAX: f64 = 0.8;
+/// What an announced object is taken for, in bytes, until it is here: a segment.
+const ANNOUNCED_BYTES: u64 = 2 << 20;
+/// More of it than this is not fetched ahead.
+const ANNOUNCED_BYTES_MAX: u64 = 16 << 20;
+
+fn is_pressed(edge: &Edge) -> bool {
+    edge.engine.chunks.under_pressure() || edge.places.load() > LOAD_MAX
+}
+
+/// Segment `number` of a track was asked for: fetches the ones that follow.
+pub fn segments(edge: &Arc<Edge>, object: &Object, title: &Title, track: usize, number: u32) {
+    let prefetch: &Prefetch = &edge.prefetch;
+    prefetch.used(segment_key(object, number));
+    let Some(track) = title.index.tracks.get(track) else { return };
+    let count = u32::try_from(track.segments.len()).unwrap_or(u32::MAX);
+    for number in prefetch.following(object.body, number, count) {
+        let Some(segment) = track.segments.get(number as usize) else { return };
+        let range = segment.range;
+        if !range.fits(object.bytes) || edge.engine.foresee(object, chunk::covering(range)).is_hit()
+        {
+            continue;
+        }
+        let name = segment_key(object, number);
+        if let Some(permit) = prefetch.permit(Instant::now(), name, range.bytes, is_pressed(edge)) {
+            let (edge, object) = (Arc::clone(edge), object.clone());
+            tokio::spawn(async move { bring(&edge, object, range, permit).await });
+        }
+    }
+}
+
+fn segment_key(object: &Object, number: u32) -> u64 {
+    key(&[&object.body[..], &number.to_le_bytes()].concat())
+}
+
+async fn bring(edge: &Arc<Edge>, object: Object, range: ByteRange, permit: Permit) {
+    let sending = Sending::new(&edge.engine, object, vec![Piece::Part(range)], URGENCY);
+    take(Content::Object(Box::new(sending)), permit).await;
+}
+
+/// Takes a body to its end; what of it came from elsewhere has been prefetched.
+async fn take(mut content: Content, permit: Permit) {
+    let (mut taken, mut fetched) = (0, 0);
+    while let Some(next) = poll_fn(|cx| content.poll(cx)).await {
+        let Ok((bytes, source)) = next else { return };
+        taken += bytes.len() as u64;
+        fetched += if source.is_hit() { 0 } else { bytes.len() as u64 };
+        if taken > ANNOUNCED_BYTES_MAX {
+            return;
+        }
+    }
+    permit.fetched(fetched);
+}
+
+/// A player has announced what it will ask for (CMCD `nor`): fetches that. Nothing is fetched
+/// on behalf of a request that says who asks.
+pub fn announced(edge: &Arc<Edge>, site: &Arc<Site>, asked: &Asked<'_>, cmcd: &cmcd::Cmcd) {
+    let head = asked.head;
+    let fields = &head.headers;
+    if fields.contains_key(header::AUTHORIZATION) || fields.contains_key(header::COOKIE) {
+        return;
+    }
+    let Some(target) = head.uri.path_and_query() else { return };
+    let host = head.uri.authority().map(|authority| authority.as_str().to_owned());
+    let host = host.or_else(|| Some(fields.get(header::HOST)?.to_str().ok()?.to_owned()));
+    for next in cmcd.next(target.as_str()) {
+        let name = target_key(host.as_deref().unwrap_or(""), &next.target);
+        let now = Instant::now();
+        let pressed = is_pressed(edge);
+        let Some(permit) = edge.prefetch.permit(now, name, ANNOUNCED_BYTES, pressed) else {
+            continue;
+        };
+        let Some(request) = request(fields, host.as_deref(), &next) else { continue };
+        let (edge, site, via) = (Arc::clone(edge), Arc::clone(site), asked.via.clone());
+        tokio::spawn(async move {
+            let (head, ()) = request.into_parts();
+            let asked = Asked { head: &head, protocol: "prefetch", via: &via };
+            if let Ok(answer) = Box::pin(proxy::answer(&edge, &site, &asked, no_body())).await
+                && answer.status.is_success()
+                // What is not kept would be fetched for nobody.
+                && !matches!(answer.content, Content::Passing(_))
+            {
+                let _place = answer.place;
+                take(answer.content, permit).await;
+            }
+        });
+    }
+}
+
+/// What the player would ask, as far as that selects a representation.
+fn request(fields: &HeaderMap, host: Option<&str>, next: &cmcd::Next) -> Option<Request<()>> {
+    let mut request = Request::builder().method(Method::GET).uri(&next.target);
+    for name in [header::ACCEPT, header::ACCEPT_ENCODING, header::ACCEPT_LANGUAGE, header::ORIGIN] {
+        if let Some(value) = fields.get(&name) {
+            request = request.header(name, value);
+        }
+    }
+    if let Some(range) = next.range {
+        let last = range.last.map(|last| last.to_string()).unwrap_or_default();
+        request = request.header(header::RANGE, format!("bytes={}-{last}", range.first));
+    }
+    let urgency = HeaderValue::try_from(format!("u={URGENCY}")).ok()?;
+    request.header(header::HOST, host?).header("priority", urgency).body(()).ok()
+}
+
+/// A request of a client's for something that may have been announced.
+pub fn asked_for(edge: &Edge, asked: &Asked<'_>) {
+    let head = asked.head;
+    let host = head.uri.authority().map(|authority| authority.as_str());
+    let host = host.or_else(|| head.headers.get(header::HOST)?.to_str().ok()).unwrap_or("");
+    let Some(target) = head.uri.path_and_query() else { return };
+    let query = target.query().and_then(cmcd::strip);
+    let target = match query {
+        Some(query) => format!("{}?{query}", target.path()),
+        None => target.path().to_owned(),
+    };
+    edge.prefetch.used(target_key(host, &target));
+}
+
+fn target_key(host: &str, target: &str) -> u64 {
+    key(format!("{host}{target}").as_bytes())
+}
