@@ -2,8 +2,9 @@
 
 use crate::purge::Verdict;
 use crate::wire::Writer;
+use bytes::BytesMut;
 use caching::Stored;
-use http::HeaderName;
+use http::{HeaderMap, HeaderName, HeaderValue};
 use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
@@ -13,8 +14,13 @@ use xxhash_rust::xxh3::xxh3_64;
 /// Representations of one key (RFC 9111, section 4.1) that are kept; the oldest goes first.
 pub const VARIANTS_MAX: usize = 32;
 
-/// What a header field or a tag takes in memory beside its text: places in tables, roughly.
-const ENTRY_BYTES: usize = 64;
+/// What an allocation takes beside its bytes.
+const ALLOCATION_BYTES: usize = 16;
+/// What a header field takes in a `HeaderMap`, beside its value: a bucket and a third of an index
+/// more than its own.
+const FIELD_BYTES: usize = 112;
+/// What a further value of a field takes there.
+const VALUE_BYTES: usize = 96;
 
 /// Names a site's URL: no two have the same, though clients choose URLs.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -73,17 +79,35 @@ pub struct Head {
 }
 
 impl Head {
-    /// Bytes that it takes in memory, roughly.
+    /// Bytes that it takes in memory, allocations and spare places included.
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
-        let selecting = self.selecting.iter().map(|(name, value)| {
-            name.as_str().len() + value.as_ref().map_or(0, String::len) + ENTRY_BYTES
+        let text = |length: usize| length + ALLOCATION_BYTES;
+        let selecting = self.selecting.iter().map(|(_, value)| {
+            size_of::<(HeaderName, Option<String>)>() + text(value.as_ref().map_or(0, String::len))
         });
-        let fields = self.stored.fields.iter();
-        let fields = fields.map(|(name, value)| name.as_str().len() + value.len() + ENTRY_BYTES);
-        let tags = self.tags.iter().map(|tag| tag.len() + size_of::<Box<str>>());
-        let lists: usize = selecting.chain(fields).chain(tags).sum();
-        size_of::<Self>() + self.url.len() + lists
+        let fields = &self.stored.fields;
+        let values = fields.iter().map(|(_, value)| value.len()).sum::<usize>();
+        // A standard name is a number, but which ones are standard is not told.
+        let names = fields.keys().map(|name| text(name.as_str().len()));
+        let tags = self.tags.iter().map(|tag| size_of::<Box<str>>() + text(tag.len()));
+        let lists: usize = selecting.chain(names).chain(tags).sum();
+        let further = fields.len() - fields.keys_len();
+        let map = fields.capacity() * FIELD_BYTES + further * VALUE_BYTES + 3 * ALLOCATION_BYTES;
+        size_of::<Self>()
+            + text(self.url.len())
+            + text(self.site.len())
+            + map
+            + text(values)
+            + lists
+    }
+
+    /// The same in memory of its own: fields as they are received are parts of a connection's
+    /// buffer, and would keep all of it.
+    pub(crate) fn compacted(&self) -> Self {
+        let mut head = self.clone();
+        head.stored.fields = compacted(&self.stored.fields);
+        head
     }
 
     /// Names what it was selected by: of two heads of a key with the same, the newer replaces
@@ -96,6 +120,20 @@ impl Head {
         }
         xxh3_64(&text.0).cast_signed()
     }
+}
+
+/// These fields with all their values in one allocation.
+pub(crate) fn compacted(fields: &HeaderMap) -> HeaderMap {
+    let mut all = BytesMut::with_capacity(fields.values().map(HeaderValue::len).sum());
+    fields.values().for_each(|value| all.extend_from_slice(value.as_bytes()));
+    let mut all = all.freeze();
+    let mut compact = HeaderMap::with_capacity(fields.keys_len());
+    for (name, value) in fields {
+        let own = HeaderValue::from_maybe_shared(all.split_to(value.len()));
+        // What was a value is one.
+        compact.append(name, own.unwrap_or_else(|_| value.clone()));
+    }
+    compact
 }
 
 /// The stored representations of one key, newest first. Cheap to clone.
@@ -135,7 +173,8 @@ impl Variants {
 
     /// Bytes in memory, roughly.
     pub(crate) fn memory_bytes(&self) -> usize {
-        self.0.iter().map(|head| head.memory_bytes() + 2 * size_of::<usize>()).sum()
+        let heads = self.0.iter().map(|head| head.memory_bytes() + 2 * ALLOCATION_BYTES);
+        heads.sum::<usize>() + 2 * ALLOCATION_BYTES
     }
 }
 

@@ -45,7 +45,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            // About 60,000 heads of 1 KiB: the working set of an edge whose objects are videos.
+            // About 28,000 heads of ten fields: the working set of an edge whose objects are videos.
             memory_bytes: 64 << 20,
             // About 10 GB of disk, and a row for every 1 MiB of a 10 TB SSD.
             rows: 10_000_000,
@@ -198,13 +198,15 @@ impl Heads {
     /// Keeps `head` as the newest of `key`, in place of one selected by the same: in memory now,
     /// on disk soon.
     pub fn put(&self, key: KeyId, head: Arc<Head>) {
-        self.change(&key, |shard| shard.put(key, head, hour_now()));
+        let own = Arc::new(head.compacted());
+        self.change(&key, |shard| shard.put(key, own, hour_now()));
     }
 
     /// Keeps `head` in place of the one of `key` with the same body, selected by the same (after
     /// a 304); nothing happens if that has gone meanwhile.
-    pub fn update(&self, key: KeyId, head: &Arc<Head>) {
-        self.change(&key, |shard| shard.refresh(key, head));
+    pub fn update(&self, key: KeyId, head: &Head) {
+        let head = Arc::new(head.compacted());
+        self.change(&key, |shard| shard.refresh(key, &head));
     }
 
     /// Lets go of `head`, if it is still kept with that body. A crash within the next tenth of a

@@ -2,10 +2,10 @@
 //!
 //! Any other bytes are no head: what a damaged disk returns is a miss, never a wrong answer.
 
-use crate::head::{Head, KeyId, Seen};
+use crate::head::{Head, KeyId, Seen, compacted};
 use crate::wire::{Reader, Writer};
 use caching::Stored;
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use http::{HeaderName, HeaderValue, StatusCode};
 use std::sync::Arc;
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -66,12 +66,11 @@ pub(crate) fn decode(key: &KeyId, row: &[u8]) -> Option<Head> {
         let name = HeaderName::from_bytes(row.bytes()?).ok()?;
         Some((name, row.maybe_text()?.map(str::to_owned)))
     })?;
-    let fields: HeaderMap = list(&mut row, |row| {
+    let fields = list(&mut row, |row| {
         let name = HeaderName::from_bytes(row.bytes()?).ok()?;
         Some((name, HeaderValue::from_bytes(row.bytes()?).ok()?))
-    })?
-    .into_iter()
-    .collect();
+    })?;
+    let fields = compacted(&fields.into_iter().collect());
     let tags = list(&mut row, |row| row.text().map(Box::from))?;
     let stored = Stored { status, fields, requested_ms, received_ms };
     row.0.is_empty().then_some(Head {
@@ -99,6 +98,7 @@ fn list<T>(
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use http::HeaderMap;
     use proptest::prelude::*;
 
     /// A head of `url` on `site`, with a body named by `body`.
