@@ -5,16 +5,20 @@
 #![allow(clippy::unwrap_used, reason = "a story that meets an error has failed")]
 
 mod common;
+#[path = "common/raw.rs"]
+mod raw;
 
-use common::Stage;
+use common::{Edge, Stage};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
+use raw::Raw;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 /// The hidden request: an answer to it would be one too many.
 const HIDDEN: &str = "DELETE /hidden HTTP/1.1\r\nHost: a\r\n\r\n";
+const FIRST: &str = "POST /first";
 /// The request behind, whose answer is 401 with a code of its own.
 const BEHIND: &str = "GET /t/behind HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
 /// No connection here lives this long: the listener's own limits are shorter, or the end comes
@@ -99,8 +103,8 @@ fn request(fields: &str, body: &str) -> String {
     format!("POST /first HTTP/1.1\r\nHost: a\r\n{fields}\r\n{body}")
 }
 
-fn address(stage: &Stage) -> String {
-    stage.edge.http.strip_prefix("http://").unwrap().to_owned()
+fn address(edge: &Edge) -> String {
+    edge.http.strip_prefix("http://").unwrap().to_owned()
 }
 
 /// Each with how it must end; what follows is always [`BEHIND`].
@@ -214,7 +218,7 @@ fn corpus() -> Vec<(String, End)> {
 #[tokio::test]
 async fn what_servers_disagree_about_means_one_thing_or_nothing() {
     let stage = Stage::new().await;
-    let address = address(&stage);
+    let address = address(&stage.edge);
     let mut wrong = Vec::new();
     for (first, expected) in corpus() {
         let read = exchange(&address, format!("{first}{BEHIND}").as_bytes(), false).await;
@@ -230,10 +234,58 @@ async fn what_servers_disagree_about_means_one_thing_or_nothing() {
     stage.edge.stop().await;
 }
 
+/// The same through a proxy site: an origin that reads as strictly as can be sees each request
+/// once, with its own body, and never the hidden one.
+#[tokio::test]
+async fn nothing_is_smuggled_to_an_origin() {
+    let dir = tempfile::tempdir().unwrap();
+    let raw = Raw::start().await;
+    let edge = Edge::start(raw::settings(dir.path(), &raw)).await;
+    let address = address(&edge);
+    for (first, expected) in corpus() {
+        let sent = format!("{first}{BEHIND}");
+        let read = exchange(&address, sent.as_bytes(), false).await;
+        let what = format!("{}: {}", show(sent.as_bytes()), read.escape_ascii());
+        let answers = answers(&read);
+        let seen = raw.take();
+        let lines: Vec<&str> = seen.iter().map(|seen| seen.line.as_str()).collect();
+        let whole = |line: &str| seen.iter().any(|seen| seen.line == line && seen.body.is_some());
+        assert!(
+            lines.iter().all(|line| [FIRST, "GET /first", "GET /t/behind"].contains(line)),
+            "{what}"
+        );
+        let behind = usize::from(whole("GET /t/behind"));
+        match expected {
+            End::Refused(status) => {
+                assert_eq!((answers.len(), answers[0].0, lines.len()), (1, status, 0), "{what}");
+            }
+            End::Answered => assert_eq!((answers.len(), behind), (1, 0), "{what}"),
+            // What the site itself refuses ends the connection, too.
+            End::Both => assert_eq!(answers.len(), 1 + behind, "{what}"),
+        }
+        for seen in seen.iter().filter(|seen| seen.line == FIRST) {
+            let hidden = seen
+                .body
+                .as_deref()
+                .is_none_or(|body| [&b""[..], HIDDEN.as_bytes(), b"G"].contains(&body));
+            assert!(hidden, "{what}");
+            let host = raw.url.strip_prefix("http://").unwrap();
+            assert!(seen.fields.contains(&("host".into(), host.into())), "{what}");
+            let odd = |(name, _): &(String, String)| {
+                ["upgrade", "connection", "x"].contains(&name.as_str())
+            };
+            let odd = seen.fields.iter().filter(|field| odd(field)).filter(|field| field.1 != "a");
+            assert_eq!(odd.count(), 0, "{what}");
+        }
+    }
+    assert_eq!(raw.complaints(), Vec::<String>::new());
+    edge.stop().await;
+}
+
 #[tokio::test]
 async fn header_bombs_are_refused() {
     let stage = Stage::new().await;
-    let address = address(&stage);
+    let address = address(&stage.edge);
     let many: String = (0..101).map(|number| format!("x-{number}: 1\r\n")).collect();
     let long = |bytes: usize| format!("x: {}\r\n", "a".repeat(bytes));
     let cases = [
@@ -259,34 +311,46 @@ async fn header_bombs_are_refused() {
     stage.edge.stop().await;
 }
 
-/// Whatever comes, a connection ends, with answers to no more requests than were sent, and the
-/// edge serves on.
+/// Whatever comes, a connection ends, with answers to no more requests than were sent, the
+/// origin has nothing to complain of, and the edge serves on.
 #[tokio::test]
 async fn mutants_end() {
     let stage = Stage::new().await;
-    let address = address(&stage);
+    let dir = tempfile::tempdir().unwrap();
+    let raw = Raw::start().await;
+    let proxy = Edge::start(raw::settings(dir.path(), &raw)).await;
+    let addresses = [address(&stage.edge), address(&proxy)];
     let corpus = corpus();
-    let odd = b"\r\n\t\0 :;,=+-0123456789abcdefx\x0b\x7f\xff\"/?#%HTP.";
     for seed in 0..2000 {
-        let mut random = StdRng::seed_from_u64(seed);
-        let first = &corpus[random.random_range(0..corpus.len())].0;
-        let mut bytes = format!("{first}{BEHIND}").into_bytes();
-        for _ in 0..random.random_range(1..6) {
-            let place = random.random_range(0..bytes.len());
-            let byte = odd[random.random_range(0..odd.len())];
-            match random.random_range(0..4) {
-                0 => bytes[place] = byte,
-                1 => bytes.insert(place, byte),
-                2 if bytes.len() > 1 => drop(bytes.remove(place)),
-                _ => bytes.truncate(place + 1),
-            }
-        }
-        let read = exchange(&address, &bytes, true).await;
+        let bytes = mutant(&corpus, seed);
+        let read = exchange(&addresses[seed as usize % 2], &bytes, true).await;
         let asked = bytes.windows(5).filter(|five| *five == b"HTTP/").count();
         let answered = answers(&read).len();
         // What can't be read is refused once.
         assert!(answered <= asked + 1, "seed {seed}: {answered} answers to {}", show(&bytes));
+        assert_eq!(raw.complaints(), Vec::<String>::new(), "seed {seed}: {}", show(&bytes));
     }
     assert_eq!(stage.get("hls.m3u8").await.status, 200);
+    assert_eq!(common::get(&format!("{}/x", proxy.http), &[]).await.status, 200);
     stage.edge.stop().await;
+    proxy.stop().await;
+}
+
+/// One of the corpus with some bytes changed.
+fn mutant(corpus: &[(String, End)], seed: u64) -> Vec<u8> {
+    const ODD: &[u8] = b"\r\n\t\0 :;,=+-0123456789abcdefx\x0b\x7f\xff\"/?#%HTP.";
+    let mut random = StdRng::seed_from_u64(seed);
+    let first = &corpus[random.random_range(0..corpus.len())].0;
+    let mut bytes = format!("{first}{BEHIND}").into_bytes();
+    for _ in 0..random.random_range(1..6) {
+        let place = random.random_range(0..bytes.len());
+        let byte = ODD[random.random_range(0..ODD.len())];
+        match random.random_range(0..4) {
+            0 => bytes[place] = byte,
+            1 => bytes.insert(place, byte),
+            2 if bytes.len() > 1 => drop(bytes.remove(place)),
+            _ => bytes.truncate(place + 1),
+        }
+    }
+    bytes
 }

@@ -5,8 +5,11 @@
 #![allow(clippy::unwrap_used, reason = "a story that meets an error has failed")]
 
 mod common;
+#[path = "common/raw.rs"]
+mod raw;
 
-use common::{DEADLINE, Stage};
+use common::{DEADLINE, Edge, Stage};
+use raw::Raw;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -260,4 +263,44 @@ async fn header_bombs_end() {
     assert_eq!(exchange(&asking.address, &frames).await, End::Reset, "2,000 continuations");
     assert_eq!(asking.end(&asking.pseudo(), None).await, End::Answered, "it serves on");
     stage.edge.stop().await;
+}
+
+/// A body that is a request, under lengths that are true and untrue: the origin sees a body, or
+/// nothing whole.
+#[tokio::test]
+async fn nothing_is_smuggled_to_an_origin() {
+    const HIDDEN: &[u8] = b"DELETE /hidden HTTP/1.1\r\nHost: a\r\n\r\n";
+    let dir = tempfile::tempdir().unwrap();
+    let raw = Raw::start().await;
+    let edge = Edge::start(raw::settings(dir.path(), &raw)).await;
+    let address = edge.http.strip_prefix("http://").unwrap();
+    let good = HIDDEN.len().to_string();
+    let cases: [&[Field<'_>]; 8] = [
+        &[],
+        &[(b"content-length", good.as_bytes())],
+        &[(b"content-length", b"0")],
+        &[(b"content-length", b"5")],
+        &[(b"content-length", b"500")],
+        &[(b"content-length", good.as_bytes()), (b"content-length", b"0")],
+        &[(b"transfer-encoding", b"chunked")],
+        &[(b"content-length", b"0"), (b"transfer-encoding", b"chunked")],
+    ];
+    for (number, more) in cases.into_iter().enumerate() {
+        let first: [Field<'_>; 4] = [
+            (b":method", b"POST"),
+            (b":scheme", b"http"),
+            (b":authority", b"a.example"),
+            (b":path", b"/first"),
+        ];
+        let fields = [&first[..], more].concat();
+        let end = exchange(address, &request(&fields, Some(HIDDEN))).await;
+        assert_eq!(end == End::Answered, number < 2, "{more:?}: {end:?}");
+        for seen in raw.take() {
+            assert_eq!(seen.line, "POST /first", "{more:?}");
+            assert!(seen.body.is_none_or(|body| body == HIDDEN), "{more:?}");
+        }
+    }
+    assert_eq!(raw.complaints(), Vec::<String>::new());
+    assert_eq!(common::get(&format!("{}/x", edge.http), &[]).await.status, 200);
+    edge.stop().await;
 }
