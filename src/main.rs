@@ -79,8 +79,10 @@ enum Command {
     #[command(after_help = "Example:
   nearcast origin --store dir:store --listen 127.0.0.1:7090")]
     Origin(origin::serve::Settings),
-    /// Serve players: manifests and segments, from memory, disk or the origin
-    #[command(after_help = "Example:
+    /// Serve players: titles of a control plane, or any HTTP or S3 origin behind a cache
+    #[command(after_help = "Examples:
+  nearcast edge --origin http://127.0.0.1:8000 --listen http://127.0.0.1:8080 --listen https://127.0.0.1:8443
+  nearcast edge --origin s3://films
   nearcast edge --id edge-a --origin http://127.0.0.1:7090 --control-plane http://127.0.0.1:7080 \\
       --join-secret-file control-plane-data/credentials/edge \\
       --listen http://127.0.0.2:8080 --listen https://127.0.0.2:8443")]
