@@ -32,9 +32,9 @@ use tokio::sync::{mpsc, watch as watching};
 /// chunks of 1 MiB, few enough to be read within their time.
 const READS_MAX: usize = 64;
 
-/// Bytes that a chunk takes on disk: at most a page more than 1 MiB.
-pub(crate) fn stored_bytes(chunk: &Bytes) -> u32 {
-    u32::try_from(store::stored_bytes(chunk)).unwrap_or(u32::MAX)
+/// Bytes on disk of a chunk of so many bytes: at most a page more than 1 MiB.
+pub(crate) fn stored_bytes(bytes: usize) -> u32 {
+    u32::try_from(store::stored_bytes(bytes)).unwrap_or(u32::MAX)
 }
 
 /// A disk and what is known of it.

@@ -65,6 +65,11 @@ impl Disks {
         self.disks.clone()
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.disks.is_empty()
+    }
+
+    /// Whether any may hold the chunk, or is about to.
     pub(crate) fn may_hold(&self, key: &Key) -> bool {
         self.disks.iter().any(|disk| disk.may_hold(key))
     }

@@ -119,37 +119,34 @@ impl Chunks {
         self.inner.memory.under_pressure()
     }
 
-    /// The chunk, if it is in memory. Counts as a request of it, after which it may be worth a
-    /// disk.
+    /// A response wants a chunk, of so many bytes, from its first byte on, wherever it will
+    /// come from. Not to be told of a response that begins inside the chunk: a player's next
+    /// request often does, and would count as another player's. This alone decides what is
+    /// worth a disk.
+    pub fn requested(&self, key: &Key, bytes: usize) {
+        let inner = &self.inner;
+        inner.policy.requested(id(key), disk::stored_bytes(bytes), inner.began.elapsed());
+    }
+
+    /// The chunk, if it is in memory. Goes to a disk if it has become worth one and is on none.
     #[must_use]
     pub fn in_memory(&self, key: &Key) -> Option<Bytes> {
         let inner = &self.inner;
-        let bytes = inner.memory.get(key, |chunk| {
-            let uses = chunk.count_use();
-            if uses % USES_PER_LOOK == USES_PER_LOOK - 1 && !inner.disks.may_hold(key) {
+        let on_disk = || inner.disks.may_hold(key);
+        let (bytes, goes) = inner.memory.get(key, |chunk| {
+            if chunk.count_use() % USES_PER_LOOK == USES_PER_LOOK - 1 && !on_disk() {
                 chunk.unkeep();
             }
-            if chunk.copy() != Copy::Never {
-                inner.requested(key, chunk.bytes());
-            }
-            let goes = chunk.copy() == Copy::None && inner.admit(key, chunk.bytes());
+            let goes = chunk.copy() == Copy::None && inner.admit(key, chunk.bytes(), on_disk);
             (chunk.bytes().clone(), goes && chunk.keep())
-        });
-        let (bytes, goes) = bytes?;
+        })?;
         if goes {
             inner.disks.offer(*key, bytes.clone());
         }
         Some(bytes)
     }
 
-    /// As [`Chunks::in_memory`], for a request that begins inside the chunk: a player that reads
-    /// on, and whose request for the chunk's beginning counted.
-    #[must_use]
-    pub fn in_memory_read_on(&self, key: &Key) -> Option<Bytes> {
-        self.inner.memory.get(key, |chunk| chunk.bytes().clone())
-    }
-
-    /// Whether the chunk is in memory, without counting as a use.
+    /// Whether the chunk is in memory, without counting as a use of it.
     #[must_use]
     pub fn is_in_memory(&self, key: &Key) -> bool {
         self.inner.memory.contains(key)
@@ -164,18 +161,15 @@ impl Chunks {
     /// The chunk from a disk, checked; it is in memory from then on. `None` when no disk has
     /// it, or not within [`Sizes::read_max`], or damaged, or when memory has no room for it.
     pub async fn read_disk(&self, key: &Key) -> Option<Bytes> {
-        let bytes = self.inner.disks.read(key).await?;
-        self.inner.requested(key, &bytes);
-        Some(bytes)
+        self.inner.disks.read(key).await
     }
 
-    /// Takes a verified chunk that was fetched (a whole frozen slot) for a request: into
-    /// memory, and to a disk if it is worth it already.
+    /// Takes a verified chunk that was fetched (a whole frozen slot): into memory, and to a
+    /// disk if it is worth one already.
     pub fn insert(&self, key: Key, bytes: Bytes) {
         let inner = &self.inner;
         inner.policy.missed(u32::try_from(bytes.len()).unwrap_or(u32::MAX));
-        inner.requested(&key, &bytes);
-        let goes = inner.admit(&key, &bytes);
+        let goes = inner.admit(&key, &bytes, || inner.disks.may_hold(&key));
         let copy = if goes { Copy::Kept } else { Copy::None };
         inner.memory.insert(Chunk::new(key, bytes.clone(), copy));
         if goes {
@@ -246,13 +240,10 @@ impl Chunks {
 }
 
 impl Inner {
-    /// Tells the policy of a request.
-    fn requested(&self, key: &Key, bytes: &Bytes) {
-        self.policy.requested(id(key), disk::stored_bytes(bytes), self.began.elapsed());
-    }
-
-    fn admit(&self, key: &Key, bytes: &Bytes) -> bool {
-        self.policy.admit(id(key), disk::stored_bytes(bytes))
+    /// Whether a chunk is worth a disk; without disks none is.
+    fn admit(&self, key: &Key, bytes: &Bytes, on_disk: impl FnOnce() -> bool) -> bool {
+        let size = disk::stored_bytes(bytes.len());
+        !self.disks.is_empty() && !on_disk() && self.policy.admit(id(key), size)
     }
 }
 

@@ -27,7 +27,8 @@ async fn a_chunk_asked_for_twice_comes_from_disk_when_memory_forgot_it() {
     assert!(tiers.chunks.is_in_memory(&twice), "in memory from then on");
     assert!(tiers.get(once, MIB).await.is_none());
 
-    // Fetched a second time, it goes to disk at once.
+    // Asked for and fetched a second time, it goes to disk at once.
+    assert!(tiers.get(once, MIB).await.is_none());
     tiers.insert(once, MIB);
     tiers.until("it is on its way", |tiers| tiers.chunks.may_be_on_disk(&once)).await;
 }
@@ -121,6 +122,7 @@ async fn what_is_asked_for_again_stays_on_disk_while_others_pass_through() {
         }
         for _ in 0..20 {
             // Asked for twice, and never again.
+            assert!(tiers.get(key(passing, 0), MIB).await.is_none());
             tiers.insert(key(passing, 0), MIB);
             assert!(tiers.get(key(passing, 0), MIB).await.is_some());
             passing += 1;

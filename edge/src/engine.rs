@@ -101,6 +101,18 @@ impl Engine {
         }
     }
 
+    /// A response goes on at a byte of the object. Counts its chunk as requested, once for each
+    /// response that gets it from its first byte on.
+    pub fn requested(&self, object: &Object, byte: u64) {
+        let number = byte / CHUNK_BYTES;
+        if byte.is_multiple_of(CHUNK_BYTES)
+            && let Some(key) = object.key(number)
+        {
+            let bytes = usize::try_from(object.chunk(number).bytes).unwrap_or(usize::MAX);
+            self.chunks.requested(&key, bytes);
+        }
+    }
+
     /// A chunk. `until` is the first chunk that is not wanted with it: if it must be fetched,
     /// missing neighbours below that come along. Does not wait.
     pub fn chunk(self: &Arc<Self>, object: &Object, number: u64, until: u64, urgency: u8) -> Got {

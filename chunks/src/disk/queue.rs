@@ -45,7 +45,7 @@ impl Queue {
         if state.waiting.contains_key(&key) {
             return true;
         }
-        let stored = stored_bytes(&bytes);
+        let stored = stored_bytes(bytes.len());
         if state.bytes + stored > self.bytes_max {
             return false;
         }
@@ -82,8 +82,8 @@ impl Queue {
         let mut state = self.lock();
         for (key, bytes) in batch {
             if state.waiting.remove(key).is_some() {
-                state.bytes -= stored_bytes(bytes);
-                self.gauge.sub(stored_bytes(bytes) as i64);
+                state.bytes -= stored_bytes(bytes.len());
+                self.gauge.sub(stored_bytes(bytes.len()) as i64);
             }
         }
         state.writing = false;
@@ -129,7 +129,7 @@ impl State {
         let (mut batch, mut bytes) = (Vec::new(), 0);
         while let Some(key) = self.order.front() {
             if let Some(chunk) = self.waiting.get(key) {
-                bytes += stored_bytes(chunk);
+                bytes += stored_bytes(chunk.len());
                 if bytes > BATCH_BYTES_MAX {
                     break;
                 }
@@ -152,7 +152,7 @@ mod tests {
 
     impl Queue {
         fn room_for(&self, chunk: &Bytes) -> bool {
-            self.lock().bytes + stored_bytes(chunk) <= self.bytes_max
+            self.lock().bytes + stored_bytes(chunk.len()) <= self.bytes_max
         }
     }
 

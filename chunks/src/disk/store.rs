@@ -74,9 +74,9 @@ pub(super) enum Read {
     Failed(String),
 }
 
-/// Bytes that a chunk takes on disk.
-pub(super) fn stored_bytes(chunk: &Bytes) -> usize {
-    (chunk.len() + ENTRY_BYTES).next_multiple_of(PAGE_BYTES)
+/// Bytes on disk of a chunk of so many bytes.
+pub(super) fn stored_bytes(bytes: usize) -> usize {
+    (bytes + ENTRY_BYTES).next_multiple_of(PAGE_BYTES)
 }
 
 /// The file whose presence tells that a disk is still there.
@@ -216,7 +216,7 @@ impl Store {
     /// Writes a batch, of twice [`BATCH_BYTES_MAX`] at most, and says which of it did not get
     /// there.
     pub(super) async fn write(&self, batch: &[(Key, Bytes)]) -> Vec<Key> {
-        let size = |bytes| u32::try_from(stored_bytes(bytes)).unwrap_or(u32::MAX);
+        let size = |bytes: &Bytes| super::stored_bytes(bytes.len());
         self.blocks.writing(batch.iter().map(|(key, bytes)| (*key, size(bytes))));
         for (key, bytes) in batch {
             // Not into the memory that foyer wants to have beside a store: see `build`.

@@ -91,7 +91,7 @@ impl Tiers {
         self.sizes.disks[disk].dir.clone()
     }
 
-    /// Puts in a chunk as a fetch does.
+    /// Puts in a chunk as a fetch does that was asked for.
     pub fn insert(&self, key: Key, length: usize) {
         let mut slot = self.chunks.slot(length).expect("nothing is pinned");
         slot.write(&content(key, length));
@@ -106,8 +106,10 @@ impl Tiers {
             (body[14], body[15]) = (1, other);
             self.insert(Key { body, ..key }, length);
         }
+        self.chunks.requested(&key, length);
         self.insert(key, length);
         let asked = |tiers: &Self| {
+            tiers.chunks.requested(&key, length);
             tiers.chunks.in_memory(&key).is_some() && tiers.chunks.may_be_on_disk(&key)
         };
         self.until("a chunk is on its way", asked).await;
@@ -121,6 +123,7 @@ impl Tiers {
 
     /// A chunk as a request gets it, from memory or disk; checked.
     pub async fn get(&self, key: Key, length: usize) -> Option<Bytes> {
+        self.chunks.requested(&key, length);
         let bytes = match self.chunks.in_memory(&key) {
             Some(bytes) => Some(bytes),
             None => self.chunks.read_disk(&key).await,

@@ -175,6 +175,7 @@ impl Sending {
     fn ask(&mut self) {
         let number = self.number();
         let until = chunk::covering(self.left).end;
+        self.engine.requested(&self.object, self.left.start);
         self.state = match self.engine.chunk(&self.object, number, until, self.urgency) {
             Got::Here(bytes, verdict) => {
                 if let Some(reading) = &self.reading {
