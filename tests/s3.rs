@@ -5,7 +5,7 @@
 
 use loadtest::{Format, PlayOptions, Protocol, SegmentReport};
 use model::route;
-use nearcast::cluster::{Cluster, Options, StoredTitle, Verdict, run};
+use nearcast::cluster::{Cluster, Options, Process, StoredTitle, Verdict, run};
 use std::path::Path;
 use std::time::Duration;
 
@@ -54,4 +54,44 @@ async fn a_title_is_ingested_into_s3_and_played_from_it() {
     assert_eq!(report.failed_segments, 0);
     assert!(right > 40, "only {right} files were played");
     cluster.stop().await.unwrap();
+}
+
+/// A whole object and a range of it, twice each, from an edge before the bucket alone.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bucket_behind_an_edge_gives_its_bytes_whole_and_in_ranges() {
+    let bucket = std::env::var("NEARCAST_TEST_S3_BUCKET").expect("run by scripts/with-s3");
+    let dir = tempfile::tempdir().unwrap();
+    let local = format!("dir:{}", dir.path().join("store").display());
+    let published = ingest(&local).await;
+    let version = published["version"].as_str().unwrap();
+    ingest(&format!("s3://{bucket}/behind")).await;
+    let folder = dir.path().join(format!("store/titles/tide/{version}"));
+    let names: Vec<_> = std::fs::read_dir(&folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    let name = names.iter().find(|name| name.ends_with(".mp4")).expect("a track file").clone();
+    let truth = std::fs::read(folder.join(&name)).unwrap();
+
+    let words = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
+    let mut arguments = words("edge --listen http://127.0.0.1:0 --ssd 0");
+    let data = dir.path().join("edge").display().to_string();
+    arguments.extend([
+        "--origin".into(),
+        format!("s3://{bucket}/behind"),
+        "--data-dir".into(),
+        data,
+    ]);
+    let mut edge = Process::start(Path::new(BINARY), dir.path(), "edge", arguments).await.unwrap();
+    let url = format!("{}/titles/tide/{version}/{name}", edge.url().unwrap());
+    let client = loadtest::Client::new(Protocol::H1, &[], Duration::from_secs(20)).unwrap();
+    for _ in 0..2 {
+        let whole = client.get(&url, &[]).await.unwrap();
+        assert_eq!((whole.status, &whole.body[..]), (200, &truth[..]));
+        let part = client.get(&url, &[("range", "bytes=1000-70000")]).await.unwrap();
+        assert_eq!((part.status, &part.body[..]), (206, &truth[1000..=70_000]));
+    }
+    let absent = client.get(&format!("{}/no/such/key", edge.url().unwrap()), &[]).await.unwrap();
+    assert_eq!(absent.status, 404);
+    edge.stop().await.unwrap();
 }
