@@ -5,12 +5,13 @@
 //! is a miss.
 
 mod fifo;
+mod folder;
 mod health;
 mod queue;
 mod store;
 mod watch;
 
-pub use store::SSD_BYTES_MIN;
+pub use folder::SSD_BYTES_MIN;
 pub(crate) use watch::run;
 
 use crate::memory::Memory;

@@ -1,7 +1,8 @@
 //! What the tiers count, under the names that the edge exposes.
 
+use crate::policy::Stats;
 use prometheus::core::Collector;
-use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+use prometheus::{Gauge, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
 /// Every metric of the tiers. `disk` is a disk's folder.
 #[derive(Clone, Debug)]
@@ -22,6 +23,11 @@ pub(crate) struct Metrics {
     pub(crate) ssd_queue_bytes: IntGauge,
     /// Bytes written to disks, padding and indexes included.
     pub(crate) ssd_written_bytes: IntCounter,
+    /// Bytes of chunks that were written anew before their block went.
+    pub(crate) ssd_kept_bytes: IntCounter,
+    ssd_budget_bytes: IntGauge,
+    ssd_refused_bytes: IntGauge,
+    ssd_threshold: Gauge,
     /// Bytes of chunks that were read.
     pub(crate) ssd_read_bytes: IntCounter,
     ssd_reads: IntCounterVec,
@@ -69,6 +75,26 @@ impl Metrics {
                 "ssd_written_bytes_total",
                 "Bytes written to SSD, padding and indexes included",
             )?,
+            ssd_kept_bytes: counter(
+                r,
+                "ssd_kept_bytes_total",
+                "Bytes of chunks written anew before their block went",
+            )?,
+            ssd_budget_bytes: registered(
+                r,
+                IntGauge::with_opts(opts("ssd_budget_bytes", "Bytes that may be written now"))?,
+            )?,
+            ssd_refused_bytes: registered(
+                r,
+                IntGauge::with_opts(opts(
+                    "ssd_refused_bytes",
+                    "Bytes wanted on SSD that the write budget refused so far",
+                ))?,
+            )?,
+            ssd_threshold: registered(
+                r,
+                Gauge::with_opts(opts("ssd_threshold_ratio", "Score above which SSDs would fill"))?,
+            )?,
             ssd_read_bytes: counter(r, "ssd_read_bytes_total", "Bytes of chunks read from SSD")?,
             ssd_reads: counters(r, "ssd_reads_total", "Reads of the SSD tier", &["end"])?,
             ssd_mismatches: counter(
@@ -82,6 +108,14 @@ impl Metrics {
                 "Blocks of the SSD tier that made room for others",
             )?,
         })
+    }
+
+    /// Where the policy stands.
+    pub(crate) fn policy(&self, stats: &Stats) {
+        let bytes = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
+        self.ssd_budget_bytes.set(bytes(stats.budget_bytes));
+        self.ssd_refused_bytes.set(bytes(stats.refused_bytes));
+        self.ssd_threshold.set(stats.threshold.into());
     }
 
     /// A read ended: `hit`, `miss`, `damaged`, `failed`, `slow` (bypassed), `busy` (too many

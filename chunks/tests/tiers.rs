@@ -132,6 +132,7 @@ async fn what_is_asked_for_again_stays_on_disk_while_others_pass_through() {
     let evicted = tiers.metric("ssd_evicted_blocks_total", "");
     let held = hot.iter().filter(|key| tiers.chunks.may_be_on_disk(key)).count();
     println!("{evicted} blocks evicted, {held} of 10 hot chunks on disk");
+    assert!(tiers.metric("ssd_kept_bytes_total", "") > 0);
     assert!(evicted > 8);
     assert!(held >= 8, "{held} of 10 hot chunks are on disk");
 }

@@ -7,6 +7,7 @@
 //! last thread is done.
 
 use super::fifo::{Blocks, Fifo, Written};
+use super::folder;
 use crate::memory::Memory;
 use crate::metrics::Metrics;
 use crate::value::{Chunk, Copy, Key, READING};
@@ -18,14 +19,11 @@ use foyer::{
 use prometheus::IntCounter;
 use std::collections::VecDeque;
 use std::fs::File;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use tokio::runtime::{Builder, Handle, Runtime};
 
-/// Smallest disk: enough blocks to write one while another is cleared.
-pub const SSD_BYTES_MIN: u64 = 256 << 20;
 /// Bytes of a block, the unit in which a disk evicts, of a disk of 2 to 512 GiB.
 const BLOCK_BYTES_MAX: u64 = 64 << 20;
 /// Smallest block: a handful of chunks.
@@ -55,10 +53,6 @@ const IO_THREADS_MAX: usize = 16;
 const ENTRY_BYTES: usize = 128;
 /// What entries are aligned to.
 const PAGE_BYTES: usize = 4 << 10;
-/// One part in so many of a disk's free bytes is left to others.
-const SPARE_SHARE: u64 = 16;
-/// How foyer names its files.
-const FILE_PREFIX: &str = "foyer-storage-direct-fs-";
 
 /// What a disk said of a chunk.
 pub(super) enum Read {
@@ -77,11 +71,6 @@ pub(super) enum Read {
 /// Bytes on disk of a chunk of so many bytes.
 pub(super) fn stored_bytes(bytes: usize) -> usize {
     (bytes + ENTRY_BYTES).next_multiple_of(PAGE_BYTES)
-}
-
-/// The file whose presence tells that a disk is still there.
-pub(super) fn first_file(dir: &Path) -> PathBuf {
-    file(dir, 0)
 }
 
 /// An open store.
@@ -264,13 +253,13 @@ async fn open(
     counted: IntCounter,
     spawner: Spawner,
 ) -> Result<(HybridCache<Key, Chunk>, File), String> {
-    let lock = lock(&dir)?;
+    let lock = folder::lock(&dir)?;
     let block_bytes = (bytes / BLOCKS_MIN).clamp(BLOCK_BYTES_MIN, BLOCK_BYTES_MAX);
     let block_bytes = block_bytes.max((bytes / BLOCKS_MAX).next_multiple_of(BLOCK_BYTES_MIN));
-    let bytes = usable(&dir, bytes / block_bytes, bytes)?;
+    let bytes = folder::usable(&dir, bytes / block_bytes, bytes)?;
     let count = bytes / block_bytes;
-    remove_surplus(&dir, count);
-    let fifo = Fifo::new(written_last(&dir, count), blocks, counted);
+    folder::remove_surplus(&dir, count);
+    let fifo = Fifo::new(folder::written_last(&dir, count), blocks, counted);
     build(dir, bytes, block_bytes, fifo, spawner).await.map(|hybrid| (hybrid, lock))
 }
 
@@ -347,58 +336,4 @@ impl Drop for Threads {
             runtime.shutdown_background();
         }
     }
-}
-
-fn lock(dir: &Path) -> Result<File, String> {
-    let file = File::create(dir.join("lock")).map_err(|error| error.to_string())?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(std::fs::TryLockError::WouldBlock) => {
-            Err("it is in use, by another process or a thread that hangs".into())
-        }
-        Err(std::fs::TryLockError::Error(error)) => Err(error.to_string()),
-    }
-}
-
-fn file(dir: &Path, number: u64) -> PathBuf {
-    dir.join(format!("{FILE_PREFIX}{number:08}"))
-}
-
-/// Bytes that the files here may grow to on this disk: what they take and most of what is
-/// free. A disk that others fill thus comes back smaller.
-fn usable(dir: &Path, blocks: u64, wanted: u64) -> Result<u64, String> {
-    let free = bytes_free(dir).map_err(|error| error.to_string())?;
-    let taken = |number| std::fs::metadata(file(dir, number)).map_or(0, |file| file.blocks() * 512);
-    let taken: u64 = (0..blocks).map(taken).sum();
-    let usable = taken + free - free / SPARE_SHARE;
-    let needed = wanted.min(SSD_BYTES_MIN);
-    if usable < needed {
-        return Err(format!("{usable} bytes can be used, {needed} are needed"));
-    }
-    Ok(usable.min(wanted))
-}
-
-/// Bytes that are free on a folder's disk.
-pub(super) fn bytes_free(dir: &Path) -> std::io::Result<u64> {
-    let disk = rustix::fs::statvfs(dir)?;
-    Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
-}
-
-/// Removes what a larger setting left.
-fn remove_surplus(dir: &Path, blocks: u64) {
-    for number in blocks.. {
-        if std::fs::remove_file(file(dir, number)).is_err() {
-            break;
-        }
-    }
-}
-
-/// When each block was written last, in nanoseconds since 1970: foyer has forgotten their
-/// order.
-fn written_last(dir: &Path, blocks: u64) -> Vec<u128> {
-    let written = |number| {
-        let time = std::fs::metadata(file(dir, number)).ok()?.modified().ok()?;
-        time.duration_since(std::time::UNIX_EPOCH).ok().map(|since| since.as_nanos())
-    };
-    (0..blocks).map(|number| written(number).unwrap_or(0)).collect()
 }

@@ -2,8 +2,9 @@
 //! when it is not, and tries it again.
 
 use super::Disk;
+use super::folder::{bytes_free, first_file};
 use super::health::{self, HANG_MAX, LOOK_EVERY, Looks, Trouble, WRITE_MAX};
-use super::store::{Store, bytes_free, first_file};
+use super::store::Store;
 use crate::policy::ChunkId;
 use crate::value::Key;
 use std::collections::VecDeque;
@@ -90,6 +91,7 @@ async fn watch(disk: &Disk, identity: Identity) -> Trouble {
     disk.reads();
     loop {
         sleep(LOOK_EVERY).await;
+        disk.metrics.policy(&disk.policy.stats());
         if let Some(trouble) = looks.look(disk.reads(), disk.reads.oldest()) {
             return trouble;
         }
@@ -121,12 +123,14 @@ async fn write(disk: &Disk, store: &Arc<Store>) -> Trouble {
         let writing = store.spawn(async move {
             let keep = |key: &Key, bytes| policy.keep(ChunkId::new(&key.body, key.number), bytes);
             let kept = owned.keep(&mut mine, keep).await?;
+            let bytes: usize = kept.iter().map(|(_, bytes)| bytes.len()).sum();
             let lost = owned.write(&[chunks, kept].concat()).await;
-            Ok::<_, String>((lost, mine))
+            Ok::<_, String>((lost, bytes, mine))
         });
         let lost = match timeout(WRITE_MAX, writing).await {
-            Ok(Ok(Ok((lost, rest)))) => {
+            Ok(Ok(Ok((lost, kept_bytes, rest)))) => {
                 due = rest;
+                disk.metrics.ssd_kept_bytes.inc_by(kept_bytes as u64);
                 lost
             }
             Ok(Ok(Err(error))) => return Trouble::Failed(error),

@@ -1,0 +1,73 @@
+//! A disk's folder: who uses it, how large its files may become, when they were written. Every
+//! function here blocks.
+
+use std::fs::File;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+/// Smallest disk, in bytes: enough blocks to write one while another is cleared.
+pub const SSD_BYTES_MIN: u64 = 256 << 20;
+/// One part in so many of a disk's free bytes is left to others.
+const SPARE_SHARE: u64 = 16;
+/// How foyer names its files.
+const FILE_PREFIX: &str = "foyer-storage-direct-fs-";
+
+/// The file whose presence tells that a disk is still there.
+pub(super) fn first_file(dir: &Path) -> PathBuf {
+    file(dir, 0)
+}
+
+/// Keeps all others out of the folder.
+pub(super) fn lock(dir: &Path) -> Result<File, String> {
+    let file = File::create(dir.join("lock")).map_err(|error| error.to_string())?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(std::fs::TryLockError::WouldBlock) => {
+            Err("it is in use, by another process or a thread that hangs".into())
+        }
+        Err(std::fs::TryLockError::Error(error)) => Err(error.to_string()),
+    }
+}
+
+fn file(dir: &Path, number: u64) -> PathBuf {
+    dir.join(format!("{FILE_PREFIX}{number:08}"))
+}
+
+/// Bytes that the files here may grow to on this disk: what they take and most of what is
+/// free. A disk that others fill thus comes back smaller.
+pub(super) fn usable(dir: &Path, blocks: u64, wanted: u64) -> Result<u64, String> {
+    let free = bytes_free(dir).map_err(|error| error.to_string())?;
+    let taken = |number| std::fs::metadata(file(dir, number)).map_or(0, |file| file.blocks() * 512);
+    let taken: u64 = (0..blocks).map(taken).sum();
+    let usable = taken + free - free / SPARE_SHARE;
+    let needed = wanted.min(SSD_BYTES_MIN);
+    if usable < needed {
+        return Err(format!("{usable} bytes can be used, {needed} are needed"));
+    }
+    Ok(usable.min(wanted))
+}
+
+/// Bytes that are free on a folder's disk.
+pub(super) fn bytes_free(dir: &Path) -> std::io::Result<u64> {
+    let disk = rustix::fs::statvfs(dir)?;
+    Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
+}
+
+/// Removes what a larger setting left.
+pub(super) fn remove_surplus(dir: &Path, blocks: u64) {
+    for number in blocks.. {
+        if std::fs::remove_file(file(dir, number)).is_err() {
+            break;
+        }
+    }
+}
+
+/// When each block was written last, in nanoseconds since 1970: foyer has forgotten their
+/// order.
+pub(super) fn written_last(dir: &Path, blocks: u64) -> Vec<u128> {
+    let written = |number| {
+        let time = std::fs::metadata(file(dir, number)).ok()?.modified().ok()?;
+        time.duration_since(std::time::UNIX_EPOCH).ok().map(|since| since.as_nanos())
+    };
+    (0..blocks).map(|number| written(number).unwrap_or(0)).collect()
+}
