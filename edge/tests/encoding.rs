@@ -1,0 +1,223 @@
+//! Stories of texts that an edge compresses: once for each coding, for whoever likes it, and
+//! never what is not to be touched.
+
+#![allow(clippy::unwrap_used, reason = "a story that meets an error has failed")]
+
+mod common;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use common::{Answer, Edge, Stage, get, head, settings, until};
+use futures::future::join_all;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use nearcast_edge::Settings;
+use std::io::Read;
+use std::sync::{Arc, Mutex};
+use tempfile::TempDir;
+
+/// A playlist long enough to be compressed.
+fn playlist() -> Bytes {
+    let line = |number: usize| format!("#EXTINF:4.00000,\nsegment-{number}.m4s\n");
+    let lines: String = (0..500).map(line).collect();
+    Bytes::from(format!("#EXTM3U\n#EXT-X-VERSION:7\n{lines}"))
+}
+
+type Fields = &'static [(&'static str, &'static str)];
+
+/// What the origin has: each path is a case.
+const HAS: [(&str, Fields); 6] = [
+    ("/list.m3u8", &[("content-type", "application/vnd.apple.mpegurl"), ("etag", "\"1\"")]),
+    ("/no-validator.mpd", &[("content-type", "application/dash+xml")]),
+    ("/kept.txt", &[("content-type", "text/plain"), ("cache-control", "max-age=60, no-transform")]),
+    ("/video.mp4", &[("content-type", "video/mp4"), ("etag", "\"2\"")]),
+    ("/packed.json", &[("content-type", "application/json"), ("content-encoding", "deflate")]),
+    ("/private.json", &[("content-type", "application/json"), ("cache-control", "private")]),
+];
+
+#[derive(Clone, Default)]
+struct Origin {
+    asked: Arc<Mutex<Vec<String>>>,
+}
+
+impl Origin {
+    fn times(&self, path: &str) -> usize {
+        self.asked.lock().unwrap().iter().filter(|asked| *asked == path).count()
+    }
+}
+
+async fn answer(State(origin): State<Origin>, request: Request) -> Response {
+    let path = request.uri().path().to_owned();
+    origin.asked.lock().unwrap().push(path.clone());
+    if path == "/short.json" {
+        let fields = [("content-type", "application/json"), ("cache-control", "max-age=60")];
+        return (fields, "{}").into_response();
+    }
+    let Some((_, has)) = HAS.iter().find(|(known, _)| *known == path) else {
+        return StatusCode::NOT_FOUND.into_response();
+    };
+    let mut fields = HeaderMap::new();
+    fields.insert("cache-control", HeaderValue::from_static("max-age=60"));
+    for (name, value) in *has {
+        fields.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
+    }
+    (fields, playlist()).into_response()
+}
+
+struct Proxy {
+    _dir: TempDir,
+    origin: Origin,
+    edge: Edge,
+}
+
+impl Proxy {
+    async fn new() -> Self {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let origin = Origin::default();
+        let router = Router::new().fallback(answer).with_state(origin.clone());
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        let dir = tempfile::tempdir().unwrap();
+        let settings = Settings { control_plane: None, ..settings(dir.path(), &url) };
+        Self { edge: Edge::start(settings).await, origin, _dir: dir }
+    }
+
+    async fn get(&self, path: &str, fields: &[(&str, &str)]) -> Answer {
+        get(&format!("{}{path}", self.edge.http), fields).await
+    }
+
+    /// With this `Accept-Encoding`, from what is stored.
+    async fn stored(&self, path: &str, accepted: &str) -> Answer {
+        until("the answer is stored", || async {
+            let answer = self.get(path, &[("accept-encoding", accepted)]).await;
+            answer.verdict().contains("hit-memory").then_some(answer)
+        })
+        .await
+    }
+
+    async fn done(&self, encoding: &str) -> f64 {
+        let line =
+            format!("nearcast_edge_compressions_total{{encoding=\"{encoding}\",outcome=\"done\"}}");
+        self.edge.metric(&line).await
+    }
+}
+
+/// The body, decoded by what its head says.
+fn decoded(answer: &Answer) -> Vec<u8> {
+    let bytes: &[u8] = answer.bytes();
+    let mut decoder: Box<dyn Read> = match answer.header("content-encoding") {
+        "" => Box::new(bytes),
+        "gzip" => Box::new(flate2::read::GzDecoder::new(bytes)),
+        "br" => Box::new(brotli::Decompressor::new(bytes, 4096)),
+        "zstd" => Box::new(zstd::stream::read::Decoder::new(bytes).unwrap()),
+        other => panic!("{other} was not asked for"),
+    };
+    let mut out = Vec::new();
+    decoder.read_to_end(&mut out).unwrap();
+    out
+}
+
+#[tokio::test]
+async fn a_text_is_compressed_once_for_each_coding() {
+    let proxy = Proxy::new().await;
+    for path in ["/list.m3u8", "/no-validator.mpd"] {
+        // Whatever the first client gets: it is the text.
+        let first = proxy.get(path, &[("accept-encoding", "br")]).await;
+        assert_eq!(decoded(&first), playlist());
+        for (accepted, encoding) in
+            [("gzip, deflate, br, zstd", "br"), ("zstd", "zstd"), ("gzip", "gzip")]
+        {
+            let answer = proxy.stored(path, accepted).await;
+            assert_eq!(answer.header("content-encoding"), encoding, "{path}");
+            assert_eq!(answer.header("vary"), "Accept-Encoding");
+            assert_eq!(answer.header("content-length"), answer.bytes().len().to_string());
+            assert!(answer.bytes().len() < playlist().len() / 4);
+            assert_eq!(decoded(&answer), playlist());
+        }
+        assert_eq!(proxy.origin.times(path), 1);
+    }
+    let many =
+        join_all((0..20).map(|_| proxy.get("/list.m3u8", &[("accept-encoding", "gzip")]))).await;
+    assert!(many.iter().all(|answer| answer.header("content-encoding") == "gzip"));
+    for encoding in ["br", "zstd", "gzip"] {
+        assert_eq!(proxy.done(encoding).await, 2.0, "{encoding}: once for each of two texts");
+    }
+    proxy.edge.stop().await;
+}
+
+#[tokio::test]
+async fn who_does_not_ask_for_it_gets_the_text_as_it_is() {
+    let proxy = Proxy::new().await;
+    proxy.stored("/list.m3u8", "gzip").await;
+    for fields in [&[][..], &[("accept-encoding", "identity")], &[("accept-encoding", "gzip;q=0")]]
+    {
+        let answer = proxy.get("/list.m3u8", fields).await;
+        assert_eq!(answer.header("content-encoding"), "");
+        assert_eq!((answer.header("etag"), answer.header("vary")), ("\"1\"", "Accept-Encoding"));
+        assert_eq!(answer.bytes(), &playlist());
+    }
+    // A range is one of the text as it is.
+    let part =
+        proxy.get("/list.m3u8", &[("accept-encoding", "gzip"), ("range", "bytes=8-15")]).await;
+    assert_eq!((part.status.as_u16(), part.header("content-encoding")), (206, ""));
+    assert_eq!(part.bytes(), &playlist().slice(8..16));
+    assert_eq!(proxy.origin.times("/list.m3u8"), 1);
+    proxy.edge.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_not_to_be_touched_is_not() {
+    let proxy = Proxy::new().await;
+    for path in ["/kept.txt", "/video.mp4", "/packed.json", "/short.json"] {
+        let answer = proxy.stored(path, "gzip, br").await;
+        let kept = if path == "/packed.json" { "deflate" } else { "" };
+        assert_eq!(answer.header("content-encoding"), kept, "{path}");
+        assert_eq!(answer.header("vary"), "", "{path}");
+    }
+    // What is one client's is passed on as it came.
+    let answer = proxy.get("/private.json", &[("accept-encoding", "gzip")]).await;
+    assert_eq!((answer.header("content-encoding"), answer.bytes()), ("", &playlist()));
+    proxy.edge.stop().await;
+}
+
+#[tokio::test]
+async fn a_validator_names_the_text_in_any_coding() {
+    let proxy = Proxy::new().await;
+    let answer = proxy.stored("/list.m3u8", "gzip").await;
+    assert_eq!(answer.header("etag"), "W/\"1\"");
+    for etag in ["W/\"1\"", "\"1\""] {
+        for accepted in ["gzip", "identity"] {
+            let fields = [("accept-encoding", accepted), ("if-none-match", etag)];
+            let again = proxy.get("/list.m3u8", &fields).await;
+            assert_eq!(again.status, 304, "{etag} {accepted}");
+        }
+    }
+    // Two nodes' bytes of an encoded text need not be equal: nothing is joined to them.
+    let fields = [("accept-encoding", "gzip"), ("range", "bytes=0-9"), ("if-range", "W/\"1\"")];
+    let whole = proxy.get("/list.m3u8", &fields).await;
+    assert_eq!((whole.status.as_u16(), decoded(&whole)), (200, playlist().to_vec()));
+    proxy.edge.stop().await;
+}
+
+#[tokio::test]
+async fn a_titles_manifests_are_texts_too() {
+    let stage = Stage::new().await;
+    let url = stage.url("dash.mpd");
+    let plain = get(&url, &[]).await;
+    assert!(plain.bytes().len() > 1024, "the film's manifest is long enough");
+    for encoding in ["br", "zstd", "gzip"] {
+        let answer = get(&url, &[("accept-encoding", encoding)]).await;
+        assert_eq!(answer.header("content-encoding"), encoding);
+        assert_eq!(answer.header("etag"), format!("W/{}", plain.header("etag")));
+        assert_eq!(decoded(&answer), plain.bytes().to_vec());
+        let fields = [("accept-encoding", encoding), ("if-none-match", answer.header("etag"))];
+        assert_eq!(get(&url, &fields).await.status, 304);
+    }
+    // Media is what it is.
+    let segment = get(&stage.url("v1/0.m4s"), &[("accept-encoding", "gzip")]).await;
+    assert_eq!((segment.header("content-encoding"), segment.header("vary")), ("", ""));
+    let alone = head(Method::HEAD, &url).await;
+    assert_eq!(alone.header("content-length"), plain.bytes().len().to_string());
+    stage.edge.stop().await;
+}

@@ -1,0 +1,186 @@
+//! Stories of what an edge fetches before it is asked for: the next segments of a track that is
+//! watched, and what a player announces by CMCD. Never much, and never for what nobody watches.
+
+#![allow(clippy::unwrap_used, reason = "a story that meets an error has failed")]
+
+mod common;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse, Response};
+use common::{Edge, Stage, get, settings, until};
+use http::StatusCode;
+use nearcast_edge::Settings;
+use std::sync::{Arc, Mutex};
+use tempfile::TempDir;
+
+const PREFETCHED: &str = "nearcast_edge_prefetch_bytes_total{fate=\"fetched\"}";
+const USEFUL: &str = "nearcast_edge_prefetch_bytes_total{fate=\"useful\"}";
+
+fn outcome(of: &str) -> String {
+    format!("nearcast_edge_prefetches_total{{outcome=\"{of}\"}}")
+}
+
+async fn reaches(edge: &Edge, line: &str, least: f64) {
+    let reached = || async { (edge.metric(line).await >= least).then_some(()) };
+    until(line, reached).await;
+}
+
+/// Titles, with as many segments ahead as by default: other stories have none.
+async fn stage() -> Stage {
+    Stage::with(|settings| Settings { prefetch_segments: None, ..settings }).await
+}
+
+/// The ranges of a file that the origin was asked for: none of its bytes twice.
+fn assert_each_byte_once(asked: &[String]) {
+    let range = |asked: &String| {
+        let (start, last) = asked.split_once("bytes=").unwrap().1.split_once('-').unwrap();
+        (start.parse::<u64>().unwrap(), last.parse::<u64>().unwrap())
+    };
+    let mut ranges: Vec<_> = asked.iter().map(range).collect();
+    ranges.sort_unstable();
+    assert!(ranges.windows(2).all(|two| two[0].1 < two[1].0), "{ranges:?}");
+}
+
+#[tokio::test]
+async fn the_next_segment_is_there_before_it_is_asked_for() {
+    let stage = stage().await;
+    let first = stage.get("v1/0.m4s").await;
+    assert_eq!(first.bytes(), &stage.film.segment("v1", 0));
+    reaches(&stage.edge, &outcome("done"), 1.0).await;
+    let next = stage.get("v1/1.m4s").await;
+    assert_eq!(next.verdict(), "hit-memory");
+    assert_eq!(next.bytes(), &stage.film.segment("v1", 1));
+    reaches(&stage.edge, USEFUL, 1.0).await;
+    assert_each_byte_once(&stage.origin.media());
+    stage.edge.stop().await;
+}
+
+#[tokio::test]
+async fn who_jumps_about_has_nothing_fetched_ahead() {
+    let stage = stage().await;
+    for number in [5, 2, 7] {
+        assert_eq!(stage.get(&format!("v1/{number}.m4s")).await.status, 200);
+    }
+    for none in [PREFETCHED, &outcome("done"), "nearcast_edge_prefetch_in_flight_bytes"] {
+        assert_eq!(stage.edge.metric(none).await, 0.0, "{none}");
+    }
+    stage.edge.stop().await;
+}
+
+#[derive(Clone, Default)]
+struct Origin {
+    asked: Arc<Mutex<Vec<String>>>,
+}
+
+impl Origin {
+    fn times(&self, target: &str) -> usize {
+        self.asked.lock().unwrap().iter().filter(|asked| *asked == target).count()
+    }
+}
+
+const SEGMENT_BYTES: usize = 300_000;
+const FILM_BYTES: usize = 64 << 20;
+
+async fn answer(State(origin): State<Origin>, request: Request) -> Response {
+    let target = request.uri().to_string();
+    origin.asked.lock().unwrap().push(target.clone());
+    let bytes = match target.split('?').next().unwrap() {
+        "/film.mp4" => FILM_BYTES,
+        path if path.ends_with(".m4s") => SEGMENT_BYTES,
+        _ => return StatusCode::NOT_FOUND.into_response(),
+    };
+    let fields =
+        [("cache-control", "max-age=600"), ("etag", "\"1\""), ("content-type", "video/mp4")];
+    (fields, vec![7; bytes]).into_response()
+}
+
+struct Proxy {
+    _dir: TempDir,
+    origin: Origin,
+    edge: Edge,
+}
+
+impl Proxy {
+    async fn new() -> Self {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let origin = Origin::default();
+        let router = Router::new().fallback(answer).with_state(origin.clone());
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        let dir = tempfile::tempdir().unwrap();
+        let settings = Settings { control_plane: None, ..settings(dir.path(), &url) };
+        Self { edge: Edge::start(settings).await, origin, _dir: dir }
+    }
+
+    /// Asks as a player that announces `nor`.
+    async fn get(&self, path: &str, nor: &str, more: &[(&str, &str)]) {
+        let cmcd = format!("nor=\"{nor}\"");
+        let fields = [&[("cmcd-request", &*cmcd)], more].concat();
+        let answer = get(&format!("{}{path}", self.edge.http), &fields).await;
+        assert_eq!(answer.status, 200);
+        assert!(answer.body.is_ok());
+    }
+}
+
+#[tokio::test]
+async fn what_a_player_announces_is_fetched_once() {
+    let proxy = Proxy::new().await;
+    proxy.get("/v1/1.m4s", "..%2Fv2%2F2.m4s%3Fa%3D1", &[]).await;
+    reaches(&proxy.edge, &outcome("done"), 1.0).await;
+    assert_eq!(proxy.origin.times("/v2/2.m4s?a=1"), 1);
+    let next = get(&format!("{}/v2/2.m4s?a=1&CMCD=bs", proxy.edge.http), &[]).await;
+    assert_eq!(next.verdict().trim_matches('"'), "hit-memory");
+    assert_eq!(next.bytes().len(), SEGMENT_BYTES);
+    assert_eq!(proxy.origin.times("/v2/2.m4s?a=1"), 1);
+    reaches(&proxy.edge, USEFUL, SEGMENT_BYTES as f64).await;
+    proxy.edge.stop().await;
+}
+
+#[tokio::test]
+async fn hints_that_lead_astray_are_not_followed() {
+    let proxy = Proxy::new().await;
+    let astray = [
+        "https%3A%2F%2Felse.example%2F2.m4s",
+        "%2F%2Felse.example%2F2.m4s",
+        "..%2F..%2F..%2F2.m4s",
+        "%252e%252e%2F2.m4s",
+        "a%5C2.m4s",
+    ];
+    for (number, nor) in astray.iter().enumerate() {
+        proxy.get(&format!("/v1/{number}.m4s"), nor, &[]).await;
+    }
+    // Of one who says who asks, nothing is fetched on their behalf.
+    proxy.get("/v1/a.m4s", "b.m4s", &[("authorization", "Bearer x")]).await;
+    proxy.get("/v1/a.m4s", "b.m4s", &[("cookie", "user=1")]).await;
+    // The last one is good: when it is here, whatever went before it would be, too.
+    proxy.get("/v1/c.m4s", "d.m4s", &[]).await;
+    reaches(&proxy.edge, &outcome("done"), 1.0).await;
+    let asked = proxy.origin.asked.lock().unwrap().clone();
+    let own = |target: &String| target.starts_with("/v1/") && target != "/v1/b.m4s";
+    assert!(asked.iter().all(own), "{asked:?}");
+    assert_eq!(proxy.origin.times("/v1/d.m4s"), 1);
+    proxy.edge.stop().await;
+}
+
+#[tokio::test]
+async fn a_whole_film_is_not_fetched_ahead() {
+    let proxy = Proxy::new().await;
+    proxy.get("/v1/1.m4s", "..%2Ffilm.mp4", &[]).await;
+    reaches(&proxy.edge, &outcome("failed"), 1.0).await;
+    let fetched = proxy.edge.metric("nearcast_edge_origin_bytes_total").await;
+    assert!(fetched < FILM_BYTES as f64 / 2.0, "{fetched} bytes were fetched");
+    proxy.edge.stop().await;
+}
+
+#[tokio::test]
+async fn hints_beyond_the_budget_are_counted_and_left() {
+    let proxy = Proxy::new().await;
+    for number in 0..80 {
+        proxy.get("/v1/1.m4s", &format!("ahead-{number}.m4s"), &[]).await;
+    }
+    let left = proxy.edge.metric(&outcome("over-share")).await
+        + proxy.edge.metric(&outcome("in-flight")).await;
+    assert!(left > 0.0, "eighty hints at once are more than the budget allows");
+    proxy.edge.stop().await;
+}
