@@ -175,40 +175,19 @@ fn write_key(
     }
     for (variant, change) in &rows.changes {
         match change {
-            Change::Put(head) | Change::Refresh(head) => {
-                let Some(row) = row::encode(key, head) else {
-                    metrics.unwritten.with_label_values(&["too-large"]).inc();
-                    let sql = "DELETE FROM heads WHERE key = ?1 AND variant = ?2";
-                    changed.removed += run(sql, &[&id, variant])?;
-                    continue;
-                };
-                let put = matches!(change, Change::Put(_));
-                let replaced = to
-                    .prepare_cached(
-                        "UPDATE heads SET body = ?3, used = ?4, row = ?5
-                         WHERE key = ?1 AND variant = ?2 AND (?6 OR body = ?3)",
-                    )?
-                    .execute(params![id, variant, &head.body[..], hour, row, put])?;
-                changed.replaced += replaced as u64;
-                if put && replaced == 0 {
-                    to.prepare_cached(
-                        "INSERT INTO heads (key, variant, body, used, row)
-                         VALUES (?1, ?2, ?3, ?4, ?5)",
-                    )?
-                    .execute(params![
-                        id,
-                        variant,
-                        &head.body[..],
-                        hour,
-                        row
-                    ])?;
-                    changed.added += 1;
+            Change::Put(head) | Change::Refresh(head) => match row::encode(key, head) {
+                Some(row) => {
+                    let put = matches!(change, Change::Put(_));
+                    let (added, replaced) = write_row(to, (id, *variant), head, &row, hour, put)?;
+                    changed.added += added;
+                    changed.replaced += replaced;
                 }
-            }
-            Change::Gone => {
-                let sql = "DELETE FROM heads WHERE key = ?1 AND variant = ?2";
-                changed.removed += run(sql, &[&id, variant])?;
-            }
+                None => {
+                    metrics.unwritten.with_label_values(&["too-large"]).inc();
+                    changed.removed += run(DELETE_VARIANT, &[&id, variant])?;
+                }
+            },
+            Change::Gone => changed.removed += run(DELETE_VARIANT, &[&id, variant])?,
             Change::GoneIf(body) => {
                 let sql = "DELETE FROM heads WHERE key = ?1 AND variant = ?2 AND body = ?3";
                 changed.removed += run(sql, &[&id, variant, &&body[..]])?;
@@ -216,6 +195,35 @@ fn write_key(
         }
     }
     Ok(())
+}
+
+const DELETE_VARIANT: &str = "DELETE FROM heads WHERE key = ?1 AND variant = ?2";
+
+/// Writes one row: over what is there, and if there is nothing and it is `put`, anew. A refresh
+/// finds its own body alone. Returns the rows added and replaced.
+fn write_row(
+    to: &Transaction<'_>,
+    (id, variant): (&[u8], i64),
+    head: &Head,
+    row: &[u8],
+    hour: u32,
+    put: bool,
+) -> Result<(u64, u64), rusqlite::Error> {
+    let body = &head.body[..];
+    let replaced = to
+        .prepare_cached(
+            "UPDATE heads SET body = ?3, used = ?4, row = ?5
+             WHERE key = ?1 AND variant = ?2 AND (?6 OR body = ?3)",
+        )?
+        .execute(params![id, variant, body, hour, row, put])?;
+    if !put || replaced > 0 {
+        return Ok((0, replaced as u64));
+    }
+    to.prepare_cached(
+        "INSERT INTO heads (key, variant, body, used, row) VALUES (?1, ?2, ?3, ?4, ?5)",
+    )?
+    .execute(params![id, variant, body, hour, row])?;
+    Ok((1, 0))
 }
 
 /// Takes out the rows longest unused, a step towards `rows_max`. Returns how many.
