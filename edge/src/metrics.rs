@@ -29,6 +29,8 @@ pub struct Metrics {
     fills: IntCounterVec,
     fill_seconds: Histogram,
     corrupt: IntCounterVec,
+    /// Reads of the planned tier that did not end in time.
+    pub planned_stalls: IntCounter,
     /// Fetches that waited for memory in vain.
     pub fetches_without_memory: IntCounter,
     cmcd: IntCounterVec,
@@ -137,6 +139,11 @@ impl Metrics {
                 "corrupt_chunks_total",
                 "Chunks that were not what their digest says, by where they came from",
                 &["source"],
+            )?,
+            planned_stalls: counter(
+                r,
+                "planned_stalls_total",
+                "Reads of the planned tier that did not end in time",
             )?,
             fetches_without_memory: counter(
                 r,

@@ -6,6 +6,7 @@
 
 mod file;
 mod pull;
+mod stall;
 
 pub use pull::Puller;
 
@@ -15,13 +16,17 @@ use bytes::Bytes;
 use file::{Check, PlannedFile};
 use model::FillPlan;
 use model::fleet::Holding;
+use stall::Disk;
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use tokio::sync::{Notify, Semaphore};
+use std::time::{Duration, Instant};
+use tokio::sync::{Notify, Semaphore, oneshot};
 
-/// Reads from planned files at a time; each is one chunk.
+/// Reads from planned files at a time, each of one chunk; who comes on top asks elsewhere.
 const READS_MAX: usize = 32;
+/// The longest wait for a thread to read in.
+const THREAD_MAX: Duration = Duration::from_millis(500);
 
 /// Where a planned title's index lies.
 pub(crate) fn index_path(plan_dir: &Path, name: &Name) -> PathBuf {
@@ -38,7 +43,8 @@ pub struct Planned {
     bytes_max: u64,
     titles: RwLock<HashMap<Name, Arc<PlannedTitle>>>,
     plan: Mutex<Option<Accepted>>,
-    reads: Semaphore,
+    reads: Arc<Semaphore>,
+    disk: Disk,
     /// Something that was here has been found damaged.
     damaged: Notify,
     metrics: Metrics,
@@ -90,7 +96,8 @@ impl Planned {
             bytes_max,
             titles: RwLock::default(),
             plan: Mutex::new(None),
-            reads: Semaphore::new(READS_MAX),
+            reads: Arc::new(Semaphore::new(READS_MAX)),
+            disk: Disk::default(),
             damaged: Notify::new(),
             metrics,
         };
@@ -182,8 +189,30 @@ impl Planned {
     /// forgotten, and fetched anew for the plan, too.
     pub async fn read(&self, title: &Title, track: usize, number: u64) -> Option<Bytes> {
         let file = self.file(title, track).filter(|file| file.holds(number))?;
-        let _turn = self.reads.acquire().await.ok()?;
-        let read = tokio::task::spawn_blocking(move || file.read(number)).await;
+        if self.disk.is_off(Instant::now()) {
+            return None;
+        }
+        let turn = Arc::clone(&self.reads).try_acquire_owned().ok()?;
+        let (begun, begins) = oneshot::channel();
+        let read = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            // Who asked may have gone.
+            let _ = begun.send(());
+            file.read(number)
+        });
+        // A disk's time is counted from when a thread was free to ask it.
+        let read = async {
+            let _ = begins.await;
+            tokio::time::timeout(chunks::READ_MAX, read).await
+        };
+        let read = match tokio::time::timeout(THREAD_MAX, read).await {
+            Ok(Ok(read)) => read,
+            _ => {
+                self.stalled(title);
+                return None;
+            }
+        };
+        self.disk.is_well();
         match read.unwrap_or(Check::Absent) {
             Check::Whole(bytes) => Some(bytes),
             Check::Absent => None,
@@ -198,6 +227,14 @@ impl Planned {
                 None
             }
         }
+    }
+
+    /// A read did not end in time: the disk is left alone for a while, and asked again.
+    fn stalled(&self, title: &Title) {
+        let pause = self.disk.stalled(Instant::now());
+        self.metrics.planned_stalls.inc();
+        let title = &title.title;
+        tracing::warn!(%title, ?pause, "the planned tier's disk stalls: it is passed by");
     }
 
     /// Track files that are here complete, of the plan in force.
