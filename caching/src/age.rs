@@ -28,7 +28,7 @@ pub fn age_field(stored: &Stored, now_ms: i64) -> HeaderValue {
 }
 
 /// The fields of a response served from the store: the stored ones less those that
-/// `no-cache="..."` and `private="..."` list, with the current [`age_field`].
+/// `no-cache="..."` lists, with the current [`age_field`].
 pub fn reused_fields(stored: &Stored, now_ms: i64) -> HeaderMap {
     let mut fields = stored.fields.clone();
     for name in control::listed_fields(&stored.fields) {
@@ -38,6 +38,11 @@ pub fn reused_fields(stored: &Stored, now_ms: i64) -> HeaderMap {
     // An insertion fails only past 32,768 fields, which no listener lets in.
     let _ = fields.try_insert(AGE, age_field(stored, now_ms));
     fields
+}
+
+/// The age with which a response came, without the time that the origin took.
+pub(crate) fn age_on_arrival_ms(stored: &Stored) -> i64 {
+    reported_ms(&stored.fields).map_or(UNTRUSTED_MS, |ms| ms.max(apparent_ms(stored)))
 }
 
 fn known_age_ms(stored: &Stored, reported_ms: i64, now_ms: i64) -> i64 {

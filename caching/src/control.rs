@@ -61,14 +61,14 @@ pub fn of_request(fields: &HeaderMap) -> Directives {
     directives
 }
 
-/// Names of fields that `private="..."` and `no-cache="..."` of `Cache-Control` list: not to be
-/// kept for others, not to be reused (RFC 9111 sections 5.2.2.4 and 5.2.2.7).
+/// Names of fields that `no-cache="..."` of `Cache-Control` lists: not to be reused (RFC 9111
+/// section 5.2.2.4).
 pub fn listed_fields(fields: &HeaderMap) -> Vec<HeaderName> {
     let mut names = Vec::new();
     for member in field_members(fields, &CACHE_CONTROL, Quotes::Escaped) {
         let Some((name, value)) = split(member) else { continue };
-        let qualified = [&b"private"[..], b"no-cache"].iter().any(|n| name.eq_ignore_ascii_case(n));
-        let Some(listed) = list::unquoted(value).filter(|_| qualified) else { continue };
+        let is_no_cache = name.eq_ignore_ascii_case(b"no-cache");
+        let Some(listed) = list::unquoted(value).filter(|_| is_no_cache) else { continue };
         let parsed = members(&listed, b',', Quotes::Escaped);
         names.extend(parsed.filter_map(|name| HeaderName::from_bytes(name).ok()));
     }
@@ -98,9 +98,11 @@ impl Directives {
         let name = name.trim_ascii().to_ascii_lowercase();
         let seconds = || value.filter(|_| clean).and_then(delta);
         match name.as_slice() {
-            b"no-cache" | b"private" if value.is_some_and(qualified) => {}
+            b"no-cache" if value.is_some_and(qualified) => {}
             b"no-store" => self.no_store = true,
             b"no-cache" => self.no_cache = true,
+            // With a list of fields, too: to keep the rest for others would take those fields
+            // from the one client that they are for (RFC 9111 section 5.2.2.7 allows either).
             b"private" => self.private = true,
             b"public" => self.public = true,
             b"must-revalidate" => self.must_revalidate = true,
@@ -241,11 +243,11 @@ mod tests {
     fn flags_and_lists_of_fields() {
         assert!(cc("nO-StOrE").no_store && cc("a, no-store=\"x").no_store);
         assert!(cc("no-cache").no_cache && cc("private").private);
-        assert!(!cc("no-cache=\"a, b\"").no_cache && !cc("private=\"a\"").private);
+        assert!(!cc("no-cache=\"a, b\"").no_cache && cc("private=\"a\"").private);
         assert!(cc("no-cache=\"\"").no_cache && cc("no-cache=a").no_cache);
         let listed =
-            listed_fields(&fields("Cache-Control: no-cache=\"a, B\", private=\"c\", x=\"d\""));
-        assert_eq!(listed, ["a", "b", "c"]);
+            listed_fields(&fields("Cache-Control: No-Cache=\"a, B\", private=\"c\", x=\"d\""));
+        assert_eq!(listed, ["a", "b"]);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! 7.6, RFC 8586, RFC 9111 section 3.1).
 
 use crate::list::{Quotes, field_members};
-use crate::{control, date, hop_fields, surrogate};
+use crate::{date, hop_fields, surrogate};
 use http::header::{DATE, EXPECT, HOST, VIA};
 use http::{HeaderMap, HeaderName, HeaderValue, Version};
 
@@ -43,17 +43,6 @@ pub fn received_fields(fields: &HeaderMap, received_ms: i64) -> HeaderMap {
     let mut kept = hop_fields::without(fields);
     if !kept.contains_key(DATE) {
         let _ = kept.try_insert(DATE, date::format(received_ms));
-    }
-    kept
-}
-
-/// What of [`received_fields`] may be kept for others: not what `private="..."` lists (RFC 9111
-/// section 5.2.2.7). What `no-cache="..."` lists goes with it, as it is never reused.
-#[must_use]
-pub fn stored_fields(received: &HeaderMap) -> HeaderMap {
-    let mut kept = received.clone();
-    for name in control::listed_fields(received) {
-        kept.remove(name);
     }
     kept
 }
@@ -155,14 +144,9 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_as_passed_on_and_as_kept() {
-        let lines = "Connection: a\na: 1\nCache-Control: private=\"p\", no-cache=\"n\"\np: 1\nn: 2\n\
-                     b: 3";
-        let received = received_fields(&fields(lines), NOW_MS);
-        assert_eq!(received.get("date").unwrap(), &date::format(NOW_MS));
-        assert!(received.contains_key("p") && !received.contains_key("a"));
-        let kept = stored_fields(&received);
-        assert!(kept.contains_key("b") && !kept.contains_key("p") && !kept.contains_key("n"));
+    fn an_answer_as_passed_on() {
+        let received = received_fields(&fields("Connection: a\na: 1\nb: 2"), NOW_MS);
+        assert_eq!(received, fields("b: 2\nDate: @0"));
         let dated = received_fields(&fields("Date: foo"), NOW_MS);
         assert_eq!(dated.get("date").unwrap(), "foo");
     }

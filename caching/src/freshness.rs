@@ -18,7 +18,8 @@ pub struct Freshness {
     /// It may not be used stale, whatever the client says: `must-revalidate`,
     /// `proxy-revalidate`, `s-maxage`.
     pub must_revalidate: bool,
-    /// It may never be used without asking the origin.
+    /// It may never be used without asking the origin: `no-cache`, or a 304 has brought
+    /// `no-store` or `private` since it was stored.
     pub no_cache: bool,
     /// A client's reload need not ask the origin while it is fresh (RFC 8246).
     pub immutable: bool,
@@ -91,7 +92,9 @@ pub(crate) fn of(
     settings: &Settings,
 ) -> Freshness {
     let (lifetime_ms, source) = lifetime(status, fields, received_ms, directives, settings);
-    let no_stale = directives.must_revalidate || directives.proxy_revalidate || directives.no_cache;
+    let no_store = directives.no_store && !directives.must_understand;
+    let no_cache = directives.no_cache || no_store || directives.private;
+    let no_stale = directives.must_revalidate || directives.proxy_revalidate || no_cache;
     // RFC 9111 reads s-maxage as proxy-revalidate too; an origin that names a time to serve
     // stale beside it means that time.
     let shared = directives.s_maxage_ms.is_some();
@@ -107,7 +110,7 @@ pub(crate) fn of(
         while_revalidate_ms: window(directives.while_revalidate_ms, settings.while_revalidate_ms),
         if_error_ms: window(directives.if_error_ms, if_error_ms),
         must_revalidate: directives.must_revalidate || directives.proxy_revalidate || shared,
-        no_cache: directives.no_cache,
+        no_cache,
         immutable: directives.immutable,
         source,
     }
@@ -245,6 +248,8 @@ mod tests {
             ("max-age=1, must-revalidate, stale-while-revalidate=5, stale-if-error=7", 0, 0),
             ("max-age=1, proxy-revalidate", 0, 0),
             ("max-age=1, no-cache", 0, 0),
+            ("max-age=1, no-store", 0, 0),
+            ("max-age=1, private", 0, 0),
             ("s-maxage=1", 0, 0),
             ("s-maxage=1, stale-while-revalidate=5, stale-if-error=7", 5000, 7000),
             ("public", 0, 0),

@@ -12,7 +12,8 @@
 //! A request's way through: [`loops`]; [`selects`] and [`newest`] over the variants stored;
 //! [`reuse`]; then either [`precondition`], [`if_range`] and [`ranges`] on [`reused_fields`], or
 //! [`forward_request`] with [`revalidation_fields`], and of the answer [`refreshed`], or
-//! [`received_fields`], [`storable`], [`selecting`] and [`stored_fields`]; if there was no answer
+//! [`received_fields`], [`storable`] and [`selecting`], with [`joinable`] for those who waited for
+//! the same answer; if there was none
 //! [`stale_on_error`]. After an unsafe method [`invalidated`].
 
 use http::{HeaderMap, StatusCode};
@@ -42,9 +43,7 @@ mod vary;
 
 pub use age::{age_field, age_ms, reused_fields};
 pub use cache_status::{CacheStatus, Forwarded};
-pub use forward::{
-    Hop, LOOP_HOPS_MAX, Loop, append_via, forward_request, loops, received_fields, stored_fields,
-};
+pub use forward::{Hop, LOOP_HOPS_MAX, Loop, append_via, forward_request, loops, received_fields};
 pub use freshness::{Freshness, Source, fresh_for_ms, freshness};
 pub use invalidate::{Target, invalidated, is_safe};
 pub use precondition::{
@@ -54,7 +53,7 @@ pub use priority::Priority;
 pub use proxy_status::{ProxyError, ProxyStatus};
 pub use ranges::{ContentRange, Ranges, content_range, ranges, unsatisfied_total};
 pub use refresh::{HeadUpdate, head_update, refreshed};
-pub use reuse::{Reuse, Why, only_if_cached, request_no_store, reuse, stale_on_error};
+pub use reuse::{Reuse, Why, joinable, only_if_cached, request_no_store, reuse, stale_on_error};
 pub use settings::{Heuristic, Settings, Ttl};
 pub use storable::{Reason, Storable, storable};
 pub use tags::{TAG_BYTES_MAX, TAGS_MAX, Tags, tags};
@@ -68,7 +67,7 @@ pub use vary::{SELECTING_MAX, Selecting, newest, selecting, selects};
 pub struct Stored {
     /// The final status as received.
     pub status: StatusCode,
-    /// The fields as [`stored_fields`] left them; `Age` stays in as received.
+    /// The fields as [`received_fields`] left them; `Age` stays in as received.
     pub fields: HeaderMap,
     /// When the request was sent, in milliseconds since the epoch.
     pub requested_ms: i64,

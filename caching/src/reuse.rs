@@ -1,8 +1,10 @@
 //! Whether a stored response answers a request (RFC 9111 sections 4, 4.2.4 and 5.2.1, RFC 5861).
 
+use crate::age::age_on_arrival_ms;
 use crate::control::{self, Directives};
-use crate::{Freshness, Settings, Stored, age_ms, freshness};
+use crate::{Freshness, Settings, Source, Stored, age_ms, freshness};
 use http::HeaderMap;
+use http::header::COOKIE;
 
 /// Verdict on using a stored response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,6 +106,25 @@ fn judge(wishes: &Directives, fresh: &Freshness, age_ms: i64, soft_purged: bool)
         return Reuse::StaleWhileRevalidate;
     }
     Reuse::Revalidate(if soft_purged { Why::SoftPurged } else { Why::Stale })
+}
+
+/// A request that waited for another's exchange with the origin, and selects what came of it:
+/// whether that may answer it (RFC 9111 section 4, "collapse requests"). Where it may not, as with
+/// `no-cache`, the answer was for the one who asked, perhaps by credentials that no field names.
+/// The time that the origin took does not count as age: it passed for those who waited as well,
+/// and an origin that holds a playlist back until it changes would never be shared otherwise.
+/// An origin that says nothing at all is taken to mean everybody who has no cookie: a guess, as
+/// section 4.2.2 allows, that ends with the wait.
+#[must_use]
+pub fn joinable(request: &HeaderMap, stored: &Stored, settings: &Settings) -> bool {
+    let wishes = wishes(request, settings);
+    let mut fresh = freshness(stored, settings);
+    let age_ms = age_on_arrival_ms(stored);
+    if fresh.source == Source::None && !request.contains_key(COOKIE) {
+        fresh.lifetime_ms = age_ms.saturating_add(1);
+    }
+    let verdict = judge(&wishes, &fresh, age_ms, false);
+    matches!(verdict, Reuse::Fresh | Reuse::StaleWhileRevalidate | Reuse::StaleAccepted)
 }
 
 /// The client wants no origin to be asked: with nothing stored the answer is 504 (RFC 9111
@@ -222,6 +243,29 @@ mod tests {
         assert_eq!(at(reload, immutable, 11), Reuse::Revalidate(Why::RequestMaxAge));
         let forced = at("Cache-Control: no-cache", immutable, 5);
         assert_eq!(forced, Reuse::Revalidate(Why::RequestNoCache));
+    }
+
+    /// RFC 9111 section 4.
+    #[test]
+    fn who_waited_may_be_answered_too() {
+        let joins = |request: &str, response: &str| {
+            let mut held_back = stored(response);
+            held_back.requested_ms -= 6000;
+            joinable(&fields(request), &held_back, &Settings::default())
+        };
+        assert!(joins("", "Cache-Control: max-age=1\nDate: @0"));
+        assert!(joins("", "Cache-Control: max-age=0, stale-while-revalidate=1"));
+        assert!(!joins("Cache-Control: no-cache", "Cache-Control: max-age=1"));
+        let own = ["max-age=0", "no-cache, max-age=9", "private, max-age=9", "no-store"];
+        for directives in own {
+            let response = format!("ETag: \"a\"\nCache-Control: {directives}");
+            assert!(!joins("", &response), "{directives}");
+        }
+        assert!(joins("", "ETag: \"a\""));
+        assert!(!joins("Cookie: a=b", "ETag: \"a\""));
+        assert!(!joins("Cache-Control: max-age=0, no-cache", "ETag: \"a\""));
+        assert!(joins("Cookie: a=b", "Cache-Control: max-age=1"));
+        assert!(!joins("", "Cache-Control: max-age=1\nAge: 5"));
     }
 
     #[test]

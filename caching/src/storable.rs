@@ -3,7 +3,7 @@
 use crate::control::{self, Directives};
 use crate::freshness::{self, Source};
 use crate::{Settings, request_no_store};
-use http::header::{AUTHORIZATION, ETAG, EXPIRES, LAST_MODIFIED, SET_COOKIE, VARY};
+use http::header::{AUTHORIZATION, COOKIE, ETAG, EXPIRES, LAST_MODIFIED, SET_COOKIE, VARY};
 use http::{HeaderMap, Method, StatusCode};
 
 /// Verdict on storing a response.
@@ -44,6 +44,8 @@ pub enum Reason {
     NotUnderstood,
     /// It sets a cookie and does not say that it is fresh: likely meant for one client.
     SetCookie,
+    /// The request had a cookie, and nothing says or hints that the answer is fresh.
+    Cookie,
     /// It is stale when it arrives and has no validator.
     Unusable,
 }
@@ -62,6 +64,7 @@ impl Reason {
             Self::VaryAll => "vary-all",
             Self::NotUnderstood => "must-understand",
             Self::SetCookie => "set-cookie",
+            Self::Cookie => "cookie",
             Self::Unusable => "unusable",
         }
     }
@@ -85,7 +88,7 @@ pub fn storable(
 ) -> Storable {
     let directives = control::of_response(response, &settings.targeted);
     let reason = forbidden(method, request, status, response, &directives)
-        .or_else(|| useless(status, response, &directives, settings));
+        .or_else(|| useless(request, status, response, &directives, settings));
     reason.map_or(Storable::Yes, Storable::No)
 }
 
@@ -114,8 +117,10 @@ fn forbidden(
     checks.into_iter().find_map(|(holds, reason)| holds.then_some(reason))
 }
 
-/// A response that is allowed in the store, but would never be served from it.
+/// A response that is allowed in the store, but would never be served from it, or whose origin
+/// seems not to think of caches.
 fn useless(
+    request: &HeaderMap,
     status: StatusCode,
     response: &HeaderMap,
     directives: &Directives,
@@ -131,6 +136,9 @@ fn useless(
     }
     if !explicit && response.contains_key(SET_COOKIE) {
         return Some(Reason::SetCookie);
+    }
+    if !explicit && fresh.source == Source::None && request.contains_key(COOKIE) {
+        return Some(Reason::Cookie);
     }
     let validator = response.contains_key(ETAG) || response.contains_key(LAST_MODIFIED);
     let serves = !fresh.no_cache
@@ -179,7 +187,6 @@ mod tests {
             (200, "", "Last-Modified: @-1000\nDate: @0"),
             (200, "", "Cache-Control: max-age=0, stale-while-revalidate=9"),
             (200, "Cookie: a=b", cookie),
-            (200, "", "Cache-Control: private=\"a\", max-age=9"),
             (200, "", "Cache-Control: no-store, must-understand, max-age=9"),
             (200, "", "CDN-Cache-Control: max-age=9\nCache-Control: no-store, private"),
             (200, "", "Surrogate-Control: max-age=9;nearcast\nCache-Control: no-store"),
@@ -210,11 +217,13 @@ mod tests {
             (200, "", "CDN-Cache-Control: no-store\nCache-Control: max-age=9", Reason::NoStore),
             (200, "", "Surrogate-Control: no-store\nCache-Control: max-age=9", Reason::NoStore),
             (200, "", "Cache-Control: private, max-age=9", Reason::Private),
+            (200, "", "Cache-Control: private=\"a\", max-age=9", Reason::Private),
             (200, "", "CDN-Cache-Control: private\nCache-Control: max-age=9", Reason::Private),
             (200, "Authorization: x", fresh, Reason::Authorization),
             (200, "", "Cache-Control: max-age=9\nVary: a, *", Reason::VaryAll),
             (599, "", "Cache-Control: must-understand, max-age=9", Reason::NotUnderstood),
             (200, "", "Set-Cookie: a=b\nETag: \"a\"", Reason::SetCookie),
+            (200, "Cookie: a=b", "ETag: \"a\"", Reason::Cookie),
             (200, "", "", Reason::Unusable),
             (200, "", "Cache-Control: max-age=0", Reason::Unusable),
             (200, "", "Cache-Control: max-age=9, no-cache", Reason::Unusable),
