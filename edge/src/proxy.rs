@@ -164,15 +164,9 @@ async fn placed(
 async fn cached(edge: &Arc<Edge>, wanted: &Arc<Wanted>) -> Result<Answer, Refused> {
     let now = now_ms();
     let settings = &wanted.caching;
-    let found = find(edge, wanted).await;
-    let Some(Found { head, soft_purged }) = found else {
-        if let Some(live) = edge.lives.find(wanted, &edge.purges) {
-            return live.answer(edge, wanted, true).await;
-        }
-        if caching::only_if_cached(&wanted.fields, settings) {
-            return Err(Refused::OnlyIfCached);
-        }
-        return fetched(edge, wanted, None, Forwarded::UriMiss).await;
+    let Found { head, soft_purged } = match find(edge, wanted).await {
+        Ok(found) => found,
+        Err(missing) => return not_stored(edge, wanted, missing).await,
     };
     match caching::reuse(&wanted.fields, &head.stored, now, settings, soft_purged) {
         Reuse::Fresh => stored::answer(edge, wanted, head, stored::How::Fresh).await,
@@ -194,21 +188,38 @@ async fn cached(edge: &Arc<Edge>, wanted: &Arc<Wanted>) -> Result<Answer, Refuse
     }
 }
 
-/// The stored representation that the request selects, if it may still be used.
-async fn find(edge: &Edge, wanted: &Wanted) -> Option<Found> {
+/// Nothing is stored for the request: what is arriving for somebody else may do.
+async fn not_stored(
+    edge: &Arc<Edge>,
+    wanted: &Arc<Wanted>,
+    missing: Forwarded,
+) -> Result<Answer, Refused> {
+    if let Some(live) = edge.lives.find(wanted, &edge.purges) {
+        return live.answer(edge, wanted, true).await;
+    }
+    if caching::only_if_cached(&wanted.fields, &wanted.caching) {
+        return Err(Refused::OnlyIfCached);
+    }
+    fetched(edge, wanted, None, missing).await
+}
+
+/// The stored representation that the request selects, if it may still be used; else what is
+/// missing: all of the URL, or a variant.
+async fn find(edge: &Edge, wanted: &Wanted) -> Result<Found, Forwarded> {
     let variants = match edge.engine.heads.in_memory(&wanted.key) {
         Some(variants) => variants,
         None => edge.engine.heads.get(&wanted.key).await,
     };
-    let selected = |head: &&Arc<Head>| {
-        caching::selects(&head.selecting, &head.stored.fields, &wanted.fields)
-            && edge.purges.verdict(head) != heads::Verdict::Hard
-    };
-    let candidates: Vec<&Arc<Head>> = variants.iter().filter(selected).collect();
-    let newest = caching::newest(candidates.iter().map(|head| &head.stored))?;
+    let usable = variants.iter().filter(|head| edge.purges.verdict(head) != heads::Verdict::Hard);
+    let usable: Vec<&Arc<Head>> = usable.collect();
+    let missing = if usable.is_empty() { Forwarded::UriMiss } else { Forwarded::VaryMiss };
+    let selected =
+        |head: &&Arc<Head>| caching::selects(&head.selecting, &head.stored.fields, &wanted.fields);
+    let candidates: Vec<&Arc<Head>> = usable.into_iter().filter(selected).collect();
+    let newest = caching::newest(candidates.iter().map(|head| &head.stored)).ok_or(missing)?;
     let head = Arc::clone(candidates[newest]);
     let soft_purged = edge.purges.verdict(&head) == heads::Verdict::Soft;
-    Some(Found { head, soft_purged })
+    Ok(Found { head, soft_purged })
 }
 
 /// Asks the origin, together with all who want the same, and answers from what it says.
@@ -237,6 +248,10 @@ async fn fetched(
             {
                 return Box::pin(Fetch::new(edge, wanted, None).alone(forwarded)).await;
             }
+            if collapsed && !caching::joinable(&wanted.fields, &head.stored, &wanted.caching) {
+                let again = Fetch::new(edge, wanted, Some((head, false)));
+                return Box::pin(again.alone(forwarded)).await;
+            }
             let how = stored::How::Fetched { verdict, told: told(Some(status)), coming };
             stored::answer(edge, wanted, head, how).await
         }
@@ -244,7 +259,7 @@ async fn fetched(
             if collapsed && live.is_purged(&edge.purges) {
                 return Err(Refused::Fault(Fault::Changed));
             }
-            if collapsed && !live.is_for(wanted, &edge.purges) {
+            if collapsed && !live.is_for_waiting(wanted, &edge.purges) {
                 return Box::pin(Fetch::new(edge, wanted, None).alone(forwarded)).await;
             }
             live.answer(edge, wanted, collapsed).await

@@ -170,6 +170,16 @@ const invalidation = [
   ),
 ];
 
+const listed = [
+  test(
+    "nc-no-cache-listed",
+    'does not reuse the fields that no-cache="..." lists',
+    store([quiet("Cache-Control", 'max-age=3600, no-cache="a, B"'), ["A", "1"], ["B", "2"], ["C", "3"]]),
+    cached({ expected_response_headers: [["C", "3"]], expected_response_headers_missing: ["A", "B"] }),
+  ),
+  test("nc-private-listed", 'does not store what private="..." lists', store([quiet("Cache-Control", 'max-age=3600, private="a"'), ["A", "1"]]), fetched()),
+];
+
 const ways = [
   test("nc-tells-the-origin", "tells the origin who asks", {
     expected_request_headers: ["Via", "CDN-Loop", "Surrogate-Capability"],
@@ -187,5 +197,6 @@ export default [
   { name: "Updates by 304 and HEAD", id: "nc-updates", tests: updates },
   { name: "Conditions", id: "nc-conditions", tests: conditions },
   { name: "Cache groups", id: "nc-groups", tests: invalidation },
+  { name: "Lists of fields", id: "nc-listed", tests: listed },
   { name: "Traces left", id: "nc-traces", tests: ways },
 ];

@@ -102,15 +102,24 @@ impl Live {
         purges.verdict(&self.head) != heads::Verdict::Valid
     }
 
-    /// Whether it answers the request.
+    /// Whether it answers a request that comes while it arrives.
     pub fn is_for(&self, wanted: &Wanted, purges: &PurgeLog) -> bool {
+        let (stored, now) = (&self.head.stored, super::now_ms());
+        let reuse = caching::reuse(&wanted.fields, stored, now, &wanted.caching, false);
+        self.is_selected(wanted, purges) && matches!(reuse, caching::Reuse::Fresh)
+    }
+
+    /// Whether it answers a request that has waited for its head.
+    pub fn is_for_waiting(&self, wanted: &Wanted, purges: &PurgeLog) -> bool {
+        self.is_selected(wanted, purges)
+            && caching::joinable(&wanted.fields, &self.head.stored, &wanted.caching)
+    }
+
+    fn is_selected(&self, wanted: &Wanted, purges: &PurgeLog) -> bool {
         let head = &self.head;
-        let reuse =
-            caching::reuse(&wanted.fields, &head.stored, super::now_ms(), &wanted.caching, false);
         caching::selects(&head.selecting, &head.stored.fields, &wanted.fields)
             && !self.is_purged(purges)
             && !wanted.is_personal()
-            && matches!(reuse, caching::Reuse::Fresh)
     }
 
     /// Answers from it.

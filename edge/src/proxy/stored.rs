@@ -45,8 +45,10 @@ pub async fn answer(
     head: Arc<Head>,
     how: How,
 ) -> Result<Answer, Refused> {
-    let was_stored =
-        !matches!(how, How::Fetched { verdict, .. } if verdict != Verdict::Revalidated);
+    let was_stored = match &how {
+        How::Fresh | How::Stale => true,
+        How::Fetched { verdict, told, .. } => *verdict == Verdict::Revalidated || told.collapsed,
+    };
     let mut headers = fields(edge, wanted, &head.stored, was_stored);
     let fixed = match &how {
         How::Fresh => None,
@@ -134,12 +136,14 @@ async fn whole(edge: &Edge, object: &Object, urgency: u8) -> Option<Vec<Bytes>> 
     Some(whole)
 }
 
-/// The fields of a stored response as they are sent: with its age if it was stored before.
+/// The fields of a stored response as they are sent: with its age if it was stored before, and
+/// without what `no-cache="..."` names.
 pub fn fields(edge: &Edge, wanted: &Wanted, stored: &Stored, was_stored: bool) -> HeaderMap {
-    let mut headers = stored.fields.clone();
+    let mut headers =
+        if was_stored { caching::reused_fields(stored, now_ms()) } else { stored.fields.clone() };
     // That is about the origin's own address.
     headers.remove(header::ALT_SVC);
-    if was_stored || headers.contains_key(header::AGE) {
+    if headers.contains_key(header::AGE) {
         headers.insert(header::AGE, caching::age_field(stored, now_ms()));
     }
     caching::append_via(&mut headers, &wanted.hop(edge));
