@@ -24,7 +24,7 @@ pub struct Settings {
     pub parents: Vec<Peer>,
     /// The shield before the origin.
     pub shields: Vec<Peer>,
-    /// The longest time to a connection with one of these [300ms].
+    /// The longest time to a connection with one of these (default: 300ms).
     pub connect_timeout: Option<Span>,
 }
 

@@ -38,22 +38,22 @@ pub struct Settings {
     pub origins: Vec<Origin>,
     /// Asks each origin at times whether it is well.
     pub health_check: Option<HealthCheck>,
-    /// The longest time to a connection, name lookup and TLS included [2s].
+    /// The longest time to a connection, name lookup and TLS included (default: 2s).
     pub connect_timeout: Option<Span>,
     /// The longest time to an answer's head [30s; title sites 5s].
     pub first_byte_timeout: Option<Span>,
     /// The longest silence within a body [10s; title sites 5s].
     pub stall_timeout: Option<Span>,
-    /// Tries on top of the first [2].
+    /// Tries on top of the first (default: 2).
     pub retries: Option<u32>,
-    /// Those tries as a share of all requests [20].
+    /// Those tries as a share of all requests (default: 20).
     pub retry_budget_percent: Option<u32>,
     /// Whether a GET without an answer after the 99th percentile of the origin's times is sent
     /// a second time: `true`; `false`: never; by default only where there is another origin.
     pub hedge: Option<bool>,
-    /// Requests under way at each origin [512].
+    /// Requests under way at each origin (default: 512).
     pub in_flight_max: Option<u32>,
-    /// Requests that wait for one of these to end [1024].
+    /// Requests that wait for one of these to end (default: 1024).
     pub queue_max: Option<u32>,
     /// Whether origins see the client's `Host` in place of their own [false].
     pub pass_host: Option<bool>,
@@ -78,7 +78,7 @@ pub struct Origin {
 pub struct HealthCheck {
     /// Asked for with GET: an answer below 400 is good.
     pub path: String,
-    /// How often [5s].
+    /// How often (default: 5s).
     #[serde(default)]
     pub interval: Option<Span>,
 }

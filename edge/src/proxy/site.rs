@@ -68,7 +68,7 @@ pub struct TtlSettings {
 /// A site, checked.
 #[derive(Debug, Clone)]
 pub struct SiteConfig {
-    /// Its host name, or [`ANY_HOST`].
+    /// Its host name, or `*` for any.
     pub host: String,
     upstream: upstream::Config,
     keys: KeyRules,
