@@ -66,7 +66,7 @@ impl Arena {
     /// gives the pages as they are first written.
     ///
     /// # Errors
-    /// [`Error`] when that is no block at all, or can't be mapped.
+    /// [`enum@Error`] when that is no block at all, or can't be mapped.
     pub fn new(bytes_max: u64) -> Result<Self, Error> {
         let size = || Error::Size { bytes_max };
         let (blocks, bytes) = Blocks::new(bytes_max).ok_or_else(size)?;

@@ -93,7 +93,7 @@ impl Chunks {
     /// warm as it was before a clean restart.
     ///
     /// # Errors
-    /// [`Error`] when the memory can't be had.
+    /// [`enum@Error`] when the memory can't be had.
     pub fn open(sizes: &Sizes, registry: &prometheus::Registry) -> Result<Self, Error> {
         let metrics = Metrics::new(registry)?;
         let memory = Memory::new(sizes.memory_bytes, metrics.clone())?;
