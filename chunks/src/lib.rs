@@ -97,7 +97,7 @@ impl Chunks {
     pub fn open(sizes: &Sizes, registry: &prometheus::Registry) -> Result<Self, Error> {
         let metrics = Metrics::new(registry)?;
         let memory = Memory::new(sizes.memory_bytes, metrics.clone())?;
-        let policy = Arc::new(policy(sizes.disks.iter().map(|disk| disk.bytes).sum()));
+        let policy = Arc::new(Policy::new(sizes.disks.iter().map(|disk| disk.bytes).sum()));
         let disks = Disks::open(&sizes.disks, sizes.read_max, &memory, &metrics, &policy)?;
         let warm = warm::path(&sizes.data_dir);
         disks.spawn(warm::up(warm.clone(), disks.all(), memory.clone()));
@@ -245,17 +245,6 @@ impl Inner {
         let size = disk::stored_bytes(bytes.len());
         !self.disks.is_empty() && !on_disk() && self.policy.admit(id(key), size)
     }
-}
-
-/// A policy whose budget is full to begin with, so that a working set that is small reaches
-/// the disks though little of it is ever missed.
-fn policy(disk_bytes: u64) -> Policy {
-    let policy = Policy::new(disk_bytes);
-    // What is beyond its limit, a part of the disks, does not count.
-    for _ in 0..disk_bytes.div_ceil(u64::from(u32::MAX)) {
-        policy.missed(u32::MAX);
-    }
-    policy
 }
 
 fn id(key: &Key) -> ChunkId {

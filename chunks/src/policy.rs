@@ -9,9 +9,8 @@
 //!    the disks: found by going round the scores all the time.
 //! 3. A chunk is written when its score says that it was wanted twice and is above the
 //!    threshold; when its block's turn to go comes, it is written anew if it still is.
-//! 4. No more is ever written than half of what came from upstream. As that budget runs low,
-//!    the bar rises. Only room that no block ever used ([`Policy::add_room`]) is filled by
-//!    first requests, free of charge: nothing goes for them.
+//! 4. No more is written than half of what came from upstream, beyond a fifth of the disks to
+//!    begin with. As that budget runs low, the bar rises.
 //!
 //! Memory: [`TABLE_BYTES_PER_TB`], whatever is asked for; what is least wanted is forgotten
 //! first. The policy knows of no time but the one passed in, and of no disk.
@@ -60,23 +59,6 @@ impl ChunkId {
         Self(xxh3_64(body) >> Self::NUMBER_BITS << Self::NUMBER_BITS | number)
     }
 
-    /// The id as a hash: bits well mixed (as splitmix64 ends), and none lost.
-    #[must_use]
-    pub fn hash(self) -> u64 {
-        let mixed = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ mixed >> 31
-    }
-
-    /// The id that has this hash: for hooks that are told no more than that.
-    #[must_use]
-    pub fn from_hash(hash: u64) -> Self {
-        // The factors are the inverses of those above, modulo 2^64.
-        let mixed = (hash ^ hash >> 31 ^ hash >> 62).wrapping_mul(0x3196_42b2_d24d_8ec3);
-        let mixed = (mixed ^ mixed >> 27 ^ mixed >> 54).wrapping_mul(0x96de_1b17_3f11_9089);
-        Self(mixed ^ mixed >> 30 ^ mixed >> 60)
-    }
-
     fn title(self) -> u64 {
         self.0 >> Self::NUMBER_BITS
     }
@@ -102,8 +84,6 @@ pub struct Stats {
     pub threshold: f32,
     /// Bytes that may be written now.
     pub budget_bytes: u64,
-    /// Bytes of the disks that were never used.
-    pub room_bytes: u64,
     /// Bytes admitted.
     pub admitted_bytes: u64,
     /// Bytes kept when their block's turn came.
@@ -125,22 +105,19 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// For disks of `disk_bytes` in all, of which none is free: see [`Policy::add_room`].
+    /// For disks of `disk_bytes` in all. The budget is full, so that a small working set gets
+    /// to the disks though little of it is ever missed.
     #[must_use]
     pub fn new(disk_bytes: u64) -> Self {
+        let budget_max = disk_bytes / BUDGET_PART;
         Self {
             popularity: Popularity::new(disk_bytes),
             fill_bytes: disk_bytes / 100 * FILL_PERCENT,
-            budget_max: disk_bytes / BUDGET_PART,
-            budget: Mutex::default(),
+            budget_max,
+            budget: Mutex::new(Stats { budget_bytes: budget_max, ..Stats::default() }),
             threshold: AtomicU32::new(0),
             now: AtomicU64::new(0),
         }
-    }
-
-    /// Bytes of a disk that never held anything: filled by whatever comes first.
-    pub fn add_room(&self, bytes: u64) {
-        self.budget.lock().unwrap_or_else(PoisonError::into_inner).room_bytes += bytes;
     }
 
     /// A client asked for the chunk, of `bytes` bytes, wherever it came from then. `now` is
@@ -168,11 +145,6 @@ impl Policy {
         let score = self.score(id);
         let mut budget = self.budget.lock().unwrap_or_else(PoisonError::into_inner);
         let bytes = u64::from(bytes);
-        if budget.room_bytes >= bytes {
-            budget.room_bytes -= bytes;
-            budget.admitted_bytes += bytes;
-            return true;
-        }
         let bar = self.bar(RAISE_NEW, budget.budget_bytes).max(SECOND_REQUEST);
         let granted = score >= bar && spend(&mut budget, bytes);
         if granted {
