@@ -137,7 +137,8 @@ fn useless(
     if !explicit && response.contains_key(SET_COOKIE) {
         return Some(Reason::SetCookie);
     }
-    if !explicit && fresh.source == Source::None && request.contains_key(COOKIE) {
+    let silent = !explicit && !directives.no_cache && fresh.source == Source::None;
+    if silent && request.contains_key(COOKIE) {
         return Some(Reason::Cookie);
     }
     let validator = response.contains_key(ETAG) || response.contains_key(LAST_MODIFIED);
@@ -187,6 +188,8 @@ mod tests {
             (200, "", "Last-Modified: @-1000\nDate: @0"),
             (200, "", "Cache-Control: max-age=0, stale-while-revalidate=9"),
             (200, "Cookie: a=b", cookie),
+            (200, "Cookie: a=b", "Cache-Control: no-cache\nETag: \"a\""),
+            (200, "Cookie: a=b", "Last-Modified: @-1000\nDate: @0"),
             (200, "", "Cache-Control: no-store, must-understand, max-age=9"),
             (200, "", "CDN-Cache-Control: max-age=9\nCache-Control: no-store, private"),
             (200, "", "Surrogate-Control: max-age=9;nearcast\nCache-Control: no-store"),
