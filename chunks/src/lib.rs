@@ -119,6 +119,13 @@ impl Chunks {
         self.inner.memory.under_pressure()
     }
 
+    /// Arena bytes of the chunks that memory keeps, and of those that only fetches and responses
+    /// hold: the latter go back to none when nothing is under way.
+    #[must_use]
+    pub fn memory_bytes(&self) -> (u64, u64) {
+        self.inner.memory.bytes_kept_and_held()
+    }
+
     /// A response wants a chunk, of so many bytes, from its first byte on, wherever it will
     /// come from. Not to be told of a response that begins inside the chunk: a player's next
     /// request often does, and would count as another player's. This alone decides what is

@@ -113,9 +113,14 @@ impl Memory {
 
     /// Whether others than the caches hold so much that evicting helps little.
     pub(crate) fn under_pressure(&self) -> bool {
-        let arena = &self.inner.arena;
-        let others = arena.bytes_used().saturating_sub(self.bytes());
-        others > arena.bytes_max() / PRESSURE_SHARE
+        let (_, held) = self.bytes_kept_and_held();
+        held > self.inner.arena.bytes_max() / PRESSURE_SHARE
+    }
+
+    /// Arena bytes of the chunks in the caches, and of all others.
+    pub(crate) fn bytes_kept_and_held(&self) -> (u64, u64) {
+        let kept = self.bytes();
+        (kept, self.inner.arena.bytes_used().saturating_sub(kept))
     }
 
     /// Arena bytes of the chunks in the caches.

@@ -4,11 +4,13 @@
 //! Invariant: every chunk of a title that leaves here is what its index says; every chunk of a
 //! stored representation was sent under its validator.
 
+mod gauges;
 mod growing;
 mod inflight;
 mod run;
 mod turns;
 
+pub use gauges::register;
 pub use growing::{Growing, GrowingReader, Step, UNVALIDATED_BYTES_MAX};
 pub use inflight::{Coming, Progress, Reading};
 pub use run::{Arriving, Run};

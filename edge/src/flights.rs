@@ -59,7 +59,10 @@ impl<K: Hash + Eq + Clone, V> Ticket<K, V> {
 
     /// Tells all who wait. Who comes later must find the value elsewhere, or fetch again.
     pub fn land(self, value: V) {
-        self.sender.send_replace(Some(value));
+        // First off the table: who can't use the value comes back, and is not to find it again.
+        let sender = self.sender.clone();
+        drop(self);
+        sender.send_replace(Some(value));
     }
 }
 

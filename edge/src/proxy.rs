@@ -25,7 +25,7 @@ use crate::refused::Refused;
 use crate::serve::{Answer, Asked, Edge};
 use crate::verdict::Verdict;
 use caching::{CacheStatus, Forwarded, Reuse};
-use fetch::{Fetch, Outcome};
+use fetch::{Fetch, Outcome, Own};
 use heads::{Head, KeyId};
 use http::{HeaderMap, Method, StatusCode, header};
 use std::sync::Arc;
@@ -150,15 +150,15 @@ async fn placed(
     if wanted.method != Method::GET && wanted.method != Method::HEAD {
         return pass::on(edge, wanted, body).await;
     }
-    let mut why = None;
     for _ in 0..TRIES_MAX {
         match cached(edge, wanted).await {
-            // The origin has another version by now, or a chunk is gone that can't be fetched.
-            Err(Refused::Fault(fault @ (Fault::Changed | Fault::Gone))) => why = Some(fault),
+            // The origin has another version by now, or a chunk is gone that can't be fetched,
+            // or the fetch that was joined is of no use to this request.
+            Err(Refused::Fault(Fault::Changed | Fault::Gone)) => {}
             answered => return answered,
         }
     }
-    Err(Refused::Fault(why.unwrap_or(Fault::Changed)))
+    Box::pin(Fetch::new(edge, wanted, None).alone(Forwarded::UriMiss)).await
 }
 
 async fn cached(edge: &Arc<Edge>, wanted: &Arc<Wanted>) -> Result<Answer, Refused> {
@@ -195,7 +195,7 @@ async fn not_stored(
     missing: Forwarded,
 ) -> Result<Answer, Refused> {
     if let Some(live) = edge.lives.find(wanted, &edge.purges) {
-        return live.answer(edge, wanted, true).await;
+        return live.answer(edge, wanted, None, true).await;
     }
     if caching::only_if_cached(&wanted.fields, &wanted.caching) {
         return Err(Refused::OnlyIfCached);
@@ -230,7 +230,7 @@ async fn fetched(
     forwarded: Forwarded,
 ) -> Result<Answer, Refused> {
     let fetch = Fetch::new(edge, wanted, stale.map(|found| (found.head, found.soft_purged)));
-    let (outcome, alone, collapsed) = fetch.join().await;
+    let (outcome, own, collapsed) = fetch.join().await;
     let told = |status: Option<StatusCode>| CacheStatus {
         forwarded: Some(forwarded),
         forwarded_status: status,
@@ -238,37 +238,39 @@ async fn fetched(
         ..CacheStatus::default()
     };
     match outcome {
-        Outcome::Stored { head, verdict, status, coming } => {
+        Outcome::Stored { head, verdict, status } => {
             if collapsed && edge.purges.verdict(&head) != heads::Verdict::Valid {
                 // The fetch began before a purge that this request may have come after.
                 return Err(Refused::Fault(Fault::Changed));
             }
-            // Who only joined the fetch must be allowed what came of it.
+            // Who only joined the fetch must be allowed what came of it. The others start over:
+            // they are many, and one fetch for each variant does.
             if collapsed && !caching::selects(&head.selecting, &head.stored.fields, &wanted.fields)
             {
-                return Box::pin(Fetch::new(edge, wanted, None).alone(forwarded)).await;
+                return Err(Refused::Fault(Fault::Changed));
             }
             if collapsed && !caching::joinable(&wanted.fields, &head.stored, &wanted.caching) {
                 let again = Fetch::new(edge, wanted, Some((head, false)));
                 return Box::pin(again.alone(forwarded)).await;
             }
+            let coming = fetch::coming(own);
             let how = stored::How::Fetched { verdict, told: told(Some(status)), coming };
             stored::answer(edge, wanted, head, how).await
         }
         Outcome::Growing(live) => {
-            if collapsed && live.is_purged(&edge.purges) {
+            if collapsed && !live.is_selected(wanted, &edge.purges) {
                 return Err(Refused::Fault(Fault::Changed));
             }
             if collapsed && !live.is_for_waiting(wanted, &edge.purges) {
                 return Box::pin(Fetch::new(edge, wanted, None).alone(forwarded)).await;
             }
-            live.answer(edge, wanted, collapsed).await
+            live.answer(edge, wanted, fetch::reader(own), collapsed).await
         }
         Outcome::Stale(head) => stored::answer(edge, wanted, head, stored::How::Stale).await,
         Outcome::Failed(fault) => Err(Refused::Fault(fault)),
-        Outcome::Alone => match alone {
-            Some(answer) => Ok(pass::answer(edge, wanted, *answer, told(None))),
-            None => Box::pin(Fetch::new(edge, wanted, None).alone(forwarded)).await,
+        Outcome::Alone => match own {
+            Some(Own::Unshared(answer)) => Ok(pass::answer(edge, wanted, *answer, told(None))),
+            _ => Box::pin(Fetch::new(edge, wanted, None).alone(forwarded)).await,
         },
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::Error;
 use crate::encoded::Encoded;
-use crate::engine::Engine;
+use crate::engine::{self, Engine};
 use crate::listen::{self, Shared};
 use crate::metrics::Metrics;
 use crate::origin::Origin;
@@ -150,6 +150,7 @@ impl Parts {
             metrics.clone(),
             config.memory_bytes,
         ));
+        engine::register(&engine, registry)?;
         let ready = Ready::new();
         ready.set(true);
         let (mut title_site, mut parts) = (None, None);

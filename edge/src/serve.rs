@@ -223,7 +223,12 @@ fn respond(
         headers.insert(header::ALT_SVC, alt_svc.clone());
     }
     let has_body = status != StatusCode::NO_CONTENT && status != StatusCode::NOT_MODIFIED;
-    if let Some(length) = promised.or_else(|| content.bytes()).filter(|_| has_body) {
+    // To a HEAD, no length is right where that of the GET is not known.
+    let length = match asked.head.method {
+        Method::HEAD => promised,
+        _ => content.bytes(),
+    };
+    if let Some(length) = length.filter(|_| has_body) {
         headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
     }
     account.place(place);

@@ -140,7 +140,7 @@ impl Growing {
                         self.slide(kept, filled).await?;
                     }
                     let new = kept.engine.slot(self.chunk_bytes(filled)).await?;
-                    kept.grew();
+                    kept.grew(new.capacity() as u64);
                     self.lock().chunks.push_back(new.reader());
                     slot = Some(new);
                 }
@@ -241,11 +241,12 @@ impl Kept<'_> {
         filled < UNVALIDATED_BYTES_MAX && !self.is_full()
     }
 
-    fn grew(&mut self) {
-        self.bytes += CHUNK_BYTES;
-        self.engine.growing_bytes.fetch_add(CHUNK_BYTES, Ordering::Relaxed);
+    fn grew(&mut self, bytes: u64) {
+        self.bytes += bytes;
+        self.engine.growing_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
+    /// A whole chunk was let go of.
     fn shrank(&mut self) {
         self.bytes -= CHUNK_BYTES;
         self.engine.growing_bytes.fetch_sub(CHUNK_BYTES, Ordering::Relaxed);
@@ -302,6 +303,18 @@ impl GrowingReader {
             None => Step::Wait,
             Some(Ok(())) => Step::End,
             Some(Err(fault)) => Step::Failed(fault),
+        }
+    }
+
+    /// Reads for nobody, so that the answer is kept once it is whole; ends with it, or where it
+    /// is too large to be kept.
+    pub async fn drain(mut self) {
+        while self.at < UNVALIDATED_BYTES_MAX {
+            match self.step(u64::MAX) {
+                Step::Bytes(_) => {}
+                Step::Wait => self.changed().await,
+                Step::End | Step::Failed(_) => return,
+            }
         }
     }
 

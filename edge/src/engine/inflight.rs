@@ -196,6 +196,11 @@ impl InFlight {
         (claim, progress)
     }
 
+    /// Chunks that are being fetched now.
+    pub fn count(&self) -> usize {
+        self.lock().entries.len()
+    }
+
     /// Whether somebody fetches `key` now.
     pub fn has(&self, key: &Key) -> bool {
         self.lock().entries.contains_key(key)

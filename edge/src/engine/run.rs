@@ -182,6 +182,9 @@ impl Run {
                 return Ok(End::Left);
             };
             engine.metrics.fetched(self.source, data.len());
+            if data.len() as u64 > end - at {
+                return Err(Fault::unavailable("the answer is longer than it said"));
+            }
             at = self.put(engine, data, at).await?;
             if extends {
                 self.extend(engine, at, end);

@@ -6,7 +6,7 @@
 
 use super::live::Live;
 use super::{Wanted, by_hop, now_ms, pass};
-use crate::engine::{Arriving, Coming};
+use crate::engine::{Arriving, Coming, GrowingReader};
 use crate::error::Fault;
 use crate::flights::{Flights, Ticket};
 use crate::refused::Refused;
@@ -45,8 +45,6 @@ pub enum Outcome {
         verdict: Verdict,
         /// The origin's status.
         status: StatusCode,
-        /// For the one who asked: the fetch of its bytes.
-        coming: Option<Arc<Mutex<Option<Coming>>>>,
     },
     /// An answer that is kept once it is whole.
     Growing(Arc<Live>),
@@ -68,6 +66,29 @@ pub struct Unshared {
     pub cut: Option<Cut>,
 }
 
+impl Unshared {
+    /// Whether it is a part that is not what was wanted, and of which that can't be cut out.
+    fn is_a_wrong_part(&self) -> bool {
+        self.answer.head.status == StatusCode::PARTIAL_CONTENT && self.cut.is_none()
+    }
+}
+
+/// The fetch that the one who asked follows.
+pub fn coming(own: Option<Own>) -> Option<Coming> {
+    match own {
+        Some(Own::Coming(coming)) => Some(coming),
+        _ => None,
+    }
+}
+
+/// The reader of the one who asked.
+pub fn reader(own: Option<Own>) -> Option<GrowingReader> {
+    match own {
+        Some(Own::Reader(reader)) => Some(reader),
+        _ => None,
+    }
+}
+
 /// Whole chunks to ask for: from a byte on, up to another or the end.
 #[derive(Clone, Copy)]
 struct Span {
@@ -85,7 +106,16 @@ pub struct Cut {
     pub wanted: ByteRange,
 }
 
-type Alone = Option<Box<Unshared>>;
+/// What is for the one who asked only. Dropped when that one has left, so that nothing is
+/// fetched on its behalf any more.
+pub enum Own {
+    /// An answer that is not shared.
+    Unshared(Box<Unshared>),
+    /// The fetch of the bytes that the answer begins with.
+    Coming(Coming),
+    /// The first reader of a growing answer.
+    Reader(GrowingReader),
+}
 
 /// Exchanges under way, and what is remembered of earlier ones.
 pub struct Fetches {
@@ -178,7 +208,7 @@ impl Fetch {
     }
 
     /// Asks, or waits for whoever asks already. Whether it only waited comes last.
-    pub async fn join(self) -> (Outcome, Alone, bool) {
+    pub async fn join(self) -> (Outcome, Option<Own>, bool) {
         let fetches = &self.edge.fetches;
         let head_of_nothing = self.wanted.method == Method::HEAD;
         if self.wanted.is_personal() || head_of_nothing || fetches.is_unshared(&self.wanted.key) {
@@ -188,13 +218,6 @@ impl Fetch {
         let (wait, ticket) = fetches.flights.join(self.flight());
         let Some(ticket) = ticket else {
             let outcome = wait.landed().await.unwrap_or(Outcome::Failed(Fault::Lost));
-            let outcome = match outcome {
-                // The bytes' own fetch is the leader's to follow.
-                Outcome::Stored { head, verdict, status, .. } => {
-                    Outcome::Stored { head, verdict, status, coming: None }
-                }
-                other => other,
-            };
             return (outcome, None, true);
         };
         let (sender, receiver) = oneshot::channel();
@@ -206,14 +229,17 @@ impl Fetch {
     async fn lead(
         self,
         ticket: Ticket<(KeyId, u64), Outcome>,
-        sender: Option<oneshot::Sender<Alone>>,
+        sender: Option<oneshot::Sender<Option<Own>>>,
     ) {
         let (edge, key) = (Arc::clone(&self.edge), self.wanted.key);
-        let (outcome, alone) = self.exchange().await;
+        let (outcome, own) = self.exchange().await;
         edge.fetches.remember(key, !matches!(outcome, Outcome::Alone));
-        if let Some(sender) = sender {
+        match (sender, own) {
             // A client that left takes nothing.
-            let _ = sender.send(alone);
+            (Some(sender), own) => drop(sender.send(own)),
+            // In the background, an answer that is only kept whole has no other reader.
+            (None, Some(Own::Reader(reader))) => drop(tokio::spawn(reader.drain())),
+            (None, _) => {}
         }
         ticket.land(outcome);
     }
@@ -224,45 +250,57 @@ impl Fetch {
     /// [`Refused`].
     pub async fn alone(self, forwarded: Forwarded) -> Result<Answered, Refused> {
         let (edge, wanted) = (Arc::clone(&self.edge), Arc::clone(&self.wanted));
-        let (outcome, alone) = self.exchange().await;
+        let (outcome, own) = self.exchange().await;
         let told = |status| CacheStatus {
             forwarded: Some(forwarded),
             forwarded_status: status,
             ..CacheStatus::default()
         };
         match outcome {
-            Outcome::Stored { head, verdict, status, coming } => {
-                let how = super::stored::How::Fetched { verdict, told: told(Some(status)), coming };
+            Outcome::Stored { head, verdict, status } => {
+                let told = told(Some(status));
+                let how = super::stored::How::Fetched { verdict, told, coming: coming(own) };
                 super::stored::answer(&edge, &wanted, head, how).await
             }
-            Outcome::Growing(live) => live.answer(&edge, &wanted, false).await,
+            Outcome::Growing(live) => live.answer(&edge, &wanted, reader(own), false).await,
             Outcome::Stale(head) => {
                 super::stored::answer(&edge, &wanted, head, super::stored::How::Stale).await
             }
             Outcome::Failed(fault) => Err(Refused::Fault(fault)),
-            Outcome::Alone => match alone {
-                Some(unshared) => Ok(pass::answer(&edge, &wanted, *unshared, told(None))),
-                None => Err(Refused::Fault(Fault::Lost)),
+            Outcome::Alone => match own {
+                Some(Own::Unshared(unshared)) => {
+                    Ok(pass::answer(&edge, &wanted, *unshared, told(None)))
+                }
+                _ => Err(Refused::Fault(Fault::Lost)),
             },
         }
     }
 
-    /// The exchange itself. A 304 that is of no use is followed by a whole fetch.
-    async fn exchange(mut self) -> (Outcome, Alone) {
+    /// The exchange itself. A 304 that is of no use is followed by a whole fetch, and so is a
+    /// part of which what is wanted can't be cut out.
+    async fn exchange(mut self) -> (Outcome, Option<Own>) {
         let range = self.range_to_ask().await;
         let conditional =
             self.stale.as_ref().map(|(head, _)| caching::revalidation_fields(&head.stored));
         let conditional = conditional.filter(|fields| !fields.is_empty());
         let was_conditional = conditional.is_some();
-        let (outcome, alone) = self.once(conditional, range).await;
+        let (mut outcome, mut own) = self.once(conditional, range).await;
         if was_conditional && matches!(outcome, Outcome::Failed(Fault::Changed)) {
             self.stale = None;
-            return self.once(None, range).await;
+            (outcome, own) = self.once(None, range).await;
         }
-        (outcome, alone)
+        if matches!(&own, Some(Own::Unshared(unshared)) if unshared.is_a_wrong_part()) {
+            drop(own);
+            return self.once(None, None).await;
+        }
+        (outcome, own)
     }
 
-    async fn once(&self, conditional: Option<HeaderMap>, range: Option<Span>) -> (Outcome, Alone) {
+    async fn once(
+        &self,
+        conditional: Option<HeaderMap>,
+        range: Option<Span>,
+    ) -> (Outcome, Option<Own>) {
         let epoch = self.edge.purges.number();
         let (answered, requested_ms, outdated) = self.send(conditional.as_ref(), range).await;
         let answer = match answered {
@@ -385,7 +423,7 @@ impl Fetch {
         let head = Arc::new(Head { stored, epoch, tags, ..(**old).clone() });
         self.edge.engine.heads.update(self.wanted.key, &head);
         let (verdict, status) = (Verdict::Revalidated, answer.head.status);
-        Outcome::Stored { head, verdict, status, coming: None }
+        Outcome::Stored { head, verdict, status }
     }
 
     /// What becomes of an answer: stored in chunks, kept once it is whole, or passed on.
@@ -395,8 +433,12 @@ impl Fetch {
         stored: Stored,
         epoch: u64,
         asked: Option<Span>,
-    ) -> (Outcome, Alone) {
+    ) -> (Outcome, Option<Own>) {
         let wanted = &self.wanted;
+        if stored.status == StatusCode::PARTIAL_CONTENT && asked.is_none() {
+            let fault = Fault::unavailable("answered 206 to a request without a range");
+            return (self.failed(fault), None);
+        }
         let (fields, request) = (&stored.fields, &wanted.fields);
         let storable =
             caching::storable(&wanted.method, request, stored.status, fields, &wanted.caching);
@@ -442,8 +484,8 @@ impl Fetch {
             }
             length => {
                 let head = head(stored, length.unwrap_or(0));
-                let live = Live::start(&self.edge, wanted.key, head, answer, length);
-                (Outcome::Growing(live), None)
+                let (live, reader) = Live::start(&self.edge, wanted.key, head, answer, length);
+                (Outcome::Growing(live), reader.map(Own::Reader))
             }
         }
     }
@@ -455,7 +497,7 @@ impl Fetch {
         mut head: Head,
         range: ByteRange,
         status: StatusCode,
-    ) -> (Outcome, Alone) {
+    ) -> (Outcome, Option<Own>) {
         // An origin that sends the same again instead of a 304: what is here of it stays good.
         if let Some((old, _)) = &self.stale
             && old.bytes == head.bytes
@@ -469,11 +511,15 @@ impl Fetch {
         let arriving = Arriving { body: answer.body, range, hop: answer.hop, source };
         let coming = self.edge.engine.adopt(&object, arriving);
         self.edge.engine.heads.put(self.wanted.key, Arc::clone(&head));
-        let coming = coming.map(|coming| Arc::new(Mutex::new(Some(coming))));
-        (Outcome::Stored { head, verdict: source, status, coming }, None)
+        (Outcome::Stored { head, verdict: source, status }, coming.map(Own::Coming))
     }
 
-    fn unshared(&self, answer: Answer, stored: Stored, asked: Option<Span>) -> (Outcome, Alone) {
+    fn unshared(
+        &self,
+        answer: Answer,
+        stored: Stored,
+        asked: Option<Span>,
+    ) -> (Outcome, Option<Own>) {
         let cut = match (stored.status, part(&answer, asked)) {
             (StatusCode::PARTIAL_CONTENT, Some((given, total))) => {
                 match caching::ranges(&self.wanted.fields, total, 1) {
@@ -486,7 +532,8 @@ impl Fetch {
             }
             _ => None,
         };
-        (Outcome::Alone, Some(Box::new(Unshared { answer, fields: stored.fields, cut })))
+        let unshared = Unshared { answer, fields: stored.fields, cut };
+        (Outcome::Alone, Some(Own::Unshared(Box::new(unshared))))
     }
 
     /// Of an object that is not known yet, a client may want a part: whole chunks around it are
@@ -531,8 +578,8 @@ fn part(answer: &Answer, asked: Option<Span>) -> Option<(ByteRange, u64)> {
     let fits = range.start == asked.start
         && range.end() <= total
         && (range.end() == total || Some(range.end()) == asked.end);
-    // The framing must agree with what the field says.
-    let framed = answer.body.length() == Some(range.bytes);
+    // The framing, if it names a length, must agree with what the field says.
+    let framed = answer.body.length().is_none_or(|length| length == range.bytes);
     (fits && framed).then_some((range, total))
 }
 

@@ -23,8 +23,6 @@ pub struct Live {
     source: Verdict,
     /// The origin's status.
     status: StatusCode,
-    /// Keeps it from being given up until the one who asked reads.
-    first: Mutex<Option<GrowingReader>>,
 }
 
 /// All of them, by key: the newest of each.
@@ -56,19 +54,20 @@ impl Lives {
 }
 
 impl Live {
-    /// Takes an answer, in a task of its own.
+    /// Takes an answer, in a task of its own. Its first reader keeps it from being given up
+    /// until the one who asked reads.
     pub fn start(
         edge: &Arc<Edge>,
         key: KeyId,
         head: Head,
         answer: upstream::Answer,
         length: Option<u64>,
-    ) -> Arc<Self> {
+    ) -> (Arc<Self>, Option<GrowingReader>) {
         let growing = Growing::new(length);
-        let first = Mutex::new(growing.read_from(0));
+        let first = growing.read_from(0);
         let (source, status) = (by_hop(answer.kind), head.stored.status);
         let head = Arc::new(head);
-        let live = Arc::new(Self { head, growing, source, status, first });
+        let live = Arc::new(Self { head, growing, source, status });
         edge.lives.lock().insert(key, Arc::clone(&live));
         let (edge, taken) = (Arc::clone(edge), Arc::clone(&live));
         tokio::spawn(async move {
@@ -82,7 +81,7 @@ impl Live {
             }
             edge.lives.end(&key, &taken);
         });
-        live
+        (live, first)
     }
 
     /// It is whole.
@@ -115,14 +114,15 @@ impl Live {
             && caching::joinable(&wanted.fields, &self.head.stored, &wanted.caching)
     }
 
-    fn is_selected(&self, wanted: &Wanted, purges: &PurgeLog) -> bool {
+    /// Whether it is the variant that the request selects, and not purged.
+    pub fn is_selected(&self, wanted: &Wanted, purges: &PurgeLog) -> bool {
         let head = &self.head;
         caching::selects(&head.selecting, &head.stored.fields, &wanted.fields)
             && !self.is_purged(purges)
             && !wanted.is_personal()
     }
 
-    /// Answers from it.
+    /// Answers from it. `first` is for the one who asked.
     ///
     /// # Errors
     /// [`Refused`], when it fails before its first byte.
@@ -130,9 +130,9 @@ impl Live {
         self: &Arc<Self>,
         edge: &Arc<Edge>,
         wanted: &Arc<Wanted>,
+        first: Option<GrowingReader>,
         collapsed: bool,
     ) -> Result<Answer, Refused> {
-        let first = self.first.lock().unwrap_or_else(PoisonError::into_inner).take();
         let mut headers = stored::fields(edge, wanted, &self.head.stored, collapsed);
         let told = CacheStatus {
             forwarded: Some(Forwarded::UriMiss),
@@ -168,9 +168,15 @@ impl Live {
                 Ranges::Whole | Ranges::TooMany => {}
             }
         }
+        // The first reader goes only when the one that takes its place is there, so that the
+        // answer is not given up; and at once then, since nobody moves it on.
         let reader = match first {
             Some(first) if range.start == 0 => Some(first),
-            _ => self.growing.read_from(range.start),
+            first => {
+                let reader = self.growing.read_from(range.start);
+                drop(first);
+                reader
+            }
         };
         let reader = reader.ok_or(Refused::Fault(Fault::Gone))?;
         let left = self.growing.length.map(|_| range.bytes);

@@ -15,7 +15,7 @@ use heads::Head;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use model::{ByteRange, chunk};
 use std::future::poll_fn;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 /// Why the stored representation answers.
 pub enum How {
@@ -30,7 +30,7 @@ pub enum How {
         /// What is known for `Cache-Status`.
         told: CacheStatus<'static>,
         /// The fetch of its bytes, if this request started it.
-        coming: Option<Arc<Mutex<Option<Coming>>>>,
+        coming: Option<Coming>,
     },
 }
 
@@ -43,7 +43,7 @@ pub async fn answer(
     edge: &Arc<Edge>,
     wanted: &Arc<Wanted>,
     head: Arc<Head>,
-    how: How,
+    mut how: How,
 ) -> Result<Answer, Refused> {
     let was_stored = match &how {
         How::Fresh | How::Stale => true,
@@ -104,11 +104,10 @@ pub async fn answer(
         }
     }
     let mut sending = Sending::new(&edge.engine, object.clone(), pieces, urgency);
-    if let How::Fetched { verdict, coming: Some(coming), .. } = &how {
-        let coming = coming.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
-        if let Some(coming) = coming {
-            sending = sending.by_own_fetch(coming, *verdict);
-        }
+    if let How::Fetched { verdict, coming, .. } = &mut how
+        && let Some(coming) = coming.take()
+    {
+        sending = sending.by_own_fetch(coming, *verdict);
     }
     let verdict = if wanted.method == Method::HEAD || head.bytes == 0 {
         edge.engine.foresee(&object, chunk::covering(ByteRange::new(0, head.bytes.min(1))))

@@ -1,0 +1,372 @@
+//! An origin whose every byte tells of which thing, version and place it is, over a real
+//! socket: it changes versions, and cuts, stalls and fails when told.
+
+#![allow(dead_code, missing_docs, reason = "each test uses its part")]
+
+use bytes::Bytes;
+use futures::StreamExt;
+use http::{HeaderMap, Method, Request, Response, StatusCode, header};
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::body::{Frame, Incoming};
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use rand::rngs::StdRng;
+use rand::{Rng, RngCore, SeedableRng};
+use std::collections::VecDeque;
+use std::io;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, OnceLock};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+/// Random bytes of which every content is a part. Two contents start nowhere near each other's
+/// start at the same place, so equal bytes at equal places never come about by chance.
+const POOL_BYTES: usize = 48 << 20;
+/// Bytes in a frame of a body.
+const FRAME_BYTES: usize = 48 << 10;
+/// 2020-01-01: what changes then is old enough for `Last-Modified` to be a strong validator.
+const EPOCH_S: u64 = 1_577_836_800;
+
+fn pool() -> &'static Bytes {
+    static POOL: OnceLock<Bytes> = OnceLock::new();
+    POOL.get_or_init(|| {
+        let mut bytes = vec![0; POOL_BYTES];
+        StdRng::seed_from_u64(1).fill_bytes(&mut bytes);
+        bytes.into()
+    })
+}
+
+/// By what a version is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Known {
+    Strong,
+    Weak,
+    Date,
+    Nothing,
+}
+
+/// What the origin has under `/NUMBER`, whatever the version.
+#[derive(Debug, Clone, Copy)]
+pub struct Thing {
+    pub known: Known,
+    /// Says how long it is.
+    pub has_length: bool,
+    pub has_ranges: bool,
+    pub cache_control: &'static str,
+    /// About so many bytes; each version has its own length.
+    pub bytes: usize,
+}
+
+impl Thing {
+    pub fn strong(bytes: usize) -> Self {
+        Self {
+            known: Known::Strong,
+            has_length: true,
+            has_ranges: true,
+            cache_control: "max-age=3600",
+            bytes,
+        }
+    }
+
+    /// Missing parts of it can be asked for.
+    pub fn is_strong(&self) -> bool {
+        matches!(self.known, Known::Strong | Known::Date) && self.has_length
+    }
+}
+
+/// The bytes of a version.
+pub fn content(number: usize, thing: &Thing, version: u64) -> Bytes {
+    let mix = (number as u64 * 1_000 + version).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20;
+    let length = thing.bytes - usize::try_from(mix % (thing.bytes as u64 / 8 + 1)).unwrap();
+    let most = pool().len() - length;
+    let start = (number * 7_919 + usize::try_from(version).unwrap() * 104_729) % most;
+    pool().slice(start..start + length)
+}
+
+/// What the origin does to a request for a body, in place of answering it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Misdeed {
+    /// Closes the connection after this many bytes of the body.
+    Cut(usize),
+    /// Sends no more after this many bytes of the body, until released.
+    Stall(usize),
+    /// Sends nothing, not even a head, until released.
+    Hold,
+    /// Answers 503.
+    Fail,
+}
+
+struct State {
+    things: Vec<Thing>,
+    versions: Vec<u64>,
+    misdeeds: VecDeque<Misdeed>,
+    requests: u64,
+    body_bytes: u64,
+}
+
+/// The origin.
+pub struct Origin {
+    pub url: String,
+    state: Arc<Mutex<State>>,
+    released: watch::Sender<u64>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+type Body = BoxBody<Bytes, io::Error>;
+
+impl Drop for Origin {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Origin {
+    pub async fn start(things: Vec<Thing>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let state = Arc::new(Mutex::new(State {
+            versions: vec![1; things.len()],
+            things,
+            misdeeds: VecDeque::new(),
+            requests: 0,
+            body_bytes: 0,
+        }));
+        let (released, stalled) = watch::channel(0);
+        let shared = Arc::clone(&state);
+        let task = tokio::spawn(async move {
+            let mut connections = tokio::task::JoinSet::new();
+            while let Ok((stream, _)) = listener.accept().await {
+                let (state, stalled) = (Arc::clone(&shared), stalled.clone());
+                let service = service_fn(move |request| {
+                    let mut released = stalled.clone();
+                    released.mark_unchanged();
+                    let (answer, held) = answer(&request, &state, stalled.clone());
+                    async move {
+                        if held {
+                            let _ = released.changed().await;
+                        }
+                        Ok::<_, io::Error>(answer)
+                    }
+                });
+                connections.spawn(async move {
+                    let http = hyper::server::conn::http1::Builder::new();
+                    let _ = http.serve_connection(TokioIo::new(stream), service).await;
+                });
+            }
+        });
+        Self { url, state, released, task }
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+
+    pub fn thing(&self, number: usize) -> Thing {
+        self.state().things[number]
+    }
+
+    pub fn version(&self, number: usize) -> u64 {
+        self.state().versions[number]
+    }
+
+    pub fn content(&self, number: usize, version: u64) -> Bytes {
+        content(number, &self.thing(number), version)
+    }
+
+    /// There is another version from now on.
+    pub fn change(&self, number: usize) {
+        self.state().versions[number] += 1;
+    }
+
+    /// The next request for a body meets this.
+    pub fn misbehave(&self, misdeed: Misdeed) {
+        self.state().misdeeds.push_back(misdeed);
+    }
+
+    /// What stalls goes on; misdeeds that nobody met are forgotten.
+    pub fn behave(&self) {
+        self.state().misdeeds.clear();
+        self.release();
+    }
+
+    /// What stalls goes on.
+    pub fn release(&self) {
+        self.released.send_modify(|released| *released += 1);
+    }
+
+    pub fn requests(&self) -> u64 {
+        self.state().requests
+    }
+
+    /// Bytes of bodies that were sent, or would have been but for misdeeds.
+    pub fn body_bytes(&self) -> u64 {
+        self.state().body_bytes
+    }
+}
+
+fn plain(status: StatusCode) -> Response<Body> {
+    let body = Full::new(Bytes::new()).map_err(|never| match never {}).boxed();
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    response
+}
+
+/// The answer, and whether it is held back until released.
+fn answer(
+    request: &Request<Incoming>,
+    state: &Mutex<State>,
+    stalled: watch::Receiver<u64>,
+) -> (Response<Body>, bool) {
+    let number: Option<usize> = request.uri().path().trim_start_matches('/').parse().ok();
+    let mut state = state.lock().unwrap();
+    state.requests += 1;
+    let Some(number) = number.filter(|number| *number < state.things.len()) else {
+        return (plain(StatusCode::NOT_FOUND), false);
+    };
+    if request.method() == Method::POST {
+        state.versions[number] += 1;
+        return (plain(StatusCode::OK), false);
+    }
+    let is_head = request.method() == Method::HEAD;
+    let misdeed = if is_head { None } else { state.misdeeds.pop_front() };
+    if misdeed == Some(Misdeed::Fail) {
+        return (plain(StatusCode::SERVICE_UNAVAILABLE), false);
+    }
+    let held = misdeed == Some(Misdeed::Hold);
+    let (thing, version) = (state.things[number], state.versions[number]);
+    let whole = content(number, &thing, version);
+    let own = own_fields(number, &thing, version);
+    let (status, range) = judge(request.headers(), &thing, &own, whole.len());
+    let mut response = plain(status);
+    response.headers_mut().extend(own);
+    let fields = response.headers_mut();
+    match status {
+        StatusCode::PARTIAL_CONTENT => {
+            let said = format!("bytes {}-{}/{}", range.start, range.end - 1, whole.len());
+            fields.insert(header::CONTENT_RANGE, said.parse().unwrap());
+        }
+        StatusCode::RANGE_NOT_SATISFIABLE => {
+            let said = format!("bytes */{}", whole.len());
+            fields.insert(header::CONTENT_RANGE, said.parse().unwrap());
+            return (response, held);
+        }
+        StatusCode::OK => {}
+        _ => return (response, held),
+    }
+    if thing.has_length {
+        fields.insert(header::CONTENT_LENGTH, range.len().into());
+    }
+    if !is_head {
+        state.body_bytes += range.len() as u64;
+        *response.body_mut() = body(whole.slice(range), misdeed, stalled);
+    }
+    (response, held)
+}
+
+fn own_fields(number: usize, thing: &Thing, version: u64) -> HeaderMap {
+    let mut fields = HeaderMap::new();
+    let tag = format!("\"{number}-{version}\"");
+    match thing.known {
+        Known::Strong => fields.insert(header::ETAG, tag.parse().unwrap()),
+        Known::Weak => fields.insert(header::ETAG, format!("W/{tag}").parse().unwrap()),
+        Known::Date => {
+            let at = std::time::UNIX_EPOCH
+                + std::time::Duration::from_secs(EPOCH_S + 1_000 * version + number as u64);
+            fields.insert(header::LAST_MODIFIED, httpdate::fmt_http_date(at).parse().unwrap())
+        }
+        Known::Nothing => None,
+    };
+    fields.insert(header::CACHE_CONTROL, thing.cache_control.parse().unwrap());
+    fields.insert("x-version", version.into());
+    if thing.has_ranges {
+        fields.insert(header::ACCEPT_RANGES, "bytes".parse().unwrap());
+    }
+    fields
+}
+
+/// The status by the request's conditions, and which bytes are wanted (RFC 9110 section 13.2).
+fn judge(
+    asked: &HeaderMap,
+    thing: &Thing,
+    own: &HeaderMap,
+    length: usize,
+) -> (StatusCode, Range<usize>) {
+    let text = |name: header::HeaderName| asked.get(name).map(|value| value.to_str().unwrap());
+    let mine = |name: header::HeaderName| own.get(name).map(|value| value.to_str().unwrap());
+    let (tag, modified) = (mine(header::ETAG), mine(header::LAST_MODIFIED));
+    let strong = tag.filter(|tag| !tag.starts_with("W/"));
+    let precondition = match (text(header::IF_MATCH), text(header::IF_UNMODIFIED_SINCE)) {
+        (Some(wanted), _) => Some(wanted) == strong,
+        (None, Some(wanted)) => modified.is_none_or(|modified| modified == wanted),
+        (None, None) => true,
+    };
+    if !precondition {
+        return (StatusCode::PRECONDITION_FAILED, 0..0);
+    }
+    let same = match (text(header::IF_NONE_MATCH), text(header::IF_MODIFIED_SINCE)) {
+        (Some(wanted), _) => Some(wanted) == tag,
+        (None, Some(wanted)) => Some(wanted) == modified,
+        (None, None) => false,
+    };
+    if same {
+        return (StatusCode::NOT_MODIFIED, 0..0);
+    }
+    let whole = (StatusCode::OK, 0..length);
+    let range = text(header::RANGE).and_then(|range| range.strip_prefix("bytes="));
+    let may = text(header::IF_RANGE)
+        .is_none_or(|wanted| Some(wanted) == strong || (tag.is_none() && Some(wanted) == modified));
+    let Some(range) = range.filter(|_| thing.has_ranges && may) else { return whole };
+    let Some((first, last)) = range.split_once('-') else { return whole };
+    let range = match (first.parse::<usize>(), last.parse::<usize>()) {
+        (Ok(first), Ok(last)) => first..length.min(last.saturating_add(1)),
+        (Ok(first), Err(_)) => first..length,
+        (Err(_), Ok(last)) => length.saturating_sub(last)..length,
+        (Err(_), Err(_)) => return whole,
+    };
+    if range.start >= range.end {
+        return (StatusCode::RANGE_NOT_SATISFIABLE, 0..0);
+    }
+    (StatusCode::PARTIAL_CONTENT, range)
+}
+
+fn body(bytes: Bytes, misdeed: Option<Misdeed>, mut stalled: watch::Receiver<u64>) -> Body {
+    let frame = |bytes: Bytes| Ok::<_, io::Error>(Frame::data(bytes));
+    let frames = |bytes: &Bytes| {
+        let starts = (0..bytes.len()).step_by(FRAME_BYTES);
+        let cut = |at: usize| frame(bytes.slice(at..bytes.len().min(at + FRAME_BYTES)));
+        futures::stream::iter(starts.map(cut).collect::<Vec<_>>())
+    };
+    match misdeed {
+        Some(Misdeed::Cut(after)) if after < bytes.len() => {
+            let cut = futures::stream::iter([Err(io::Error::other("cut"))]);
+            BodyExt::boxed(StreamBody::new(frames(&bytes.slice(..after)).chain(cut)))
+        }
+        Some(Misdeed::Stall(after)) if after < bytes.len() => {
+            stalled.mark_unchanged();
+            let wait = futures::stream::once(async move {
+                let _ = stalled.changed().await;
+                Ok(Frame::data(Bytes::new()))
+            });
+            let (first, rest) = (bytes.slice(..after), bytes.slice(after..));
+            BodyExt::boxed(StreamBody::new(frames(&first).chain(wait).chain(frames(&rest))))
+        }
+        _ => BodyExt::boxed(StreamBody::new(frames(&bytes))),
+    }
+}
+
+/// A random way to want a part of something of about `bytes` bytes.
+pub fn any_range(rng: &mut StdRng, bytes: usize) -> String {
+    let at = rng.random_range(0..bytes);
+    match rng.random_range(0..6) {
+        0 => format!("bytes={at}-"),
+        1 => format!("bytes=-{}", rng.random_range(1..bytes)),
+        2 => format!("bytes={at}-{}", at + rng.random_range(0..300)),
+        3 => format!("bytes={}-{}", at / 4, at / 4 + 99),
+        4 => {
+            let other = rng.random_range(0..bytes);
+            format!("bytes={at}-{},{other}-{}", at + 999, other + 9_999)
+        }
+        _ => format!("bytes={at}-{}", at + rng.random_range(0..2 * bytes)),
+    }
+}
