@@ -20,6 +20,7 @@ mod listen;
 mod metrics;
 mod object;
 mod origin;
+mod pace;
 mod places;
 mod planned;
 mod prefetch;

@@ -1,5 +1,6 @@
 //! TCP listeners: HTTP/1.1 and 2, plain or over TLS, each connection within its limits.
 
+use crate::pace::Pace;
 use crate::serve::{Asked, Edge, Via, serve};
 use http::{Request, Version};
 use http_body_util::BodyExt;
@@ -56,6 +57,8 @@ pub struct Shared {
     pub places: Arc<Semaphore>,
     /// Their tasks.
     pub tasks: TaskTracker,
+    /// A connection whose peer takes nothing of what it asked for is closed after this long.
+    pub send_stall: Duration,
     /// Stop accepting; let each connection end after the requests it has.
     pub drain: CancellationToken,
 }
@@ -157,14 +160,17 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let edge = Arc::clone(&shared.edge);
+    let pace = Pace::new();
+    let watched = Arc::clone(&pace);
     let service = service_fn(move |request: Request<Incoming>| {
-        let (edge, via) = (Arc::clone(&edge), Arc::clone(&via));
+        let (edge, via, pace) = (Arc::clone(&edge), Arc::clone(&via), Arc::clone(&watched));
         async move {
             let (head, body) = request.into_parts();
             let protocol = if head.version == Version::HTTP_2 { "h2" } else { "http/1.1" };
             let asked = Asked { head: &head, protocol, via: &via };
             let body = body.map_err(Into::into).boxed_unsync();
-            Ok::<_, Infallible>(serve(&edge, asked, body).await)
+            let response = serve(&edge, asked, body).await;
+            Ok::<_, Infallible>(response.map(|body| pace.watch(body)))
         }
     });
     let builder = protocol();
@@ -172,8 +178,10 @@ where
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
+        () = pace.stalled(shared.send_stall) => return Err("the peer takes no bytes".to_owned()),
         () = shared.drain.cancelled() => {
             connection.as_mut().graceful_shutdown();
+            // What the peer does not take then, the drain's limit ends.
             connection.await
         }
     };

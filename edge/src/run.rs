@@ -95,6 +95,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error> {
         edge: Arc::clone(&parts.edge),
         places: Arc::new(Semaphore::new(config.limits.connections)),
         tasks: TaskTracker::new(),
+        send_stall: config.limits.send_stall,
         drain: CancellationToken::new(),
     };
     let urls = urls(&config, &bound);

@@ -1,6 +1,6 @@
 //! What an operator may set: as flags, environment or the `[edge]` table, checked once.
 
-use crate::listen::CONNECTIONS_MAX;
+use crate::listen::{CONNECTIONS_MAX, SEND_STALL_MAX};
 use crate::prefetch;
 use crate::proxy::{self, SiteConfig, SiteSettings};
 use crate::serve::RESPONSES_MAX;
@@ -18,6 +18,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 use upstream::SiteKind;
 use url::Url;
 
@@ -203,11 +204,13 @@ pub struct Limits {
     pub connections: usize,
     /// Media responses under way; more are answered 503.
     pub responses: usize,
+    /// A connection whose peer takes nothing of what it asked for is closed after this long.
+    pub send_stall: Duration,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { connections: CONNECTIONS_MAX, responses: RESPONSES_MAX }
+        Self { connections: CONNECTIONS_MAX, responses: RESPONSES_MAX, send_stall: SEND_STALL_MAX }
     }
 }
 
@@ -315,6 +318,7 @@ impl Config {
             limits: Limits {
                 connections: settings.connections_max.unwrap_or(CONNECTIONS_MAX),
                 responses: settings.responses_max.unwrap_or(RESPONSES_MAX),
+                send_stall: SEND_STALL_MAX,
             },
             prefetch: prefetch::Settings {
                 segments: settings.prefetch_segments.unwrap_or(prefetch::SEGMENTS),

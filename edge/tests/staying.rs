@@ -5,8 +5,9 @@
 mod common;
 
 use common::{
-    Control, Edge, Misdeed, Stage, get, get_over, keep_view, settings, token, until, view,
+    Control, DEADLINE, Edge, Misdeed, Stage, get, get_over, keep_view, settings, token, until, view,
 };
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use model::FillPlan;
 use model::plan::PlannedTitle;
 use nearcast_edge::Limits;
@@ -15,6 +16,7 @@ use service::value::ByteSize;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
@@ -349,7 +351,7 @@ async fn a_second_edge_on_one_data_folder_does_not_start() {
 async fn what_is_over_a_limit_is_refused_and_counted() {
     let mut stage = Stage::new().await;
     stage.edge.stop().await;
-    let limits = Limits { connections: 20, responses: 1 };
+    let limits = Limits { connections: 20, responses: 1, ..Limits::default() };
     stage.edge = Edge::start_with(settings(stage.dir.path(), &stage.origin.url), limits).await;
     stage.get("hls.m3u8").await;
 
@@ -395,4 +397,30 @@ async fn a_segment_of_the_planned_tier_is_read_once_for_many_players() {
     let expected = stage.film.segment("v1", 5);
     assert!(answers.iter().all(|answer| answer.bytes() == &expected));
     assert!(answers.iter().all(|answer| answer.verdict().starts_with("hit-")));
+}
+
+#[tokio::test]
+async fn who_asks_by_http_2_and_takes_nothing_is_closed() {
+    let mut stage = Stage::new().await;
+    stage.edge.stop().await;
+    let limits = Limits { send_stall: Duration::from_millis(300), ..Limits::default() };
+    stage.edge = Edge::start_with(settings(stage.dir.path(), &stage.origin.url), limits).await;
+    let stream = TcpStream::connect(stage.edge.http.trim_start_matches("http://")).await.unwrap();
+    let (mut sender, connection) = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
+        .initial_stream_window_size(1_000)
+        .handshake::<_, http_body_util::Empty<bytes::Bytes>>(TokioIo::new(stream))
+        .await
+        .unwrap();
+    let ended = tokio::spawn(connection);
+    let uri: http::Uri = stage.url("v1.mp4").parse().unwrap();
+    let request = http::Request::get(uri).body(http_body_util::Empty::new()).unwrap();
+    let held = sender.send_request(request).await.unwrap();
+    assert_eq!(held.status(), 200);
+    // The client answers pings and opens no window: the connection goes all the same.
+    tokio::time::timeout(DEADLINE, ended).await.expect("the connection ends").unwrap().ok();
+    until("the place", || async {
+        (stage.edge.metric("nearcast_edge_responses").await == 0.0).then_some(())
+    })
+    .await;
+    drop(held);
 }

@@ -14,6 +14,7 @@ use model::chunk::CHUNK_BYTES;
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use upstream::UpstreamBody;
 
@@ -21,6 +22,8 @@ use upstream::UpstreamBody;
 pub const UNVALIDATED_BYTES_MAX: u64 = 64 << 20;
 /// The window, once the memory for such answers is used up.
 const WINDOW_BYTES_MIN: u64 = 4 << 20;
+/// A window that does not move for this long is given up.
+const STUCK_MAX: Duration = Duration::from_secs(60);
 /// With this much or less to come, an answer that everybody left is taken to its end.
 const REST_BYTES_MAX: u64 = CHUNK_BYTES;
 
@@ -220,7 +223,11 @@ impl Growing {
                     return Ok(());
                 }
             }
-            self.moved.notified().await;
+            // A reader that has not moved for so long will not: its connection is stuck.
+            if tokio::time::timeout(STUCK_MAX, self.moved.notified()).await.is_err() {
+                self.lock().over = true;
+                return Err(Fault::Lost);
+            }
         }
     }
 }

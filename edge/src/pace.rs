@@ -1,0 +1,101 @@
+//! Whether a connection's peer takes what it asked for. HTTP/2 has a window for each stream: a
+//! peer that opens none takes nothing, though its connection looks alive.
+//!
+//! Invariant: a connection is found stalled only while some body waits for the peer, and none
+//! of its bodies has been asked for more for the whole limit.
+
+use http_body::{Body, Frame, SizeHint};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+/// What is known of one connection's bodies.
+pub struct Pace {
+    since: Instant,
+    /// Bodies of which bytes were handed over, and that were not asked for more since.
+    waiting: AtomicUsize,
+    /// When a body was last asked for bytes, in milliseconds after `since`.
+    asked_ms: AtomicU64,
+}
+
+impl Pace {
+    /// A connection that starts now.
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self {
+            since: Instant::now(),
+            waiting: AtomicUsize::new(0),
+            asked_ms: AtomicU64::new(0),
+        })
+    }
+
+    fn elapsed_ms(&self) -> u64 {
+        u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Ends once the peer has taken nothing for `limit`.
+    pub async fn stalled(&self, limit: Duration) {
+        let limit_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
+        loop {
+            tokio::time::sleep(limit / 4).await;
+            let quiet_ms = self.elapsed_ms() - self.asked_ms.load(Ordering::Acquire);
+            if self.waiting.load(Ordering::Acquire) > 0 && quiet_ms >= limit_ms {
+                return;
+            }
+        }
+    }
+
+    /// A body whose pace is watched.
+    pub fn watch<B>(self: &Arc<Self>, body: B) -> Paced<B> {
+        Paced { body, pace: Arc::clone(self), is_waiting: false }
+    }
+}
+
+/// A body that tells its connection's [`Pace`] when it is asked for bytes.
+pub struct Paced<B> {
+    body: B,
+    pace: Arc<Pace>,
+    is_waiting: bool,
+}
+
+impl<B> Paced<B> {
+    fn waits(&mut self, waits: bool) {
+        if waits && !self.is_waiting {
+            self.pace.waiting.fetch_add(1, Ordering::AcqRel);
+        } else if !waits && self.is_waiting {
+            self.pace.waiting.fetch_sub(1, Ordering::AcqRel);
+        }
+        self.is_waiting = waits;
+    }
+}
+
+impl<B: Body + Unpin> Body for Paced<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        let this = self.get_mut();
+        this.pace.asked_ms.store(this.pace.elapsed_ms(), Ordering::Release);
+        let next = Pin::new(&mut this.body).poll_frame(cx);
+        this.waits(matches!(next, Poll::Ready(Some(Ok(_)))));
+        next
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl<B> Drop for Paced<B> {
+    fn drop(&mut self) {
+        self.waits(false);
+    }
+}
