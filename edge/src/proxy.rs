@@ -55,8 +55,6 @@ pub struct Wanted {
     pub fields: HeaderMap,
     /// What is sent on of them: conditions and ranges are not.
     pub forwarded: HeaderMap,
-    /// The version that the request came in.
-    pub version: http::Version,
     /// RFC 9218.
     pub priority: caching::Priority,
     /// The caching rules of the site for this path.
@@ -105,13 +103,8 @@ impl Wanted {
             scheme: asked.via.scheme,
             fields: head.headers.clone(),
             forwarded,
-            version: head.version,
             priority: caching::Priority::of_request(&head.headers),
         })
-    }
-
-    fn hop<'a>(&self, edge: &'a Edge) -> caching::Hop<'a> {
-        caching::Hop { version: self.version, name: edge.node.id() }
     }
 
     /// A request whose answer is nobody else's unless its fields say so: it waits for nobody.
@@ -266,6 +259,10 @@ async fn fetched(
             }
             live.answer(edge, wanted, fetch::reader(own), collapsed).await
         }
+        // Who only waited may want nothing stale.
+        Outcome::Stale(head) if !may_be_stale(edge, wanted, &head) => {
+            Err(Refused::Fault(Fault::Answered(StatusCode::BAD_GATEWAY)))
+        }
         Outcome::Stale(head) => stored::answer(edge, wanted, head, stored::How::Stale).await,
         Outcome::Failed(fault) => Err(Refused::Fault(fault)),
         Outcome::Alone => match own {
@@ -273,6 +270,11 @@ async fn fetched(
             _ => Box::pin(Fetch::new(edge, wanted, None).alone(forwarded)).await,
         },
     }
+}
+
+fn may_be_stale(edge: &Edge, wanted: &Wanted, head: &Head) -> bool {
+    let soft_purged = edge.purges.verdict(head) == heads::Verdict::Soft;
+    caching::stale_on_error(&wanted.fields, &head.stored, now_ms(), &wanted.caching, soft_purged)
 }
 
 /// The object that a stored head stands for, as this request would fetch it.

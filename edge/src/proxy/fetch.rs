@@ -419,8 +419,12 @@ impl Fetch {
         else {
             return Outcome::Failed(Fault::Changed);
         };
+        // A 304 may say that other fields select from now on.
+        let Some(selecting) = caching::selecting(&stored.fields, &self.wanted.fields) else {
+            return Outcome::Failed(Fault::Changed);
+        };
         let tags = caching::tags(&stored.fields).tags;
-        let head = Arc::new(Head { stored, epoch, tags, ..(**old).clone() });
+        let head = Arc::new(Head { stored, epoch, tags, selecting, ..(**old).clone() });
         self.edge.engine.heads.update(self.wanted.key, &head);
         let (verdict, status) = (Verdict::Revalidated, answer.head.status);
         Outcome::Stored { head, verdict, status }

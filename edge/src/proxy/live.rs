@@ -133,7 +133,7 @@ impl Live {
         first: Option<GrowingReader>,
         collapsed: bool,
     ) -> Result<Answer, Refused> {
-        let mut headers = stored::fields(edge, wanted, &self.head.stored, collapsed);
+        let mut headers = stored::fields(edge, &self.head.stored, collapsed);
         let told = CacheStatus {
             forwarded: Some(Forwarded::UriMiss),
             forwarded_status: Some(self.status),

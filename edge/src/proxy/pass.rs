@@ -93,7 +93,8 @@ pub fn answer(edge: &Edge, wanted: &Wanted, unshared: Unshared, told: CacheStatu
     let Unshared { answer, fields: mut headers, cut } = unshared;
     let mut status = answer.head.status;
     headers.remove(header::ALT_SVC);
-    caching::append_via(&mut headers, &wanted.hop(edge));
+    let hop = caching::Hop { version: answer.head.version, name: edge.node.id() };
+    caching::append_via(&mut headers, &hop);
     let source = by_hop(answer.kind);
     let told = CacheStatus {
         forwarded_status: Some(status),
