@@ -26,7 +26,7 @@ use crate::serve::{Answer, Asked, Edge};
 use crate::verdict::Verdict;
 use caching::{CacheStatus, Forwarded, Reuse};
 use fetch::{Fetch, Outcome, Own};
-use heads::{Head, KeyId};
+use heads::{Head, KeyId, Variants};
 use http::{HeaderMap, Method, StatusCode, header};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -203,6 +203,11 @@ async fn find(edge: &Edge, wanted: &Wanted) -> Result<Found, Forwarded> {
         Some(variants) => variants,
         None => edge.engine.heads.get(&wanted.key).await,
     };
+    selected(edge, wanted, &variants)
+}
+
+/// The one of these that the request selects.
+fn selected(edge: &Edge, wanted: &Wanted, variants: &Variants) -> Result<Found, Forwarded> {
     let usable = variants.iter().filter(|head| edge.purges.verdict(head) != heads::Verdict::Hard);
     let usable: Vec<&Arc<Head>> = usable.collect();
     let missing = if usable.is_empty() { Forwarded::UriMiss } else { Forwarded::VaryMiss };

@@ -274,7 +274,10 @@ struct End<'a> {
 
 impl Drop for End<'_> {
     fn drop(&mut self) {
-        self.growing.lock().over = true;
+        // Who wakes only now may still read what came whole: it is held as long as they are.
+        if self.told.is_err() {
+            self.growing.lock().over = true;
+        }
         let told = self.told.clone();
         self.growing.progress.send_modify(|grown| grown.end = Some(told));
     }

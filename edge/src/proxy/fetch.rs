@@ -220,10 +220,30 @@ impl Fetch {
             let outcome = wait.landed().await.unwrap_or(Outcome::Failed(Fault::Lost));
             return (outcome, None, true);
         };
+        // A fetch may have landed between the look and the join: all start over.
+        if self.has_come() {
+            ticket.land(Outcome::Failed(Fault::Changed));
+            return (Outcome::Failed(Fault::Changed), None, false);
+        }
         let (sender, receiver) = oneshot::channel();
         tokio::spawn(self.lead(ticket, Some(sender)));
         let outcome = wait.landed().await.unwrap_or(Outcome::Failed(Fault::Lost));
         (outcome, receiver.await.ok().flatten(), false)
+    }
+
+    /// Whether the request would now be answered without the origin.
+    fn has_come(&self) -> bool {
+        let (edge, wanted) = (&self.edge, &self.wanted);
+        if edge.lives.find(wanted, &edge.purges).is_some() {
+            return true;
+        }
+        let Some(variants) = edge.engine.heads.in_memory(&wanted.key) else { return false };
+        super::selected(edge, wanted, &variants).is_ok_and(|found| {
+            let (head, settings) = (&found.head, &wanted.caching);
+            let reuse =
+                caching::reuse(&wanted.fields, &head.stored, now_ms(), settings, found.soft_purged);
+            matches!(reuse, caching::Reuse::Fresh)
+        })
     }
 
     async fn lead(
