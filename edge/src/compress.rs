@@ -178,6 +178,12 @@ pub fn encoded(fields: &mut HeaderMap, encoding: Encoding, bytes: u64) {
         fields.remove(digest);
     }
     fields.remove(header::ACCEPT_RANGES);
+    weaken(fields);
+    vary(fields);
+}
+
+/// Makes the validator the encoded form's, as its 304 says it, too (RFC 9111 section 4.3.4).
+pub fn weaken(fields: &mut HeaderMap) {
     if let Some(etag) = fields.get(header::ETAG).filter(|etag| etag.as_bytes().starts_with(b"\"")) {
         let weak = [b"W/", etag.as_bytes()].concat();
         match HeaderValue::from_bytes(&weak) {
@@ -185,7 +191,6 @@ pub fn encoded(fields: &mut HeaderMap, encoding: Encoding, bytes: u64) {
             Err(_) => fields.remove(header::ETAG),
         };
     }
-    vary(fields);
 }
 
 /// Compresses bodies off the connections' threads, a few at a time, each once.

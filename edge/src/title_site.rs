@@ -133,10 +133,13 @@ async fn manifest_answer(
     if compresses {
         compress::vary(&mut headers);
     }
+    let encoding = compress::choose(fields).filter(|_| compresses);
     if matches_etag(fields, &manifest.etag) {
+        if encoding.is_some() {
+            compress::weaken(&mut headers);
+        }
         return unchanged(headers);
     }
-    let encoding = compress::choose(fields).filter(|_| compresses);
     let mut content = Content::Whole(text.clone());
     if let Some(encoding) = encoding {
         let id = compress::body_id(&manifest.id(), encoding);

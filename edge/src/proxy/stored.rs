@@ -68,6 +68,9 @@ pub async fn answer(
         Precondition::NotModified => {
             let verdict = fixed.unwrap_or(Verdict::HitMemory);
             tell(edge, wanted, &head, &how, verdict, &mut headers);
+            if compresses && compress::choose(&wanted.fields).is_some() {
+                compress::weaken(&mut headers);
+            }
             return Ok(unchanged(&headers, verdict));
         }
         Precondition::Go => {}
