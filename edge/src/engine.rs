@@ -39,6 +39,12 @@ use upstream::{Ask, HopId, HopKind, Upstream};
 pub const RUN_BYTES_MAX: u64 = 16 << 20;
 /// Bytes between two choices of who fetches them: the owner among siblings is chosen per run.
 pub const OWNED_RUN_BYTES: u64 = 64 << 20;
+/// Where the run ends that a byte lies in. One request is for bytes of one run: the owner of the
+/// next may be another node, and were it this one, both could wait for each other.
+pub fn owned_run_end(at: u64) -> u64 {
+    (at / OWNED_RUN_BYTES + 1).saturating_mul(OWNED_RUN_BYTES)
+}
+
 /// What a peer knows a request for titles by: they are of no site.
 pub const TITLES_HOST: &str = "titles";
 /// Runs that are fetched at a time.
@@ -74,6 +80,9 @@ pub struct Engine {
     pub metrics: Metrics,
     inflight: InFlight,
     turns: Turns,
+    /// For other nodes' requests: were these to wait behind fetches that wait for those nodes,
+    /// all could wait for each other.
+    peer_turns: Turns,
     /// Bytes that answers without a strong validator hold now.
     growing_bytes: AtomicU64,
     growing_bytes_max: u64,
@@ -98,6 +107,7 @@ impl Engine {
             metrics,
             inflight: InFlight::default(),
             turns: Turns::new(FETCHES_MAX, FETCHES_WAITING_MAX),
+            peer_turns: Turns::new(FETCHES_MAX, FETCHES_WAITING_MAX),
             growing_bytes: AtomicU64::new(0),
             growing_bytes_max: memory_bytes / 4,
         }
@@ -145,7 +155,7 @@ impl Engine {
 
     fn is_on_disk(&self, object: &Object, number: u64) -> bool {
         let planned = match &object.kind {
-            Kind::Track { title, track } => self.planned.holds(title, *track, number),
+            Kind::Track { title, track, .. } => self.planned.holds(title, *track, number),
             Kind::Web(_) => false,
         };
         planned || object.key(number).is_some_and(|key| self.chunks.may_be_on_disk(&key))
@@ -153,7 +163,7 @@ impl Engine {
 
     /// The first of `numbers` from which on a chunk is here or on its way.
     pub fn missing_until(&self, object: &Object, numbers: std::ops::Range<u64>) -> u64 {
-        let end = numbers.end.min(numbers.start + RUN_BYTES_MAX / CHUNK_BYTES);
+        let end = run_until(numbers.start, numbers.end);
         let here = |number: &u64| self.is_here(object, *number);
         (numbers.start + 1..end).find(here).unwrap_or(end)
     }
@@ -179,7 +189,7 @@ impl Engine {
             return Verdict::HitMemory;
         }
         match &object.kind {
-            Kind::Track { title, track } if self.planned.holds(title, *track, number) => {
+            Kind::Track { title, track, .. } if self.planned.holds(title, *track, number) => {
                 Verdict::HitPlan
             }
             _ if self.chunks.may_be_on_disk(&key) => Verdict::HitSsd,
@@ -211,7 +221,7 @@ impl Engine {
         urgency: u8,
     ) {
         let (key, number) = (claim.key(), u64::from(claim.key().number));
-        if let Kind::Track { title, track } = &object.kind
+        if let Kind::Track { title, track, .. } = &object.kind
             && let Some(bytes) = self.planned.read(title, *track, number).await
         {
             let bytes = self.keep(key, bytes);
@@ -227,9 +237,10 @@ impl Engine {
             self.failed(&object, &Fault::Gone);
             return claim.fail(Fault::Gone);
         }
+        let turns = if object.is_for_peer() { &self.peer_turns } else { &self.turns };
         let mut run = Run::new(object, claim, Arc::clone(&readers));
-        run.claim_neighbours(&self, number + 1..until);
-        let Ok(turn) = self.turns.take(urgency).await else { return run.fail(&Fault::Busy) };
+        run.claim_neighbours(&self, number + 1..run_until(number, until));
+        let Ok(turn) = turns.take(urgency).await else { return run.fail(&Fault::Busy) };
         run.fetch(&self).await;
         drop(turn);
     }
@@ -250,7 +261,7 @@ impl Engine {
         let (coming, claim) = self.inflight.join(object.key(first)?);
         let (claim, readers) = claim?;
         let mut run = Run::new(object.clone(), claim, readers);
-        let whole = |number: &u64| object.chunk(*number).end() <= arriving.range.end();
+        let whole = |number: &u64| object.chunk(*number).end() <= arriving.reach();
         let last = (first + 1..object.chunks()).take_while(whole).last().unwrap_or(first);
         run.claim_neighbours(self, first + 1..last + 1);
         let engine = Arc::clone(self);
@@ -298,11 +309,13 @@ impl Engine {
         avoid: Option<HopId>,
     ) -> Result<Arriving, Fault> {
         let (upstream, mut ask) = match &object.kind {
-            Kind::Track { title, track } => {
+            Kind::Track { title, track, passed } => {
                 let upstream = self.titles.as_ref().ok_or(Fault::NotFound)?;
                 let track = title.index.tracks.get(*track).ok_or(Fault::NotFound)?;
                 let path = format!("/{}", title.file_path(track));
-                (upstream, Ask::get(TITLES_HOST, path, object.body))
+                let mut ask = Ask::get(TITLES_HOST, path, object.body);
+                passed.tell(&mut ask.fields);
+                (upstream, ask)
             }
             Kind::Web(web) => (&web.site.upstream, web.site.ask_again(web)),
         };
@@ -338,6 +351,13 @@ impl Engine {
             Kind::Web(web) => web.site.upstream.blame(hop, &fault.to_string()),
         }
     }
+}
+
+/// The first chunk that is not asked for together with chunk `first`, though all up to `until`
+/// are wanted.
+fn run_until(first: u64, until: u64) -> u64 {
+    let owned = owned_run_end(first * CHUNK_BYTES) / CHUNK_BYTES;
+    until.min(first + RUN_BYTES_MAX / CHUNK_BYTES).min(owned)
 }
 
 /// How bytes from there are named.

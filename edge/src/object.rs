@@ -7,9 +7,11 @@ use crate::proxy::Site;
 use crate::title::Title;
 use chunks::Key;
 use heads::{Head, KeyId};
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName, HeaderValue};
 use model::{ByteRange, chunk};
 use std::sync::Arc;
+
+const CDN_LOOP: HeaderName = HeaderName::from_static("cdn-loop");
 
 /// Bytes of known length that are cached by chunk.
 #[derive(Clone)]
@@ -31,9 +33,33 @@ pub enum Kind {
         title: Arc<Title>,
         /// The track's place in the index.
         track: usize,
+        /// Who asked, where that was another node.
+        passed: Passed,
     },
     /// A stored representation: chunks are fetched on condition of its validator.
     Web(Arc<Web>),
+}
+
+/// The nodes that a request has passed: its `CDN-Loop` values (RFC 8586). What is fetched for it
+/// says so, too.
+///
+/// Only another node's request has any: were a client believed, it could keep others that wait
+/// for the same bytes from the nodes that it names.
+#[derive(Clone, Default)]
+pub struct Passed(Arc<[HeaderValue]>);
+
+impl Passed {
+    /// Those of a request.
+    pub fn of(fields: &HeaderMap) -> Self {
+        Self(fields.get_all(CDN_LOOP).iter().cloned().collect())
+    }
+
+    /// Says it in a request.
+    pub fn tell(&self, fields: &mut HeaderMap) {
+        for value in self.0.iter() {
+            fields.append(CDN_LOOP, value.clone());
+        }
+    }
 }
 
 /// A stored representation, and how the request at hand would fetch what is missing of it.
@@ -61,7 +87,27 @@ impl Object {
         named[..16].copy_from_slice(title.version.as_bytes());
         named[16..].copy_from_slice(&place.to_le_bytes());
         let body = xxhash_rust::xxh3::xxh3_128(&named).to_le_bytes();
-        Some(Self { body, bytes, kind: Kind::Track { title: Arc::clone(title), track } })
+        Some(Self {
+            body,
+            bytes,
+            kind: Kind::Track { title: Arc::clone(title), track, passed: Passed::default() },
+        })
+    }
+
+    /// The same, on behalf of a request that has passed these nodes.
+    pub fn passed_by(mut self, nodes: Passed) -> Self {
+        if let Kind::Track { passed, .. } = &mut self.kind {
+            *passed = nodes;
+        }
+        self
+    }
+
+    /// Whether another node asks.
+    pub fn is_for_peer(&self) -> bool {
+        match &self.kind {
+            Kind::Track { passed, .. } => !passed.0.is_empty(),
+            Kind::Web(web) => web.fields.contains_key(CDN_LOOP),
+        }
     }
 
     /// A stored representation.

@@ -4,7 +4,7 @@
 use crate::engine::{TITLES_HOST, source};
 use crate::error::Fault;
 use crate::metrics::{FillEnd, Metrics};
-use crate::object::Object;
+use crate::object::{Object, Passed};
 use crate::title::Title;
 use crate::verdict::Verdict;
 use bytes::{Bytes, BytesMut};
@@ -38,6 +38,16 @@ struct File<'a> {
     owned_by: [u8; 16],
 }
 
+/// An object that was fetched whole.
+pub struct Whole<T> {
+    /// What it was read as.
+    pub value: T,
+    /// Its bytes.
+    pub bytes: Bytes,
+    /// Who sent them.
+    pub source: Verdict,
+}
+
 /// Neighbouring chunks of a track.
 pub struct Run {
     /// Of this title.
@@ -54,23 +64,49 @@ impl Origin {
         Self { upstream, metrics }
     }
 
-    /// A whole object of at most `bytes_max`.
+    /// A whole object of at most `bytes_max` that is what `read` makes of it: bytes that it
+    /// refuses are asked for again, elsewhere if there is an elsewhere. `passed` are the nodes
+    /// that ask.
     ///
     /// # Errors
     /// [`Fault::NotFound`] when the origin says so, or how it failed.
-    pub async fn whole(&self, path: &str, bytes_max: usize) -> Result<Bytes, Fault> {
-        let mut last = Fault::Lost;
-        for _ in 0..TRIES_MAX {
-            match self.whole_once(path, bytes_max).await {
-                Err(fault) if fault.may_pass() => last = fault,
-                ended => return ended,
+    pub async fn whole<T>(
+        &self,
+        path: &str,
+        bytes_max: usize,
+        passed: &Passed,
+        read: impl Fn(&Bytes) -> Option<T>,
+    ) -> Result<Whole<T>, Fault> {
+        let (mut last, mut avoid) = (Fault::Lost, None);
+        for _ in 0..TRIES_MAX.max(self.upstream.hops()) {
+            let mut ask = Ask::get(TITLES_HOST, format!("/{path}"), key(path));
+            passed.tell(&mut ask.fields);
+            ask.avoid = avoid.take();
+            let (bytes, source, hop) = match self.whole_once(ask, bytes_max).await {
+                Ok(whole) => whole,
+                Err(fault) if fault.may_pass() => {
+                    last = fault;
+                    continue;
+                }
+                Err(fault) => return Err(fault),
+            };
+            if let Some(value) = read(&bytes) {
+                return Ok(Whole { value, bytes, source });
             }
+            last = Fault::Corrupt;
+            self.metrics.corrupt(source.name());
+            self.upstream.blame(&hop, &last.to_string());
+            avoid = Some(hop);
         }
         Err(last)
     }
 
-    async fn whole_once(&self, path: &str, bytes_max: usize) -> Result<Bytes, Fault> {
-        let ask = Ask::get(TITLES_HOST, format!("/{path}"), key(path));
+    async fn whole_once(
+        &self,
+        ask: Ask,
+        bytes_max: usize,
+    ) -> Result<(Bytes, Verdict, HopId), Fault> {
+        let path = ask.path.clone();
         let answer = self.upstream.send(ask).await?;
         match answer.head.status {
             StatusCode::OK => {}
@@ -86,7 +122,7 @@ impl Origin {
                 return Err(Fault::unavailable(format!("{hop}: {path} is too large")));
             }
         }
-        Ok(whole.freeze())
+        Ok((whole.freeze(), source, hop))
     }
 
     /// Fetches chunks in order, verifies each and hands it to `keep`. A chunk that fails is

@@ -121,6 +121,8 @@ impl Refused {
             ) => Some(ProxyError::HttpProtocolError),
             Self::Fault(Fault::Lost) => Some(ProxyError::ProxyInternalError),
             Self::Loop => Some(ProxyError::ProxyLoopDetected),
+            // So that another node goes around this one.
+            Self::Busy | Self::Fault(Fault::Busy) => Some(ProxyError::ConnectionLimitReached),
             _ => None,
         }
     }

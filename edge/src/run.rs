@@ -5,6 +5,7 @@ use crate::encoded::Encoded;
 use crate::engine::{self, Engine};
 use crate::listen::{self, Shared};
 use crate::metrics::Metrics;
+use crate::naming;
 use crate::origin::Origin;
 use crate::places::Places;
 use crate::planned::{Planned, Puller};
@@ -19,6 +20,7 @@ use crate::view::{Reporter, Views};
 use chunks::{Chunks, Disk, Sizes};
 use heads::{Heads, PurgeLog};
 use http::HeaderValue;
+use model::EdgeId;
 use model::fleet::Heartbeat;
 use serde::Serialize;
 use service::admin::{Admin, Ready};
@@ -50,17 +52,22 @@ const PORT_TRIES: usize = 16;
 struct Announced {
     admin: String,
     urls: Vec<String>,
+    /// Where other nodes reach it.
+    peer_urls: Vec<String>,
 }
 
 /// A bound listener.
 struct Bound {
     listen: Listen,
+    /// For other nodes, not for players.
+    peer: bool,
     tcp: TcpListener,
     udp: Option<UdpSocket>,
 }
 
 /// What an edge is made of, but its listeners.
 struct Parts {
+    id: EdgeId,
     edge: Arc<Edge>,
     planned: Arc<Planned>,
     title_site: Option<TitleParts>,
@@ -86,7 +93,10 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error> {
 
     // Ports first: a second edge on this machine is told so before it touches anything.
     let admin = Admin::bind(config.admin).await?;
-    let bound = config.listen.iter().map(bind).collect::<Result<Vec<_>, _>>()?;
+    let bound = config.listen.iter().map(|listen| bind(listen, false));
+    let peers = config.peers.listen.iter();
+    let peers = peers.map(|addr| bind(&Listen { tls: false, addr: *addr }, true));
+    let bound = bound.chain(peers).collect::<Result<Vec<_>, _>>()?;
     let _alone = service::lock(data, "edge.data-dir")?;
     let identity = identity(&config, &bound)?;
     let parts = Parts::open(&config, metrics, &registry)?;
@@ -98,7 +108,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error> {
         send_stall: config.limits.send_stall,
         drain: CancellationToken::new(),
     };
-    let urls = urls(&config, &bound);
+    let (urls, peer_urls) = (urls(&config, &bound), own_urls(&bound, true));
     let admin_url = format!("http://{}", admin.local_addr());
     let listeners = Listeners::start(bound, identity.as_ref(), &shared)?;
     let nudge = Arc::new(Notify::new());
@@ -111,9 +121,10 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error> {
         Shutdown::new(),
     ));
 
-    let announced = Announced { admin: admin_url.clone(), urls: urls.clone() };
+    let announced =
+        Announced { admin: admin_url.clone(), urls: urls.clone(), peer_urls: peer_urls.clone() };
     service::announce(config.announce.as_deref(), &announced)?;
-    tracing::info!(id = %config.id, ?urls, admin = admin_url, "edge serves");
+    tracing::info!(id = %parts.id, ?urls, ?peer_urls, admin = admin_url, "edge serves");
     shutdown.requested().await;
 
     // The fleet is told first, then no new requests, then the end of the old ones.
@@ -137,7 +148,9 @@ impl Parts {
     ) -> Result<Self, Error> {
         let data = &config.data_dir;
         let ca = read_ca(config.ca.as_deref())?;
-        let node = upstream::Node::new(config.hierarchy.clone(), ca.as_deref(), registry)?;
+        let id = naming::name(config.id.as_ref(), data)?;
+        let around = config.peers.around(&id).map_err(upstream::Error::from)?;
+        let node = upstream::Node::new(around, ca.as_deref(), registry)?;
         let plan_dir = data.join("plan");
         let planned = Planned::open(plan_dir.clone(), config.planned_bytes, metrics.clone());
         let planned = Arc::new(planned.map_err(|error| Error::file(&plan_dir, error))?);
@@ -169,7 +182,7 @@ impl Parts {
             parts = Some(TitleParts { origin, control, control_url: titles.control_plane.clone() });
         }
         let edge = Arc::new(Edge {
-            id: config.id.clone(),
+            id: id.clone(),
             engine,
             titles: title_site,
             sites: Sites::open(config.sites.clone(), &node)?,
@@ -182,7 +195,7 @@ impl Parts {
             encoded: Encoded::new(registry)?,
             prefetch: Prefetch::new(config.prefetch, registry)?,
         });
-        Ok(Self { edge, planned, title_site: parts, ready })
+        Ok(Self { id, edge, planned, title_site: parts, ready })
     }
 
     /// Starts what talks to the control plane.
@@ -204,10 +217,10 @@ impl Parts {
             origin: parts.origin.clone(),
             control: parts.control.clone(),
             control_url: parts.control_url.clone(),
-            id: config.id.clone(),
+            id: self.id.clone(),
         };
         let reporter = Reporter {
-            id: config.id.clone(),
+            id: self.id.clone(),
             control: parts.control.clone(),
             control_url: parts.control_url.clone(),
             views: Arc::clone(&site.views),
@@ -254,14 +267,14 @@ impl Listeners {
         let mut listeners = Self { accepting: JoinSet::new(), quic: Vec::new() };
         for bound in bound {
             let Some(identity) = identity.filter(|_| bound.listen.tls) else {
-                let via = Via { scheme: "http", alt_svc: None };
+                let via = Via { scheme: "http", alt_svc: None, peer: bound.peer };
                 listeners.accepting.spawn(listen::accept(bound.tcp, None, via, shared.clone()));
                 continue;
             };
             let tls = TlsAcceptor::from(Arc::new(identity.tcp()?));
             let port = bound.listen.addr.port();
             let alt_svc = HeaderValue::try_from(format!("h3=\":{port}\"; ma=86400")).ok();
-            let via = Via { scheme: "https", alt_svc };
+            let via = Via { scheme: "https", alt_svc, peer: bound.peer };
             if let Some(udp) = bound.udp {
                 let quic = Arc::new(quic::Listener::new(udp, identity.quic()?)?);
                 listeners.quic.push(Arc::clone(&quic));
@@ -291,7 +304,7 @@ fn read_ca(path: Option<&Path>) -> Result<Option<Vec<u8>>, Error> {
 }
 
 /// Binds TCP, and for TLS the same port of UDP.
-fn bind(listen: &Listen) -> Result<Bound, Error> {
+fn bind(listen: &Listen, peer: bool) -> Result<Bound, Error> {
     let tries = if listen.addr.port() == 0 { PORT_TRIES } else { 1 };
     let mut failed = None;
     for _ in 0..tries {
@@ -299,10 +312,10 @@ fn bind(listen: &Listen) -> Result<Bound, Error> {
         let addr = tcp.local_addr().map_err(|error| in_use(listen.addr, error))?;
         let listen = Listen { addr, ..*listen };
         if !listen.tls {
-            return Ok(Bound { listen, tcp, udp: None });
+            return Ok(Bound { listen, peer, tcp, udp: None });
         }
         match udp(addr) {
-            Ok(udp) => return Ok(Bound { listen, tcp, udp: Some(udp) }),
+            Ok(udp) => return Ok(Bound { listen, peer, tcp, udp: Some(udp) }),
             Err(error) => failed = Some(in_use(addr, error)),
         }
     }
@@ -349,14 +362,19 @@ fn urls(config: &Config, bound: &[Bound]) -> Vec<String> {
         return config.public_urls.clone();
     }
     let tls_first = matches!(config.certificate, Certificate::Own { .. });
-    let mut listens: Vec<Listen> = bound.iter().map(|bound| bound.listen).collect();
-    listens.sort_by_key(|listen| listen.tls != tls_first);
-    let url = |listen: Listen| {
-        let scheme = if listen.tls { "https" } else { "http" };
-        let addr = SocketAddr::new(reachable(listen.addr.ip()), listen.addr.port());
-        format!("{scheme}://{addr}")
+    let mut urls = own_urls(bound, false);
+    urls.sort_by_key(|url| url.starts_with("https:") != tls_first);
+    urls
+}
+
+/// The URLs of the listeners for players, or of those for other nodes.
+fn own_urls(bound: &[Bound], peer: bool) -> Vec<String> {
+    let url = |bound: &Bound| {
+        let scheme = if bound.listen.tls { "https" } else { "http" };
+        let addr = bound.listen.addr;
+        format!("{scheme}://{}", SocketAddr::new(reachable(addr.ip()), addr.port()))
     };
-    listens.into_iter().map(url).collect()
+    bound.iter().filter(|bound| bound.peer == peer).map(url).collect()
 }
 
 /// What each heartbeat says.

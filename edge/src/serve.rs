@@ -7,6 +7,7 @@ use crate::cors;
 use crate::encoded::Encoded;
 use crate::engine::Engine;
 use crate::metrics::Metrics;
+use crate::peer;
 use crate::places::{Place, Places};
 use crate::prefetch::Prefetch;
 use crate::proxy::{self, Fetches, Lives, Site, Sites};
@@ -72,6 +73,8 @@ pub struct Via {
     pub scheme: &'static str,
     /// The `Alt-Svc` field, where there is an HTTP/3 listener beside this one.
     pub alt_svc: Option<HeaderValue>,
+    /// It is another node of this network, not a client.
+    pub peer: bool,
 }
 
 /// A request without its body.
@@ -117,7 +120,7 @@ enum Whose<'a> {
 /// Answers a request.
 pub async fn serve(edge: &Arc<Edge>, asked: Asked<'_>, body: RequestBody) -> Response<Body> {
     let head = asked.head;
-    let whose = whose(edge, &head.uri, &head.headers);
+    let whose = whose(edge, asked.via, &head.uri, &head.headers);
     let site = match whose {
         Whose::Titles(_) => "titles",
         Whose::Proxy(site) => &site.name,
@@ -135,9 +138,11 @@ pub async fn serve(edge: &Arc<Edge>, asked: Asked<'_>, body: RequestBody) -> Res
         cmcd.cmcd.to_string(),
     );
     let answer = match whose {
+        Whose::Titles(titles) if asked.via.peer => peer::answer(edge, titles, &asked).await,
         Whose::Titles(titles) => title_site::answer(edge, titles, &asked).await,
         Whose::Proxy(site) => {
-            if site.prefetch {
+            // Another node looks ahead itself.
+            if site.prefetch && !asked.via.peer {
                 crate::ahead::asked_for(edge, &asked);
                 crate::ahead::announced(edge, site, &asked, &cmcd.cmcd);
             }
@@ -150,14 +155,15 @@ pub async fn serve(edge: &Arc<Edge>, asked: Asked<'_>, body: RequestBody) -> Res
     respond(edge, &asked, answer, account, is_titles)
 }
 
-fn whose<'a>(edge: &'a Edge, uri: &Uri, fields: &HeaderMap) -> Whose<'a> {
+fn whose<'a>(edge: &'a Edge, via: &Via, uri: &Uri, fields: &HeaderMap) -> Whose<'a> {
+    let is_titles = if via.peer { peer::is_titles } else { title_site::is_titles };
     let field = || fields.get(header::HOST).and_then(|host| host.to_str().ok());
     let host = uri.authority().map(http::uri::Authority::as_str).or_else(field);
     match (edge.sites.of(host), &edge.titles) {
         (Some(site), None) => Whose::Proxy(site),
         (Some(site), Some(titles)) => {
             // A site for any host leaves the title site its paths.
-            if &*site.name == proxy::ANY_HOST && title_site::is_titles(uri.path()) {
+            if &*site.name == proxy::ANY_HOST && is_titles(uri.path()) {
                 Whose::Titles(titles)
             } else {
                 Whose::Proxy(site)

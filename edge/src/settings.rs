@@ -1,5 +1,9 @@
 //! What an operator may set: as flags, environment or the `[edge]` table, checked once.
 
+mod peers;
+
+pub use peers::Peers;
+
 use crate::listen::{CONNECTIONS_MAX, SEND_STALL_MAX};
 use crate::prefetch;
 use crate::proxy::{self, SiteConfig, SiteSettings};
@@ -29,6 +33,10 @@ pub struct Settings {
     /// Where to serve: http://IP:PORT, or https://IP:PORT (TCP, and UDP for HTTP/3). Repeatable
     #[arg(long, env = "NEARCAST_EDGE_LISTEN", value_delimiter = ',', value_name = "URL")]
     pub listen: Vec<String>,
+    /// Where to serve other nodes, http://IP:PORT: siblings, children, without play tokens, so
+    /// within your own network only. Repeatable
+    #[arg(long, env = "NEARCAST_EDGE_PEER_LISTEN", value_delimiter = ',', value_name = "URL")]
+    pub peer_listen: Vec<String>,
     /// An origin to fetch from, http://, https:// or s3://BUCKET; several are tried in order. Repeatable
     #[arg(long, env = "NEARCAST_EDGE_ORIGIN", value_delimiter = ',', value_name = "URL")]
     pub origin: Vec<String>,
@@ -43,7 +51,8 @@ pub struct Settings {
     #[arg(long, env = "NEARCAST_EDGE_JOIN_SECRET", hide = true, hide_env_values = true)]
     #[serde(skip)]
     pub join_secret: Option<Secret>,
-    /// This edge's name within its fleet [default: edge]
+    /// This edge's name within its fleet, and for CDNs around it [default: edge- and 8 digits
+    /// that the data folder keeps]
     #[arg(long, env = "NEARCAST_EDGE_ID", value_name = "ID")]
     pub id: Option<String>,
     /// Folder for all that it keeps [default: nearcast-edge]
@@ -156,12 +165,12 @@ pub struct Config {
     pub titles: Option<TitlesConfig>,
     /// The proxy sites.
     pub sites: Vec<SiteConfig>,
-    /// Siblings, parents and shield.
-    pub hierarchy: upstream::hierarchy::Config,
+    /// Other nodes.
+    pub peers: Peers,
     /// The secret for joining.
     pub join_secret: Option<Secret>,
-    /// This edge.
-    pub id: EdgeId,
+    /// This edge; none: the name that its data folder keeps.
+    pub id: Option<EdgeId>,
     /// Folder for all that it keeps.
     pub data_dir: PathBuf,
     /// Memory tier, in bytes.
@@ -236,6 +245,7 @@ impl Settings {
         let own = self.join_secret.is_some() || self.join_secret_file.is_some();
         Self {
             listen: list(self.listen, file.listen),
+            peer_listen: list(self.peer_listen, file.peer_listen),
             origin: list(self.origin, file.origin),
             control_plane: self.control_plane.or(file.control_plane),
             join_secret_file: if own { self.join_secret_file } else { file.join_secret_file },
@@ -289,20 +299,20 @@ impl Config {
                 return Err(ConfigError::missing("edge.cert", "the certificate of edge.key"));
             }
         };
-        let id = settings.id.unwrap_or_else(|| "edge".to_owned());
-        let id: EdgeId = id.parse().map_err(|_| ConfigError::value("edge.id", &id, ID_EXPECTED))?;
+        let named =
+            |id: String| id.parse().map_err(|_| ConfigError::value("edge.id", &id, ID_EXPECTED));
+        let id: Option<EdgeId> = settings.id.map(named).transpose()?;
         let admin = settings.admin.unwrap_or_else(|| ADMIN.to_owned());
         let allowed = "an address and port, 127.0.0.1:8081";
         let site = |text: &String| site_url("edge.public-url", text);
         Ok(Self {
-            listen: listen.iter().map(|text| parse_listen(text)).collect::<Result<_, _>>()?,
+            listen: listen
+                .iter()
+                .map(|text| parse_listen("edge.listen", text))
+                .collect::<Result<_, _>>()?,
             titles,
             sites,
-            hierarchy: upstream::hierarchy::Config::check(
-                "edge.hierarchy",
-                id.as_str(),
-                &settings.hierarchy,
-            )?,
+            peers: Peers::check(id.as_ref(), &settings.peer_listen, settings.hierarchy)?,
             join_secret: join_secret(settings.join_secret, settings.join_secret_file)?,
             id,
             data_dir: settings.data_dir.unwrap_or_else(|| "nearcast-edge".into()),
@@ -351,9 +361,9 @@ fn origins(
     Ok((Some(TitlesConfig { upstream, control_plane }), None))
 }
 
-fn parse_listen(text: &str) -> Result<Listen, ConfigError> {
+fn parse_listen(key: &str, text: &str) -> Result<Listen, ConfigError> {
     let expected = "http://IP:PORT or https://IP:PORT";
-    let bad = || ConfigError::value("edge.listen", text, expected);
+    let bad = || ConfigError::value(key, text, expected);
     let (tls, addr) = match (text.strip_prefix("http://"), text.strip_prefix("https://")) {
         (Some(addr), _) => (false, addr),
         (_, Some(addr)) => (true, addr),
@@ -429,7 +439,8 @@ mod tests {
             Settings { id: Some("file".into()), memory: Some(ByteSize(1 << 30)), ..settings() };
         let flags = Settings { id: Some("flag".into()), ..Settings::default() };
         let config = Config::check(flags.over(file)).unwrap();
-        assert_eq!((config.id.as_str(), config.memory_bytes), ("flag", 1 << 30));
+        let id = config.id.as_ref().map(EdgeId::as_str);
+        assert_eq!((id, config.memory_bytes), (Some("flag"), 1 << 30));
     }
 
     #[test]

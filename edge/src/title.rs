@@ -9,6 +9,7 @@ pub use shelf::Shelf;
 
 use crate::error::Fault;
 use crate::flights::{Flights, Ticket};
+use crate::object::Passed;
 use crate::origin::Origin;
 use crate::verdict::Verdict;
 use bytes::Bytes;
@@ -189,10 +190,11 @@ impl Titles {
     }
 
     /// A title: from memory, from disk, or from the origin, fetched once however many wait.
+    /// `passed` are the nodes that ask.
     ///
     /// # Errors
     /// [`Fault::NotFound`], or how the origin failed.
-    pub async fn get(self: &Arc<Self>, name: &Name) -> Landed {
+    pub async fn get(self: &Arc<Self>, name: &Name, passed: &Passed) -> Landed {
         if let Some(title) = self.in_memory(name) {
             return Ok((title, Verdict::HitMemory));
         }
@@ -203,10 +205,10 @@ impl Titles {
             if let Some(title) = self.in_memory(name) {
                 return Ok((title, Verdict::HitMemory));
             }
-            tokio::spawn(Arc::clone(self).bring(ticket));
+            tokio::spawn(Arc::clone(self).bring(ticket, passed.clone()));
         }
         let (title, verdict) = wait.landed().await.unwrap_or(Err(Fault::Lost))?;
-        let joined = joined && verdict == Verdict::Origin;
+        let joined = joined && !verdict.is_hit();
         Ok((title, if joined { Verdict::Filling } else { verdict }))
     }
 
@@ -214,8 +216,8 @@ impl Titles {
         self.known.lock().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
     }
 
-    async fn bring(self: Arc<Self>, ticket: Ticket<Name, Landed>) {
-        let landed = self.find(ticket.key()).await;
+    async fn bring(self: Arc<Self>, ticket: Ticket<Name, Landed>, passed: Passed) {
+        let landed = self.find(ticket.key(), &passed).await;
         match &landed {
             Ok((title, _)) => {
                 let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
@@ -230,7 +232,7 @@ impl Titles {
         ticket.land(landed);
     }
 
-    async fn find(&self, name: &Name) -> Landed {
+    async fn find(&self, name: &Name, passed: &Passed) -> Landed {
         if let Some(title) = self.shelf.read(name).await {
             return Ok((Arc::new(title), Verdict::HitSsd));
         }
@@ -240,9 +242,23 @@ impl Titles {
             return Err(Fault::NotFound);
         }
         let path = store_key::index(&name.0, &name.1);
-        let bytes = self.origin.whole(&path, INDEX_BYTES_MAX).await?;
-        let title = Title::decode(name, &bytes).ok_or(Fault::Corrupt)?;
-        self.shelf.write(name, bytes).await;
-        Ok((Arc::new(title), Verdict::Origin))
+        let read = |bytes: &Bytes| Title::decode(name, bytes);
+        let found = self.origin.whole(&path, INDEX_BYTES_MAX, passed, read).await?;
+        self.shelf.write(name, found.bytes).await;
+        Ok((Arc::new(found.value), found.source))
+    }
+
+    /// The bytes of a title's index, as its version stands for.
+    ///
+    /// # Errors
+    /// How the origin failed, where the index is not one that is written again as it was.
+    pub async fn index_bytes(&self, title: &Title, passed: &Passed) -> Result<Bytes, Fault> {
+        let encoded = Bytes::from(title.index.encode());
+        if Version::of_index(&encoded) == title.version {
+            return Ok(encoded);
+        }
+        let path = store_key::index(&title.title, &title.version);
+        let is_it = |bytes: &Bytes| (Version::of_index(bytes) == title.version).then_some(());
+        Ok(self.origin.whole(&path, INDEX_BYTES_MAX, passed, is_it).await?.bytes)
     }
 }

@@ -2,7 +2,7 @@
 //! that is checked against it.
 
 use crate::body::{Content, Piece, Sending};
-use crate::object::Object as Chunked;
+use crate::object::{Object as Chunked, Passed};
 use crate::refused::Refused;
 use crate::serve::{Answer, Asked, Edge, TitleSite, set};
 use crate::steer;
@@ -12,7 +12,7 @@ use crate::{ahead, compress, cors};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use model::ByteRange;
 use model::range_field::{self, Wanted};
-use model::route::{self, Resource, Route};
+use model::route::{self, Resource};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -54,7 +54,8 @@ pub async fn answer(
     if route.resource == Resource::Steering {
         return Ok(text(steer::answer(edge, &known.view, &route, asked.via.scheme), method));
     }
-    let (title, verdict) = site.titles.get(&(route.title.clone(), route.version)).await?;
+    let (title, verdict) =
+        site.titles.get(&(route.title.clone(), route.version), &Passed::default()).await?;
     match title.object(&route.resource).ok_or(Refused::NoObject)? {
         Object::Manifest(manifest, kind) => {
             let fields = &asked.head.headers;
@@ -65,44 +66,57 @@ pub async fn answer(
             if let (Resource::Segment(_, number), &Method::GET) = (&route.resource, method) {
                 ahead::segments(edge, &object, &title, track, *number);
             }
-            media(edge, asked, &route, object, range, content_type, verdict).await
+            let etag = format!("\"{}/{}\"", route.version, route.resource);
+            let file = File { etag, content_type, object, within: range };
+            media(edge, asked, file, verdict).await
         }
     }
 }
 
+/// Bytes of a track's file.
+pub struct File {
+    /// Strong validator, with quotes.
+    pub etag: String,
+    /// Media type.
+    pub content_type: &'static str,
+    /// The file.
+    pub object: Chunked,
+    /// Which of its bytes.
+    pub within: ByteRange,
+}
+
+/// What is wanted of bytes that never change.
+pub enum Part {
+    /// Nothing: the client has them.
+    Unchanged(Box<Answer>),
+    /// These.
+    Of {
+        /// 200 or 206.
+        status: StatusCode,
+        /// All fields but those of the length.
+        headers: HeaderMap,
+        /// Which bytes.
+        part: ByteRange,
+    },
+}
+
 /// Media: a conditional request, a range, a HEAD, or bytes of which the first are at hand
 /// before the head leaves, so that its verdict and status are true.
-async fn media(
+///
+/// # Errors
+/// [`Refused`].
+pub async fn media(
     edge: &Arc<Edge>,
     asked: &Asked<'_>,
-    route: &Route<'_>,
-    object: Chunked,
-    within: ByteRange,
-    content_type: &'static str,
+    file: File,
     known: Verdict,
 ) -> Result<Answer, Refused> {
     let fields = &asked.head.headers;
-    let etag = format!("\"{}/{}\"", route.version, route.resource);
-    let mut headers = immutable_headers(content_type, &etag);
-    headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
-    if matches_etag(fields, &etag) {
-        return Ok(unchanged(headers));
-    }
-    let wanted = match range_field::wanted(range_of(fields, &etag), within.bytes) {
-        Wanted::Unsatisfiable => return Err(Refused::Range { bytes: within.bytes }),
-        Wanted::Whole => None,
-        Wanted::Part(part) => Some(part),
+    let File { etag, content_type, object, within } = file;
+    let (status, headers, part) = match wanted(fields, &etag, content_type, within.bytes)? {
+        Part::Unchanged(answer) => return Ok(*answer),
+        Part::Of { status, headers, part } => (status, headers, part),
     };
-    let status = if wanted.is_some() { StatusCode::PARTIAL_CONTENT } else { StatusCode::OK };
-    if let Some(part) = wanted {
-        let last = part.end() - 1;
-        set(
-            &mut headers,
-            header::CONTENT_RANGE,
-            format!("bytes {}-{last}/{}", part.start, within.bytes),
-        );
-    }
-    let part = wanted.unwrap_or(ByteRange::new(0, within.bytes));
     let in_file = ByteRange::new(within.start + part.start, part.bytes);
     let urgency = caching::Priority::of_request(fields).urgency;
     let mut sending = Sending::new(&edge.engine, object, vec![Piece::Part(in_file)], urgency);
@@ -117,6 +131,33 @@ async fn media(
     let verdict = if known.is_hit() { verdict } else { known.max(verdict) };
     let answer = Answer::new(verdict, status, headers, Content::Object(Box::new(sending)));
     Ok(Answer { place: Some(place), ..answer })
+}
+
+/// What a request wants of `bytes` bytes that never change.
+///
+/// # Errors
+/// [`Refused::Range`].
+pub fn wanted(
+    fields: &HeaderMap,
+    etag: &str,
+    content_type: &'static str,
+    bytes: u64,
+) -> Result<Part, Refused> {
+    let mut headers = immutable_headers(content_type, etag);
+    headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    if matches_etag(fields, etag) {
+        return Ok(Part::Unchanged(Box::new(unchanged(headers))));
+    }
+    let (status, part) = match range_field::wanted(range_of(fields, etag), bytes) {
+        Wanted::Unsatisfiable => return Err(Refused::Range { bytes }),
+        Wanted::Whole => (StatusCode::OK, ByteRange::new(0, bytes)),
+        Wanted::Part(part) => {
+            let range = format!("bytes {}-{}/{bytes}", part.start, part.end() - 1);
+            set(&mut headers, header::CONTENT_RANGE, range);
+            (StatusCode::PARTIAL_CONTENT, part)
+        }
+    };
+    Ok(Part::Of { status, headers, part })
 }
 
 async fn manifest_answer(
@@ -161,7 +202,8 @@ fn text(steering: String, method: &Method) -> Answer {
     without_body(Answer::new(Verdict::Steering, StatusCode::OK, headers, content), method)
 }
 
-fn without_body(mut answer: Answer, method: &Method) -> Answer {
+/// An answer without a body but a length, for HEAD.
+pub fn without_body(mut answer: Answer, method: &Method) -> Answer {
     if method == Method::HEAD {
         answer.promised = answer.content.bytes();
         answer.content = Content::empty();
@@ -189,7 +231,7 @@ fn immutable_headers(content_type: &'static str, etag: &str) -> HeaderMap {
 
 /// Whether `If-None-Match` (RFC 9110 section 13.1.2) names what would be sent. `*` does: all
 /// objects here exist.
-fn matches_etag(fields: &HeaderMap, etag: &str) -> bool {
+pub fn matches_etag(fields: &HeaderMap, etag: &str) -> bool {
     let named = |field: &HeaderValue| {
         let Ok(field) = field.to_str() else { return false };
         let mut tags = field.split(',').map(str::trim);

@@ -74,6 +74,13 @@ impl Node {
         Self::new(hierarchy::Config::alone(id)?, ca_pem, registry)
     }
 
+    /// Whether the runs of one object belong to different nodes: whoever asks for an object
+    /// asks for one run at a time.
+    #[must_use]
+    pub fn splits_runs(&self) -> bool {
+        !self.0.siblings.is_empty() || self.0.parents.len() > 1 || self.0.shields.len() > 1
+    }
+
     /// Its name in `CDN-Loop`.
     #[must_use]
     pub fn id(&self) -> &str {

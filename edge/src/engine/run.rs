@@ -5,7 +5,7 @@
 //! every chunk that it did not complete as failed.
 
 use super::inflight::{Claim, Readers};
-use super::{Engine, RUN_BYTES_MAX};
+use super::{Engine, RUN_BYTES_MAX, owned_run_end};
 use crate::error::Fault;
 use crate::metrics::FillEnd;
 use crate::object::{Kind, Object};
@@ -61,6 +61,16 @@ pub struct Arriving {
     pub hop: HopId,
     /// How they are named in verdicts.
     pub source: Verdict,
+}
+
+impl Arriving {
+    /// Where those of its bytes end that are taken: a sibling may itself wait for this node to
+    /// bring the next run.
+    pub fn reach(&self) -> u64 {
+        let end = self.range.end();
+        let is_sibling = self.source == Verdict::Sibling;
+        if is_sibling { end.min(owned_run_end(self.range.start)) } else { end }
+    }
 }
 
 impl Run {
@@ -168,8 +178,9 @@ impl Run {
     ) -> Result<End, Fault> {
         self.source = arriving.source;
         let (mut at, end) = (arriving.range.start, arriving.range.end());
+        let reach = arriving.reach();
         if extends {
-            self.extend(engine, at, end);
+            self.extend(engine, at, reach);
         }
         while let Some(position) = self.position() {
             if position >= end {
@@ -187,7 +198,7 @@ impl Run {
             }
             at = self.put(engine, data, at).await?;
             if extends {
-                self.extend(engine, at, end);
+                self.extend(engine, at, reach);
             }
         }
         // So that the connection is seen to be free for the next request.
@@ -289,7 +300,7 @@ impl Run {
         let Some(slot) = self.slot.take() else { return Ok(()) };
         let bytes = slot.freeze();
         let Some(number) = self.front() else { return Ok(()) };
-        if let Kind::Track { title, track } = &self.object.kind {
+        if let Kind::Track { title, track, .. } = &self.object.kind {
             let whole = title.index.tracks.get(*track);
             if !whole.is_some_and(|track| track.chunk_is_whole(number, &bytes)) {
                 engine.metrics.corrupt("origin");

@@ -4,6 +4,7 @@
 use super::{Accepted, Planned};
 use crate::engine::RUN_BYTES_MAX;
 use crate::error::Fault;
+use crate::object::Passed;
 use crate::origin::{Origin, Run};
 use crate::title::{Name, Title, Titles};
 use bytes::Bytes;
@@ -144,7 +145,7 @@ impl Puller {
         bytes: u64,
         newest: &watch::Receiver<Option<u64>>,
     ) -> Result<(), Stopped> {
-        let (title, _) = self.titles.get(name).await?;
+        let (title, _) = self.titles.get(name, &Passed::default()).await?;
         if title.index.bytes() > bytes {
             let text = format!("it has {} bytes, the plan says {bytes}", title.index.bytes());
             return Err(Stopped::Fetch(Fault::unavailable(text)));

@@ -4,9 +4,11 @@
 //! for. An answer that may not be shared goes to the one who asked; the others ask themselves,
 //! and for a while nobody waits for that URL.
 
+mod span;
+
 use super::live::Live;
 use super::{Wanted, by_hop, now_ms, pass};
-use crate::engine::{Arriving, Coming, GrowingReader};
+use crate::engine::{Arriving, Coming, GrowingReader, OWNED_RUN_BYTES};
 use crate::error::Fault;
 use crate::flights::{Flights, Ticket};
 use crate::refused::Refused;
@@ -17,7 +19,7 @@ use heads::{Head, KeyId};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use lru::LruCache;
 use model::ByteRange;
-use model::chunk::CHUNK_BYTES;
+use span::{Span, part};
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -71,6 +73,11 @@ impl Unshared {
     fn is_a_wrong_part(&self) -> bool {
         self.answer.head.status == StatusCode::PARTIAL_CONTENT && self.cut.is_none()
     }
+
+    /// Whether it says that there is no such part.
+    fn is_no_part(&self) -> bool {
+        self.answer.head.status == StatusCode::RANGE_NOT_SATISFIABLE
+    }
 }
 
 /// The fetch that the one who asked follows.
@@ -87,13 +94,6 @@ pub fn reader(own: Option<Own>) -> Option<GrowingReader> {
         Some(Own::Reader(reader)) => Some(reader),
         _ => None,
     }
-}
-
-/// Whole chunks to ask for: from a byte on, up to another or the end.
-#[derive(Clone, Copy)]
-struct Span {
-    start: u64,
-    end: Option<u64>,
 }
 
 /// A part of a partial answer.
@@ -117,9 +117,14 @@ pub enum Own {
     Reader(GrowingReader),
 }
 
+/// What an exchange is joined by: the URL, what selected the stored variant, and the run that
+/// is asked for, since each run may have another owner: two nodes that ask each other for
+/// different runs must not wait for each other.
+type Flight = (KeyId, u64, u64);
+
 /// Exchanges under way, and what is remembered of earlier ones.
 pub struct Fetches {
-    flights: Flights<(KeyId, u64), Outcome>,
+    flights: Flights<Flight, Outcome>,
     unshared: Mutex<LruCache<KeyId, Instant>>,
     invalidated: Mutex<LruCache<KeyId, i64>>,
     background: AtomicUsize,
@@ -198,13 +203,12 @@ impl Fetch {
         });
     }
 
-    /// What an exchange is joined by: the URL, and what selected the stored variant.
-    fn flight(&self) -> (KeyId, u64) {
+    fn flight(&self) -> Flight {
         let selecting = self.stale.as_ref().map(|(head, _)| {
             let text = format!("{:?}", head.selecting);
             xxhash_rust::xxh3::xxh3_64(text.as_bytes())
         });
-        (self.wanted.key, selecting.unwrap_or(0))
+        (self.wanted.key, selecting.unwrap_or(0), self.run_asked())
     }
 
     /// Asks, or waits for whoever asks already. Whether it only waited comes last.
@@ -248,7 +252,7 @@ impl Fetch {
 
     async fn lead(
         self,
-        ticket: Ticket<(KeyId, u64), Outcome>,
+        ticket: Ticket<Flight, Outcome>,
         sender: Option<oneshot::Sender<Option<Own>>>,
     ) {
         let (edge, key) = (Arc::clone(&self.edge), self.wanted.key);
@@ -304,9 +308,23 @@ impl Fetch {
             self.stale.as_ref().map(|(head, _)| caching::revalidation_fields(&head.stored));
         let conditional = conditional.filter(|fields| !fields.is_empty());
         let was_conditional = conditional.is_some();
-        let (mut outcome, mut own) = self.once(conditional, range).await;
+        let asked = self.span_to_ask(range);
+        let (mut outcome, mut own) = self.once(conditional, asked).await;
         if was_conditional && matches!(outcome, Outcome::Failed(Fault::Changed)) {
             self.stale = None;
+            (outcome, own) = self.once(None, asked).await;
+        }
+        // What suits the cache, but is neither kept nor what the client wants. Only of what is
+        // stored it is known whether `If-Range` wants the part.
+        let may_be_whole = self.wanted.fields.contains_key(header::IF_RANGE);
+        let range = range.filter(|_| !may_be_whole);
+        let is_other = |unshared: &Unshared| {
+            unshared.is_a_wrong_part() || unshared.is_no_part() || may_be_whole
+        };
+        if asked != range
+            && matches!(&own, Some(Own::Unshared(unshared)) if is_other(unshared))
+        {
+            drop(own);
             (outcome, own) = self.once(None, range).await;
         }
         if matches!(&own, Some(Own::Unshared(unshared)) if unshared.is_a_wrong_part()) {
@@ -327,6 +345,7 @@ impl Fetch {
             Ok(answer) => answer,
             Err(fault) => return (self.failed(fault), None),
         };
+        let answer = self.made_whole(answer, range);
         if is_failure(answer.head.status) && self.may_be_stale() {
             return (self.failed(Fault::Answered(answer.head.status)), None);
         }
@@ -357,7 +376,7 @@ impl Fetch {
         match (conditional, range) {
             (Some(fields), _) => ask.fields.extend(fields.clone()),
             (None, Some(range)) => {
-                ask.run = range.start / crate::engine::OWNED_RUN_BYTES;
+                ask.run = range.start / OWNED_RUN_BYTES;
                 let text = match range.end {
                     Some(end) => format!("bytes={}-{}", range.start, end - 1),
                     None => format!("bytes={}-", range.start),
@@ -522,11 +541,7 @@ impl Fetch {
         range: ByteRange,
         status: StatusCode,
     ) -> (Outcome, Option<Own>) {
-        // An origin that sends the same again instead of a 304: what is here of it stays good.
-        if let Some((old, _)) = &self.stale
-            && old.bytes == head.bytes
-            && caching::same_validator(&old.stored, &head.stored.fields)
-        {
+        if let Some(old) = self.same_bytes(&head) {
             head.body = old.body;
         }
         let head = Arc::new(head);
@@ -536,6 +551,23 @@ impl Fetch {
         let coming = self.edge.engine.adopt(&object, arriving);
         self.edge.engine.heads.put(self.wanted.key, Arc::clone(&head));
         (Outcome::Stored { head, verdict: source, status }, coming.map(Own::Coming))
+    }
+
+    /// What is stored with the same bytes: an origin sent them again instead of a 304, or
+    /// another run of them was asked for at the same time. What is here of it stays good.
+    fn same_bytes(&self, new: &Head) -> Option<Arc<Head>> {
+        let same = |old: &&Arc<Head>| {
+            old.bytes == new.bytes && caching::same_validator(&old.stored, &new.stored.fields)
+        };
+        let stale = self.stale.as_ref().map(|(old, _)| old).filter(same).cloned();
+        stale.or_else(|| {
+            let variants = self.edge.engine.heads.in_memory(&self.wanted.key)?;
+            let good = |old: &&Arc<Head>| {
+                old.selecting == new.selecting
+                    && self.edge.purges.verdict(old) != heads::Verdict::Hard
+            };
+            variants.iter().filter(good).find(same).cloned()
+        })
     }
 
     fn unshared(
@@ -559,52 +591,6 @@ impl Fetch {
         let unshared = Unshared { answer, fields: stored.fields, cut };
         (Outcome::Alone, Some(Own::Unshared(Box::new(unshared))))
     }
-
-    /// Of an object that is not known yet, a client may want a part: whole chunks around it are
-    /// asked for. Where it wants the end, a HEAD tells where that is.
-    async fn range_to_ask(&self) -> Option<Span> {
-        let field = self.wanted.fields.get(header::RANGE)?.to_str().ok()?;
-        if self.wanted.fields.contains_key(header::IF_RANGE) || self.wanted.method == Method::HEAD {
-            return None;
-        }
-        let first = field.strip_prefix("bytes=")?.split(',').next()?.trim();
-        let (start, last) = first.split_once('-')?;
-        if start.is_empty() {
-            let total = self.length().await?;
-            let back: u64 = last.parse().ok()?;
-            let start = total.saturating_sub(back) / CHUNK_BYTES * CHUNK_BYTES;
-            return (start < total).then_some(Span { start, end: Some(total) });
-        }
-        let start = start.parse::<u64>().ok()? / CHUNK_BYTES * CHUNK_BYTES;
-        if last.is_empty() {
-            return Some(Span { start, end: None });
-        }
-        let end =
-            last.parse::<u64>().ok()?.checked_add(1)?.checked_next_multiple_of(CHUNK_BYTES)?;
-        (end > start).then_some(Span { start, end: Some(end) })
-    }
-
-    /// The length of what is wanted, by a HEAD.
-    async fn length(&self) -> Option<u64> {
-        let ask = Ask { method: Method::HEAD, ..self.wanted.site.ask(&self.wanted) };
-        let answer = self.wanted.site.upstream.send(ask).await.ok()?;
-        let length =
-            answer.head.headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()?;
-        (answer.head.status == StatusCode::OK).then_some(length)
-    }
-}
-
-/// What a partial answer holds, if it is what was asked for: whole chunks, or up to the end.
-fn part(answer: &Answer, asked: Option<Span>) -> Option<(ByteRange, u64)> {
-    let given = caching::content_range(&answer.head.headers)?;
-    let (asked, total) = (asked?, given.total?);
-    let range = given.range;
-    let fits = range.start == asked.start
-        && range.end() <= total
-        && (range.end() == total || Some(range.end()) == asked.end);
-    // The framing, if it names a length, must agree with what the field says.
-    let framed = answer.body.length().is_none_or(|length| length == range.bytes);
-    (fits && framed).then_some((range, total))
 }
 
 /// Statuses by which an origin says that it failed (RFC 5861 section 4).
