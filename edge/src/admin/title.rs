@@ -35,7 +35,8 @@ pub(crate) async fn explain(
     let with_token = if path.starts_with("/t/") { format!("/~x{path}") } else { path.to_owned() };
     let route = route::parse(&with_token).map_err(|error| error.to_string())?;
     let name = (route.title.clone(), route.version);
-    let (title, index) = titles.titles.get(&name, &Passed::default()).await.map_err(|fault| fault.to_string())?;
+    let (title, index) =
+        titles.titles.get(&name, &Passed::default()).await.map_err(|fault| fault.to_string())?;
     let object = title.object(&route.resource);
     let media = match object.ok_or("the title has no such track or segment")? {
         Object::Manifest(..) => None,

@@ -52,7 +52,9 @@ fn request(method: Method, url: &str, fields: &[(&str, &str)], h1: bool) -> Requ
         request = request.header(*name, *value);
     }
     let request = if h1 {
-        request.uri(uri.path_and_query().unwrap().as_str()).header("host", authority)
+        let named = fields.iter().any(|(name, _)| *name == "host");
+        let request = request.uri(uri.path_and_query().unwrap().as_str());
+        if named { request } else { request.header("host", authority) }
     } else {
         request.uri(uri)
     };

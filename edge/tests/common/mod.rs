@@ -36,6 +36,8 @@ pub struct Edge {
     pub http: String,
     pub https: String,
     pub admin: String,
+    /// Where other nodes reach it, if anywhere.
+    pub peer: String,
     pub shutdown: Shutdown,
     task: JoinHandle<Result<(), nearcast_edge::Error>>,
 }
@@ -138,6 +140,7 @@ impl Edge {
             http: url("http"),
             https: url("https"),
             admin: announced["admin"].as_str().unwrap().to_owned(),
+            peer: announced["peer_urls"][0].as_str().unwrap_or_default().to_owned(),
             shutdown,
             task,
         }

@@ -1,0 +1,467 @@
+//! Stories of nodes that ask each other before the origin: siblings that own runs, a regional
+//! edge and a shield above, circles, and titles through a parent.
+
+#![allow(clippy::unwrap_used, reason = "a story that meets an error has failed")]
+
+mod common;
+
+use common::{
+    Answer, Edge, Hold, Item, Misdeed, Origin, Validator, Web, ask, film, get, keep_view,
+    proxy_settings, settings, token, until, view,
+};
+use futures::future::join_all;
+use http::Method;
+use nearcast_edge::Settings;
+use service::value::ByteSize;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU8, Ordering};
+use tempfile::TempDir;
+use upstream::hierarchy::{self, Peer};
+
+const SITE: &str = "films.example";
+const RUN: u64 = 64 << 20;
+
+/// A URL that nobody listens at yet, and nobody else will: on a loopback address of its own.
+fn free_url() -> String {
+    static NEXT: AtomicU8 = AtomicU8::new(1);
+    let process = std::process::id();
+    let own = [127, 100 + (process % 100) as u8, (process / 100 % 250) as u8];
+    let ip = [own[0], own[1], own[2], NEXT.fetch_add(1, Ordering::Relaxed)];
+    let listener = std::net::TcpListener::bind(std::net::SocketAddr::from((ip, 0))).unwrap();
+    format!("http://{}", listener.local_addr().unwrap())
+}
+
+/// Nodes by id, at the URLs where they will be.
+fn nodes<const N: usize>(ids: [&str; N]) -> [Peer; N] {
+    ids.map(|id| Peer { id: id.to_owned(), url: free_url() })
+}
+
+/// A node that caches [`SITE`].
+fn node(dir: &TempDir, node: &Peer, origin: &str, hierarchy: hierarchy::Settings) -> Settings {
+    let mut settings = proxy_settings(dir.path(), origin, &serde_json::json!({}));
+    let site = settings.sites.remove("*").unwrap();
+    Settings {
+        sites: [(SITE.to_owned(), site)].into(),
+        id: Some(node.id.clone()),
+        peer_listen: vec![node.url.clone()],
+        memory: Some(ByteSize(160 << 20)),
+        // However busy the machine is, who listens is reached.
+        hierarchy: hierarchy::Settings { connect_timeout: "10s".parse().ok(), ..hierarchy },
+        ..settings
+    }
+}
+
+fn region(siblings: &[Peer]) -> hierarchy::Settings {
+    hierarchy::Settings { siblings: siblings.to_vec(), ..Default::default() }
+}
+
+fn below(parents: &[Peer]) -> hierarchy::Settings {
+    hierarchy::Settings { parents: parents.to_vec(), ..Default::default() }
+}
+
+async fn fetch(edge: &Edge, path: &str, fields: &[(&str, &str)]) -> Answer {
+    let fields = [&[("host", SITE)], fields].concat();
+    get(&format!("{}{path}", edge.http), &fields).await
+}
+
+/// What the node says of its part in an answer.
+fn verdict(answer: &Answer, id: &str) -> String {
+    let values = answer.headers.get_all("cache-status").iter();
+    let members = values.flat_map(|value| value.to_str().unwrap().split(','));
+    let own = members.map(str::trim).rfind(|member| member.split(';').next() == Some(id));
+    let own = own.unwrap_or_else(|| panic!("{id} says nothing: {:?}", answer.headers));
+    own.split("detail=").nth(1).unwrap_or("").trim_matches('"').to_owned()
+}
+
+/// Three siblings before an origin.
+struct Region {
+    web: Web,
+    nodes: [Peer; 3],
+    dirs: [TempDir; 3],
+}
+
+impl Region {
+    async fn new() -> Self {
+        let dirs = [(); 3].map(|()| tempfile::tempdir().unwrap());
+        Self { web: Web::start().await, nodes: nodes(["edge-a", "edge-b", "edge-c"]), dirs }
+    }
+
+    async fn start(&self, which: usize) -> Edge {
+        let dir = &self.dirs[which];
+        let all = region(&self.nodes);
+        Edge::start(node(dir, &self.nodes[which], &self.web.url, all)).await
+    }
+
+    async fn start_all(&self) -> Vec<Edge> {
+        join_all((0..3).map(|which| self.start(which))).await
+    }
+
+    /// Which nodes asked the origin for bytes of each run.
+    fn owners(&self, path: &str) -> BTreeMap<u64, BTreeSet<String>> {
+        let mut owners: BTreeMap<u64, BTreeSet<String>> = BTreeMap::new();
+        for asked in self.web.asked_for(path) {
+            let range = asked.field("range");
+            let start = range.strip_prefix("bytes=").and_then(|range| range.split('-').next());
+            let start: u64 = start.unwrap_or("0").parse().unwrap();
+            let passed: Vec<&str> =
+                asked.fields.get_all("cdn-loop").iter().map(|v| v.to_str().unwrap()).collect();
+            let last = passed.join(",").rsplit(',').next().unwrap().trim().to_owned();
+            owners.entry(start / RUN).or_default().insert(last);
+        }
+        owners
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_region_fetches_each_byte_once_by_the_owner_of_its_run() {
+    let region = Region::new().await;
+    let bytes = RUN + (3 << 20) + 17;
+    region.web.put("/film.mp4", Item::of(bytes));
+    let edges = region.start_all().await;
+    let whole = region.web.whole("/film.mp4");
+    let mut verdicts = Vec::new();
+    for (edge, node) in edges.iter().zip(&region.nodes) {
+        let answer = fetch(edge, "/film.mp4", &[]).await;
+        assert_eq!(answer.status, 200);
+        assert!(answer.bytes() == &whole, "{}: {} bytes", node.id, answer.bytes().len());
+        verdicts.push(verdict(&answer, &node.id));
+    }
+    // Who is not the first run's owner has its bytes from the owner.
+    assert!(verdicts.iter().filter(|verdict| *verdict == "sibling").count() >= 2, "{verdicts:?}");
+    let owners = region.owners("/film.mp4");
+    assert!(owners.len() == 2 && owners.values().all(|nodes| nodes.len() == 1), "{owners:?}");
+    let mut fetched = 0.0;
+    for edge in &edges {
+        assert_eq!(edge.metric("nearcast_edge_fills_total{end=\"retried\"}").await, 0.0);
+        assert_eq!(edge.metric("nearcast_edge_fills_total{end=\"left\"}").await, 0.0);
+        fetched += edge.metric("nearcast_edge_origin_bytes_total").await;
+    }
+    assert_eq!((fetched, region.web.sent("/film.mp4")), (bytes as f64, bytes));
+
+    // What is hot is in each node's own memory.
+    let asked = region.web.count("/film.mp4");
+    for (edge, node) in edges.iter().zip(&region.nodes) {
+        let answer = fetch(edge, "/film.mp4", &[]).await;
+        assert!(answer.bytes() == &whole);
+        assert_eq!(verdict(&answer, &node.id), "hit-memory");
+    }
+    assert_eq!(region.web.count("/film.mp4"), asked);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn siblings_that_ask_each_other_for_different_runs_do_not_wait_for_each_other() {
+    let region = Region::new().await;
+    let bytes = 3 * RUN;
+    region.web.put("/film.mp4", Item::of(bytes));
+    let edges = region.start_all().await;
+    region.web.hold(Hold::Head);
+    let parts = [5, RUN + 5, 2 * RUN + 5];
+    let get = |edge, start| async move {
+        let range = format!("bytes={start}-{}", start + 99);
+        (start, fetch(edge, "/film.mp4", &[("range", &range)]).await)
+    };
+    let all = edges.iter().flat_map(|edge| parts.map(|start| get(edge, start)));
+    let release = async {
+        let held = || async { (region.web.held() == 3).then_some(()) };
+        until("one request for each run", held).await;
+        region.web.release();
+    };
+    let (answers, ()) = tokio::join!(join_all(all), release);
+    for (start, answer) in answers {
+        assert_eq!(answer.status, 206);
+        assert_eq!(answer.bytes(), &region.web.part("/film.mp4", start..start + 100));
+    }
+    let owners = region.owners("/film.mp4");
+    assert!(owners.len() == 3 && owners.values().all(|nodes| nodes.len() == 1), "{owners:?}");
+    assert_eq!(region.web.sent("/film.mp4"), 3 << 20);
+}
+
+/// A run is asked for where siblings share objects: nothing of that shows where an origin has no
+/// ranges, no validator, or nothing to keep.
+#[tokio::test]
+async fn odd_origins_answer_through_siblings_as_they_would_alone() {
+    let region = Region::new().await;
+    let of = || Item::of(300_000);
+    let items = [
+        ("/strong", of()),
+        ("/weak", of().validator(Validator::Weak)),
+        ("/date", of().validator(Validator::Date)),
+        ("/none", of().validator(Validator::None)),
+        ("/none-large", Item::of(9 << 20).validator(Validator::None)),
+        ("/chunked", of().validator(Validator::None).no_ranges().chunked()),
+        ("/no-ranges", of().no_ranges()),
+        ("/no-store", of().cache_control("no-store")),
+        ("/private", of().cache_control("private").validator(Validator::None)),
+        ("/empty", Item::of(0)),
+        ("/empty-no-store", Item::of(0).cache_control("no-store")),
+        ("/error", of().status(404)),
+        ("/large-no-store", Item::of(RUN + 100).cache_control("no-store")),
+    ];
+    for (path, item) in &items {
+        region.web.put(path, item.clone());
+    }
+    let edges = [region.start(0).await, region.start(1).await];
+    for (path, item) in &items {
+        let whole = region.web.whole(path);
+        for edge in edges.iter().chain(&edges) {
+            let answer = fetch(edge, path, &[]).await;
+            assert_eq!(answer.status, item.status, "{path}");
+            assert!(answer.bytes() == &whole, "{path}: {} bytes", answer.bytes().len());
+            assert_eq!(answer.header("content-range"), "", "{path}");
+        }
+        let part = [("range", "bytes=10-19"), ("if-range", "\"v1\"")];
+        for (edge, fields) in edges.iter().zip([&part[..1], &part[..]]) {
+            let answer = fetch(edge, path, fields).await;
+            match answer.status.as_u16() {
+                206 => assert_eq!(answer.bytes(), &whole.slice(10..20), "{path}"),
+                416 => assert!(path.starts_with("/empty"), "{path}"),
+                status => assert!(status == item.status && answer.bytes() == &whole, "{path}"),
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_sibling_that_is_down_is_passed_over_and_comes_back() {
+    let region = Region::new().await;
+    let edges = [region.start(0).await, region.start(1).await];
+    let read = |number: usize| {
+        let (region, edge) = (&region, &edges[0]);
+        async move {
+            let path = format!("/{number}");
+            region.web.put(&path, Item::of(1000));
+            let answer = fetch(edge, &path, &[]).await;
+            assert_eq!(answer.bytes(), &region.web.whole(&path));
+            assert_eq!(region.web.count(&path), 1, "one request to the origin, whoever is down");
+            verdict(&answer, "edge-a")
+        }
+    };
+    let mut verdicts = BTreeSet::new();
+    for number in 0..40 {
+        verdicts.insert(read(number).await);
+    }
+    assert_eq!(verdicts, ["origin", "sibling"].map(str::to_owned).into());
+    let answered = "nearcast_edge_upstream_requests_total{hop=\"edge-c\",outcome=\"2xx\"";
+    let from_it = || async {
+        let text = get(&format!("{}/metrics", edges[0].admin), &[]).await.text();
+        text.lines().any(|line| line.starts_with(answered))
+    };
+    assert!(!from_it().await);
+    let _third = region.start(2).await;
+    let number = AtomicU8::new(100);
+    until("the sibling is asked again", || async {
+        read(usize::from(number.fetch_add(1, Ordering::Relaxed))).await;
+        from_it().await.then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_way_up_is_regional_edge_shield_origin() {
+    let dirs = [(); 3].map(|()| tempfile::tempdir().unwrap());
+    let [edge, parent, shield] = nodes(["edge-a", "region-1", "shield-1"]);
+    let web = Web::start().await;
+    for path in ["/a", "/b"] {
+        web.put(path, Item::of(3 << 20));
+    }
+    let shields = hierarchy::Settings { shields: vec![shield.clone()], ..Default::default() };
+    let _shield = Edge::start(node(&dirs[2], &shield, &web.url, hierarchy::Settings::default()));
+    let _shield = _shield.await;
+    let above = Edge::start(node(&dirs[1], &parent, &web.url, shields)).await;
+    let edge = Edge::start(node(&dirs[0], &edge, &web.url, below(&[parent]))).await;
+
+    let first = fetch(&edge, "/a", &[]).await;
+    assert_eq!(first.bytes(), &web.whole("/a"));
+    for (node, expected) in [("edge-a", "parent"), ("region-1", "parent"), ("shield-1", "origin")] {
+        assert_eq!(verdict(&first, node), expected);
+    }
+    let asked = &web.asked_for("/a")[0];
+    let passed: Vec<_> = asked.fields.get_all("cdn-loop").iter().collect();
+    assert_eq!(passed, ["edge-a", "region-1", "shield-1"]);
+    assert_eq!(verdict(&fetch(&edge, "/a", &[]).await, "edge-a"), "hit-memory");
+    assert_eq!(web.sent("/a"), 3 << 20);
+
+    // A parent that is down is passed over within the request.
+    above.stop().await;
+    let answer = fetch(&edge, "/b", &[]).await;
+    assert_eq!(answer.bytes(), &web.whole("/b"));
+    assert_eq!(verdict(&answer, "edge-a"), "origin");
+}
+
+#[tokio::test]
+async fn a_circle_of_parents_ends_at_the_origin_and_a_circle_of_origins_in_508() {
+    let dirs = [(); 4].map(|()| tempfile::tempdir().unwrap());
+    let [a, b, c, d] = nodes(["edge-a", "edge-b", "edge-c", "edge-d"]);
+    let web = Web::start().await;
+    web.put("/a", Item::of(1000));
+    let over_a = Edge::start(node(&dirs[0], &a, &web.url, below(std::slice::from_ref(&b)))).await;
+    let over_b = Edge::start(node(&dirs[1], &b, &web.url, below(&[a]))).await;
+    for edge in [&over_a, &over_b] {
+        assert_eq!(fetch(edge, "/a", &[]).await.bytes(), &web.whole("/a"));
+    }
+    assert_eq!(web.count("/a"), 1);
+
+    let before = |dir: &TempDir, node: &Peer, origin: &Peer| Settings {
+        id: Some(node.id.clone()),
+        peer_listen: vec![node.url.clone()],
+        ..proxy_settings(dir.path(), &origin.url, &serde_json::json!({}))
+    };
+    let over_c = Edge::start(before(&dirs[2], &c, &d)).await;
+    let over_d = Edge::start(before(&dirs[3], &d, &c)).await;
+    for _ in 0..2 {
+        assert_eq!(fetch(&over_c, "/a", &[]).await.status, 508);
+    }
+    let refused = |edge: &Edge| {
+        let line = "nearcast_edge_requests_total{protocol=\"http/1.1\",site=\"*\",\
+                    status=\"508\",verdict=\"refused\"}";
+        let admin = edge.admin.clone();
+        async move {
+            let text = get(&format!("{admin}/metrics"), &[]).await.text();
+            let value =
+                text.lines().find_map(|found| found.strip_prefix(line)?.trim().parse().ok());
+            value.unwrap_or(0.0)
+        }
+    };
+    // Each went round once.
+    assert_eq!((refused(&over_c).await, refused(&over_d).await), (2.0, 0.0));
+}
+
+#[tokio::test]
+async fn edges_that_nobody_named_are_no_loop() {
+    let dirs = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    let web = Web::start().await;
+    web.put("/a", Item::of(1000));
+    let unnamed = |dir: &TempDir, origin: &str| {
+        let settings = proxy_settings(dir.path(), origin, &serde_json::json!({}));
+        Settings { id: None, ..settings }
+    };
+    let upper = Edge::start(unnamed(&dirs[0], &web.url)).await;
+    let lower = Edge::start(unnamed(&dirs[1], &upper.http)).await;
+    let answer = get(&format!("{}/a", lower.http), &[]).await;
+    assert_eq!((answer.status.as_u16(), answer.bytes()), (200, &web.whole("/a")));
+    let asked = &web.asked_for("/a")[0];
+    let passed: Vec<_> = asked.fields.get_all("cdn-loop").iter().cloned().collect();
+    let kept =
+        dirs.each_ref().map(|dir| std::fs::read_to_string(dir.path().join("node-id")).unwrap());
+    assert_eq!(passed, [kept[1].as_str(), kept[0].as_str()]);
+}
+
+/// A film, its origin, and what every edge of its fleet knows.
+struct Cinema {
+    film: common::Film,
+    origin: Origin,
+    signer: token::Signer,
+}
+
+impl Cinema {
+    async fn new() -> Self {
+        let film = film();
+        let origin = Origin::start(&film).await;
+        Self { film, origin, signer: token::Signer::generate().unwrap() }
+    }
+
+    async fn start(&self, dir: &TempDir, node: &Peer, hierarchy: hierarchy::Settings) -> Edge {
+        self.start_at(dir, node, &self.origin.url, hierarchy).await
+    }
+
+    async fn start_at(
+        &self,
+        dir: &TempDir,
+        node: &Peer,
+        origin: &str,
+        hierarchy: hierarchy::Settings,
+    ) -> Edge {
+        keep_view(dir.path(), &view(&self.signer));
+        Edge::start(Settings {
+            id: Some(node.id.clone()),
+            peer_listen: vec![node.url.clone()],
+            hierarchy: hierarchy::Settings { connect_timeout: "10s".parse().ok(), ..hierarchy },
+            ..settings(dir.path(), origin)
+        })
+        .await
+    }
+
+    async fn play(&self, edge: &Edge, resource: &str) -> Answer {
+        let (token, version) = (token(&self.signer, "film"), &self.film.version);
+        get(&format!("{}/~{token}/t/film/{version}/{resource}", edge.http), &[]).await
+    }
+}
+
+#[tokio::test]
+async fn a_title_comes_through_a_parent_and_one_that_corrupts_is_passed_by() {
+    let cinema = Cinema::new().await;
+    let dirs = [(); 3].map(|()| tempfile::tempdir().unwrap());
+    let [child, parent, other] = nodes(["edge-a", "region-1", "edge-b"]);
+    let above = cinema.start(&dirs[0], &parent, hierarchy::Settings::default()).await;
+    let edge = cinema.start(&dirs[1], &child, below(&[parent])).await;
+    let answer = cinema.play(&edge, "v1/2.m4s").await;
+    assert_eq!(answer.bytes(), &cinema.film.segment("v1", 2));
+    assert_eq!(answer.verdict(), "parent");
+    assert_eq!((cinema.origin.media().len(), cinema.origin.indexes()), (1, 1));
+    assert_eq!(above.metric("nearcast_edge_peer_bytes_total").await, 0.0);
+    assert_eq!(edge.metric("nearcast_edge_origin_bytes_total").await, 0.0);
+    assert_eq!(cinema.play(&edge, "v1/2.m4s").await.verdict(), "hit-memory");
+
+    let liar = Origin::start(&cinema.film).await;
+    liar.always(Some(Misdeed::Corrupt(7)));
+    let liars = below(&[Peer { id: "region-9".into(), url: liar.url.clone() }]);
+    let edge = cinema.start(&dirs[2], &other, liars).await;
+    let answer = cinema.play(&edge, "v1/3.m4s").await;
+    assert_eq!(answer.bytes(), &cinema.film.segment("v1", 3));
+    assert_eq!((liar.media().len(), cinema.origin.media().len()), (1, 2));
+}
+
+#[tokio::test]
+async fn titles_that_go_in_a_circle_are_refused_at_the_second_sight() {
+    let cinema = Cinema::new().await;
+    let dirs = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    let [a, b] = nodes(["edge-a", "edge-b"]);
+    let alone = hierarchy::Settings::default;
+    let over_a = cinema.start_at(&dirs[0], &a, &b.url, alone()).await;
+    let _over_b = cinema.start_at(&dirs[1], &b, &a.url, alone()).await;
+    assert_eq!(cinema.play(&over_a, "hls.m3u8").await.status, 502);
+    let path = format!("{}/titles/film/{}/index", a.url, cinema.film.version);
+    let answer = get(&path, &[("cdn-loop", "edge-a, edge-b")]).await;
+    assert_eq!((answer.status.as_u16(), answer.code().as_str()), (508, "loop"));
+    assert!(answer.header("proxy-status").contains("error=proxy_loop_detected"));
+}
+
+#[tokio::test]
+async fn nodes_are_given_titles_by_the_origins_contract_and_players_are_not() {
+    let cinema = Cinema::new().await;
+    let dir = tempfile::tempdir().unwrap();
+    let [own] = nodes(["edge-a"]);
+    let edge = cinema.start(&dir, &own, hierarchy::Settings::default()).await;
+    assert_eq!(edge.peer, own.url);
+    let version = &cinema.film.version;
+    let base = format!("{}/titles/film/{version}", edge.peer);
+    let index = get(&format!("{base}/index"), &[]).await;
+    assert_eq!(index.bytes(), &cinema.film.encoded);
+    let (url, file) = (format!("{base}/v1.mp4"), &cinema.film.files["v1.mp4"]);
+    let part = get(&url, &[("range", "bytes=1048570-1048589")]).await;
+    assert_eq!((part.status.as_u16(), part.bytes()), (206, &file.slice(1_048_570..1_048_590)));
+    assert_eq!(part.header("content-range"), format!("bytes 1048570-1048589/{}", file.len()));
+    let etag = part.header("etag").to_owned();
+    assert_eq!(etag, format!("\"{version}-v1.mp4\""));
+    assert!(get(&url, &[]).await.bytes() == file);
+    for (method, field, status) in [
+        (Method::HEAD, ("accept", "*/*"), 200),
+        (Method::POST, ("accept", "*/*"), 405),
+        (Method::GET, ("if-none-match", etag.as_str()), 304),
+        (Method::GET, ("if-match", "\"other\""), 412),
+        (Method::GET, ("range", "bytes=99999999999-"), 416),
+    ] {
+        assert_eq!(ask(method, &url, &[field]).await.status, status, "{field:?}");
+    }
+    let play = format!("~{}/t/film/{version}/hls.m3u8", token(&cinema.signer, "film"));
+    for (url, status) in [
+        (format!("{base}/v9.mp4"), 404),
+        (format!("{base}/v1.vtt"), 404),
+        (format!("{}/titles/none/{version}/index", edge.peer), 404),
+        (format!("{}/{play}", edge.peer), 400),
+        (format!("{}/titles/film/{version}/index", edge.http), 400),
+        (format!("{}/{play}", edge.http), 200),
+    ] {
+        assert_eq!(get(&url, &[]).await.status, status, "{url}");
+    }
+}
