@@ -7,12 +7,14 @@
 mod gauges;
 mod growing;
 mod inflight;
+mod owned;
 mod run;
 mod turns;
 
 pub use gauges::register;
 pub use growing::{Growing, GrowingReader, Step, UNVALIDATED_BYTES_MAX};
 pub use inflight::{Coming, Progress, Reading};
+pub use owned::{OWNED_RUN_BYTES, owned_run_end};
 pub use run::{Arriving, Run};
 
 use crate::error::Fault;
@@ -29,6 +31,7 @@ use inflight::{Claim, InFlight, Readers};
 use model::ByteRange;
 use model::admin::ChunkPlace;
 use model::chunk::CHUNK_BYTES;
+use owned::run_until;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
@@ -37,14 +40,6 @@ use upstream::{Ask, HopId, HopKind, Upstream};
 
 /// Bytes in one request to an upstream: missing neighbours are joined up to this.
 pub const RUN_BYTES_MAX: u64 = 16 << 20;
-/// Bytes between two choices of who fetches them: the owner among siblings is chosen per run.
-pub const OWNED_RUN_BYTES: u64 = 64 << 20;
-/// Where the run ends that a byte lies in. One request is for bytes of one run: the owner of the
-/// next may be another node, and were it this one, both could wait for each other.
-pub fn owned_run_end(at: u64) -> u64 {
-    (at / OWNED_RUN_BYTES + 1).saturating_mul(OWNED_RUN_BYTES)
-}
-
 /// What a peer knows a request for titles by: they are of no site.
 pub const TITLES_HOST: &str = "titles";
 /// Runs that are fetched at a time.
@@ -351,13 +346,6 @@ impl Engine {
             Kind::Web(web) => web.site.upstream.blame(hop, &fault.to_string()),
         }
     }
-}
-
-/// The first chunk that is not asked for together with chunk `first`, though all up to `until`
-/// are wanted.
-fn run_until(first: u64, until: u64) -> u64 {
-    let owned = owned_run_end(first * CHUNK_BYTES) / CHUNK_BYTES;
-    until.min(first + RUN_BYTES_MAX / CHUNK_BYTES).min(owned)
 }
 
 /// How bytes from there are named.

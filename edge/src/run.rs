@@ -93,10 +93,9 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error> {
 
     // Ports first: a second edge on this machine is told so before it touches anything.
     let admin = Admin::bind(config.admin).await?;
-    let bound = config.listen.iter().map(|listen| bind(listen, false));
-    let peers = config.peers.listen.iter();
-    let peers = peers.map(|addr| bind(&Listen { tls: false, addr: *addr }, true));
-    let bound = bound.chain(peers).collect::<Result<Vec<_>, _>>()?;
+    let own = config.listen.iter().map(|listen| bind(listen, false));
+    let peers = config.peers.listen.iter().map(|listen| bind(listen, true));
+    let bound = own.chain(peers).collect::<Result<Vec<_>, _>>()?;
     let _alone = service::lock(data, "edge.data-dir")?;
     let identity = identity(&config, &bound)?;
     let parts = Parts::open(&config, metrics, &registry)?;

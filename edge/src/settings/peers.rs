@@ -1,9 +1,8 @@
 //! Other nodes: where this one answers them, and which it asks.
 
-use super::parse_listen;
+use super::{Listen, parse_listen};
 use model::EdgeId;
 use service::config::ConfigError;
-use std::net::SocketAddr;
 use upstream::hierarchy;
 
 /// Stands in for a name that is made at start: it is none that an operator gives.
@@ -13,7 +12,7 @@ const UNNAMED: &str = "edge-unnamed";
 #[derive(Debug, Clone)]
 pub struct Peers {
     /// Where other nodes are answered: plain HTTP, within the operator's network.
-    pub listen: Vec<SocketAddr>,
+    pub listen: Vec<Listen>,
     hierarchy: hierarchy::Settings,
 }
 
@@ -35,7 +34,7 @@ impl Peers {
                 let expected = "http://IP:PORT: nodes talk plain HTTP within your network";
                 return Err(ConfigError::value("edge.peer-listen", text, expected));
             }
-            Ok(listen.addr)
+            Ok(listen)
         });
         Ok(Self { listen: listen.collect::<Result<_, _>>()?, hierarchy })
     }
@@ -66,7 +65,7 @@ mod tests {
     #[test]
     fn a_node_among_siblings_has_a_name() {
         let peers = check(Some("edge-a"), "http://10.0.0.1:8090", SIBLINGS).unwrap();
-        assert_eq!(peers.listen, ["10.0.0.1:8090".parse().unwrap()]);
+        assert_eq!(peers.listen[0].addr, "10.0.0.1:8090".parse().unwrap());
         assert!(peers.around(&"edge-c".parse().unwrap()).is_ok());
         assert!(check(None, "", "").is_ok());
         let parent = SIBLINGS.replace("siblings", "parents");
