@@ -71,7 +71,11 @@ pub struct Unshared {
 impl Unshared {
     /// Whether it is a part that is not what was wanted, and of which that can't be cut out.
     fn is_a_wrong_part(&self) -> bool {
-        self.answer.head.status == StatusCode::PARTIAL_CONTENT && self.cut.is_none()
+        self.is_a_part() && self.cut.is_none()
+    }
+
+    fn is_a_part(&self) -> bool {
+        self.answer.head.status == StatusCode::PARTIAL_CONTENT
     }
 
     /// Whether it says that there is no such part.
@@ -319,11 +323,11 @@ impl Fetch {
         let may_be_whole = self.wanted.fields.contains_key(header::IF_RANGE);
         let range = range.filter(|_| !may_be_whole);
         let is_other = |unshared: &Unshared| {
-            unshared.is_a_wrong_part() || unshared.is_no_part() || may_be_whole
+            unshared.is_a_wrong_part()
+                || unshared.is_no_part()
+                || (may_be_whole && unshared.is_a_part())
         };
-        if asked != range
-            && matches!(&own, Some(Own::Unshared(unshared)) if is_other(unshared))
-        {
+        if asked != range && matches!(&own, Some(Own::Unshared(unshared)) if is_other(unshared)) {
             drop(own);
             (outcome, own) = self.once(None, range).await;
         }
