@@ -8,6 +8,7 @@ mod gauges;
 mod growing;
 mod inflight;
 mod owned;
+mod pins;
 mod run;
 mod turns;
 
@@ -15,6 +16,7 @@ pub use gauges::register;
 pub use growing::{Growing, GrowingReader, Step, UNVALIDATED_BYTES_MAX};
 pub use inflight::{Coming, Progress, Reading};
 pub use owned::{OWNED_RUN_BYTES, owned_run_end};
+pub use pins::Pin;
 pub use run::{Arriving, Run};
 
 use crate::error::Fault;
@@ -32,6 +34,7 @@ use model::ByteRange;
 use model::admin::ChunkPlace;
 use model::chunk::CHUNK_BYTES;
 use owned::run_until;
+use pins::Pins;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
@@ -48,6 +51,8 @@ const FETCHES_MAX: usize = 256;
 const FETCHES_WAITING_MAX: usize = 1024;
 /// How far ahead the verdict of a head looks, in chunks.
 const FORESEEN_MAX: u64 = 64;
+/// Responses may hold one part in so many of the memory; beyond that they copy what they send.
+const PINNED_SHARE: u64 = 4;
 /// How long a fetch waits for memory when every slot is in use.
 const SLOT_WAIT_MAX: Duration = Duration::from_secs(1);
 /// How often it looks.
@@ -78,6 +83,9 @@ pub struct Engine {
     /// For other nodes' requests: were these to wait behind fetches that wait for those nodes,
     /// all could wait for each other.
     peer_turns: Turns,
+    /// Chunks that responses hold, and how many bytes of them are too many.
+    pins: Pins,
+    pinned_bytes_max: u64,
     /// Bytes that answers without a strong validator hold now.
     growing_bytes: AtomicU64,
     growing_bytes_max: u64,
@@ -101,6 +109,8 @@ impl Engine {
             heads,
             metrics,
             inflight: InFlight::default(),
+            pins: Pins::default(),
+            pinned_bytes_max: memory_bytes / PINNED_SHARE,
             turns: Turns::new(FETCHES_MAX, FETCHES_WAITING_MAX),
             peer_turns: Turns::new(FETCHES_MAX, FETCHES_WAITING_MAX),
             growing_bytes: AtomicU64::new(0),
@@ -140,6 +150,16 @@ impl Engine {
             tokio::spawn(async move { engine.bring(object, claim, readers, until, urgency).await });
         }
         Got::Coming(coming)
+    }
+
+    /// Whether responses had better copy small pieces than hold on to chunks.
+    pub fn under_pressure(&self) -> bool {
+        self.chunks.under_pressure() || self.pins.bytes() >= self.pinned_bytes_max
+    }
+
+    /// A response holds on to a chunk from now on.
+    pub fn pin(&self, object: &Object, number: u64) -> Option<Pin> {
+        Some(self.pins.pin(object.key(number)?, object.chunk(number).bytes))
     }
 
     /// Whether the chunk is here, or known to be.

@@ -1,7 +1,7 @@
 //! Parts of an object on their way to a client: chunk by chunk, each from wherever it is, and
 //! byte by byte where it is still arriving.
 
-use crate::engine::{Coming, Engine, Got, Progress};
+use crate::engine::{self, Coming, Engine, Got, Progress};
 use crate::error::Fault;
 use crate::object::Object;
 use crate::verdict::Verdict;
@@ -43,8 +43,10 @@ pub struct Sending {
     /// Chunks below this were missing when this response asked for them, and come from there:
     /// that they are in memory when their turn comes does not make them hits.
     own: (u64, Verdict),
-    reading: Option<crate::engine::Reading>,
+    reading: Option<engine::Reading>,
     lost: usize,
+    /// The chunks of which pieces were handed over last: the connection may hold them still.
+    pins: [Option<engine::Pin>; 2],
 }
 
 type Steps = watch::Receiver<Progress>;
@@ -72,6 +74,7 @@ impl Sending {
             own: (0, Verdict::Origin),
             reading: None,
             lost: 0,
+            pins: [None, None],
         }
     }
 
@@ -203,14 +206,20 @@ impl Sending {
             Progress::Open { reader, filled, source } if filled > within => {
                 let end = filled.min(within.saturating_add(self.left_in_chunk()));
                 let verdict = self.named(source);
+                if self.engine.under_pressure() {
+                    // Nothing of the chunk is held until the client takes more.
+                    let end = end.min(within + COPIED_BYTES_MAX);
+                    let Some(bytes) = reader.bytes(within..end) else {
+                        return Some(Err(Fault::Lost));
+                    };
+                    self.state = State::Next;
+                    self.advance(bytes.len());
+                    return Some(Ok((Bytes::copy_from_slice(&bytes), verdict)));
+                }
                 let Some(bytes) = reader.bytes(within..end) else { return Some(Err(Fault::Lost)) };
+                self.pin();
                 self.state = State::Following(steps);
                 self.advance(bytes.len());
-                let bytes = if self.engine.chunks.under_pressure() {
-                    Bytes::copy_from_slice(&bytes)
-                } else {
-                    bytes
-                };
                 Some(Ok((bytes, verdict)))
             }
             Progress::Waiting | Progress::Open { .. } => {
@@ -261,11 +270,20 @@ impl Sending {
         }
     }
 
+    /// The chunk at hand is handed over as it is, or a part of it.
+    fn pin(&mut self) {
+        let key = self.object.key(self.number());
+        if self.pins[0].as_ref().map(|pin| *pin.key()) != key {
+            self.pins.swap(0, 1);
+            self.pins[0] = self.engine.pin(&self.object, self.number());
+        }
+    }
+
     /// Cuts what is wanted out of a chunk that is here. The next one is asked for at once, so
     /// that it is on its way while this one is sent.
     fn cut(&mut self, chunk: &Bytes, verdict: Verdict) -> Result<(Bytes, Verdict), Fault> {
         let within = usize::try_from(self.left.start % CHUNK_BYTES).unwrap_or(usize::MAX);
-        let pressed = self.engine.chunks.under_pressure();
+        let pressed = self.engine.under_pressure();
         let most = if pressed { COPIED_BYTES_MAX } else { usize::MAX };
         let end = within.saturating_add(self.left_in_chunk().min(most));
         if within >= end || end > chunk.len() {
@@ -274,6 +292,7 @@ impl Sending {
         let part = if pressed {
             Bytes::copy_from_slice(&chunk[within..end])
         } else {
+            self.pin();
             chunk.slice(within..end)
         };
         // Without pressure the cut is up to the chunk's end: the next chunk follows.
@@ -281,6 +300,7 @@ impl Sending {
         self.advance(part.len());
         if self.left.bytes > 0 && !pressed {
             self.ask();
+            self.pin();
         }
         Ok((part, verdict))
     }

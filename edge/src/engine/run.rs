@@ -186,7 +186,7 @@ impl Run {
             if position >= end {
                 return Err(Fault::unavailable("the answer is shorter than it said"));
             }
-            if !self.wait_for_readers(end - at).await {
+            if self.slot.is_none() && !self.wait_for_readers(end - at).await {
                 return Ok(End::Left);
             }
             let Some(data) = self.next(&mut arriving.body, end - at).await? else {
@@ -196,7 +196,10 @@ impl Run {
             if data.len() as u64 > end - at {
                 return Err(Fault::unavailable("the answer is longer than it said"));
             }
-            at = self.put(engine, data, at).await?;
+            match self.put(engine, data, at, end).await? {
+                Some(after) => at = after,
+                None => return Ok(End::Left),
+            }
             if extends {
                 self.extend(engine, at, reach);
             }
@@ -267,8 +270,14 @@ impl Run {
     }
 
     /// Writes bytes that start at `at` of the object; what is before the first missing byte is
-    /// passed over. Returns where they end.
-    async fn put(&mut self, engine: &Arc<Engine>, data: Bytes, at: u64) -> Result<u64, Fault> {
+    /// passed over. Returns where they end; none once everybody has left.
+    async fn put(
+        &mut self,
+        engine: &Arc<Engine>,
+        data: Bytes,
+        at: u64,
+        end: u64,
+    ) -> Result<Option<u64>, Fault> {
         let mut rest = &data[..];
         let mut at = at;
         while let (false, Some(position)) = (rest.is_empty(), self.position()) {
@@ -281,6 +290,11 @@ impl Run {
             let number = self.front().unwrap_or_default();
             let length = usize::try_from(self.object.chunk(number).bytes).unwrap_or(usize::MAX);
             if self.slot.is_none() {
+                // A pause comes before a slot is taken: one begun and not gone on with is memory
+                // that nobody has.
+                if !self.wait_for_readers(end - at).await {
+                    return Ok(None);
+                }
                 self.slot = Some(engine.slot(length).await?);
             }
             let Some(slot) = &mut self.slot else { return Err(Fault::Busy) };
@@ -292,7 +306,7 @@ impl Run {
                 self.land(engine)?;
             }
         }
-        Ok(at + rest.len() as u64)
+        Ok(Some(at + rest.len() as u64))
     }
 
     /// The front chunk is whole.

@@ -1,0 +1,105 @@
+//! A herd: thousands ask for one cold object at once. The origin sends each byte once, every
+//! body is right, and the last to get a first byte is told beside what as many hits take.
+//!
+//! `NEARCAST_HERD=10000` for the whole herd.
+
+#![allow(clippy::unwrap_used, reason = "a story that meets an error has failed")]
+
+mod common;
+mod versions;
+
+use bytes::Bytes;
+use common::{Edge, settings};
+use http::{Request, Uri};
+use http_body_util::{BodyExt, Empty};
+use hyper::client::conn::http2::SendRequest;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use service::value::ByteSize;
+use std::time::{Duration, Instant};
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use versions::{Origin, Thing};
+
+const HERD: usize = 500;
+/// Requests of one connection at a time.
+const STREAMS: usize = 64;
+const BYTES: usize = 4 << 20;
+/// A client takes so much of a body before it must say that it wants more.
+const WINDOW: u32 = 64 << 10;
+
+async fn connect(edge: &Edge) -> SendRequest<Empty<Bytes>> {
+    let addr = edge.http.strip_prefix("http://").unwrap();
+    let stream = TcpStream::connect(addr).await.unwrap();
+    stream.set_nodelay(true).unwrap();
+    let mut builder = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
+    builder.initial_stream_window_size(WINDOW).initial_connection_window_size(16 << 20);
+    let (sender, connection) = builder.handshake(TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    sender
+}
+
+/// One of the herd: how long its first byte took. The whole body is compared as it comes.
+async fn one(
+    mut sender: SendRequest<Empty<Bytes>>,
+    uri: Uri,
+    content: Bytes,
+    began: Instant,
+) -> Duration {
+    sender.ready().await.unwrap();
+    let request = Request::get(uri).body(Empty::new()).unwrap();
+    let response = sender.send_request(request).await.unwrap();
+    assert_eq!(response.status(), 200);
+    let mut body = response.into_body();
+    let (mut at, mut first) = (0, None);
+    while let Some(frame) = body.frame().await {
+        let data = frame.unwrap().into_data().unwrap();
+        first.get_or_insert_with(|| began.elapsed());
+        assert!(data == content[at..at + data.len()], "a wrong byte after {at}");
+        at += data.len();
+    }
+    assert_eq!(at, content.len(), "a short body");
+    first.unwrap()
+}
+
+/// The time of the last first byte.
+async fn herd(
+    senders: &[SendRequest<Empty<Bytes>>],
+    count: usize,
+    uri: &Uri,
+    content: &Bytes,
+) -> Duration {
+    let began = Instant::now();
+    let mut herd = JoinSet::new();
+    for number in 0..count {
+        let sender = senders[number / STREAMS].clone();
+        herd.spawn(one(sender, uri.clone(), content.clone(), began));
+    }
+    let firsts = herd.join_all().await;
+    firsts.into_iter().max().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_herd_costs_the_origin_each_byte_once() {
+    let count = std::env::var("NEARCAST_HERD").map_or(HERD, |text| text.parse().unwrap());
+    let dir = tempfile::tempdir().unwrap();
+    let origin = Origin::start(vec![Thing::strong(BYTES); 2]).await;
+    let mut settings = settings(dir.path(), &origin.url);
+    settings.control_plane = None;
+    settings.listen = vec!["http://127.0.0.1:0".into()];
+    settings.memory = Some(ByteSize(64 << 20));
+    let edge = Edge::start(settings).await;
+    let mut senders = Vec::new();
+    for _ in 0..count.div_ceil(STREAMS) {
+        senders.push(connect(&edge).await);
+    }
+    let uri: Uri = format!("{}/0", edge.http).parse().unwrap();
+    let content = origin.content(0, 1);
+    let cold = herd(&senders, count, &uri, &content).await;
+    assert_eq!(origin.body_bytes(), content.len() as u64, "bytes from the origin");
+    let hits = herd(&senders, count, &uri, &content).await;
+    assert_eq!(origin.requests(), 1);
+    let ratio = cold.as_secs_f64() / hits.as_secs_f64();
+    println!(
+        "{count} requests: the last first byte after {cold:?} cold, {hits:?} of hits, ratio {ratio:.2}"
+    );
+}
