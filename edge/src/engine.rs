@@ -431,5 +431,8 @@ fn changed(object: &Object, said: impl Fn() -> String) -> Fault {
 }
 
 fn same_version(web: &Web, fields: &HeaderMap) -> bool {
-    caching::same_validator(&web.head.stored, fields)
+    // As a stored head's: an answer without a date is of when it came, and only beside a date
+    // is `Last-Modified` a strong validator.
+    let fields = caching::received_fields(fields, crate::proxy::now_ms());
+    caching::same_validator(&web.head.stored, &fields)
 }

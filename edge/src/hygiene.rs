@@ -29,6 +29,25 @@ pub const FIELDS_MAX: usize = 100;
 const METHOD_BYTES_MAX: usize = 32;
 /// Names that some servers read as the field behind them: CGI turns `-` into `_`.
 const LOOK_ALIKES: [&str; 3] = ["content_length", "transfer_encoding", "x_forwarded_host"];
+/// Fields that some origins obey as if a proxy that they trust had set them: another host, scheme
+/// or path in links and redirects, another method. No cache's key holds them, so an answer to
+/// one client's would be everybody's. They are not sent on.
+pub const OBEYED: [&str; 14] = [
+    "forwarded",
+    "x-forwarded-host",
+    "x-forwarded-port",
+    "x-forwarded-prefix",
+    "x-forwarded-proto",
+    "x-forwarded-scheme",
+    "x-forwarded-server",
+    "x-host",
+    "x-http-method",
+    "x-http-method-override",
+    "x-method-override",
+    "x-original-host",
+    "x-original-url",
+    "x-rewrite-url",
+];
 /// Fields of one connection (RFC 9113 section 8.2.2), which no HTTP/2 or 3 message has.
 const CONNECTION_FIELDS: [&str; 5] =
     ["connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"];

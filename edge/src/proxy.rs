@@ -91,6 +91,9 @@ impl Wanted {
         for name in &cmcd::HEADERS {
             forwarded.remove(name);
         }
+        for name in hygiene::OBEYED {
+            forwarded.remove(name);
+        }
         caching::strip_conditions(&mut forwarded);
         Ok(Self {
             key: KeyId::of(&site.name, &url),
@@ -165,11 +168,17 @@ async fn cached(edge: &Arc<Edge>, wanted: &Arc<Wanted>) -> Result<Answer, Refuse
         Reuse::Fresh => stored::answer(edge, wanted, head, stored::How::Fresh).await,
         Reuse::StaleAccepted => stored::answer(edge, wanted, head, stored::How::Stale).await,
         Reuse::StaleWhileRevalidate => {
-            Fetch::in_background(edge, wanted, &head);
+            if !edge.lives.has(&wanted.key) {
+                Fetch::in_background(edge, wanted, &head);
+            }
             stored::answer(edge, wanted, head, stored::How::Stale).await
         }
         Reuse::OnlyIfCached => Err(Refused::OnlyIfCached),
         Reuse::Revalidate(why) => {
+            // What follows it may be arriving already.
+            if let Some(live) = edge.lives.find(wanted, &edge.purges) {
+                return live.answer(edge, wanted, None, true).await;
+            }
             let forwarded = match why {
                 caching::Why::RequestNoCache
                 | caching::Why::RequestMaxAge

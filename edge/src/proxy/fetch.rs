@@ -19,7 +19,7 @@ use heads::{Head, KeyId};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use lru::LruCache;
 use model::ByteRange;
-use span::{Span, part};
+use span::{Span, is_of, part};
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -196,6 +196,9 @@ impl Fetch {
     pub fn in_background(edge: &Arc<Edge>, wanted: &Arc<Wanted>, head: &Arc<Head>) {
         let fetch = Self::new(edge, wanted, Some((Arc::clone(head), false)));
         let Some(ticket) = edge.fetches.flights.claim(fetch.flight()) else { return };
+        if fetch.has_come() {
+            return ticket.land(Outcome::Failed(Fault::Changed));
+        }
         if edge.fetches.background.fetch_add(1, Ordering::Relaxed) >= BACKGROUND_MAX {
             edge.fetches.background.fetch_sub(1, Ordering::Relaxed);
             return;
@@ -354,6 +357,11 @@ impl Fetch {
             return (self.failed(Fault::Answered(answer.head.status)), None);
         }
         let received_ms = now_ms();
+        if answer.head.status == StatusCode::PARTIAL_CONTENT && !is_of(&answer, range) {
+            let fault = Fault::unavailable("answered 206 with other bytes than were asked for");
+            self.wanted.site.upstream.blame(&answer.hop, &fault.to_string());
+            return (self.failed(fault), None);
+        }
         if answer.head.status == StatusCode::NOT_MODIFIED
             && let (Some((old, _)), true) = (&self.stale, conditional.is_some())
         {
@@ -482,10 +490,6 @@ impl Fetch {
         asked: Option<Span>,
     ) -> (Outcome, Option<Own>) {
         let wanted = &self.wanted;
-        if stored.status == StatusCode::PARTIAL_CONTENT && asked.is_none() {
-            let fault = Fault::unavailable("answered 206 to a request without a range");
-            return (self.failed(fault), None);
-        }
         let (fields, request) = (&stored.fields, &wanted.fields);
         let storable =
             caching::storable(&wanted.method, request, stored.status, fields, &wanted.caching);

@@ -45,6 +45,11 @@ impl Lives {
         self.lock().remove(key);
     }
 
+    /// Whether anything of this key is arriving.
+    pub fn has(&self, key: &KeyId) -> bool {
+        self.lock().contains_key(key)
+    }
+
     fn end(&self, key: &KeyId, live: &Arc<Live>) {
         let mut lives = self.lock();
         if lives.get(key).is_some_and(|found| Arc::ptr_eq(found, live)) {

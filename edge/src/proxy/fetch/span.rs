@@ -110,3 +110,13 @@ pub fn part(answer: &Answer, asked: Option<Span>) -> Option<(ByteRange, u64)> {
     let framed = answer.body.length().is_none_or(|length| length == range.bytes);
     (fits && framed).then_some((range, total))
 }
+
+/// Whether a partial answer holds what was asked for or the beginning of it: an origin may send
+/// less, but nothing else.
+pub fn is_of(answer: &Answer, asked: Option<Span>) -> bool {
+    let (Some(asked), Some(given)) = (asked, caching::content_range(&answer.head.headers)) else {
+        return false;
+    };
+    let fits = asked.end.is_none_or(|end| given.range.end() <= end);
+    given.range.start == asked.start && fits
+}
