@@ -309,7 +309,10 @@ pub fn content(path: &str, version: u64, variant: &str, range: Range<u64>) -> By
         (z ^ (z >> 27)).to_le_bytes()
     };
     let (first, end) = (range.start / 8, range.end.div_ceil(8));
-    let words: Vec<u8> = (first..end.max(first)).flat_map(word).collect();
+    let mut words = vec![0; usize::try_from(end.saturating_sub(first) * 8).unwrap()];
+    for (number, bytes) in (first..end).zip(words.chunks_exact_mut(8)) {
+        bytes.copy_from_slice(&word(number));
+    }
     let skip = usize::try_from(range.start - first * 8).unwrap();
     let length = usize::try_from(range.end - range.start).unwrap();
     Bytes::from(words).slice(skip..skip + length)
@@ -319,17 +322,15 @@ pub fn content(path: &str, version: u64, variant: &str, range: Range<u64>) -> By
 async fn serve(mut stream: TcpStream, shared: Arc<Shared>) {
     let mut buffer = Vec::new();
     while let Some(request) = Request::read(&mut stream, &mut buffer).await {
-        let (place, misdeed, item) = {
+        let (place, misdeed) = {
             let mut state = shared.lock();
             let misdeed = state.misdeeds.pop_front().or(state.always);
-            let path = request.target.split('?').next().unwrap_or_default();
-            let item = state.items.get(path).cloned();
             state.asked.push(request.asked());
             state.busy += 1;
             state.busy_max = state.busy_max.max(state.busy);
-            (state.asked.len() - 1, misdeed, item)
+            (state.asked.len() - 1, misdeed)
         };
-        let goes_on = exchange(&mut stream, &shared, &request, item, misdeed, place).await;
+        let goes_on = exchange(&mut stream, &shared, &request, misdeed, place).await;
         let mut state = shared.lock();
         state.busy -= 1;
         state.asked[place].is_over = true;
@@ -346,11 +347,12 @@ async fn exchange(
     stream: &mut TcpStream,
     shared: &Shared,
     request: &Request,
-    item: Option<Item>,
     misdeed: Option<Misdeed>,
     place: usize,
 ) -> Option<bool> {
     pass(stream, shared, |hold| hold == Hold::Head).await?;
+    let path = request.target.split('?').next().unwrap_or_default();
+    let item = shared.lock().items.get(path).cloned();
     if misdeed == Some(Misdeed::Mute) {
         return Some(false);
     }
@@ -360,7 +362,6 @@ async fn exchange(
     if request.method == "HEAD" {
         return Some(body.keeps);
     }
-    let path = request.target.split('?').next().unwrap_or_default();
     send(stream, shared, &body, place, path, misdeed).await
 }
 

@@ -1,0 +1,234 @@
+//! Stories of origins that misbehave: each misdeed has its name in the answer, nothing wrong is
+//! kept, and the next good answer is the origin's own.
+
+#![allow(clippy::unwrap_used, reason = "a story that meets an error has failed")]
+
+mod common;
+
+use common::WebMisdeed as Misdeed;
+use common::{Answer, CHUNK, Item, Proxy, Validator, content};
+use std::time::Duration;
+
+const PAGE: &str = "/page";
+const BYTES: u64 = 300_000;
+
+/// An edge that waits for no byte longer than a moment, and asks but once.
+async fn stage(item: Item) -> Proxy {
+    let site = serde_json::json!({
+        "stall-timeout": "100ms", "first-byte-timeout": "2s", "retries": 0, "hedge": false
+    });
+    let proxy = Proxy::with(site).await;
+    proxy.web.put(PAGE, item);
+    proxy
+}
+
+/// Status, verdict, code and the error token of `Proxy-Status`.
+fn named(answer: &Answer) -> (u16, String, String, String) {
+    let told = answer.header("proxy-status");
+    let error = told.split("error=").nth(1).unwrap_or("").split(';').next().unwrap();
+    (answer.status.as_u16(), answer.verdict().into(), answer.code(), error.into())
+}
+
+/// Nothing of the misdeed is left: the next answer is the origin's, the one after it a hit.
+async fn is_good_again(proxy: &Proxy, why: &str) {
+    proxy.web.always(None);
+    let asked = proxy.web.count(PAGE);
+    let next = proxy.get(PAGE).await;
+    assert_eq!(next.status, 200, "{why}");
+    assert!(next.bytes() == &proxy.web.whole(PAGE), "{why}");
+    assert!(proxy.web.count(PAGE) > asked, "{why}");
+    assert_eq!(proxy.get(PAGE).await.verdict(), "hit-memory", "{why}");
+}
+
+#[tokio::test]
+async fn what_is_no_answer_has_a_name() {
+    let table = [
+        (Misdeed::Mute, 502, "origin-failed", "connection_terminated"),
+        (Misdeed::Garbage, 502, "origin-failed", "http_protocol_error"),
+        (Misdeed::HeaderBomb(2000), 502, "origin-failed", "http_response_header_section_size"),
+        (Misdeed::TwoLengths, 502, "origin-failed", "http_protocol_error"),
+        (Misdeed::Unasked, 502, "origin-failed", "http_protocol_error"),
+        (Misdeed::Stall(0), 504, "origin-slow", "connection_read_timeout"),
+    ];
+    for (misdeed, status, code, error) in table {
+        let proxy = stage(Item::of(BYTES)).await;
+        proxy.web.always(Some(misdeed));
+        let answer = proxy.get(PAGE).await;
+        let expected = (status, "failed".into(), code.into(), error.into());
+        assert_eq!(named(&answer), expected, "{misdeed:?}");
+        let line = format!(
+            "nearcast_edge_requests_total{{protocol=\"http/1.1\",site=\"*\",status=\"{status}\",\
+             verdict=\"failed\"}}"
+        );
+        assert_eq!(proxy.edge.metric(&line).await, 1.0, "{misdeed:?}");
+        is_good_again(&proxy, &format!("{misdeed:?}")).await;
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_is_not_whole_is_cut_and_never_kept() {
+    let misdeeds = [
+        Misdeed::Short(10),
+        Misdeed::Cut(50_000),
+        Misdeed::Reset(50_000),
+        Misdeed::Stall(50_000),
+        Misdeed::BadChunk(50_000),
+        Misdeed::Drip(Duration::from_millis(30)),
+    ];
+    for validator in [Validator::Strong, Validator::Weak, Validator::None] {
+        for misdeed in misdeeds {
+            let proxy = stage(Item::of(BYTES).validator(validator)).await;
+            proxy.web.always(Some(misdeed));
+            let why = format!("{misdeed:?} {validator:?}");
+            let answer = proxy.get(PAGE).await;
+            let cut = answer.body.is_err() || answer.status.is_server_error();
+            assert!(cut, "{why}: {}", answer.status);
+            let cut = proxy.edge.metric("nearcast_edge_bodies_cut_total").await;
+            assert_eq!(cut, f64::from(u8::from(answer.status == 200)), "{why}");
+            is_good_again(&proxy, &why).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_chunked_body_that_is_not_whole_is_cut_and_never_kept() {
+    let bad = [Misdeed::Cut(50_000), Misdeed::Reset(50_000), Misdeed::BadChunk(50_000)];
+    for misdeed in bad {
+        let proxy = stage(Item::of(BYTES).chunked()).await;
+        proxy.web.always(Some(misdeed));
+        assert!(proxy.get(PAGE).await.body.is_err(), "{misdeed:?}");
+        is_good_again(&proxy, &format!("{misdeed:?}")).await;
+    }
+}
+
+#[tokio::test]
+async fn bytes_beyond_the_promised_length_are_nobodys_answer() {
+    let proxy = stage(Item::of(BYTES).validator(Validator::None)).await;
+    proxy.web.put("/other", Item::of(500));
+    proxy.web.misbehave(&[Misdeed::Long(100)]);
+    // The promise is all that can be gone by.
+    let answer = proxy.get(PAGE).await;
+    assert_eq!(answer.bytes(), &proxy.web.part(PAGE, 0..BYTES - 100));
+    for _ in 0..3 {
+        assert_eq!(proxy.get("/other").await.bytes(), &proxy.web.whole("/other"));
+    }
+}
+
+#[tokio::test]
+async fn a_part_that_was_not_asked_for_is_refused() {
+    for by in [1, CHUNK] {
+        let proxy = stage(Item::of(4 * CHUNK)).await;
+        proxy.web.always(Some(Misdeed::WrongRange(by)));
+        let answer = proxy.part(PAGE, 10..20).await;
+        let expected = "http_protocol_error".to_owned();
+        assert_eq!(named(&answer), (502, "failed".into(), "origin-failed".into(), expected));
+        proxy.web.always(None);
+        // Nor does it fill a gap of what is known.
+        assert_eq!(proxy.part(PAGE, 10..20).await.bytes(), &proxy.web.part(PAGE, 10..20));
+        proxy.web.always(Some(Misdeed::WrongRange(by)));
+        let gap = 2 * CHUNK..2 * CHUNK + 9;
+        assert_eq!(proxy.part(PAGE, gap.clone()).await.status, 502, "{by}");
+        proxy.web.always(None);
+        assert_eq!(proxy.part(PAGE, gap.clone()).await.bytes(), &proxy.web.part(PAGE, gap));
+        assert!(proxy.get(PAGE).await.bytes() == &proxy.web.whole(PAGE));
+    }
+}
+
+#[tokio::test]
+async fn a_part_of_another_total_never_makes_a_whole() {
+    let proxy = stage(Item::of(3 * CHUNK)).await;
+    proxy.web.misbehave(&[Misdeed::WrongTotal]);
+    let part = proxy.part(PAGE, 10..20).await;
+    assert_eq!(part.bytes(), &proxy.web.part(PAGE, 10..20));
+    // What the origin says next contradicts it: cut, then whole and as it is.
+    let mut whole = proxy.open(PAGE, &[]).await;
+    assert!(whole.rest().await.is_err());
+    assert!(proxy.get(PAGE).await.bytes() == &proxy.web.whole(PAGE));
+    // The same, where the wrong one comes second.
+    proxy.web.put("/other", Item::of(3 * CHUNK));
+    proxy.part("/other", 10..20).await;
+    proxy.web.always(Some(Misdeed::WrongTotal));
+    let part = proxy.part("/other", 2 * CHUNK..2 * CHUNK + 9).await;
+    assert_eq!(part.bytes(), &proxy.web.part("/other", 2 * CHUNK..2 * CHUNK + 9));
+    proxy.web.always(None);
+    let mut whole = proxy.open("/other", &[]).await;
+    if let Ok(bytes) = whole.rest().await {
+        assert!(bytes == proxy.web.whole("/other"));
+    }
+    assert!(proxy.get("/other").await.bytes() == &proxy.web.whole("/other"));
+}
+
+#[tokio::test]
+async fn a_redirect_loop_is_the_clients_to_follow_and_kept_by_nobody() {
+    let proxy = stage(Item::of(BYTES)).await;
+    proxy.web.always(Some(Misdeed::Redirect));
+    let answer = proxy.get(PAGE).await;
+    assert_eq!((answer.status.as_u16(), answer.header("location")), (302, PAGE));
+    assert_eq!((answer.verdict(), proxy.web.count(PAGE)), ("bypass", 1));
+    is_good_again(&proxy, "redirect").await;
+}
+
+#[tokio::test]
+async fn an_origins_own_error_is_passed_on_and_not_kept() {
+    for status in [500, 502, 503, 504, 403] {
+        let proxy = stage(Item::of(BYTES)).await;
+        proxy.web.always(Some(Misdeed::Status(status)));
+        let answer = proxy.get(PAGE).await;
+        assert_eq!((answer.status.as_u16(), answer.verdict()), (status, "bypass"));
+        is_good_again(&proxy, "status").await;
+    }
+}
+
+#[tokio::test]
+async fn an_origin_that_is_gone_has_a_name_and_no_address() {
+    let mut proxy = stage(Item::of(BYTES)).await;
+    proxy.web.stop().await;
+    let answer = proxy.get(PAGE).await;
+    let expected = (502, "failed".into(), "origin-failed".into(), "connection_refused".into());
+    assert_eq!(named(&answer), expected);
+    assert!(!answer.text().contains("127.0.0.1"));
+}
+
+#[tokio::test]
+async fn stale_is_served_in_place_of_each_failure_where_that_is_allowed() {
+    let misdeeds = [
+        Misdeed::Mute,
+        Misdeed::Garbage,
+        Misdeed::HeaderBomb(2000),
+        Misdeed::TwoLengths,
+        Misdeed::Status(503),
+        Misdeed::Unasked,
+    ];
+    for misdeed in misdeeds {
+        for (more, allowed) in [("stale-if-error=600", true), ("must-revalidate", false)] {
+            let proxy = stage(Item::stale(BYTES, more)).await;
+            assert_eq!(proxy.get(PAGE).await.status, 200);
+            proxy.web.change(PAGE);
+            proxy.web.always(Some(misdeed));
+            let answer = proxy.get(PAGE).await;
+            let why = format!("{misdeed:?} {more}");
+            assert_eq!(answer.status == 200, allowed, "{why}: {answer:?}");
+            if allowed {
+                assert_eq!(answer.verdict(), "stale", "{why}");
+                assert!(answer.bytes() == &content(PAGE, 1, "", 0..BYTES), "{why}");
+            }
+            proxy.web.always(None);
+            assert!(proxy.get(PAGE).await.bytes() == &proxy.web.whole(PAGE), "{why}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_stumble_in_mid_object_is_mended_where_a_validator_holds_the_parts_together() {
+    let proxy = stage(Item::of(3 * CHUNK)).await;
+    for misdeed in [Misdeed::Cut(CHUNK + 9), Misdeed::Reset(CHUNK + 9), Misdeed::Stall(CHUNK + 9)] {
+        proxy.web.misbehave(&[misdeed]);
+        assert!(proxy.get(PAGE).await.bytes() == &proxy.web.whole(PAGE), "{misdeed:?}");
+        proxy.web.change(PAGE);
+        let control = [("cache-control", "no-cache")];
+        assert!(proxy.get_with(PAGE, &control).await.bytes() == &proxy.web.whole(PAGE));
+        proxy.web.change(PAGE);
+        proxy.web.put(PAGE, Item::of(3 * CHUNK).version(proxy.web.count(PAGE) as u64 + 9));
+        proxy.get_with(PAGE, &control).await;
+    }
+}
