@@ -11,7 +11,7 @@ mod versions;
 use order::World;
 
 /// Histories run by default; `NEARCAST_SEEDS=100`, or `NEARCAST_SEEDS=40-60`, for others.
-const SEEDS: u64 = 12;
+const SEEDS: u64 = 24;
 
 fn seeds() -> std::ops::Range<u64> {
     let Ok(text) = std::env::var("NEARCAST_SEEDS") else { return 0..SEEDS };

@@ -73,6 +73,7 @@ fn things(rng: &mut StdRng) -> Vec<Thing> {
                 .unwrap(),
             has_length: rng.random_bool(0.8),
             has_ranges: rng.random_bool(0.8),
+            heeds: rng.random_bool(0.5),
             cache_control: caches.choose(rng).unwrap(),
             bytes: [5_000, 900_000, 2_300_000, 3_500_000, 6_200_000, 1 << 20][number],
         })

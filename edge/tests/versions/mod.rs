@@ -53,6 +53,8 @@ pub struct Thing {
     /// Says how long it is.
     pub has_length: bool,
     pub has_ranges: bool,
+    /// Heeds `If-Match`, `If-Unmodified-Since` and `If-Range`; many origins don't.
+    pub heeds: bool,
     pub cache_control: &'static str,
     /// About so many bytes; each version has its own length.
     pub bytes: usize,
@@ -64,6 +66,7 @@ impl Thing {
             known: Known::Strong,
             has_length: true,
             has_ranges: true,
+            heeds: true,
             cache_control: "max-age=3600",
             bytes,
         }
@@ -301,7 +304,7 @@ fn judge(
         (None, Some(wanted)) => modified.is_none_or(|modified| modified == wanted),
         (None, None) => true,
     };
-    if !precondition {
+    if !precondition && thing.heeds {
         return (StatusCode::PRECONDITION_FAILED, 0..0);
     }
     let same = match (text(header::IF_NONE_MATCH), text(header::IF_MODIFIED_SINCE)) {
