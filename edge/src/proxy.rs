@@ -76,6 +76,7 @@ impl Wanted {
             target.host.as_ref().map(|host| in_url(host, asked.via.scheme)).unwrap_or_default();
         let canonical = site.upstream.canonical_path(&target.path).ok_or(Refused::NoKey)?;
         let query = site.keys.query(target.query);
+        let is_looked_up = head.method == Method::GET || head.method == Method::HEAD;
         let with_query = |path: &str| match &query {
             Some(query) => format!("{path}?{query}"),
             None => path.to_owned(),
@@ -97,7 +98,14 @@ impl Wanted {
         caching::strip_conditions(&mut forwarded);
         Ok(Self {
             key: KeyId::of(&site.name, &url),
-            path: with_query(&target.path),
+            // What is not looked up reaches the origin as it was asked.
+            path: if is_looked_up {
+                with_query(&target.path)
+            } else {
+                target
+                    .query
+                    .map_or(target.path.to_string(), |query| format!("{}?{query}", target.path))
+            },
             url,
             caching: site.caching_of(&target.path),
             site: Arc::clone(site),

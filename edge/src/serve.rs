@@ -24,8 +24,8 @@ use model::EdgeId;
 use std::sync::Arc;
 use upstream::RequestBody;
 
-/// Responses with a body under way: each holds at most one chunk, and none when memory is
-/// short. More are refused as busy.
+/// Responses with a body under way: each holds the chunk that is being sent and the next, or,
+/// when memory is short, copies of a few KiB. More are refused as busy.
 pub const RESPONSES_MAX: usize = 16_384;
 /// When a busy edge may be asked again, in seconds.
 const RETRY_AFTER_S: &str = "2";

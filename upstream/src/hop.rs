@@ -231,9 +231,12 @@ impl Way {
 
     /// The hop gave something wrong.
     pub(crate) fn blame(&self) {
+        let peer = self.hop.kind != HopKind::Origin;
         self.note(|known, now| {
             known.failed = Some(now);
-            _ = known.breaker.failed(now);
+            if peer {
+                _ = known.breaker.failed(now);
+            }
         });
         self.meter.ended("wrong");
     }
@@ -250,6 +253,19 @@ impl Way {
             tracing::warn!(hop = %self.hop.id, ?before, ?after, "breaker");
         }
     }
+}
+
+/// Whether something came that is no good answer.
+fn is_broken_answer(fault: &Fault) -> bool {
+    use crate::ErrorType as E;
+    matches!(
+        fault.error_type(),
+        E::HttpProtocolError
+            | E::HttpResponseHeaderSectionSize
+            | E::HttpResponseTransferCoding
+            | E::HttpResponseIncomplete
+            | E::HttpResponseBodySize
+    )
 }
 
 impl Flight {
@@ -276,12 +292,20 @@ impl Flight {
         self.way.meter.ended(class(self.head));
     }
 
-    /// There is no whole answer. A peer without a connection is left alone at once.
+    /// There is no whole answer. A peer without a connection is left alone at once. An origin's
+    /// breaker counts what says something of the origin as a whole: no connection, no answer. A
+    /// broken answer may be about what was asked for, and whoever asks for that again and again
+    /// must not close the origin to all others.
     pub(crate) fn failed(&mut self, fault: &Fault, connected: bool) {
         let peer = self.way.hop.kind != HopKind::Origin;
+        let silent = self.head.is_none() && !is_broken_answer(fault);
         self.end(|known, now| {
             known.failed = Some(now);
-            _ = known.breaker.failed(now);
+            if peer || !connected || silent {
+                _ = known.breaker.failed(now);
+            } else {
+                known.breaker.abandoned();
+            }
             if peer && !connected {
                 known.breaker.trip(now);
             }

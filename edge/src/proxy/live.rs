@@ -23,6 +23,8 @@ pub struct Live {
     source: Verdict,
     /// The origin's status.
     status: StatusCode,
+    /// It will be stored if it comes whole: its end is told by more than a closed connection.
+    may_be_kept: bool,
 }
 
 /// All of them, by key: the newest of each.
@@ -72,7 +74,8 @@ impl Live {
         let first = growing.read_from(0);
         let (source, status) = (by_hop(answer.kind), head.stored.status);
         let head = Arc::new(head);
-        let live = Arc::new(Self { head, growing, source, status });
+        let may_be_kept = answer.body.is_delimited();
+        let live = Arc::new(Self { head, growing, source, status, may_be_kept });
         edge.lives.lock().insert(key, Arc::clone(&live));
         let (edge, taken) = (Arc::clone(edge), Arc::clone(&live));
         tokio::spawn(async move {
@@ -143,7 +146,7 @@ impl Live {
             forwarded: Some(Forwarded::UriMiss),
             forwarded_status: Some(self.status),
             collapsed,
-            stored: true,
+            stored: self.may_be_kept,
             detail: Some(if collapsed { Verdict::Filling } else { self.source }.name()),
             ..CacheStatus::default()
         };

@@ -45,7 +45,11 @@ pub async fn on(
     }
     let fields = caching::received_fields(fields, now_ms());
     let told = CacheStatus {
-        forwarded: Some(Forwarded::Method),
+        forwarded: Some(if caching::is_safe(&wanted.method) && wanted.method != Method::OPTIONS {
+            Forwarded::Request
+        } else {
+            Forwarded::Method
+        }),
         forwarded_status: Some(status),
         ..CacheStatus::default()
     };

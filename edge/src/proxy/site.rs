@@ -303,8 +303,11 @@ pub fn check(
     sites: &BTreeMap<String, SiteSettings>,
     any: Option<SiteSettings>,
 ) -> Result<Vec<SiteConfig>, ConfigError> {
+    if any.is_some() && sites.contains_key(ANY_HOST) {
+        let expected = "either edge.origin or the table edge.sites.\"*\", which is the same site";
+        return Err(ConfigError::value("edge.sites", ANY_HOST, expected));
+    }
     let named = sites.iter().map(|(host, settings)| SiteConfig::check(host, settings));
-    let any = any.filter(|_| !sites.contains_key(ANY_HOST));
     let any = any.iter().map(|settings| SiteConfig::check(ANY_HOST, settings));
     named.chain(any).collect()
 }
