@@ -56,7 +56,7 @@ pub struct Thing {
     /// Heeds `If-Match`, `If-Unmodified-Since` and `If-Range`; many origins don't.
     pub heeds: bool,
     pub cache_control: &'static str,
-    /// About so many bytes; each version has its own length.
+    /// About so many bytes.
     pub bytes: usize,
 }
 
@@ -78,9 +78,10 @@ impl Thing {
     }
 }
 
-/// The bytes of a version.
+/// The bytes of a version. Those of things of an even number are all of one length.
 pub fn content(number: usize, thing: &Thing, version: u64) -> Bytes {
-    let mix = (number as u64 * 1_000 + version).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20;
+    let counts = if number % 2 == 0 { 0 } else { version };
+    let mix = (number as u64 * 1_000 + counts).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20;
     let length = thing.bytes - usize::try_from(mix % (thing.bytes as u64 / 8 + 1)).unwrap();
     let most = pool().len() - length;
     let start = (number * 7_919 + usize::try_from(version).unwrap() * 104_729) % most;
