@@ -80,7 +80,7 @@ impl Thing {
 
 /// The bytes of a version. Those of things of an even number are all of one length.
 pub fn content(number: usize, thing: &Thing, version: u64) -> Bytes {
-    let counts = if number % 2 == 0 { 0 } else { version };
+    let counts = if number.is_multiple_of(2) { 0 } else { version };
     let mix = (number as u64 * 1_000 + counts).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20;
     let length = thing.bytes - usize::try_from(mix % (thing.bytes as u64 / 8 + 1)).unwrap();
     let most = pool().len() - length;
