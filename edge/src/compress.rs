@@ -67,8 +67,7 @@ impl Encoding {
 
 /// Whether a stored response may be sent compressed: a whole 200 of a text-like type, of a
 /// sensible size, not encoded by its origin, and not marked `no-transform` (RFC 9111 section
-/// 5.2.2.6). All its answers from the store then carry [`vary`], also the plain
-/// ones.
+/// 5.2.2.6). All its answers then carry [`vary`], also the plain ones.
 #[must_use]
 pub fn is_compressible(status: StatusCode, fields: &HeaderMap, bytes: u64) -> bool {
     let is_plain = !fields.contains_key(header::CONTENT_ENCODING)

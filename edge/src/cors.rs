@@ -4,8 +4,7 @@
 use http::{HeaderMap, HeaderValue, header};
 
 /// Fields that a page may read.
-const EXPOSED: &str =
-    "Cache-Status, Content-Length, Content-Range, Date, ETag, Alt-Svc, Retry-After";
+const EXPOSED: &str = "Cache-Status, Content-Encoding, Content-Length, Content-Range, Date, ETag, Alt-Svc, Retry-After";
 
 /// Adds the fields that every answer carries.
 pub fn expose(headers: &mut HeaderMap) {
@@ -24,4 +23,20 @@ pub fn preflight(headers: &mut HeaderMap) {
         "Range, If-Range, If-None-Match, CMCD-Request, CMCD-Object, CMCD-Status, CMCD-Session";
     headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static(fields));
     headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("86400"));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A page counts a body's bytes against its length, which is of the encoded form.
+    #[test]
+    fn a_page_can_tell_an_encoded_body_from_one_that_was_cut() {
+        let mut headers = HeaderMap::new();
+        expose(&mut headers);
+        let exposed = headers[header::ACCESS_CONTROL_EXPOSE_HEADERS].to_str().unwrap();
+        for name in ["Content-Length", "Content-Encoding"] {
+            assert!(exposed.split(", ").any(|one| one == name), "{name}");
+        }
+    }
 }

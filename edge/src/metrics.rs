@@ -29,6 +29,8 @@ pub struct Metrics {
     fills: IntCounterVec,
     fill_seconds: Histogram,
     corrupt: IntCounterVec,
+    /// Revalidations in the background that were left to the next request, for too many ran.
+    pub revalidations_left: IntCounter,
     /// Reads of the planned tier that did not end in time.
     pub planned_stalls: IntCounter,
     /// Fetches that waited for memory in vain.
@@ -139,6 +141,11 @@ impl Metrics {
                 "corrupt_chunks_total",
                 "Chunks that were not what their digest says, by where they came from",
                 &["source"],
+            )?,
+            revalidations_left: counter(
+                r,
+                "revalidations_left_total",
+                "Background revalidations left to the next request, since too many ran",
             )?,
             planned_stalls: counter(
                 r,

@@ -201,6 +201,7 @@ impl Fetch {
         }
         if edge.fetches.background.fetch_add(1, Ordering::Relaxed) >= BACKGROUND_MAX {
             edge.fetches.background.fetch_sub(1, Ordering::Relaxed);
+            edge.metrics.revalidations_left.inc();
             return;
         }
         tokio::spawn(async move {

@@ -3,6 +3,7 @@
 
 use super::{Wanted, by_hop, stored, without_body};
 use crate::body::{Content, Follow};
+use crate::compress;
 use crate::engine::{Growing, GrowingReader};
 use crate::error::Fault;
 use crate::refused::Refused;
@@ -142,6 +143,12 @@ impl Live {
         collapsed: bool,
     ) -> Result<Answer, Refused> {
         let mut headers = stored::fields(edge, &self.head.stored, collapsed);
+        // Once it is whole, who likes another encoding gets that.
+        let bytes = self.growing.length.unwrap_or(compress::BODY_BYTES_MIN);
+        let stored = &self.head.stored;
+        if wanted.site.compress && compress::is_compressible(stored.status, &stored.fields, bytes) {
+            compress::vary(&mut headers);
+        }
         let told = CacheStatus {
             forwarded: Some(Forwarded::UriMiss),
             forwarded_status: Some(self.status),
