@@ -16,9 +16,10 @@ pub(crate) struct Limits {
     pub pause_max: Duration,
 }
 
-/// An origin: a burst of bad luck passes, an outage is met within some requests.
+/// An origin: an outage is met within some requests by the share of failures; a few URLs that
+/// fail each time, asked for again and again, do not close it to all others.
 pub(crate) const ORIGIN: Limits =
-    Limits { in_row_max: 10, pause: Duration::from_secs(1), pause_max: Duration::from_secs(30) };
+    Limits { in_row_max: 100, pause: Duration::from_secs(1), pause_max: Duration::from_secs(30) };
 /// A peer: there is always another way, so it is left alone sooner.
 pub(crate) const PEER: Limits =
     Limits { in_row_max: 3, pause: Duration::from_secs(1), pause_max: Duration::from_secs(30) };
