@@ -11,6 +11,9 @@ pub enum Error {
     /// The certificate or its key can't be used.
     #[error("edge TLS: {0}")]
     Tls(String),
+    /// A listener can't start.
+    #[error("edge: {0}")]
+    Wire(#[from] wire::Error),
     /// The memory tier can't be set up.
     #[error("edge cache: {0}")]
     Cache(String),

@@ -36,9 +36,8 @@ pub struct Metrics {
     /// Fetches that waited for memory in vain.
     pub fetches_without_memory: IntCounter,
     cmcd: IntCounterVec,
-    /// Connections open now.
-    pub connections: IntGauge,
-    connections_refused: IntCounterVec,
+    /// Of connections.
+    pub wire: wire::Metrics,
     /// Media responses under way.
     pub responses: IntGauge,
     /// Bytes that the plan in force names, within the budget.
@@ -163,13 +162,7 @@ impl Metrics {
                 "Requests by what came of their CMCD",
                 &["verdict"],
             )?,
-            connections: gauge(r, "connections", "Connections open now")?,
-            connections_refused: counters(
-                r,
-                "connections_refused_total",
-                "Connections closed at once",
-                &["reason"],
-            )?,
+            wire: wire::Metrics::new(r)?,
             responses: gauge(r, "responses", "Media responses under way")?,
             plan_bytes: gauge(r, "plan_bytes", "Bytes named by the plan in force")?,
             plan_bytes_present: gauge(r, "plan_present_bytes", "Bytes of the plan that are here")?,
@@ -230,11 +223,6 @@ impl Metrics {
         self.corrupt.with_label_values(&[source]).inc();
     }
 
-    /// A connection was closed at once.
-    pub fn connection_refused(&self, reason: &str) {
-        self.connections_refused.with_label_values(&[reason]).inc();
-    }
-
     /// A heartbeat was answered, or not.
     pub fn heartbeat(&self, answered: bool) {
         let end = if answered { "answered" } else { "failed" };
@@ -251,7 +239,7 @@ impl Metrics {
             bytes: hits + misses,
             hit_bytes: hits,
             origin_bytes: self.origin_bytes.get(),
-            connections: self.connections.get().try_into().unwrap_or(0),
+            connections: self.wire.open.get().try_into().unwrap_or(0),
         }
     }
 }

@@ -3,7 +3,6 @@
 use crate::Error;
 use crate::encoded::Encoded;
 use crate::engine::{self, Engine};
-use crate::listen::{self, Shared};
 use crate::metrics::Metrics;
 use crate::naming;
 use crate::origin::Origin;
@@ -11,8 +10,7 @@ use crate::places::Places;
 use crate::planned::{Planned, Puller};
 use crate::prefetch::Prefetch;
 use crate::proxy::{Fetches, Lives, Sites};
-use crate::quic;
-use crate::serve::{Edge, TitleSite, Via};
+use crate::serve::{Edge, TitleSite};
 use crate::settings::{Certificate, Config, Limits, Listen, TitlesConfig};
 use crate::title::{Shelf, Titles};
 use crate::tls::Identity;
@@ -35,6 +33,7 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use wire::Via;
 
 /// How long requests under way may take to end, once shutdown is requested.
 pub const DRAIN_MAX: Duration = Duration::from_secs(10);
@@ -46,6 +45,8 @@ const FAREWELL_MAX: Duration = Duration::from_secs(1);
 const CONTROL_MAX: Duration = Duration::from_secs(2);
 /// With port 0: how often a port is sought that is free for TCP and UDP.
 const PORT_TRIES: usize = 16;
+
+type Shared = wire::Shared<Edge>;
 
 /// What `--announce` writes.
 #[derive(Debug, Serialize)]
@@ -101,11 +102,12 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error> {
     let parts = Parts::open(&config, metrics, &registry)?;
 
     let shared = Shared {
-        edge: Arc::clone(&parts.edge),
+        service: Arc::clone(&parts.edge),
         places: Arc::new(Semaphore::new(config.limits.connections)),
         tasks: TaskTracker::new(),
         send_stall: config.limits.send_stall,
         drain: CancellationToken::new(),
+        metrics: parts.edge.metrics.wire.clone(),
     };
     let (urls, peer_urls) = (urls(&config, &bound), own_urls(&bound, true));
     let admin_url = format!("http://{}", admin.local_addr());
@@ -254,7 +256,7 @@ fn sizes(config: &Config) -> Sizes {
 /// The listeners' tasks.
 struct Listeners {
     accepting: JoinSet<()>,
-    quic: Vec<Arc<quic::Listener>>,
+    quic: Vec<Arc<wire::quic::Listener>>,
 }
 
 impl Listeners {
@@ -267,7 +269,7 @@ impl Listeners {
         for bound in bound {
             let Some(identity) = identity.filter(|_| bound.listen.tls) else {
                 let via = Via { scheme: "http", alt_svc: None, peer: bound.peer };
-                listeners.accepting.spawn(listen::accept(bound.tcp, None, via, shared.clone()));
+                listeners.accepting.spawn(wire::tcp::accept(bound.tcp, None, via, shared.clone()));
                 continue;
             };
             let tls = TlsAcceptor::from(Arc::new(identity.tcp()?));
@@ -275,12 +277,12 @@ impl Listeners {
             let alt_svc = HeaderValue::try_from(format!("h3=\":{port}\"; ma=86400")).ok();
             let via = Via { scheme: "https", alt_svc, peer: bound.peer };
             if let Some(udp) = bound.udp {
-                let quic = Arc::new(quic::Listener::new(udp, identity.quic()?)?);
+                let quic = Arc::new(wire::quic::Listener::new(udp, identity.quic()?)?);
                 listeners.quic.push(Arc::clone(&quic));
                 let (via, shared) = (via.clone(), shared.clone());
                 listeners.accepting.spawn(async move { quic.accept(via, shared).await });
             }
-            listeners.accepting.spawn(listen::accept(bound.tcp, Some(tls), via, shared.clone()));
+            listeners.accepting.spawn(wire::tcp::accept(bound.tcp, Some(tls), via, shared.clone()));
         }
         Ok(listeners)
     }
@@ -393,8 +395,8 @@ fn heartbeats(
         urls: urls.clone(),
         boot,
         serving: !shared.drain.is_cancelled(),
-        load: share(&shared.places, limits.connections).max(shared.edge.places.load()),
-        counters: shared.edge.metrics.counters(),
+        load: share(&shared.places, limits.connections).max(shared.service.places.load()),
+        counters: shared.service.metrics.counters(),
         planned_bytes_max: planned.bytes_max(),
         plan_complete: planned.complete(),
         holdings: planned.holdings(),

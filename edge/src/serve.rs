@@ -23,6 +23,7 @@ use http_body_util::{BodyExt, Empty};
 use model::EdgeId;
 use std::sync::Arc;
 use upstream::RequestBody;
+use wire::Via;
 
 /// Responses with a body under way: each holds the chunk that is being sent and the next, or,
 /// when memory is short, copies of a few KiB. More are refused as busy.
@@ -66,17 +67,6 @@ pub struct TitleSite {
     pub views: Arc<Views>,
 }
 
-/// What a connection tells of each of its requests.
-#[derive(Clone)]
-pub struct Via {
-    /// `http` or `https`.
-    pub scheme: &'static str,
-    /// The `Alt-Svc` field, where there is an HTTP/3 listener beside this one.
-    pub alt_svc: Option<HeaderValue>,
-    /// It is another node of this network, not a client.
-    pub peer: bool,
-}
-
 /// A request without its body.
 pub struct Asked<'a> {
     /// Its head.
@@ -117,8 +107,17 @@ enum Whose<'a> {
     Nobodys,
 }
 
+impl wire::Service for Edge {
+    type Body = Body;
+
+    async fn answer(self: &Arc<Self>, request: wire::Request) -> Response<Body> {
+        let wire::Request { head, body, protocol, via } = request;
+        serve(self, Asked { head: &head, protocol, via: &via }, body).await
+    }
+}
+
 /// Answers a request.
-pub async fn serve(edge: &Arc<Edge>, asked: Asked<'_>, body: RequestBody) -> Response<Body> {
+async fn serve(edge: &Arc<Edge>, asked: Asked<'_>, body: RequestBody) -> Response<Body> {
     let head = asked.head;
     let whose = whose(edge, asked.via, &head.uri, &head.headers);
     let site = match whose {

@@ -4,7 +4,6 @@ mod peers;
 
 pub use peers::Peers;
 
-use crate::listen::{CONNECTIONS_MAX, SEND_STALL_MAX};
 use crate::prefetch;
 use crate::proxy::{self, SiteConfig, SiteSettings};
 use crate::serve::RESPONSES_MAX;
@@ -25,6 +24,7 @@ use std::str::FromStr;
 use std::time::Duration;
 use upstream::SiteKind;
 use url::Url;
+use wire::{CONNECTIONS_MAX, SEND_STALL_MAX};
 
 /// Settings as given; what is not given has a default. Names are those of the `[edge]` table.
 #[derive(Debug, Clone, Default, Args, Deserialize)]

@@ -1,5 +1,6 @@
 //! The body of an HTTP/3 request, as the rest of the edge takes bodies.
 
+use crate::RequestBody;
 use bytes::{Buf, Bytes};
 use h3::error::{Code, StreamError};
 use h3::server::RequestStream;
@@ -7,7 +8,6 @@ use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt;
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use upstream::RequestBody;
 
 type Stream = RequestStream<super::transport::RecvStream, Bytes>;
 

@@ -3,10 +3,10 @@
 mod receiving;
 mod transport;
 
-use crate::Error;
-use crate::body::Body;
-use crate::listen::{HANDSHAKE_MAX, HEADER_BYTES_MAX, SEND_STALL_MAX, STREAMS_MAX, Shared};
-use crate::serve::{Asked, Via, serve};
+use crate::{
+    Error, HANDSHAKE_MAX, HEADER_BYTES_MAX, Request, SEND_STALL_MAX, STREAMS_MAX, Service, Shared,
+    Via,
+};
 use bytes::Bytes;
 use h3::server::RequestResolver;
 use http::Response;
@@ -14,6 +14,7 @@ use http_body_util::BodyExt;
 use quinn::crypto::rustls::QuicServerConfig;
 use quinn::{Endpoint, EndpointConfig, IdleTimeout, TransportConfig, VarInt};
 use receiving::Receiving;
+use std::fmt::Display;
 use std::net::UdpSocket;
 use std::sync::Arc;
 use std::time::Duration;
@@ -47,9 +48,9 @@ impl Listener {
     /// Serves on `socket`, with this TLS configuration.
     ///
     /// # Errors
-    /// [`Error::Tls`] when QUIC can't use it; [`Error::Service`] when the socket fails.
+    /// [`Error::Quic`] when QUIC can't use it, or the socket fails.
     pub fn new(socket: UdpSocket, tls: rustls::ServerConfig) -> Result<Self, Error> {
-        let failed = |error: &dyn std::fmt::Display| Error::Tls(format!("QUIC: {error}"));
+        let failed = |error: &dyn Display| Error::Quic(error.to_string());
         let crypto = QuicServerConfig::try_from(tls).map_err(|error| failed(&error))?;
         let mut config = quinn::ServerConfig::with_crypto(Arc::new(crypto));
         config.transport_config(Arc::new(transport().map_err(|error| failed(&error))?));
@@ -61,7 +62,7 @@ impl Listener {
 
     /// Accepts until the drain begins; connections then end after the requests they have.
     /// The caller closes the listener when these have ended.
-    pub async fn accept(&self, via: Via, shared: Shared) {
+    pub async fn accept<S: Service>(&self, via: Via, shared: Shared<S>) {
         let via = Arc::new(via);
         loop {
             let incoming = tokio::select! {
@@ -102,10 +103,10 @@ fn transport() -> Result<TransportConfig, quinn::VarIntBoundsExceeded> {
     Ok(transport)
 }
 
-async fn connection(
+async fn connection<S: Service>(
     incoming: quinn::Incoming,
     via: Arc<Via>,
-    shared: Shared,
+    shared: Shared<S>,
 ) -> Result<(), String> {
     let shaken = tokio::time::timeout(HANDSHAKE_MAX, incoming).await;
     let quic = shaken
@@ -130,7 +131,7 @@ async fn connection(
             Some(resolver) => {
                 let (via, shared, outlets) = (Arc::clone(&via), shared.clone(), outlets.clone());
                 requests.spawn(async move {
-                    if let Err(error) = request(resolver, &via, &shared, &outlets).await {
+                    if let Err(error) = request(resolver, via, &shared, &outlets).await {
                         tracing::debug!(error, "HTTP/3 request ended");
                     }
                 });
@@ -160,10 +161,10 @@ async fn quiet(transport: &quinn::Connection) {
     }
 }
 
-async fn request(
+async fn request<S: Service>(
     resolver: RequestResolver<transport::Connection, Bytes>,
-    via: &Via,
-    shared: &Shared,
+    via: Arc<Via>,
+    shared: &Shared<S>,
     outlets: &Outlets,
 ) -> Result<(), String> {
     let resolved = tokio::time::timeout(REQUEST_MAX, resolver.resolve_request()).await;
@@ -173,13 +174,13 @@ async fn request(
     let (head, ()) = request.into_parts();
     let (mut stream, receiving) = stream.split();
     let id = receiving.id();
-    let asked = Asked { head: &head, protocol: "h3", via };
-    let response = serve(&shared.edge, asked, Receiving::of(&head, receiving)).await;
+    let urgency = caching::Priority::of_request(&head.headers).urgency;
+    let body = Receiving::of(&head, receiving);
+    let response = shared.service.answer(Request { head, body, protocol: "h3", via }).await;
     let (answer, body) = response.into_parts();
     let answered = within(stream.send_response(Response::from_parts(answer, ()))).await;
     let Some(mut outlet) = outlets.take(id) else { return answered };
     // quinn sends what has the higher number first; equals take turns.
-    let urgency = caching::Priority::of_request(&head.headers).urgency;
     let _ = outlet.set_priority(i32::from(URGENCY_LAST) - i32::from(urgency));
     let sent = match answered {
         Ok(()) => send(&mut outlet, body).await,
@@ -193,7 +194,10 @@ async fn request(
 }
 
 /// Sends a body as DATA frames (RFC 9114 section 7.2.1), their payload by reference.
-async fn send(outlet: &mut quinn::SendStream, mut body: Body) -> Result<(), String> {
+async fn send<B>(outlet: &mut quinn::SendStream, mut body: B) -> Result<(), String>
+where
+    B: http_body::Body<Data = Bytes, Error: Display> + Unpin,
+{
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|fault| fault.to_string())?;
         let Ok(mut bytes) = frame.into_data() else { continue };
@@ -216,9 +220,7 @@ fn data_frame(bytes: usize) -> Bytes {
 }
 
 /// A step of sending, unless the peer takes nothing for too long.
-async fn within<E: std::fmt::Display>(
-    step: impl Future<Output = Result<(), E>>,
-) -> Result<(), String> {
+async fn within<E: Display>(step: impl Future<Output = Result<(), E>>) -> Result<(), String> {
     tokio::time::timeout(SEND_STALL_MAX, step)
         .await
         .map_err(|_| "the peer takes no bytes".to_owned())?

@@ -1,0 +1,108 @@
+//! A TCP socket that does not wait for ever: a peer that sends too little at first, or takes
+//! nothing for long, has its connection ended.
+
+use crate::{HANDSHAKE_MAX, SEND_STALL_MAX};
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, Sleep};
+
+/// Bytes of the shortest sensible request, by which it is clear which protocol is spoken.
+const FIRST_BYTES: usize = 24;
+
+/// A TCP stream that ends a peer which sends too little at first, or takes nothing for long.
+pub struct Watched {
+    stream: TcpStream,
+    first_bytes: usize,
+    first_by: Pin<Box<Sleep>>,
+    stalled: Pin<Box<Sleep>>,
+    is_stalled: bool,
+}
+
+impl Watched {
+    /// Watches from now on.
+    pub fn new(stream: TcpStream) -> Self {
+        Self {
+            stream,
+            first_bytes: 0,
+            first_by: Box::pin(tokio::time::sleep(HANDSHAKE_MAX)),
+            stalled: Box::pin(tokio::time::sleep(SEND_STALL_MAX)),
+            is_stalled: false,
+        }
+    }
+
+    /// Passes a write's outcome on, unless writes have stalled for too long.
+    fn watch<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        outcome: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if outcome.is_ready() {
+            self.is_stalled = false;
+            return outcome;
+        }
+        if !self.is_stalled {
+            self.is_stalled = true;
+            self.stalled.as_mut().reset(Instant::now() + SEND_STALL_MAX);
+        }
+        ready!(self.stalled.as_mut().poll(cx));
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the peer takes no bytes")))
+    }
+}
+
+impl AsyncRead for Watched {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = buf.filled().len();
+        let outcome = Pin::new(&mut this.stream).poll_read(cx, buf);
+        if this.first_bytes >= FIRST_BYTES {
+            return outcome;
+        }
+        if outcome.is_ready() {
+            this.first_bytes += buf.filled().len() - before;
+            return outcome;
+        }
+        ready!(this.first_by.as_mut().poll(cx));
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the peer sends no request")))
+    }
+}
+
+impl AsyncWrite for Watched {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let outcome = Pin::new(&mut this.stream).poll_write(cx, buf);
+        this.watch(cx, outcome)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let outcome = Pin::new(&mut this.stream).poll_write_vectored(cx, bufs);
+        this.watch(cx, outcome)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+    }
+}
