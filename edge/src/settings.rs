@@ -24,7 +24,7 @@ use std::str::FromStr;
 use std::time::Duration;
 use upstream::SiteKind;
 use url::Url;
-use wire::{CONNECTIONS_MAX, SEND_STALL_MAX};
+use wire::{CONNECTIONS_MAX, Levers, SEND_STALL_MAX};
 
 /// Settings as given; what is not given has a default. Names are those of the `[edge]` table.
 #[derive(Debug, Clone, Default, Args, Deserialize)]
@@ -97,6 +97,9 @@ pub struct Settings {
     /// Segments of a title fetched ahead of who watches it, 0 for none [default: 2]
     #[arg(long, env = "NEARCAST_EDGE_PREFETCH_SEGMENTS", value_name = "N")]
     pub prefetch_segments: Option<u32>,
+    /// For measurements: parts of the write path to leave out, cork, frames, sendfile. Repeatable
+    #[arg(long, env = "NEARCAST_EDGE_WRITE_PATH_OFF", value_delimiter = ',', value_name = "PART")]
+    pub write_path_off: Vec<String>,
     /// Proxy sites by host name; in the file only
     #[arg(skip)]
     pub sites: BTreeMap<String, SiteSettings>,
@@ -195,6 +198,8 @@ pub struct Config {
     pub limits: Limits,
     /// What it fetches ahead.
     pub prefetch: prefetch::Settings,
+    /// Parts of the write path that are on.
+    pub levers: Levers,
 }
 
 /// A title site, checked.
@@ -265,6 +270,7 @@ impl Settings {
             connections_max: self.connections_max.or(file.connections_max),
             responses_max: self.responses_max.or(file.responses_max),
             prefetch_segments: self.prefetch_segments.or(file.prefetch_segments),
+            write_path_off: list(self.write_path_off, file.write_path_off),
             // Flags have none.
             sites: file.sites,
             hierarchy: file.hierarchy,
@@ -334,6 +340,7 @@ impl Config {
                 segments: settings.prefetch_segments.unwrap_or(prefetch::SEGMENTS),
                 ..prefetch::Settings::default()
             },
+            levers: levers(&settings.write_path_off)?,
         })
     }
 }
@@ -359,6 +366,13 @@ fn origins(
     let upstream = upstream::Config::check("edge", "titles", SiteKind::Title, &upstream)?;
     let control_plane = base_url("edge.control-plane", control_plane)?;
     Ok((Some(TitlesConfig { upstream, control_plane }), None))
+}
+
+fn levers(off: &[String]) -> Result<Levers, ConfigError> {
+    off.iter().try_fold(Levers::default(), |levers, name| {
+        let bad = || ConfigError::value("edge.write-path-off", name, Levers::NAMES);
+        levers.off(name).ok_or_else(bad)
+    })
 }
 
 fn parse_listen(key: &str, text: &str) -> Result<Listen, ConfigError> {
@@ -463,6 +477,7 @@ mod tests {
                 error(|s| s.public_url = vec!["http://edge.example/path".into()]),
                 error(|s| s.cert = Some("cert.pem".into())),
                 error(|s| s.admin = Some("8081".into())),
+                error(|s| s.write_path_off = vec!["cork".into(), "zeal".into()]),
                 error(|s| s.join_secret_file = Some("/no/such/file".into())),
             ]
             .join("\n")

@@ -2,6 +2,7 @@
 //! [`Service`]. It knows nothing of sites, objects or caches.
 
 mod error;
+mod levers;
 mod pace;
 pub mod quic;
 mod service;
@@ -9,6 +10,7 @@ pub mod tcp;
 mod watched;
 
 pub use error::Error;
+pub use levers::Levers;
 pub use service::{Metrics, Place, Request, RequestBody, Service, Shared, Via};
 
 use std::time::Duration;

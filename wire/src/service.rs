@@ -1,5 +1,6 @@
 //! What connections serve, and what they share.
 
+use crate::Levers;
 use bytes::Bytes;
 use http::{HeaderValue, Response};
 use http_body_util::combinators::UnsyncBoxBody;
@@ -89,6 +90,8 @@ pub struct Shared<S> {
     pub tasks: TaskTracker,
     /// A connection whose peer takes nothing of what it asked for is closed after this long.
     pub send_stall: Duration,
+    /// Parts of the write path that are on.
+    pub levers: Levers,
     /// Stop accepting; let each connection end after the requests it has.
     pub drain: CancellationToken,
     /// Counters.
@@ -102,6 +105,7 @@ impl<S> Clone for Shared<S> {
             places: Arc::clone(&self.places),
             tasks: self.tasks.clone(),
             send_stall: self.send_stall,
+            levers: self.levers,
             drain: self.drain.clone(),
             metrics: self.metrics.clone(),
         }

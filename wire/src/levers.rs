@@ -1,0 +1,36 @@
+//! Which parts of the write path are on. All are, unless someone measures what each brings.
+
+/// The parts of the write path that can be turned off one by one. What is sent is the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Levers {
+    /// Over TLS: the records of one turn leave together.
+    pub cork: bool,
+    /// HTTP/2 over TLS: a DATA frame is exactly one record.
+    pub frames: bool,
+    /// Plain HTTP/1.1: large pieces of the memory tier leave by `sendfile(2)`.
+    pub sendfile: bool,
+}
+
+impl Default for Levers {
+    fn default() -> Self {
+        Self { cork: true, frames: true, sendfile: true }
+    }
+}
+
+impl Levers {
+    /// What [`Levers::off`] knows.
+    pub const NAMES: &str = "cork, frames or sendfile";
+
+    /// Without the lever of this name; `None` for a name that is none.
+    #[must_use]
+    pub fn off(mut self, name: &str) -> Option<Self> {
+        let lever = match name {
+            "cork" => &mut self.cork,
+            "frames" => &mut self.frames,
+            "sendfile" => &mut self.sendfile,
+            _ => return None,
+        };
+        *lever = false;
+        Some(self)
+    }
+}
