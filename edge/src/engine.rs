@@ -38,6 +38,7 @@ use pins::Pins;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
+use tokio::runtime::Handle;
 use turns::Turns;
 use upstream::{Ask, HopId, HopKind, Upstream};
 
@@ -78,6 +79,8 @@ pub struct Engine {
     pub heads: Heads,
     /// Counters.
     pub metrics: Metrics,
+    /// Where fetches run: bodies ask for chunks on the threads that serve connections.
+    work: Handle,
     inflight: InFlight,
     turns: Turns,
     /// For other nodes' requests: were these to wait behind fetches that wait for those nodes,
@@ -92,7 +95,7 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// The sources, put together. Answers without a strong validator may hold a quarter of the
+    /// The sources, put together, within the runtime that fetches. Answers without a strong validator may hold a quarter of the
     /// `memory_bytes`.
     pub fn new(
         chunks: Chunks,
@@ -108,6 +111,7 @@ impl Engine {
             titles,
             heads,
             metrics,
+            work: Handle::current(),
             inflight: InFlight::default(),
             pins: Pins::default(),
             pinned_bytes_max: memory_bytes / PINNED_SHARE,
@@ -147,7 +151,8 @@ impl Engine {
             }
             let (engine, object) = (Arc::clone(self), object.clone());
             // Detached: a player that leaves does not end what others wait for.
-            tokio::spawn(async move { engine.bring(object, claim, readers, until, urgency).await });
+            self.work
+                .spawn(async move { engine.bring(object, claim, readers, until, urgency).await });
         }
         Got::Coming(coming)
     }
@@ -235,6 +240,7 @@ impl Engine {
         until: u64,
         urgency: u8,
     ) {
+        debug_assert!(!wire::is_shard(), "a fetch among connections");
         let (key, number) = (claim.key(), u64::from(claim.key().number));
         if let Kind::Track { title, track, .. } = &object.kind
             && let Some(bytes) = self.planned.read(title, *track, number).await
@@ -280,7 +286,7 @@ impl Engine {
         let last = (first + 1..object.chunks()).take_while(whole).last().unwrap_or(first);
         run.claim_neighbours(self, first + 1..last + 1);
         let engine = Arc::clone(self);
-        tokio::spawn(async move { run.adopt(&engine, arriving).await });
+        self.work.spawn(async move { run.adopt(&engine, arriving).await });
         Some(coming)
     }
 

@@ -28,12 +28,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::net::TcpListener;
+use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use wire::Via;
+use wire::{Shards, Via};
 
 /// How long requests under way may take to end, once shutdown is requested.
 pub const DRAIN_MAX: Duration = Duration::from_secs(10);
@@ -101,8 +102,11 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error> {
     let identity = identity(&config, &bound)?;
     let parts = Parts::open(&config, metrics, &registry)?;
 
+    let (shards, threads) = Shards::start(config.shards, &parts.edge.metrics.wire)?;
     let shared = Shared {
         service: Arc::clone(&parts.edge),
+        shards,
+        work: Handle::current(),
         places: Arc::new(Semaphore::new(config.limits.connections)),
         tasks: TaskTracker::new(),
         send_stall: config.limits.send_stall,
@@ -135,6 +139,8 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error> {
     shared.drain.cancel();
     nudge.notify_one();
     listeners.drain(&shared).await;
+    // It waits for the threads.
+    let _ = tokio::task::spawn_blocking(move || drop(threads)).await;
     let engine = &parts.edge.engine;
     tokio::join!(engine.chunks.close(CLOSE_MAX), engine.heads.close(CLOSE_MAX));
     background.shutdown().await;
@@ -267,6 +273,7 @@ impl Listeners {
         shared: &Shared,
     ) -> Result<Self, Error> {
         let mut listeners = Self { accepting: JoinSet::new(), quic: Vec::new() };
+        let mut quic_shards = shared.shards.all().iter().cycle();
         for bound in bound {
             let Some(identity) = identity.filter(|_| bound.listen.tls) else {
                 let via = Via { scheme: "http", alt_svc: None, peer: bound.peer };
@@ -277,11 +284,13 @@ impl Listeners {
             let port = bound.listen.addr.port();
             let alt_svc = HeaderValue::try_from(format!("h3=\":{port}\"; ma=86400")).ok();
             let via = Via { scheme: "https", alt_svc, peer: bound.peer };
-            if let Some(udp) = bound.udp {
-                let quic = Arc::new(wire::quic::Listener::new(udp, identity.quic()?)?);
+            if let (Some(udp), Some(shard)) = (bound.udp, quic_shards.next()) {
+                let quic = wire::quic::Listener::new(udp, identity.quic()?, Arc::clone(shard))?;
+                let quic = Arc::new(quic);
                 listeners.quic.push(Arc::clone(&quic));
                 let (via, shared) = (via.clone(), shared.clone());
-                listeners.accepting.spawn(async move { quic.accept(via, shared).await });
+                let accepting = async move { quic.accept(via, shared).await };
+                listeners.accepting.spawn_on(accepting, shard.handle());
             }
             listeners.accepting.spawn(wire::tcp::accept(bound.tcp, Some(tls), via, shared.clone()));
         }

@@ -19,12 +19,13 @@ use service::value::ByteSize;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 use upstream::SiteKind;
 use url::Url;
-use wire::{CONNECTIONS_MAX, Levers, SEND_STALL_MAX};
+use wire::{CONNECTIONS_MAX, Levers, SEND_STALL_MAX, SHARDS_MAX};
 
 /// Settings as given; what is not given has a default. Names are those of the `[edge]` table.
 #[derive(Debug, Clone, Default, Args, Deserialize)]
@@ -88,6 +89,9 @@ pub struct Settings {
     /// File to write the addresses to, once it listens
     #[arg(long, env = "NEARCAST_EDGE_ANNOUNCE", value_name = "FILE")]
     pub announce: Option<PathBuf>,
+    /// Threads that serve connections [default: one for each core]
+    #[arg(long, env = "NEARCAST_EDGE_SHARDS", value_name = "N")]
+    pub shards: Option<usize>,
     /// Connections at a time, over all listeners; more are closed at once [default: 20000]
     #[arg(long, env = "NEARCAST_EDGE_CONNECTIONS_MAX", value_name = "N")]
     pub connections_max: Option<usize>,
@@ -194,6 +198,8 @@ pub struct Config {
     pub admin: SocketAddr,
     /// Where to announce.
     pub announce: Option<PathBuf>,
+    /// Threads that serve connections.
+    pub shards: NonZeroUsize,
     /// How much it does at a time.
     pub limits: Limits,
     /// What it fetches ahead.
@@ -267,6 +273,7 @@ impl Settings {
             public_url: list(self.public_url, file.public_url),
             admin: self.admin.or(file.admin),
             announce: self.announce.or(file.announce),
+            shards: self.shards.or(file.shards),
             connections_max: self.connections_max.or(file.connections_max),
             responses_max: self.responses_max.or(file.responses_max),
             prefetch_segments: self.prefetch_segments.or(file.prefetch_segments),
@@ -331,6 +338,7 @@ impl Config {
             public_urls: settings.public_url.iter().map(site).collect::<Result<_, _>>()?,
             admin: admin.parse().map_err(|_| ConfigError::value("edge.admin", &admin, allowed))?,
             announce: settings.announce,
+            shards: shards(settings.shards)?,
             limits: Limits {
                 connections: settings.connections_max.unwrap_or(CONNECTIONS_MAX),
                 responses: settings.responses_max.unwrap_or(RESPONSES_MAX),
@@ -373,6 +381,15 @@ fn levers(off: &[String]) -> Result<Levers, ConfigError> {
         let bad = || ConfigError::value("edge.write-path-off", name, Levers::NAMES);
         levers.off(name).ok_or_else(bad)
     })
+}
+
+/// As many as given, or as there are cores for this process.
+fn shards(given: Option<usize>) -> Result<NonZeroUsize, ConfigError> {
+    let Some(given) = given else {
+        return Ok(std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN));
+    };
+    let count = NonZeroUsize::new(given).filter(|count| count.get() <= SHARDS_MAX);
+    count.ok_or_else(|| ConfigError::value("edge.shards", given, format!("1 to {SHARDS_MAX}")))
 }
 
 fn parse_listen(key: &str, text: &str) -> Result<Listen, ConfigError> {
@@ -476,6 +493,7 @@ mod tests {
                 error(|s| s.ssd = Some(ByteSize(1))),
                 error(|s| s.public_url = vec!["http://edge.example/path".into()]),
                 error(|s| s.cert = Some("cert.pem".into())),
+                error(|s| s.shards = Some(0)),
                 error(|s| s.admin = Some("8081".into())),
                 error(|s| s.write_path_off = vec!["cork".into(), "zeal".into()]),
                 error(|s| s.join_secret_file = Some("/no/such/file".into())),

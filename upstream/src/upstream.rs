@@ -15,6 +15,7 @@ use crate::settings::{Base, Config, Place};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Instant;
 use tokio::task::AbortHandle;
+use tokio_util::task::AbortOnDropHandle;
 use xxhash_rust::xxh3::xxh3_64;
 
 /// Where one site's requests go. Cheap to clone; its health checks end with its last clone.
@@ -92,7 +93,16 @@ impl Upstream {
     /// # Errors
     /// A [`Fault`] when there is no answer to give.
     pub async fn send(&self, ask: Ask) -> Result<Answer, Fault> {
-        send::send(&self.0, ask).await
+        // A task: handshakes and signatures are no work for the thread of who asks.
+        let site = Arc::clone(&self.0);
+        let sending = tokio::spawn(async move { send::send(&site, ask).await });
+        match AbortOnDropHandle::new(sending).await {
+            Ok(outcome) => outcome,
+            Err(ended) => match ended.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                Err(_) => Err(Fault::Aborted { why: "the node ends".into() }),
+            },
+        }
     }
 
     /// What this hop gave was wrong (corrupt bytes, another range, another length): that

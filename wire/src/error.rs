@@ -6,4 +6,7 @@ pub enum Error {
     /// QUIC can't use the TLS configuration, or the socket.
     #[error("QUIC: {0}")]
     Quic(String),
+    /// The system refuses a thread for connections.
+    #[error("a thread for connections: {0}")]
+    Shard(#[source] std::io::Error),
 }

@@ -6,12 +6,14 @@ mod levers;
 mod pace;
 pub mod quic;
 mod service;
+mod shards;
 pub mod tcp;
 mod watched;
 
 pub use error::Error;
 pub use levers::Levers;
 pub use service::{Metrics, Place, Request, RequestBody, Service, Shared, Via};
+pub use shards::{SHARDS_MAX, Seat, Shard, Shards, Threads, is_shard};
 
 use std::time::Duration;
 

@@ -47,19 +47,21 @@ impl Pace {
     }
 
     /// A body whose pace is watched.
-    pub fn watch<B>(self: &Arc<Self>, body: B) -> Paced<B> {
-        Paced { body, pace: Arc::clone(self), is_waiting: false }
+    pub fn watch<B: Body>(self: &Arc<Self>, body: B) -> Paced<B> {
+        Paced { body, pace: Arc::clone(self), is_waiting: false, failed: None }
     }
 }
 
-/// A body that tells its connection's [`Pace`] when it is asked for bytes.
-pub struct Paced<B> {
+/// A body that tells its connection's [`Pace`] when it is asked for bytes. Its error comes a
+/// turn late: hyper first sends what it has, the head at least, and then cuts.
+pub struct Paced<B: Body> {
     body: B,
     pace: Arc<Pace>,
     is_waiting: bool,
+    failed: Option<B::Error>,
 }
 
-impl<B> Paced<B> {
+impl<B: Body> Paced<B> {
     fn waits(&mut self, waits: bool) {
         if waits && !self.is_waiting {
             self.pace.waiting.fetch_add(1, Ordering::AcqRel);
@@ -70,7 +72,7 @@ impl<B> Paced<B> {
     }
 }
 
-impl<B: Body + Unpin> Body for Paced<B> {
+impl<B: Body<Error: Unpin> + Unpin> Body for Paced<B> {
     type Data = B::Data;
     type Error = B::Error;
 
@@ -80,13 +82,21 @@ impl<B: Body + Unpin> Body for Paced<B> {
     ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
         let this = self.get_mut();
         this.pace.asked_ms.store(this.pace.elapsed_ms(), Ordering::Release);
+        if let Some(error) = this.failed.take() {
+            return Poll::Ready(Some(Err(error)));
+        }
         let next = Pin::new(&mut this.body).poll_frame(cx);
         this.waits(matches!(next, Poll::Ready(Some(Ok(_)))));
+        if let Poll::Ready(Some(Err(error))) = next {
+            this.failed = Some(error);
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         next
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.failed.is_none() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -94,7 +104,7 @@ impl<B: Body + Unpin> Body for Paced<B> {
     }
 }
 
-impl<B> Drop for Paced<B> {
+impl<B: Body> Drop for Paced<B> {
     fn drop(&mut self) {
         self.waits(false);
     }

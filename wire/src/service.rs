@@ -1,14 +1,17 @@
 //! What connections serve, and what they share.
 
 use crate::Levers;
+use crate::shards::{Executor, Seat, Shard, Shards, guarded};
 use bytes::Bytes;
 use http::{HeaderValue, Response};
 use http_body_util::combinators::UnsyncBoxBody;
-use prometheus::{IntCounterVec, IntGauge, Opts, Registry};
+use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::context::TokioContext;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -21,7 +24,7 @@ pub trait Service: Send + Sync + 'static {
     /// stream, is cut, so that no peer takes what it has for the whole.
     type Body: http_body::Body<
             Data = Bytes,
-            Error: Display + Send + Into<Box<dyn std::error::Error + Send + Sync>>,
+            Error: Display + Send + Unpin + Into<Box<dyn std::error::Error + Send + Sync>>,
         > + Send
         + Unpin
         + 'static;
@@ -61,6 +64,8 @@ pub struct Via {
 pub struct Metrics {
     /// Connections open now.
     pub open: IntGauge,
+    pub(crate) shard_open: IntGaugeVec,
+    pub(crate) panics: IntCounter,
     refused: IntCounterVec,
 }
 
@@ -74,9 +79,15 @@ impl Metrics {
         let opts =
             Opts::new("nearcast_edge_connections_refused_total", "Connections closed at once");
         let refused = IntCounterVec::new(opts, &["reason"])?;
+        let opts = Opts::new("nearcast_edge_shard_connections", "Connections open now on a thread");
+        let shard_open = IntGaugeVec::new(opts, &["shard"])?;
+        let name = "nearcast_edge_connection_panics_total";
+        let panics = IntCounter::new(name, "Tasks of connections that panicked")?;
         registry.register(Box::new(open.clone()))?;
         registry.register(Box::new(refused.clone()))?;
-        Ok(Self { open, refused })
+        registry.register(Box::new(shard_open.clone()))?;
+        registry.register(Box::new(panics.clone()))?;
+        Ok(Self { open, shard_open, panics, refused })
     }
 }
 
@@ -84,6 +95,11 @@ impl Metrics {
 pub struct Shared<S> {
     /// Answers.
     pub service: Arc<S>,
+    /// Where connections run.
+    pub shards: Shards,
+    /// Where everything else runs: answers are made within this runtime's context, so that
+    /// what they spawn, the timers they set and the sockets they open are not a shard's.
+    pub work: Handle,
     /// Room for connections.
     pub places: Arc<Semaphore>,
     /// Their tasks.
@@ -102,6 +118,8 @@ impl<S> Clone for Shared<S> {
     fn clone(&self) -> Self {
         Self {
             service: Arc::clone(&self.service),
+            shards: self.shards.clone(),
+            work: self.work.clone(),
             places: Arc::clone(&self.places),
             tasks: self.tasks.clone(),
             send_stall: self.send_stall,
@@ -112,23 +130,62 @@ impl<S> Clone for Shared<S> {
     }
 }
 
-/// An open connection's place, counted.
+/// An open connection's place, counted: among all connections, and on a shard.
 pub struct Place {
+    seat: Seat,
     _permit: OwnedSemaphorePermit,
     open: IntGauge,
 }
 
-impl<S> Shared<S> {
-    /// A place for a connection, if there is room.
+impl<S: Service> Shared<S> {
+    /// A place on the least loaded shard, if there is room for a connection.
     #[must_use]
     pub fn place(&self) -> Option<Place> {
-        let Ok(permit) = Arc::clone(&self.places).try_acquire_owned() else {
+        self.permit().map(|permit| self.taken(permit, self.shards.seat()))
+    }
+
+    /// A place on this shard, if there is room for a connection.
+    #[must_use]
+    pub fn place_on(&self, shard: &Arc<Shard>) -> Option<Place> {
+        self.permit().map(|permit| self.taken(permit, shard.seat()))
+    }
+
+    fn permit(&self) -> Option<OwnedSemaphorePermit> {
+        let permit = Arc::clone(&self.places).try_acquire_owned().ok();
+        if permit.is_none() {
             self.metrics.refused.with_label_values(&["connections-max"]).inc();
-            return None;
-        };
+        }
+        permit
+    }
+
+    fn taken(&self, permit: OwnedSemaphorePermit, seat: Seat) -> Place {
         let open = self.metrics.open.clone();
         open.inc();
-        Some(Place { _permit: permit, open })
+        Place { seat, _permit: permit, open }
+    }
+
+    /// Serves a connection on the shard of its place, which is given back at its end. The drain
+    /// waits for it; if it panics, that is counted, and no other one ends.
+    pub fn serve<F>(&self, place: Place, connection: F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let shard = Arc::clone(place.seat.shard());
+        let task = async move {
+            connection.await;
+            drop(place);
+        };
+        self.tasks.spawn_on(guarded(task, self.metrics.panics.clone()), shard.handle());
+    }
+
+    /// Answers a request, within the context of the runtime that is no shard's.
+    pub async fn answer(&self, request: Request) -> Response<S::Body> {
+        TokioContext::new(self.service.answer(request), self.work.clone()).await
+    }
+
+    /// For what hyper spawns.
+    pub(crate) fn executor(&self) -> Executor {
+        Executor(self.metrics.panics.clone())
     }
 }
 

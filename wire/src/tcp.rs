@@ -1,13 +1,14 @@
 //! TCP listeners: HTTP/1.1 and 2, plain or over TLS, each connection within its limits.
 
 use crate::pace::Pace;
+use crate::shards::Executor;
 use crate::watched::Watched;
 use crate::{HANDSHAKE_MAX, HEADER_BYTES_MAX, Request, STREAMS_MAX, Service, Shared, Via};
 use http::Version;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -37,7 +38,7 @@ pub async fn accept<S: Service>(
     via: Via,
     shared: Shared<S>,
 ) {
-    let via = Arc::new(via);
+    let (via, shared) = (Arc::new(via), Arc::new(shared));
     loop {
         let accepted = tokio::select! {
             () = shared.drain.cancelled() => return,
@@ -52,22 +53,24 @@ pub async fn accept<S: Service>(
             }
         };
         let Some(place) = shared.place() else { continue };
-        let (tls, via, own) = (tls.clone(), Arc::clone(&via), shared.clone());
-        shared.tasks.spawn(async move {
+        // From this runtime's reactor to the shard's.
+        let Ok(stream) = stream.into_std() else { continue };
+        let (tls, via, own) = (tls.clone(), Arc::clone(&via), Arc::clone(&shared));
+        shared.serve(place, async move {
             if let Err(error) = connection(stream, tls, via, &own).await {
                 tracing::debug!(error, "connection ended");
             }
-            drop(place);
         });
     }
 }
 
 async fn connection<S: Service>(
-    stream: TcpStream,
+    stream: std::net::TcpStream,
     tls: Option<TlsAcceptor>,
     via: Arc<Via>,
-    shared: &Shared<S>,
+    shared: &Arc<Shared<S>>,
 ) -> Result<(), String> {
+    let stream = TcpStream::from_std(stream).map_err(|error| error.to_string())?;
     stream.set_nodelay(true).map_err(|error| error.to_string())?;
     let stream = Watched::new(stream);
     match tls {
@@ -82,8 +85,8 @@ async fn connection<S: Service>(
     }
 }
 
-fn protocol() -> auto::Builder<TokioExecutor> {
-    let mut builder = auto::Builder::new(TokioExecutor::new());
+fn protocol(executor: Executor) -> auto::Builder<Executor> {
+    let mut builder = auto::Builder::new(executor);
     builder
         .http1()
         .timer(TokioTimer::new())
@@ -102,25 +105,26 @@ fn protocol() -> auto::Builder<TokioExecutor> {
     builder
 }
 
-async fn http<T, S>(stream: T, via: Arc<Via>, shared: &Shared<S>) -> Result<(), String>
+async fn http<T, S>(stream: T, via: Arc<Via>, shared: &Arc<Shared<S>>) -> Result<(), String>
 where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     S: Service,
 {
-    let answering = Arc::clone(&shared.service);
+    let answering = Arc::clone(shared);
     let pace = Pace::new();
     let watched = Arc::clone(&pace);
     let service = service_fn(move |request: http::Request<Incoming>| {
-        let (service, via, pace) = (Arc::clone(&answering), Arc::clone(&via), Arc::clone(&watched));
+        let (answering, via, pace) =
+            (Arc::clone(&answering), Arc::clone(&via), Arc::clone(&watched));
         async move {
             let (head, body) = request.into_parts();
             let protocol = if head.version == Version::HTTP_2 { "h2" } else { "http/1.1" };
             let body = body.map_err(Into::into).boxed_unsync();
-            let response = service.answer(Request { head, body, protocol, via }).await;
+            let response = answering.answer(Request { head, body, protocol, via }).await;
             Ok::<_, Infallible>(response.map(|body| pace.watch(body)))
         }
     });
-    let builder = protocol();
+    let builder = protocol(shared.executor());
     let connection = builder.serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {

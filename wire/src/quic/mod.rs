@@ -4,8 +4,8 @@ mod receiving;
 mod transport;
 
 use crate::{
-    Error, HANDSHAKE_MAX, HEADER_BYTES_MAX, Request, SEND_STALL_MAX, STREAMS_MAX, Service, Shared,
-    Via,
+    Error, HANDSHAKE_MAX, HEADER_BYTES_MAX, Request, SEND_STALL_MAX, STREAMS_MAX, Service, Shard,
+    Shared, Via,
 };
 use bytes::Bytes;
 use h3::server::RequestResolver;
@@ -42,22 +42,30 @@ const PIECE_BYTES_MAX: usize = 256 << 10;
 type Connection = h3::server::Connection<transport::Connection, Bytes>;
 
 /// An HTTP/3 listener.
-pub struct Listener(Endpoint);
+pub struct Listener {
+    endpoint: Endpoint,
+    shard: Arc<Shard>,
+}
 
 impl Listener {
-    /// Serves on `socket`, with this TLS configuration.
+    /// Serves on `socket`, with this TLS configuration, on a shard.
     ///
     /// # Errors
     /// [`Error::Quic`] when QUIC can't use it, or the socket fails.
-    pub fn new(socket: UdpSocket, tls: rustls::ServerConfig) -> Result<Self, Error> {
+    pub fn new(
+        socket: UdpSocket,
+        tls: rustls::ServerConfig,
+        shard: Arc<Shard>,
+    ) -> Result<Self, Error> {
         let failed = |error: &dyn Display| Error::Quic(error.to_string());
         let crypto = QuicServerConfig::try_from(tls).map_err(|error| failed(&error))?;
         let mut config = quinn::ServerConfig::with_crypto(Arc::new(crypto));
         config.transport_config(Arc::new(transport().map_err(|error| failed(&error))?));
         let runtime = Arc::new(quinn::TokioRuntime);
-        Endpoint::new(EndpointConfig::default(), Some(config), socket, runtime)
-            .map(Self)
-            .map_err(|error| failed(&error))
+        let _shards = shard.handle().enter();
+        let endpoint = Endpoint::new(EndpointConfig::default(), Some(config), socket, runtime)
+            .map_err(|error| failed(&error))?;
+        Ok(Self { endpoint, shard })
     }
 
     /// Accepts until the drain begins; connections then end after the requests they have.
@@ -67,27 +75,26 @@ impl Listener {
         loop {
             let incoming = tokio::select! {
                 () = shared.drain.cancelled() => return,
-                incoming = self.0.accept() => incoming,
+                incoming = self.endpoint.accept() => incoming,
             };
             let Some(incoming) = incoming else { return };
-            let Some(place) = shared.place() else {
+            let Some(place) = shared.place_on(&self.shard) else {
                 incoming.refuse();
                 continue;
             };
             let (via, own) = (Arc::clone(&via), shared.clone());
-            shared.tasks.spawn(async move {
+            shared.serve(place, async move {
                 if let Err(error) = connection(incoming, via, own).await {
                     tracing::debug!(error, "QUIC connection ended");
                 }
-                drop(place);
             });
         }
     }
 
     /// Closes what is still open, and waits until peers were told.
     pub async fn close(&self, limit: Duration) {
-        self.0.close(VarInt::from_u32(0x100), b"ending");
-        let _ = tokio::time::timeout(limit, self.0.wait_idle()).await;
+        self.endpoint.close(VarInt::from_u32(0x100), b"ending");
+        let _ = tokio::time::timeout(limit, self.endpoint.wait_idle()).await;
     }
 }
 
@@ -176,7 +183,7 @@ async fn request<S: Service>(
     let id = receiving.id();
     let urgency = caching::Priority::of_request(&head.headers).urgency;
     let body = Receiving::of(&head, receiving);
-    let response = shared.service.answer(Request { head, body, protocol: "h3", via }).await;
+    let response = shared.answer(Request { head, body, protocol: "h3", via }).await;
     let (answer, body) = response.into_parts();
     let answered = within(stream.send_response(Response::from_parts(answer, ()))).await;
     let Some(mut outlet) = outlets.take(id) else { return answered };
