@@ -124,6 +124,8 @@ impl Settings {
 /// [`Settings`], checked.
 #[derive(Debug, Clone)]
 pub struct Config {
+    /// Where it stands in the file, for messages.
+    pub(crate) key: String,
     pub(crate) site: Arc<str>,
     pub(crate) kind: SiteKind,
     pub(crate) origins: Vec<Base>,
@@ -136,6 +138,8 @@ pub struct Config {
     pub(crate) queue_max: usize,
     pub(crate) pass_host: bool,
     pub(crate) s3: s3::Settings,
+    /// Who gives the credentials for `s3://` origins; none where there is none to sign for.
+    pub(crate) keys: Option<s3::Source>,
 }
 
 /// An origin, checked.
@@ -200,7 +204,8 @@ impl Config {
     /// `edge.sites."films.example"`.
     ///
     /// # Errors
-    /// The first key whose value is not allowed, and what is.
+    /// The first key whose value is not allowed, and what is; an `s3://` origin for which there
+    /// can be no credentials.
     pub fn check(
         key: &str,
         site: &str,
@@ -217,6 +222,9 @@ impl Config {
         }
         let origins = settings.origins.iter().enumerate();
         let origins = origins.map(|(n, origin)| base(&format!("{key}.origins[{n}]"), origin));
+        let origins: Vec<Base> = origins.collect::<Result<_, _>>()?;
+        let in_bucket = origins.iter().any(|base| matches!(base.place, Place::S3 { .. }));
+        let keys = in_bucket.then(|| s3::Source::find(key, &settings.s3, &s3::env)).transpose()?;
         let times = match kind {
             SiteKind::Proxy => PROXY,
             SiteKind::Title => TITLE,
@@ -229,9 +237,10 @@ impl Config {
         let in_flight =
             number("in-flight-max", settings.in_flight_max, IN_FLIGHT, 1, IN_FLIGHT_LIMIT)?;
         Ok(Self {
+            key: key.to_owned(),
             site: site.into(),
             kind,
-            origins: origins.collect::<Result<_, _>>()?,
+            origins,
             health_check: check_health(key, settings.health_check.as_ref())?,
             times: Times {
                 connect: time("connect-timeout", settings.connect_timeout)?
@@ -257,7 +266,16 @@ impl Config {
             queue_max: size(number("queue-max", settings.queue_max, QUEUE, 0, IN_FLIGHT_LIMIT)?),
             pass_host: settings.pass_host.unwrap_or(false),
             s3: settings.s3.clone(),
+            keys: keys.flatten(),
         })
+    }
+
+    /// What an operator should know before the first request, each with the key that it is
+    /// about: credentials that are not there yet. Looks at files, asks no server.
+    #[must_use]
+    pub fn notes(&self) -> Vec<String> {
+        let note = self.keys.as_ref().and_then(s3::Source::note);
+        note.map(|note| format!("{}.s3: {note}", self.key)).into_iter().collect()
     }
 }
 

@@ -54,7 +54,7 @@ impl Upstream {
     /// The upstream of a site. Within a Tokio runtime if it has a health check.
     ///
     /// # Errors
-    /// [`Error::Config`] for an `s3://` origin without credentials.
+    /// [`Error::Config`] for an S3 endpoint that is none.
     pub fn new(config: Config, node: &Node) -> Result<Self, Error> {
         let site = config.site.clone();
         let way = |hop: &Arc<Hop>| {
@@ -149,16 +149,10 @@ impl Inner {
 }
 
 fn build_origins(config: &Config, node: &Node) -> Result<Vec<Hop>, Error> {
-    let key = format!("edge.sites.{:?}", config.site);
-    let in_bucket = |base: &Base| matches!(base.place, Place::S3 { .. });
-    let credentials = match config.origins.iter().any(in_bucket) {
-        false => None,
-        true => {
-            let (metrics, site) = (node.0.metrics.clone(), config.site.clone());
-            let refreshed = move |good| metrics.refreshed(&site, good);
-            Credentials::find(&key, &config.s3, &s3::env, refreshed)?
-        }
-    };
+    let credentials = config.keys.clone().map(|source| {
+        let (metrics, site) = (node.0.metrics.clone(), config.site.clone());
+        Arc::new(Credentials::new(source, move |good| metrics.refreshed(&site, good)))
+    });
     let limits = Limits {
         in_flight_max: config.in_flight_max,
         queue_max: config.queue_max,
@@ -169,7 +163,7 @@ fn build_origins(config: &Config, node: &Node) -> Result<Vec<Hop>, Error> {
             place @ Place::Http { .. } => node::http_target(place),
             Place::S3 { bucket, prefix } => {
                 let name = (bucket.as_str(), prefix.as_str());
-                let bucket = Bucket::new(&key, name, &config.s3, credentials.clone(), &s3::env)?;
+                let bucket = Bucket::new(&config.key, name, &config.s3, credentials.clone(), &s3::env)?;
                 let uri = node::connection_uri(bucket.scheme, &bucket.authority);
                 (Target::S3(bucket), uri)
             }

@@ -3,12 +3,17 @@
 //! Nothing that a client sends is signed or passed on but the object's name, the range and
 //! the preconditions: neither a query (`?acl`, `?list-type=2`) nor a body reaches S3.
 
+mod container;
 mod credentials;
+mod instance;
+mod keyfile;
 mod path;
 mod sign;
+mod source;
 
 pub(crate) use credentials::{Credentials, Keys};
 pub(crate) use path::canonical;
+pub(crate) use source::Source;
 
 use crate::fault::Fault;
 use bytes::Bytes;
@@ -46,8 +51,9 @@ pub struct Settings {
     /// Region [`AWS_REGION`, `AWS_DEFAULT_REGION`, else us-east-1].
     pub region: Option<String>,
     /// A credentials file in AWS' format, read again when it changes or its keys expire
-    /// [`AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`, `AWS_CONTAINER_CREDENTIALS_FULL_URI`,
-    /// `AWS_SHARED_CREDENTIALS_FILE`, `~/.aws/credentials`].
+    /// [`AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`, `AWS_CONTAINER_CREDENTIALS_FULL_URI` or
+    /// `AWS_CONTAINER_CREDENTIALS_RELATIVE_URI`, `AWS_SHARED_CREDENTIALS_FILE`,
+    /// `~/.aws/credentials`, the instance metadata service].
     pub credentials_file: Option<PathBuf>,
     /// Whether requests are sent unsigned, for a public bucket.
     pub anonymous: bool,
