@@ -243,7 +243,10 @@ fn check(path: &Path) -> Result<()> {
         checked(origin::serve::Config::check(settings)).with_context(named)?;
     }
     if let Some(settings) = file.edge {
-        checked(edge::Config::check(settings)).with_context(named)?;
+        let config = edge::Config::check(settings);
+        let notes = config.as_ref().map(edge::Config::notes).unwrap_or_default();
+        checked(config).with_context(named)?;
+        notes.iter().for_each(|note| eprintln!("{}: {note}", path.display()));
     }
     if let Some(settings) = file.control_plane {
         check_store("control-plane.store", settings.store.as_deref()).with_context(named)?;

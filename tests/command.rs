@@ -50,6 +50,68 @@ fn a_typo_in_the_configuration_is_named_with_file_line_key_and_what_is_allowed()
 }
 
 #[test]
+fn a_typo_in_a_sites_table_is_named_with_its_own_line() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("nearcast.toml");
+    let file = path.display().to_string();
+    let site = "[edge.sites.\"films.example\"]\norigins = [\"http://127.0.0.1:1\"]\n";
+    for (rest, at) in [
+        ("hedges = true\n", ":3:1: edge.sites.\"films.example\".hedges: unknown field"),
+        ("\nretries = \"x\"\n", ":4:11: edge.sites.\"films.example\".retries: invalid type"),
+        ("s3 = { endpiont = \"x\" }\n", ":3:8: edge.sites.\"films.example\".s3: unknown field"),
+        ("stall-timeout = 5\n", ":3:17: edge.sites.\"films.example\".stall-timeout: "),
+        ("query = { keep = [\"a=b\"] }\n", ":3:9: edge.sites.\"films.example\".query: parameter"),
+        (
+            "[[edge.sites.\"films.example\".ttl]]\npath = \"*\"\nfixd = \"1h\"\n",
+            ":5:1: edge.sites.\"films.example\".ttl.fixd: unknown field",
+        ),
+        (
+            "[edge.sites.\"films.example\".health-check]\npaht = \"/\"\n",
+            ":4:1: edge.sites.\"films.example\".health-check.paht: unknown field",
+        ),
+    ] {
+        std::fs::write(&path, format!("{site}{rest}")).unwrap();
+        let error = refused(&["config", "check", &file]);
+        assert!(error.contains(&format!("{file}{at}")), "{rest}: {error}");
+    }
+}
+
+/// A command that finds no credentials of whoever runs the tests.
+fn without_aws(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_nearcast"));
+    let names = std::env::vars_os().map(|(name, _)| name);
+    for name in names.filter(|name| name.to_string_lossy().starts_with("AWS_")) {
+        command.env_remove(name);
+    }
+    command.args(arguments).env("HOME", "/nonexistent");
+    command
+}
+
+#[test]
+fn a_bucket_without_credentials_is_named_before_the_first_request() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("nearcast.toml");
+    let file = path.display().to_string();
+    let site = "[edge.sites.\"films.example\"]\norigins = [\"s3://films\"]\n";
+    std::fs::write(&path, site).unwrap();
+    let said = |command: &mut Command| {
+        let output = command.output().unwrap();
+        (output.status.success(), String::from_utf8(output.stderr).unwrap())
+    };
+    let (good, text) = said(&mut without_aws(&["config", "check", &file]));
+    assert!(good && text.contains("edge.sites.\"films.example\".s3: no credentials"), "{text}");
+    assert!(text.contains("http://169.254.169.254"), "{text}");
+    let data = dir.path().display().to_string();
+    let edge = ["edge", "--origin", "s3://films", "--data-dir", &data];
+    for arguments in [&["config", "check", &file][..], &edge] {
+        let (good, text) = said(without_aws(arguments).env("AWS_EC2_METADATA_DISABLED", "true"));
+        assert!(!good && text.contains(".s3.credentials-file is missing"), "{text}");
+    }
+    std::fs::write(&path, format!("{site}s3 = {{ anonymous = true }}\n")).unwrap();
+    assert_eq!(said(&mut without_aws(&["config", "check", &file])), (true, String::new()));
+}
+
+#[test]
 fn a_valid_configuration_is_said_to_be_valid() {
     // The shipped example, with its paths below a folder that exists here.
     let dir = tempfile::tempdir().unwrap();

@@ -12,7 +12,7 @@ mod key;
 mod path;
 
 pub use host::Host;
-pub use key::KeyRules;
+pub use key::{KeyRules, Query};
 pub use path::canonical as path;
 
 use http::request::Parts;

@@ -37,6 +37,8 @@ mod verdict;
 mod view;
 
 pub use error::Error;
-pub use proxy::{SiteConfig, SiteSettings, TtlSettings};
 pub use run::{DRAIN_MAX, run};
-pub use settings::{Certificate, Config, Limits, Listen, Peers, Secret, Settings, TitlesConfig};
+pub use settings::{
+    Certificate, Config, Limits, Listen, Peers, Secret, Settings, SiteConfig, SiteSettings,
+    TitlesConfig, TtlSettings,
+};

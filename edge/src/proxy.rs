@@ -13,9 +13,7 @@ mod stored;
 
 pub use fetch::Fetches;
 pub use live::Lives;
-pub use site::{
-    ANY_HOST, Site, SiteConfig, SiteSettings, Sites, TtlSettings, check as check_sites,
-};
+pub use site::{Site, Sites};
 
 use crate::body::Content;
 use crate::error::Fault;

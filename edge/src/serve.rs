@@ -162,7 +162,7 @@ fn whose<'a>(edge: &'a Edge, via: &Via, uri: &Uri, fields: &HeaderMap) -> Whose<
         (Some(site), None) => Whose::Proxy(site),
         (Some(site), Some(titles)) => {
             // A site for any host leaves the title site its paths.
-            if &*site.name == proxy::ANY_HOST && is_titles(uri.path()) {
+            if &*site.name == crate::settings::ANY_HOST && is_titles(uri.path()) {
                 Whose::Titles(titles)
             } else {
                 Whose::Proxy(site)

@@ -1,144 +1,31 @@
 //! What an operator may set: as flags, environment or the `[edge]` table, checked once.
 
+mod given;
 mod peers;
+mod sites;
+mod values;
 
+pub use given::{Secret, Settings};
 pub use peers::Peers;
+pub use sites::{ANY_HOST, SiteConfig, SiteSettings, TtlSettings};
 
 use crate::prefetch;
-use crate::proxy::{self, SiteConfig, SiteSettings};
 use crate::serve::RESPONSES_MAX;
 use chunks::MEMORY_BYTES_MIN;
-
-/// Smallest SSD tier.
-const DISK_BYTES_MIN: u64 = 256 << 20;
-use clap::Args;
 use model::EdgeId;
-use serde::Deserialize;
 use service::config::ConfigError;
 use service::value::ByteSize;
-use std::collections::BTreeMap;
-use std::fmt;
+use sites::check_sites;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::time::Duration;
 use upstream::SiteKind;
-use url::Url;
-use wire::{CONNECTIONS_MAX, Levers, SEND_STALL_MAX, SHARDS_MAX};
+use values::{base_url, join_secret, levers, parse_listen, shards, site_url, size};
+use wire::{CONNECTIONS_MAX, Levers, SEND_STALL_MAX};
 
-/// Settings as given; what is not given has a default. Names are those of the `[edge]` table.
-#[derive(Debug, Clone, Default, Args, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
-pub struct Settings {
-    /// Where to serve: http://IP:PORT, or https://IP:PORT (TCP, and UDP for HTTP/3). Repeatable
-    #[arg(long, env = "NEARCAST_EDGE_LISTEN", value_delimiter = ',', value_name = "URL")]
-    pub listen: Vec<String>,
-    /// Where to serve other nodes, http://IP:PORT: siblings, children, without play tokens, so
-    /// within your own network only. Repeatable
-    #[arg(long, env = "NEARCAST_EDGE_PEER_LISTEN", value_delimiter = ',', value_name = "URL")]
-    pub peer_listen: Vec<String>,
-    /// An origin to fetch from, http://, https:// or s3://BUCKET; several are tried in order. Repeatable
-    #[arg(long, env = "NEARCAST_EDGE_ORIGIN", value_delimiter = ',', value_name = "URL")]
-    pub origin: Vec<String>,
-    /// The control plane to join: its origins then hold titles. Without one, --origin is any HTTP
-    /// or S3 origin to cache
-    #[arg(long, env = "NEARCAST_EDGE_CONTROL_PLANE", value_name = "URL")]
-    pub control_plane: Option<String>,
-    /// File that holds the secret for joining
-    #[arg(long, env = "NEARCAST_EDGE_JOIN_SECRET_FILE", value_name = "FILE")]
-    pub join_secret_file: Option<PathBuf>,
-    /// The secret itself: by environment only, since others can read a command line
-    #[arg(long, env = "NEARCAST_EDGE_JOIN_SECRET", hide = true, hide_env_values = true)]
-    #[serde(skip)]
-    pub join_secret: Option<Secret>,
-    /// This edge's name within its fleet, and for CDNs around it [default: edge- and 8 digits
-    /// that the data folder keeps]
-    #[arg(long, env = "NEARCAST_EDGE_ID", value_name = "ID")]
-    pub id: Option<String>,
-    /// Folder for all that it keeps [default: nearcast-edge]
-    #[arg(long, env = "NEARCAST_EDGE_DATA_DIR", value_name = "DIR")]
-    pub data_dir: Option<PathBuf>,
-    /// Memory for chunks [default: 512MiB]
-    #[arg(long, env = "NEARCAST_EDGE_MEMORY", value_name = "SIZE")]
-    pub memory: Option<ByteSize>,
-    /// SSD for chunks fetched on demand, 0 for none [default: 4GiB]
-    #[arg(long, env = "NEARCAST_EDGE_SSD", value_name = "SIZE")]
-    pub ssd: Option<ByteSize>,
-    /// Folders for that, one a disk [default: ssd in the data folder]. Repeatable
-    #[arg(long, env = "NEARCAST_EDGE_SSD_DIR", value_delimiter = ',', value_name = "DIR")]
-    pub ssd_dir: Vec<PathBuf>,
-    /// SSD for the fill plan's files [default: 10GiB]
-    #[arg(long, env = "NEARCAST_EDGE_PLANNED", value_name = "SIZE")]
-    pub planned: Option<ByteSize>,
-    /// Certificate chain, PEM; without it one is generated in the data folder
-    #[arg(long, env = "NEARCAST_EDGE_CERT", value_name = "FILE", requires = "key")]
-    pub cert: Option<PathBuf>,
-    /// Its private key, PEM
-    #[arg(long, env = "NEARCAST_EDGE_KEY", value_name = "FILE", requires = "cert")]
-    pub key: Option<PathBuf>,
-    /// Certificates, PEM, to trust in place of the system's for the origin and control plane
-    #[arg(long, env = "NEARCAST_EDGE_CA", value_name = "FILE")]
-    pub ca: Option<PathBuf>,
-    /// Where players reach it, best first; without it the addresses listened on. Repeatable
-    #[arg(long, env = "NEARCAST_EDGE_PUBLIC_URL", value_delimiter = ',', value_name = "URL")]
-    pub public_url: Vec<String>,
-    /// Admin port: /metrics, /healthz, /readyz [default: 127.0.0.1:8081]
-    #[arg(long, env = "NEARCAST_EDGE_ADMIN", value_name = "IP:PORT")]
-    pub admin: Option<String>,
-    /// File to write the addresses to, once it listens
-    #[arg(long, env = "NEARCAST_EDGE_ANNOUNCE", value_name = "FILE")]
-    pub announce: Option<PathBuf>,
-    /// Threads that serve connections [default: one for each core]
-    #[arg(long, env = "NEARCAST_EDGE_SHARDS", value_name = "N")]
-    pub shards: Option<usize>,
-    /// Connections at a time, over all listeners; more are closed at once [default: 20000]
-    #[arg(long, env = "NEARCAST_EDGE_CONNECTIONS_MAX", value_name = "N")]
-    pub connections_max: Option<usize>,
-    /// Responses at a time; more are answered 503 [default: 16384]
-    #[arg(long, env = "NEARCAST_EDGE_RESPONSES_MAX", value_name = "N")]
-    pub responses_max: Option<usize>,
-    /// Segments of a title fetched ahead of who watches it, 0 for none [default: 2]
-    #[arg(long, env = "NEARCAST_EDGE_PREFETCH_SEGMENTS", value_name = "N")]
-    pub prefetch_segments: Option<u32>,
-    /// For measurements: parts of the write path to leave out, cork, frames, sendfile. Repeatable
-    #[arg(long, env = "NEARCAST_EDGE_WRITE_PATH_OFF", value_delimiter = ',', value_name = "PART")]
-    pub write_path_off: Vec<String>,
-    /// Proxy sites by host name; in the file only
-    #[arg(skip)]
-    pub sites: BTreeMap<String, SiteSettings>,
-    /// Siblings, parents and shield; in the file only
-    #[arg(skip)]
-    pub hierarchy: upstream::hierarchy::Settings,
-}
-
-/// A text that no log shows.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
-
-impl Secret {
-    /// The text.
-    #[must_use]
-    pub fn reveal(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Secret")
-    }
-}
-
-impl FromStr for Secret {
-    type Err = &'static str;
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text.trim() {
-            "" => Err("the secret is empty"),
-            secret => Ok(Self(secret.to_owned())),
-        }
-    }
-}
+/// Smallest SSD tier.
+const DISK_BYTES_MIN: u64 = 256 << 20;
 
 /// A listener: an address, and whether it speaks TLS (and QUIC beside it).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -245,46 +132,6 @@ const SSD: ByteSize = ByteSize(4 << 30);
 /// Room for a first plan of a few films, likewise.
 const PLANNED: ByteSize = ByteSize(10 << 30);
 
-impl Settings {
-    /// These settings (flags and environment) over those of the file.
-    #[must_use]
-    pub fn over(self, file: Self) -> Self {
-        let list = |mine: Vec<String>, file| if mine.is_empty() { file } else { mine };
-        // A certificate and its key go together: never one from each.
-        let own = self.cert.is_some() || self.key.is_some();
-        let (cert, key) = if own { (self.cert, self.key) } else { (file.cert, file.key) };
-        let own = self.join_secret.is_some() || self.join_secret_file.is_some();
-        Self {
-            listen: list(self.listen, file.listen),
-            peer_listen: list(self.peer_listen, file.peer_listen),
-            origin: list(self.origin, file.origin),
-            control_plane: self.control_plane.or(file.control_plane),
-            join_secret_file: if own { self.join_secret_file } else { file.join_secret_file },
-            join_secret: self.join_secret,
-            id: self.id.or(file.id),
-            data_dir: self.data_dir.or(file.data_dir),
-            memory: self.memory.or(file.memory),
-            ssd: self.ssd.or(file.ssd),
-            ssd_dir: if self.ssd_dir.is_empty() { file.ssd_dir } else { self.ssd_dir },
-            planned: self.planned.or(file.planned),
-            cert,
-            key,
-            ca: self.ca.or(file.ca),
-            public_url: list(self.public_url, file.public_url),
-            admin: self.admin.or(file.admin),
-            announce: self.announce.or(file.announce),
-            shards: self.shards.or(file.shards),
-            connections_max: self.connections_max.or(file.connections_max),
-            responses_max: self.responses_max.or(file.responses_max),
-            prefetch_segments: self.prefetch_segments.or(file.prefetch_segments),
-            write_path_off: list(self.write_path_off, file.write_path_off),
-            // Flags have none.
-            sites: file.sites,
-            hierarchy: file.hierarchy,
-        }
-    }
-}
-
 impl Config {
     /// Checks settings.
     ///
@@ -292,7 +139,7 @@ impl Config {
     /// Names the first key with a value that is not allowed, or that is missing.
     pub fn check(settings: Settings) -> Result<Self, ConfigError> {
         let (titles, any) = origins(&settings)?;
-        let sites = proxy::check_sites(&settings.sites, any)?;
+        let sites = check_sites(&settings.sites, any)?;
         if titles.is_none() && sites.is_empty() {
             let expected = "an http://, https:// or s3:// URL, or a table edge.sites.\"HOST\"";
             return Err(ConfigError::missing("edge.origin", expected));
@@ -353,6 +200,16 @@ impl Config {
     }
 }
 
+impl Config {
+    /// What an operator should know before the first request, each with the key that it is
+    /// about. Looks at files, asks no server.
+    #[must_use]
+    pub fn notes(&self) -> Vec<String> {
+        let titles = self.titles.iter().flat_map(|titles| titles.upstream.notes());
+        titles.chain(self.sites.iter().flat_map(SiteConfig::notes)).collect()
+    }
+}
+
 /// What `--origin` stands for: titles where there is a control plane, else a site for any host.
 fn origins(
     settings: &Settings,
@@ -363,88 +220,18 @@ fn origins(
         url: url.clone(),
         weight: 1,
     });
-    let upstream = upstream::Settings { origins: given.collect(), ..Default::default() };
+    let origins = given.collect();
     let Some(control_plane) = &settings.control_plane else {
-        let any = SiteSettings { upstream, ..SiteSettings::default() };
+        let any = SiteSettings { origins, ..SiteSettings::default() };
         return Ok((None, (!settings.origin.is_empty()).then_some(any)));
     };
     if settings.origin.is_empty() {
         return Err(ConfigError::missing("edge.origin", "an http:// or https:// URL"));
     }
+    let upstream = upstream::Settings { origins, ..upstream::Settings::default() };
     let upstream = upstream::Config::check("edge", "titles", SiteKind::Title, &upstream)?;
     let control_plane = base_url("edge.control-plane", control_plane)?;
     Ok((Some(TitlesConfig { upstream, control_plane }), None))
-}
-
-fn levers(off: &[String]) -> Result<Levers, ConfigError> {
-    off.iter().try_fold(Levers::default(), |levers, name| {
-        let bad = || ConfigError::value("edge.write-path-off", name, Levers::NAMES);
-        levers.off(name).ok_or_else(bad)
-    })
-}
-
-/// As many as given, or as there are cores for this process.
-fn shards(given: Option<usize>) -> Result<NonZeroUsize, ConfigError> {
-    let Some(given) = given else {
-        return Ok(std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN));
-    };
-    let count = NonZeroUsize::new(given).filter(|count| count.get() <= SHARDS_MAX);
-    count.ok_or_else(|| ConfigError::value("edge.shards", given, format!("1 to {SHARDS_MAX}")))
-}
-
-fn parse_listen(key: &str, text: &str) -> Result<Listen, ConfigError> {
-    let expected = "http://IP:PORT or https://IP:PORT";
-    let bad = || ConfigError::value(key, text, expected);
-    let (tls, addr) = match (text.strip_prefix("http://"), text.strip_prefix("https://")) {
-        (Some(addr), _) => (false, addr),
-        (_, Some(addr)) => (true, addr),
-        _ => return Err(bad()),
-    };
-    Ok(Listen { tls, addr: addr.trim_end_matches('/').parse().map_err(|_| bad())? })
-}
-
-fn size(
-    key: &str,
-    given: Option<ByteSize>,
-    default: ByteSize,
-    min: u64,
-    may_be_none: bool,
-) -> Result<u64, ConfigError> {
-    let size = given.unwrap_or(default);
-    if size.0 >= min || (may_be_none && size.0 == 0) {
-        return Ok(size.0);
-    }
-    let or_none = if may_be_none { ", or 0 for none" } else { "" };
-    Err(ConfigError::value(key, size, format!("at least {}{or_none}", ByteSize(min))))
-}
-
-/// An `http` or `https` URL with a host and without query; a trailing slash is taken off.
-fn base_url(key: &str, text: &str) -> Result<String, ConfigError> {
-    let url = Url::parse(text).ok().filter(|url| {
-        matches!(url.scheme(), "http" | "https") && url.has_host() && url.query().is_none()
-    });
-    let trimmed = text.trim_end_matches('/').to_owned();
-    url.map(|_| trimmed).ok_or_else(|| ConfigError::value(key, text, "an http:// or https:// URL"))
-}
-
-/// A URL that names a host alone, since players are moved between edges by host.
-fn site_url(key: &str, text: &str) -> Result<String, ConfigError> {
-    let base = base_url(key, text)?;
-    let bare = Url::parse(&base).is_ok_and(|url| url.path() == "/");
-    let expected = "an http:// or https:// URL without a path";
-    if bare { Ok(base) } else { Err(ConfigError::value(key, text, expected)) }
-}
-
-fn join_secret(
-    given: Option<Secret>,
-    file: Option<PathBuf>,
-) -> Result<Option<Secret>, ConfigError> {
-    let Some(path) = file.filter(|_| given.is_none()) else { return Ok(given) };
-    let text = std::fs::read_to_string(&path)
-        .map_err(|source| ConfigError::Read { path: path.clone(), source })?;
-    let expected = "a file that holds one line, the secret";
-    let bad = |_| ConfigError::value("edge.join-secret-file", path.display(), expected);
-    text.parse().map(Some).map_err(bad)
 }
 
 #[cfg(test)]

@@ -105,8 +105,10 @@ fn key_at(text: &str, at: usize) -> String {
     let Some((key, _)) = text[start..].lines().next().and_then(|line| line.split_once('=')) else {
         return String::new();
     };
-    let header = text[..start].lines().rev().find_map(|line| line.trim().strip_prefix('['));
-    let table = header.and_then(|header| header.split(']').next()).map(str::trim);
+    let headers = text[..start].lines().rev().map(str::trim);
+    let header = headers.filter(|line| line.starts_with('[')).find(|line| line.contains(']'));
+    let table = header.and_then(|header| header.trim_start_matches('[').split(']').next());
+    let table = table.map(str::trim);
     let dotted = table.map(|table| format!("{table}.")).unwrap_or_default();
     format!("{dotted}{}: ", key.trim())
 }

@@ -51,7 +51,9 @@ impl Drop for Inner {
 }
 
 impl Upstream {
-    /// The upstream of a site. Within a Tokio runtime if it has a health check.
+    /// The upstream of a site. Within a Tokio runtime if it has a health check or a bucket,
+    /// whose credentials are asked for now: that there are none is in the log before the first
+    /// request is.
     ///
     /// # Errors
     /// [`Error::Config`] for an S3 endpoint that is none.
@@ -153,6 +155,11 @@ fn build_origins(config: &Config, node: &Node) -> Result<Vec<Hop>, Error> {
         let (metrics, site) = (node.0.metrics.clone(), config.site.clone());
         Arc::new(Credentials::new(source, move |good| metrics.refreshed(&site, good)))
     });
+    config.notes().iter().for_each(|note| tracing::warn!("{note}"));
+    if let Some(credentials) = credentials.clone().filter(|credentials| !credentials.are_fixed()) {
+        // Its failure is logged there, and told to whoever asks next.
+        tokio::spawn(async move { credentials.get().await.is_ok() });
+    }
     let limits = Limits {
         in_flight_max: config.in_flight_max,
         queue_max: config.queue_max,
@@ -163,7 +170,8 @@ fn build_origins(config: &Config, node: &Node) -> Result<Vec<Hop>, Error> {
             place @ Place::Http { .. } => node::http_target(place),
             Place::S3 { bucket, prefix } => {
                 let name = (bucket.as_str(), prefix.as_str());
-                let bucket = Bucket::new(&config.key, name, &config.s3, credentials.clone(), &s3::env)?;
+                let bucket =
+                    Bucket::new(&config.key, name, &config.s3, credentials.clone(), &s3::env)?;
                 let uri = node::connection_uri(bucket.scheme, &bucket.authority);
                 (Target::S3(bucket), uri)
             }

@@ -2,8 +2,8 @@
 
 use super::explain;
 use crate::object::{Object as Chunked, Passed};
-use crate::proxy::ANY_HOST;
 use crate::serve::{Edge, TitleSite};
+use crate::settings::ANY_HOST;
 use crate::title::Object;
 use crate::title_site;
 use crate::verdict::Verdict;

@@ -98,6 +98,11 @@ impl Credentials {
         Self { source, known, asking: AsyncMutex::new(()), refreshed: Box::new(refreshed) }
     }
 
+    /// Whether they never change, nor have to be asked for.
+    pub(crate) fn are_fixed(&self) -> bool {
+        matches!(self.source, Source::Fixed(_))
+    }
+
     fn known(&self) -> MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -169,7 +174,7 @@ impl Credentials {
 
     /// The server refused these keys: whether it is worth asking with others.
     pub(crate) fn refused(&self, keys: &Arc<Keys>) -> bool {
-        if matches!(self.source, Source::Fixed(_)) {
+        if self.are_fixed() {
             return false;
         }
         let now = Instant::now();

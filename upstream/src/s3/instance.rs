@@ -58,7 +58,8 @@ pub(super) fn find(env: &dyn Fn(&str) -> Option<String>) -> Result<Option<Source
 pub(super) async fn ask(endpoint: &str) -> Result<Given, Fault> {
     let client = Client::new(ANSWER_MAX, None, None).map_err(unavailable)?;
     let url = format!("{endpoint}/latest/api/token");
-    let request = Request::put(&url).header("x-aws-ec2-metadata-token-ttl-seconds", SESSION_SECONDS);
+    let request =
+        Request::put(&url).header("x-aws-ec2-metadata-token-ttl-seconds", SESSION_SECONDS);
     let session = text(&url, asked(&client, &url, request).await?)?;
     let get = |url: &str| Request::get(url).header("x-aws-ec2-metadata-token", &session);
 

@@ -146,7 +146,8 @@ impl Imds {
     }
 
     async fn token(State(imds): State<Arc<Self>>, fields: HeaderMap) -> Result<String, StatusCode> {
-        let life = fields.get("x-aws-ec2-metadata-token-ttl-seconds").ok_or(StatusCode::BAD_REQUEST)?;
+        let life =
+            fields.get("x-aws-ec2-metadata-token-ttl-seconds").ok_or(StatusCode::BAD_REQUEST)?;
         let life = life.to_str().ok().and_then(|life| life.parse::<u32>().ok());
         if !life.is_some_and(|life| (1..=21_600).contains(&life)) {
             return Err(StatusCode::BAD_REQUEST);
@@ -204,7 +205,8 @@ async fn an_instance_without_keys_says_why() {
     let odd_role = Imds { role: "../../user-data", ..Imds::default() };
     let refused = Imds {
         answer: |_| {
-            let text = "{\"Code\":\"AssumeRoleUnauthorizedAccess\",\"Message\":\"EC2 cannot assume\"}";
+            let text =
+                "{\"Code\":\"AssumeRoleUnauthorizedAccess\",\"Message\":\"EC2 cannot assume\"}";
             Some((StatusCode::OK, text))
         },
         ..Imds::default()

@@ -1,0 +1,225 @@
+//! A proxy site's settings: `[edge.sites."video.example.com"]`, checked once.
+
+use crate::engine::UNVALIDATED_BYTES_MAX;
+use crate::hygiene::{KeyRules, Query};
+use serde::Deserialize;
+use service::config::ConfigError;
+use service::value::{ByteSize, Span};
+use std::collections::BTreeMap;
+use upstream::SiteKind;
+
+/// Ranges in one request; more are refused. A player asks for one, a PDF reader for a handful.
+const RANGES_MAX: usize = 16;
+/// The host of a site that answers for every host.
+pub const ANY_HOST: &str = "*";
+
+/// A site as given: `[edge.sites."video.example.com"]`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct SiteSettings {
+    // The upstream's part stands here once more, not as a flattened struct: serde reads such a
+    // table as a whole before it looks at its keys, and a typo has no line by then.
+    /// Where to fetch.
+    pub origins: Vec<upstream::Origin>,
+    /// As [`upstream::Settings::health_check`].
+    pub health_check: Option<upstream::HealthCheck>,
+    /// As [`upstream::Settings::connect_timeout`].
+    pub connect_timeout: Option<Span>,
+    /// As [`upstream::Settings::first_byte_timeout`].
+    pub first_byte_timeout: Option<Span>,
+    /// As [`upstream::Settings::stall_timeout`].
+    pub stall_timeout: Option<Span>,
+    /// As [`upstream::Settings::retries`].
+    pub retries: Option<u32>,
+    /// As [`upstream::Settings::retry_budget_percent`].
+    pub retry_budget_percent: Option<u32>,
+    /// As [`upstream::Settings::hedge`].
+    pub hedge: Option<bool>,
+    /// As [`upstream::Settings::in_flight_max`].
+    pub in_flight_max: Option<u32>,
+    /// As [`upstream::Settings::queue_max`].
+    pub queue_max: Option<u32>,
+    /// As [`upstream::Settings::pass_host`].
+    pub pass_host: Option<bool>,
+    /// For `s3://` origins.
+    pub s3: upstream::s3::Settings,
+    /// Which query parameters belong to the key, and reach the origin: all, none, keep or drop.
+    pub query: Query,
+    /// Sort them by name.
+    pub sort: bool,
+    /// Rules for how long answers are good, the first that matches the path.
+    pub ttl: Vec<TtlSettings>,
+    /// Whether the client's `Cache-Control` and `Pragma` are heeded [default: true].
+    pub heed_client: Option<bool>,
+    /// Freshness by the age of `Last-Modified` where the origin says nothing [default: true].
+    pub heuristic: Option<bool>,
+    /// How long stale answers may be used when the origin fails and says nothing [default: 1h].
+    pub stale_if_error: Option<Span>,
+    /// Fields like `CDN-Cache-Control` that go before `Cache-Control`, first one first.
+    pub targeted: Option<Vec<String>>,
+    /// Ranges in one request at most [default: 16].
+    pub ranges_max: Option<usize>,
+    /// Answers without a strong validator are kept up to this size [default: 64MiB].
+    pub unvalidated_max: Option<ByteSize>,
+    /// Compress texts [default: true].
+    pub compress: Option<bool>,
+    /// Fetch what players announce (CMCD `nor`) before they ask for it [default: true].
+    pub prefetch: Option<bool>,
+}
+
+/// How long answers are good whose path matches.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct TtlSettings {
+    /// A path with `*` for anything, as `/live/*` or `*.m3u8`.
+    pub path: String,
+    /// Whatever the origin says.
+    pub fixed: Option<Span>,
+    /// At least.
+    pub min: Option<Span>,
+    /// At most.
+    pub max: Option<Span>,
+    /// For errors (404, 405, 410, 414, 5xx) that say nothing.
+    pub negative: Option<Span>,
+    /// How long an answer may be used while it is revalidated, where the origin says nothing.
+    pub stale_while_revalidate: Option<Span>,
+}
+
+/// A site, checked.
+#[derive(Debug, Clone)]
+pub struct SiteConfig {
+    /// Its host name, or `*` for any.
+    pub host: String,
+    pub(crate) upstream: upstream::Config,
+    pub(crate) keys: KeyRules,
+    pub(crate) caching: caching::Settings,
+    /// By path, the first that matches.
+    pub(crate) rules: Vec<(String, caching::Settings)>,
+    pub(crate) ranges_max: usize,
+    pub(crate) unvalidated_bytes_max: u64,
+    pub(crate) compress: bool,
+    pub(crate) prefetch: bool,
+}
+
+impl SiteConfig {
+    /// Checks a site's settings.
+    ///
+    /// # Errors
+    /// Names the key below `edge.sites."HOST"` and what is expected there.
+    pub fn check(host: &str, settings: &SiteSettings) -> Result<Self, ConfigError> {
+        let key = format!("edge.sites.\"{host}\"");
+        if !is_host(host) {
+            let expected =
+                "a host name in lower case, with its port unless that is 80 or 443, or *";
+            return Err(ConfigError::value("edge.sites", host, expected));
+        }
+        let caching = caching_settings(&key, settings)?;
+        let rule = |rule: &TtlSettings| {
+            if rule.path.is_empty() {
+                let key = format!("{key}.ttl.path");
+                return Err(ConfigError::missing(&key, "a path with * for anything, as *.m3u8"));
+            }
+            Ok((rule.path.clone(), ruled(&caching, rule)))
+        };
+        Ok(Self {
+            host: host.to_owned(),
+            upstream: upstream::Config::check(&key, host, SiteKind::Proxy, &settings.upstream())?,
+            keys: KeyRules { query: settings.query.clone(), sort: settings.sort },
+            rules: settings.ttl.iter().map(rule).collect::<Result<_, _>>()?,
+            caching,
+            ranges_max: settings.ranges_max.unwrap_or(RANGES_MAX),
+            unvalidated_bytes_max: settings
+                .unvalidated_max
+                .map_or(UNVALIDATED_BYTES_MAX, |max| max.0.min(UNVALIDATED_BYTES_MAX)),
+            compress: settings.compress.unwrap_or(true),
+            prefetch: settings.prefetch.unwrap_or(true),
+        })
+    }
+
+    /// What an operator should know before the first request.
+    #[must_use]
+    pub fn notes(&self) -> Vec<String> {
+        self.upstream.notes()
+    }
+}
+
+impl SiteSettings {
+    fn upstream(&self) -> upstream::Settings {
+        upstream::Settings {
+            origins: self.origins.clone(),
+            health_check: self.health_check.clone(),
+            connect_timeout: self.connect_timeout,
+            first_byte_timeout: self.first_byte_timeout,
+            stall_timeout: self.stall_timeout,
+            retries: self.retries,
+            retry_budget_percent: self.retry_budget_percent,
+            hedge: self.hedge,
+            in_flight_max: self.in_flight_max,
+            queue_max: self.queue_max,
+            pass_host: self.pass_host,
+            s3: self.s3.clone(),
+        }
+    }
+}
+
+fn is_host(host: &str) -> bool {
+    let allowed =
+        |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b".-:[]".contains(&byte);
+    host == ANY_HOST || (!host.is_empty() && host.bytes().all(allowed))
+}
+
+fn millis(span: Span) -> i64 {
+    i64::try_from(span.0.as_millis()).unwrap_or(i64::MAX)
+}
+
+fn caching_settings(key: &str, settings: &SiteSettings) -> Result<caching::Settings, ConfigError> {
+    let mut caching = caching::Settings::default();
+    if settings.heuristic == Some(false) {
+        caching.heuristic = None;
+    }
+    if let Some(heed) = settings.heed_client {
+        caching.request_directives = heed;
+    }
+    if let Some(stale) = settings.stale_if_error {
+        caching.if_error_ms = millis(stale);
+    }
+    if let Some(targeted) = &settings.targeted {
+        let name = |name: &String| {
+            let key = format!("{key}.targeted");
+            name.parse().map_err(|_| ConfigError::value(&key, name, "names of header fields"))
+        };
+        caching.targeted = targeted.iter().map(name).collect::<Result<_, _>>()?;
+    }
+    Ok(caching)
+}
+
+fn ruled(caching: &caching::Settings, rule: &TtlSettings) -> caching::Settings {
+    let mut caching = caching.clone();
+    caching.ttl = caching::Ttl {
+        fixed_ms: rule.fixed.map(millis),
+        min_ms: rule.min.map(millis),
+        max_ms: rule.max.map(millis),
+    };
+    caching.negative_ms = rule.negative.map(millis).or(caching.negative_ms);
+    if let Some(stale) = rule.stale_while_revalidate {
+        caching.while_revalidate_ms = millis(stale);
+    }
+    caching
+}
+
+/// The sites' settings by host, with `--origin` as the site for any host.
+///
+/// # Errors
+/// Those of [`SiteConfig::check`].
+pub fn check_sites(
+    sites: &BTreeMap<String, SiteSettings>,
+    any: Option<SiteSettings>,
+) -> Result<Vec<SiteConfig>, ConfigError> {
+    if any.is_some() && sites.contains_key(ANY_HOST) {
+        let expected = "either edge.origin or the table edge.sites.\"*\", which is the same site";
+        return Err(ConfigError::value("edge.sites", ANY_HOST, expected));
+    }
+    let named = sites.iter().map(|(host, settings)| SiteConfig::check(host, settings));
+    let any = any.iter().map(|settings| SiteConfig::check(ANY_HOST, settings));
+    named.chain(any).collect()
+}

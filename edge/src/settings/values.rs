@@ -1,0 +1,80 @@
+//! Values that several settings share: listeners, sizes, URLs, the secret.
+
+use super::{Listen, Secret};
+use service::config::ConfigError;
+use service::value::ByteSize;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use url::Url;
+use wire::{Levers, SHARDS_MAX};
+
+pub(super) fn parse_listen(key: &str, text: &str) -> Result<Listen, ConfigError> {
+    let expected = "http://IP:PORT or https://IP:PORT";
+    let bad = || ConfigError::value(key, text, expected);
+    let (tls, addr) = match (text.strip_prefix("http://"), text.strip_prefix("https://")) {
+        (Some(addr), _) => (false, addr),
+        (_, Some(addr)) => (true, addr),
+        _ => return Err(bad()),
+    };
+    Ok(Listen { tls, addr: addr.trim_end_matches('/').parse().map_err(|_| bad())? })
+}
+
+pub(super) fn size(
+    key: &str,
+    given: Option<ByteSize>,
+    default: ByteSize,
+    min: u64,
+    may_be_none: bool,
+) -> Result<u64, ConfigError> {
+    let size = given.unwrap_or(default);
+    if size.0 >= min || (may_be_none && size.0 == 0) {
+        return Ok(size.0);
+    }
+    let or_none = if may_be_none { ", or 0 for none" } else { "" };
+    Err(ConfigError::value(key, size, format!("at least {}{or_none}", ByteSize(min))))
+}
+
+/// An `http` or `https` URL with a host and without query; a trailing slash is taken off.
+pub(super) fn base_url(key: &str, text: &str) -> Result<String, ConfigError> {
+    let url = Url::parse(text).ok().filter(|url| {
+        matches!(url.scheme(), "http" | "https") && url.has_host() && url.query().is_none()
+    });
+    let trimmed = text.trim_end_matches('/').to_owned();
+    url.map(|_| trimmed).ok_or_else(|| ConfigError::value(key, text, "an http:// or https:// URL"))
+}
+
+/// A URL that names a host alone, since players are moved between edges by host.
+pub(super) fn site_url(key: &str, text: &str) -> Result<String, ConfigError> {
+    let base = base_url(key, text)?;
+    let bare = Url::parse(&base).is_ok_and(|url| url.path() == "/");
+    let expected = "an http:// or https:// URL without a path";
+    if bare { Ok(base) } else { Err(ConfigError::value(key, text, expected)) }
+}
+
+pub(super) fn join_secret(
+    given: Option<Secret>,
+    file: Option<PathBuf>,
+) -> Result<Option<Secret>, ConfigError> {
+    let Some(path) = file.filter(|_| given.is_none()) else { return Ok(given) };
+    let text = std::fs::read_to_string(&path)
+        .map_err(|source| ConfigError::Read { path: path.clone(), source })?;
+    let expected = "a file that holds one line, the secret";
+    let bad = |_| ConfigError::value("edge.join-secret-file", path.display(), expected);
+    text.parse().map(Some).map_err(bad)
+}
+
+pub(super) fn levers(off: &[String]) -> Result<Levers, ConfigError> {
+    off.iter().try_fold(Levers::default(), |levers, name| {
+        let bad = || ConfigError::value("edge.write-path-off", name, Levers::NAMES);
+        levers.off(name).ok_or_else(bad)
+    })
+}
+
+/// As many as given, or as there are cores for this process.
+pub(super) fn shards(given: Option<usize>) -> Result<NonZeroUsize, ConfigError> {
+    let Some(given) = given else {
+        return Ok(std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN));
+    };
+    let count = NonZeroUsize::new(given).filter(|count| count.get() <= SHARDS_MAX);
+    count.ok_or_else(|| ConfigError::value("edge.shards", given, format!("1 to {SHARDS_MAX}")))
+}
