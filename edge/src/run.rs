@@ -285,7 +285,8 @@ impl Listeners {
             let alt_svc = HeaderValue::try_from(format!("h3=\":{port}\"; ma=86400")).ok();
             let via = Via { scheme: "https", alt_svc, peer: bound.peer };
             if let (Some(udp), Some(shard)) = (bound.udp, quic_shards.next()) {
-                let quic = wire::quic::Listener::new(udp, identity.quic()?, Arc::clone(shard))?;
+                let quic =
+                    wire::quic::Listener::new(udp, identity.quic()?, Arc::clone(shard), shared)?;
                 let quic = Arc::new(quic);
                 listeners.quic.push(Arc::clone(&quic));
                 let (via, shared) = (via.clone(), shared.clone());

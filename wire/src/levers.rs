@@ -9,17 +9,19 @@ pub struct Levers {
     pub frames: bool,
     /// Plain HTTP/1.1: large pieces of the memory tier leave by `sendfile(2)`.
     pub sendfile: bool,
+    /// HTTP/3: what leaves for one peer in one turn leaves by few large sends.
+    pub merge: bool,
 }
 
 impl Default for Levers {
     fn default() -> Self {
-        Self { cork: true, frames: true, sendfile: true }
+        Self { cork: true, frames: true, sendfile: true, merge: true }
     }
 }
 
 impl Levers {
     /// What [`Levers::off`] knows.
-    pub const NAMES: &str = "cork, frames or sendfile";
+    pub const NAMES: &str = "cork, frames, sendfile or merge";
 
     /// Without the lever of this name; `None` for a name that is none.
     #[must_use]
@@ -28,6 +30,7 @@ impl Levers {
             "cork" => &mut self.cork,
             "frames" => &mut self.frames,
             "sendfile" => &mut self.sendfile,
+            "merge" => &mut self.merge,
             _ => return None,
         };
         *lever = false;

@@ -66,6 +66,7 @@ pub struct Metrics {
     pub open: IntGauge,
     pub(crate) shard_open: IntGaugeVec,
     pub(crate) panics: IntCounter,
+    pub(crate) quic: crate::quic::Metrics,
     refused: IntCounterVec,
 }
 
@@ -87,7 +88,8 @@ impl Metrics {
         registry.register(Box::new(refused.clone()))?;
         registry.register(Box::new(shard_open.clone()))?;
         registry.register(Box::new(panics.clone()))?;
-        Ok(Self { open, shard_open, panics, refused })
+        let quic = crate::quic::Metrics::new(registry)?;
+        Ok(Self { open, shard_open, panics, quic, refused })
     }
 }
 

@@ -1,6 +1,8 @@
 //! HTTP/3 over QUIC. The only folder that names quinn and h3.
 
+mod metrics;
 mod receiving;
+mod socket;
 mod transport;
 
 use crate::{
@@ -11,9 +13,11 @@ use bytes::Bytes;
 use h3::server::RequestResolver;
 use http::Response;
 use http_body_util::BodyExt;
+pub use metrics::Metrics;
 use quinn::crypto::rustls::QuicServerConfig;
 use quinn::{Endpoint, EndpointConfig, IdleTimeout, TransportConfig, VarInt};
 use receiving::Receiving;
+use socket::{Socket, Turning};
 use std::fmt::Display;
 use std::net::UdpSocket;
 use std::sync::Arc;
@@ -56,14 +60,18 @@ impl Listener {
         socket: UdpSocket,
         tls: rustls::ServerConfig,
         shard: Arc<Shard>,
+        shared: &Shared<impl Service>,
     ) -> Result<Self, Error> {
         let failed = |error: &dyn Display| Error::Quic(error.to_string());
         let crypto = QuicServerConfig::try_from(tls).map_err(|error| failed(&error))?;
         let mut config = quinn::ServerConfig::with_crypto(Arc::new(crypto));
         config.transport_config(Arc::new(transport().map_err(|error| failed(&error))?));
-        let runtime = Arc::new(quinn::TokioRuntime);
         let _shards = shard.handle().enter();
-        let endpoint = Endpoint::new(EndpointConfig::default(), Some(config), socket, runtime)
+        let socket = Socket::new(socket, shared.levers.merge, shared.metrics.quic.clone());
+        let socket = Arc::new(socket.map_err(|error| failed(&error))?);
+        let runtime = Arc::new(Turning(Arc::clone(&socket)));
+        let own = EndpointConfig::default();
+        let endpoint = Endpoint::new_with_abstract_socket(own, Some(config), socket, runtime)
             .map_err(|error| failed(&error))?;
         Ok(Self { endpoint, shard })
     }

@@ -1,0 +1,40 @@
+//! Counters of HTTP/3 listeners.
+
+use prometheus::{IntCounter, Registry};
+
+/// Counters of HTTP/3 listeners.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    sends: IntCounter,
+    segments: IntCounter,
+    /// Merged sends that the system refused; their datagrams are lost, and sent again.
+    pub failed: IntCounter,
+    /// Sockets that no longer merge.
+    pub unmerged: IntCounter,
+}
+
+impl Metrics {
+    /// Registers them.
+    ///
+    /// # Errors
+    /// When the registry has them already.
+    pub fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let counter = |name: &str, help| {
+            let counter = IntCounter::new(format!("nearcast_edge_quic_{name}_total"), help)?;
+            registry.register(Box::new(counter.clone()))?;
+            Ok::<_, prometheus::Error>(counter)
+        };
+        Ok(Self {
+            sends: counter("merged_sends", "UDP sends of several of QUIC's transmits")?,
+            segments: counter("merged_datagrams", "Datagrams that left by merged UDP sends")?,
+            failed: counter("merged_sends_failed", "Merged UDP sends that the system refused")?,
+            unmerged: counter("merging_stopped", "UDP sockets that no longer merge sends")?,
+        })
+    }
+
+    /// A merged send of this many datagrams has left.
+    pub fn merged(&self, datagrams: usize) {
+        self.sends.inc();
+        self.segments.inc_by(datagrams as u64);
+    }
+}
