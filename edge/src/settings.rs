@@ -21,7 +21,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 use upstream::SiteKind;
-use values::{base_url, join_secret, levers, parse_listen, shards, site_url, size};
+use values::{base_url, count, join_secret, levers, once, parse_listen, shards, site_url, size};
 use wire::{CONNECTIONS_MAX, Levers, SEND_STALL_MAX};
 
 /// Smallest SSD tier.
@@ -131,6 +131,8 @@ const MEMORY: ByteSize = ByteSize(512 << 20);
 const SSD: ByteSize = ByteSize(4 << 30);
 /// Room for a first plan of a few films, likewise.
 const PLANNED: ByteSize = ByteSize(10 << 30);
+/// Connections or responses that may be allowed at a time: what a machine has descriptors for.
+const AT_A_TIME_MAX: usize = 1_000_000;
 
 impl Config {
     /// Checks settings.
@@ -149,16 +151,15 @@ impl Config {
         } else {
             settings.listen
         };
-        let certificate = match (settings.cert, settings.key) {
-            (Some(cert), Some(key)) => Certificate::Own { cert, key },
-            (None, None) => Certificate::Generated,
-            (Some(_), None) => {
-                return Err(ConfigError::missing("edge.key", "the key of edge.cert"));
-            }
-            (None, Some(_)) => {
-                return Err(ConfigError::missing("edge.cert", "the certificate of edge.key"));
-            }
+        let addresses = |listen: &[String]| {
+            listen.iter().map(|text| parse_listen("edge.listen", text)).collect::<Result<_, _>>()
         };
+        let listen: Vec<Listen> = addresses(&listen)?;
+        let fixed: Vec<SocketAddr> =
+            listen.iter().map(|listen| listen.addr).filter(|addr| addr.port() != 0).collect();
+        once("edge.listen", &fixed, SocketAddr::to_string)?;
+        once("edge.ssd-dir", &settings.ssd_dir, |dir| dir.display().to_string())?;
+        let certificate = certificate(settings.cert, settings.key)?;
         let named =
             |id: String| id.parse().map_err(|_| ConfigError::value("edge.id", &id, ID_EXPECTED));
         let id: Option<EdgeId> = settings.id.map(named).transpose()?;
@@ -166,10 +167,7 @@ impl Config {
         let allowed = "an address and port, 127.0.0.1:8081";
         let site = |text: &String| site_url("edge.public-url", text);
         Ok(Self {
-            listen: listen
-                .iter()
-                .map(|text| parse_listen("edge.listen", text))
-                .collect::<Result<_, _>>()?,
+            listen,
             titles,
             sites,
             peers: Peers::check(id.as_ref(), &settings.peer_listen, settings.hierarchy)?,
@@ -187,8 +185,18 @@ impl Config {
             announce: settings.announce,
             shards: shards(settings.shards)?,
             limits: Limits {
-                connections: settings.connections_max.unwrap_or(CONNECTIONS_MAX),
-                responses: settings.responses_max.unwrap_or(RESPONSES_MAX),
+                connections: count(
+                    "edge.connections-max",
+                    settings.connections_max,
+                    CONNECTIONS_MAX,
+                    AT_A_TIME_MAX,
+                )?,
+                responses: count(
+                    "edge.responses-max",
+                    settings.responses_max,
+                    RESPONSES_MAX,
+                    AT_A_TIME_MAX,
+                )?,
                 send_stall: SEND_STALL_MAX,
             },
             prefetch: prefetch::Settings {
@@ -197,6 +205,22 @@ impl Config {
             },
             levers: levers(&settings.write_path_off)?,
         })
+    }
+}
+
+/// The operator's certificate and key, which are there, or neither.
+fn certificate(cert: Option<PathBuf>, key: Option<PathBuf>) -> Result<Certificate, ConfigError> {
+    match (cert, key) {
+        (Some(cert), Some(key)) => {
+            for path in [&cert, &key] {
+                let readable = std::fs::File::open(path);
+                readable.map_err(|source| ConfigError::Read { path: path.clone(), source })?;
+            }
+            Ok(Certificate::Own { cert, key })
+        }
+        (None, None) => Ok(Certificate::Generated),
+        (Some(_), None) => Err(ConfigError::missing("edge.key", "the key of edge.cert")),
+        (None, Some(_)) => Err(ConfigError::missing("edge.cert", "the certificate of edge.key")),
     }
 }
 
@@ -280,6 +304,13 @@ mod tests {
                 error(|s| s.ssd = Some(ByteSize(1))),
                 error(|s| s.public_url = vec!["http://edge.example/path".into()]),
                 error(|s| s.cert = Some("cert.pem".into())),
+                error(|s| (s.cert, s.key) = (Some("/no/cert".into()), Some("/no/key".into()))),
+                error(
+                    |s| s.listen = vec!["http://127.0.0.1:1".into(), "https://127.0.0.1:1".into()]
+                ),
+                error(|s| s.ssd_dir = vec!["a".into(), "b".into(), "a".into()]),
+                error(|s| s.connections_max = Some(0)),
+                error(|s| s.responses_max = Some(0)),
                 error(|s| s.shards = Some(0)),
                 error(|s| s.admin = Some("8081".into())),
                 error(|s| s.write_path_off = vec!["cork".into(), "zeal".into()]),

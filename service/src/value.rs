@@ -93,6 +93,19 @@ impl fmt::Display for ByteSize {
     }
 }
 
+impl fmt::Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ms = self.0.as_millis();
+        let fits = |(_, factor): &&(&str, u64)| {
+            ms >= u128::from(*factor) && ms.is_multiple_of(u128::from(*factor))
+        };
+        match SPANS.iter().rev().find(fits) {
+            Some((unit, factor)) => write!(f, "{}{unit}", ms / u128::from(*factor)),
+            None => write!(f, "{ms}ms"),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -112,5 +125,8 @@ mod tests {
         }
         assert_eq!(ByteSize(512 << 20).to_string().parse(), Ok(ByteSize(512 << 20)));
         assert_eq!(ByteSize(1500).to_string(), "1500B");
+        for text in ["0ms", "1500ms", "90s", "2m", "25h", "7d"] {
+            assert_eq!(text.parse::<Span>().unwrap().to_string(), text);
+        }
     }
 }

@@ -73,7 +73,7 @@ impl Config {
         let connect = settings.connect_timeout.map_or(CONNECT, |Span(time)| time);
         if connect.is_zero() || connect > CONNECT_MAX {
             let key = format!("{key}.connect-timeout");
-            return Err(ConfigError::value(&key, format!("{connect:?}"), "1ms to 10s"));
+            return Err(ConfigError::value(&key, Span(connect), "1ms to 10s"));
         }
         Ok(Self { id: id.to_owned(), siblings, parents, shields, connect })
     }

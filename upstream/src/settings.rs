@@ -225,6 +225,10 @@ impl Config {
         let origins: Vec<Base> = origins.collect::<Result<_, _>>()?;
         let in_bucket = origins.iter().any(|base| matches!(base.place, Place::S3 { .. }));
         let keys = in_bucket.then(|| s3::Source::find(key, &settings.s3, &s3::env)).transpose()?;
+        if !in_bucket && settings.s3 != s3::Settings::default() {
+            let expected = "an s3:// URL among its origins, or no table s3";
+            return Err(ConfigError::value(&format!("{key}.s3"), "a table", expected));
+        }
         let times = match kind {
             SiteKind::Proxy => PROXY,
             SiteKind::Title => TITLE,
@@ -283,7 +287,7 @@ fn time(key: &str, given: Option<Span>) -> Result<Option<Duration>, ConfigError>
     let Some(Span(time)) = given else { return Ok(None) };
     if time.is_zero() || time > TIMEOUT_MAX {
         let expected = format!("1ms to {}s", TIMEOUT_MAX.as_secs());
-        return Err(ConfigError::value(key, format!("{time:?}"), expected));
+        return Err(ConfigError::value(key, Span(time), expected));
     }
     Ok(Some(time))
 }
@@ -316,7 +320,7 @@ fn check_health(
     let interval = time(&key, check.interval)?.unwrap_or(INTERVAL);
     if interval < INTERVAL_MIN {
         let expected = format!("at least {}ms", INTERVAL_MIN.as_millis());
-        return Err(ConfigError::value(&key, format!("{interval:?}"), expected));
+        return Err(ConfigError::value(&key, Span(interval), expected));
     }
     Ok(Some((check.path.clone(), interval)))
 }

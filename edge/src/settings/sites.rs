@@ -1,5 +1,6 @@
 //! A proxy site's settings: `[edge.sites."video.example.com"]`, checked once.
 
+use super::values::count;
 use crate::engine::UNVALIDATED_BYTES_MAX;
 use crate::hygiene::{KeyRules, Query};
 use serde::Deserialize;
@@ -10,6 +11,8 @@ use upstream::SiteKind;
 
 /// Ranges in one request; more are refused. A player asks for one, a PDF reader for a handful.
 const RANGES_MAX: usize = 16;
+/// What an operator may allow: each range is a seek, and parts of their own cost heads.
+const RANGES_ALLOWED_MAX: usize = 64;
 /// The host of a site that answers for every host.
 pub const ANY_HOST: &str = "*";
 
@@ -114,23 +117,29 @@ impl SiteConfig {
             return Err(ConfigError::value("edge.sites", host, expected));
         }
         let caching = caching_settings(&key, settings)?;
-        let rule = |rule: &TtlSettings| {
-            if rule.path.is_empty() {
-                let key = format!("{key}.ttl.path");
-                return Err(ConfigError::missing(&key, "a path with * for anything, as *.m3u8"));
-            }
+        let rule = |(place, rule): (usize, &TtlSettings)| {
+            rule.check(&format!("{key}.ttl[{place}]"))?;
             Ok((rule.path.clone(), ruled(&caching, rule)))
         };
+        let unvalidated = settings.unvalidated_max.unwrap_or(ByteSize(UNVALIDATED_BYTES_MAX));
+        if unvalidated.0 > UNVALIDATED_BYTES_MAX {
+            let expected = format!("at most {}", ByteSize(UNVALIDATED_BYTES_MAX));
+            let key = format!("{key}.unvalidated-max");
+            return Err(ConfigError::value(&key, unvalidated, expected));
+        }
         Ok(Self {
             host: host.to_owned(),
             upstream: upstream::Config::check(&key, host, SiteKind::Proxy, &settings.upstream())?,
             keys: KeyRules { query: settings.query.clone(), sort: settings.sort },
-            rules: settings.ttl.iter().map(rule).collect::<Result<_, _>>()?,
+            rules: settings.ttl.iter().enumerate().map(rule).collect::<Result<_, _>>()?,
             caching,
-            ranges_max: settings.ranges_max.unwrap_or(RANGES_MAX),
-            unvalidated_bytes_max: settings
-                .unvalidated_max
-                .map_or(UNVALIDATED_BYTES_MAX, |max| max.0.min(UNVALIDATED_BYTES_MAX)),
+            ranges_max: count(
+                &format!("{key}.ranges-max"),
+                settings.ranges_max,
+                RANGES_MAX,
+                RANGES_ALLOWED_MAX,
+            )?,
+            unvalidated_bytes_max: unvalidated.0,
             compress: settings.compress.unwrap_or(true),
             prefetch: settings.prefetch.unwrap_or(true),
         })
@@ -140,6 +149,37 @@ impl SiteConfig {
     #[must_use]
     pub fn notes(&self) -> Vec<String> {
         self.upstream.notes()
+    }
+}
+
+impl TtlSettings {
+    /// A rule that matches some path and changes something.
+    fn check(&self, key: &str) -> Result<(), ConfigError> {
+        let path = format!("{key}.path");
+        let expected = "a path with * for anything, as /live/* or *.m3u8";
+        if self.path.is_empty() {
+            return Err(ConfigError::missing(&path, expected));
+        }
+        if !self.path.starts_with(['/', '*']) {
+            return Err(ConfigError::value(&path, &self.path, expected));
+        }
+        match (self.fixed, self.min, self.max) {
+            (Some(fixed), Some(_), _) | (Some(fixed), _, Some(_)) => {
+                let expected = "either fixed, or min and max";
+                Err(ConfigError::value(&format!("{key}.fixed"), fixed, expected))
+            }
+            (_, Some(min), Some(max)) if min > max => {
+                let expected = format!("at most max, {max}");
+                Err(ConfigError::value(&format!("{key}.min"), min, expected))
+            }
+            (None, None, None)
+                if self.negative.is_none() && self.stale_while_revalidate.is_none() =>
+            {
+                let expected = "fixed, min, max, negative or stale-while-revalidate";
+                Err(ConfigError::missing(key, expected))
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -222,4 +262,37 @@ pub fn check_sites(
     let named = sites.iter().map(|(host, settings)| SiteConfig::check(host, settings));
     let any = any.iter().map(|settings| SiteConfig::check(ANY_HOST, settings));
     named.chain(any).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bad_values_of_a_site_are_named() {
+        let error = |table: &str| {
+            let origin = "[[origins]]\nurl = \"http://127.0.0.1:1\"\n";
+            let text = format!("{table}\n{origin}");
+            let settings = service::config::parse(std::path::Path::new("nearcast.toml"), &text)?;
+            SiteConfig::check("a.example", &settings).map(|_| ())
+        };
+        let errors = [
+            "ranges-max = 0",
+            "ranges-max = 65",
+            "unvalidated-max = \"65MiB\"",
+            "ttl = [{ fixed = \"1s\" }]",
+            "ttl = [{ path = \"x*\", fixed = \"1s\" }]",
+            "ttl = [{ path = \"*\", fixed = \"1s\", max = \"2s\" }]",
+            "ttl = [{ path = \"*\", fixed = \"1s\" }, { path = \"/\", min = \"90s\", max = \"1m\" }]",
+            "ttl = [{ path = \"*\" }]",
+            "connect-timeout = \"0s\"",
+            "s3 = { region = \"eu-north-1\" }",
+        ];
+        let errors = errors.map(|table| error(table).unwrap_err().to_string());
+        insta::assert_snapshot!(errors.join("\n"));
+        assert!(
+            error("ttl = [{ path = \"*\", min = \"1s\", max = \"2s\", negative = \"1s\" }]")
+                .is_ok()
+        );
+    }
 }

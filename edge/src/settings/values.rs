@@ -70,6 +70,30 @@ pub(super) fn levers(off: &[String]) -> Result<Levers, ConfigError> {
     })
 }
 
+/// A number within bounds.
+pub(super) fn count(
+    key: &str,
+    given: Option<usize>,
+    default: usize,
+    max: usize,
+) -> Result<usize, ConfigError> {
+    let count = given.unwrap_or(default);
+    if (1..=max).contains(&count) {
+        return Ok(count);
+    }
+    Err(ConfigError::value(key, count, format!("1 to {max}")))
+}
+
+/// Nothing is named twice.
+pub(super) fn once<T: PartialEq>(
+    key: &str,
+    given: &[T],
+    shown: impl Fn(&T) -> String,
+) -> Result<(), ConfigError> {
+    let twice = given.iter().enumerate().find(|(place, one)| given[..*place].contains(one));
+    twice.map_or(Ok(()), |(_, one)| Err(ConfigError::value(key, shown(one), "each once")))
+}
+
 /// As many as given, or as there are cores for this process.
 pub(super) fn shards(given: Option<usize>) -> Result<NonZeroUsize, ConfigError> {
     let Some(given) = given else {
