@@ -3,7 +3,7 @@
 
 mod quic;
 mod tcp;
-mod tls;
+pub(crate) mod tls;
 
 use crate::Error;
 use crate::error::shown;

@@ -60,6 +60,14 @@ pub enum Error {
         /// The start of the body.
         body: String,
     },
+    /// A load that can't be run as asked.
+    #[error("{what}: {reason}")]
+    BadLoad {
+        /// Which option, file or process.
+        what: String,
+        /// What was expected.
+        reason: String,
+    },
     /// A manifest that can't be followed.
     #[error("{what} can't be played: {reason}")]
     BadManifest {

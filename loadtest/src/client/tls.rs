@@ -16,8 +16,17 @@ pub(super) fn config(
     protocol: Protocol,
     ca_pem: &[Vec<u8>],
 ) -> Result<Arc<rustls::ClientConfig>, Error> {
+    config_of(protocol, ca_pem, rustls::crypto::aws_lc_rs::default_provider()).map(Arc::new)
+}
+
+/// The same with a provider, which may have fewer ciphers.
+pub(crate) fn config_of(
+    protocol: Protocol,
+    ca_pem: &[Vec<u8>],
+    provider: CryptoProvider,
+) -> Result<rustls::ClientConfig, Error> {
     let failed = |error: rustls::Error| Error::Tls(error.to_string());
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let provider = Arc::new(provider);
     let verifier = Trust::new(ca_pem, &provider)?;
     let versions: &[&rustls::SupportedProtocolVersion] = match protocol {
         Protocol::H3 => &[&rustls::version::TLS13],
@@ -30,7 +39,7 @@ pub(super) fn config(
         .with_custom_certificate_verifier(Arc::new(verifier))
         .with_no_client_auth();
     config.alpn_protocols = vec![protocol.alpn().as_bytes().to_vec()];
-    Ok(Arc::new(config))
+    Ok(config)
 }
 
 #[derive(Debug)]
