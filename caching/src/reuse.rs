@@ -2,9 +2,8 @@
 
 use crate::age::age_on_arrival_ms;
 use crate::control::{self, Directives};
-use crate::{Freshness, Settings, Source, Stored, age_ms, freshness};
+use crate::{Freshness, Settings, Stored, age_ms, freshness};
 use http::HeaderMap;
-use http::header::COOKIE;
 
 /// Verdict on using a stored response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -113,17 +112,13 @@ fn judge(wishes: &Directives, fresh: &Freshness, age_ms: i64, soft_purged: bool)
 /// `no-cache`, the answer was for the one who asked, perhaps by credentials that no field names.
 /// The time that the origin took does not count as age: it passed for those who waited as well,
 /// and an origin that holds a playlist back until it changes would never be shared otherwise.
-/// An origin that says nothing at all is taken to mean everybody who has no cookie: a guess, as
-/// section 4.2.2 allows, that ends with the wait.
+/// An origin that says nothing at all may have looked at any field of the one who asked: only a
+/// lifetime, told, guessed from `Last-Modified` or ruled, makes an answer everybody's.
 #[must_use]
 pub fn joinable(request: &HeaderMap, stored: &Stored, settings: &Settings) -> bool {
     let wishes = wishes(request, settings);
-    let mut fresh = freshness(stored, settings);
-    let age_ms = age_on_arrival_ms(stored);
-    if fresh.source == Source::None && !request.contains_key(COOKIE) {
-        fresh.lifetime_ms = age_ms.saturating_add(1);
-    }
-    let verdict = judge(&wishes, &fresh, age_ms, false);
+    let fresh = freshness(stored, settings);
+    let verdict = judge(&wishes, &fresh, age_on_arrival_ms(stored), false);
     matches!(verdict, Reuse::Fresh | Reuse::StaleWhileRevalidate | Reuse::StaleAccepted)
 }
 
@@ -261,11 +256,14 @@ mod tests {
             let response = format!("ETag: \"a\"\nCache-Control: {directives}");
             assert!(!joins("", &response), "{directives}");
         }
-        assert!(joins("", "ETag: \"a\""));
-        assert!(!joins("Cookie: a=b", "ETag: \"a\""));
+        assert!(!joins("", "ETag: \"a\""), "nothing was said");
+        assert!(joins("", "Last-Modified: @-100000\nDate: @0"), "a guess that is allowed");
         assert!(!joins("Cache-Control: max-age=0, no-cache", "ETag: \"a\""));
         assert!(joins("Cookie: a=b", "Cache-Control: max-age=1"));
         assert!(!joins("", "Cache-Control: max-age=1\nAge: 5"));
+        let ttl = crate::Ttl { min_ms: Some(1_000), ..crate::Ttl::default() };
+        let ruled = Settings { ttl, ..Settings::default() };
+        assert!(joinable(&HeaderMap::new(), &stored("ETag: \"a\""), &ruled), "by a rule");
     }
 
     #[test]

@@ -263,9 +263,14 @@ impl Fetch {
         ticket: Ticket<Flight, Outcome>,
         sender: Option<oneshot::Sender<Option<Own>>>,
     ) {
-        let (edge, key) = (Arc::clone(&self.edge), self.wanted.key);
+        let (edge, wanted) = (Arc::clone(&self.edge), Arc::clone(&self.wanted));
         let (outcome, own) = self.exchange().await;
-        edge.fetches.remember(key, !matches!(outcome, Outcome::Alone));
+        let is_shared = match &outcome {
+            Outcome::Alone => false,
+            Outcome::Growing(live) => live.is_sharable(&wanted.caching),
+            _ => true,
+        };
+        edge.fetches.remember(wanted.key, is_shared);
         match (sender, own) {
             // A client that left takes nothing.
             (Some(sender), own) => drop(sender.send(own)),

@@ -123,6 +123,11 @@ impl Live {
             && caching::joinable(&wanted.fields, &self.head.stored, &wanted.caching)
     }
 
+    /// Whether anybody who waits for it may be answered from it.
+    pub fn is_sharable(&self, settings: &caching::Settings) -> bool {
+        caching::joinable(&http::HeaderMap::new(), &self.head.stored, settings)
+    }
+
     /// Whether it is the variant that the request selects, and not purged.
     pub fn is_selected(&self, wanted: &Wanted, purges: &PurgeLog) -> bool {
         let head = &self.head;
