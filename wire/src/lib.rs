@@ -8,6 +8,7 @@ pub mod quic;
 mod service;
 mod shards;
 pub mod tcp;
+mod unframed;
 mod watched;
 
 pub use error::Error;

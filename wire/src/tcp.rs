@@ -2,6 +2,7 @@
 
 use crate::pace::Pace;
 use crate::shards::Executor;
+use crate::unframed::Unframed;
 use crate::watched::Watched;
 use crate::{HANDSHAKE_MAX, HEADER_BYTES_MAX, Request, STREAMS_MAX, Service, Shared, Via};
 use http::Version;
@@ -72,15 +73,16 @@ async fn connection<S: Service>(
 ) -> Result<(), String> {
     let stream = TcpStream::from_std(stream).map_err(|error| error.to_string())?;
     stream.set_nodelay(true).map_err(|error| error.to_string())?;
-    let stream = Watched::new(stream);
+    let unframed = Unframed::default();
+    let stream = Watched::new(stream, unframed.clone());
     match tls {
-        None => http(stream, via, shared).await,
+        None => http(stream, via, unframed, shared).await,
         Some(tls) => {
             let shaken = tokio::time::timeout(HANDSHAKE_MAX, tls.accept(stream)).await;
             let stream = shaken
                 .map_err(|_| format!("no TLS handshake within {HANDSHAKE_MAX:?}"))?
                 .map_err(|error| error.to_string())?;
-            http(stream, via, shared).await
+            http(stream, via, unframed, shared).await
         }
     }
 }
@@ -105,7 +107,12 @@ fn protocol(executor: Executor) -> auto::Builder<Executor> {
     builder
 }
 
-async fn http<T, S>(stream: T, via: Arc<Via>, shared: &Arc<Shared<S>>) -> Result<(), String>
+async fn http<T, S>(
+    stream: T,
+    via: Arc<Via>,
+    unframed: Unframed,
+    shared: &Arc<Shared<S>>,
+) -> Result<(), String>
 where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     S: Service,
@@ -116,12 +123,14 @@ where
     let service = service_fn(move |request: http::Request<Incoming>| {
         let (answering, via, pace) =
             (Arc::clone(&answering), Arc::clone(&via), Arc::clone(&watched));
+        let unframed = unframed.clone();
         async move {
             let (head, body) = request.into_parts();
+            let version = head.version;
             let protocol = if head.version == Version::HTTP_2 { "h2" } else { "http/1.1" };
             let body = body.map_err(Into::into).boxed_unsync();
             let response = answering.answer(Request { head, body, protocol, via }).await;
-            Ok::<_, Infallible>(response.map(|body| pace.watch(body)))
+            Ok::<_, Infallible>(response.map(|body| pace.watch(unframed.watch(version, body))))
         }
     });
     let builder = protocol(shared.executor());

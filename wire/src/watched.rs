@@ -1,6 +1,8 @@
 //! A TCP socket that does not wait for ever: a peer that sends too little at first, or takes
-//! nothing for long, has its connection ended.
+//! nothing for long, has its connection ended; and one that was sent a part of an answer whose
+//! end only the connection's tells has it reset.
 
+use crate::unframed::Unframed;
 use crate::{HANDSHAKE_MAX, SEND_STALL_MAX};
 use std::io;
 use std::pin::Pin;
@@ -19,17 +21,31 @@ pub struct Watched {
     first_by: Pin<Box<Sleep>>,
     stalled: Pin<Box<Sleep>>,
     is_stalled: bool,
+    unframed: Unframed,
+    /// All that was written left this side, and its end.
+    is_shut: bool,
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        if self.unframed.would_lie(self.is_shut) {
+            // If even that fails, the connection was broken before.
+            let _ = self.stream.set_zero_linger();
+        }
+    }
 }
 
 impl Watched {
     /// Watches from now on.
-    pub fn new(stream: TcpStream) -> Self {
+    pub fn new(stream: TcpStream, unframed: Unframed) -> Self {
         Self {
             stream,
             first_bytes: 0,
             first_by: Box::pin(tokio::time::sleep(HANDSHAKE_MAX)),
             stalled: Box::pin(tokio::time::sleep(SEND_STALL_MAX)),
             is_stalled: false,
+            unframed,
+            is_shut: false,
         }
     }
 
@@ -103,6 +119,9 @@ impl AsyncWrite for Watched {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+        let this = self.get_mut();
+        let shut = ready!(Pin::new(&mut this.stream).poll_shutdown(cx));
+        this.is_shut = shut.is_ok();
+        Poll::Ready(shut)
     }
 }
