@@ -81,6 +81,11 @@ impl Account {
         self.metrics.first_byte(verdict, self.started.elapsed());
     }
 
+    /// The answer's verdict.
+    pub fn verdict(&self) -> Verdict {
+        self.verdict
+    }
+
     /// Bytes were handed to the connection; what only passes is counted as fetched here, too.
     pub fn sent(&mut self, source: Verdict, bytes: u64, passes: bool) {
         if passes {

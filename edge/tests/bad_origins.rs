@@ -8,6 +8,8 @@ mod common;
 use common::WebMisdeed as Misdeed;
 use common::{Answer, CHUNK, Item, Proxy, Validator, content};
 use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 const PAGE: &str = "/page";
 const BYTES: u64 = 300_000;
@@ -101,6 +103,32 @@ async fn a_chunked_body_that_is_not_whole_is_cut_and_never_kept() {
     }
 }
 
+/// All that a client of HTTP/1.0 reads, and whether the end came in peace.
+async fn by_http_1_0(proxy: &Proxy) -> (Vec<u8>, std::io::Result<usize>) {
+    let address = proxy.edge.http.strip_prefix("http://").unwrap();
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(format!("GET {PAGE} HTTP/1.0\r\n\r\n").as_bytes()).await.unwrap();
+    let mut read = Vec::new();
+    let ended = stream.read_to_end(&mut read).await;
+    (read, ended)
+}
+
+/// nginx asks in HTTP/1.0 unless told otherwise: there, only the connection tells the end.
+#[tokio::test]
+async fn an_answer_to_http_1_0_that_is_not_whole_is_reset() {
+    for misdeed in [Misdeed::Cut(50_000), Misdeed::Reset(50_000), Misdeed::BadChunk(50_000)] {
+        let proxy = stage(Item::of(BYTES).chunked()).await;
+        proxy.web.always(Some(misdeed));
+        let (read, ended) = by_http_1_0(&proxy).await;
+        let ended = ended.map_err(|error| error.kind());
+        assert!(read.starts_with(b"HTTP/1.0 200 "), "{misdeed:?}");
+        assert_eq!(ended, Err(std::io::ErrorKind::ConnectionReset), "{misdeed:?}");
+        proxy.web.always(None);
+        let (read, ended) = by_http_1_0(&proxy).await;
+        assert!(ended.is_ok() && read.ends_with(&proxy.web.whole(PAGE)), "{misdeed:?}");
+    }
+}
+
 #[tokio::test]
 async fn bytes_beyond_the_promised_length_are_nobodys_answer() {
     let proxy = stage(Item::of(BYTES).validator(Validator::None)).await;
@@ -187,6 +215,13 @@ async fn an_origin_that_is_gone_has_a_name_and_no_address() {
     let expected = (502, "failed".into(), "origin-failed".into(), "connection_refused".into());
     assert_eq!(named(&answer), expected);
     assert!(!answer.text().contains("127.0.0.1"));
+    // The text is the edge's own, and no hit.
+    let bytes = |source: &str| {
+        let labels = format!("protocol=\"http/1.1\",site=\"*\",source=\"{source}\"");
+        format!("nearcast_edge_body_bytes_total{{{labels}}}")
+    };
+    assert_eq!(proxy.edge.metric(&bytes("hit-memory")).await, 0.0);
+    assert_eq!(proxy.edge.metric(&bytes("failed")).await, answer.bytes().len() as f64);
 }
 
 #[tokio::test]
