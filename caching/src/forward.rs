@@ -3,7 +3,7 @@
 
 use crate::list::{Quotes, field_members};
 use crate::{date, hop_fields, surrogate};
-use http::header::{DATE, EXPECT, HOST, VIA};
+use http::header::{DATE, EXPECT, HOST, MAX_FORWARDS, VIA};
 use http::{HeaderMap, HeaderName, HeaderValue, Version};
 
 /// This node on a message's way.
@@ -107,6 +107,33 @@ pub fn loops(fields: &HeaderMap, name: &str) -> Loop {
     found
 }
 
+/// How far a request may go yet (RFC 9110 section 7.6.2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Forwards {
+    /// Nothing is said, or nothing that can be read.
+    Unsaid,
+    /// No further: answer it.
+    Here,
+    /// Pass it on with this for `Max-Forwards`.
+    Left(u32),
+}
+
+/// Reads `Max-Forwards`, which counts for OPTIONS and TRACE.
+#[must_use]
+pub fn forwards(fields: &HeaderMap) -> Forwards {
+    let Some(digits) = date::single(fields, &MAX_FORWARDS).map(|value| value.as_bytes()) else {
+        return Forwards::Unsaid;
+    };
+    if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
+        return Forwards::Unsaid;
+    }
+    let add = |sum: u32, digit: &u8| sum.saturating_mul(10).saturating_add(u32::from(digit - b'0'));
+    match digits.iter().fold(0, add) {
+        0 => Forwards::Here,
+        more => Forwards::Left(more - 1),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -124,6 +151,20 @@ mod tests {
                       Via: 2 edge-1.example\nRange: bytes=0-1\nReq-Num: 1\n\
                       Surrogate-Capability: nearcast=\"Surrogate/1.0\"";
         assert_eq!(forward_request(&fields(lines), &hop(Version::HTTP_2)), fields(wanted));
+    }
+
+    /// RFC 9110 section 7.6.2.
+    #[test]
+    fn how_far_a_request_may_go() {
+        let of = |lines: &str| forwards(&fields(lines));
+        assert_eq!(of(""), Forwards::Unsaid);
+        assert_eq!(of("Max-Forwards: 0"), Forwards::Here);
+        assert_eq!(of("Max-Forwards: 1"), Forwards::Left(0));
+        assert_eq!(of("Max-Forwards: 10"), Forwards::Left(9));
+        assert_eq!(of("Max-Forwards: 99999999999999999999"), Forwards::Left(u32::MAX - 1));
+        for odd in ["", "-1", "+1", "1.5", "1\nMax-Forwards: 0"] {
+            assert_eq!(of(&format!("Max-Forwards: {odd}")), Forwards::Unsaid, "{odd}");
+        }
     }
 
     /// RFC 8586 section 2.

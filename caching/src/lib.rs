@@ -43,7 +43,10 @@ mod vary;
 
 pub use age::{age_field, age_ms, reused_fields};
 pub use cache_status::{CacheStatus, Forwarded};
-pub use forward::{Hop, LOOP_HOPS_MAX, Loop, append_via, forward_request, loops, received_fields};
+pub use forward::{
+    Forwards, Hop, LOOP_HOPS_MAX, Loop, append_via, forward_request, forwards, loops,
+    received_fields,
+};
 pub use freshness::{Freshness, Source, fresh_for_ms, freshness};
 pub use invalidate::{Target, invalidated, is_safe};
 pub use precondition::{

@@ -28,7 +28,7 @@ pub enum Verdict {
     Bypass,
     /// The steering manifest, made from the edge's view of the fleet.
     Steering,
-    /// A CORS preflight.
+    /// A CORS preflight, or another OPTIONS that is for this edge itself.
     Preflight,
     /// The client has it already (304).
     Unchanged,

@@ -6,7 +6,7 @@ mod common;
 mod versions;
 
 use bytes::Bytes;
-use common::{Edge, get, head, settings, until};
+use common::{Edge, Item, Proxy, ask, get, head, settings, until};
 use futures::future::join_all;
 use http::{Method, StatusCode};
 use service::value::ByteSize;
@@ -165,4 +165,21 @@ async fn small_answers_that_arrive_together_are_all_kept() {
     })
     .await;
     assert_eq!(stage.origin.requests(), 12);
+}
+
+/// RFC 9110 section 7.6.2.
+#[tokio::test]
+async fn max_forwards_counts_down_to_who_answers() {
+    let proxy = Proxy::new().await;
+    proxy.web.put("/page", Item::of(100));
+    let options =
+        async |most| ask(Method::OPTIONS, &proxy.url("/page"), &[("max-forwards", most)]).await;
+    let here = options("0").await;
+    assert_eq!((here.status.as_u16(), here.header("allow")), (200, "GET, HEAD, OPTIONS"));
+    assert_eq!(proxy.web.count("/page"), 0);
+    options("7").await;
+    assert_eq!(proxy.web.asked_for("/page")[0].field("max-forwards"), "6");
+    // Of other methods it says nothing.
+    proxy.get_with("/page", &[("max-forwards", "0")]).await;
+    assert_eq!(proxy.web.count("/page"), 2);
 }

@@ -143,6 +143,22 @@ async fn an_unsafe_method_ends_what_is_stored() {
     }
 }
 
+/// A URL is stored under one spelling, whatever the origin's `Location` says.
+#[tokio::test]
+async fn an_unsafe_method_ends_what_its_answer_names_however_that_is_spelled() {
+    for field in ["location", "content-location"] {
+        for spelled in ["/%7Evar/x", "/~var/x", "/%7evar/./x", "/a/../~var/%78"] {
+            let proxy = Proxy::new().await;
+            proxy.web.put("/~var/x", Item::of(100));
+            proxy.web.put("/edit", Item::of(10).field(field, spelled));
+            verdicts(&proxy, "/~var/x", 2).await;
+            ask(Method::POST, &proxy.url("/edit"), &[]).await;
+            let verdict = proxy.get("/~var/x").await.verdict().to_owned();
+            assert_ne!(verdict, "hit-memory", "{field}: {spelled}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn an_unsafe_method_ends_a_cache_group() {
     let proxy = Proxy::new().await;

@@ -34,6 +34,17 @@ pub fn url(sites: &Sites, url: &str) -> Result<Named, String> {
     Ok(Named { url: format!("{host}{key}{query}"), site: Arc::clone(site), path })
 }
 
+/// What a path and query of this host are stored under; none if no request for them passes.
+pub fn of_host(site: &Site, host: &str, path_and_query: &str) -> Option<String> {
+    let (path, query) = match path_and_query.split_once('?') {
+        Some((path, query)) => (path, Some(query)),
+        None => (path_and_query, None),
+    };
+    let key = site.upstream.canonical_path(&hygiene::path(path).ok()?)?;
+    let query = site.keys.query(query).map(|query| format!("?{query}")).unwrap_or_default();
+    Some(format!("{host}{key}{query}"))
+}
+
 /// What all URLs that begin with `prefix` are stored under. A query in it is taken as it is.
 ///
 /// # Errors

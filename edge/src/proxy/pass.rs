@@ -1,14 +1,14 @@
 //! What is passed on as it is: methods that are not cached, and answers that may not be shared.
 
 use super::fetch::{Cut, Unshared};
-use super::{Wanted, by_hop, now_ms, without_body};
+use super::{Wanted, by_hop, named, now_ms, without_body};
 use crate::body::{Content, Passing};
 use crate::refused::Refused;
 use crate::serve::{Answer, Edge, set};
 use crate::verdict::Verdict;
-use caching::{CacheStatus, Forwarded, HeadUpdate, Target};
+use caching::{CacheStatus, Forwarded, Forwards, HeadUpdate, Target};
 use heads::{KeyId, Purge, What};
-use http::{HeaderMap, Method, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use std::sync::Arc;
 use upstream::{Ask, RequestBody};
 
@@ -23,6 +23,15 @@ pub async fn on(
     body: RequestBody,
 ) -> Result<Answer, Refused> {
     let mut ask = wanted.site.ask(wanted);
+    if wanted.method == Method::OPTIONS {
+        match caching::forwards(&wanted.fields) {
+            Forwards::Unsaid => {}
+            Forwards::Here => return Ok(options()),
+            Forwards::Left(left) => {
+                ask.fields.insert(header::MAX_FORWARDS, HeaderValue::from(left));
+            }
+        }
+    }
     for name in CONDITIONS {
         for value in wanted.fields.get_all(&name) {
             ask.fields.append(&name, value.clone());
@@ -56,6 +65,13 @@ pub async fn on(
     Ok(self::answer(edge, wanted, Unshared { answer, fields, cut: None }, told))
 }
 
+/// To an OPTIONS that goes no further than this node.
+fn options() -> Answer {
+    let mut headers = HeaderMap::new();
+    headers.insert(header::ALLOW, HeaderValue::from_static("GET, HEAD, OPTIONS"));
+    Answer::new(Verdict::Preflight, StatusCode::OK, headers, Content::empty())
+}
+
 const CONDITIONS: [header::HeaderName; 6] = [
     header::IF_MATCH,
     header::IF_NONE_MATCH,
@@ -68,11 +84,8 @@ const CONDITIONS: [header::HeaderName; 6] = [
 async fn invalidate(edge: &Edge, wanted: &Wanted, target: Target) {
     match target {
         Target::Url(path) => {
-            let (path, query) = path.split_once('?').map_or((&*path, None), |(p, q)| (p, Some(q)));
-            let url = match wanted.site.keys.query(query) {
-                Some(query) => format!("{}{path}?{query}", wanted.host),
-                None => format!("{}{path}", wanted.host),
-            };
+            let url = named::of_host(&wanted.site, &wanted.host, &path);
+            let Some(url) = url else { return };
             let key = KeyId::of(&wanted.site.name, &url);
             edge.fetches.invalidate(key);
             edge.lives.forget(&key);
