@@ -4,8 +4,9 @@
 //! ambiguous or hostile is refused, each with a name; nothing ambiguous is repaired. The
 //! request to the origin is built anew from the [`Target`], never from the head itself.
 //!
-//! What HTTP/1.1 framing hides from a head (both lengths at once, folded lines, odd chunks) is
-//! hyper's to refuse; `tests/smuggling.rs` holds it to that.
+//! What HTTP/1.1 framing hides from a head is hyper's: it refuses folded lines and odd chunks,
+//! and of both lengths at once takes the chunks, drops the other and closes the connection after
+//! its answer (RFC 9112 section 6.3). `tests/smuggling.rs` holds it to that.
 
 mod host;
 mod key;
@@ -105,9 +106,6 @@ pub enum Refusal {
     /// The target names another host than the field.
     #[error("the target and the Host field name different hosts")]
     HostUnlike,
-    /// `Content-Length` beside `Transfer-Encoding`.
-    #[error("there are both Content-Length and Transfer-Encoding")]
-    BothLengths,
     /// Not a plain decimal number.
     #[error("Content-Length is no decimal number")]
     LengthBad,
@@ -153,7 +151,6 @@ impl Refusal {
             Self::HostTwice => (S::BAD_REQUEST, "host-twice"),
             Self::HostBad => (S::BAD_REQUEST, "host-bad"),
             Self::HostUnlike => (S::BAD_REQUEST, "host-unlike-target"),
-            Self::BothLengths => (S::BAD_REQUEST, "length-twice"),
             Self::LengthBad => (S::BAD_REQUEST, "length-bad"),
             Self::LengthsUnlike => (S::BAD_REQUEST, "lengths-unlike"),
             Self::Coding => (S::NOT_IMPLEMENTED, "transfer-coding-unknown"),
@@ -227,7 +224,7 @@ fn fields(fields: &HeaderMap, version: Version) -> Result<(), Refusal> {
     lengths(fields)
 }
 
-/// RFC 9112 section 6.1 and 6.3: at most one way to tell where the body ends.
+/// RFC 9112 section 6.1 and 6.3: one way to tell where the body ends, and a plain one.
 fn lengths(fields: &HeaderMap) -> Result<(), Refusal> {
     let mut codings = fields.get_all(header::TRANSFER_ENCODING).iter();
     let coding = codings.next();
@@ -237,9 +234,6 @@ fn lengths(fields: &HeaderMap) -> Result<(), Refusal> {
     }
     let mut known = None;
     for length in fields.get_all(header::CONTENT_LENGTH) {
-        if coding.is_some() {
-            return Err(Refusal::BothLengths);
-        }
         let digits = length.as_bytes();
         let is_plain = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
         let bytes = length.to_str().ok().and_then(|text| text.parse::<u64>().ok());
