@@ -19,7 +19,8 @@ use crate::metrics::Metrics;
 use crate::policy::Policy;
 use crate::value::{Chunk, Key};
 use bytes::Bytes;
-use health::{Reads, Trouble};
+use health::Reads;
+pub(crate) use health::Trouble;
 use queue::Queue;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -32,6 +33,8 @@ use tokio::sync::{mpsc, watch as watching};
 /// Reads under way on one disk at most; more are bypassed. Enough to keep an SSD busy with
 /// chunks of 1 MiB, few enough to be read within their time.
 const READS_MAX: usize = 64;
+/// A disk's dropped chunks are told by one log line in so long: there may be thousands a second.
+const DROPS_TOLD_EVERY: Duration = Duration::from_secs(10);
 
 /// Bytes on disk of a chunk of so many bytes: at most a page more than 1 MiB.
 pub(crate) fn stored_bytes(bytes: usize) -> u32 {
@@ -56,6 +59,7 @@ pub(crate) struct Disk {
     /// Wakes the watch: see [`Disk::fail`].
     troubles: mpsc::Sender<Trouble>,
     troubled: tokio::sync::Mutex<mpsc::Receiver<Trouble>>,
+    drops: Mutex<Drops>,
     /// Whether opening it has been tried.
     tried: watching::Sender<bool>,
 }
@@ -71,7 +75,7 @@ impl Disk {
         policy: Arc<Policy>,
     ) -> Self {
         let name = disk.dir.display().to_string();
-        metrics.ssd_up.with_label_values(&[&name]).set(0);
+        metrics.disk(&name);
         let (troubles, troubled) = mpsc::channel(1);
         let queued = metrics.ssd_queue_bytes.clone();
         Self {
@@ -89,6 +93,7 @@ impl Disk {
             slow: AtomicU64::new(0),
             troubles,
             troubled: tokio::sync::Mutex::new(troubled),
+            drops: Mutex::default(),
             tried: watching::Sender::new(false),
         }
     }
@@ -178,6 +183,10 @@ impl Disk {
 
     fn dropped(&self, reason: &str, count: usize) {
         self.metrics.ssd_drops.with_label_values(&[reason]).inc_by(count as u64);
+        let mut drops = self.drops.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(chunks) = drops.add(count as u64, Instant::now()) {
+            tracing::warn!(disk = self.name, chunks, reason, "chunks were not written");
+        }
     }
 
     /// Stops using the disk, from now on.
@@ -223,6 +232,26 @@ impl Disk {
     }
 }
 
+/// Chunks that were not written and that no log line has told.
+#[derive(Default)]
+struct Drops {
+    untold: u64,
+    told: Option<Instant>,
+}
+
+impl Drops {
+    /// Counts some more; how many to tell of now, if it is time.
+    fn add(&mut self, count: u64, now: Instant) -> Option<u64> {
+        self.untold += count;
+        let is_time = self.told.is_none_or(|told| now.duration_since(told) >= DROPS_TOLD_EVERY);
+        if !is_time || self.untold == 0 {
+            return None;
+        }
+        self.told = Some(now);
+        Some(std::mem::take(&mut self.untold))
+    }
+}
+
 /// Reads under way, by when they began.
 #[derive(Default)]
 struct UnderWay {
@@ -258,5 +287,20 @@ impl Drop for Turn {
     fn drop(&mut self) {
         let mut began = self.reads.began.lock().unwrap_or_else(PoisonError::into_inner);
         began.1.remove(&self.number);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn drops_are_told_at_once_and_then_together() {
+        let (mut drops, start) = (Drops::default(), Instant::now());
+        assert_eq!(drops.add(0, start), None);
+        assert_eq!(drops.add(3, start), Some(3));
+        assert_eq!(drops.add(1, start + Duration::from_secs(1)), None);
+        assert_eq!(drops.add(2, start + Duration::from_secs(9)), None);
+        assert_eq!(drops.add(4, start + DROPS_TOLD_EVERY), Some(7));
     }
 }

@@ -1,5 +1,6 @@
 //! What the tiers count, under the names that the edge exposes.
 
+use crate::disk::Trouble;
 use crate::policy::Stats;
 use prometheus::core::Collector;
 use prometheus::{Gauge, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
@@ -54,18 +55,15 @@ impl Metrics {
                 let gauges = IntGaugeVec::new(opts("ssd_up", "Disks in use: 1, or 0"), &["disk"])?;
                 registered(r, gauges)?
             },
-            ssd_troubles: counters(
-                r,
-                "ssd_troubles_total",
-                "Times that a disk was switched off or could not be opened",
-                &["disk", "reason"],
-            )?,
-            ssd_drops: counters(
-                r,
-                "ssd_drops_total",
-                "Chunks that the SSD tier did not write",
-                &["reason"],
-            )?,
+            ssd_troubles: {
+                let help = "Times that a disk was switched off or could not be opened";
+                let labels = &["disk", "reason"];
+                registered(r, IntCounterVec::new(opts("ssd_troubles_total", help), labels)?)?
+            },
+            ssd_drops: from_zero(
+                counters(r, "ssd_drops_total", "Chunks that the SSD tier did not write", "reason")?,
+                &["queue", "failed", "off"],
+            ),
             ssd_queue_bytes: registered(
                 r,
                 IntGauge::with_opts(opts("ssd_queue_bytes", "Bytes that wait for an SSD"))?,
@@ -96,7 +94,10 @@ impl Metrics {
                 Gauge::with_opts(opts("ssd_threshold_ratio", "Score above which SSDs would fill"))?,
             )?,
             ssd_read_bytes: counter(r, "ssd_read_bytes_total", "Bytes of chunks read from SSD")?,
-            ssd_reads: counters(r, "ssd_reads_total", "Reads of the SSD tier", &["end"])?,
+            ssd_reads: from_zero(
+                counters(r, "ssd_reads_total", "Reads of the SSD tier", "end")?,
+                &["hit", "miss", "damaged", "failed", "slow", "busy", "no-room"],
+            ),
             ssd_mismatches: counter(
                 r,
                 "ssd_mismatches_total",
@@ -108,6 +109,14 @@ impl Metrics {
                 "Blocks of the SSD tier that made room for others",
             )?,
         })
+    }
+
+    /// A disk that is not up yet: its counters begin at 0.
+    pub(crate) fn disk(&self, name: &str) {
+        self.ssd_up.with_label_values(&[name]).set(0);
+        for trouble in Trouble::NAMES {
+            self.ssd_troubles.with_label_values(&[name, trouble]).inc_by(0);
+        }
     }
 
     /// Where the policy stands.
@@ -145,7 +154,15 @@ fn counters(
     registry: &Registry,
     name: &str,
     help: &str,
-    labels: &[&str],
+    label: &str,
 ) -> Result<IntCounterVec, prometheus::Error> {
-    registered(registry, IntCounterVec::new(opts(name, help), labels)?)
+    registered(registry, IntCounterVec::new(opts(name, help), &[label])?)
+}
+
+/// With all that it will count, so that an alarm sees the first one as a rise from 0.
+fn from_zero(counters: IntCounterVec, values: &[&str]) -> IntCounterVec {
+    for value in values {
+        counters.with_label_values(&[value]).inc_by(0);
+    }
+    counters
 }

@@ -77,6 +77,14 @@ fn counters(
     Ok(counters)
 }
 
+/// With all that it will count, so that an alarm sees the first one as a rise from 0.
+fn from_zero(counters: IntCounterVec, values: &[&str]) -> IntCounterVec {
+    for value in values {
+        counters.with_label_values(&[value]).inc_by(0);
+    }
+    counters
+}
+
 fn counter(registry: &Registry, name: &str, help: &str) -> Result<IntCounter, prometheus::Error> {
     let counter = IntCounter::new(format!("nearcast_edge_{name}"), help)?;
     registry.register(Box::new(counter.clone()))?;
@@ -134,13 +142,19 @@ impl Metrics {
             bodies_cut: counter(r, "bodies_cut_total", "Bodies cut since their bytes failed")?,
             origin_bytes: counter(r, "origin_bytes_total", "Bytes fetched from origins")?,
             peer_bytes: counter(r, "peer_bytes_total", "Bytes fetched from siblings and parents")?,
-            fills: counters(r, "fills_total", "Runs of chunks fetched from origins", &["end"])?,
-            corrupt: counters(
-                r,
-                "corrupt_chunks_total",
-                "Chunks that were not what their digest says, by where they came from",
-                &["source"],
-            )?,
+            fills: from_zero(
+                counters(r, "fills_total", "Runs of chunks fetched from origins", &["end"])?,
+                &["done", "left", "failed", "retried"],
+            ),
+            corrupt: from_zero(
+                counters(
+                    r,
+                    "corrupt_chunks_total",
+                    "Chunks that were not what their digest says, by where they came from",
+                    &["source"],
+                )?,
+                &["origin", "sibling", "parent", "ssd", "plan"],
+            ),
             revalidations_left: counter(
                 r,
                 "revalidations_left_total",
@@ -156,18 +170,24 @@ impl Metrics {
                 "fetches_without_memory_total",
                 "Fetches that waited for memory in vain",
             )?,
-            cmcd: counters(
-                r,
-                "cmcd_requests_total",
-                "Requests by what came of their CMCD",
-                &["verdict"],
-            )?,
+            cmcd: from_zero(
+                counters(
+                    r,
+                    "cmcd_requests_total",
+                    "Requests by what came of their CMCD",
+                    &["verdict"],
+                )?,
+                &cmcd::Verdict::ALL.map(cmcd::Verdict::as_str),
+            ),
             wire: wire::Metrics::new(r)?,
             responses: gauge(r, "responses", "Media responses under way")?,
             plan_bytes: gauge(r, "plan_bytes", "Bytes named by the plan in force")?,
             plan_bytes_present: gauge(r, "plan_present_bytes", "Bytes of the plan that are here")?,
             plan_number: gauge(r, "plan_number", "Number of the plan in force")?,
-            heartbeats: counters(r, "heartbeats_total", "Heartbeats sent", &["end"])?,
+            heartbeats: from_zero(
+                counters(r, "heartbeats_total", "Heartbeats sent", &["end"])?,
+                &["answered", "failed"],
+            ),
         })
     }
 

@@ -57,6 +57,14 @@ fn counters(
     Ok(counters)
 }
 
+/// With all that it will count, so that an alarm sees the first one as a rise from 0.
+fn from_zero(counters: IntCounterVec, values: &[&str]) -> IntCounterVec {
+    for value in values {
+        counters.with_label_values(&[value]).inc_by(0);
+    }
+    counters
+}
+
 fn counter(registry: &Registry, name: &str, help: &str) -> Result<IntCounter, prometheus::Error> {
     let counter = IntCounter::new(format!("nearcast_edge_{name}"), help)?;
     registry.register(Box::new(counter.clone()))?;
@@ -72,24 +80,39 @@ fn gauge(registry: &Registry, name: &str, help: &str) -> Result<IntGauge, promet
 impl Metrics {
     pub(crate) fn new(r: &Registry) -> Result<Self, prometheus::Error> {
         Ok(Self {
-            reads: counters(r, "head_reads_total", "Heads sought beyond memory", &["end"])?,
+            reads: from_zero(
+                counters(r, "head_reads_total", "Heads sought beyond memory", &["end"])?,
+                &["found", "none", "busy", "slow", "off"],
+            ),
             memory_bytes: gauge(r, "heads_memory_bytes", "Bytes of heads in memory")?,
             rows: gauge(r, "head_rows", "Heads on disk")?,
             rows_written: counter(r, "head_rows_written_total", "Changes of heads on disk")?,
-            unwritten: counters(
-                r,
-                "heads_unwritten_total",
-                "Heads that stay in memory only",
-                &["reason"],
-            )?,
-            evicted: counters(r, "heads_evicted_total", "Heads pushed out", &["tier"])?,
-            failures: counters(
-                r,
-                "head_database_failures_total",
-                "Operations on the database of heads that failed",
-                &["operation"],
-            )?,
-            damaged: counters(r, "heads_damaged_total", "Damage found on disk", &["what"])?,
+            unwritten: from_zero(
+                counters(
+                    r,
+                    "heads_unwritten_total",
+                    "Heads that stay in memory only",
+                    &["reason"],
+                )?,
+                &["busy", "too-large"],
+            ),
+            evicted: from_zero(
+                counters(r, "heads_evicted_total", "Heads pushed out", &["tier"])?,
+                &["memory", "disk"],
+            ),
+            failures: from_zero(
+                counters(
+                    r,
+                    "head_database_failures_total",
+                    "Operations on the database of heads that failed",
+                    &["operation"],
+                )?,
+                &["read", "write", "open"],
+            ),
+            damaged: from_zero(
+                counters(r, "heads_damaged_total", "Damage found on disk", &["what"])?,
+                &["row", "database"],
+            ),
             restarted: counter(
                 r,
                 "head_database_restarts_total",
@@ -103,7 +126,10 @@ impl PurgeMetrics {
     pub(crate) fn new(r: &Registry) -> Result<Self, prometheus::Error> {
         Ok(Self {
             purges: counters(r, "purges_total", "Purges in force", &["kind", "strength"])?,
-            failures: counters(r, "purge_failures_total", "Purges refused", &["reason"])?,
+            failures: from_zero(
+                counters(r, "purge_failures_total", "Purges refused", &["reason"])?,
+                &["busy", "disk"],
+            ),
             number: gauge(r, "purge_number", "Number of the last purge")?,
             kept: gauge(r, "purges_kept", "Purges kept one by one")?,
             file_bytes: gauge(r, "purge_log_bytes", "Bytes of the purge log's file")?,
@@ -113,12 +139,15 @@ impl PurgeMetrics {
                 "Oldest purges made into one of everything, for want of room",
             )?,
             compactions: counter(r, "purge_compactions_total", "Purge logs rewritten")?,
-            damaged: counters(
-                r,
-                "purge_log_damaged_total",
-                "Purge logs that were not whole at start",
-                &["how"],
-            )?,
+            damaged: from_zero(
+                counters(
+                    r,
+                    "purge_log_damaged_total",
+                    "Purge logs that were not whole at start",
+                    &["how"],
+                )?,
+                &["torn", "damaged", "unreadable"],
+            ),
         })
     }
 }

@@ -106,12 +106,27 @@ impl Metrics {
         meter
     }
 
+    /// A site whose counters begin at 0, so that an alarm sees the first one as a rise.
+    pub(crate) fn site(&self, site: &str) {
+        self.exhausted.with_label_values(&[site]).inc_by(0);
+        for outcome in ["won", "lost", "failed"] {
+            self.hedges.with_label_values(&[site, outcome]).inc_by(0);
+        }
+    }
+
     pub(crate) fn hedge(&self, site: &str, outcome: &str) {
         self.hedges.with_label_values(&[site, outcome]).inc();
     }
 
     pub(crate) fn exhausted(&self, site: &str) {
         self.exhausted.with_label_values(&[site]).inc();
+    }
+
+    /// A site with credentials: likewise.
+    pub(crate) fn refreshes(&self, site: &str) {
+        for outcome in ["good", "failed"] {
+            self.refreshes.with_label_values(&[site, outcome]).inc_by(0);
+        }
     }
 
     pub(crate) fn refreshed(&self, site: &str, good: bool) {

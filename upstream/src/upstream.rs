@@ -71,6 +71,7 @@ impl Upstream {
             weight: base.weight,
             priority: base.priority,
         });
+        node.0.metrics.site(&site);
         let inner = Arc::new(Inner {
             siblings: ways(&node.0.siblings),
             parents: ways(&node.0.parents),
@@ -153,6 +154,7 @@ impl Inner {
 fn build_origins(config: &Config, node: &Node) -> Result<Vec<Hop>, Error> {
     let credentials = config.keys.clone().map(|source| {
         let (metrics, site) = (node.0.metrics.clone(), config.site.clone());
+        metrics.refreshes(&site);
         Arc::new(Credentials::new(source, move |good| metrics.refreshed(&site, good)))
     });
     config.notes().iter().for_each(|note| tracing::warn!("{note}"));

@@ -15,6 +15,9 @@ use tokio_util::context::TokioContext;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+/// Why a connection is refused: there are as many as there may be.
+const CONNECTIONS: &str = "connections-max";
+
 /// The body of a request.
 pub type RequestBody = UnsyncBoxBody<Bytes, Box<dyn std::error::Error + Send + Sync>>;
 
@@ -80,6 +83,8 @@ impl Metrics {
         let opts =
             Opts::new("nearcast_edge_connections_refused_total", "Connections closed at once");
         let refused = IntCounterVec::new(opts, &["reason"])?;
+        // An alarm sees the first one as a rise from 0.
+        refused.with_label_values(&[CONNECTIONS]).inc_by(0);
         let opts = Opts::new("nearcast_edge_shard_connections", "Connections open now on a thread");
         let shard_open = IntGaugeVec::new(opts, &["shard"])?;
         let name = "nearcast_edge_connection_panics_total";
@@ -155,7 +160,7 @@ impl<S: Service> Shared<S> {
     fn permit(&self) -> Option<OwnedSemaphorePermit> {
         let permit = Arc::clone(&self.places).try_acquire_owned().ok();
         if permit.is_none() {
-            self.metrics.refused.with_label_values(&["connections-max"]).inc();
+            self.metrics.refused.with_label_values(&[CONNECTIONS]).inc();
         }
         permit
     }

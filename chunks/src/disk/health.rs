@@ -34,12 +34,15 @@ pub(super) enum Trouble {
 }
 
 impl Trouble {
+    /// The labels of a metric, in the order of the variants.
+    pub(crate) const NAMES: [&str; 3] = ["failed", "slow", "gone"];
+
     /// The label of a metric.
     pub(super) fn name(&self) -> &'static str {
         match self {
-            Self::Failed(_) => "failed",
-            Self::Slow => "slow",
-            Self::Gone(_) => "gone",
+            Self::Failed(_) => Self::NAMES[0],
+            Self::Slow => Self::NAMES[1],
+            Self::Gone(_) => Self::NAMES[2],
         }
     }
 }

@@ -164,7 +164,8 @@ impl Edge {
             let text = get(&format!("{}/metrics", self.admin), &[]).await.text();
             let line = text.lines().find_map(|line| line.strip_prefix("nearcast_edge_ssd_up{"))?;
             let value: f64 = line.rsplit(' ').next()?.parse().ok()?;
-            let troubled = text.contains("nearcast_edge_ssd_troubles_total{");
+            let troubles = |line: &&str| line.starts_with("nearcast_edge_ssd_troubles_total{");
+            let troubled = text.lines().filter(troubles).any(|line| !line.ends_with(" 0"));
             (value == up && (up > 0.0 || troubled)).then_some(())
         })
         .await;
