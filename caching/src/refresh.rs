@@ -143,6 +143,15 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_head_does_not_grow_with_the_304s_that_renew_it() {
+        let new = fields("ETag: \"a\"\nVia: 1.1 x\nVia: 1.1 y\nWarning: 110 - a\nSet-Cookie: b=c");
+        let renew = |known: &Stored| refreshed(known, &new, LATER_MS - 10, LATER_MS).unwrap();
+        let once = renew(&stored("ETag: \"a\"\nVia: 1.1 x\nAge: 9"));
+        let again = (0..1000).fold(once.clone(), |known, _| renew(&known));
+        assert_eq!(again, once);
+    }
+
     /// RFC 9111 section 3.2, and the suite's update304.
     #[test]
     fn a_304_renews_the_head_but_not_what_describes_the_bytes() {

@@ -48,6 +48,24 @@ async fn a_304_freshens_what_is_stored_with_its_own_fields() {
 }
 
 #[tokio::test]
+async fn a_head_does_not_grow_with_the_304s_that_renew_it() {
+    let item = Item::stale(5000, "").field("via", "1.1 packager").field("x-note", "again");
+    let proxy = with(item).await;
+    let head_bytes = || proxy.edge.metric("nearcast_edge_heads_memory_bytes ");
+    verdicts(&proxy, PAGE, 5).await;
+    let measured = || async { Some(head_bytes().await).filter(|bytes| *bytes > 0.0) };
+    let (before, fields) =
+        (until("a measure", measured).await, proxy.get(PAGE).await.headers.len());
+    assert!(verdicts(&proxy, PAGE, 300).await.iter().all(|verdict| verdict == "revalidated"));
+    // The gauge is set with each batch of changes.
+    let written = async || proxy.edge.metric("nearcast_edge_head_rows_written_total ").await;
+    let earlier = written().await;
+    let last = proxy.get(PAGE).await;
+    until("another batch", || async { (written().await > earlier).then_some(()) }).await;
+    assert_eq!((head_bytes().await, last.headers.len()), (before, fields));
+}
+
+#[tokio::test]
 async fn another_version_takes_the_place_of_a_stale_one() {
     for validator in [Validator::Strong, Validator::Weak, Validator::Date, Validator::None] {
         let proxy = with(Item::stale(5000, "").validator(validator)).await;

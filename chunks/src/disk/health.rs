@@ -24,7 +24,7 @@ const SOUND_AFTER: Duration = Duration::from_secs(60);
 
 /// Why a disk is off.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Trouble {
+pub(crate) enum Trouble {
     /// Reading or writing failed.
     Failed(String),
     /// It does not answer, or too late.
