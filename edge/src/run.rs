@@ -24,6 +24,7 @@ use serde::Serialize;
 use service::admin::{Admin, Ready};
 use service::{Shutdown, client};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -64,7 +65,8 @@ struct Bound {
     /// For other nodes, not for players.
     peer: bool,
     tcp: TcpListener,
-    udp: Option<UdpSocket>,
+    /// One a shard.
+    udp: Vec<UdpSocket>,
 }
 
 /// What an edge is made of, but its listeners.
@@ -95,8 +97,8 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error> {
 
     // Ports first: a second edge on this machine is told so before it touches anything.
     let admin = Admin::bind(config.admin).await?;
-    let own = config.listen.iter().map(|listen| bind(listen, false));
-    let peers = config.peers.listen.iter().map(|listen| bind(listen, true));
+    let own = config.listen.iter().map(|listen| bind(listen, false, config.shards));
+    let peers = config.peers.listen.iter().map(|listen| bind(listen, true, config.shards));
     let bound = own.chain(peers).collect::<Result<Vec<_>, _>>()?;
     let _alone = service::lock(data, "edge.data-dir")?;
     let identity = identity(&config, &bound)?;
@@ -273,7 +275,6 @@ impl Listeners {
         shared: &Shared,
     ) -> Result<Self, Error> {
         let mut listeners = Self { accepting: JoinSet::new(), quic: Vec::new() };
-        let mut quic_shards = shared.shards.all().iter().cycle();
         for bound in bound {
             let Some(identity) = identity.filter(|_| bound.listen.tls) else {
                 let via = Via { scheme: "http", alt_svc: None, peer: bound.peer };
@@ -284,14 +285,12 @@ impl Listeners {
             let port = bound.listen.addr.port();
             let alt_svc = HeaderValue::try_from(format!("h3=\":{port}\"; ma=86400")).ok();
             let via = Via { scheme: "https", alt_svc, peer: bound.peer };
-            if let (Some(udp), Some(shard)) = (bound.udp, quic_shards.next()) {
-                let quic =
-                    wire::quic::Listener::new(udp, identity.quic()?, Arc::clone(shard), shared)?;
+            if !bound.udp.is_empty() {
+                let quic = wire::quic::Listener::new(bound.udp, identity.quic()?, shared)?;
                 let quic = Arc::new(quic);
                 listeners.quic.push(Arc::clone(&quic));
                 let (via, shared) = (via.clone(), shared.clone());
-                let accepting = async move { quic.accept(via, shared).await };
-                listeners.accepting.spawn_on(accepting, shard.handle());
+                listeners.accepting.spawn(async move { quic.accept(via, shared).await });
             }
             listeners.accepting.spawn(wire::tcp::accept(bound.tcp, Some(tls), via, shared.clone()));
         }
@@ -315,8 +314,9 @@ fn read_ca(path: Option<&Path>) -> Result<Option<Vec<u8>>, Error> {
     path.map(|path| std::fs::read(path).map_err(|error| Error::file(path, error))).transpose()
 }
 
-/// Binds TCP, and for TLS the same port of UDP.
-fn bind(listen: &Listen, peer: bool) -> Result<Bound, Error> {
+/// Binds TCP, and for TLS the same port of UDP, with a socket for each shard. TCP comes first: it
+/// shares its port with no other process, whose UDP sockets could join these.
+fn bind(listen: &Listen, peer: bool, shards: NonZeroUsize) -> Result<Bound, Error> {
     let tries = if listen.addr.port() == 0 { PORT_TRIES } else { 1 };
     let mut failed = None;
     for _ in 0..tries {
@@ -324,20 +324,14 @@ fn bind(listen: &Listen, peer: bool) -> Result<Bound, Error> {
         let addr = tcp.local_addr().map_err(|error| in_use(listen.addr, error))?;
         let listen = Listen { addr, ..*listen };
         if !listen.tls {
-            return Ok(Bound { listen, peer, tcp, udp: None });
+            return Ok(Bound { listen, peer, tcp, udp: Vec::new() });
         }
-        match udp(addr) {
-            Ok(udp) => return Ok(Bound { listen, peer, tcp, udp: Some(udp) }),
+        match wire::quic::bind(addr, shards.get()) {
+            Ok(udp) => return Ok(Bound { listen, peer, tcp, udp }),
             Err(error) => failed = Some(in_use(addr, error)),
         }
     }
     Err(failed.unwrap_or_else(|| Error::Tls("no port is free for TCP and UDP".into())))
-}
-
-fn udp(addr: SocketAddr) -> std::io::Result<UdpSocket> {
-    let socket = UdpSocket::bind(addr)?;
-    socket.set_nonblocking(true)?;
-    Ok(socket)
 }
 
 fn in_use(addr: SocketAddr, error: std::io::Error) -> Error {

@@ -9,6 +9,8 @@ pub struct Metrics {
     segments: IntCounter,
     /// Merged sends that the system refused; their datagrams are lost, and sent again.
     pub failed: IntCounter,
+    /// Clients that were asked to prove their address first.
+    pub retried: IntCounter,
     /// Sockets that no longer merge.
     pub unmerged: IntCounter,
 }
@@ -28,6 +30,7 @@ impl Metrics {
             sends: counter("merged_sends", "UDP sends of several of QUIC's transmits")?,
             segments: counter("merged_datagrams", "Datagrams that left by merged UDP sends")?,
             failed: counter("merged_sends_failed", "Merged UDP sends that the system refused")?,
+            retried: counter("retries", "Clients asked to prove their address first")?,
             unmerged: counter("merging_stopped", "UDP sockets that no longer merge sends")?,
         })
     }

@@ -3,6 +3,7 @@
 mod metrics;
 mod receiving;
 mod socket;
+mod steer;
 mod transport;
 
 use crate::{
@@ -15,18 +16,25 @@ use http::Response;
 use http_body_util::BodyExt;
 pub use metrics::Metrics;
 use quinn::crypto::rustls::QuicServerConfig;
-use quinn::{Endpoint, EndpointConfig, IdleTimeout, TransportConfig, VarInt};
+use quinn::{Endpoint, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
 use receiving::Receiving;
 use socket::{Socket, Turning};
 use std::fmt::Display;
 use std::net::UdpSocket;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
+use steer::Ids;
+pub use steer::{SOCKETS_MAX, bind};
+use tokio::task::JoinSet;
 use tokio_util::task::TaskTracker;
 use transport::Outlets;
 
 /// A silent connection is closed.
 const IDLE_MAX: Duration = Duration::from_secs(60);
+/// Handshakes under way of one endpoint; from then on clients prove their address first, by a
+/// Retry (RFC 9000 section 8.1.2).
+pub const HANDSHAKES_MAX: usize = 128;
 /// From the start of a stream to the end of its request's head.
 const REQUEST_MAX: Duration = Duration::from_secs(10);
 /// Bytes sent and not yet acknowledged, a connection: twice what 100 Mbit/s have under way in
@@ -43,83 +51,144 @@ const RECEIVE_WINDOW_BYTES: u32 = 256 << 10;
 /// A body is handed to h3 in pieces of at most this, so that a stall is seen in time.
 const PIECE_BYTES_MAX: usize = 256 << 10;
 
+/// What Ethernet takes with IPv4; with IPv6 discovery finds 20 bytes less.
+const DATAGRAM_BYTES_MAX: u16 = 1472;
+
 type Connection = h3::server::Connection<transport::Connection, Bytes>;
 
-/// An HTTP/3 listener.
-pub struct Listener {
+/// An HTTP/3 listener: one endpoint a socket, each on a shard of its own.
+pub struct Listener(Vec<End>);
+
+#[derive(Clone)]
+struct End {
     endpoint: Endpoint,
     shard: Arc<Shard>,
+    /// Handshakes under way.
+    shaking: Arc<AtomicUsize>,
 }
 
 impl Listener {
-    /// Serves on `socket`, with this TLS configuration, on a shard.
+    /// Serves on what [`bind`] gave, with this TLS configuration: one socket a shard, in order.
     ///
     /// # Errors
-    /// [`Error::Quic`] when QUIC can't use it, or the socket fails.
+    /// [`Error::Quic`] when QUIC can't use it, or a socket fails.
     pub fn new(
-        socket: UdpSocket,
+        sockets: Vec<UdpSocket>,
         tls: rustls::ServerConfig,
-        shard: Arc<Shard>,
         shared: &Shared<impl Service>,
     ) -> Result<Self, Error> {
         let failed = |error: &dyn Display| Error::Quic(error.to_string());
         let crypto = QuicServerConfig::try_from(tls).map_err(|error| failed(&error))?;
         let mut config = quinn::ServerConfig::with_crypto(Arc::new(crypto));
         config.transport_config(Arc::new(transport().map_err(|error| failed(&error))?));
-        let _shards = shard.handle().enter();
-        let socket = Socket::new(socket, shared.levers.merge, shared.metrics.quic.clone());
-        let socket = Arc::new(socket.map_err(|error| failed(&error))?);
-        let runtime = Arc::new(Turning(Arc::clone(&socket)));
-        let own = EndpointConfig::default();
-        let endpoint = Endpoint::new_with_abstract_socket(own, Some(config), socket, runtime)
-            .map_err(|error| failed(&error))?;
-        Ok(Self { endpoint, shard })
+        let (count, generation) = (sockets.len(), rand::random());
+        let end = |(number, (socket, shard)): (usize, (UdpSocket, &Arc<Shard>))| {
+            let _context = shard.handle().enter();
+            let metrics = shared.metrics.quic.clone();
+            let socket = Arc::new(Socket::new(socket, shared.levers.merge, metrics)?);
+            let runtime = Arc::new(Turning(Arc::clone(&socket)));
+            let ids = Ids { shard: number, count, generation };
+            let mut own = EndpointConfig::default();
+            own.cid_generator(move || Box::new(ids));
+            let config = Some(config.clone());
+            let endpoint = Endpoint::new_with_abstract_socket(own, config, socket, runtime)?;
+            Ok(End { endpoint, shard: Arc::clone(shard), shaking: Arc::default() })
+        };
+        let shards = shared.shards.all().iter().cycle();
+        let ends = sockets.into_iter().zip(shards).enumerate().map(end);
+        let ends = ends.collect::<Result<_, std::io::Error>>();
+        ends.map(Self).map_err(|error| failed(&error))
     }
 
     /// Accepts until the drain begins; connections then end after the requests they have.
     /// The caller closes the listener when these have ended.
     pub async fn accept<S: Service>(&self, via: Via, shared: Shared<S>) {
         let via = Arc::new(via);
-        loop {
-            let incoming = tokio::select! {
-                () = shared.drain.cancelled() => return,
-                incoming = self.endpoint.accept() => incoming,
-            };
-            let Some(incoming) = incoming else { return };
-            let Some(place) = shared.place_on(&self.shard) else {
-                incoming.refuse();
-                continue;
-            };
-            let (via, own) = (Arc::clone(&via), shared.clone());
-            shared.serve(place, async move {
-                if let Err(error) = connection(incoming, via, own).await {
-                    tracing::debug!(error, "QUIC connection ended");
-                }
-            });
+        let mut accepting = JoinSet::new();
+        for end in &self.0 {
+            let shard = Arc::clone(&end.shard);
+            let task = accept(end.clone(), Arc::clone(&via), shared.clone());
+            accepting.spawn_on(task, shard.handle());
         }
+        while accepting.join_next().await.is_some() {}
     }
 
     /// Closes what is still open, and waits until peers were told.
     pub async fn close(&self, limit: Duration) {
-        self.endpoint.close(VarInt::from_u32(0x100), b"ending");
-        let _ = tokio::time::timeout(limit, self.endpoint.wait_idle()).await;
+        for end in &self.0 {
+            end.endpoint.close(VarInt::from_u32(0x100), b"ending");
+        }
+        let idle = async {
+            for end in &self.0 {
+                end.endpoint.wait_idle().await;
+            }
+        };
+        let _ = tokio::time::timeout(limit, idle).await;
+    }
+}
+
+async fn accept<S: Service>(end: End, via: Arc<Via>, shared: Shared<S>) {
+    loop {
+        let incoming = tokio::select! {
+            () = shared.drain.cancelled() => return,
+            incoming = end.endpoint.accept() => incoming,
+        };
+        let Some(incoming) = incoming else { return };
+        // Who sends from an address that is not its own gets no more out of us than it sends.
+        let pressed = end.shaking.load(Relaxed) >= HANDSHAKES_MAX;
+        if pressed && !incoming.remote_address_validated() {
+            shared.metrics.quic.retried.inc();
+            // It has come with a token that this forbids; then it is left without an answer.
+            let _ = incoming.retry();
+            continue;
+        }
+        let Some(place) = shared.place_on(&end.shard) else {
+            incoming.refuse();
+            continue;
+        };
+        let (via, own, shaking) = (Arc::clone(&via), shared.clone(), Shaking::of(&end.shaking));
+        shared.serve(place, async move {
+            if let Err(error) = connection(incoming, shaking, via, own).await {
+                tracing::debug!(error, "QUIC connection ended");
+            }
+        });
+    }
+}
+
+/// A handshake under way, counted until it is dropped.
+struct Shaking(Arc<AtomicUsize>);
+
+impl Shaking {
+    fn of(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Relaxed);
+        Self(Arc::clone(count))
+    }
+}
+
+impl Drop for Shaking {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
     }
 }
 
 fn transport() -> Result<TransportConfig, quinn::VarIntBoundsExceeded> {
     let mut transport = TransportConfig::default();
+    let mut mtu = MtuDiscoveryConfig::default();
+    mtu.upper_bound(DATAGRAM_BYTES_MAX);
     transport
         .max_concurrent_bidi_streams(VarInt::from_u32(STREAMS_MAX))
         .max_concurrent_uni_streams(VarInt::from_u32(8))
         .stream_receive_window(VarInt::from_u32(RECEIVE_WINDOW_BYTES))
         .receive_window(VarInt::from_u32(4 * RECEIVE_WINDOW_BYTES))
         .send_window(SEND_WINDOW_BYTES)
+        .mtu_discovery_config(Some(mtu))
         .max_idle_timeout(Some(IdleTimeout::try_from(IDLE_MAX)?));
     Ok(transport)
 }
 
 async fn connection<S: Service>(
     incoming: quinn::Incoming,
+    shaking: Shaking,
     via: Arc<Via>,
     shared: Shared<S>,
 ) -> Result<(), String> {
@@ -127,6 +196,7 @@ async fn connection<S: Service>(
     let quic = shaken
         .map_err(|_| format!("no QUIC handshake within {HANDSHAKE_MAX:?}"))?
         .map_err(|error| error.to_string())?;
+    drop(shaking);
     let transport = quic.clone();
     let mut builder = h3::server::builder();
     builder.max_field_section_size(HEADER_BYTES_MAX.into()).send_grease(false);

@@ -1,0 +1,7 @@
+//! HTTP/3 as clients see it, over loopback, with real quinn clients.
+
+#![allow(clippy::unwrap_used)]
+
+mod bodies;
+mod connections;
+mod world;

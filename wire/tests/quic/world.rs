@@ -1,0 +1,249 @@
+//! A server with bodies of known bytes, and a client that speaks HTTP/3 by hand, so that it can
+//! pause, stop, move and leave when it likes.
+
+use bytes::{Bytes, BytesMut};
+use http::Response;
+use nearcast_wire::quic::{Listener, bind};
+use nearcast_wire::{Levers, Metrics, Request, Service, Shards, Shared, Threads, Via};
+use prometheus::Registry;
+use quinn::crypto::rustls::QuicClientConfig;
+use quinn::{ClientConfig, Endpoint, ReadError, RecvStream, SendStream, TransportConfig};
+use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// What no test waits longer for.
+pub const DEADLINE: Duration = Duration::from_secs(60);
+const PIECE: usize = 100_000;
+
+/// The bytes of every body, from its start.
+pub fn byte(at: usize) -> u8 {
+    (at ^ (at >> 8) ^ (at >> 16)) as u8
+}
+
+/// Answers `/<bytes>` with so many bytes, `/<bytes>/cut` with an error after as many.
+pub struct Bodies;
+
+pub struct Body {
+    at: usize,
+    end: usize,
+    cut: bool,
+}
+
+impl http_body::Body for Body {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<Bytes>, io::Error>>> {
+        let to = self.end.min(self.at + PIECE);
+        if self.at == to {
+            let cut = self.cut.then(|| Err(io::ErrorKind::ConnectionReset.into()));
+            self.cut = false;
+            return Poll::Ready(cut);
+        }
+        let piece = (self.at..to).map(byte).collect();
+        self.at = to;
+        Poll::Ready(Some(Ok(http_body::Frame::data(piece))))
+    }
+}
+
+impl Service for Bodies {
+    type Body = Body;
+
+    async fn answer(self: &Arc<Self>, request: Request) -> Response<Body> {
+        let mut parts = request.head.uri.path().split('/').skip(1);
+        let end = parts.next().and_then(|bytes| bytes.parse().ok()).unwrap_or(0);
+        Response::new(Body { at: 0, end, cut: parts.next() == Some("cut") })
+    }
+}
+
+/// A server under test.
+pub struct World {
+    pub addr: SocketAddr,
+    pub shared: Shared<Bodies>,
+    pub registry: Registry,
+    listener: Arc<Listener>,
+    accepting: JoinHandle<()>,
+    certificate: CertificateDer<'static>,
+    _threads: Threads,
+}
+
+impl World {
+    pub fn start(shards: usize, levers: Levers) -> Self {
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let certificate = made.cert.der().clone();
+        let key = PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
+        let mut tls = rustls::ServerConfig::builder_with_provider(provider())
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate.clone()], key.into())
+            .unwrap();
+        tls.alpn_protocols = vec![b"h3".to_vec()];
+        let registry = Registry::new();
+        let metrics = Metrics::new(&registry).unwrap();
+        let (shards, threads) = Shards::start(shards.try_into().unwrap(), &metrics).unwrap();
+        let shared = Shared {
+            service: Arc::new(Bodies),
+            shards,
+            work: Handle::current(),
+            places: Arc::new(Semaphore::new(10_000)),
+            tasks: TaskTracker::new(),
+            send_stall: Duration::from_secs(30),
+            levers,
+            drain: CancellationToken::new(),
+            metrics,
+        };
+        let sockets = bind(([127, 0, 0, 1], 0).into(), shared.shards.all().len()).unwrap();
+        let addr = sockets[0].local_addr().unwrap();
+        let listener = Arc::new(Listener::new(sockets, tls, &shared).unwrap());
+        let via = Via { scheme: "https", alt_svc: None, peer: false };
+        let (own, serving) = (Arc::clone(&listener), shared.clone());
+        let accepting = tokio::spawn(async move { own.accept(via, serving).await });
+        Self { addr, shared, registry, listener, accepting, certificate, _threads: threads }
+    }
+
+    /// A client at an address of its own.
+    pub fn client(&self) -> Endpoint {
+        let mut endpoint = Endpoint::client(([127, 0, 0, 1], 0).into()).unwrap();
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(self.certificate.clone()).unwrap();
+        let mut tls = rustls::ClientConfig::builder_with_provider(provider())
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        tls.alpn_protocols = vec![b"h3".to_vec()];
+        let mut config = ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).unwrap()));
+        let mut transport = TransportConfig::default();
+        transport.max_idle_timeout(Some(DEADLINE.try_into().unwrap()));
+        config.transport_config(Arc::new(transport));
+        endpoint.set_default_client_config(config);
+        endpoint
+    }
+
+    pub async fn connect(&self) -> Connection {
+        let endpoint = self.client();
+        let quic = endpoint.connect(self.addr, "localhost").unwrap().await.unwrap();
+        Connection::new(endpoint, quic).await
+    }
+
+    /// Ends it as an edge does, and shows that no task was left.
+    pub async fn end(self) {
+        self.shared.drain.cancel();
+        self.accepting.await.unwrap();
+        self.shared.tasks.close();
+        within(self.shared.tasks.wait()).await;
+        self.listener.close(DEADLINE).await;
+        assert_eq!(self.shared.metrics.open.get(), 0);
+    }
+
+    /// The value of a counter.
+    pub fn counter(&self, name: &str) -> f64 {
+        let families = self.registry.gather();
+        let family = families.iter().find(|family| family.name() == name).unwrap();
+        family.get_metric()[0].get_counter().get_value()
+    }
+
+    /// Waits until the server has only so many connections.
+    pub async fn until_open(&self, connections: i64) {
+        let started = Instant::now();
+        while self.shared.metrics.open.get() > connections {
+            assert!(started.elapsed() < DEADLINE, "connections are left");
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+fn provider() -> Arc<rustls::crypto::CryptoProvider> {
+    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
+}
+
+pub async fn within<T>(step: impl Future<Output = T>) -> T {
+    tokio::time::timeout(DEADLINE, step).await.expect("it ends in time")
+}
+
+/// A client's connection, its settings sent.
+pub struct Connection {
+    pub endpoint: Endpoint,
+    pub quic: quinn::Connection,
+    _control: SendStream,
+}
+
+impl Connection {
+    pub async fn new(endpoint: Endpoint, quic: quinn::Connection) -> Self {
+        let mut control = quic.open_uni().await.unwrap();
+        control.write_all(&[0, 4, 0]).await.unwrap();
+        Self { endpoint, quic, _control: control }
+    }
+
+    /// Asks for a path, and returns what answers.
+    pub async fn get(&self, path: &str) -> RecvStream {
+        let (mut send, receive) = self.quic.open_bi().await.unwrap();
+        // QPACK's static table: GET, https, :authority and :path by name (RFC 9204 appendix A).
+        let mut head = vec![0, 0, 0xd1, 0xd7, 0x50, 9];
+        head.extend(b"localhost");
+        head.extend([0x51, u8::try_from(path.len()).unwrap()]);
+        head.extend(path.as_bytes());
+        let mut message = vec![1, u8::try_from(head.len()).unwrap()];
+        message.extend(head);
+        send.write_all(&message).await.unwrap();
+        send.finish().unwrap();
+        receive
+    }
+
+    /// Moves to another address.
+    pub fn moves(&self) {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        self.endpoint.rebind(socket).unwrap();
+    }
+
+    /// Asks, and reads the whole body.
+    pub async fn body(&self, path: &str) -> Result<BytesMut, ReadError> {
+        let mut stream = self.get(path).await;
+        let mut all = BytesMut::new();
+        while let Some(chunk) = within(stream.read_chunk(usize::MAX, true)).await? {
+            all.extend_from_slice(&chunk.bytes);
+        }
+        Ok(payload(all))
+    }
+}
+
+/// The DATA of a message's frames.
+pub fn payload(mut frames: BytesMut) -> BytesMut {
+    let mut data = BytesMut::new();
+    while !frames.is_empty() {
+        let kind = varint(&mut frames);
+        let length = usize::try_from(varint(&mut frames)).unwrap().min(frames.len());
+        let frame = frames.split_to(length);
+        if kind == 0 {
+            data.extend_from_slice(&frame);
+        }
+    }
+    data
+}
+
+fn varint(bytes: &mut BytesMut) -> u64 {
+    let length = 1 << (bytes[0] >> 6);
+    let number = bytes.split_to(length);
+    let rest = number[1..].iter().fold(0, |value, &byte| value << 8 | u64::from(byte));
+    u64::from(number[0] & 0x3f) << (8 * (length - 1)) | rest
+}
+
+/// Asserts that these are the first bytes of a body.
+pub fn assert_first(got: &[u8]) {
+    let wrong = got.iter().enumerate().find(|&(at, &got)| got != byte(at));
+    assert_eq!(wrong, None);
+}
