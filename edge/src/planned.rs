@@ -4,6 +4,8 @@
 //! Only a plan evicts them. Every chunk was verified when it arrived and is checked again
 //! whenever it is read.
 
+#[cfg(test)]
+mod faults;
 mod file;
 mod pull;
 mod stall;
@@ -25,7 +27,7 @@ use tokio::sync::{Notify, Semaphore, oneshot};
 
 /// Reads from planned files at a time, each of one chunk; who comes on top asks elsewhere.
 const READS_MAX: usize = 32;
-/// The longest wait for a thread to read in.
+/// The longest wait for a thread to read in, and for its disk together.
 const THREAD_MAX: Duration = Duration::from_millis(500);
 
 /// Where a planned title's index lies.
@@ -45,6 +47,7 @@ pub struct Planned {
     plan: Mutex<Option<Accepted>>,
     reads: Arc<Semaphore>,
     disk: Disk,
+    read_max: Duration,
     /// Something that was here has been found damaged.
     damaged: Notify,
     metrics: Metrics,
@@ -98,6 +101,7 @@ impl Planned {
             plan: Mutex::new(None),
             reads: Arc::new(Semaphore::new(READS_MAX)),
             disk: Disk::default(),
+            read_max: chunks::READ_MAX,
             damaged: Notify::new(),
             metrics,
         };
@@ -164,9 +168,10 @@ impl Planned {
         }
         let dir = title_dir(&self.dir, &name);
         std::fs::create_dir_all(&dir)?;
-        let index = index_path(&self.dir, &name);
-        if !index.exists() {
-            crate::disk::replace(&index, &title.index.encode())?;
+        let (index, encoded) = (index_path(&self.dir, &name), title.index.encode());
+        // One that is damaged, too: without it the next start serves nothing of the title.
+        if std::fs::read(&index).ok().as_deref() != Some(&encoded[..]) {
+            crate::disk::replace(&index, &encoded)?;
         }
         let open = |track| PlannedFile::open(&dir, track).map(Arc::new);
         let files = title.index.tracks.iter().map(open).collect::<Result<_, _>>()?;
@@ -203,7 +208,7 @@ impl Planned {
         // A disk's time is counted from when a thread was free to ask it.
         let read = async {
             let _ = begins.await;
-            tokio::time::timeout(chunks::READ_MAX, read).await
+            tokio::time::timeout(self.read_max, read).await
         };
         let read = match tokio::time::timeout(THREAD_MAX, read).await {
             Ok(Ok(read)) => read,

@@ -41,4 +41,7 @@ test("each difference from the baseline is a fault", () => {
   assert.equal(compare(graded, { open: { fresh: "why" } }).length, 1, "stale fails and is not listed");
   assert.equal(compare(graded, { open: { fresh: "", stale: "", alone: "" } }).length, 1, "alone passes and is listed");
   assert.equal(compare(graded, { open: { fresh: "", stale: "", gone: "" } }).length, 1, "gone is no test");
+  const later = (id) => compare(graded, { open: { fresh: "", stale: "" }, later: { about: "", [id]: "why" } });
+  assert.deepEqual(later("interim"), []);
+  assert.equal(later("alone").length, 1, "alone is run now");
 });

@@ -159,7 +159,8 @@ impl PlannedFile {
             if chunk::range(number, self.file_bytes).end() > written {
                 break;
             }
-            let bytes = self.read_raw(number)?;
+            // What can't be read is not here: to write it anew is the one way to mend it.
+            let Ok(bytes) = self.read_raw(number) else { continue };
             if track.chunk_is_whole(number, &bytes) {
                 self.keep_sum(number, sum(&bytes))?;
                 adopted += 1;
