@@ -58,6 +58,8 @@ pub struct Disk {
     pub dir: PathBuf,
     /// Bytes that may be used there; [`SSD_BYTES_MIN`] or more.
     pub bytes: u64,
+    /// Whether it is read and written past the page cache (`O_DIRECT`), where its filesystem can.
+    pub direct: bool,
 }
 
 /// Where the tiers are and how large they may grow.

@@ -26,7 +26,8 @@ fn process_that_serves_a_faulty_disk() {
 /// Tiers over one faulty disk and, if need be, a sound one.
 async fn tiers_over(faulty: &FaultyDisk, data: &std::path::Path, sound: usize) -> Tiers {
     let sound = sizes(data, MEMORY, sound, DISK);
-    let disks = [vec![Disk { dir: faulty.dir.clone(), bytes: DISK }], sound.disks].concat();
+    let disks =
+        [vec![Disk { dir: faulty.dir.clone(), bytes: DISK, direct: true }], sound.disks].concat();
     Tiers::start(Sizes { disks, ..sound }).await
 }
 
@@ -176,7 +177,7 @@ async fn a_disk_that_others_fill_comes_back_with_the_space_there_is() {
     let data = tempfile::tempdir().unwrap();
     let Some(disk) = Tmpfs::mount(data.path().join("small"), 160) else { return };
     let sizes = Sizes {
-        disks: vec![Disk { dir: disk.0.clone(), bytes: DISK }],
+        disks: vec![Disk { dir: disk.0.clone(), bytes: DISK, direct: true }],
         ..sizes(data.path(), MEMORY, 0, DISK)
     };
     let tiers = Tiers::start(sizes).await;

@@ -258,7 +258,9 @@ fn sizes(config: &Config) -> Sizes {
         dirs => dirs.to_vec(),
     };
     let bytes = config.ssd_bytes / dirs.len() as u64;
-    let disks = dirs.into_iter().filter(|_| bytes > 0).map(|dir| Disk { dir, bytes }).collect();
+    let direct = config.ssd_direct;
+    let disk = |dir| Disk { dir, bytes, direct };
+    let disks = dirs.into_iter().filter(|_| bytes > 0).map(disk).collect();
     Sizes { memory_bytes: config.memory_bytes, disks, data_dir, read_max: chunks::READ_MAX }
 }
 

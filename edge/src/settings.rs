@@ -73,6 +73,8 @@ pub struct Config {
     pub ssd_bytes: u64,
     /// Folders of the reactive SSD tier, one a disk; empty: one in the data folder.
     pub ssd_dirs: Vec<PathBuf>,
+    /// Whether that tier bypasses the page cache.
+    pub ssd_direct: bool,
     /// Planned tier, in bytes.
     pub planned_bytes: u64,
     /// The certificate.
@@ -177,6 +179,7 @@ impl Config {
             memory_bytes: size("edge.memory", settings.memory, MEMORY, MEMORY_BYTES_MIN, false)?,
             ssd_bytes: size("edge.ssd", settings.ssd, SSD, DISK_BYTES_MIN, true)?,
             ssd_dirs: settings.ssd_dir,
+            ssd_direct: settings.ssd_direct.unwrap_or(true),
             planned_bytes: settings.planned.unwrap_or(PLANNED).0,
             certificate,
             ca: settings.ca,

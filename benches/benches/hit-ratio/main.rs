@@ -15,7 +15,7 @@
 //! when the simulated tiers and the real ones, over fewer and smaller chunks, differ.
 //!
 //! `--quick`: a million requests of a hundred titles, nothing held against those. `--real`:
-//! only the comparison with the real tiers. `--traces`: the requests as files for
+//! only the comparison with the real tiers, past the page cache and through it. `--traces`: the requests as files for
 //! `against-libcachesim.py`.
 
 mod real;
@@ -90,7 +90,9 @@ fn main() -> ExitCode {
     let ask = ask();
     let started = Instant::now();
     if ask.real {
-        println!("{}", real::compare());
+        for direct in [true, false] {
+            println!("{}", real::compare(direct));
+        }
         return ExitCode::SUCCESS;
     }
     let shape = if ask.quick {
@@ -115,7 +117,7 @@ fn main() -> ExitCode {
         }
         report.push(summary(reading, &trace, &lines));
     }
-    let real = real::compare();
+    let real = real::compare(true);
     println!("\n{real}\n{:.0} s", started.elapsed().as_secs_f64());
     if let Some(path) = &ask.json {
         let report = json!({ "readings": report, "quick": ask.quick });

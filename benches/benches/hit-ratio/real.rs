@@ -6,7 +6,7 @@ use crate::trace::{self, Shape};
 use chunks::{Chunks, Disk, Key, READ_MAX};
 use prometheus::Registry;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Small chunks, so that it takes seconds; everything else scales with them.
 const CHUNK_BYTES: usize = 64 << 10;
@@ -20,11 +20,12 @@ const SHAPE: Shape = Shape { requests: 300_000, titles: 100, once: 0.2, ..Shape:
 /// By how much the hit ratios may differ, in points.
 const POINTS_MAX: f64 = 1.5;
 
-/// Both hit ratios, in words.
+/// Both hit ratios, in words, and what the real tiers took of time and of the page cache (which
+/// is the machine's: others may have part in it). `direct` is [`Disk::direct`].
 ///
 /// # Panics
 /// If they differ by more than [`POINTS_MAX`], or if the tiers can't be opened.
-pub fn compare() -> String {
+pub fn compare(direct: bool) -> String {
     let trace = trace::trace(&SHAPE);
     let kept = MEMORY_BYTES - MEMORY_BYTES / 8;
     let sizes = Sizes {
@@ -41,14 +42,17 @@ pub fn compare() -> String {
     let runtime = tokio::runtime::Runtime::new().expect("threads can be had");
     let dir = tempfile::tempdir().expect("a folder can be made");
     let keys: Vec<Key> = trace.chunks.iter().map(|(title, number)| key(*title, *number)).collect();
+    let (cached, began) = (cached_mb(), Instant::now());
     let (memory_hits, disk_hits, written) =
-        runtime.block_on(replay(dir.path(), &keys, &trace.requests));
+        runtime.block_on(replay(dir.path(), &keys, &trace.requests, direct));
+    let (took, cached) = (began.elapsed(), cached_mb() - cached);
     let percent = |hits: usize| 100.0 * hits as f64 / SHAPE.requests as f64;
     let (ours, real) = (percent(simulated.hits()), percent(memory_hits + disk_hits));
     assert!((ours - real).abs() <= POINTS_MAX, "simulated {ours:.2} %, real {real:.2} %");
     format!(
         "real tiers, {} requests of {} KiB, SSD {} MiB: {real:.2} % hits ({:.2} % of memory), {:.0} MB \
-         written; simulated {ours:.2} % ({:.2} %), {:.0} MB",
+         written; simulated {ours:.2} % ({:.2} %), {:.0} MB; {}: {took:.1?}, {cached:+.0} MB of \
+         page cache",
         SHAPE.requests,
         CHUNK_BYTES >> 10,
         DISK_BYTES >> 20,
@@ -56,7 +60,16 @@ pub fn compare() -> String {
         written / 1e6,
         percent(simulated.memory_hits),
         (simulated.written * STORED_BYTES) as f64 / 1e6,
+        if direct { "direct" } else { "through the page cache" },
     )
+}
+
+/// The kernel's page cache; 0 where it can't be known.
+fn cached_mb() -> f64 {
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("Cached:"));
+    let kib = line.and_then(|line| line.trim().split(' ').next()?.parse::<f64>().ok());
+    kib.unwrap_or(0.0) * 1024.0 / 1e6
 }
 
 fn key(title: u32, number: u32) -> Key {
@@ -64,11 +77,11 @@ fn key(title: u32, number: u32) -> Key {
 }
 
 /// Hits of memory and of the disk, and bytes written.
-async fn replay(dir: &Path, keys: &[Key], requests: &[u32]) -> (usize, usize, f64) {
+async fn replay(dir: &Path, keys: &[Key], requests: &[u32], direct: bool) -> (usize, usize, f64) {
     let registry = Registry::new();
     let sizes = chunks::Sizes {
         memory_bytes: MEMORY_BYTES,
-        disks: vec![Disk { dir: dir.join("ssd"), bytes: DISK_BYTES }],
+        disks: vec![Disk { dir: dir.join("ssd"), bytes: DISK_BYTES, direct }],
         data_dir: dir.to_owned(),
         read_max: 40 * READ_MAX,
     };

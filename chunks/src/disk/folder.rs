@@ -1,14 +1,17 @@
 //! A disk's folder: who uses it, how large its files may become, when they were written. Every
 //! function here blocks.
 
+use rustix::fs::OFlags;
 use std::fs::File;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// Smallest disk, in bytes: enough blocks to write one while another is cleared.
 pub const SSD_BYTES_MIN: u64 = 256 << 20;
 /// One part in so many of a disk's free bytes is left to others.
 const SPARE_SHARE: u64 = 16;
+/// What direct I/O is aligned to.
+const PAGE_BYTES: usize = 4096;
 /// How foyer names its files.
 const FILE_PREFIX: &str = "foyer-storage-direct-fs-";
 
@@ -27,6 +30,32 @@ pub(super) fn lock(dir: &Path) -> Result<File, String> {
         }
         Err(std::fs::TryLockError::Error(error)) => Err(error.to_string()),
     }
+}
+
+/// Whether files here can be read and written past the page cache: tried with one page, since
+/// some filesystems say no only then. If not, that is logged.
+pub(super) fn takes_direct(dir: &Path) -> bool {
+    let path = dir.join("direct");
+    let tried = try_direct(&path);
+    if let Err(error) = &tried {
+        tracing::warn!(dir = %dir.display(), %error, "no direct I/O here: through the page cache");
+    }
+    // Not made where it was refused; else a file that nobody reads.
+    let _ = std::fs::remove_file(path);
+    tried.is_ok()
+}
+
+fn try_direct(path: &Path) -> std::io::Result<()> {
+    let flags = OFlags::DIRECT | OFlags::NOATIME;
+    let flags = i32::try_from(flags.bits()).map_err(std::io::Error::other)?;
+    let mut options = File::options();
+    let file = options.read(true).write(true).create(true).truncate(true).custom_flags(flags);
+    let file = file.open(path)?;
+    let mut bytes = vec![0; 2 * PAGE_BYTES];
+    let at = bytes.as_ptr().align_offset(PAGE_BYTES);
+    let page = &mut bytes[at..at + PAGE_BYTES];
+    file.write_all_at(page, 0)?;
+    file.read_exact_at(page, 0)
 }
 
 fn file(dir: &Path, number: u64) -> PathBuf {

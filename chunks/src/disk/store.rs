@@ -19,7 +19,7 @@ use foyer::{
 use prometheus::IntCounter;
 use std::collections::VecDeque;
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use tokio::runtime::{Builder, Handle, Runtime};
@@ -86,10 +86,10 @@ pub(super) struct Store {
 }
 
 impl Store {
-    /// Opens what is in `dir`, which exists: takes as long as reading its indexes does.
+    /// Opens what is in the disk's folder, which exists: takes as long as reading its indexes
+    /// does.
     pub(super) async fn open(
-        dir: &Path,
-        bytes: u64,
+        place: crate::Disk,
         memory: Memory,
         metrics: &Metrics,
     ) -> Result<Self, String> {
@@ -97,13 +97,7 @@ impl Store {
         let handle = threads.handle().clone();
         let blocks = Arc::new(Blocks::default());
         let counted = metrics.ssd_evicted_blocks.clone();
-        let opening = open(
-            dir.to_owned(),
-            bytes,
-            Arc::clone(&blocks),
-            counted,
-            Spawner::from(handle.clone()),
-        );
+        let opening = open(place, Arc::clone(&blocks), counted, Spawner::from(handle.clone()));
         // It touches the disk, and foyer panics on some errors: both away from the caller.
         match handle.spawn(opening).await {
             Ok(Ok((hybrid, lock))) => {
@@ -247,32 +241,40 @@ impl Drop for Store {
 }
 
 async fn open(
-    dir: PathBuf,
-    bytes: u64,
+    place: crate::Disk,
     blocks: Arc<Blocks>,
     counted: IntCounter,
     spawner: Spawner,
 ) -> Result<(HybridCache<Key, Chunk>, File), String> {
+    let crate::Disk { dir, bytes, direct } = place;
     let lock = folder::lock(&dir)?;
+    let direct = direct && folder::takes_direct(&dir);
     let block_bytes = (bytes / BLOCKS_MIN).clamp(BLOCK_BYTES_MIN, BLOCK_BYTES_MAX);
     let block_bytes = block_bytes.max((bytes / BLOCKS_MAX).next_multiple_of(BLOCK_BYTES_MIN));
     let bytes = folder::usable(&dir, bytes / block_bytes, bytes)?;
     let count = bytes / block_bytes;
     folder::remove_surplus(&dir, count);
     let fifo = Fifo::new(folder::written_last(&dir, count), blocks, counted);
-    build(dir, bytes, block_bytes, fifo, spawner).await.map(|hybrid| (hybrid, lock))
+    let device = device(dir, bytes, direct)?;
+    build(device, block_bytes, fifo, spawner).await.map(|hybrid| (hybrid, lock))
+}
+
+fn size(bytes: u64) -> Result<usize, String> {
+    usize::try_from(bytes).map_err(|error| error.to_string())
+}
+
+fn device(dir: PathBuf, bytes: u64, direct: bool) -> Result<Arc<dyn Device>, String> {
+    let device = FsDeviceBuilder::new(dir).with_capacity(size(bytes)?).with_direct(direct).build();
+    device.map_err(|error| error.to_string())
 }
 
 async fn build(
-    dir: PathBuf,
-    bytes: u64,
+    device: Arc<dyn Device>,
     block_bytes: u64,
     fifo: Fifo,
     spawner: Spawner,
 ) -> Result<HybridCache<Key, Chunk>, String> {
-    let size = |bytes: u64| usize::try_from(bytes).map_err(|error| error.to_string());
-    let device = FsDeviceBuilder::new(dir).with_capacity(size(bytes)?).build();
-    let engine = BlockEngineConfig::new(device.map_err(|error| error.to_string())?)
+    let engine = BlockEngineConfig::new(device)
         .with_block_size(size(block_bytes)?)
         .with_blob_index_size(BLOB_INDEX_BYTES)
         // One: the order of writing is then the order of foyer's sequence numbers, and a
@@ -294,8 +296,7 @@ async fn build(
         .with_filter(|_, _| false)
         .with_weighter(|_: &Key, chunk: &Chunk| chunk.estimated_size())
         .storage()
-        // psync, never io_uring: see docs/architecture.md. Through the page cache: a chunk is
-        // often read soon after it was written, and the kernel gives that memory back.
+        // psync, never io_uring: see docs/architecture.md.
         .with_io_engine_config(PsyncIoEngineConfig::new())
         .with_engine_config(engine)
         .with_recover_mode(RecoverMode::Quiet)

@@ -54,7 +54,8 @@ async fn attach(disk: &Disk, device: Option<u64>) -> Result<(Arc<Store>, Identit
     let dir = disk.dir.clone();
     let probed = spawn_blocking(move || probe(&dir, device)).await;
     probed.map_err(io::Error::other).flatten().map_err(|error| Trouble::Gone(error.to_string()))?;
-    let store = Store::open(&disk.dir, disk.bytes, disk.memory.clone(), &disk.metrics).await;
+    let place = crate::Disk { dir: disk.dir.clone(), bytes: disk.bytes, direct: disk.direct };
+    let store = Store::open(place, disk.memory.clone(), &disk.metrics).await;
     let store = Arc::new(store.map_err(Trouble::Failed)?);
     let identity = look(&disk.dir).await?;
     Ok((store, identity))

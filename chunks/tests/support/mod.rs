@@ -28,7 +28,8 @@ pub struct Tiers {
 
 /// Sizes for tiers below `dir`.
 pub fn sizes(dir: &Path, memory_bytes: u64, disks: usize, disk_bytes: u64) -> Sizes {
-    let disk = |number| Disk { dir: dir.join(format!("ssd-{number}")), bytes: disk_bytes };
+    let disk =
+        |number| Disk { dir: dir.join(format!("ssd-{number}")), bytes: disk_bytes, direct: true };
     Sizes {
         memory_bytes,
         disks: (0..disks).map(disk).collect(),

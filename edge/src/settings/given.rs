@@ -50,6 +50,9 @@ pub struct Settings {
     /// Folders for that, one a disk [default: ssd in the data folder]. Repeatable
     #[arg(long, env = "NEARCAST_EDGE_SSD_DIR", value_delimiter = ',', value_name = "DIR")]
     pub ssd_dir: Vec<PathBuf>,
+    /// Whether that bypasses the page cache (O_DIRECT), where the filesystem can [default: true]
+    #[arg(long, env = "NEARCAST_EDGE_SSD_DIRECT", value_name = "BOOL")]
+    pub ssd_direct: Option<bool>,
     /// SSD for the fill plan's files [default: 10GiB]
     #[arg(long, env = "NEARCAST_EDGE_PLANNED", value_name = "SIZE")]
     pub planned: Option<ByteSize>,
@@ -115,6 +118,7 @@ impl Settings {
             memory: self.memory.or(file.memory),
             ssd: self.ssd.or(file.ssd),
             ssd_dir: if self.ssd_dir.is_empty() { file.ssd_dir } else { self.ssd_dir },
+            ssd_direct: self.ssd_direct.or(file.ssd_direct),
             planned: self.planned.or(file.planned),
             cert,
             key,
