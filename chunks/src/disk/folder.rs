@@ -100,3 +100,23 @@ pub(super) fn written_last(dir: &Path, blocks: u64) -> Vec<u128> {
     };
     (0..blocks).map(|number| written(number).unwrap_or(0)).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_filesystem_without_direct_io_is_found_out_and_left_clean() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut mount = std::process::Command::new("mount");
+        let mounted = mount.args(["-t", "ramfs", "none"]).arg(dir.path()).output();
+        if !mounted.as_ref().is_ok_and(|output| output.status.success()) {
+            println!("skipped: mount: {mounted:?}");
+            return;
+        }
+        let takes = takes_direct(dir.path());
+        let left = std::fs::read_dir(dir.path()).unwrap().count();
+        std::process::Command::new("umount").arg(dir.path()).status().unwrap();
+        assert!(!takes && left == 0, "direct: {takes}, {left} files left");
+    }
+}
