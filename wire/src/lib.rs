@@ -8,6 +8,7 @@ pub mod quic;
 mod service;
 mod shards;
 pub mod tcp;
+pub mod tls;
 mod unframed;
 mod watched;
 

@@ -2,6 +2,7 @@
 
 use crate::Levers;
 use crate::shards::{Executor, Seat, Shard, Shards, guarded};
+use crate::tls;
 use bytes::Bytes;
 use http::{HeaderValue, Response};
 use http_body_util::combinators::UnsyncBoxBody;
@@ -70,6 +71,8 @@ pub struct Metrics {
     pub(crate) shard_open: IntGaugeVec,
     pub(crate) panics: IntCounter,
     pub(crate) quic: crate::quic::Metrics,
+    /// Counters of TLS.
+    pub tls: tls::Metrics,
     refused: IntCounterVec,
 }
 
@@ -93,8 +96,8 @@ impl Metrics {
         registry.register(Box::new(refused.clone()))?;
         registry.register(Box::new(shard_open.clone()))?;
         registry.register(Box::new(panics.clone()))?;
-        let quic = crate::quic::Metrics::new(registry)?;
-        Ok(Self { open, shard_open, panics, quic, refused })
+        let (quic, tls) = (crate::quic::Metrics::new(registry)?, tls::Metrics::new(registry)?);
+        Ok(Self { open, shard_open, panics, quic, tls, refused })
     }
 }
 

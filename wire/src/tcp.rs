@@ -79,6 +79,8 @@ async fn connection<S: Service>(
         None => http(stream, via, unframed, shared).await,
         Some(tls) => {
             let shaken = tokio::time::timeout(HANDSHAKE_MAX, tls.accept(stream)).await;
+            let kind = shaken.as_ref().ok().and_then(|shaken| shaken.as_ref().ok());
+            shared.metrics.tls.shaken(kind.and_then(|stream| stream.get_ref().1.handshake_kind()));
             let stream = shaken
                 .map_err(|_| format!("no TLS handshake within {HANDSHAKE_MAX:?}"))?
                 .map_err(|error| error.to_string())?;

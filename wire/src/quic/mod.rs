@@ -193,6 +193,7 @@ async fn connection<S: Service>(
     shared: Shared<S>,
 ) -> Result<(), String> {
     let shaken = tokio::time::timeout(HANDSHAKE_MAX, incoming).await;
+    shared.metrics.tls.shaken_quic(matches!(shaken, Ok(Ok(_))));
     let quic = shaken
         .map_err(|_| format!("no QUIC handshake within {HANDSHAKE_MAX:?}"))?
         .map_err(|error| error.to_string())?;
