@@ -101,7 +101,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error> {
     let peers = config.peers.listen.iter().map(|listen| bind(listen, true, config.shards));
     let bound = own.chain(peers).collect::<Result<Vec<_>, _>>()?;
     let _alone = service::lock(data, "edge.data-dir")?;
-    let identity = identity(&config, &bound)?;
+    let identity = identity(&config, &bound, &metrics.wire.tls)?;
     let parts = Parts::open(&config, metrics, &registry)?;
 
     let (shards, threads) = Shards::start(config.shards, &parts.edge.metrics.wire)?;
@@ -121,6 +121,9 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error> {
     let listeners = Listeners::start(bound, identity.as_ref(), &shared)?;
     let nudge = Arc::new(Notify::new());
     let mut background = parts.background(&config, &urls, &shared, &nudge);
+    if let Some(identity) = identity {
+        background.spawn(identity.watch());
+    }
     // Ends with the process: the drain can be watched to its end.
     background.spawn(admin.serve(
         registry,
@@ -283,12 +286,12 @@ impl Listeners {
                 listeners.accepting.spawn(wire::tcp::accept(bound.tcp, None, via, shared.clone()));
                 continue;
             };
-            let tls = TlsAcceptor::from(Arc::new(identity.tcp()?));
+            let tls = TlsAcceptor::from(Arc::new(identity.tls.tcp()?));
             let port = bound.listen.addr.port();
             let alt_svc = HeaderValue::try_from(format!("h3=\":{port}\"; ma=86400")).ok();
             let via = Via { scheme: "https", alt_svc, peer: bound.peer };
             if !bound.udp.is_empty() {
-                let quic = wire::quic::Listener::new(bound.udp, identity.quic()?, shared)?;
+                let quic = wire::quic::Listener::new(bound.udp, identity.tls.quic()?, shared)?;
                 let quic = Arc::new(quic);
                 listeners.quic.push(Arc::clone(&quic));
                 let (via, shared) = (via.clone(), shared.clone());
@@ -341,7 +344,11 @@ fn in_use(addr: SocketAddr, error: std::io::Error) -> Error {
 }
 
 /// The certificate, if any listener needs one.
-fn identity(config: &Config, bound: &[Bound]) -> Result<Option<Identity>, Error> {
+fn identity(
+    config: &Config,
+    bound: &[Bound],
+    metrics: &wire::tls::Metrics,
+) -> Result<Option<Identity>, Error> {
     if !bound.iter().any(|bound| bound.listen.tls) {
         return Ok(None);
     }
@@ -350,7 +357,8 @@ fn identity(config: &Config, bound: &[Bound]) -> Result<Option<Identity>, Error>
     let mut names: Vec<String> = hosts.chain(addrs).chain(["localhost".to_owned()]).collect();
     names.sort();
     names.dedup();
-    Identity::load(&config.certificate, &config.data_dir.join("tls"), &names).map(Some)
+    let (dir, secret) = (config.data_dir.join("tls"), config.ticket_secret.as_deref());
+    Identity::load(&config.certificate, secret, (&dir, &names), metrics.clone()).map(Some)
 }
 
 fn host(url: &str) -> Option<String> {

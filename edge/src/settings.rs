@@ -79,6 +79,8 @@ pub struct Config {
     pub planned_bytes: u64,
     /// The certificate.
     pub certificate: Certificate,
+    /// The file with the secret of session tickets.
+    pub ticket_secret: Option<PathBuf>,
     /// Trusted instead of the system's roots.
     pub ca: Option<PathBuf>,
     /// Where players reach it; empty: derived from the listeners.
@@ -182,6 +184,7 @@ impl Config {
             ssd_direct: settings.ssd_direct.unwrap_or(true),
             planned_bytes: settings.planned.unwrap_or(PLANNED).0,
             certificate,
+            ticket_secret: settings.ticket_secret,
             ca: settings.ca,
             public_urls: settings.public_url.iter().map(site).collect::<Result<_, _>>()?,
             admin: admin.parse().map_err(|_| ConfigError::value("edge.admin", &admin, allowed))?,

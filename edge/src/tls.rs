@@ -1,19 +1,28 @@
-//! The certificate: the operator's own, or one generated for this edge's addresses and kept.
+//! The certificate: the operator's own, or one generated for this edge's addresses and kept;
+//! and the secret of session tickets. The files may change while it serves.
+//!
+//! Invariant: what is in use was read and checked whole; a file that can't be used changes
+//! nothing.
+
+mod watch;
 
 use crate::Error;
 use crate::settings::Certificate;
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair};
-use rustls::ServerConfig;
+use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
-use std::path::Path;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use wire::tls::{Metrics, SECRET_BYTES_MIN, Tickets, Tls};
 
-/// A certificate and its key, ready for listeners.
+/// The certificate and tickets of this edge, and the files that they come from.
 pub struct Identity {
-    chain: Vec<CertificateDer<'static>>,
-    key: PrivateKeyDer<'static>,
-    provider: Arc<rustls::crypto::CryptoProvider>,
+    /// What listeners use.
+    pub tls: Tls,
+    cert: PathBuf,
+    key: PathBuf,
+    secret: Option<PathBuf>,
+    metrics: Metrics,
 }
 
 fn failed(what: impl std::fmt::Display, error: impl std::fmt::Display) -> Error {
@@ -22,68 +31,67 @@ fn failed(what: impl std::fmt::Display, error: impl std::fmt::Display) -> Error 
 
 impl Identity {
     /// Reads the operator's certificate, or the generated one in `dir`, which is made (anew)
-    /// when it is not there or not for `names` (addresses and host names).
+    /// when it is not there or not for `names` (addresses and host names); and the `secret` of
+    /// tickets, without which this process has one of its own.
     ///
     /// # Errors
     /// [`Error::Tls`] names the file and what is wrong with it.
-    pub fn load(certificate: &Certificate, dir: &Path, names: &[String]) -> Result<Self, Error> {
-        match certificate {
-            Certificate::Own { cert, key } => Self::read(cert, key),
+    pub fn load(
+        certificate: &Certificate,
+        secret: Option<&Path>,
+        (dir, names): (&Path, &[String]),
+        metrics: Metrics,
+    ) -> Result<Self, Error> {
+        let (cert, key) = match certificate {
+            Certificate::Own { cert, key } => (cert.clone(), key.clone()),
             Certificate::Generated => {
-                let (cert, key) = (dir.join("cert.pem"), dir.join("key.pem"));
                 if !is_for(dir, names) {
                     generate(dir, names)?;
                 }
-                Self::read(&cert, &key)
+                (dir.join("cert.pem"), dir.join("key.pem"))
             }
-        }
+        };
+        let tickets = Tickets::new(secret.map(read_secret).transpose()?.as_deref());
+        let tls = Tls::new(read(&cert, &key)?, tickets, metrics.clone())
+            .map_err(|error| failed(cert.display(), error))?;
+        Ok(Self { tls, cert, key, secret: secret.map(Path::to_owned), metrics })
     }
 
-    fn read(cert: &Path, key: &Path) -> Result<Self, Error> {
-        let shown = cert.display();
-        let chain: Vec<_> = CertificateDer::pem_file_iter(cert)
-            .and_then(Iterator::collect)
-            .map_err(|error| failed(shown, error))?;
-        if chain.is_empty() {
-            return Err(failed(cert.display(), "expected a certificate in PEM, found none"));
-        }
-        let key =
-            PrivateKeyDer::from_pem_file(key).map_err(|error| failed(key.display(), error))?;
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let identity = Self { chain, key, provider };
-        // Says now, not at the first connection, that the key is another one's.
-        identity.config(&[]).map_err(|error| failed(cert.display(), error))?;
-        Ok(identity)
+    /// Reads the certificate anew.
+    fn reload_certificate(&self) -> Result<(), Error> {
+        let certificate = read(&self.cert, &self.key)?;
+        self.tls.replace(certificate).map_err(|error| failed(self.cert.display(), error))
     }
 
-    fn config(&self, protocols: &[&[u8]]) -> Result<ServerConfig, Error> {
-        let tls = |error: rustls::Error| failed("certificate", error);
-        let mut config = ServerConfig::builder_with_provider(Arc::clone(&self.provider))
-            .with_safe_default_protocol_versions()
-            .map_err(tls)?
-            .with_no_client_auth()
-            .with_single_cert(self.chain.clone(), self.key.clone_key())
-            .map_err(tls)?;
-        config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
-        config.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new().map_err(tls)?;
-        Ok(config)
+    /// Reads the secret of tickets anew.
+    fn reload_secret(&self, path: &Path) -> Result<(), Error> {
+        self.tls.tickets().replace(&read_secret(path)?);
+        Ok(())
     }
+}
 
-    /// For TCP: HTTP/2 and HTTP/1.1.
-    ///
-    /// # Errors
-    /// [`Error::Tls`].
-    pub fn tcp(&self) -> Result<ServerConfig, Error> {
-        self.config(&[b"h2", b"http/1.1"])
+/// A chain and its key; that they belong together is said now, not at the first connection.
+fn read(cert: &Path, key: &Path) -> Result<CertifiedKey, Error> {
+    let chain: Vec<_> = CertificateDer::pem_file_iter(cert)
+        .and_then(Iterator::collect)
+        .map_err(|error| failed(cert.display(), error))?;
+    if chain.is_empty() {
+        return Err(failed(cert.display(), "expected a certificate in PEM, found none"));
     }
+    let key = PrivateKeyDer::from_pem_file(key).map_err(|error| failed(key.display(), error))?;
+    let provider = rustls::crypto::aws_lc_rs::default_provider();
+    CertifiedKey::from_der(chain, key, &provider).map_err(|error| failed(cert.display(), error))
+}
 
-    /// For QUIC: HTTP/3, without early data.
-    ///
-    /// # Errors
-    /// [`Error::Tls`].
-    pub fn quic(&self) -> Result<ServerConfig, Error> {
-        self.config(&[b"h3"])
+fn read_secret(path: &Path) -> Result<Vec<u8>, Error> {
+    let secret = std::fs::read(path).map_err(|error| Error::file(path, error))?;
+    let secret = secret.trim_ascii().to_vec();
+    if secret.len() < SECRET_BYTES_MIN {
+        let expected =
+            format!("expected at least {SECRET_BYTES_MIN} bytes, found {}", secret.len());
+        return Err(failed(path.display(), expected));
     }
+    Ok(secret)
 }
 
 /// Whether the generated certificate in `dir` was made for these names.
@@ -122,12 +130,23 @@ fn generate(dir: &Path, names: &[String]) -> Result<(), Error> {
 mod tests {
     use super::*;
 
+    fn load(
+        certificate: &Certificate,
+        secret: Option<&Path>,
+        dir: &Path,
+        names: &[&str],
+    ) -> Result<Identity, Error> {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let metrics = Metrics::new(&prometheus::Registry::new()).unwrap();
+        Identity::load(certificate, secret, (dir, &names), metrics)
+    }
+
     #[test]
     fn a_generated_certificate_is_kept_until_the_names_change() {
         let dir = tempfile::tempdir().unwrap();
         let load = |names: &[&str]| {
-            let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-            Identity::load(&Certificate::Generated, dir.path(), &names).unwrap().chain
+            load(&Certificate::Generated, None, dir.path(), names).unwrap();
+            std::fs::read(dir.path().join("cert.pem")).unwrap()
         };
         let first = load(&["127.0.0.1", "localhost"]);
         assert_eq!(load(&["127.0.0.1", "localhost"]), first);
@@ -135,13 +154,18 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_or_empty_certificate_is_named() {
+    fn a_missing_or_empty_file_is_named() {
         let dir = tempfile::tempdir().unwrap();
         let (cert, key) = (dir.path().join("c.pem"), dir.path().join("k.pem"));
         let own = Certificate::Own { cert: cert.clone(), key };
-        let load = || Identity::load(&own, dir.path(), &[]).err().unwrap().to_string();
-        assert!(load().contains("c.pem"), "{}", load());
+        let error = || load(&own, None, dir.path(), &[]).err().unwrap().to_string();
+        assert!(error().contains("c.pem"), "{}", error());
         std::fs::write(&cert, "").unwrap();
-        assert!(load().contains("found none"), "{}", load());
+        assert!(error().contains("found none"), "{}", error());
+        let secret = dir.path().join("secret");
+        std::fs::write(&secret, "short\n").unwrap();
+        let error = load(&Certificate::Generated, Some(&secret), dir.path(), &["localhost"]);
+        let error = error.err().unwrap().to_string();
+        assert!(error.ends_with("secret: expected at least 32 bytes, found 5"), "{error}");
     }
 }

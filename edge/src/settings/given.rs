@@ -62,6 +62,10 @@ pub struct Settings {
     /// Its private key, PEM
     #[arg(long, env = "NEARCAST_EDGE_KEY", value_name = "FILE", requires = "cert")]
     pub key: Option<PathBuf>,
+    /// File with a secret of 32 bytes or more that the edges of a cluster share: each resumes the
+    /// TLS sessions of the others. Without it, each resumes its own
+    #[arg(long, env = "NEARCAST_EDGE_TICKET_SECRET", value_name = "FILE")]
+    pub ticket_secret: Option<PathBuf>,
     /// Certificates, PEM, to trust in place of the system's for the origin and control plane
     #[arg(long, env = "NEARCAST_EDGE_CA", value_name = "FILE")]
     pub ca: Option<PathBuf>,
@@ -122,6 +126,7 @@ impl Settings {
             planned: self.planned.or(file.planned),
             cert,
             key,
+            ticket_secret: self.ticket_secret.or(file.ticket_secret),
             ca: self.ca.or(file.ca),
             public_url: list(self.public_url, file.public_url),
             admin: self.admin.or(file.admin),
