@@ -5,7 +5,8 @@
 mod common;
 
 use common::{
-    Control, DEADLINE, Edge, Misdeed, Stage, get, get_over, keep_view, settings, token, until, view,
+    CHUNK, Control, DEADLINE, Edge, Item, Misdeed, Stage, Web, get, get_over, keep_view,
+    proxy_settings, settings, token, until, view,
 };
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use model::FillPlan;
@@ -123,6 +124,70 @@ async fn an_unusable_ssd_leaves_an_edge_that_serves() {
     .await;
     assert_eq!(stage.get("v1/0.m4s").await.bytes(), &stage.film.segment("v1", 0));
     stage.edge.ssd_is(0.0).await;
+}
+
+/// A disk that is dead at a restart costs its share alone, and is known to be out of use.
+#[tokio::test]
+async fn a_disk_that_is_dead_at_a_restart_costs_its_share_alone_and_comes_back() {
+    const PAGES: usize = 16;
+    let dir = tempfile::tempdir().unwrap();
+    let mut web = Web::start().await;
+    let url = web.url.clone();
+    let disks = [dir.path().join("disk-a"), dir.path().join("disk-b")];
+    let with_disks = || {
+        let mut settings = proxy_settings(dir.path(), &url, &serde_json::json!({}));
+        (settings.ssd, settings.ssd_dir) = (Some(ByteSize(512 << 20)), disks.to_vec());
+        settings
+    };
+    let start = async |heads: f64| {
+        let edge = Edge::start(with_disks()).await;
+        edge.disk_is(&disks[0], 1.0).await;
+        until("the heads", || async {
+            (edge.metric("nearcast_edge_head_rows ").await == heads).then_some(())
+        })
+        .await;
+        edge
+    };
+    let page = |number: usize| format!("/page-{number}");
+    // One host, whatever the port: what is stored is found by it.
+    let ask = async |edge: &Edge, number: usize| {
+        get(&format!("{}{}", edge.http, page(number)), &[("host", "pages.example")]).await
+    };
+    let edge = start(0.0).await;
+    edge.disk_is(&disks[1], 1.0).await;
+    for number in 0..PAGES {
+        web.put(&page(number), Item::of(CHUNK));
+        // Its second use makes it worth a place on disk.
+        for _ in 0..2 {
+            assert_eq!(ask(&edge, number).await.status, 200);
+        }
+    }
+    edge.stop().await;
+    // A folder that can't be opened, as that of a dead disk.
+    let (dead, away) = (&disks[1], disks[1].with_extension("away"));
+    std::fs::rename(dead, &away).unwrap();
+    std::fs::write(dead, "no folder").unwrap();
+    let edge = start(PAGES as f64).await;
+    edge.disk_is(dead, 0.0).await;
+    let mut hits = 0;
+    for number in 0..PAGES {
+        let answer = ask(&edge, number).await;
+        assert!(answer.bytes() == &web.whole(&page(number)), "{number}");
+        hits += usize::from(answer.verdict().starts_with("hit-"));
+    }
+    assert!((1..PAGES).contains(&hits), "{hits} of {PAGES}");
+    std::fs::remove_file(dead).unwrap();
+    std::fs::rename(&away, dead).unwrap();
+    edge.disk_is(dead, 1.0).await;
+    edge.stop().await;
+    // All of it is there again, on one disk or the other.
+    web.stop().await;
+    let edge = start(PAGES as f64).await;
+    edge.disk_is(dead, 1.0).await;
+    for number in 0..PAGES {
+        let answer = ask(&edge, number).await;
+        assert!(answer.bytes() == &web.whole(&page(number)), "{number}");
+    }
 }
 
 #[tokio::test]

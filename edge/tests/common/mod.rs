@@ -171,6 +171,21 @@ impl Edge {
         .await;
     }
 
+    /// Waits until the disk at this folder is in use (1), or was found out of use (0).
+    pub async fn disk_is(&self, dir: &Path, up: f64) {
+        let disk = dir.display();
+        let in_use = format!("nearcast_edge_ssd_up{{disk=\"{disk}\"}}");
+        let troubles = format!("nearcast_edge_ssd_troubles_total{{disk=\"{disk}\",");
+        until("the disk's state", || async {
+            let text = get(&format!("{}/metrics", self.admin), &[]).await.text();
+            let line = text.lines().find_map(|line| line.strip_prefix(&in_use))?;
+            let mut lines = text.lines().filter(|line| line.starts_with(&troubles));
+            let troubled = lines.any(|line| !line.ends_with(" 0"));
+            (line.trim().parse() == Ok(up) && (up > 0.0 || troubled)).then_some(())
+        })
+        .await;
+    }
+
     /// The value of a metric line, 0 if there is none.
     pub async fn metric(&self, line: &str) -> f64 {
         let text = get(&format!("{}/metrics", self.admin), &[]).await.text();
