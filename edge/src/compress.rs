@@ -252,7 +252,7 @@ impl Compressor {
         if self.useless.lock().unwrap_or_else(PoisonError::into_inner).contains(&id) {
             return None;
         }
-        let (wait, ticket) = self.flights.join(id);
+        let (wait, ticket) = self.flights.join(id, &upstream::Urgency::default());
         let Some(ticket) = ticket else { return wait.landed().await? };
         let Ok(job) = Arc::clone(&self.jobs).try_acquire_owned() else {
             self.count(encoding, "busy");

@@ -4,34 +4,34 @@
 //! Invariant: every chunk of a title that leaves here is what its index says; every chunk of a
 //! stored representation was sent under its validator.
 
+mod asking;
 mod gauges;
 mod growing;
 mod inflight;
+mod locating;
 mod owned;
 mod pins;
 mod run;
-mod turns;
+mod unranged;
 
+pub use asking::source;
 pub use gauges::register;
 pub use growing::{Growing, GrowingReader, Step, UNVALIDATED_BYTES_MAX};
 pub use inflight::{Coming, Progress, Reading};
 pub use owned::{OWNED_RUN_BYTES, owned_run_end};
-pub use pins::Pin;
+pub use pins::{COPIED_BYTES_MAX, Pin};
 pub use run::{Arriving, Run};
 
 use crate::error::Fault;
 use crate::metrics::Metrics;
-use crate::object::{Kind, Object, Web};
+use crate::object::{Kind, Object};
 use crate::planned::Planned;
 use crate::verdict::Verdict;
 use arena::Slot;
 use bytes::Bytes;
 use chunks::Chunks;
 use heads::Heads;
-use http::{HeaderMap, HeaderValue, StatusCode, header};
 use inflight::{Claim, InFlight, Readers};
-use model::ByteRange;
-use model::admin::ChunkPlace;
 use model::chunk::CHUNK_BYTES;
 use owned::run_until;
 use pins::Pins;
@@ -39,24 +39,31 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
-use turns::Turns;
-use upstream::{Ask, HopId, HopKind, Upstream};
+use unranged::Unranged;
+use upstream::{Turns, Upstream, Urgency};
 
 /// Bytes in one request to an upstream: missing neighbours are joined up to this.
 pub const RUN_BYTES_MAX: u64 = 16 << 20;
 /// What a peer knows a request for titles by: they are of no site.
 pub const TITLES_HOST: &str = "titles";
-/// Runs that are fetched at a time.
+/// Runs that are written at a time, each into one chunk of memory.
 const FETCHES_MAX: usize = 256;
-/// Runs that wait for their turn; more are refused as busy, the least urgent first.
-const FETCHES_WAITING_MAX: usize = 1024;
+/// As few as this, however little memory there is.
+const FETCHES_MIN: usize = 8;
+/// What they write may take one part in so many of the memory.
+const FETCHES_SHARE: u64 = 4;
+/// Runs that wait to write a chunk; more are refused as busy, the least urgent first. As many as
+/// responses: it is the limits of the upstreams that keep them few.
+const FETCHES_WAITING_MAX: usize = crate::serve::RESPONSES_MAX;
 /// How far ahead the verdict of a head looks, in chunks.
 const FORESEEN_MAX: u64 = 64;
 /// Responses may hold one part in so many of the memory; beyond that they copy what they send.
 const PINNED_SHARE: u64 = 4;
 /// How long a fetch waits for memory when every slot is in use.
 const SLOT_WAIT_MAX: Duration = Duration::from_secs(1);
-/// How often it looks.
+/// How long a chunk on a slow disk is waited for that can't be had elsewhere.
+const LATE_MAX: Duration = Duration::from_secs(1);
+/// How often either looks.
 const SLOT_WAIT_STEP: Duration = Duration::from_millis(5);
 
 /// A chunk that is wanted.
@@ -82,6 +89,7 @@ pub struct Engine {
     /// Where fetches run: bodies ask for chunks on the threads that serve connections.
     work: Handle,
     inflight: InFlight,
+    unranged: Unranged,
     turns: Turns,
     /// For other nodes' requests: were these to wait behind fetches that wait for those nodes,
     /// all could wait for each other.
@@ -95,8 +103,8 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// The sources, put together, within the runtime that fetches. Answers without a strong validator may hold a quarter of the
-    /// `memory_bytes`.
+    /// The sources, put together, within the runtime that fetches. Answers without a strong
+    /// validator may hold a quarter of the `memory_bytes`.
     pub fn new(
         chunks: Chunks,
         planned: Arc<Planned>,
@@ -105,6 +113,7 @@ impl Engine {
         metrics: Metrics,
         memory_bytes: u64,
     ) -> Self {
+        let fetches = fetches_max(memory_bytes);
         Self {
             chunks,
             planned,
@@ -115,8 +124,9 @@ impl Engine {
             inflight: InFlight::default(),
             pins: Pins::default(),
             pinned_bytes_max: memory_bytes / PINNED_SHARE,
-            turns: Turns::new(FETCHES_MAX, FETCHES_WAITING_MAX),
-            peer_turns: Turns::new(FETCHES_MAX, FETCHES_WAITING_MAX),
+            unranged: Unranged::default(),
+            turns: Turns::new(fetches, FETCHES_WAITING_MAX),
+            peer_turns: Turns::new(fetches, FETCHES_WAITING_MAX),
             growing_bytes: AtomicU64::new(0),
             growing_bytes_max: memory_bytes / 4,
         }
@@ -143,16 +153,21 @@ impl Engine {
         if let Some(bytes) = self.chunks.in_memory(&key) {
             return Got::Here(bytes, Verdict::HitMemory);
         }
-        let (coming, claim) = self.inflight.join(key);
+        let (coming, claim) = self.inflight.join(key, urgency);
         if let Some((claim, readers)) = claim {
             // A fetch may have landed between the look and the join.
             if let Some(bytes) = self.chunks.in_memory(&key) {
                 return Got::Here(bytes, Verdict::HitMemory);
             }
-            let (engine, object) = (Arc::clone(self), object.clone());
+            let mut run = Run::new(self, object.clone(), readers);
+            run.begin(claim);
+            if self.unranged.has(&object.body) && !self.is_on_disk(object, number) {
+                // Before anybody else asks for another part of the same answer.
+                run.claim_all(self, u64::MAX);
+            }
+            let engine = Arc::clone(self);
             // Detached: a player that leaves does not end what others wait for.
-            self.work
-                .spawn(async move { engine.bring(object, claim, readers, until, urgency).await });
+            self.work.spawn(async move { engine.bring(run, number, until).await });
         }
         Got::Coming(coming)
     }
@@ -167,103 +182,59 @@ impl Engine {
         Some(self.pins.pin(object.key(number)?, object.chunk(number).bytes))
     }
 
-    /// Whether the chunk is here, or known to be.
-    fn is_here(&self, object: &Object, number: u64) -> bool {
-        object.key(number).is_some_and(|key| self.chunks.is_in_memory(&key))
-            || self.is_on_disk(object, number)
-    }
-
-    fn is_on_disk(&self, object: &Object, number: u64) -> bool {
-        let planned = match &object.kind {
-            Kind::Track { title, track, .. } => self.planned.holds(title, *track, number),
-            Kind::Web(_) => false,
-        };
-        planned || object.key(number).is_some_and(|key| self.chunks.may_be_on_disk(&key))
-    }
-
-    /// The first of `numbers` from which on a chunk is here or on its way.
-    pub fn missing_until(&self, object: &Object, numbers: std::ops::Range<u64>) -> u64 {
-        let end = run_until(numbers.start, numbers.end);
-        let here = |number: &u64| self.is_here(object, *number);
-        (numbers.start + 1..end).find(here).unwrap_or(end)
-    }
-
-    /// Whether every chunk of the object is here: such an object can be served though it could
-    /// not be fetched again in parts.
-    pub fn is_whole(&self, object: &Object) -> bool {
-        (0..object.chunks()).all(|number| self.is_here(object, number))
-    }
-
-    /// The costliest source that `chunks` would have now.
-    #[must_use]
-    pub fn foresee(&self, object: &Object, chunks: std::ops::Range<u64>) -> Verdict {
-        let end = chunks.end.min(chunks.start.saturating_add(FORESEEN_MAX));
-        let sources = (chunks.start..end).map(|number| self.locate(object, number));
-        sources.max().unwrap_or(Verdict::HitMemory)
-    }
-
-    /// Where a chunk would come from now.
-    pub fn locate(&self, object: &Object, number: u64) -> Verdict {
-        let Some(key) = object.key(number) else { return Verdict::Origin };
-        if self.chunks.is_in_memory(&key) {
-            return Verdict::HitMemory;
-        }
-        match &object.kind {
-            Kind::Track { title, track, .. } if self.planned.holds(title, *track, number) => {
-                Verdict::HitPlan
-            }
-            _ if self.chunks.may_be_on_disk(&key) => Verdict::HitSsd,
-            _ if self.inflight.has(&key) => Verdict::Filling,
-            _ => Verdict::Origin,
-        }
-    }
-
-    /// Where a chunk is now.
-    pub fn place(&self, key: &chunks::Key) -> ChunkPlace {
-        if self.chunks.is_in_memory(key) {
-            ChunkPlace::Memory
-        } else if self.chunks.may_be_on_disk(key) {
-            ChunkPlace::Disk
-        } else if self.inflight.has(key) {
-            ChunkPlace::Filling
-        } else {
-            ChunkPlace::Absent
-        }
-    }
-
-    /// Finds the chunk that `claim` is for, on disk or upstream.
-    async fn bring(
-        self: Arc<Self>,
-        object: Object,
-        claim: Claim,
-        readers: Arc<Readers>,
-        until: u64,
-        urgency: u8,
-    ) {
+    /// Finds chunk `number`, which the run begins with, on disk or upstream; there with those
+    /// below `until` that are missing, too.
+    async fn bring(self: Arc<Self>, mut run: Run, number: u64, until: u64) {
         debug_assert!(!wire::is_shard(), "a fetch among connections");
-        let (key, number) = (claim.key(), u64::from(claim.key().number));
+        if run.is_for_all() {
+            return run.fetch(&self).await;
+        }
+        if let Some((bytes, verdict)) = self.on_disk(run.object(), number).await {
+            return run.land_first(bytes, verdict);
+        }
+        if !run.object().can_be_fetched() {
+            self.failed(run.object(), &Fault::Gone);
+            return run.fail(&Fault::Gone);
+        }
+        run.claim_neighbours(&self, number + 1..run_until(number, until));
+        run.fetch(&self).await;
+    }
+
+    /// A chunk from one of the tiers on disk.
+    async fn on_disk(&self, object: &Object, number: u64) -> Option<(Bytes, Verdict)> {
+        let key = object.key(number)?;
         if let Kind::Track { title, track, .. } = &object.kind
             && let Some(bytes) = self.planned.read(title, *track, number).await
         {
-            let bytes = self.keep(key, bytes);
-            return claim.land(bytes, Verdict::HitPlan);
+            return Some((self.keep(key, bytes), Verdict::HitPlan));
         }
-        if let Some(bytes) = self.chunks.read_disk(&key).await {
-            if bytes.len() as u64 == object.chunk(number).bytes {
-                return claim.land(bytes, Verdict::HitSsd);
+        let bytes = self.read_disk(object, &key).await?;
+        if bytes.len() as u64 == object.chunk(number).bytes {
+            return Some((bytes, Verdict::HitSsd));
+        }
+        self.metrics.corrupt("ssd");
+        None
+    }
+
+    /// A chunk from the reactive tier. A disk that is slow is passed by where there is another
+    /// source; what came whole without a strong validator has none, and is waited for.
+    async fn read_disk(&self, object: &Object, key: &chunks::Key) -> Option<Bytes> {
+        let read = self.chunks.read_disk(key).await;
+        if read.is_some() || object.can_be_fetched() {
+            return read;
+        }
+        let until = Instant::now() + LATE_MAX;
+        while self.chunks.may_be_on_disk(key) && Instant::now() < until {
+            // A read that is late comes to memory.
+            if let Some(bytes) = self.chunks.in_memory(key) {
+                return Some(bytes);
             }
-            self.metrics.corrupt("ssd");
+            tokio::time::sleep(SLOT_WAIT_STEP).await;
         }
-        if !object.can_be_fetched() {
-            self.failed(&object, &Fault::Gone);
-            return claim.fail(Fault::Gone);
+        match self.chunks.in_memory(key) {
+            Some(bytes) => Some(bytes),
+            None => self.chunks.read_disk(key).await,
         }
-        let turns = if object.is_for_peer() { &self.peer_turns } else { &self.turns };
-        let mut run = Run::new(object, claim, Arc::clone(&readers));
-        run.claim_neighbours(&self, number + 1..run_until(number, until));
-        let Ok(turn) = turns.take(urgency).await else { return run.fail(&Fault::Busy) };
-        run.fetch(&self).await;
-        drop(turn);
     }
 
     /// Puts bytes into memory that are on disk, or made anew when they are gone.
@@ -276,18 +247,32 @@ impl Engine {
     }
 
     /// Takes an answer that is on its way: its bytes become chunks, and who asks for them
-    /// follows. Returns once its first chunk can be joined.
-    pub fn adopt(self: &Arc<Self>, object: &Object, arriving: Arriving) -> Option<Coming> {
+    /// follows. Returns once its chunks can be joined, with the interest of who asked for it;
+    /// none if there is nothing in it that is missing.
+    pub fn adopt(
+        self: &Arc<Self>,
+        object: &Object,
+        arriving: Arriving,
+        urgency: &Urgency,
+    ) -> Option<Reading> {
         let first = arriving.range.start / CHUNK_BYTES;
-        let (coming, claim) = self.inflight.join(object.key(first)?);
-        let (claim, readers) = claim?;
-        let mut run = Run::new(object.clone(), claim, readers);
-        let whole = |number: &u64| object.chunk(*number).end() <= arriving.reach();
-        let last = (first + 1..object.chunks()).take_while(whole).last().unwrap_or(first);
-        run.claim_neighbours(self, first + 1..last + 1);
+        let (readers, reading) = Readers::begin(arriving.wanted / CHUNK_BYTES, urgency);
+        let mut run = Run::new(self, object.clone(), Arc::clone(&readers));
+        if arriving.is_unranged {
+            self.unranged.set(object.body);
+            run.claim_all(self, arriving.reach());
+        } else {
+            run.begin(self.inflight.claim(object.key(first)?, &readers)?);
+            let whole = |number: &u64| object.chunk(*number).end() <= arriving.reach();
+            let last = (first + 1..object.chunks()).take_while(whole).last().unwrap_or(first);
+            run.claim_neighbours(self, first + 1..last + 1);
+        }
+        if run.is_empty() {
+            return None;
+        }
         let engine = Arc::clone(self);
         self.work.spawn(async move { run.adopt(&engine, arriving).await });
-        Some(coming)
+        Some(reading)
     }
 
     /// A claim for a chunk that nobody has or fetches.
@@ -312,133 +297,10 @@ impl Engine {
             tokio::time::sleep(SLOT_WAIT_STEP).await;
         }
     }
-
-    /// An object's bytes could not be had as its head promises: the head goes.
-    fn failed(&self, object: &Object, fault: &Fault) {
-        if let (Kind::Web(web), Fault::Changed | Fault::Gone | Fault::NotFound) =
-            (&object.kind, fault)
-        {
-            self.heads.remove(web.key, &web.head);
-        }
-    }
-
-    /// Asks for the bytes `missing` of an object, under its validator.
-    async fn ask(
-        &self,
-        object: &Object,
-        missing: ByteRange,
-        avoid: Option<HopId>,
-    ) -> Result<Arriving, Fault> {
-        let (upstream, mut ask) = match &object.kind {
-            Kind::Track { title, track, passed } => {
-                let upstream = self.titles.as_ref().ok_or(Fault::NotFound)?;
-                let track = title.index.tracks.get(*track).ok_or(Fault::NotFound)?;
-                let path = format!("/{}", title.file_path(track));
-                let mut ask = Ask::get(TITLES_HOST, path, object.body);
-                passed.tell(&mut ask.fields);
-                (upstream, ask)
-            }
-            Kind::Web(web) => (&web.site.upstream, web.site.ask_again(web)),
-        };
-        let last = missing.end().saturating_sub(1);
-        if let Ok(range) = HeaderValue::try_from(format!("bytes={}-{last}", missing.start)) {
-            ask.fields.insert(header::RANGE, range);
-        }
-        (ask.run, ask.avoid) = (missing.start / OWNED_RUN_BYTES, avoid);
-        let answer = upstream.send(ask).await?;
-        let (hop, source) = (answer.hop, source(answer.kind));
-        if answer.head.status.is_server_error() {
-            return Err(Fault::Answered(answer.head.status));
-        }
-        match bytes_of(object, &answer.head, missing) {
-            Ok(range) => Ok(Arriving { body: answer.body, range, hop, source }),
-            Err(fault) => {
-                if !matches!(fault, Fault::Changed) {
-                    upstream.blame(&hop, &fault.to_string());
-                }
-                Err(fault)
-            }
-        }
-    }
-
-    /// The upstream of an object was wrong.
-    fn blame(&self, object: &Object, hop: &HopId, fault: &Fault) {
-        match &object.kind {
-            Kind::Track { .. } => {
-                if let Some(titles) = &self.titles {
-                    titles.blame(hop, &fault.to_string());
-                }
-            }
-            Kind::Web(web) => web.site.upstream.blame(hop, &fault.to_string()),
-        }
-    }
 }
 
-/// How bytes from there are named.
-pub fn source(kind: HopKind) -> Verdict {
-    match kind {
-        HopKind::Sibling => Verdict::Sibling,
-        HopKind::Parent => Verdict::Parent,
-        HopKind::Origin => Verdict::Origin,
-    }
-}
-
-/// Which of the object's bytes an answer to a range request holds.
-fn bytes_of(
-    object: &Object,
-    head: &http::response::Parts,
-    missing: ByteRange,
-) -> Result<ByteRange, Fault> {
-    let said = || {
-        let range = head.headers.get(header::CONTENT_RANGE).and_then(|v| v.to_str().ok());
-        let range = range.unwrap_or("no Content-Range");
-        format!("{} and {range} to bytes {}-{}", head.status, missing.start, missing.end() - 1)
-    };
-    let same = |fields: &HeaderMap| match &object.kind {
-        Kind::Track { .. } => true,
-        Kind::Web(web) => same_version(web, fields),
-    };
-    match head.status {
-        StatusCode::PARTIAL_CONTENT => {
-            let given = caching::content_range(&head.headers)
-                .ok_or_else(|| Fault::unavailable(format!("answered {}", said())))?;
-            if !same(&head.headers) || given.total.is_some_and(|total| total != object.bytes) {
-                return Err(changed(object, said));
-            }
-            let fits = given.range.start == missing.start && given.range.end() <= missing.end();
-            if fits {
-                Ok(given.range)
-            } else {
-                Err(Fault::unavailable(format!("answered {}", said())))
-            }
-        }
-        StatusCode::OK => {
-            let length = head.headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok());
-            let whole = length.is_some_and(|length| length == object.bytes.to_string());
-            if whole && same(&head.headers) {
-                return Ok(ByteRange::new(0, object.bytes));
-            }
-            Err(changed(object, said))
-        }
-        StatusCode::PRECONDITION_FAILED
-        | StatusCode::RANGE_NOT_SATISFIABLE
-        | StatusCode::NOT_FOUND
-        | StatusCode::GONE => Err(changed(object, said)),
-        _ => Err(Fault::unavailable(format!("answered {}", said()))),
-    }
-}
-
-/// A title's bytes never change: an origin that says so is broken.
-fn changed(object: &Object, said: impl Fn() -> String) -> Fault {
-    match object.kind {
-        Kind::Track { .. } => Fault::unavailable(format!("answered {}", said())),
-        Kind::Web(_) => Fault::Changed,
-    }
-}
-
-fn same_version(web: &Web, fields: &HeaderMap) -> bool {
-    // As a stored head's: an answer without a date is of when it came, and only beside a date
-    // is `Last-Modified` a strong validator.
-    let fields = caching::received_fields(fields, crate::proxy::now_ms());
-    caching::same_validator(&web.head.stored, &fields)
+/// How many runs may be written at a time.
+fn fetches_max(memory_bytes: u64) -> usize {
+    let most = memory_bytes / FETCHES_SHARE / CHUNK_BYTES;
+    usize::try_from(most).unwrap_or(FETCHES_MAX).clamp(FETCHES_MIN, FETCHES_MAX)
 }

@@ -8,8 +8,9 @@ use std::collections::hash_map::Entry;
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::watch;
+use upstream::Urgency;
 
-type Table<K, V> = Mutex<HashMap<K, watch::Receiver<Option<V>>>>;
+type Table<K, V> = Mutex<HashMap<K, (watch::Receiver<Option<V>>, Urgency)>>;
 
 /// What is being fetched now.
 pub struct Flights<K: Hash + Eq, V>(Arc<Table<K, V>>);
@@ -30,15 +31,20 @@ impl<K: Hash + Eq + Clone, V: Clone> Flights<K, V> {
         Self(Arc::default())
     }
 
-    /// Joins the fetch of `key`; who comes first gets the ticket, too.
-    pub fn join(&self, key: K) -> (Wait<V>, Option<Ticket<K, V>>) {
+    /// Joins the fetch of `key`; who comes first gets the ticket, too. That one's `urgency`
+    /// becomes that of the most urgent who join.
+    pub fn join(&self, key: K, urgency: &Urgency) -> (Wait<V>, Option<Ticket<K, V>>) {
         let mut table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match table.entry(key) {
-            Entry::Occupied(flight) => (Wait(flight.get().clone()), None),
+            Entry::Occupied(flight) => {
+                let (wait, flying) = flight.get();
+                flying.raise(urgency.get());
+                (Wait(wait.clone()), None)
+            }
             Entry::Vacant(slot) => {
                 let (sender, receiver) = watch::channel(None);
                 let key = slot.key().clone();
-                slot.insert(receiver.clone());
+                slot.insert((receiver.clone(), urgency.clone()));
                 let table = Arc::clone(&self.0);
                 (Wait(receiver), Some(Ticket { key, sender, table }))
             }
@@ -46,8 +52,8 @@ impl<K: Hash + Eq + Clone, V: Clone> Flights<K, V> {
     }
 
     /// The ticket for `key`, unless somebody fetches it already.
-    pub fn claim(&self, key: K) -> Option<Ticket<K, V>> {
-        self.join(key).1
+    pub fn claim(&self, key: K, urgency: &Urgency) -> Option<Ticket<K, V>> {
+        self.join(key, urgency).1
     }
 }
 
@@ -86,20 +92,20 @@ mod tests {
     #[tokio::test]
     async fn one_fetches_and_all_are_told() {
         let flights: Flights<u8, u8> = Flights::new();
-        let (first, ticket) = flights.join(1);
-        let (second, none) = flights.join(1);
+        let (first, ticket) = flights.join(1, &Urgency::default());
+        let (second, none) = flights.join(1, &Urgency::default());
         assert!(none.is_none());
         ticket.unwrap().land(7);
         assert_eq!((first.landed().await, second.landed().await), (Some(7), Some(7)));
-        assert!(flights.claim(1).is_some());
+        assert!(flights.claim(1, &Urgency::default()).is_some());
     }
 
     #[tokio::test]
     async fn a_lost_ticket_is_told_and_can_be_taken_again() {
         let flights: Flights<u8, u8> = Flights::new();
-        let (wait, ticket) = flights.join(1);
+        let (wait, ticket) = flights.join(1, &Urgency::default());
         drop(ticket);
         assert_eq!(wait.landed().await, None);
-        assert!(flights.claim(1).is_some());
+        assert!(flights.claim(1, &Urgency::default()).is_some());
     }
 }

@@ -31,6 +31,8 @@ pub struct Metrics {
     corrupt: IntCounterVec,
     /// Revalidations in the background that were left to the next request, for too many ran.
     pub revalidations_left: IntCounter,
+    /// Answers without a strong validator that nobody else could join, for too many arrived.
+    pub answers_unlisted: IntCounter,
     /// Reads of the planned tier that did not end in time.
     pub planned_stalls: IntCounter,
     /// Fetches that waited for memory in vain.
@@ -159,6 +161,11 @@ impl Metrics {
                 r,
                 "revalidations_left_total",
                 "Background revalidations left to the next request, since too many ran",
+            )?,
+            answers_unlisted: counter(
+                r,
+                "answers_unlisted_total",
+                "Arriving answers that nobody else could join, since too many arrived",
             )?,
             planned_stalls: counter(
                 r,

@@ -11,10 +11,12 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderValue, StatusCode, header};
 use model::{ByteRange, Track, chunk};
 use std::sync::Arc;
-use upstream::{Ask, HopId, Upstream, UpstreamBody};
+use upstream::{Ask, HopId, Upstream, UpstreamBody, Urgency};
 
 /// Tries for a chunk that does not come, or comes wrong.
 const TRIES_MAX: usize = 2;
+/// That of the fill plan's fetches (RFC 9218): the least.
+const URGENCY: u8 = 7;
 
 /// The origins of titles.
 #[derive(Clone)]
@@ -193,6 +195,8 @@ impl Origin {
             ask.fields.insert(header::RANGE, value);
         }
         (ask.run, ask.avoid) = (range.start / crate::engine::OWNED_RUN_BYTES, avoid);
+        // A plan can wait for players.
+        ask.urgency = Urgency::of(URGENCY);
         let answer = self.upstream.send(ask).await?;
         let given = caching::content_range(&answer.head.headers).map(|given| given.range);
         if answer.head.status == StatusCode::PARTIAL_CONTENT && given == Some(range) {

@@ -266,11 +266,12 @@ async fn fetched(
                 let again = Fetch::new(edge, wanted, Some((head, false)));
                 return Box::pin(again.alone(forwarded)).await;
             }
-            let coming = fetch::coming(own);
-            let how = stored::How::Fetched { verdict, told: told(Some(status)), coming };
+            let reading = fetch::reading(own);
+            let how = stored::How::Fetched { verdict, told: told(Some(status)), reading };
             stored::answer(edge, wanted, head, how).await
         }
-        Outcome::Growing(live) => {
+        // Until this one reads it, the answer is held for it.
+        Outcome::Growing(live, _hold) => {
             if collapsed && !live.is_selected(wanted, &edge.purges) {
                 return Err(Refused::Fault(Fault::Changed));
             }

@@ -198,7 +198,7 @@ impl Titles {
         if let Some(title) = self.in_memory(name) {
             return Ok((title, Verdict::HitMemory));
         }
-        let (wait, ticket) = self.flights.join(name.clone());
+        let (wait, ticket) = self.flights.join(name.clone(), &upstream::Urgency::default());
         let joined = ticket.is_none();
         if let Some(ticket) = ticket {
             // A fetch may have landed between the look and the join.

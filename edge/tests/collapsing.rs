@@ -329,3 +329,55 @@ async fn a_weak_answer_that_its_only_client_left_before_the_head_is_ended() {
     let left = || async { proxy.web.asked()[0].is_left.then_some(()) };
     until("the origin sees the end of it", left).await;
 }
+
+#[tokio::test]
+async fn a_first_client_that_leaves_before_the_head_takes_no_growing_answer_from_the_others() {
+    for validator in [Validator::Weak, Validator::None] {
+        let proxy = Proxy::new().await;
+        proxy.web.put(FILM, Item::of(4 * CHUNK).validator(validator).chunked());
+        proxy.web.hold(Hold::Head);
+        let url = proxy.url(FILM);
+        let first = tokio::spawn(async move { common::get(&url, &[]).await });
+        until("the first waits", || async { (proxy.web.held() == 1).then_some(()) }).await;
+        let others = tokio::join!(join_all((0..20).map(|_| proxy.get(FILM))), async {
+            let all = || async {
+                let open = proxy.edge.metric("nearcast_edge_connections").await;
+                (open >= 21.0).then_some(())
+            };
+            until("all wait", all).await;
+            first.abort();
+            let left = || async {
+                let open = proxy.edge.metric("nearcast_edge_connections").await;
+                (open <= 20.0).then_some(())
+            };
+            until("the first has left", left).await;
+            proxy.web.release();
+        });
+        assert!(others.0.iter().all(|other| other.bytes() == &proxy.web.whole(FILM)));
+        assert_eq!(proxy.web.count(FILM), 1, "{validator:?}");
+    }
+}
+
+#[tokio::test]
+async fn who_finds_a_growing_answer_failed_asks_together_with_the_others() {
+    let proxy = Proxy::new().await;
+    proxy.web.put(FILM, Item::of(3 * CHUNK).validator(Validator::None).chunked());
+    proxy.web.hold(Hold::Byte(CHUNK));
+    proxy.web.misbehave(&[WebMisdeed::Cut(CHUNK + 7)]);
+    let mut waiters = open_many(&proxy, 5).await;
+    proxy.web.release();
+    for waiter in &mut waiters {
+        assert!(waiter.rest().await.is_err());
+    }
+    proxy.web.hold(Hold::Head);
+    let (answers, ()) = tokio::join!(join_all((0..20).map(|_| proxy.get(FILM))), async {
+        let all = || async {
+            let open = proxy.edge.metric("nearcast_edge_connections").await;
+            (open >= 20.0 && proxy.web.held() == 1).then_some(())
+        };
+        until("all wait for one", all).await;
+        proxy.web.release();
+    });
+    assert!(answers.iter().all(|answer| answer.bytes() == &proxy.web.whole(FILM)));
+    assert_eq!(proxy.web.count(FILM), 2);
+}

@@ -6,6 +6,7 @@
 mod common;
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
@@ -26,8 +27,12 @@ fn playlist() -> Bytes {
 
 type Fields = &'static [(&'static str, &'static str)];
 
+/// Comes without a length.
+const GROWING: &str = "/growing.m3u8";
+
 /// What the origin has: each path is a case.
-const HAS: [(&str, Fields); 6] = [
+const HAS: [(&str, Fields); 7] = [
+    (GROWING, &[("content-type", "application/vnd.apple.mpegurl")]),
     ("/list.m3u8", &[("content-type", "application/vnd.apple.mpegurl"), ("etag", "\"1\"")]),
     ("/no-validator.mpd", &[("content-type", "application/dash+xml")]),
     ("/kept.txt", &[("content-type", "text/plain"), ("cache-control", "max-age=60, no-transform")]),
@@ -61,6 +66,11 @@ async fn answer(State(origin): State<Origin>, request: Request) -> Response {
     fields.insert("cache-control", HeaderValue::from_static("max-age=60"));
     for (name, value) in *has {
         fields.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
+    }
+    if path == GROWING {
+        let pieces = playlist().chunks(1000).map(Bytes::copy_from_slice).collect::<Vec<_>>();
+        let pieces = pieces.into_iter().map(Ok::<_, std::io::Error>);
+        return (fields, Body::from_stream(futures::stream::iter(pieces))).into_response();
     }
     (fields, playlist()).into_response()
 }
@@ -121,7 +131,7 @@ fn decoded(answer: &Answer) -> Vec<u8> {
 #[tokio::test]
 async fn a_text_is_compressed_once_for_each_coding() {
     let proxy = Proxy::new().await;
-    for path in ["/list.m3u8", "/no-validator.mpd"] {
+    for path in ["/list.m3u8", "/no-validator.mpd", GROWING] {
         // Whatever the first client gets: it is the text.
         let first = proxy.get(path, &[("accept-encoding", "br")]).await;
         assert_eq!(decoded(&first), playlist());
@@ -141,7 +151,7 @@ async fn a_text_is_compressed_once_for_each_coding() {
         join_all((0..20).map(|_| proxy.get("/list.m3u8", &[("accept-encoding", "gzip")]))).await;
     assert!(many.iter().all(|answer| answer.header("content-encoding") == "gzip"));
     for encoding in ["br", "zstd", "gzip"] {
-        assert_eq!(proxy.done(encoding).await, 2.0, "{encoding}: once for each of two texts");
+        assert_eq!(proxy.done(encoding).await, 3.0, "{encoding}: once for each of three texts");
     }
     proxy.edge.stop().await;
 }

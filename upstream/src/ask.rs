@@ -1,6 +1,7 @@
 //! What is asked and what is answered.
 
 use crate::body::UpstreamBody;
+use crate::turns::Urgency;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, Method, header};
 use http_body_util::combinators::UnsyncBoxBody;
@@ -37,10 +38,12 @@ pub struct Ask {
     pub avoid: Option<HopId>,
     /// In place of the site's `first-byte-timeout`.
     pub first_byte: Option<Duration>,
+    /// Its place among those that wait for the same hop.
+    pub urgency: Urgency,
 }
 
 impl Ask {
-    /// A GET without fields.
+    /// A GET without fields, of the usual urgency.
     #[must_use]
     pub fn get(host: impl Into<String>, path: impl Into<String>, key: [u8; 16]) -> Self {
         Self {
@@ -53,6 +56,7 @@ impl Ask {
             run: 0,
             avoid: None,
             first_byte: None,
+            urgency: Urgency::default(),
         }
     }
 }

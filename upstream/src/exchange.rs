@@ -7,6 +7,7 @@ use crate::fault::{ErrorType, Fault, connect_error, head_error};
 use crate::hop::{Flight, Hop, Target, Way};
 use crate::s3::{self, Keys, Refusal};
 use crate::settings::{SiteKind, Times};
+use crate::turns::Urgency;
 use crate::upload::{SendBody, Upload};
 use http::{HeaderMap, Method, Request, Response, StatusCode, Version, header};
 use http_body_util::{BodyExt, Limited};
@@ -17,6 +18,10 @@ use std::time::{Duration, Instant};
 /// The longest silence between events of a stream of events, which come when they come.
 const EVENTS_STALL: Duration = Duration::from_secs(600);
 
+/// A client that sends less than this of its body within a `first-byte-timeout` drips: it would
+/// keep its place at the origin for as long as it likes.
+const UPLOAD_BYTES_MIN: u64 = 4 << 10;
+
 /// A request, ready to be made for any hop.
 pub(crate) struct Sending {
     pub(crate) method: Method,
@@ -25,6 +30,7 @@ pub(crate) struct Sending {
     pub(crate) fields: HeaderMap,
     pub(crate) upload: Option<Arc<Upload>>,
     pub(crate) pass_host: bool,
+    pub(crate) urgency: Urgency,
 }
 
 /// An exchange that came to nothing.
@@ -53,6 +59,7 @@ impl Sending {
             fields,
             upload: ask.body.map(Upload::new),
             pass_host: false,
+            urgency: ask.urgency,
         }
     }
 
@@ -98,7 +105,8 @@ pub(crate) async fn exchange(
     let started = Instant::now();
     let mut again = true;
     loop {
-        let mut flight = way.enter(terms.deadline).await.map_err(Failure::unsent)?;
+        let mut flight =
+            way.enter(&sending.urgency, terms.deadline).await.map_err(Failure::unsent)?;
         let (request, keys) = sending.request(&way.hop).await.map_err(Failure::unsent)?;
         let response = head(&mut flight, request, sending, terms).await?;
         flight.head(response.status());
@@ -132,6 +140,25 @@ pub(crate) async fn exchange(
     }
 }
 
+/// How much of its body a client is to have sent until when.
+struct UploadPace {
+    until: Instant,
+    /// What it had sent a `first-byte-timeout` before that.
+    bytes: u64,
+}
+
+impl UploadPace {
+    /// Whether too little came in the time that has passed, and more is waited for.
+    fn is_drip(&mut self, upload: &Upload, within: Duration, now: Instant) -> bool {
+        if now < self.until {
+            return false;
+        }
+        let (before, bytes) = (self.bytes, upload.bytes());
+        *self = Self { until: now + within, bytes };
+        upload.is_starved() && bytes > 0 && bytes - before < UPLOAD_BYTES_MIN
+    }
+}
+
 /// Waits for the head: from the request on, and again from each piece of its body.
 async fn head(
     flight: &mut Flight,
@@ -141,6 +168,7 @@ async fn head(
 ) -> Result<Response<Incoming>, Failure> {
     let hop = flight.hop().clone();
     let began = Instant::now();
+    let mut pace = UploadPace { until: began + terms.times.first_byte, bytes: 0 };
     let mut response = std::pin::pin!(hop.pool.request(request));
     let fail = |flight: &mut Flight, fault: Fault, unsent: bool| {
         flight.failed(&fault, !unsent);
@@ -153,7 +181,16 @@ async fn head(
         let limit = if moved.is_some() { limit } else { limit.min(terms.deadline) };
         tokio::select! {
             done = &mut response => break done,
-            () = tokio::time::sleep_until(limit.into()) => {
+            () = tokio::time::sleep_until(limit.min(pace.until).into()) => {
+                if let Some(upload) = &sending.upload
+                    && pace.is_drip(upload, terms.times.first_byte, Instant::now())
+                {
+                    let why = "the body came too slowly".into();
+                    return Err(Failure { fault: Fault::Aborted { why }, unsent: false });
+                }
+                if Instant::now() < limit {
+                    continue;
+                }
                 let now = sending.upload.as_ref().and_then(|upload| upload.moved());
                 if now == moved {
                     if sending.upload.as_ref().is_some_and(|upload| upload.is_starved()) {

@@ -8,11 +8,11 @@ use crate::latency::Latency;
 use crate::metrics::Meter;
 use crate::order::Standing;
 use crate::s3::Bucket;
+use crate::turns::{Refused, Turn, Turns, Urgency};
 use http::StatusCode;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// A hop that failed is asked after the others for this long.
 const AVOIDED: Duration = Duration::from_secs(5);
@@ -30,7 +30,7 @@ pub(crate) struct Hop {
     pub(crate) pool: Pool,
     state: Mutex<Known>,
     healthy: AtomicBool,
-    slots: Arc<Semaphore>,
+    slots: Turns,
     limits: Limits,
     queued: AtomicUsize,
     under_way: AtomicUsize,
@@ -76,7 +76,7 @@ pub(crate) struct Way {
 /// A request under way: whoever drops it has told how it ended, or it is taken as given up.
 pub(crate) struct Flight {
     way: Arc<Way>,
-    _slot: OwnedSemaphorePermit,
+    _slot: Turn,
     started: Instant,
     head: Option<StatusCode>,
     ended: bool,
@@ -117,7 +117,7 @@ impl Hop {
             pool,
             state: Mutex::new(known),
             healthy: AtomicBool::new(true),
-            slots: Arc::new(Semaphore::new(limits.in_flight_max)),
+            slots: Turns::new(limits.in_flight_max, limits.queue_max),
             limits,
             queued: AtomicUsize::new(0),
             under_way: AtomicUsize::new(0),
@@ -186,13 +186,18 @@ impl Drop for Counted<'_> {
 }
 
 impl Way {
-    /// A place for a request: asks the breaker, then waits for a slot until `deadline`.
+    /// A place for a request: waits for a slot until `deadline`, the most urgent first, then asks
+    /// the breaker.
     ///
     /// # Errors
     /// [`Fault::Unavailable`] when the breaker is open, [`Fault::Busy`] when the queue is full
     /// or no slot came free in time.
-    pub(crate) async fn enter(self: &Arc<Self>, deadline: Instant) -> Result<Flight, Fault> {
-        let slot = self.slot(deadline).await?;
+    pub(crate) async fn enter(
+        self: &Arc<Self>,
+        urgency: &Urgency,
+        deadline: Instant,
+    ) -> Result<Flight, Fault> {
+        let slot = self.slot(urgency, deadline).await?;
         let admitted = self.hop.known().breaker.admit(Instant::now());
         if admitted == Admit::No {
             self.meter.ended("open");
@@ -205,27 +210,26 @@ impl Way {
         Ok(Flight { way, _slot: slot, started, head: None, ended: false })
     }
 
-    async fn slot(&self, deadline: Instant) -> Result<OwnedSemaphorePermit, Fault> {
+    async fn slot(&self, urgency: &Urgency, deadline: Instant) -> Result<Turn, Fault> {
         let hop = &self.hop;
-        if let Ok(slot) = hop.slots.clone().try_acquire_owned() {
+        if let Some(slot) = hop.slots.take_now() {
             return Ok(slot);
         }
         let busy = |what: String| {
             self.meter.ended("busy");
             Err(Fault::busy(format!("{}: {what}", hop.id)))
         };
-        if hop.queued.fetch_add(1, Relaxed) >= hop.limits.queue_max {
-            hop.queued.fetch_sub(1, Relaxed);
-            let (in_flight, queue) = (hop.limits.in_flight_max, hop.limits.queue_max);
-            return busy(format!("{in_flight} requests under way and {queue} waiting"));
-        }
+        hop.queued.fetch_add(1, Relaxed);
         self.meter.queued.inc();
         let _counted = Counted(&hop.queued, &self.meter.queued);
         let deadline = deadline.min(Instant::now() + QUEUE_TIME_MAX);
-        let slot = tokio::time::timeout_at(deadline.into(), hop.slots.clone().acquire_owned());
-        match slot.await {
+        match tokio::time::timeout_at(deadline.into(), hop.slots.take(urgency)).await {
             Ok(Ok(slot)) => Ok(slot),
-            _ => busy("no request under way ended in time".to_owned()),
+            Ok(Err(Refused)) => {
+                let (in_flight, queue) = (hop.limits.in_flight_max, hop.limits.queue_max);
+                busy(format!("{in_flight} requests under way and {queue} waiting"))
+            }
+            Err(_) => busy("no request under way ended in time".to_owned()),
         }
     }
 

@@ -31,6 +31,7 @@ pub mod s3;
 mod send;
 mod settings;
 mod tries;
+mod turns;
 mod upload;
 mod upstream;
 
@@ -42,4 +43,5 @@ pub use fault::{ErrorType, Fault};
 pub use hop::HopStatus;
 pub use node::Node;
 pub use settings::{Config, HealthCheck, ORIGINS_MAX, Origin, Settings, SiteKind};
+pub use turns::{Refused, Turn, Turns, Urgency};
 pub use upstream::Upstream;

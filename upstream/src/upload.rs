@@ -5,7 +5,7 @@ use crate::ask::RequestBody;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Instant;
@@ -15,6 +15,7 @@ pub(crate) struct Upload {
     body: Mutex<RequestBody>,
     hint: SizeHint,
     moved: Mutex<Option<Instant>>,
+    bytes: AtomicU64,
     /// Whether the server waits for the client.
     starved: AtomicBool,
     failed: OnceLock<String>,
@@ -24,12 +25,18 @@ impl Upload {
     pub(crate) fn new(body: RequestBody) -> Arc<Self> {
         let hint = body.size_hint();
         let (moved, failed, starved) = (Mutex::new(None), OnceLock::new(), AtomicBool::default());
-        Arc::new(Self { body: Mutex::new(body), hint, moved, starved, failed })
+        let bytes = AtomicU64::new(0);
+        Arc::new(Self { body: Mutex::new(body), hint, moved, bytes, starved, failed })
     }
 
     /// When the server last took a piece.
     pub(crate) fn moved(&self) -> Option<Instant> {
         *self.moved.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Bytes that the server has taken so far.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes.load(Relaxed)
     }
 
     /// Whether the client is to send more.
@@ -61,6 +68,10 @@ impl Body for SendBody {
         upload.starved.store(polled.is_pending(), Relaxed);
         if polled.is_ready() {
             *upload.moved.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        }
+        if let Poll::Ready(Some(Ok(frame))) = &polled {
+            let taken = frame.data_ref().map_or(0, Bytes::len);
+            upload.bytes.fetch_add(taken as u64, Relaxed);
         }
         if let Poll::Ready(Some(Err(error))) = &polled {
             _ = upload.failed.set(error.to_string());

@@ -5,7 +5,7 @@ mod common;
 
 use common::*;
 use http::Method;
-use nearcast_upstream::{Ask, BreakerState, ErrorType, Fault, SiteKind};
+use nearcast_upstream::{Ask, BreakerState, ErrorType, Fault, SiteKind, Urgency};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::time::{Duration, Instant};
@@ -285,4 +285,57 @@ async fn a_site_whose_origins_are_all_open_says_so() {
     }
     let fault = site.get("/a").await.unwrap_err();
     assert!(matches!(fault, Fault::Unavailable { .. }) && fault.status() == 503, "{fault}");
+}
+
+#[tokio::test]
+async fn who_waits_for_the_origin_is_let_in_by_urgency() {
+    let go = Arc::new(Notify::new());
+    let held = go.clone();
+    let origin = Origin::new(move |_, _| {
+        let mut steps = vec![Step::Until(held.clone())];
+        steps.extend(ok("x"));
+        steps
+    })
+    .await;
+    let text = format!("origins = [{:?}]\nin-flight-max = 1\nqueue-max = 3", origin.url());
+    let site = Arc::new(site(SiteKind::Proxy, &text));
+    let send = |path: &'static str, urgency: Urgency| {
+        let site = site.clone();
+        tokio::spawn(async move {
+            let answer = site.upstream.send(Ask { urgency, ..ask(path) }).await?;
+            whole(answer).await
+        })
+    };
+    let queued = |count: f64| {
+        let site = site.clone();
+        move || site.metric("queued_requests", &[]) == count
+    };
+    let first = send("/first", Urgency::default());
+    until("the first is there", || origin.count() == 1).await;
+    let ahead = Urgency::of(7);
+    let mut waiting = Vec::new();
+    for (path, urgency) in [("/ahead", ahead.clone()), ("/late", Urgency::of(6))] {
+        waiting.push(send(path, urgency));
+        until("it waits", queued(waiting.len() as f64)).await;
+    }
+    let last = send("/last", Urgency::of(7));
+    until("three wait", queued(3.0)).await;
+    // The queue is full: the last of the least urgent makes room.
+    waiting.push(send("/urgent", Urgency::of(0)));
+    assert!(matches!(last.await.unwrap(), Err(Fault::Busy { .. })));
+    until("three wait again", queued(3.0)).await;
+    // What was fetched ahead is wanted by now.
+    ahead.raise(0);
+    for count in 2..=4 {
+        go.notify_one();
+        until("the next one", || origin.count() == count).await;
+    }
+    go.notify_one();
+    assert!(first.await.unwrap().is_ok());
+    for one in waiting {
+        assert!(one.await.unwrap().is_ok());
+    }
+    let order: Vec<String> = origin.seen().into_iter().map(|seen| seen.line).collect();
+    let paths = ["/first", "/ahead", "/urgent", "/late"];
+    assert_eq!(order, paths.map(|path| format!("GET {path} HTTP/1.1")));
 }

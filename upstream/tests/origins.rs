@@ -322,6 +322,22 @@ async fn a_client_that_goes_away_or_stalls_is_not_the_origins_failure() {
 }
 
 #[tokio::test]
+async fn a_client_that_drips_its_body_does_not_keep_its_place_at_the_origin() {
+    let origin = Origin::new(|_, _| vec![Step::Hang]).await;
+    let site = quick(&origin.url());
+    let drips = stream::unfold((), |()| async {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        Some((Ok(Frame::data(Bytes::from_static(b"x"))), ()))
+    });
+    let body = StreamBody::new(drips).boxed_unsync();
+    let ask = Ask { method: Method::POST, body: Some(body), ..ask("/form") };
+    let fault = site.upstream.send(ask).await.unwrap_err();
+    assert!(matches!(fault, Fault::Aborted { .. }), "{fault}");
+    assert!(fault.to_string().contains("too slowly"), "{fault}");
+    assert_eq!(site.upstream.status()[0].in_flight, 0);
+}
+
+#[tokio::test]
 async fn requests_that_can_not_be_sent_are_refused() {
     let origin = Origin::saying("").await;
     let site = patient(&origin.url());

@@ -1,7 +1,7 @@
 //! Parts of an object on their way to a client: chunk by chunk, each from wherever it is, and
 //! byte by byte where it is still arriving.
 
-use crate::engine::{self, Coming, Engine, Got, Progress};
+use crate::engine::{self, COPIED_BYTES_MAX, Engine, Got, Progress};
 use crate::error::Fault;
 use crate::object::Object;
 use crate::verdict::Verdict;
@@ -15,9 +15,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use tokio::sync::watch;
 
-/// When memory is short, this much is copied for sending, so that a client that reads slowly
-/// holds no slot.
-const COPIED_BYTES_MAX: usize = 64 << 10;
 /// A fetch that was given up just as it was joined is asked for again, at most this often.
 const LOST_MAX: usize = 3;
 
@@ -80,9 +77,9 @@ impl Sending {
 
     /// The chunk that it begins with is on its way by this response's own fetch, and so is what
     /// follows it.
-    pub fn by_own_fetch(mut self, coming: Coming, source: Verdict) -> Self {
+    pub fn by_own_fetch(mut self, reading: engine::Reading, source: Verdict) -> Self {
         self.own = (u64::MAX, source);
-        self.reading = Some(coming.reading);
+        self.reading = Some(reading);
         self
     }
 

@@ -5,10 +5,11 @@
 //! answer was whole. Who reads slowly holds up nobody but itself, as long as the answer is
 //! small enough to be kept.
 
-use super::Engine;
+use super::{COPIED_BYTES_MAX, Engine, Pin};
 use crate::error::Fault;
 use crate::verdict::Verdict;
 use bytes::Bytes;
+use chunks::Key;
 use futures::FutureExt;
 use model::chunk::CHUNK_BYTES;
 use std::collections::{HashMap, VecDeque};
@@ -40,6 +41,9 @@ pub struct Grown {
 pub struct Growing {
     /// Its length, if it said.
     pub length: Option<u64>,
+    engine: Arc<Engine>,
+    /// What its chunks are kept by, and held by who sends them.
+    body: [u8; 16],
     held: Mutex<Held>,
     progress: watch::Sender<Grown>,
     moved: Notify,
@@ -63,6 +67,8 @@ pub struct GrowingReader {
     name: u64,
     at: u64,
     progress: watch::Receiver<Grown>,
+    /// The chunks of which pieces were handed over last: the connection may hold them still.
+    pins: [Option<Pin>; 2],
 }
 
 /// What a reader finds.
@@ -79,13 +85,20 @@ pub enum Step {
 
 impl Growing {
     /// An answer of which nothing is here yet.
-    pub fn new(length: Option<u64>) -> Arc<Self> {
-        let (progress, _) = watch::channel(Grown::default());
-        Arc::new(Self { length, held: Mutex::default(), progress, moved: Notify::new() })
+    pub fn new(engine: &Arc<Engine>, body: [u8; 16], length: Option<u64>) -> Arc<Self> {
+        let ((progress, _), held) = (watch::channel(Grown::default()), Mutex::default());
+        let (engine, moved) = (Arc::clone(engine), Notify::new());
+        Arc::new(Self { length, engine, body, held, progress, moved })
     }
 
     fn lock(&self) -> MutexGuard<'_, Held> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether who comes now finds all of it.
+    pub fn is_joinable(&self) -> bool {
+        let held = self.lock();
+        !held.over && held.first == 0
     }
 
     /// A reader from byte `at` on, if that is still here and the answer not given up.
@@ -99,7 +112,7 @@ impl Growing {
         held.readers.insert(name, at);
         drop(held);
         let progress = self.progress.subscribe();
-        Some(GrowingReader { growing: Arc::clone(self), name, at, progress })
+        Some(GrowingReader { growing: Arc::clone(self), name, at, progress, pins: [None, None] })
     }
 
     /// Takes the answer to its end. Its chunks, if it was whole and all of it is still here.
@@ -108,11 +121,10 @@ impl Growing {
     /// How it was cut, or [`Fault::Lost`] when everybody left.
     pub async fn grow(
         &self,
-        engine: &Engine,
         body: UpstreamBody,
         source: Verdict,
     ) -> Result<Option<Vec<Bytes>>, Fault> {
-        let mut kept = Kept { engine, source, bytes: 0 };
+        let mut kept = Kept { engine: &self.engine, source, bytes: 0 };
         let mut end = End { growing: self, told: Err(Fault::Lost) };
         let ended = self.take(&mut kept, body).await;
         end.told = ended.as_ref().map(|_| ()).map_err(Clone::clone);
@@ -335,18 +347,35 @@ impl GrowingReader {
     }
 
     fn cut(&mut self, until: u64) -> Option<Bytes> {
-        let mut held = self.growing.lock();
+        let growing = Arc::clone(&self.growing);
+        let pressed = growing.engine.under_pressure();
+        let most = if pressed { COPIED_BYTES_MAX as u64 } else { CHUNK_BYTES };
+        let mut held = growing.lock();
         let number = self.at / CHUNK_BYTES;
         let place = usize::try_from(number.checked_sub(held.first)?).ok()?;
         let start = number * CHUNK_BYTES;
-        let until = until.min(start + CHUNK_BYTES);
+        let until = until.min(start + CHUNK_BYTES).min(self.at + most);
         let range = usize::try_from(self.at - start).ok()?..usize::try_from(until - start).ok()?;
         let bytes = held.chunks.get(place)?.bytes(range)?;
         self.at = until;
         held.readers.insert(self.name, self.at);
         drop(held);
-        self.growing.moved.notify_one();
+        growing.moved.notify_one();
+        if pressed {
+            return Some(Bytes::copy_from_slice(&bytes));
+        }
+        self.pin(number);
         Some(bytes)
+    }
+
+    /// A piece of the chunk is handed over as it is.
+    fn pin(&mut self, number: u64) {
+        let Ok(number) = u32::try_from(number) else { return };
+        let key = Key { body: self.growing.body, number };
+        if self.pins[0].as_ref().map(|pin| *pin.key()) != Some(key) {
+            self.pins.swap(0, 1);
+            self.pins[0] = Some(self.growing.engine.pins.pin(key, CHUNK_BYTES));
+        }
     }
 }
 

@@ -14,6 +14,7 @@ use std::collections::hash_map::Entry as Slot;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Notify, watch};
+use upstream::Urgency;
 
 /// How far a chunk has come.
 #[derive(Clone)]
@@ -36,11 +37,11 @@ pub enum Progress {
 }
 
 /// Who reads what one fetch brings, and how far the foremost of them has got.
-#[derive(Default)]
 pub struct Readers {
     state: Mutex<State>,
     wanted: AtomicU64,
     changed: Notify,
+    urgency: Urgency,
 }
 
 #[derive(Default)]
@@ -54,6 +55,27 @@ struct State {
 pub struct Reading(Arc<Readers>);
 
 impl Readers {
+    fn new(urgency: &Urgency) -> Arc<Self> {
+        Arc::new(Self {
+            state: Mutex::default(),
+            wanted: AtomicU64::new(0),
+            changed: Notify::new(),
+            urgency: urgency.clone(),
+        })
+    }
+
+    /// Those of a fetch that begins, with the first of them, who has got to chunk `number`.
+    pub fn begin(number: u64, urgency: &Urgency) -> (Arc<Self>, Reading) {
+        let readers = Self::new(urgency);
+        let reading = readers.join(number).expect("these readers are new: nothing gave them up");
+        (readers, reading)
+    }
+
+    /// How urgent the most urgent of them is.
+    pub fn urgency(&self) -> &Urgency {
+        &self.urgency
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -157,18 +179,18 @@ impl InFlight {
     }
 
     /// Joins the fetch of `key`; who comes first gets the claim, and its readers, too.
-    pub fn join(&self, key: Key) -> (Coming, Option<(Claim, Arc<Readers>)>) {
+    pub fn join(&self, key: Key, urgency: u8) -> (Coming, Option<(Claim, Arc<Readers>)>) {
         let number = u64::from(key.number);
         let mut table = self.lock();
         if let Some(entry) = table.entries.get(&key)
             && let Some(reading) = entry.readers.join(number)
         {
             let progress = entry.progress.clone();
+            entry.readers.urgency.raise(urgency);
             return (Coming { progress, reading, is_own: false }, None);
         }
-        let readers = Arc::<Readers>::default();
+        let (readers, reading) = Readers::begin(number, &Urgency::of(urgency));
         let (claim, progress) = self.insert(&mut table, key, &readers);
-        let reading = readers.join(number).expect("these readers are new: nothing gave them up");
         (Coming { progress, reading, is_own: true }, Some((claim, readers)))
     }
 
@@ -211,9 +233,8 @@ impl Coming {
     /// A chunk that can't be had.
     pub fn failed(fault: Fault) -> Self {
         let progress = watch::channel(Progress::Failed(fault)).1;
-        let readers = Arc::new(Readers::default());
-        readers.lock().reading = 1;
-        Self { progress, reading: Reading(readers), is_own: false }
+        let (_, reading) = Readers::begin(0, &Urgency::default());
+        Self { progress, reading, is_own: false }
     }
 }
 
@@ -265,8 +286,8 @@ mod tests {
     #[test]
     fn one_fetches_and_all_are_told() {
         let table = InFlight::default();
-        let (first, claim) = table.join(key(1));
-        let (second, none) = table.join(key(1));
+        let (first, claim) = table.join(key(1), 3);
+        let (second, none) = table.join(key(1), 3);
         assert!(none.is_none());
         claim.unwrap().0.land(Bytes::from_static(b"x"), Verdict::Origin);
         for coming in [first, second] {
@@ -280,21 +301,21 @@ mod tests {
     #[test]
     fn a_lost_claim_is_told_as_a_failure_and_can_be_taken_again() {
         let table = InFlight::default();
-        let (coming, claim) = table.join(key(1));
+        let (coming, claim) = table.join(key(1), 3);
         drop(claim);
         assert!(matches!(&*coming.progress.borrow(), Progress::Failed(Fault::Lost)));
-        assert!(table.join(key(1)).1.is_some());
+        assert!(table.join(key(1), 3).1.is_some());
     }
 
     #[test]
     fn a_fetch_that_was_given_up_is_joined_by_nobody() {
         let table = InFlight::default();
-        let (coming, claim) = table.join(key(1));
+        let (coming, claim) = table.join(key(1), 3);
         let (claim, readers) = claim.unwrap();
         assert!(!readers.give_up());
         drop(coming);
         assert!(readers.is_left() && readers.give_up());
-        let (_coming, anew) = table.join(key(1));
+        let (_coming, anew) = table.join(key(1), 3);
         assert!(anew.is_some());
         // The end of the old claim does not touch the new one.
         drop(claim);

@@ -11,6 +11,10 @@ use std::collections::hash_map::Entry;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+/// When memory is short, this much is copied for sending, so that a client that reads slowly
+/// holds no slot.
+pub const COPIED_BYTES_MAX: usize = 64 << 10;
+
 /// The chunks that responses hold.
 #[derive(Clone, Default)]
 pub struct Pins(Arc<Shared>);

@@ -1,54 +1,56 @@
-//! One answer of an upstream, written into chunks while it arrives: whoever reads them follows
-//! byte by byte, except of a title's chunks, which must be verified first.
+//! One run of chunks, claimed together and brought by one answer of an upstream, or by another
+//! one where that failed.
 //!
 //! Invariant: a chunk lands only whole. An answer that is cut, wrong or of another version ends
 //! every chunk that it did not complete as failed.
 
+mod taking;
+
 use super::inflight::{Claim, Readers};
+use super::owned::run_until;
 use super::{Engine, RUN_BYTES_MAX, owned_run_end};
 use crate::error::Fault;
 use crate::metrics::FillEnd;
-use crate::object::{Kind, Object};
+use crate::object::Object;
 use crate::verdict::Verdict;
 use arena::Slot;
 use bytes::Bytes;
-use futures::FutureExt;
-use http_body_util::BodyExt;
 use model::ByteRange;
 use model::chunk::CHUNK_BYTES;
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
-use upstream::{HopId, UpstreamBody};
+use std::time::Instant;
+use taking::End;
+use upstream::{HopId, Turn, Turns, UpstreamBody};
 
-/// How many chunks an answer may be ahead of its foremost reader. More would fill memory on
-/// behalf of a player that is slow, or about to leave.
-const AHEAD_CHUNKS: u64 = 4;
-/// An answer that is so far ahead is held open for this long; what is left is then asked for
-/// again when somebody gets there, if the answer is of a kind that can be.
-const PAUSE_MAX: Duration = Duration::from_secs(2);
-/// With this much or less to come, an answer that everybody left is taken to its end.
-const REST_BYTES_MAX: u64 = CHUNK_BYTES;
 /// Tries for a byte that does not come.
 const TRIES_MAX: usize = 2;
+/// Of an answer that comes whole though a part was asked for, this many chunks before and after
+/// the one that is wanted are claimed: 2 GiB each way.
+const CLAIMS_MAX: u64 = 2048;
 
-/// A run of neighbouring chunks, claimed, and those who read them.
+/// A run of chunks, claimed, and those who read them.
 pub struct Run {
     object: Object,
+    /// In the order of the object; neighbours, unless the answer is all of it.
     claims: VecDeque<Claim>,
     readers: Arc<Readers>,
+    turns: Turns,
     /// What of the front chunk is here.
-    slot: Option<Slot>,
+    slot: Option<Writing>,
     source: Verdict,
+    /// The origin sends all of the object, whatever is asked for.
+    is_unranged: bool,
+    /// All chunks below were claimed that were missing then.
+    claimed_until: u64,
     began: Instant,
 }
 
-/// How a run ended that did not fail.
-enum End {
-    /// All that was claimed is here.
-    Done,
-    /// Nobody reads any more, or nobody so far.
-    Left,
+/// A chunk that is being written, and the right to do so: given by urgency, for one chunk.
+struct Writing {
+    slot: Slot,
+    _turn: Turn,
 }
 
 /// An answer's bytes, and which of the object's they are.
@@ -57,6 +59,10 @@ pub struct Arriving {
     pub body: UpstreamBody,
     /// Which of the object's.
     pub range: ByteRange,
+    /// The first of them that is wanted.
+    pub wanted: u64,
+    /// They are all of the object, though a part was asked for.
+    pub is_unranged: bool,
     /// Who sends them.
     pub hop: HopId,
     /// How they are named in verdicts.
@@ -74,38 +80,107 @@ impl Arriving {
 }
 
 impl Run {
-    /// A run that starts with `first`.
-    pub fn new(object: Object, first: Claim, readers: Arc<Readers>) -> Self {
-        let claims = VecDeque::from([first]);
-        let (slot, source, began) = (None, Verdict::Origin, Instant::now());
-        Self { object, claims, readers, slot, source, began }
+    /// A run that has nothing claimed yet.
+    pub fn new(engine: &Engine, object: Object, readers: Arc<Readers>) -> Self {
+        let turns = if object.is_for_peer() { &engine.peer_turns } else { &engine.turns };
+        Self {
+            object,
+            claims: VecDeque::new(),
+            readers,
+            turns: turns.clone(),
+            slot: None,
+            source: Verdict::Origin,
+            is_unranged: false,
+            claimed_until: 0,
+            began: Instant::now(),
+        }
+    }
+
+    /// It starts with this chunk.
+    pub fn begin(&mut self, first: Claim) {
+        self.claims.push_back(first);
+    }
+
+    /// What it is of.
+    pub fn object(&self) -> &Object {
+        &self.object
+    }
+
+    /// Whether it claims whatever is missing.
+    pub fn is_for_all(&self) -> bool {
+        self.is_unranged
+    }
+
+    /// The first chunk was found without a fetch.
+    pub fn land_first(mut self, bytes: Bytes, source: Verdict) {
+        if let Some(claim) = self.claims.pop_front() {
+            claim.land(bytes, source);
+        }
+    }
+
+    /// Whether nothing is claimed.
+    pub fn is_empty(&self) -> bool {
+        self.claims.is_empty()
     }
 
     fn front(&self) -> Option<u64> {
-        self.claims.front().map(|claim| u64::from(claim.key().number))
+        self.claims.front().map(number)
     }
 
     /// The first byte that is missing.
     fn position(&self) -> Option<u64> {
-        let filled = self.slot.as_ref().map_or(0, Slot::filled) as u64;
+        let filled = self.slot.as_ref().map_or(0, |writing| writing.slot.filled()) as u64;
         Some(self.object.chunk(self.front()?).start + filled)
     }
 
-    /// The bytes that are missing.
+    /// The bytes to ask for: of neighbours, from the first that is missing; from an origin that
+    /// may send all, from the chunk that is wanted.
     fn missing(&self) -> Option<ByteRange> {
-        let last = u64::from(self.claims.back()?.key().number);
-        let start = self.position()?;
+        let wanted = self.readers.wanted();
+        let is_first = |claim: &Claim| self.is_unranged && number(claim) >= wanted;
+        let first = self.claims.iter().position(is_first).unwrap_or(0);
+        let mut numbers = self.claims.iter().skip(first).map(number);
+        let first = numbers.next()?;
+        let until = run_until(first, self.object.chunks());
+        let next = numbers.zip(first + 1..until).take_while(|(number, next)| number == next).last();
+        let last = next.map_or(first, |(number, _)| number);
+        let start = match self.position() {
+            Some(at) if self.front() == Some(first) => at,
+            _ => self.object.chunk(first).start,
+        };
         Some(ByteRange::new(start, self.object.chunk(last).end() - start))
     }
 
     /// Claims the next neighbours that nobody has or fetches, up to a run's length.
-    pub fn claim_neighbours(&mut self, engine: &Engine, numbers: std::ops::Range<u64>) {
+    pub fn claim_neighbours(&mut self, engine: &Engine, numbers: Range<u64>) {
         let most = numbers.start + RUN_BYTES_MAX / CHUNK_BYTES - 1;
         for number in numbers.start..numbers.end.min(most) {
             match engine.claim_missing(&self.object, number, &self.readers) {
                 Some(claim) => self.claims.push_back(claim),
                 None => return,
             }
+        }
+    }
+
+    /// Claims whatever is missing of the object up to byte `reach`, before and after what is
+    /// wanted: the origin will send all of it.
+    pub fn claim_all(&mut self, engine: &Engine, reach: u64) {
+        self.is_unranged = true;
+        let (wanted, front) = (self.readers.wanted(), self.front());
+        let mut own = std::mem::take(&mut self.claims);
+        let until = self.object.chunks().min(wanted + CLAIMS_MAX);
+        for next in wanted.saturating_sub(CLAIMS_MAX)..until {
+            if own.front().is_some_and(|claim| number(claim) == next) {
+                self.claims.extend(own.pop_front());
+            } else if self.object.chunk(next).end() <= reach {
+                self.claims.extend(engine.claim_missing(&self.object, next, &self.readers));
+            }
+        }
+        self.claims.extend(own);
+        self.claimed_until = until;
+        if self.front() != front {
+            // It will come again, from its first byte on.
+            self.slot = None;
         }
     }
 
@@ -119,15 +194,8 @@ impl Run {
         let (mut tries, mut avoid) = (0, None);
         while let Some(missing) = self.missing() {
             let front = self.front();
-            let ended = match engine.ask(&self.object, missing, avoid).await {
-                Err(fault) => Err((fault, None)),
-                Ok(arriving) => {
-                    let hop = arriving.hop.clone();
-                    self.take(engine, arriving, false).await.map_err(|fault| (fault, Some(hop)))
-                }
-            };
-            let (fault, hop) = match ended {
-                Ok(End::Done) => break,
+            let (fault, hop) = match self.one_try(engine, missing, avoid.take()).await {
+                Ok(End::Done) => continue,
                 Ok(End::Left) => return engine.metrics.filled(FillEnd::Left, self.began.elapsed()),
                 Err(failed) => failed,
             };
@@ -150,6 +218,35 @@ impl Run {
         engine.metrics.filled(FillEnd::Done, self.began.elapsed());
     }
 
+    /// Asks once, and takes what comes. A fault comes with the hop that answered, if one did.
+    async fn one_try(
+        &mut self,
+        engine: &Arc<Engine>,
+        missing: ByteRange,
+        avoid: Option<HopId>,
+    ) -> Result<End, (Fault, Option<HopId>)> {
+        let asked = engine.ask(&self.object, missing, avoid, self.readers.urgency()).await;
+        let arriving = asked.map_err(|fault| (fault, None))?;
+        let hop = arriving.hop.clone();
+        self.prepare(engine, &arriving);
+        self.take(engine, arriving, false).await.map_err(|fault| (fault, Some(hop)))
+    }
+
+    /// Suits the claims to what has come: all of the object, or a part after all.
+    fn prepare(&mut self, engine: &Engine, arriving: &Arriving) {
+        if arriving.is_unranged {
+            engine.unranged.set(self.object.body);
+            self.claim_all(engine, arriving.reach());
+        } else if self.is_unranged {
+            engine.unranged.unset(&self.object.body);
+            self.is_unranged = false;
+            // Who waits for these asks for them.
+            while self.position().is_some_and(|at| at < arriving.range.start) {
+                (self.slot, _) = (None, self.claims.pop_front());
+            }
+        }
+    }
+
     /// Takes an answer that is here already, and whatever of the object it brings beyond what
     /// is claimed, for as long as somebody reads. What it fails to bring is fetched.
     pub async fn adopt(mut self, engine: &Arc<Engine>, arriving: Arriving) {
@@ -169,182 +266,8 @@ impl Run {
             }
         }
     }
+}
 
-    async fn take(
-        &mut self,
-        engine: &Arc<Engine>,
-        mut arriving: Arriving,
-        extends: bool,
-    ) -> Result<End, Fault> {
-        self.source = arriving.source;
-        let (mut at, end) = (arriving.range.start, arriving.range.end());
-        let reach = arriving.reach();
-        if extends {
-            self.extend(engine, at, reach);
-        }
-        while let Some(position) = self.position() {
-            if position >= end {
-                return Err(Fault::unavailable("the answer is shorter than it said"));
-            }
-            if self.slot.is_none() && !self.wait_for_readers(end - at).await {
-                return Ok(End::Left);
-            }
-            let Some(data) = self.next(&mut arriving.body, end - at).await? else {
-                return Ok(End::Left);
-            };
-            engine.metrics.fetched(self.source, data.len());
-            if data.len() as u64 > end - at {
-                return Err(Fault::unavailable("the answer is longer than it said"));
-            }
-            match self.put(engine, data, at, end).await? {
-                Some(after) => at = after,
-                None => return Ok(End::Left),
-            }
-            if extends {
-                self.extend(engine, at, reach);
-            }
-        }
-        // So that the connection is seen to be free for the next request.
-        if at == end {
-            let _ = arriving.body.frame().now_or_never();
-        }
-        Ok(End::Done)
-    }
-
-    /// Waits while the answer is too far ahead. False: nobody wants more of it.
-    async fn wait_for_readers(&self, rest: u64) -> bool {
-        let Some(front) = self.front() else { return true };
-        while front > self.readers.wanted() + AHEAD_CHUNKS {
-            if self.readers.is_left() && rest <= REST_BYTES_MAX {
-                return true;
-            }
-            if self.readers.give_up() {
-                return false;
-            }
-            if tokio::time::timeout(PAUSE_MAX, self.readers.changed()).await.is_err() {
-                return false;
-            }
-        }
-        true
-    }
-
-    /// The next bytes; none once everybody has left.
-    async fn next(&self, body: &mut UpstreamBody, rest: u64) -> Result<Option<Bytes>, Fault> {
-        loop {
-            let frame = match body.frame().now_or_never() {
-                Some(frame) => frame,
-                None => {
-                    // Before a pause, readers get all that is here.
-                    self.tell();
-                    tokio::select! {
-                        frame = body.frame() => frame,
-                        () = self.readers.changed() => {
-                            if rest > REST_BYTES_MAX && self.readers.give_up() {
-                                return Ok(None);
-                            }
-                            continue;
-                        }
-                    }
-                }
-            };
-            match frame {
-                None => return Err(Fault::unavailable("the answer was cut")),
-                Some(Err(fault)) => return Err(fault.into()),
-                Some(Ok(frame)) => {
-                    if let Ok(data) = frame.into_data() {
-                        return Ok(Some(data));
-                    }
-                }
-            }
-        }
-    }
-
-    /// Lets readers have what is here of the front chunk, unless it must be verified first.
-    fn tell(&self) {
-        if let (Some(claim), Some(slot), Kind::Web(_)) =
-            (self.claims.front(), &self.slot, &self.object.kind)
-            && slot.filled() > 0
-        {
-            claim.open(slot.reader(), slot.filled(), self.source);
-        }
-    }
-
-    /// Writes bytes that start at `at` of the object; what is before the first missing byte is
-    /// passed over. Returns where they end; none once everybody has left.
-    async fn put(
-        &mut self,
-        engine: &Arc<Engine>,
-        data: Bytes,
-        at: u64,
-        end: u64,
-    ) -> Result<Option<u64>, Fault> {
-        let mut rest = &data[..];
-        let mut at = at;
-        while let (false, Some(position)) = (rest.is_empty(), self.position()) {
-            let passed = usize::try_from(position - at).unwrap_or(usize::MAX).min(rest.len());
-            rest = &rest[passed..];
-            at += passed as u64;
-            if rest.is_empty() {
-                break;
-            }
-            let number = self.front().unwrap_or_default();
-            let length = usize::try_from(self.object.chunk(number).bytes).unwrap_or(usize::MAX);
-            if self.slot.is_none() {
-                // A pause comes before a slot is taken: one begun and not gone on with is memory
-                // that nobody has.
-                if !self.wait_for_readers(end - at).await {
-                    return Ok(None);
-                }
-                self.slot = Some(engine.slot(length).await?);
-            }
-            let Some(slot) = &mut self.slot else { return Err(Fault::Busy) };
-            let room = length - slot.filled();
-            let taken = slot.write(&rest[..rest.len().min(room)]);
-            rest = &rest[taken..];
-            at += taken as u64;
-            if slot.filled() == length {
-                self.land(engine)?;
-            }
-        }
-        Ok(Some(at + rest.len() as u64))
-    }
-
-    /// The front chunk is whole.
-    fn land(&mut self, engine: &Arc<Engine>) -> Result<(), Fault> {
-        let Some(slot) = self.slot.take() else { return Ok(()) };
-        let bytes = slot.freeze();
-        let Some(number) = self.front() else { return Ok(()) };
-        if let Kind::Track { title, track, .. } = &self.object.kind {
-            let whole = title.index.tracks.get(*track);
-            if !whole.is_some_and(|track| track.chunk_is_whole(number, &bytes)) {
-                engine.metrics.corrupt("origin");
-                return Err(Fault::Corrupt);
-            }
-        }
-        if let Some(claim) = self.claims.pop_front() {
-            engine.chunks.insert(claim.key(), bytes.clone());
-            claim.land(bytes, self.source);
-        }
-        Ok(())
-    }
-
-    /// Claims the next neighbours that the answer brings anyway, as far as it may be ahead.
-    fn extend(&mut self, engine: &Arc<Engine>, at: u64, end: u64) {
-        let most = self.readers.wanted() + 2 * AHEAD_CHUNKS;
-        loop {
-            let next = match self.claims.back() {
-                Some(claim) => u64::from(claim.key().number) + 1,
-                None => at / CHUNK_BYTES,
-            };
-            let range = self.object.chunk(next);
-            if next > most || next >= self.object.chunks() || range.end() > end || range.start < at
-            {
-                return;
-            }
-            let Some(claim) = engine.claim_missing(&self.object, next, &self.readers) else {
-                return;
-            };
-            self.claims.push_back(claim);
-        }
-    }
+fn number(claim: &Claim) -> u64 {
+    u64::from(claim.key().number)
 }

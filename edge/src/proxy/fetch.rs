@@ -8,7 +8,7 @@ mod span;
 
 use super::live::Live;
 use super::{Wanted, by_hop, now_ms, pass};
-use crate::engine::{Arriving, Coming, GrowingReader, OWNED_RUN_BYTES};
+use crate::engine::{Arriving, GrowingReader, OWNED_RUN_BYTES, Reading};
 use crate::error::Fault;
 use crate::flights::{Flights, Ticket};
 use crate::refused::Refused;
@@ -21,11 +21,11 @@ use lru::LruCache;
 use model::ByteRange;
 use span::{Span, is_of, part};
 use std::num::NonZeroUsize;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
-use upstream::{Answer, Ask, HopKind};
+use upstream::{Answer, Ask, HopKind, Urgency};
 
 /// For this long after an answer that can't be shared, requests for its URL wait for nobody.
 const UNSHARED_FOR: Duration = Duration::from_secs(10);
@@ -49,7 +49,7 @@ pub enum Outcome {
         status: StatusCode,
     },
     /// An answer that is kept once it is whole.
-    Growing(Arc<Live>),
+    Growing(Arc<Live>, Hold),
     /// The origin failed: what is stored may still be used.
     Stale(Arc<Head>),
     /// The answer is for the one who asked.
@@ -58,12 +58,18 @@ pub enum Outcome {
     Failed(Fault),
 }
 
+/// Keeps a growing answer from being given up until all who waited for it read it themselves,
+/// though the one who asked has left.
+pub type Hold = Option<Arc<GrowingReader>>;
+
 /// An answer that is not shared.
 pub struct Unshared {
     /// It.
     pub answer: Answer,
     /// Its fields, as they are passed on.
     pub fields: HeaderMap,
+    /// When it was asked for, in milliseconds since 1970 UTC.
+    pub requested_ms: i64,
     /// Of the answer's bytes, those that were wanted: it was asked for whole chunks.
     pub cut: Option<Cut>,
 }
@@ -85,9 +91,9 @@ impl Unshared {
 }
 
 /// The fetch that the one who asked follows.
-pub fn coming(own: Option<Own>) -> Option<Coming> {
+pub fn reading(own: Option<Own>) -> Option<Reading> {
     match own {
-        Some(Own::Coming(coming)) => Some(coming),
+        Some(Own::Reading(reading)) => Some(reading),
         _ => None,
     }
 }
@@ -116,7 +122,7 @@ pub enum Own {
     /// An answer that is not shared.
     Unshared(Box<Unshared>),
     /// The fetch of the bytes that the answer begins with.
-    Coming(Coming),
+    Reading(Reading),
     /// The first reader of a growing answer.
     Reader(GrowingReader),
 }
@@ -130,8 +136,44 @@ type Flight = (KeyId, u64, u64);
 pub struct Fetches {
     flights: Flights<Flight, Outcome>,
     unshared: Mutex<LruCache<KeyId, Instant>>,
-    invalidated: Mutex<LruCache<KeyId, i64>>,
+    invalidated: Mutex<Invalidated>,
+    /// Counts exchanges and invalidations in the order in which they begin.
+    clock: AtomicU64,
     background: AtomicUsize,
+}
+
+/// When an exchange began, or a URL was invalidated, among all of these: no two are at a time, as
+/// they may be by a clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Began(u64);
+
+struct Invalidated {
+    last: LruCache<KeyId, Began>,
+    /// The last one that is not remembered: what began before may be outdated.
+    forgotten: Option<Began>,
+}
+
+impl Default for Invalidated {
+    fn default() -> Self {
+        Self { last: LruCache::new(INVALIDATED_MAX), forgotten: None }
+    }
+}
+
+/// One of the revalidations in the background.
+struct Background(Arc<Edge>);
+
+impl Background {
+    fn begin(edge: &Arc<Edge>) -> Option<Self> {
+        let background = Self(Arc::clone(edge));
+        let before = edge.fetches.background.fetch_add(1, Ordering::Relaxed);
+        (before < BACKGROUND_MAX).then_some(background)
+    }
+}
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        self.0.fetches.background.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Default for Fetches {
@@ -139,7 +181,8 @@ impl Default for Fetches {
         Self {
             flights: Flights::new(),
             unshared: Mutex::new(LruCache::new(UNSHARED_MAX)),
-            invalidated: Mutex::new(LruCache::new(INVALIDATED_MAX)),
+            invalidated: Mutex::new(Invalidated::default()),
+            clock: AtomicU64::new(0),
             background: AtomicUsize::new(0),
         }
     }
@@ -163,17 +206,25 @@ impl Fetches {
     /// An unsafe method has changed what is there (RFC 9111 section 4.4): an answer that was
     /// asked for before is not stored.
     pub fn invalidate(&self, key: KeyId) {
-        self.invalidated.lock().unwrap_or_else(PoisonError::into_inner).put(key, now_ms());
-    }
-
-    /// Whether what came of an exchange is still what is there.
-    pub fn may_store(&self, key: &KeyId, head: &Head) -> bool {
-        !self.is_outdated(key, head.stored.requested_ms)
-    }
-
-    fn is_outdated(&self, key: &KeyId, requested_ms: i64) -> bool {
         let mut invalidated = self.invalidated.lock().unwrap_or_else(PoisonError::into_inner);
-        invalidated.get(key).is_some_and(|at| *at >= requested_ms)
+        let now = self.now();
+        if let Some((other, at)) = invalidated.last.push(key, now)
+            && other != key
+        {
+            invalidated.forgotten = invalidated.forgotten.max(Some(at));
+        }
+    }
+
+    /// The next exchange begins.
+    fn now(&self) -> Began {
+        Began(self.clock.fetch_add(1, Ordering::SeqCst))
+    }
+
+    /// Whether what came of an exchange may no longer be what is there.
+    pub fn is_outdated(&self, key: &KeyId, began: Began) -> bool {
+        let mut invalidated = self.invalidated.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = invalidated.last.get(key).copied().max(invalidated.forgotten);
+        at.is_some_and(|at| at > began)
     }
 }
 
@@ -184,30 +235,41 @@ pub struct Fetch {
     stale: Option<(Arc<Head>, bool)>,
     /// Whether what comes may be stored.
     stores: bool,
+    /// That of the most urgent of those who wait for it.
+    urgency: Urgency,
+}
+
+/// What a request to the origin came to.
+struct Sent {
+    answered: Result<Answer, Fault>,
+    requested_ms: i64,
+    began: Began,
+    /// Another node answered with what is from before a purge.
+    is_outdated: bool,
 }
 
 impl Fetch {
     /// An exchange for a request; `stale` is what is stored, and whether a soft purge hit it.
     pub fn new(edge: &Arc<Edge>, wanted: &Arc<Wanted>, stale: Option<(Arc<Head>, bool)>) -> Self {
-        Self { edge: Arc::clone(edge), wanted: Arc::clone(wanted), stale, stores: true }
+        let urgency = Urgency::of(wanted.priority.urgency);
+        Self { edge: Arc::clone(edge), wanted: Arc::clone(wanted), stale, stores: true, urgency }
     }
 
     /// Revalidates in the background, unless somebody does so already.
     pub fn in_background(edge: &Arc<Edge>, wanted: &Arc<Wanted>, head: &Arc<Head>) {
         let fetch = Self::new(edge, wanted, Some((Arc::clone(head), false)));
-        let Some(ticket) = edge.fetches.flights.claim(fetch.flight()) else { return };
+        let Some(ticket) = edge.fetches.flights.claim(fetch.flight(), &fetch.urgency) else {
+            return;
+        };
         if fetch.has_come() {
             return ticket.land(Outcome::Failed(Fault::Changed));
         }
-        if edge.fetches.background.fetch_add(1, Ordering::Relaxed) >= BACKGROUND_MAX {
-            edge.fetches.background.fetch_sub(1, Ordering::Relaxed);
-            edge.metrics.revalidations_left.inc();
-            return;
-        }
+        let Some(background) = Background::begin(edge) else {
+            return edge.metrics.revalidations_left.inc();
+        };
         tokio::spawn(async move {
-            let edge = Arc::clone(&fetch.edge);
+            let _background = background;
             fetch.lead(ticket, None).await;
-            edge.fetches.background.fetch_sub(1, Ordering::Relaxed);
         });
     }
 
@@ -227,7 +289,7 @@ impl Fetch {
             let (outcome, alone) = self.exchange().await;
             return (outcome, alone, false);
         }
-        let (wait, ticket) = fetches.flights.join(self.flight());
+        let (wait, ticket) = fetches.flights.join(self.flight(), &self.urgency);
         let Some(ticket) = ticket else {
             let outcome = wait.landed().await.unwrap_or(Outcome::Failed(Fault::Lost));
             return (outcome, None, true);
@@ -296,10 +358,11 @@ impl Fetch {
         match outcome {
             Outcome::Stored { head, verdict, status } => {
                 let told = told(Some(status));
-                let how = super::stored::How::Fetched { verdict, told, coming: coming(own) };
+                let reading = reading(own);
+                let how = super::stored::How::Fetched { verdict, told, reading };
                 super::stored::answer(&edge, &wanted, head, how).await
             }
-            Outcome::Growing(live) => live.answer(&edge, &wanted, reader(own), false).await,
+            Outcome::Growing(live, _) => live.answer(&edge, &wanted, reader(own), false).await,
             Outcome::Stale(head) => {
                 super::stored::answer(&edge, &wanted, head, super::stored::How::Stale).await
             }
@@ -353,7 +416,8 @@ impl Fetch {
         range: Option<Span>,
     ) -> (Outcome, Option<Own>) {
         let epoch = self.edge.purges.number();
-        let (answered, requested_ms, outdated) = self.send(conditional.as_ref(), range).await;
+        let Sent { answered, requested_ms, began, is_outdated } =
+            self.send(conditional.as_ref(), range).await;
         let answer = match answered {
             Ok(answer) => answer,
             Err(fault) => return (self.failed(fault), None),
@@ -371,7 +435,7 @@ impl Fetch {
         if answer.head.status == StatusCode::NOT_MODIFIED
             && let (Some((old, _)), true) = (&self.stale, conditional.is_some())
         {
-            if outdated {
+            if is_outdated || self.edge.fetches.is_outdated(&self.wanted.key, began) {
                 return (Outcome::Failed(Fault::Changed), None);
             }
             return (self.refreshed(old, &answer, epoch, requested_ms, received_ms), None);
@@ -382,15 +446,16 @@ impl Fetch {
             requested_ms,
             received_ms,
         };
-        if outdated {
+        if is_outdated {
             return self.unshared(answer, stored, range);
         }
-        self.settle(answer, stored, epoch, range)
+        self.settle(answer, stored, (epoch, began), range)
     }
 
     /// The request to the origin: on condition, or for a range.
     fn ask(&self, conditional: Option<&HeaderMap>, range: Option<Span>) -> Ask {
         let mut ask = self.wanted.site.ask(&self.wanted);
+        ask.urgency = self.urgency.clone();
         match (conditional, range) {
             (Some(fields), _) => ask.fields.extend(fields.clone()),
             (None, Some(range)) => {
@@ -409,26 +474,22 @@ impl Fetch {
     }
 
     /// Sends the request. What another node has kept since before a purge is asked for again, so
-    /// that the node asks as well: the purge may not have come to it yet. Returns the answer, when
-    /// it was asked for, and whether it is from before a purge even so.
-    async fn send(
-        &self,
-        conditional: Option<&HeaderMap>,
-        range: Option<Span>,
-    ) -> (Result<Answer, Fault>, i64, bool) {
-        let upstream = &self.wanted.site.upstream;
-        let mut ask = self.ask(conditional, range);
-        let requested_ms = now_ms();
-        let answered = upstream.send(ask).await;
-        if !answered.as_ref().is_ok_and(|answer| self.is_from_before_a_purge(answer)) {
-            return (answered.map_err(Fault::from), requested_ms, false);
+    /// that the node asks as well: the purge may not have come to it yet.
+    async fn send(&self, conditional: Option<&HeaderMap>, range: Option<Span>) -> Sent {
+        let first = self.sent(self.ask(conditional, range)).await;
+        if !first.is_outdated {
+            return first;
         }
-        ask = self.ask(conditional, range);
+        let mut ask = self.ask(conditional, range);
         ask.fields.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-        let requested_ms = now_ms();
-        let answered = upstream.send(ask).await;
-        let outdated = answered.as_ref().is_ok_and(|answer| self.is_from_before_a_purge(answer));
-        (answered.map_err(Fault::from), requested_ms, outdated)
+        self.sent(ask).await
+    }
+
+    async fn sent(&self, ask: Ask) -> Sent {
+        let (began, requested_ms) = (self.edge.fetches.now(), now_ms());
+        let answered = self.wanted.site.upstream.send(ask).await.map_err(Fault::from);
+        let is_outdated = answered.as_ref().is_ok_and(|answer| self.is_from_before_a_purge(answer));
+        Sent { answered, requested_ms, began, is_outdated }
     }
 
     /// Whether another node's cache has answered with what was made before a purge that this
@@ -492,7 +553,7 @@ impl Fetch {
         &self,
         answer: Answer,
         stored: Stored,
-        epoch: u64,
+        (epoch, began): (u64, Began),
         asked: Option<Span>,
     ) -> (Outcome, Option<Own>) {
         let wanted = &self.wanted;
@@ -503,7 +564,7 @@ impl Fetch {
             Storable::Yes if answer.storable && self.stores => caching::selecting(fields, request),
             _ => None,
         };
-        let outdated = self.edge.fetches.is_outdated(&wanted.key, stored.requested_ms);
+        let outdated = self.edge.fetches.is_outdated(&wanted.key, began);
         let Some(selecting) = selecting.filter(|_| !outdated) else {
             return self.unshared(answer, stored, asked);
         };
@@ -525,7 +586,8 @@ impl Fetch {
                     let mut stored = stored;
                     stored.status = StatusCode::OK;
                     stored.fields.remove(header::CONTENT_RANGE);
-                    self.object(answer, head(stored, total), range, StatusCode::PARTIAL_CONTENT)
+                    let status = StatusCode::PARTIAL_CONTENT;
+                    self.object(answer, head(stored, total), range, status, asked)
                 }
                 _ => self.unshared(answer, stored, asked),
             };
@@ -534,15 +596,17 @@ impl Fetch {
         match length {
             Some(bytes) if strong && bytes > 0 => {
                 let status = stored.status;
-                self.object(answer, head(stored, bytes), ByteRange::new(0, bytes), status)
+                let range = ByteRange::new(0, bytes);
+                self.object(answer, head(stored, bytes), range, status, asked)
             }
             Some(bytes) if bytes > wanted.site.unvalidated_bytes_max => {
                 self.unshared(answer, stored, asked)
             }
             length => {
                 let head = head(stored, length.unwrap_or(0));
-                let (live, reader) = Live::start(&self.edge, wanted.key, head, answer, length);
-                (Outcome::Growing(live), reader.map(Own::Reader))
+                let (live, reader) = Live::start(&self.edge, wanted.key, head, answer, began);
+                let hold = live.hold();
+                (Outcome::Growing(live, hold), reader.map(Own::Reader))
             }
         }
     }
@@ -554,6 +618,7 @@ impl Fetch {
         mut head: Head,
         range: ByteRange,
         status: StatusCode,
+        asked: Option<Span>,
     ) -> (Outcome, Option<Own>) {
         if let Some(old) = self.same_bytes(&head) {
             head.body = old.body;
@@ -561,10 +626,19 @@ impl Fetch {
         let head = Arc::new(head);
         let object = crate::object::Object::web(super::web(&self.wanted, &head));
         let source = by_hop(answer.kind);
-        let arriving = Arriving { body: answer.body, range, hop: answer.hop, source };
-        let coming = self.edge.engine.adopt(&object, arriving);
+        let span = asked.unwrap_or(Span { start: range.start, end: None });
+        let ends_early = span.end.is_some_and(|end| end < range.end());
+        let arriving = Arriving {
+            body: answer.body,
+            range,
+            wanted: span.start.min(object.bytes),
+            is_unranged: range.start < span.start || ends_early,
+            hop: answer.hop,
+            source,
+        };
+        let reading = self.edge.engine.adopt(&object, arriving, &self.urgency);
         self.edge.engine.heads.put(self.wanted.key, Arc::clone(&head));
-        (Outcome::Stored { head, verdict: source, status }, coming.map(Own::Coming))
+        (Outcome::Stored { head, verdict: source, status }, reading.map(Own::Reading))
     }
 
     /// What is stored with the same bytes: an origin sent them again instead of a 304, or
@@ -602,7 +676,8 @@ impl Fetch {
             }
             _ => None,
         };
-        let unshared = Unshared { answer, fields: stored.fields, cut };
+        let Stored { fields, requested_ms, .. } = stored;
+        let unshared = Unshared { answer, fields, requested_ms, cut };
         (Outcome::Alone, Some(Own::Unshared(Box::new(unshared))))
     }
 }

@@ -1,6 +1,7 @@
 //! Answers that are read by many while they arrive, and stored once they are whole: those
 //! without a strong validator, and those that do not say how long they are.
 
+use super::fetch::Began;
 use super::{Wanted, by_hop, stored, without_body};
 use crate::body::{Content, Follow};
 use crate::compress;
@@ -26,7 +27,13 @@ pub struct Live {
     status: StatusCode,
     /// It will be stored if it comes whole: its end is told by more than a closed connection.
     may_be_kept: bool,
+    /// When it was asked for.
+    began: Began,
 }
+
+/// Answers that others may join; more are for who asked for them, and counted. Each has a
+/// response, or one of the revalidations in the background, so it is those that bound them.
+const LIVES_MAX: usize = 16_384;
 
 /// All of them, by key: the newest of each.
 #[derive(Default)]
@@ -40,7 +47,9 @@ impl Lives {
     /// One that answers the request.
     pub fn find(&self, wanted: &Wanted, purges: &PurgeLog) -> Option<Arc<Live>> {
         let live = self.lock().get(&wanted.key).cloned()?;
-        live.is_for(wanted, purges).then_some(live)
+        // One that failed, or of which the beginning has gone, is no use: who comes now asks
+        // together with all others that do.
+        (live.growing.is_joinable() && live.is_for(wanted, purges)).then_some(live)
     }
 
     /// What is there has changed: nobody joins it any more.
@@ -51,6 +60,16 @@ impl Lives {
     /// Whether anything of this key is arriving.
     pub fn has(&self, key: &KeyId) -> bool {
         self.lock().contains_key(key)
+    }
+
+    /// Others may join it from now on. False: there are too many.
+    fn begin(&self, key: KeyId, live: &Arc<Live>) -> bool {
+        let mut lives = self.lock();
+        let has_room = lives.len() < LIVES_MAX || lives.contains_key(&key);
+        if has_room {
+            lives.insert(key, Arc::clone(live));
+        }
+        has_room
     }
 
     fn end(&self, key: &KeyId, live: &Arc<Live>) {
@@ -69,18 +88,21 @@ impl Live {
         key: KeyId,
         head: Head,
         answer: upstream::Answer,
-        length: Option<u64>,
+        began: Began,
     ) -> (Arc<Self>, Option<GrowingReader>) {
-        let growing = Growing::new(length);
+        let length = answer.body.length().filter(|_| answer.body.is_delimited());
+        let growing = Growing::new(&edge.engine, head.body, length);
         let first = growing.read_from(0);
         let (source, status) = (by_hop(answer.kind), head.stored.status);
         let head = Arc::new(head);
         let may_be_kept = answer.body.is_delimited();
-        let live = Arc::new(Self { head, growing, source, status, may_be_kept });
-        edge.lives.lock().insert(key, Arc::clone(&live));
+        let live = Arc::new(Self { head, growing, source, status, may_be_kept, began });
+        if !edge.lives.begin(key, &live) {
+            edge.metrics.answers_unlisted.inc();
+        }
         let (edge, taken) = (Arc::clone(edge), Arc::clone(&live));
         tokio::spawn(async move {
-            let grown = taken.growing.grow(&edge.engine, answer.body, taken.source).await;
+            let grown = taken.growing.grow(answer.body, taken.source).await;
             match grown {
                 Ok(Some(chunks)) => taken.store(&edge, key, chunks),
                 Ok(None) => {}
@@ -93,6 +115,11 @@ impl Live {
         (live, first)
     }
 
+    /// A reader for those who still wait for its head.
+    pub fn hold(&self) -> Option<Arc<GrowingReader>> {
+        self.growing.read_from(0).map(Arc::new)
+    }
+
     /// It is whole.
     fn store(&self, edge: &Edge, key: KeyId, chunks: Vec<bytes::Bytes>) {
         let bytes = chunks.iter().map(|chunk| chunk.len() as u64).sum();
@@ -100,7 +127,7 @@ impl Live {
             edge.engine.chunks.insert(Key { body: self.head.body, number }, chunk);
         }
         let purged = edge.purges.verdict(&self.head) == heads::Verdict::Hard;
-        if !purged && edge.fetches.may_store(&key, &self.head) {
+        if !purged && !edge.fetches.is_outdated(&key, self.began) {
             edge.engine.heads.put(key, Arc::new(Head { bytes, ..(*self.head).clone() }));
         }
     }

@@ -39,6 +39,7 @@ pub async fn on(
     }
     let has_body = !http_body::Body::is_end_stream(&body);
     let ask = Ask { method: wanted.method.clone(), body: has_body.then_some(body), ..ask };
+    let requested_ms = now_ms();
     let answer = wanted.site.upstream.send(ask).await.map_err(crate::error::Fault::from)?;
     let (status, fields) = (answer.head.status, &answer.head.headers);
     let changed = caching::invalidated(
@@ -62,7 +63,7 @@ pub async fn on(
         forwarded_status: Some(status),
         ..CacheStatus::default()
     };
-    Ok(self::answer(edge, wanted, Unshared { answer, fields, cut: None }, told))
+    Ok(self::answer(edge, wanted, Unshared { answer, fields, requested_ms, cut: None }, told))
 }
 
 /// To an OPTIONS that goes no further than this node.
@@ -107,7 +108,7 @@ async fn invalidate(edge: &Edge, wanted: &Wanted, target: Target) {
 
 /// An answer that goes to one client only.
 pub fn answer(edge: &Edge, wanted: &Wanted, unshared: Unshared, told: CacheStatus<'_>) -> Answer {
-    let Unshared { answer, fields: mut headers, cut } = unshared;
+    let Unshared { answer, fields: mut headers, requested_ms, cut } = unshared;
     let mut status = answer.head.status;
     headers.remove(header::ALT_SVC);
     let hop = caching::Hop { version: answer.head.version, name: edge.node.id() };
@@ -119,7 +120,7 @@ pub fn answer(edge: &Edge, wanted: &Wanted, unshared: Unshared, told: CacheStatu
         ..told
     };
     told.append(edge.node.id(), &mut headers);
-    update_by_head(edge, wanted, &answer.head);
+    update_by_head(edge, wanted, &answer.head, requested_ms);
     let promised = answer.head.headers.get(header::CONTENT_LENGTH);
     let promised = promised.and_then(|length| length.to_str().ok()?.parse().ok());
     let body = answer.body;
@@ -141,7 +142,7 @@ pub fn answer(edge: &Edge, wanted: &Wanted, unshared: Unshared, told: CacheStatu
 }
 
 /// The origin's answer to a HEAD says something of what is stored (RFC 9111 section 4.3.5).
-fn update_by_head(edge: &Edge, wanted: &Wanted, head: &http::response::Parts) {
+fn update_by_head(edge: &Edge, wanted: &Wanted, head: &http::response::Parts, requested_ms: i64) {
     if wanted.method != Method::HEAD {
         return;
     }
@@ -152,7 +153,8 @@ fn update_by_head(edge: &Edge, wanted: &Wanted, head: &http::response::Parts) {
             continue;
         }
         let fields: &HeaderMap = &head.headers;
-        match caching::head_update(&old.stored, old.bytes, head.status, fields, now, now) {
+        let (status, stored) = (head.status, &old.stored);
+        match caching::head_update(stored, old.bytes, status, fields, requested_ms, now) {
             HeadUpdate::Refreshed(stored) => {
                 let new = heads::Head { stored, ..(**old).clone() };
                 edge.engine.heads.update(wanted.key, &Arc::new(new));

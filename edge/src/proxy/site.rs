@@ -7,7 +7,7 @@ use crate::settings::{ANY_HOST, SiteConfig};
 use http::{HeaderValue, Method};
 use std::collections::HashMap;
 use std::sync::Arc;
-use upstream::{Ask, Upstream};
+use upstream::{Ask, Upstream, Urgency};
 
 /// Whether a path matches a pattern in which `*` stands for anything. Linear in their product.
 fn matches(pattern: &str, path: &str) -> bool {
@@ -74,6 +74,7 @@ impl Site {
         let mut ask = Ask::get(wanted.host.clone(), wanted.path.clone(), wanted.key.0);
         ask.method = if wanted.method == Method::HEAD { Method::HEAD } else { Method::GET };
         ask.fields = wanted.forwarded.clone();
+        ask.urgency = Urgency::of(wanted.priority.urgency);
         ask
     }
 

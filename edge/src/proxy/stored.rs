@@ -3,7 +3,7 @@
 use super::{Wanted, now_ms, pass, web, without_body};
 use crate::body::{Content, Piece, Sending};
 use crate::compress;
-use crate::engine::Coming;
+use crate::engine::Reading;
 use crate::error::Fault;
 use crate::object::Object;
 use crate::refused::Refused;
@@ -30,7 +30,7 @@ pub enum How {
         /// What is known for `Cache-Status`.
         told: CacheStatus<'static>,
         /// The fetch of its bytes, if this request started it.
-        coming: Option<Coming>,
+        reading: Option<Reading>,
     },
 }
 
@@ -107,10 +107,10 @@ pub async fn answer(
         }
     }
     let mut sending = Sending::new(&edge.engine, object.clone(), pieces, urgency);
-    if let How::Fetched { verdict, coming, .. } = &mut how
-        && let Some(coming) = coming.take()
+    if let How::Fetched { verdict, reading, .. } = &mut how
+        && let Some(reading) = reading.take()
     {
-        sending = sending.by_own_fetch(coming, *verdict);
+        sending = sending.by_own_fetch(reading, *verdict);
     }
     let verdict = if wanted.method == Method::HEAD || head.bytes == 0 {
         edge.engine.foresee(&object, chunk::covering(ByteRange::new(0, head.bytes.min(1))))

@@ -1,0 +1,154 @@
+//! What the engine asks upstreams, and what it makes of their answers: which bytes they are, and
+//! whether they are of the version that is wanted.
+
+use super::{Arriving, Engine, OWNED_RUN_BYTES, TITLES_HOST};
+use crate::error::Fault;
+use crate::object::{Kind, Object, Web};
+use crate::verdict::Verdict;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use model::ByteRange;
+use upstream::{Ask, HopId, HopKind, Urgency};
+
+const PRIORITY: HeaderName = HeaderName::from_static("priority");
+
+impl Engine {
+    /// An object's bytes could not be had as its head promises: the head goes.
+    pub(super) fn failed(&self, object: &Object, fault: &Fault) {
+        if let (Kind::Web(web), Fault::Changed | Fault::Gone | Fault::NotFound) =
+            (&object.kind, fault)
+        {
+            self.heads.remove(web.key, &web.head);
+        }
+    }
+
+    /// Asks for the bytes `missing` of an object, under its validator.
+    pub(super) async fn ask(
+        &self,
+        object: &Object,
+        missing: ByteRange,
+        avoid: Option<HopId>,
+        urgency: &Urgency,
+    ) -> Result<Arriving, Fault> {
+        let (upstream, mut ask) = match &object.kind {
+            Kind::Track { title, track, passed } => {
+                let upstream = self.titles.as_ref().ok_or(Fault::NotFound)?;
+                let track = title.index.tracks.get(*track).ok_or(Fault::NotFound)?;
+                let path = format!("/{}", title.file_path(track));
+                let mut ask = Ask::get(TITLES_HOST, path, object.body);
+                passed.tell(&mut ask.fields);
+                // Another node gives it the same turn.
+                let priority = caching::Priority { urgency: urgency.get(), incremental: false };
+                if priority != caching::Priority::default() {
+                    ask.fields.insert(PRIORITY, priority.value());
+                }
+                (upstream, ask)
+            }
+            Kind::Web(web) => (&web.site.upstream, web.site.ask_again(web)),
+        };
+        let last = missing.end().saturating_sub(1);
+        if let Ok(range) = HeaderValue::try_from(format!("bytes={}-{last}", missing.start)) {
+            ask.fields.insert(header::RANGE, range);
+        }
+        (ask.run, ask.avoid) = (missing.start / OWNED_RUN_BYTES, avoid);
+        ask.urgency = urgency.clone();
+        let answer = upstream.send(ask).await?;
+        let (hop, source) = (answer.hop, source(answer.kind));
+        if answer.head.status.is_server_error() {
+            return Err(Fault::Answered(answer.head.status));
+        }
+        match bytes_of(object, &answer.head, missing) {
+            Ok(range) => {
+                let is_unranged = range.start < missing.start || range.end() > missing.end();
+                let (body, wanted) = (answer.body, missing.start);
+                Ok(Arriving { body, range, wanted, is_unranged, hop, source })
+            }
+            Err(fault) => {
+                if !matches!(fault, Fault::Changed) {
+                    upstream.blame(&hop, &fault.to_string());
+                }
+                Err(fault)
+            }
+        }
+    }
+
+    /// The upstream of an object was wrong.
+    pub(super) fn blame(&self, object: &Object, hop: &HopId, fault: &Fault) {
+        match &object.kind {
+            Kind::Track { .. } => {
+                if let Some(titles) = &self.titles {
+                    titles.blame(hop, &fault.to_string());
+                }
+            }
+            Kind::Web(web) => web.site.upstream.blame(hop, &fault.to_string()),
+        }
+    }
+}
+
+/// How bytes from there are named.
+pub fn source(kind: HopKind) -> Verdict {
+    match kind {
+        HopKind::Sibling => Verdict::Sibling,
+        HopKind::Parent => Verdict::Parent,
+        HopKind::Origin => Verdict::Origin,
+    }
+}
+
+/// Which of the object's bytes an answer to a range request holds.
+fn bytes_of(
+    object: &Object,
+    head: &http::response::Parts,
+    missing: ByteRange,
+) -> Result<ByteRange, Fault> {
+    let said = || {
+        let range = head.headers.get(header::CONTENT_RANGE).and_then(|v| v.to_str().ok());
+        let range = range.unwrap_or("no Content-Range");
+        format!("{} and {range} to bytes {}-{}", head.status, missing.start, missing.end() - 1)
+    };
+    let same = |fields: &HeaderMap| match &object.kind {
+        Kind::Track { .. } => true,
+        Kind::Web(web) => same_version(web, fields),
+    };
+    match head.status {
+        StatusCode::PARTIAL_CONTENT => {
+            let given = caching::content_range(&head.headers)
+                .ok_or_else(|| Fault::unavailable(format!("answered {}", said())))?;
+            if !same(&head.headers) || given.total.is_some_and(|total| total != object.bytes) {
+                return Err(changed(object, said));
+            }
+            let fits = given.range.start == missing.start && given.range.end() <= missing.end();
+            if fits {
+                Ok(given.range)
+            } else {
+                Err(Fault::unavailable(format!("answered {}", said())))
+            }
+        }
+        StatusCode::OK => {
+            let length = head.headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok());
+            let whole = length.is_some_and(|length| length == object.bytes.to_string());
+            if whole && same(&head.headers) {
+                return Ok(ByteRange::new(0, object.bytes));
+            }
+            Err(changed(object, said))
+        }
+        StatusCode::PRECONDITION_FAILED
+        | StatusCode::RANGE_NOT_SATISFIABLE
+        | StatusCode::NOT_FOUND
+        | StatusCode::GONE => Err(changed(object, said)),
+        _ => Err(Fault::unavailable(format!("answered {}", said()))),
+    }
+}
+
+/// A title's bytes never change: an origin that says so is broken.
+fn changed(object: &Object, said: impl Fn() -> String) -> Fault {
+    match object.kind {
+        Kind::Track { .. } => Fault::unavailable(format!("answered {}", said())),
+        Kind::Web(_) => Fault::Changed,
+    }
+}
+
+fn same_version(web: &Web, fields: &HeaderMap) -> bool {
+    // As a stored head's: an answer without a date is of when it came, and only beside a date
+    // is `Last-Modified` a strong validator.
+    let fields = caching::received_fields(fields, crate::proxy::now_ms());
+    caching::same_validator(&web.head.stored, &fields)
+}

@@ -1,0 +1,73 @@
+//! Where chunks are now: asked before anything is fetched. Nothing here waits or changes anything.
+
+use super::owned::run_until;
+use super::{Engine, FORESEEN_MAX};
+use crate::object::{Kind, Object};
+use crate::verdict::Verdict;
+use model::admin::ChunkPlace;
+
+impl Engine {
+    /// Whether the chunk is here, or known to be.
+    pub(super) fn is_here(&self, object: &Object, number: u64) -> bool {
+        object.key(number).is_some_and(|key| self.chunks.is_in_memory(&key))
+            || self.is_on_disk(object, number)
+    }
+
+    pub(super) fn is_on_disk(&self, object: &Object, number: u64) -> bool {
+        let planned = match &object.kind {
+            Kind::Track { title, track, .. } => self.planned.holds(title, *track, number),
+            Kind::Web(_) => false,
+        };
+        planned || object.key(number).is_some_and(|key| self.chunks.may_be_on_disk(&key))
+    }
+
+    /// The first of `numbers` from which on a chunk is here or on its way.
+    pub fn missing_until(&self, object: &Object, numbers: std::ops::Range<u64>) -> u64 {
+        let end = run_until(numbers.start, numbers.end);
+        let here = |number: &u64| self.is_here(object, *number);
+        (numbers.start + 1..end).find(here).unwrap_or(end)
+    }
+
+    /// Whether every chunk of the object is here: such an object can be served though it could
+    /// not be fetched again in parts.
+    pub fn is_whole(&self, object: &Object) -> bool {
+        (0..object.chunks()).all(|number| self.is_here(object, number))
+    }
+
+    /// The costliest source that `chunks` would have now.
+    #[must_use]
+    pub fn foresee(&self, object: &Object, chunks: std::ops::Range<u64>) -> Verdict {
+        let end = chunks.end.min(chunks.start.saturating_add(FORESEEN_MAX));
+        let sources = (chunks.start..end).map(|number| self.locate(object, number));
+        sources.max().unwrap_or(Verdict::HitMemory)
+    }
+
+    /// Where a chunk would come from now.
+    pub fn locate(&self, object: &Object, number: u64) -> Verdict {
+        let Some(key) = object.key(number) else { return Verdict::Origin };
+        if self.chunks.is_in_memory(&key) {
+            return Verdict::HitMemory;
+        }
+        match &object.kind {
+            Kind::Track { title, track, .. } if self.planned.holds(title, *track, number) => {
+                Verdict::HitPlan
+            }
+            _ if self.chunks.may_be_on_disk(&key) => Verdict::HitSsd,
+            _ if self.inflight.has(&key) => Verdict::Filling,
+            _ => Verdict::Origin,
+        }
+    }
+
+    /// Where a chunk is now.
+    pub fn place(&self, key: &chunks::Key) -> ChunkPlace {
+        if self.chunks.is_in_memory(key) {
+            ChunkPlace::Memory
+        } else if self.chunks.may_be_on_disk(key) {
+            ChunkPlace::Disk
+        } else if self.inflight.has(key) {
+            ChunkPlace::Filling
+        } else {
+            ChunkPlace::Absent
+        }
+    }
+}

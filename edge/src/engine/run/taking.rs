@@ -1,0 +1,247 @@
+//! Taking one answer: written into chunks while it arrives. Whoever reads them follows byte by
+//! byte, except of a title's chunks, which must be verified first.
+
+use super::{Arriving, CLAIMS_MAX, Run, Writing, number};
+use crate::engine::Engine;
+use crate::engine::RUN_BYTES_MAX;
+use crate::error::Fault;
+use crate::object::Kind;
+use bytes::Bytes;
+use futures::FutureExt;
+use http_body_util::BodyExt;
+use model::chunk::CHUNK_BYTES;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+use upstream::UpstreamBody;
+
+/// How many chunks an answer may be ahead of its foremost reader. More would fill memory on
+/// behalf of a player that is slow, or about to leave.
+const AHEAD_CHUNKS: u64 = 4;
+/// An answer that is so far ahead is held open for this long; what is left is then asked for
+/// again when somebody gets there, if the answer is of a kind that can be.
+const PAUSE_MAX: Duration = Duration::from_secs(2);
+/// Where the origin knows no ranges, what is left costs all that is before it again.
+const UNRANGED_PAUSE_MAX: Duration = Duration::from_secs(60);
+/// With this much or less to come, an answer that everybody left is taken to its end.
+const REST_BYTES_MAX: u64 = CHUNK_BYTES;
+/// The same where the origin knows no ranges: what one request may bring elsewhere.
+const UNRANGED_REST_BYTES_MAX: u64 = RUN_BYTES_MAX;
+
+/// How an answer ended that did not fail.
+pub enum End {
+    /// What it holds of what is claimed is here.
+    Done,
+    /// Nobody reads any more, or nobody so far.
+    Left,
+}
+
+impl Run {
+    fn rest_max(&self) -> u64 {
+        if self.is_unranged { UNRANGED_REST_BYTES_MAX } else { REST_BYTES_MAX }
+    }
+
+    /// Takes the answer, as far as somebody reads; with `extends`, also what it brings beyond
+    /// what is claimed.
+    ///
+    /// # Errors
+    /// How it was cut or wrong, or [`Fault::Busy`] without room to write it to.
+    pub(super) async fn take(
+        &mut self,
+        engine: &Arc<Engine>,
+        mut arriving: Arriving,
+        extends: bool,
+    ) -> Result<End, Fault> {
+        self.source = arriving.source;
+        let (mut at, end) = (arriving.range.start, arriving.range.end());
+        let (reach, first) = (arriving.reach(), self.front());
+        let extends = extends || self.is_unranged;
+        if extends {
+            self.extend(engine, at, reach);
+        }
+        while let Some(position) = self.position() {
+            if position >= end {
+                // An upstream may send less than was asked for, but not nothing.
+                if self.slot.is_none() && self.front() != first {
+                    break;
+                }
+                return Err(Fault::unavailable("the answer is shorter than it said"));
+            }
+            if self.slot.is_none() && !self.wait_for_readers(end - at).await {
+                return Ok(End::Left);
+            }
+            let Some(data) = self.next(&mut arriving.body, end - at).await? else {
+                return Ok(End::Left);
+            };
+            engine.metrics.fetched(self.source, data.len());
+            if data.len() as u64 > end - at {
+                return Err(Fault::unavailable("the answer is longer than it said"));
+            }
+            match self.put(engine, data, at, end).await? {
+                Some(after) => at = after,
+                None => return Ok(End::Left),
+            }
+            if extends {
+                self.extend(engine, at, reach);
+            }
+        }
+        // So that the connection is seen to be free for the next request.
+        if at == end {
+            let _ = arriving.body.frame().now_or_never();
+        }
+        Ok(End::Done)
+    }
+
+    /// Waits while the answer is too far ahead. False: nobody wants more of it.
+    async fn wait_for_readers(&self, rest: u64) -> bool {
+        let Some(front) = self.front() else { return true };
+        let pause = if self.is_unranged { UNRANGED_PAUSE_MAX } else { PAUSE_MAX };
+        // One limit for the whole pause: a reader that creeps on does not begin it anew.
+        let until = Instant::now() + pause;
+        while front > self.readers.wanted() + AHEAD_CHUNKS {
+            if self.readers.is_left() && rest <= self.rest_max() {
+                break;
+            }
+            if self.readers.give_up() {
+                return false;
+            }
+            if tokio::time::timeout_at(until, self.readers.changed()).await.is_err() {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Room for a chunk, in the order of urgency.
+    async fn room(&self, engine: &Engine, bytes: usize) -> Result<Writing, Fault> {
+        let turn = self.turns.take(self.readers.urgency()).await;
+        let turn = turn.map_err(|upstream::Refused| Fault::Busy)?;
+        Ok(Writing { slot: engine.slot(bytes).await?, _turn: turn })
+    }
+
+    /// The next bytes; none once everybody has left.
+    async fn next(&self, body: &mut UpstreamBody, rest: u64) -> Result<Option<Bytes>, Fault> {
+        loop {
+            let frame = match body.frame().now_or_never() {
+                Some(frame) => frame,
+                None => {
+                    // Before a pause, readers get all that is here.
+                    self.tell();
+                    tokio::select! {
+                        frame = body.frame() => frame,
+                        () = self.readers.changed() => {
+                            // Where the origin knows no ranges, what is arriving is completed.
+                            let ends = !self.is_unranged && rest > self.rest_max();
+                            if ends && self.readers.give_up() {
+                                return Ok(None);
+                            }
+                            continue;
+                        }
+                    }
+                }
+            };
+            match frame {
+                None => return Err(Fault::unavailable("the answer was cut")),
+                Some(Err(fault)) => return Err(fault.into()),
+                Some(Ok(frame)) => {
+                    if let Ok(data) = frame.into_data() {
+                        return Ok(Some(data));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Lets readers have what is here of the front chunk, unless it must be verified first.
+    fn tell(&self) {
+        if let (Some(claim), Some(Writing { slot, .. }), Kind::Web(_)) =
+            (self.claims.front(), &self.slot, &self.object.kind)
+            && slot.filled() > 0
+        {
+            claim.open(slot.reader(), slot.filled(), self.source);
+        }
+    }
+
+    /// Writes bytes that start at `at` of the object; what is before the first missing byte is
+    /// passed over. Returns where they end; none once everybody has left.
+    async fn put(
+        &mut self,
+        engine: &Arc<Engine>,
+        data: Bytes,
+        at: u64,
+        end: u64,
+    ) -> Result<Option<u64>, Fault> {
+        let mut rest = &data[..];
+        let mut at = at;
+        while let (false, Some(position)) = (rest.is_empty(), self.position()) {
+            let passed = usize::try_from(position - at).unwrap_or(usize::MAX).min(rest.len());
+            rest = &rest[passed..];
+            at += passed as u64;
+            if rest.is_empty() {
+                break;
+            }
+            let number = self.front().unwrap_or_default();
+            let length = usize::try_from(self.object.chunk(number).bytes).unwrap_or(usize::MAX);
+            if self.slot.is_none() {
+                // A pause comes before a slot is taken: one begun and not gone on with is memory
+                // that nobody has.
+                if !self.wait_for_readers(end - at).await {
+                    return Ok(None);
+                }
+                self.slot = Some(self.room(engine, length).await?);
+            }
+            let Some(Writing { slot, .. }) = &mut self.slot else { return Err(Fault::Busy) };
+            let room = length - slot.filled();
+            let taken = slot.write(&rest[..rest.len().min(room)]);
+            rest = &rest[taken..];
+            at += taken as u64;
+            if slot.filled() == length {
+                self.land(engine)?;
+            }
+        }
+        Ok(Some(at + rest.len() as u64))
+    }
+
+    /// The front chunk is whole.
+    fn land(&mut self, engine: &Arc<Engine>) -> Result<(), Fault> {
+        let Some(Writing { slot, _turn: turn }) = self.slot.take() else { return Ok(()) };
+        let bytes = slot.freeze();
+        drop(turn);
+        let Some(number) = self.front() else { return Ok(()) };
+        if let Kind::Track { title, track, .. } = &self.object.kind {
+            let whole = title.index.tracks.get(*track);
+            if !whole.is_some_and(|track| track.chunk_is_whole(number, &bytes)) {
+                engine.metrics.corrupt("origin");
+                return Err(Fault::Corrupt);
+            }
+        }
+        if let Some(claim) = self.claims.pop_front() {
+            engine.chunks.insert(claim.key(), bytes.clone());
+            claim.land(bytes, self.source);
+        }
+        Ok(())
+    }
+
+    /// Claims what the answer brings anyway: the next neighbours as far as it may be ahead, up to
+    /// the first that is here, from where on another request is cheaper; but where the origin
+    /// sends all in any case, whatever is missing.
+    fn extend(&mut self, engine: &Arc<Engine>, at: u64, end: u64) {
+        let most = match self.is_unranged {
+            true => at / CHUNK_BYTES + CLAIMS_MAX,
+            false => self.readers.wanted() + 2 * AHEAD_CHUNKS,
+        };
+        let after = self.claims.back().map_or(0, |claim| number(claim) + 1);
+        let mut next = after.max(at.div_ceil(CHUNK_BYTES)).max(self.claimed_until);
+        while next <= most && next < self.object.chunks() && self.object.chunk(next).end() <= end {
+            match engine.claim_missing(&self.object, next, &self.readers) {
+                Some(claim) => self.claims.push_back(claim),
+                None if self.is_unranged => {}
+                None => return,
+            }
+            next += 1;
+            if self.is_unranged {
+                self.claimed_until = next;
+            }
+        }
+    }
+}
