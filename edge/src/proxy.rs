@@ -183,7 +183,7 @@ async fn cached(edge: &Arc<Edge>, wanted: &Arc<Wanted>) -> Result<Answer, Refuse
         Reuse::Revalidate(why) => {
             // What follows it may be arriving already.
             if let Some(live) = edge.lives.find(wanted, &edge.purges) {
-                return live.answer(edge, wanted, None, true).await;
+                return live.answer(edge, wanted, (None, None), true).await;
             }
             let forwarded = match why {
                 caching::Why::RequestNoCache
@@ -203,7 +203,7 @@ async fn not_stored(
     missing: Forwarded,
 ) -> Result<Answer, Refused> {
     if let Some(live) = edge.lives.find(wanted, &edge.purges) {
-        return live.answer(edge, wanted, None, true).await;
+        return live.answer(edge, wanted, (None, None), true).await;
     }
     if caching::only_if_cached(&wanted.fields, &wanted.caching) {
         return Err(Refused::OnlyIfCached);
@@ -270,15 +270,14 @@ async fn fetched(
             let how = stored::How::Fetched { verdict, told: told(Some(status)), reading };
             stored::answer(edge, wanted, head, how).await
         }
-        // Until this one reads it, the answer is held for it.
-        Outcome::Growing(live, _hold) => {
+        Outcome::Growing(live, hold) => {
             if collapsed && !live.is_selected(wanted, &edge.purges) {
                 return Err(Refused::Fault(Fault::Changed));
             }
             if collapsed && !live.is_for_waiting(wanted, &edge.purges) {
                 return Box::pin(Fetch::new(edge, wanted, None).alone(forwarded)).await;
             }
-            live.answer(edge, wanted, fetch::reader(own), collapsed).await
+            live.answer(edge, wanted, (fetch::reader(own), hold), collapsed).await
         }
         // Who only waited may want nothing stale.
         Outcome::Stale(head) if !may_be_stale(edge, wanted, &head) => {

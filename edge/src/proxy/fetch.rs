@@ -362,7 +362,9 @@ impl Fetch {
                 let how = super::stored::How::Fetched { verdict, told, reading };
                 super::stored::answer(&edge, &wanted, head, how).await
             }
-            Outcome::Growing(live, _) => live.answer(&edge, &wanted, reader(own), false).await,
+            Outcome::Growing(live, hold) => {
+                live.answer(&edge, &wanted, (reader(own), hold), false).await
+            }
             Outcome::Stale(head) => {
                 super::stored::answer(&edge, &wanted, head, super::stored::How::Stale).await
             }

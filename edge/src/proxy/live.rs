@@ -1,7 +1,7 @@
 //! Answers that are read by many while they arrive, and stored once they are whole: those
 //! without a strong validator, and those that do not say how long they are.
 
-use super::fetch::Began;
+use super::fetch::{Began, Hold};
 use super::{Wanted, by_hop, stored, without_body};
 use crate::body::{Content, Follow};
 use crate::compress;
@@ -116,7 +116,7 @@ impl Live {
     }
 
     /// A reader for those who still wait for its head.
-    pub fn hold(&self) -> Option<Arc<GrowingReader>> {
+    pub fn hold(&self) -> Hold {
         self.growing.read_from(0).map(Arc::new)
     }
 
@@ -163,7 +163,7 @@ impl Live {
             && !wanted.is_personal()
     }
 
-    /// Answers from it. `first` is for the one who asked.
+    /// Answers from it. `first` is for the one who asked; the answer was held for who waited.
     ///
     /// # Errors
     /// [`Refused`], when it fails before its first byte.
@@ -171,7 +171,7 @@ impl Live {
         self: &Arc<Self>,
         edge: &Arc<Edge>,
         wanted: &Arc<Wanted>,
-        first: Option<GrowingReader>,
+        (first, hold): (Option<GrowingReader>, Hold),
         collapsed: bool,
     ) -> Result<Answer, Refused> {
         let mut headers = stored::fields(edge, &self.head.stored, collapsed);
@@ -225,6 +225,8 @@ impl Live {
                 reader
             }
         };
+        // It would be the slowest of all.
+        drop(hold);
         let reader = reader.ok_or(Refused::Fault(Fault::Gone))?;
         let left = self.growing.length.map(|_| range.bytes);
         let mut follow = Follow::new(reader, left, verdict);
