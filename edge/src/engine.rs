@@ -153,6 +153,7 @@ impl Engine {
         if let Some(bytes) = self.chunks.in_memory(&key) {
             return Got::Here(bytes, Verdict::HitMemory);
         }
+        let claiming = self.unranged.claiming(&object.body);
         let (coming, claim) = self.inflight.join(key, urgency);
         if let Some((claim, readers)) = claim {
             // A fetch may have landed between the look and the join.
@@ -161,8 +162,7 @@ impl Engine {
             }
             let mut run = Run::new(self, object.clone(), readers);
             run.begin(claim);
-            if self.unranged.has(&object.body) && !self.is_on_disk(object, number) {
-                // Before anybody else asks for another part of the same answer.
+            if claiming.is_some() && !self.is_on_disk(object, number) {
                 run.claim_all(self, u64::MAX);
             }
             let engine = Arc::clone(self);

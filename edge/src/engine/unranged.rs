@@ -9,22 +9,27 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 const REMEMBERED_MAX: NonZeroUsize = NonZeroUsize::new(16_384).expect("not zero");
 
 /// The bodies of which it is known.
-pub struct Unranged(Mutex<LruCache<[u8; 16], ()>>);
+pub struct Unranged {
+    bodies: Mutex<LruCache<[u8; 16], ()>>,
+    claiming: Mutex<()>,
+}
 
 impl Default for Unranged {
     fn default() -> Self {
-        Self(Mutex::new(LruCache::new(REMEMBERED_MAX)))
+        Self { bodies: Mutex::new(LruCache::new(REMEMBERED_MAX)), claiming: Mutex::default() }
     }
 }
 
 impl Unranged {
     fn lock(&self) -> MutexGuard<'_, LruCache<[u8; 16], ()>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.bodies.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether this one's origin was seen to send all of it.
-    pub fn has(&self, body: &[u8; 16]) -> bool {
-        self.lock().get(body).is_some()
+    /// If this one's origin was seen to send all of it: the right to claim, alone. Were parts of
+    /// it claimed by two at a time, each would ask for all.
+    pub fn claiming(&self, body: &[u8; 16]) -> Option<MutexGuard<'_, ()>> {
+        self.lock().get(body)?;
+        Some(self.claiming.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// It was asked for a part, and sent all.

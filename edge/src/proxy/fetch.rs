@@ -329,7 +329,7 @@ impl Fetch {
         let (outcome, own) = self.exchange().await;
         let is_shared = match &outcome {
             Outcome::Alone => false,
-            Outcome::Growing(live) => live.is_sharable(&wanted.caching),
+            Outcome::Growing(live, _) => live.is_sharable(&wanted.caching),
             _ => true,
         };
         edge.fetches.remember(wanted.key, is_shared);
