@@ -93,6 +93,9 @@ struct Args {
     /// Core of client and origin
     #[arg(long, default_value_t = 1)]
     client_core: usize,
+    /// Directives added to nginx's server block, to try other settings
+    #[arg(long, default_value = "", hide_default_value = true)]
+    nginx: String,
     /// Where peers were installed
     #[arg(long, default_value = ".cache/peers", hide = true)]
     peers: PathBuf,
@@ -163,8 +166,9 @@ fn world(args: &Args, dir: &Path) -> Result<(World, How, Arc<Objects>)> {
     sizes.sort_unstable();
     sizes.dedup();
     let objects = Arc::new(Objects::new(&sizes));
-    objects
-        .write(&dir.join("files"), args.peer.iter().any(|peer| peer == "caddy" || peer == "all"))?;
+    let has = |name: &str| args.peer.iter().any(|peer| peer == name || peer == "all");
+    let on_disk = cells(&filter(args))?.iter().any(|cell| cell.source == Source::Ssd);
+    objects.write(&dir.join("files"), has("caddy") || on_disk)?;
     let aes128 = args.cipher == CipherName::Aes128;
     let world = World {
         dir: dir.to_owned(),
@@ -173,6 +177,7 @@ fn world(args: &Args, dir: &Path) -> Result<(World, How, Arc<Objects>)> {
         key,
         core: args.server_core,
         cipher: if aes128 { "TLS_AES_128_GCM_SHA256" } else { "TLS_AES_256_GCM_SHA384" },
+        nginx: args.nginx.clone(),
         peers: std::path::absolute(&args.peers)?,
     };
     let seconds = args.seconds.unwrap_or(if args.quick { 0.8 } else { 2.0 });

@@ -78,14 +78,39 @@ fn write(path: &Path, text: &str) -> Result<()> {
     std::fs::write(path, text).with_context(|| path.display().to_string())
 }
 
+/// What nginx does with a request, but for requests to files.
+const PROXY: &str = r#"
+      proxy_pass http://origin;
+      proxy_http_version 1.1;
+      proxy_set_header Connection "";
+      proxy_buffers 16 64k;
+      proxy_buffer_size 16k;
+      proxy_busy_buffers_size 512k;
+      proxy_cache all;
+      proxy_cache_key $uri;
+      proxy_cache_valid 200 1d;
+      proxy_cache_lock on;
+      add_header X-Cache $upstream_cache_status;
+"#;
+
 fn nginx(world: &World, source: Source) -> Result<Running> {
     let nginx = installed(world, "nginx")?;
     let dir = world.folder(&format!("nginx-{}", source.name()))?;
     let (http, https) = (free_port()?, free_port()?);
-    // Past the page cache, as nearcast reads its disk.
-    let reading = match source {
-        Source::Ssd | Source::Planned => "aio threads; directio 512; output_buffers 2 512k;",
-        Source::Memory | Source::Miss => "output_buffers 2 256k;",
+    let files = world.dir.join("files");
+    let (label, serve) = match source {
+        // Its cache always goes through the page cache; only plain files can go past it, as
+        // nearcast reads its disk.
+        Source::Ssd | Source::Planned => (
+            " (files)",
+            format!(
+                "root {}; directio 512; aio threads; output_buffers 2 512k; add_header X-Cache HIT;",
+                files.display()
+            ),
+        ),
+        Source::Memory => ("", PROXY.to_owned()),
+        // Corking delays what comes in pieces.
+        Source::Miss => ("", format!("tcp_nopush off; {PROXY}")),
     };
     let config = format!(
         r#"
@@ -108,7 +133,7 @@ http {{
   open_file_cache max=20000 inactive=1h;
   open_file_cache_valid 1h;
   open_file_cache_min_uses 1;
-  {reading}
+  output_buffers 2 256k;
   client_body_temp_path {dir}/body;
   proxy_temp_path {dir}/temp;
   fastcgi_temp_path {dir}/fastcgi;
@@ -123,6 +148,7 @@ http {{
   ssl_buffer_size 16k;
   http2_chunk_size 16k;
   quic_gso on;
+  http3_stream_buffer_size 256k;
   upstream origin {{ server {origin}; keepalive 256; keepalive_requests 1000000000; }}
   server {{
     listen 127.0.0.1:{http} reuseport backlog=4096;
@@ -130,20 +156,8 @@ http {{
     listen 127.0.0.1:{https} quic reuseport;
     http2 on;
     http3 on;
-    http3_stream_buffer_size 256k;
-    location / {{
-      proxy_pass http://origin;
-      proxy_http_version 1.1;
-      proxy_set_header Connection "";
-      proxy_buffers 16 64k;
-      proxy_buffer_size 16k;
-      proxy_busy_buffers_size 512k;
-      proxy_cache all;
-      proxy_cache_key $uri;
-      proxy_cache_valid 200 1d;
-      proxy_cache_lock on;
-      add_header X-Cache $upstream_cache_status;
-    }}
+    {more}
+    location / {{ {serve} }}
   }}
 }}
 "#,
@@ -152,12 +166,13 @@ http {{
         key = world.key.display(),
         cipher = world.cipher,
         origin = world.origin,
+        more = world.nginx,
     );
     let file = dir.join("nginx.conf");
     write(&file, &config)?;
     let (config, prefix) = (file.display().to_string(), dir.display().to_string());
     world.start(Start {
-        name: format!("nginx {}", nginx.version("-v")?),
+        name: format!("nginx {}{label}", nginx.version("-v")?),
         dir: &dir,
         arguments: nginx.with(&["-e", "stderr", "-p", &prefix, "-c", &config]),
         envs: envs(),
@@ -180,7 +195,7 @@ fn haproxy(world: &World, source: Source) -> Result<Running> {
     let config = format!(
         r"
 global
-  maxconn 20000
+  maxconn 8000
   nbthread 1
   tune.bufsize 65536
   tune.idletimer 0

@@ -26,6 +26,8 @@ pub struct World {
     pub core: usize,
     /// OpenSSL's name of the one cipher.
     pub cipher: &'static str,
+    /// Directives added to nginx's server, to try settings.
+    pub nginx: String,
     /// Where peers were installed.
     pub peers: PathBuf,
 }

@@ -64,6 +64,12 @@ pub struct Skipped {
     pub reason: String,
 }
 
+impl Skipped {
+    fn cell(&self) -> String {
+        format!("{} {} x {}", self.case, shown(self.body_bytes), self.connections)
+    }
+}
+
 /// All of it.
 #[derive(Debug, Serialize)]
 pub struct Table {
@@ -212,17 +218,21 @@ pub fn foot(table: &Table) -> String {
         table.limits.memcpy_gb_s,
         1.0 / table.limits.memcpy_gb_s,
     );
-    for skipped in &table.skipped {
-        let _ = writeln!(
-            text,
-            "Not measured: {} {} {} x {}, {}: {}",
-            skipped.case,
-            skipped.source,
-            shown(skipped.body_bytes),
-            skipped.connections,
-            skipped.peer,
-            skipped.reason
-        );
+    for (number, skipped) in table.skipped.iter().enumerate() {
+        let same = |other: &&Skipped| {
+            (&other.peer, &other.reason, other.source)
+                == (&skipped.peer, &skipped.reason, skipped.source)
+        };
+        // One line for each reason, at its first cell.
+        if table.skipped[..number].iter().any(|other| same(&other)) {
+            continue;
+        }
+        let all: Vec<String> = table.skipped.iter().filter(same).map(Skipped::cell).collect();
+        let (first, peer, source) = (&all[0], &skipped.peer, skipped.source);
+        let more =
+            if all.len() > 1 { format!(" and {} more", all.len() - 1) } else { String::new() };
+        let reason = skipped.reason.trim();
+        let _ = writeln!(text, "Not measured: {source}, {peer}, {first}{more}: {reason}");
     }
     text
 }
