@@ -20,6 +20,7 @@ use model::{ByteRange, TitleId, TitleIndex, Track, TrackId, Version, store_key};
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
+use tokio::task::spawn_blocking;
 
 /// Titles kept in memory; the longest take a few MiB each with their manifests.
 const TITLES_MAX: NonZeroUsize = NonZeroUsize::new(256).expect("not zero");
@@ -123,6 +124,27 @@ impl Title {
             }),
             Resource::File(id) => self.whole_file(id, "mp4"),
             Resource::Text(id) => self.whole_file(id, "vtt"),
+        }
+    }
+
+    /// As [`Title::object`], for the thread of a connection: a manifest that is to be rendered
+    /// first, milliseconds for a long film, is rendered elsewhere.
+    pub async fn object_apart(self: &Arc<Self>, resource: &Resource) -> Option<Object> {
+        if self.is_at_hand(resource) {
+            return self.object(resource);
+        }
+        let (title, resource) = (Arc::clone(self), resource.clone());
+        spawn_blocking(move || title.object(&resource)).await.ok().flatten()
+    }
+
+    fn is_at_hand(&self, resource: &Resource) -> bool {
+        match resource {
+            Resource::Hls => self.hls.get().is_some(),
+            Resource::Dash => self.dash.get().is_some(),
+            Resource::MediaPlaylist(id) => {
+                self.track(id).is_none_or(|(place, _)| self.media[place].get().is_some())
+            }
+            _ => true,
         }
     }
 
@@ -252,9 +274,14 @@ impl Titles {
     ///
     /// # Errors
     /// How the origin failed, where the index is not one that is written again as it was.
-    pub async fn index_bytes(&self, title: &Title, passed: &Passed) -> Result<Bytes, Fault> {
-        let encoded = Bytes::from(title.index.encode());
-        if Version::of_index(&encoded) == title.version {
+    pub async fn index_bytes(&self, title: &Arc<Title>, passed: &Passed) -> Result<Bytes, Fault> {
+        let encoding = Arc::clone(title);
+        // Megabytes to encode and to hash: not on the thread of a connection.
+        let encoded = spawn_blocking(move || {
+            let encoded = Bytes::from(encoding.index.encode());
+            (Version::of_index(&encoded) == encoding.version).then_some(encoded)
+        });
+        if let Ok(Some(encoded)) = encoded.await {
             return Ok(encoded);
         }
         let path = store_key::index(&title.title, &title.version);

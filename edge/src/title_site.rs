@@ -56,7 +56,7 @@ pub async fn answer(
     }
     let (title, verdict) =
         site.titles.get(&(route.title.clone(), route.version), &Passed::default()).await?;
-    match title.object(&route.resource).ok_or(Refused::NoObject)? {
+    match title.object_apart(&route.resource).await.ok_or(Refused::NoObject)? {
         Object::Manifest(manifest, kind) => {
             let fields = &asked.head.headers;
             Ok(manifest_answer(edge, &manifest, kind, verdict, fields, method).await)
