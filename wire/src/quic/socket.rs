@@ -46,6 +46,8 @@ pub struct Socket {
     lane: Mutex<Lane>,
     /// Full transmits taken: while it rises, quinn may have more.
     full: AtomicU64,
+    /// Sends that found no room: who has seen this many need not wait for room.
+    blocked: AtomicU64,
     merges: AtomicBool,
     metrics: Metrics,
 }
@@ -103,7 +105,8 @@ impl Socket {
         let state = UdpSocketState::new((&socket).into())?;
         let io = UdpSocket::from_std(socket)?;
         let merges = AtomicBool::new(merges && state.max_gso_segments() >= SEGMENTS_MAX);
-        Ok(Self { io, state, lane: Mutex::default(), full: AtomicU64::new(0), merges, metrics })
+        let (full, blocked) = (AtomicU64::new(0), AtomicU64::new(0));
+        Ok(Self { io, state, lane: Mutex::default(), full, blocked, merges, metrics })
     }
 
     fn lane(&self) -> MutexGuard<'_, Lane> {
@@ -244,11 +247,15 @@ impl fmt::Debug for Socket {
 
 impl AsyncUdpSocket for Socket {
     fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
-        Box::pin(Writable { socket: self, waiting: None })
+        Box::pin(Writable { socket: self, waiting: None, seen: 0 })
     }
 
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
-        self.io.try_io(Interest::WRITABLE, || self.send(transmit))
+        let sent = self.io.try_io(Interest::WRITABLE, || self.send(transmit));
+        if sent.is_err() {
+            self.blocked.fetch_add(1, Relaxed);
+        }
+        sent
     }
 
     fn poll_recv(
@@ -290,6 +297,8 @@ type Waiting = Pin<Box<dyn Future<Output = io::Result<()>> + Send + Sync>>;
 struct Writable {
     socket: Arc<Socket>,
     waiting: Option<Waiting>,
+    /// Of the socket's blocked sends, those after which this task has waited.
+    seen: u64,
 }
 
 impl fmt::Debug for Writable {
@@ -301,12 +310,17 @@ impl fmt::Debug for Writable {
 impl UdpPoller for Writable {
     fn poll_writable(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
+        let blocked = this.socket.blocked.load(Relaxed);
+        if this.seen == blocked {
+            return Poll::Ready(Ok(()));
+        }
         let waiting = this.waiting.get_or_insert_with(|| {
             let socket = Arc::clone(&this.socket);
             Box::pin(async move { socket.io.writable().await })
         });
         let found = ready!(waiting.as_mut().poll(cx));
         this.waiting = None;
+        this.seen = blocked;
         Poll::Ready(found)
     }
 }
