@@ -31,7 +31,7 @@ impl Block {
 impl Drop for Block {
     fn drop(&mut self) {
         let order = *self.order.get_mut();
-        self.shared.change(|blocks| blocks.give_back(self.unit, order));
+        self.shared.give_back(self.unit, order);
     }
 }
 
@@ -212,6 +212,36 @@ mod tests {
         assert_eq!(reader.bytes(0..100).unwrap(), pattern(1, 100));
         drop((first, reader, other));
         assert!(arena.slot(1 << 20).is_some());
+    }
+
+    #[test]
+    fn lent_pages_are_never_written_again() {
+        let arena = Arena::new(1 << 20).unwrap();
+        let fill = |byte: u8, bytes: usize| {
+            let mut slot = arena.slot(bytes).unwrap();
+            slot.write(&vec![byte; bytes]);
+            slot.freeze()
+        };
+        let first = fill(1, 1 << 20);
+        // Sent once, a piece is copied; again, it is lent, and so is what is left of it.
+        assert_eq!(arena.lend(&first[8192..]), None);
+        assert_eq!(arena.lend(&first[8192..]), Some(8192));
+        assert_eq!(arena.lend(&first[70_000..]), Some(70_000));
+        assert_eq!(arena.lend(&first[..0]), None);
+        assert_eq!(arena.lend(&[1; 10]), None);
+        // As the kernel does, this keeps the old page.
+        let (receive, send) = std::io::pipe().unwrap();
+        let mut at = 8192;
+        let sent = rustix::fs::sendfile(&send, arena.file(), Some(&mut at), 4096).unwrap();
+        assert_eq!(sent, 4096);
+        drop(first);
+        let second = fill(2, 1 << 20);
+        let mut got = vec![0; 4096];
+        std::io::Read::read_exact(&mut &receive, &mut got).unwrap();
+        assert_eq!(got, vec![1; 4096]);
+        assert_eq!(second, vec![2; 1 << 20]);
+        // A new body is sent for the first time again.
+        assert_eq!(arena.lend(&second[8192..]), None);
     }
 
     /// What a test does to slots: open one, write to one, freeze one, drop a slot or bytes.

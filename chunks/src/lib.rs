@@ -114,6 +114,12 @@ impl Chunks {
         self.inner.memory.slot(bytes)
     }
 
+    /// Where the chunks in memory lie.
+    #[must_use]
+    pub fn arena(&self) -> &arena::Arena {
+        self.inner.memory.arena()
+    }
+
     /// Whether so much of memory is held by fetches and responses that responses had better
     /// copy small pieces than hold on to whole chunks.
     #[must_use]

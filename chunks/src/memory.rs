@@ -147,6 +147,11 @@ impl Memory {
         self.shard(key).cache.contains(key)
     }
 
+    /// Where the chunks lie.
+    pub(crate) fn arena(&self) -> &Arena {
+        &self.inner.arena
+    }
+
     /// Takes a chunk. Bytes from elsewhere are copied into the arena; if it has no room, they
     /// are not kept.
     pub(crate) fn insert(&self, chunk: Chunk) {

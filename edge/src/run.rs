@@ -112,6 +112,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error> {
         places: Arc::new(Semaphore::new(config.limits.connections)),
         tasks: TaskTracker::new(),
         send_stall: config.limits.send_stall,
+        arena: Some(parts.edge.engine.chunks.arena().clone()),
         levers: config.levers,
         drain: CancellationToken::new(),
         metrics: parts.edge.metrics.wire.clone(),

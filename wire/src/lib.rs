@@ -1,14 +1,20 @@
 //! Connections: HTTP/1.1, 2 and 3 over TCP, TLS and QUIC, each within its limits, for any
 //! [`Service`]. It knows nothing of sites, objects or caches.
 
+mod connection;
+mod corked;
 mod error;
+mod frames;
+
 mod levers;
 mod pace;
+mod plain;
 pub mod quic;
 mod service;
 mod shards;
 pub mod tcp;
 pub mod tls;
+mod turns;
 mod unframed;
 mod watched;
 

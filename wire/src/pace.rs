@@ -46,9 +46,10 @@ impl Pace {
         }
     }
 
-    /// A body whose pace is watched.
-    pub fn watch<B: Body>(self: &Arc<Self>, body: B) -> Paced<B> {
-        Paced { body, pace: Arc::clone(self), is_waiting: false, failed: None }
+    /// A body; where `is_watched`, its pace counts.
+    pub fn watch<B: Body>(self: &Arc<Self>, body: B, is_watched: bool) -> Paced<B> {
+        let pace = is_watched.then(|| Arc::clone(self));
+        Paced { body, pace, is_waiting: false, failed: None }
     }
 }
 
@@ -56,19 +57,20 @@ impl Pace {
 /// turn late: hyper first sends what it has, the head at least, and then cuts.
 pub struct Paced<B: Body> {
     body: B,
-    pace: Arc<Pace>,
+    pace: Option<Arc<Pace>>,
     is_waiting: bool,
     failed: Option<B::Error>,
 }
 
 impl<B: Body> Paced<B> {
     fn waits(&mut self, waits: bool) {
-        if waits && !self.is_waiting {
-            self.pace.waiting.fetch_add(1, Ordering::AcqRel);
-        } else if !waits && self.is_waiting {
-            self.pace.waiting.fetch_sub(1, Ordering::AcqRel);
-        }
+        let Some(pace) = self.pace.as_ref().filter(|_| waits != self.is_waiting) else { return };
         self.is_waiting = waits;
+        if waits {
+            pace.waiting.fetch_add(1, Ordering::AcqRel);
+        } else {
+            pace.waiting.fetch_sub(1, Ordering::AcqRel);
+        }
     }
 }
 
@@ -81,7 +83,9 @@ impl<B: Body<Error: Unpin> + Unpin> Body for Paced<B> {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
         let this = self.get_mut();
-        this.pace.asked_ms.store(this.pace.elapsed_ms(), Ordering::Release);
+        if let Some(pace) = &this.pace {
+            pace.asked_ms.store(pace.elapsed_ms(), Ordering::Release);
+        }
         if let Some(error) = this.failed.take() {
             return Poll::Ready(Some(Err(error)));
         }

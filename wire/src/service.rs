@@ -3,6 +3,7 @@
 use crate::Levers;
 use crate::shards::{Executor, Seat, Shard, Shards, guarded};
 use crate::tls;
+use arena::Arena;
 use bytes::Bytes;
 use http::{HeaderValue, Response};
 use http_body_util::combinators::UnsyncBoxBody;
@@ -116,6 +117,8 @@ pub struct Shared<S> {
     pub tasks: TaskTracker,
     /// A connection whose peer takes nothing of what it asked for is closed after this long.
     pub send_stall: Duration,
+    /// Where bodies lie that may be sent uncopied.
+    pub arena: Option<Arena>,
     /// Parts of the write path that are on.
     pub levers: Levers,
     /// Stop accepting; let each connection end after the requests it has.
@@ -133,6 +136,7 @@ impl<S> Clone for Shared<S> {
             places: Arc::clone(&self.places),
             tasks: self.tasks.clone(),
             send_stall: self.send_stall,
+            arena: self.arena.clone(),
             levers: self.levers,
             drain: self.drain.clone(),
             metrics: self.metrics.clone(),

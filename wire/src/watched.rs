@@ -7,7 +7,7 @@ use crate::{HANDSHAKE_MAX, SEND_STALL_MAX};
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 
@@ -47,6 +47,26 @@ impl Watched {
             unframed,
             is_shut: false,
         }
+    }
+
+    /// Sends in a way of its own: `send` is called when the socket takes bytes.
+    pub fn poll_send(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut send: impl FnMut(&TcpStream) -> io::Result<usize>,
+    ) -> Poll<io::Result<usize>> {
+        let outcome = loop {
+            match self.stream.poll_write_ready(cx) {
+                Poll::Pending => break Poll::Pending,
+                Poll::Ready(Err(error)) => break Poll::Ready(Err(error)),
+                Poll::Ready(Ok(())) => {}
+            }
+            match self.stream.try_io(Interest::WRITABLE, || send(&self.stream)) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                outcome => break Poll::Ready(outcome),
+            }
+        };
+        self.watch(cx, outcome)
     }
 
     /// Passes a write's outcome on, unless writes have stalled for too long.

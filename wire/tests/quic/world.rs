@@ -102,6 +102,7 @@ impl World {
             places: Arc::new(Semaphore::new(10_000)),
             tasks: TaskTracker::new(),
             send_stall: Duration::from_secs(30),
+            arena: None,
             levers,
             drain: CancellationToken::new(),
             metrics,

@@ -1,0 +1,249 @@
+//! TLS over TCP, corked: while a connection is polled, what it writes becomes records and waits
+//! here; when it has been polled, the records leave together, in one system call as a rule.
+//!
+//! Invariants: at most [`BATCH_RECORDS`] records wait, and none is made while older ones do, so
+//! a peer that reads slowly holds one batch. A turn asks for another only if it wrote a full
+//! batch and all of it left: a connection with nothing to send, or whose peer is gone, sleeps.
+
+use crate::watched::Watched;
+use rustls::ServerConnection;
+use std::io::{self, IoSlice, Read, Write};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// Plaintext of a full record (RFC 8446, section 5.1).
+pub const RECORD_BYTES: usize = 16 << 10;
+/// Records in a batch: enough that a system call for each is cheap, few enough for the cache of
+/// a core and for a thousand peers that read slowly.
+const BATCH_RECORDS: usize = 8;
+const BATCH_BYTES: usize = BATCH_RECORDS * RECORD_BYTES;
+/// What rustls may hold at most: a batch, its records' heads and tags, and what it says itself.
+const HELD_BYTES_MAX: usize = BATCH_BYTES + RECORD_BYTES;
+/// Pieces of one write that are looked at; hyper and h2 offer no more.
+const PIECES_MAX: usize = 64;
+
+/// A socket and its TLS session.
+struct Session {
+    socket: Watched,
+    tls: ServerConnection,
+    /// Records wait for the end of a turn.
+    corks: bool,
+    /// Plaintext that may still be written in this turn.
+    room: usize,
+    /// A write of this turn found no room.
+    is_blocked: bool,
+}
+
+/// The stream of a connection. Clones are the same stream: one is read and written, the other
+/// begins and ends its turns.
+#[derive(Clone)]
+pub struct TlsStream {
+    session: Arc<Mutex<Session>>,
+}
+
+impl TlsStream {
+    /// Over a session whose handshake is done. Without `corks` each write leaves at once.
+    pub fn new(socket: Watched, mut tls: ServerConnection, corks: bool) -> Self {
+        tls.set_buffer_limit(Some(HELD_BYTES_MAX));
+        let session = Session { socket, tls, corks, room: 0, is_blocked: false };
+        Self { session: Arc::new(Mutex::new(session)) }
+    }
+
+    fn session(&self) -> MutexGuard<'_, Session> {
+        self.session.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Begins a turn: there is room for a batch, unless the last one has not left yet.
+    ///
+    /// # Errors
+    /// Those of the socket.
+    pub fn begin(&self, cx: &mut Context<'_>) -> io::Result<()> {
+        let mut session = self.session();
+        session.is_blocked = false;
+        session.room = if session.push(cx)?.is_ready() { BATCH_BYTES } else { 0 };
+        Ok(())
+    }
+
+    /// Ends a turn: sends what waits. Ready once nothing waits; then it tells whether there is
+    /// more to write than the turn had room for.
+    ///
+    /// # Errors
+    /// Those of the socket.
+    pub fn end(&self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        let mut session = self.session();
+        ready!(session.push(cx)?);
+        Poll::Ready(Ok(session.is_blocked))
+    }
+}
+
+/// A blocking view of the socket, as rustls wants it.
+struct Blocking<'a, 'b> {
+    socket: &'a mut Watched,
+    cx: &'a mut Context<'b>,
+}
+
+fn or_would_block<T>(outcome: Poll<io::Result<T>>) -> io::Result<T> {
+    match outcome {
+        Poll::Ready(outcome) => outcome,
+        Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
+    }
+}
+
+impl Read for Blocking<'_, '_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let mut buf = ReadBuf::new(buf);
+        or_would_block(Pin::new(&mut *self.socket).poll_read(self.cx, &mut buf))?;
+        Ok(buf.filled().len())
+    }
+}
+
+impl Write for Blocking<'_, '_> {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        or_would_block(Pin::new(&mut *self.socket).poll_write(self.cx, buf))
+    }
+
+    fn write_vectored(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        or_would_block(Pin::new(&mut *self.socket).poll_write_vectored(self.cx, bufs))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Session {
+    /// Hands the socket what waits; ready once nothing does.
+    fn push(&mut self, cx: &mut Context<'_>) -> io::Result<Poll<()>> {
+        while self.tls.wants_write() {
+            match self.tls.write_tls(&mut Blocking { socket: &mut self.socket, cx }) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return Ok(Poll::Pending);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Poll::Ready(()))
+    }
+
+    fn write(&mut self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> io::Result<Poll<usize>> {
+        if !self.corks {
+            if self.push(cx)?.is_pending() {
+                return Ok(Poll::Pending);
+            }
+            self.room = BATCH_BYTES;
+        }
+        if self.room == 0 {
+            self.is_blocked = true;
+            return Ok(Poll::Pending);
+        }
+        let mut pieces = [IoSlice::new(&[]); PIECES_MAX];
+        let count = clip(bufs, self.room, &mut pieces);
+        let written = self.tls.writer().write_vectored(&pieces[..count])?;
+        self.room -= written.min(self.room);
+        if !self.corks {
+            // What does not leave now, the next write or flush sends.
+            let _ = self.push(cx)?;
+        }
+        Ok(Poll::Ready(written))
+    }
+
+    fn read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> io::Result<Poll<()>> {
+        loop {
+            match self.tls.reader().read(buf.initialize_unfilled()) {
+                Ok(bytes) => {
+                    buf.advance(bytes);
+                    return Ok(Poll::Ready(()));
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
+            match self.tls.read_tls(&mut Blocking { socket: &mut self.socket, cx }) {
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return Ok(Poll::Pending);
+                }
+                Err(error) => return Err(error),
+            }
+            if let Err(error) = self.tls.process_new_packets() {
+                // The peer is told why, if the socket takes it at once.
+                let _ = self.push(cx);
+                return Err(io::Error::new(io::ErrorKind::InvalidData, error));
+            }
+        }
+    }
+}
+
+/// The first `room` bytes of `bufs`: how many of `pieces` they take.
+fn clip<'a>(bufs: &'a [IoSlice<'_>], mut room: usize, pieces: &mut [IoSlice<'a>]) -> usize {
+    let mut count = 0;
+    for (piece, buf) in pieces.iter_mut().zip(bufs) {
+        if room == 0 {
+            break;
+        }
+        let taken = buf.len().min(room);
+        *piece = IoSlice::new(&buf[..taken]);
+        room -= taken;
+        count += 1;
+    }
+    count
+}
+
+impl AsyncRead for TlsStream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        ready!(self.session().read(cx, buf)?);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for TlsStream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(cx, &[IoSlice::new(buf)])
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        if bufs.iter().all(|buf| buf.is_empty()) {
+            return Poll::Ready(Ok(0));
+        }
+        Poll::Ready(Ok(ready!(self.session().write(cx, bufs)?)))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut session = self.session();
+        if !session.corks {
+            ready!(session.push(cx)?);
+        }
+        // Corked, the end of the turn sends it.
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut session = self.session();
+        session.tls.send_close_notify();
+        ready!(session.push(cx)?);
+        match ready!(Pin::new(&mut session.socket).poll_shutdown(cx)) {
+            // The peer was faster.
+            Err(error) if error.kind() == io::ErrorKind::NotConnected => Poll::Ready(Ok(())),
+            ended => Poll::Ready(ended),
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! Pages of the arena are lent to the kernel by `sendfile(2)`: whatever becomes of their block,
+//! a peer that reads late gets the bytes that were sent.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod common;
+
+use arena::Arena;
+use bytes::Bytes;
+use common::{Check, Served, Stream, ask, byte, head, until};
+use http::Response;
+use http_body_util::Full;
+use nearcast_wire::{Levers, Request, Service};
+use std::sync::{Arc, Mutex};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpSocket;
+
+/// One block, which a socket and its peer can hold together.
+const BYTES: usize = 128 << 10;
+
+/// Answers with what is there at the time.
+struct Now(Mutex<Option<Bytes>>);
+
+impl Service for Now {
+    type Body = Full<Bytes>;
+
+    async fn answer(self: &Arc<Self>, _: Request) -> Response<Full<Bytes>> {
+        Response::new(Full::new(self.0.lock().unwrap().clone().unwrap()))
+    }
+}
+
+/// A block of this seed's bytes; `None` while every block is in use.
+fn fill(arena: &Arena, seed: usize) -> Option<Bytes> {
+    let mut slot = arena.slot(BYTES)?;
+    let bytes: Vec<u8> = (0..BYTES).map(|at| byte(seed, at)).collect();
+    slot.write(&bytes);
+    Some(slot.freeze())
+}
+
+async fn rest(stream: &mut Stream, seed: usize) {
+    let mut check = Check { seed, at: 0 };
+    let mut buf = vec![0; 50_000];
+    while check.at < BYTES {
+        let most = buf.len().min(BYTES - check.at);
+        let got = stream.read(&mut buf[..most]).await.unwrap();
+        assert!(got > 0, "cut at byte {}", check.at);
+        check.bytes(&buf[..got]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reader_that_stalls_while_the_block_is_filled_anew_gets_the_old_bytes() {
+    let arena = Arena::new(1 << 20).unwrap();
+    let service = Arc::new(Now(Mutex::new(None)));
+    let served = Served::of(Arc::clone(&service), Levers::default(), arena.clone()).await;
+    // All blocks but one are taken, so that each object lies where the last one lay.
+    let taken: Vec<Bytes> = (0..7).map(|seed| fill(&arena, seed).unwrap()).collect();
+    for seed in 0..40 {
+        let mut object = None;
+        until("the block is free", || {
+            object = fill(&arena, seed);
+            object.is_some()
+        })
+        .await;
+        *service.0.lock().unwrap() = object;
+        let mut stalled = Vec::new();
+        for round in 0..4 {
+            let socket = TcpSocket::new_v4().unwrap();
+            socket.set_recv_buffer_size(4 * BYTES as u32).unwrap();
+            let mut stream: Stream = Box::new(socket.connect(served.plain).await.unwrap());
+            ask(&mut stream, seed, BYTES).await;
+            if round == 0 {
+                // The first is sent copies, and the next ones pages.
+                assert_eq!(head(&mut stream).await, BYTES);
+                rest(&mut stream, seed).await;
+            } else {
+                stalled.push(stream);
+            }
+        }
+        for stream in &mut stalled {
+            assert_eq!(head(stream).await, BYTES);
+        }
+        // Let go: the block comes back once the sockets hold every body.
+        *service.0.lock().unwrap() = None;
+        let mut next = None;
+        until("the block is free", || {
+            next = fill(&arena, seed + 1000);
+            next.is_some()
+        })
+        .await;
+        for stream in &mut stalled {
+            rest(stream, seed).await;
+            stream.shutdown().await.unwrap();
+        }
+    }
+    drop(taken);
+    until("all is given back", || arena.bytes_used() == 0).await;
+}
