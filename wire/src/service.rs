@@ -185,6 +185,8 @@ impl<S: Service> Shared<S> {
         F: Future<Output = ()> + Send + 'static,
     {
         let shard = Arc::clone(place.seat.shard());
+        // Boxed here: each future around it would hold it twice.
+        let connection = Box::pin(connection);
         let task = async move {
             connection.await;
             drop(place);
@@ -192,9 +194,10 @@ impl<S: Service> Shared<S> {
         self.tasks.spawn_on(guarded(task, self.metrics.panics.clone()), shard.handle());
     }
 
-    /// Answers a request, within the context of the runtime that is no shard's.
+    /// Answers a request, within the context of the runtime that is no shard's. What it needs
+    /// is freed with the answer: an idle connection holds none of it.
     pub async fn answer(&self, request: Request) -> Response<S::Body> {
-        TokioContext::new(self.service.answer(request), self.work.clone()).await
+        Box::pin(TokioContext::new(self.service.answer(request), self.work.clone())).await
     }
 
     /// For what hyper spawns.

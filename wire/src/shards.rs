@@ -185,7 +185,7 @@ where
     F::Output: Send,
 {
     fn execute(&self, task: F) {
-        tokio::spawn(guarded(task, self.0.clone()));
+        tokio::spawn(guarded(Box::pin(task), self.0.clone()));
     }
 }
 
