@@ -124,7 +124,7 @@ fn of(filter: &Filter, case: Case, source: Source) -> Vec<Cell> {
         (asked, _) => asked,
     };
     let named = |source: Source| filter.sources.contains(&source);
-    if filter.quick && source != Source::Memory && !named(source) {
+    if (filter.quick || filter.slow) && source != Source::Memory && !named(source) {
         return Vec::new();
     }
     let mut cells = Vec::new();

@@ -108,9 +108,7 @@ fn nginx(world: &World, source: Source) -> Result<Running> {
                 files.display()
             ),
         ),
-        Source::Memory => ("", PROXY.to_owned()),
-        // Corking delays what comes in pieces.
-        Source::Miss => ("", format!("tcp_nopush off; {PROXY}")),
+        Source::Memory | Source::Miss => ("", PROXY.to_owned()),
     };
     let config = format!(
         r#"
@@ -125,7 +123,7 @@ http {{
   server_tokens off;
   sendfile on;
   sendfile_max_chunk 2m;
-  tcp_nopush on;
+  tcp_nopush off;
   tcp_nodelay on;
   keepalive_timeout 1h;
   keepalive_requests 1000000000;
