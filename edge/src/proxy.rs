@@ -181,16 +181,11 @@ async fn cached(edge: &Arc<Edge>, wanted: &Arc<Wanted>) -> Result<Answer, Refuse
         }
         Reuse::OnlyIfCached => Err(Refused::OnlyIfCached),
         Reuse::Revalidate(why) => {
+            let forwarded = if why.is_request() { Forwarded::Request } else { Forwarded::Stale };
             // What follows it may be arriving already.
             if let Some(live) = edge.lives.find(wanted, &edge.purges) {
-                return live.answer(edge, wanted, (None, None), true).await;
+                return live.answer(edge, wanted, (None, None), joined(forwarded)).await;
             }
-            let forwarded = match why {
-                caching::Why::RequestNoCache
-                | caching::Why::RequestMaxAge
-                | caching::Why::RequestMinFresh => Forwarded::Request,
-                _ => Forwarded::Stale,
-            };
             fetched(edge, wanted, Some(Found { head, soft_purged }), forwarded).await
         }
     }
@@ -203,12 +198,17 @@ async fn not_stored(
     missing: Forwarded,
 ) -> Result<Answer, Refused> {
     if let Some(live) = edge.lives.find(wanted, &edge.purges) {
-        return live.answer(edge, wanted, (None, None), true).await;
+        return live.answer(edge, wanted, (None, None), joined(missing)).await;
     }
     if caching::only_if_cached(&wanted.fields, &wanted.caching) {
         return Err(Refused::OnlyIfCached);
     }
     fetched(edge, wanted, None, missing).await
+}
+
+/// `Cache-Status` of who only joins what is arriving.
+fn joined(forwarded: Forwarded) -> CacheStatus<'static> {
+    CacheStatus { forwarded: Some(forwarded), collapsed: true, ..CacheStatus::default() }
 }
 
 /// The stored representation that the request selects, if it may still be used; else what is
@@ -277,13 +277,16 @@ async fn fetched(
             if collapsed && !live.is_for_waiting(wanted, &edge.purges) {
                 return Box::pin(Fetch::new(edge, wanted, None).alone(forwarded)).await;
             }
-            live.answer(edge, wanted, (fetch::reader(own), hold), collapsed).await
+            live.answer(edge, wanted, (fetch::reader(own), hold), told(None)).await
         }
         // Who only waited may want nothing stale.
         Outcome::Stale(head) if !may_be_stale(edge, wanted, &head) => {
             Err(Refused::Fault(Fault::Answered(StatusCode::BAD_GATEWAY)))
         }
-        Outcome::Stale(head) => stored::answer(edge, wanted, head, stored::How::Stale).await,
+        Outcome::Stale(head) => {
+            let how = stored::How::StandIn { told: told(None) };
+            stored::answer(edge, wanted, head, how).await
+        }
         Outcome::Failed(fault) => Err(Refused::Fault(fault)),
         Outcome::Alone => match own {
             Some(Own::Unshared(answer)) => Ok(pass::answer(edge, wanted, *answer, told(None))),

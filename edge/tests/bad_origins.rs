@@ -6,7 +6,7 @@
 mod common;
 
 use common::WebMisdeed as Misdeed;
-use common::{Answer, CHUNK, Item, Proxy, Validator, content};
+use common::{Answer, CHUNK, Hold, Item, Proxy, Validator, content, until};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -245,11 +245,55 @@ async fn stale_is_served_in_place_of_each_failure_where_that_is_allowed() {
             assert_eq!(answer.status == 200, allowed, "{why}: {answer:?}");
             if allowed {
                 assert_eq!(answer.verdict(), "stale", "{why}");
+                let told = answer.header("cache-status");
+                assert!(told.contains(";fwd=stale;") && !told.contains("hit"), "{told}");
                 assert!(answer.bytes() == &content(PAGE, 1, "", 0..BYTES), "{why}");
             }
             proxy.web.always(None);
             assert!(proxy.get(PAGE).await.bytes() == &proxy.web.whole(PAGE), "{why}");
         }
+    }
+}
+
+/// Not after `first-byte-timeout`: the origin may hold its answer for as long as it likes.
+#[tokio::test]
+async fn stale_is_served_in_place_of_an_answer_that_takes_long_and_renewed_behind_it() {
+    let site = serde_json::json!({ "first-byte-timeout": "600s", "stale-after": "20ms" });
+    for (validator, more, allowed) in [
+        (Validator::Strong, "", true),
+        (Validator::Weak, "", true),
+        (Validator::None, "", true),
+        (Validator::Strong, "must-revalidate", false),
+    ] {
+        let proxy = Proxy::with(site.clone()).await;
+        proxy.web.put(PAGE, Item::stale(BYTES, more).validator(validator));
+        proxy.get(PAGE).await;
+        proxy.web.hold(Hold::Head);
+        let asked = async { proxy.get(PAGE).await };
+        if !allowed {
+            let release = async {
+                until("the origin is asked", || async { (proxy.web.held() > 0).then_some(()) })
+                    .await;
+                proxy.web.release();
+            };
+            let (answer, ()) = tokio::join!(asked, release);
+            assert_eq!(answer.verdict(), "revalidated", "{validator:?} {more}");
+            continue;
+        }
+        let answer = asked.await;
+        assert_eq!(answer.verdict(), "stale", "{validator:?}");
+        let told = answer.header("cache-status");
+        assert!(told.contains(";fwd=stale;") && !told.contains("hit"), "{told}");
+        assert!(answer.bytes() == &proxy.web.whole(PAGE), "{validator:?}");
+        // Who comes next waits for the same.
+        assert_eq!(proxy.get(PAGE).await.verdict(), "stale", "{validator:?}");
+        assert_eq!((proxy.web.held(), proxy.web.count(PAGE)), (1, 2), "{validator:?}");
+        proxy.web.put(PAGE, Item::of(BYTES).validator(validator).version(2));
+        proxy.web.release();
+        let is_new = || async { (proxy.get(PAGE).await.verdict() == "hit-memory").then_some(()) };
+        until("the new one", is_new).await;
+        assert!(proxy.get(PAGE).await.bytes() == &proxy.web.whole(PAGE), "{validator:?}");
+        assert_eq!(proxy.web.count(PAGE), 2, "{validator:?}");
     }
 }
 

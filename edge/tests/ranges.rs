@@ -350,3 +350,27 @@ async fn if_range_decides_whether_the_range_counts() {
     }
     assert_eq!(proxy.web.sent(FILM), BYTES);
 }
+
+/// An origin without a strong validator that knows no ranges sends the whole each time: who only
+/// asks for parts makes the edge keep it, the second time.
+#[tokio::test]
+async fn who_only_asks_for_parts_is_answered_from_here_in_the_end() {
+    let bytes = 9 * CHUNK;
+    for validator in [Validator::Weak, Validator::None] {
+        let proxy = Proxy::new().await;
+        proxy.web.put("/film", Item::of(bytes).validator(validator).no_ranges());
+        let part = async || {
+            let answer = proxy.part("/film", 10..20).await;
+            assert_eq!(answer.bytes(), &proxy.web.part("/film", 10..20), "{validator:?}");
+            answer.verdict().to_owned()
+        };
+        assert_eq!(part().await, "origin", "{validator:?}");
+        // The first answer is given up.
+        until("the first is over", || async { proxy.web.asked()[0].is_over.then_some(()) }).await;
+        let is_kept = || async { (part().await == "hit-memory").then_some(()) };
+        until("it is kept", is_kept).await;
+        assert_eq!(proxy.web.count("/film"), 2, "{validator:?}");
+        assert!(proxy.get("/film").await.bytes() == &proxy.web.whole("/film"), "{validator:?}");
+        assert_eq!(proxy.web.count("/film"), 2, "{validator:?}");
+    }
+}

@@ -47,6 +47,35 @@ async fn a_304_freshens_what_is_stored_with_its_own_fields() {
     }
 }
 
+/// RFC 9211: why an answer that is only kept whole was asked for, and that it is kept only where
+/// that is sure.
+#[tokio::test]
+async fn cache_status_of_an_answer_that_is_kept_whole() {
+    let item = Item::of(3000).validator(Validator::Weak);
+    let proxy = with(item.clone().vary("accept-language")).await;
+    let told = async |path: &str, fields: &[(&str, &str)]| {
+        proxy.get_with(path, fields).await.header("cache-status").to_owned()
+    };
+    let expected = "edge-a;fwd=uri-miss;fwd-status=200;stored;detail=\"origin\"";
+    assert_eq!(told(PAGE, &[]).await, expected);
+    let expected = expected.replace("uri-miss", "vary-miss");
+    assert_eq!(told(PAGE, &[("accept-language", "nl")]).await, expected);
+    proxy.web.put("/reload", item.clone().validator(Validator::None));
+    told("/reload", &[]).await;
+    let expected = "edge-a;fwd=request;fwd-status=200;stored;detail=\"origin\"";
+    assert_eq!(told("/reload", &[("cache-control", "no-cache")]).await, expected);
+    proxy.web.put("/stale", Item::stale(3000, "").validator(Validator::Weak));
+    told("/stale", &[]).await;
+    proxy.web.change("/stale");
+    assert!(told("/stale", &[]).await.starts_with("edge-a;fwd=stale;"));
+    // Nobody knows whether these come whole.
+    proxy.web.put("/long", Item::of(5 << 20).validator(Validator::Weak));
+    proxy.web.put("/chunked", item.chunked());
+    for path in ["/long", "/chunked"] {
+        assert_eq!(told(path, &[]).await, "edge-a;fwd=uri-miss;fwd-status=200;detail=\"origin\"");
+    }
+}
+
 #[tokio::test]
 async fn a_head_does_not_grow_with_the_304s_that_renew_it() {
     let item = Item::stale(5000, "").field("via", "1.1 packager").field("x-note", "again");

@@ -13,10 +13,13 @@ use crate::s3::{self, Bucket, Credentials};
 use crate::send;
 use crate::settings::{Base, Config, Place};
 use std::sync::{Arc, Mutex, OnceLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::task::AbortHandle;
 use tokio_util::task::AbortOnDropHandle;
 use xxhash_rust::xxh3::xxh3_64;
+
+/// Of the answers, those by which [`Upstream::head_within`] goes.
+const HEAD_SHARE: f64 = 0.99;
 
 /// Where one site's requests go. Cheap to clone; its health checks end with its last clone.
 #[derive(Clone)]
@@ -135,6 +138,12 @@ impl Upstream {
     #[must_use]
     pub fn canonical_path(&self, path: &str) -> Option<String> {
         if self.is_s3() { s3::canonical(path) } else { Some(path.to_owned()) }
+    }
+
+    /// Within how long 99 of 100 answers began, of the slowest hop; none while too few are known.
+    #[must_use]
+    pub fn head_within(&self) -> Option<Duration> {
+        self.0.ways().filter_map(|way| way.hop.quantile(HEAD_SHARE)).max()
     }
 
     /// What is known of each hop.

@@ -26,7 +26,7 @@ const WINDOW_BYTES_MIN: u64 = 4 << 20;
 /// A window that does not move for this long is given up.
 const STUCK_MAX: Duration = Duration::from_secs(60);
 /// With this much or less to come, an answer that everybody left is taken to its end.
-const REST_BYTES_MAX: u64 = CHUNK_BYTES;
+pub const REST_BYTES_MAX: u64 = CHUNK_BYTES;
 
 /// How far the answer has come.
 #[derive(Clone, Default)]

@@ -10,7 +10,7 @@ use super::live::Live;
 use super::{Wanted, by_hop, now_ms, pass};
 use crate::engine::{Arriving, GrowingReader, OWNED_RUN_BYTES, Reading};
 use crate::error::Fault;
-use crate::flights::{Flights, Ticket};
+use crate::flights::{Flights, Ticket, Wait};
 use crate::refused::Refused;
 use crate::serve::{Answer as Answered, Edge};
 use crate::verdict::Verdict;
@@ -31,6 +31,8 @@ use upstream::{Answer, Ask, HopKind, Urgency};
 const UNSHARED_FOR: Duration = Duration::from_secs(10);
 /// URLs of which that is remembered.
 const UNSHARED_MAX: NonZeroUsize = NonZeroUsize::new(65_536).expect("not zero");
+/// URLs of which it is remembered that a part was asked for that could not be fetched alone.
+const IN_PARTS_MAX: NonZeroUsize = NonZeroUsize::new(65_536).expect("not zero");
 /// URLs of which the last invalidation is remembered, for answers that were under way.
 const INVALIDATED_MAX: NonZeroUsize = NonZeroUsize::new(65_536).expect("not zero");
 /// Revalidations in the background at a time; more are left to the next request.
@@ -137,6 +139,7 @@ pub struct Fetches {
     flights: Flights<Flight, Outcome>,
     unshared: Mutex<LruCache<KeyId, Instant>>,
     invalidated: Mutex<Invalidated>,
+    in_parts: Mutex<LruCache<KeyId, ()>>,
     /// Counts exchanges and invalidations in the order in which they begin.
     clock: AtomicU64,
     background: AtomicUsize,
@@ -159,7 +162,7 @@ impl Default for Invalidated {
     }
 }
 
-/// One of the revalidations in the background.
+/// One of the revalidations, or answers taken to their end, in the background.
 struct Background(Arc<Edge>);
 
 impl Background {
@@ -182,6 +185,7 @@ impl Default for Fetches {
             flights: Flights::new(),
             unshared: Mutex::new(LruCache::new(UNSHARED_MAX)),
             invalidated: Mutex::new(Invalidated::default()),
+            in_parts: Mutex::new(LruCache::new(IN_PARTS_MAX)),
             clock: AtomicU64::new(0),
             background: AtomicUsize::new(0),
         }
@@ -215,6 +219,12 @@ impl Fetches {
         }
     }
 
+    /// A part is wanted of an answer that is only kept whole: whether that was so before.
+    pub fn is_again_in_parts(&self, key: &KeyId) -> bool {
+        let mut in_parts = self.in_parts.lock().unwrap_or_else(PoisonError::into_inner);
+        in_parts.put(*key, ()).is_some()
+    }
+
     /// The next exchange begins.
     fn now(&self) -> Began {
         Began(self.clock.fetch_add(1, Ordering::SeqCst))
@@ -228,6 +238,18 @@ impl Fetches {
     }
 }
 
+/// Takes a growing answer to its end, so that it is kept though who asked wants only a part;
+/// not while too much goes on in the background.
+pub fn keep(edge: &Arc<Edge>, reader: GrowingReader) {
+    let Some(background) = Background::begin(edge) else {
+        return edge.metrics.revalidations_left.inc();
+    };
+    tokio::spawn(async move {
+        let _background = background;
+        reader.drain().await;
+    });
+}
+
 /// One exchange to be.
 pub struct Fetch {
     edge: Arc<Edge>,
@@ -237,6 +259,24 @@ pub struct Fetch {
     stores: bool,
     /// That of the most urgent of those who wait for it.
     urgency: Urgency,
+}
+
+/// What is stored, if it may answer in place of an origin that fails, and how long that one is
+/// waited for: it is not served sooner than a viewer would leave, nor as late as the origin is
+/// given up (RFC 5861 section 4: it would be answered with a 504).
+struct StandIn(Option<(Arc<Head>, Duration)>);
+
+impl StandIn {
+    /// What a flight comes to, or the stand-in for it.
+    async fn or(self, wait: Wait<Outcome>) -> Result<Outcome, Arc<Head>> {
+        let landed = async { wait.landed().await.unwrap_or(Outcome::Failed(Fault::Lost)) };
+        match self.0 {
+            None => Ok(landed.await),
+            Some((head, patience)) => {
+                tokio::time::timeout(patience, landed).await.map_err(|_| head)
+            }
+        }
+    }
 }
 
 /// What a request to the origin came to.
@@ -290,8 +330,9 @@ impl Fetch {
             return (outcome, alone, false);
         }
         let (wait, ticket) = fetches.flights.join(self.flight(), &self.urgency);
+        let stand_in = self.stand_in();
         let Some(ticket) = ticket else {
-            let outcome = wait.landed().await.unwrap_or(Outcome::Failed(Fault::Lost));
+            let outcome = stand_in.or(wait).await.unwrap_or_else(Outcome::Stale);
             return (outcome, None, true);
         };
         // A fetch may have landed between the look and the join: all start over.
@@ -301,8 +342,17 @@ impl Fetch {
         }
         let (sender, receiver) = oneshot::channel();
         tokio::spawn(self.lead(ticket, Some(sender)));
-        let outcome = wait.landed().await.unwrap_or(Outcome::Failed(Fault::Lost));
-        (outcome, receiver.await.ok().flatten(), false)
+        match stand_in.or(wait).await {
+            Ok(outcome) => (outcome, receiver.await.ok().flatten(), false),
+            // It goes on in the background.
+            Err(head) => (Outcome::Stale(head), None, false),
+        }
+    }
+
+    fn stand_in(&self) -> StandIn {
+        let head = self.stale.as_ref().map(|(head, _)| Arc::clone(head));
+        let head = head.filter(|_| self.may_be_stale());
+        StandIn(head.map(|head| (head, self.wanted.site.patience())))
     }
 
     /// Whether the request would now be answered without the origin.
@@ -326,6 +376,7 @@ impl Fetch {
         sender: Option<oneshot::Sender<Option<Own>>>,
     ) {
         let (edge, wanted) = (Arc::clone(&self.edge), Arc::clone(&self.wanted));
+        let renews = self.stale.is_some();
         let (outcome, own) = self.exchange().await;
         let is_shared = match &outcome {
             Outcome::Alone => false,
@@ -334,8 +385,12 @@ impl Fetch {
         };
         edge.fetches.remember(wanted.key, is_shared);
         match (sender, own) {
-            // A client that left takes nothing.
-            (Some(sender), own) => drop(sender.send(own)),
+            (Some(sender), own) => match sender.send(own) {
+                // Who asked may have been answered with what this renews.
+                Err(Some(Own::Reader(reader))) if renews => drop(tokio::spawn(reader.drain())),
+                // A client that left takes nothing.
+                _ => {}
+            },
             // In the background, an answer that is only kept whole has no other reader.
             (None, Some(Own::Reader(reader))) => drop(tokio::spawn(reader.drain())),
             (None, _) => {}
@@ -363,10 +418,11 @@ impl Fetch {
                 super::stored::answer(&edge, &wanted, head, how).await
             }
             Outcome::Growing(live, hold) => {
-                live.answer(&edge, &wanted, (reader(own), hold), false).await
+                live.answer(&edge, &wanted, (reader(own), hold), told(None)).await
             }
             Outcome::Stale(head) => {
-                super::stored::answer(&edge, &wanted, head, super::stored::How::Stale).await
+                let how = super::stored::How::StandIn { told: told(None) };
+                super::stored::answer(&edge, &wanted, head, how).await
             }
             Outcome::Failed(fault) => Err(Refused::Fault(fault)),
             Outcome::Alone => match own {

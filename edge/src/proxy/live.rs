@@ -5,12 +5,12 @@ use super::fetch::{Began, Hold};
 use super::{Wanted, by_hop, stored, without_body};
 use crate::body::{Content, Follow};
 use crate::compress;
-use crate::engine::{Growing, GrowingReader};
+use crate::engine::{Growing, GrowingReader, REST_BYTES_MAX};
 use crate::error::Fault;
 use crate::refused::Refused;
 use crate::serve::{Answer, Edge};
 use crate::verdict::Verdict;
-use caching::{CacheStatus, Forwarded, Ranges};
+use caching::{CacheStatus, Ranges};
 use chunks::Key;
 use heads::{Head, KeyId, PurgeLog};
 use http::{StatusCode, header};
@@ -132,6 +132,22 @@ impl Live {
         }
     }
 
+    /// Who asks for parts alone would fetch the whole each time: the second time it is kept.
+    fn keep_for_parts(&self, edge: &Arc<Edge>, wanted: &Wanted) {
+        if self.may_be_kept
+            && edge.fetches.is_again_in_parts(&wanted.key)
+            && let Some(reader) = self.growing.read_from(0)
+        {
+            super::fetch::keep(edge, reader);
+        }
+    }
+
+    /// Whether it is stored even if all who read it leave: what else becomes of it is not known
+    /// when its head is sent on.
+    fn will_be_kept(&self) -> bool {
+        self.may_be_kept && self.growing.length.is_some_and(|bytes| bytes <= REST_BYTES_MAX)
+    }
+
     /// Whether a purge has ended it.
     pub fn is_purged(&self, purges: &PurgeLog) -> bool {
         purges.verdict(&self.head) != heads::Verdict::Valid
@@ -150,9 +166,9 @@ impl Live {
             && caching::joinable(&wanted.fields, &self.head.stored, &wanted.caching)
     }
 
-    /// Whether anybody who waits for it may be answered from it.
+    /// Whether anything says how long it is good: else it answers nobody who waits for it.
     pub fn is_sharable(&self, settings: &caching::Settings) -> bool {
-        caching::joinable(&http::HeaderMap::new(), &self.head.stored, settings)
+        caching::freshness(&self.head.stored, settings).source != caching::Source::None
     }
 
     /// Whether it is the variant that the request selects, and not purged.
@@ -172,8 +188,9 @@ impl Live {
         edge: &Arc<Edge>,
         wanted: &Arc<Wanted>,
         (first, hold): (Option<GrowingReader>, Hold),
-        collapsed: bool,
+        told: CacheStatus<'static>,
     ) -> Result<Answer, Refused> {
+        let collapsed = told.collapsed;
         let mut headers = stored::fields(edge, &self.head.stored, collapsed);
         // Once it is whole, who likes another encoding gets that.
         let bytes = self.growing.length.unwrap_or(compress::BODY_BYTES_MIN);
@@ -181,16 +198,14 @@ impl Live {
         if wanted.site.compress && compress::is_compressible(stored.status, &stored.fields, bytes) {
             compress::vary(&mut headers);
         }
+        let verdict = if collapsed { Verdict::Filling } else { self.source };
         let told = CacheStatus {
-            forwarded: Some(Forwarded::UriMiss),
             forwarded_status: Some(self.status),
-            collapsed,
-            stored: self.may_be_kept,
-            detail: Some(if collapsed { Verdict::Filling } else { self.source }.name()),
-            ..CacheStatus::default()
+            stored: self.will_be_kept(),
+            detail: Some(verdict.name()),
+            ..told
         };
         told.append(edge.node.id(), &mut headers);
-        let verdict = if collapsed { Verdict::Filling } else { self.source };
         if let Some(answer) = stored::precondition(wanted, &self.head, &headers, verdict) {
             return Ok(answer);
         }
@@ -205,6 +220,7 @@ impl Live {
                 Ranges::Parts(parts) => {
                     range = parts.first().copied().unwrap_or(whole);
                     status = StatusCode::PARTIAL_CONTENT;
+                    self.keep_for_parts(edge, wanted);
                     crate::serve::set(
                         &mut headers,
                         header::CONTENT_RANGE,

@@ -7,6 +7,7 @@ use crate::settings::{ANY_HOST, SiteConfig};
 use http::{HeaderValue, Method};
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 use upstream::{Ask, Upstream, Urgency};
 
 /// Whether a path matches a pattern in which `*` stands for anything. Linear in their product.
@@ -27,6 +28,9 @@ fn matches(pattern: &str, path: &str) -> bool {
     last.map_or(rest.is_empty(), |last| rest.ends_with(last))
 }
 
+/// An origin that is always slow is waited for no longer than this, where a stale answer may do.
+const PATIENCE_MAX: Duration = Duration::from_secs(10);
+
 /// A site at work.
 pub struct Site {
     /// Its name in keys, metrics and logs: its host.
@@ -35,6 +39,9 @@ pub struct Site {
     pub upstream: Upstream,
     /// What of the query belongs to the key.
     pub keys: KeyRules,
+    /// How long a slow origin is waited for where a stale answer may stand in; longer, where 99
+    /// of 100 answers take longer.
+    pub stale_after: Duration,
     /// Ranges in one request at most.
     pub ranges_max: usize,
     /// Answers without a strong validator are kept up to this size.
@@ -54,6 +61,7 @@ impl Site {
             name: config.host.as_str().into(),
             upstream: Upstream::new(config.upstream, node)?,
             keys: config.keys,
+            stale_after: config.stale_after,
             ranges_max: config.ranges_max,
             unvalidated_bytes_max: config.unvalidated_bytes_max,
             compress: config.compress,
@@ -67,6 +75,13 @@ impl Site {
     pub fn caching_of(&self, path: &str) -> Arc<caching::Settings> {
         let rule = self.rules.iter().find(|(pattern, _)| matches(pattern, path));
         Arc::clone(rule.map_or(&self.caching, |(_, caching)| caching))
+    }
+
+    /// How long a usable stale answer is held back for the origin's: longer than the operator
+    /// says where most answers take longer.
+    pub fn patience(&self) -> Duration {
+        let usual = self.upstream.head_within().unwrap_or_default();
+        self.stale_after.max(usual.min(PATIENCE_MAX))
     }
 
     /// A request to the origin on behalf of a client's, without a range.

@@ -23,6 +23,11 @@ pub enum How {
     Fresh,
     /// It is stale, and good enough.
     Stale,
+    /// It is stale, and the origin, which was asked, failed or is too slow.
+    StandIn {
+        /// What is known for `Cache-Status`.
+        told: CacheStatus<'static>,
+    },
     /// It was just fetched or revalidated.
     Fetched {
         /// Revalidated, or the source.
@@ -46,13 +51,13 @@ pub async fn answer(
     mut how: How,
 ) -> Result<Answer, Refused> {
     let was_stored = match &how {
-        How::Fresh | How::Stale => true,
+        How::Fresh | How::Stale | How::StandIn { .. } => true,
         How::Fetched { verdict, told, .. } => *verdict == Verdict::Revalidated || told.collapsed,
     };
     let mut headers = fields(edge, &head.stored, was_stored);
     let fixed = match &how {
         How::Fresh => None,
-        How::Stale => Some(Verdict::Stale),
+        How::Stale | How::StandIn { .. } => Some(Verdict::Stale),
         How::Fetched { verdict, .. } => Some(*verdict),
     };
     let compresses = wanted.site.compress
@@ -183,6 +188,7 @@ fn tell(
         How::Fetched { told, verdict, .. } => {
             CacheStatus { stored: *verdict != Verdict::Revalidated, ..*told }
         }
+        How::StandIn { told } => *told,
         _ if verdict.is_hit() || verdict == Verdict::Stale => {
             CacheStatus { hit: true, ..CacheStatus::default() }
         }

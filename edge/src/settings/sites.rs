@@ -7,12 +7,16 @@ use serde::Deserialize;
 use service::config::ConfigError;
 use service::value::{ByteSize, Span};
 use std::collections::BTreeMap;
+use std::time::Duration;
 use upstream::SiteKind;
 
 /// Ranges in one request; more are refused. A player asks for one, a PDF reader for a handful.
 const RANGES_MAX: usize = 16;
 /// What an operator may allow: each range is a seek, and parts of their own cost heads.
 const RANGES_ALLOWED_MAX: usize = 64;
+/// How long a stale answer that may be used is held back for a slow origin: far above what one
+/// takes that is well, and no longer than a viewer is patient.
+const STALE_AFTER: Duration = Duration::from_secs(2);
 /// The host of a site that answers for every host.
 pub const ANY_HOST: &str = "*";
 
@@ -58,6 +62,8 @@ pub struct SiteSettings {
     pub heuristic: Option<bool>,
     /// How long stale answers may be used when the origin fails and says nothing [default: 1h].
     pub stale_if_error: Option<Span>,
+    /// How long a slow origin is waited for where a stale answer may stand in [default: 2s].
+    pub stale_after: Option<Span>,
     /// Fields like `CDN-Cache-Control` that go before `Cache-Control`, first one first.
     pub targeted: Option<Vec<String>>,
     /// Ranges in one request at most [default: 16].
@@ -98,6 +104,7 @@ pub struct SiteConfig {
     pub(crate) caching: caching::Settings,
     /// By path, the first that matches.
     pub(crate) rules: Vec<(String, caching::Settings)>,
+    pub(crate) stale_after: Duration,
     pub(crate) ranges_max: usize,
     pub(crate) unvalidated_bytes_max: u64,
     pub(crate) compress: bool,
@@ -133,6 +140,7 @@ impl SiteConfig {
             keys: KeyRules { query: settings.query.clone(), sort: settings.sort },
             rules: settings.ttl.iter().enumerate().map(rule).collect::<Result<_, _>>()?,
             caching,
+            stale_after: settings.stale_after.map_or(STALE_AFTER, |after| after.0),
             ranges_max: count(
                 &format!("{key}.ranges-max"),
                 settings.ranges_max,
