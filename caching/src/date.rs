@@ -10,7 +10,9 @@ const DATE_BYTES_MAX: usize = 40;
 /// count as not understood.
 pub fn parse(value: &HeaderValue) -> Option<i64> {
     let text = value.to_str().ok().filter(|text| text.len() <= DATE_BYTES_MAX)?;
-    let time = httpdate::parse_http_date(&in_standard_case(text)).ok()?;
+    let time = httpdate::parse_http_date(text)
+        .or_else(|_| httpdate::parse_http_date(&in_standard_case(text)))
+        .ok()?;
     let since = time.duration_since(UNIX_EPOCH).ok()?;
     i64::try_from(since.as_millis()).ok()
 }

@@ -5,6 +5,7 @@ use crate::metrics::Metrics;
 use crate::places::Place;
 use crate::prefetch::Prefetch;
 use crate::verdict::Verdict;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -123,6 +124,19 @@ impl Account {
     }
 }
 
+/// Bytes by source, as a log line has them; nothing is written where there is no log line.
+struct Sources<'a>(&'a [(Verdict, u64, u64)]);
+
+impl fmt::Display for Sources<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (place, (source, bytes, _)) in self.0.iter().enumerate() {
+            let comma = if place == 0 { "" } else { "," };
+            write!(f, "{comma}{}={bytes}", source.name())?;
+        }
+        Ok(())
+    }
+}
+
 impl Drop for Account {
     fn drop(&mut self) {
         if self.place.is_some() {
@@ -134,20 +148,16 @@ impl Drop for Account {
         let micros = u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX);
         let bytes = self.sent;
         let expected = self.expected.unwrap_or(bytes);
-        let sources: Vec<String> = self
-            .sources
-            .iter()
-            .map(|(source, bytes, _)| format!("{}={bytes}", source.name()))
-            .collect();
-        let (sources, site, cmcd) = (sources.join(","), &*self.site, &self.cmcd);
+        let sources = Sources(&self.sources);
+        let (site, cmcd) = (&*self.site, &self.cmcd);
         match &self.cut {
             Some(fault) => tracing::warn!(
-                %method, site, path, protocol, status, verdict, bytes, expected, sources, cmcd,
+                %method, site, path, protocol, status, verdict, bytes, expected, %sources, cmcd,
                 micros,
                 %fault, "cut"
             ),
             None => tracing::debug!(
-                %method, site, path, protocol, status, verdict, bytes, expected, sources, cmcd,
+                %method, site, path, protocol, status, verdict, bytes, expected, %sources, cmcd,
                 micros,
                 "request"
             ),

@@ -5,18 +5,29 @@ use model::fleet::EdgeCounters;
 use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
 };
+use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// Every metric of the edge.
+/// Every metric of the edge. Each request takes a clone along: one count, not one a metric.
 #[derive(Clone)]
-pub struct Metrics {
+pub struct Metrics(Arc<Counts>);
+
+impl Deref for Metrics {
+    type Target = Counts;
+    fn deref(&self) -> &Counts {
+        &self.0
+    }
+}
+
+/// What [`Metrics`] share.
+pub struct Counts {
     /// All of `requests`, without a walk over their labels.
-    answers: Arc<AtomicU64>,
+    answers: AtomicU64,
     /// All of `body_bytes`, likewise: those that were here when asked for, and the others.
-    hit_bytes: Arc<AtomicU64>,
-    missed_bytes: Arc<AtomicU64>,
+    hit_bytes: AtomicU64,
+    missed_bytes: AtomicU64,
     requests: IntCounterVec,
     body_bytes: IntCounterVec,
     first_byte: HistogramVec,
@@ -123,10 +134,10 @@ impl Metrics {
             .buckets(FIRST_BYTE_BUCKETS_S.to_vec()),
         )?;
         r.register(Box::new(fill_seconds.clone()))?;
-        Ok(Self {
-            answers: Arc::default(),
-            hit_bytes: Arc::default(),
-            missed_bytes: Arc::default(),
+        Ok(Self(Arc::new(Counts {
+            answers: AtomicU64::default(),
+            hit_bytes: AtomicU64::default(),
+            missed_bytes: AtomicU64::default(),
             first_byte,
             fill_seconds,
             requests: counters(
@@ -195,7 +206,7 @@ impl Metrics {
                 counters(r, "heartbeats_total", "Heartbeats sent", &["end"])?,
                 &["answered", "failed"],
             ),
-        })
+        })))
     }
 
     /// A request was answered.

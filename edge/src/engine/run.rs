@@ -184,9 +184,10 @@ impl Run {
         }
     }
 
-    /// Tells all who read that none of it will come.
+    /// Tells all who read that none of it will come. Most of them wait for the front: it ends
+    /// last, so that who asks anew at once finds no chunk behind it that is about to fail, too.
     pub fn fail(self, fault: &Fault) {
-        self.claims.into_iter().for_each(|claim| claim.fail(fault.clone()));
+        self.claims.into_iter().rev().for_each(|claim| claim.fail(fault.clone()));
     }
 
     /// Fetches what is claimed. A try that fails goes on where it stopped.
