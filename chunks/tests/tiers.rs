@@ -112,10 +112,12 @@ async fn a_clean_restart_writes_what_memory_held_and_warms_it_again() {
 async fn what_is_asked_for_again_stays_on_disk_while_others_pass_through() {
     let tiers = Tiers::open(32 << 20, 1, 64 << 20).await;
     let hot: Vec<Key> = (0..10).map(|number| key(10, number)).collect();
-    let mut passing = 100;
-    for _ in 0..20 {
+    let (mut passing, mut missed) = (100, 0);
+    for round in 0..20 {
         for key in &hot {
             if tiers.find(*key, MIB).await.is_none() {
+                // What is hot has to be learned first.
+                missed += usize::from(round >= 10);
                 tiers.insert(*key, MIB);
                 assert!(tiers.get(*key, MIB).await.is_some());
             }
@@ -131,8 +133,11 @@ async fn what_is_asked_for_again_stays_on_disk_while_others_pass_through() {
     }
     let evicted = tiers.metric("ssd_evicted_blocks_total", "");
     let held = hot.iter().filter(|key| tiers.chunks.may_be_on_disk(key)).count();
-    println!("{evicted} blocks evicted, {held} of 10 hot chunks on disk");
-    assert!(tiers.metric("ssd_kept_bytes_total", "") > 0);
+    let kept = tiers.metric("ssd_kept_bytes_total", "");
+    println!(
+        "{evicted} blocks evicted, {kept} bytes kept, {missed} missed, {held} of 10 hot chunks on disk"
+    );
+    assert!(missed <= 20, "{missed} of the last 100 requests for hot chunks missed");
     assert!(evicted > 8);
     assert!(held >= 8, "{held} of 10 hot chunks are on disk");
 }
