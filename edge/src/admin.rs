@@ -69,7 +69,9 @@ impl From<heads::Error> for Fault {
         match &error {
             Error::BadPurge { .. } => Self::bad(error.to_string()),
             Error::Busy { .. } => Self::new(unavailable, "busy", error.to_string()),
-            Error::NotDurable { .. } => Self::new(unavailable, "not-stored", error.to_string()),
+            Error::NotDurable { .. } | Error::NotWritten { .. } => {
+                Self::new(unavailable, "not-stored", error.to_string())
+            }
             Error::Closed | Error::Start { .. } => {
                 Self::new(unavailable, "ending", error.to_string())
             }

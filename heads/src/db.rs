@@ -1,7 +1,7 @@
 //! The database of heads: SQLite in WAL mode, one row a variant.
 //!
 //! `synchronous=NORMAL`: the end of the process loses nothing that was committed; a power cut
-//! may lose the last batches, never the order of them.
+//! may lose the last batches, never the order of them, and none before the last [`sync`].
 
 use crate::head::{Head, KeyId, Variants};
 use crate::metrics::Metrics;
@@ -9,6 +9,7 @@ use crate::pending::{Change, Pending, Rows};
 use crate::row;
 use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior, params};
 use std::cmp::Reverse;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -85,15 +86,32 @@ pub(crate) fn set_aside(path: &Path) -> std::io::Result<PathBuf> {
 /// Removes the database.
 pub(crate) fn remove(path: &Path) -> std::io::Result<()> {
     std::fs::remove_file(path)?;
-    remove_journals(path)
+    remove_journals(path)?;
+    // It goes since it says too much: it must not be back after a power cut.
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
+}
+
+/// Makes what was committed outlive a power cut. What the journal no longer has was synced when
+/// it was taken over into the database.
+pub(crate) fn sync(path: &Path) -> std::io::Result<()> {
+    match File::open(journal(path, "-wal")) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+        Ok(journal) => journal.sync_data(),
+    }
+}
+
+fn journal(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
 }
 
 /// A journal left behind would be taken for the next database's.
 fn remove_journals(path: &Path) -> std::io::Result<()> {
     for suffix in ["-wal", "-shm"] {
-        let mut name = path.as_os_str().to_owned();
-        name.push(suffix);
-        match std::fs::remove_file(&name) {
+        match std::fs::remove_file(journal(path, suffix)) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }

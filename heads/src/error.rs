@@ -13,8 +13,8 @@ pub enum Error {
         /// What is wrong with it, and what is expected.
         reason: String,
     },
-    /// Too many purges wait for the disk: try again soon.
-    #[error("{waiting} purges wait for the disk already: try again in a second")]
+    /// Too many wait for the disk: try again soon.
+    #[error("{waiting} wait for the disk already: try again in a second")]
     Busy {
         /// How many.
         waiting: usize,
@@ -27,8 +27,16 @@ pub enum Error {
         /// Why.
         reason: String,
     },
+    /// A removal is in force, but a crash may bring back what it removed.
+    #[error("the removal from {path} is not on disk: {reason}")]
+    NotWritten {
+        /// The database.
+        path: PathBuf,
+        /// Why.
+        reason: &'static str,
+    },
     /// The edge is ending.
-    #[error("the purge is not in force: the edge is ending")]
+    #[error("nothing is written any more: the edge is ending")]
     Closed,
     /// A thread or a metric can't be made at start.
     #[error("{what}: {reason}")]

@@ -8,7 +8,8 @@ use crate::error::Error;
 use crate::head::{Head, KeyId, Variants};
 use crate::metrics::Metrics;
 use crate::shard::{Dropped, Shard};
-use crate::writer::{Wake, Writer};
+use crate::wake::Wake;
+use crate::writer::Writer;
 use prometheus::Registry;
 use rusqlite::Connection;
 use std::path::{Path, PathBuf};
@@ -40,6 +41,8 @@ pub struct Limits {
     pub waiting_bytes: usize,
     /// How long a lookup waits for the disk; then it is a miss.
     pub read_max: Duration,
+    /// How long an invalidation waits for the disk.
+    pub flush_max: Duration,
 }
 
 impl Default for Limits {
@@ -52,6 +55,8 @@ impl Default for Limits {
             waiting_bytes: 32 << 20,
             // Far above what a disk takes that works, far below what a viewer notices.
             read_max: Duration::from_millis(250),
+            // A batch and a sync take some milliseconds; who asked is to be answered all the same.
+            flush_max: Duration::from_secs(1),
         }
     }
 }
@@ -83,6 +88,7 @@ struct Inner {
     shared: Arc<Shared>,
     readers: Vec<SyncSender<KeyId>>,
     read_max: Duration,
+    flush_max: Duration,
     /// True once the writer has ended.
     written: watch::Receiver<bool>,
 }
@@ -126,7 +132,8 @@ impl Heads {
             spawn("heads-read", move || shared.read_all(&asked))?;
             readers.push(sender);
         }
-        Ok(Self(Arc::new(Inner { shared, readers, read_max: limits.read_max, written })))
+        let Limits { read_max, flush_max, .. } = limits;
+        Ok(Self(Arc::new(Inner { shared, readers, read_max, flush_max, written })))
     }
 
     /// All that is stored of `key`, if memory knows; `None` says nothing about the disk.
@@ -210,14 +217,48 @@ impl Heads {
     }
 
     /// Lets go of `head`, if it is still kept with that body. A crash within the next tenth of a
-    /// second may bring it back: what must not come back is ended by the purge log.
+    /// second may bring it back: what must not come back is ended by [`Heads::invalidate`], or by
+    /// the purge log.
     pub fn remove(&self, key: KeyId, head: &Head) {
         self.change(&key, |shard| shard.remove(key, head));
     }
 
-    /// Lets go of all that is stored of `key`; see [`Heads::remove`] about crashes.
-    pub fn remove_all(&self, key: KeyId) {
-        self.change(&key, |shard| shard.remove_all(key, hour_now()));
+    /// Lets go of all that is stored of `keys`, at once, and waits until no crash can bring it
+    /// back: until it is written and synced, together with what others wait for.
+    ///
+    /// # Errors
+    /// [`Error::NotWritten`] after [`Limits::flush_max`] or when the disk fails, [`Error::Busy`],
+    /// [`Error::Closed`]. It has gone all the same, and is written as soon as may be.
+    pub async fn invalidate(&self, keys: &[KeyId]) -> Result<(), Error> {
+        let mut waits = false;
+        for key in keys {
+            if !self.0.shared.shard(key).has_nothing(key) {
+                self.change(key, |shard| shard.remove_all(*key, hour_now()));
+                waits = true;
+            }
+        }
+        let outcome = if waits { self.flushed().await } else { Ok(()) };
+        let end = match &outcome {
+            Ok(()) if !waits => "nothing",
+            Ok(()) => "written",
+            Err(Error::Busy { .. }) => "busy",
+            Err(_) => "failed",
+        };
+        self.0.shared.metrics.invalidations.with_label_values(&[end]).inc();
+        outcome
+    }
+
+    /// Waits until all that was changed before is on disk for good.
+    async fn flushed(&self) -> Result<(), Error> {
+        let shared = &self.0.shared;
+        let told = shared.wake.flush()?;
+        let failed = |reason| Err(Error::NotWritten { path: shared.path.clone(), reason });
+        match tokio::time::timeout(self.0.flush_max, told).await {
+            Ok(Ok(true)) => Ok(()),
+            Ok(Ok(false)) => failed("the disk fails"),
+            Ok(Err(_)) => Err(Error::Closed),
+            Err(_) => failed("the disk is too slow"),
+        }
     }
 
     fn change(&self, key: &KeyId, change: impl FnOnce(&mut Shard) -> Dropped) {
@@ -383,7 +424,7 @@ mod tests {
         heads.remove(gone, &head);
         let (all_gone, head) = of("h.test/all-gone", 3);
         heads.put(all_gone, head);
-        heads.remove_all(all_gone);
+        heads.invalidate(&[all_gone]).await.unwrap();
         heads.close(PATIENCE).await;
 
         let heads = open(&path, limits());
@@ -394,6 +435,49 @@ mod tests {
         assert!(heads.in_memory(&key).is_some());
         assert!(heads.get(&gone).await.is_empty() && heads.get(&all_gone).await.is_empty());
         heads.close(PATIENCE).await;
+    }
+
+    /// As a kill would leave the files: what is there when the future ends, not what is written
+    /// in the tenth of a second after.
+    #[tokio::test]
+    async fn what_was_invalidated_is_gone_from_disk_when_that_is_answered() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("heads.db");
+        let heads = open(&path, Limits { flush_max: PATIENCE, ..limits() });
+        let put: Vec<_> = (0..100).map(|number| of(&format!("h.test/{number}"), 1)).collect();
+        put.iter().for_each(|(key, head)| heads.put(*key, Arc::clone(head)));
+        heads.flushed().await.unwrap();
+        let reader = db::open_reader(&path).unwrap();
+        let rows = |key: &KeyId| db::read(&reader, key, &heads.0.shared.metrics).unwrap().0.len();
+        assert!(put.iter().all(|(key, _)| rows(key) == 1));
+        // Half of them by as many at a time.
+        let ending = put[..50].iter().map(|(key, _)| heads.invalidate(std::slice::from_ref(key)));
+        let ended = futures::future::join_all(ending).await;
+        assert!(ended.into_iter().all(|ended| ended.is_ok()));
+        assert!(put.iter().zip(0..).all(|((key, _), place)| rows(key) == usize::from(place >= 50)));
+        // Now that this is known, there is nothing to wait for.
+        let nothing = heads.0.shared.metrics.invalidations.with_label_values(&["nothing"]);
+        assert_eq!(nothing.get(), 0);
+        heads.invalidate(&[put[0].0, put[1].0]).await.unwrap();
+        assert_eq!(nothing.get(), 1);
+        heads.put(put[0].0, Arc::clone(&put[0].1));
+        heads.invalidate(&[put[0].0]).await.unwrap();
+        assert_eq!((rows(&put[0].0), nothing.get()), (0, 1));
+        heads.close(PATIENCE).await;
+        assert!(matches!(heads.invalidate(&[put[60].0]).await, Err(Error::Closed)));
+    }
+
+    #[tokio::test]
+    async fn an_invalidation_that_the_disk_refuses_says_so_and_is_in_force() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = folder.path().join("later");
+        let path = dir.join("heads.db");
+        let heads = open(&path, limits());
+        let (key, head) = of("h.test/a", 1);
+        heads.put(key, Arc::clone(&head));
+        let error = heads.invalidate(&[key]).await.unwrap_err().to_string();
+        assert!(error.contains("heads.db is not on disk: the disk"), "{error}");
+        assert!(heads.get(&key).await.is_empty());
     }
 
     #[tokio::test]
@@ -428,7 +512,7 @@ mod tests {
                         assert_eq!(bodies(&heads.get(&key).await), [head.body[0]]);
                     }
                     1 => {
-                        heads.remove_all(key);
+                        heads.invalidate(&[key]).await.unwrap();
                         assert!(heads.get(&key).await.is_empty());
                     }
                     _ => {

@@ -8,7 +8,7 @@
 //! one that brings older heads back.
 //!
 //! Losing heads is a miss and nothing worse; so they are written behind, in batches. A purge is
-//! on disk before it is acknowledged.
+//! on disk before it is acknowledged, and so is what [`Heads::invalidate`] removes.
 
 mod db;
 mod error;
@@ -19,6 +19,7 @@ mod pending;
 mod purge;
 mod row;
 mod shard;
+mod wake;
 mod wire;
 mod writer;
 

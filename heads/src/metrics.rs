@@ -17,7 +17,9 @@ pub(crate) struct Metrics {
     pub(crate) unwritten: IntCounterVec,
     /// Keys pushed out of `memory`, rows out of `disk`.
     pub(crate) evicted: IntCounterVec,
-    /// Failed `read`s, `write`s and `open`s of the database.
+    /// Invalidations by how they ended: `written`, `nothing` (there was none), `busy`, `failed`.
+    pub(crate) invalidations: IntCounterVec,
+    /// Failed `read`s, `write`s, `sync`s and `open`s of the database.
     pub(crate) failures: IntCounterVec,
     /// Damage found: a `row`, the whole `database`.
     pub(crate) damaged: IntCounterVec,
@@ -100,6 +102,15 @@ impl Metrics {
                 counters(r, "heads_evicted_total", "Heads pushed out", &["tier"])?,
                 &["memory", "disk"],
             ),
+            invalidations: from_zero(
+                counters(
+                    r,
+                    "invalidations_total",
+                    "Unsafe methods that ended what was stored, by what came of it on disk",
+                    &["end"],
+                )?,
+                &["written", "nothing", "busy", "failed"],
+            ),
             failures: from_zero(
                 counters(
                     r,
@@ -107,7 +118,7 @@ impl Metrics {
                     "Operations on the database of heads that failed",
                     &["operation"],
                 )?,
-                &["read", "write", "open"],
+                &["read", "write", "sync", "open"],
             ),
             damaged: from_zero(
                 counters(r, "heads_damaged_total", "Damage found on disk", &["what"])?,

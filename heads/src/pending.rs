@@ -154,6 +154,11 @@ impl Pending {
         }
     }
 
+    /// Whether there is a change of `key`.
+    pub(crate) fn has(&self, key: &KeyId) -> bool {
+        self.keys.contains_key(key)
+    }
+
     /// Bytes that these take in memory, roughly.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes

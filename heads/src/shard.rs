@@ -46,6 +46,8 @@ pub(crate) struct Shard {
     pub(crate) writing: Option<Arc<Pending>>,
     /// Batches that the writer has finished.
     pub(crate) batches: u64,
+    /// Of these, so many outlive a power cut.
+    pub(crate) synced: u64,
     /// Reads under way, and who waits for each.
     pub(crate) reading: HashMap<KeyId, Vec<oneshot::Sender<Variants>>>,
 }
@@ -60,6 +62,7 @@ impl Shard {
             waiting_bytes_max,
             writing: None,
             batches: 0,
+            synced: 0,
             reading: HashMap::new(),
         }
     }
@@ -120,6 +123,15 @@ impl Shard {
             self.keep(key, left, whole, hour);
         }
         self.note_removal(key, |rows| rows.remove(variant, body))
+    }
+
+    /// Nothing is stored of `key`, nor can a crash bring anything back.
+    pub(crate) fn has_nothing(&self, key: &KeyId) -> bool {
+        let writing = self.writing.as_ref().is_some_and(|writing| writing.has(key));
+        self.memory.peek(key).is_some_and(|kept| kept.whole && kept.variants.is_empty())
+            && !writing
+            && !self.waiting.has(key)
+            && self.synced == self.batches
     }
 
     /// All of `key` goes.

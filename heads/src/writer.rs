@@ -1,64 +1,22 @@
-//! The thread that writes heads: it gathers changes for a tenth of a second, writes them, and
-//! takes out what is too much. It is also the one that opens the database, and begins a new one
-//! in place of one that is damaged.
+//! The thread that writes heads: it gathers changes for a tenth of a second, or until somebody
+//! waits for them, writes them, and takes out what is too much. It is also the one that opens the
+//! database, and begins a new one in place of one that is damaged.
 //!
 //! A disk that fails never stops the node: the changes wait (bounded, see `shard`) and are tried
 //! again every second.
 
 use crate::db;
 use crate::heads::{Shared, hour_now};
+use crate::wake::Written;
 use rusqlite::Connection;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How long changes gather before they are written together.
 const GATHER: Duration = Duration::from_millis(100);
 /// How long a database that failed is left alone.
 const RETRY: Duration = Duration::from_secs(1);
-
-/// Tells the writer that there is something to do.
-#[derive(Debug, Default)]
-pub(crate) struct Wake {
-    work: AtomicBool,
-    ending: Mutex<bool>,
-    told: Condvar,
-}
-
-impl Wake {
-    /// Changes wait.
-    pub(crate) fn work(&self) {
-        // The lock is taken for the first of many changes alone.
-        if !self.work.swap(true, Ordering::AcqRel) {
-            let _held = self.ending.lock().unwrap_or_else(PoisonError::into_inner);
-            self.told.notify_one();
-        }
-    }
-
-    /// What waits is written once more, and that is all.
-    pub(crate) fn end(&self) {
-        *self.ending.lock().unwrap_or_else(PoisonError::into_inner) = true;
-        self.told.notify_one();
-    }
-
-    /// Until there is work, `limit` has passed, or the end: then true.
-    fn wait_for_work(&self, limit: Duration) -> bool {
-        let ending = self.ending.lock().unwrap_or_else(PoisonError::into_inner);
-        let (ending, _) = self
-            .told
-            .wait_timeout_while(ending, limit, |ending| {
-                !*ending && !self.work.load(Ordering::Acquire)
-            })
-            .unwrap_or_else(PoisonError::into_inner);
-        *ending
-    }
-
-    /// Until `limit` has passed or the end.
-    fn wait_for_end(&self, limit: Duration) {
-        let ending = self.ending.lock().unwrap_or_else(PoisonError::into_inner);
-        drop(self.told.wait_timeout_while(ending, limit, |ending| !*ending));
-    }
-}
 
 /// The database in the writer's hands.
 pub(crate) struct Writer {
@@ -68,12 +26,15 @@ pub(crate) struct Writer {
     rows: Option<u64>,
     /// When a database that failed may be tried again.
     retry: Option<Instant>,
+    /// Batches were written that a power cut may undo.
+    is_unsynced: bool,
 }
 
 impl Writer {
     /// Opens the database, so that heads can be read from the start.
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        let mut writer = Self { shared, connection: None, rows: None, retry: None };
+        let mut writer =
+            Self { shared, connection: None, rows: None, retry: None, is_unsynced: true };
         writer.open();
         writer
     }
@@ -81,21 +42,27 @@ impl Writer {
     /// Writes until the end.
     pub(crate) fn run(mut self) {
         loop {
+            let shared = Arc::clone(&self.shared);
+            let wake = &shared.wake;
             let busy = self.retry.is_some() || self.has_excess() || self.rows.is_none();
-            let idle = if busy { GATHER } else { Duration::from_secs(3600) };
-            let mut ending = self.shared.wake.wait_for_work(idle);
-            if !ending && self.shared.wake.work.load(Ordering::Acquire) {
-                self.shared.wake.wait_for_end(GATHER);
-                ending = *self.shared.wake.ending.lock().unwrap_or_else(PoisonError::into_inner);
+            wake.wait_for_work(if busy { GATHER } else { Duration::from_secs(3600) });
+            if wake.is_work() {
+                wake.wait_for_flush(GATHER);
             }
+            let ending = wake.is_ending();
             if !ending && self.retry.is_some_and(|at| Instant::now() < at) {
-                self.shared.wake.wait_for_end(GATHER);
+                // They need not wait to learn it.
+                tell(wake.flushes(), false);
+                wake.wait_for_end(GATHER);
                 continue;
             }
-            self.shared.wake.work.store(false, Ordering::Release);
-            self.step();
+            wake.taken();
+            let flushes = wake.flushes();
+            let written = self.step();
+            let durable = written && (flushes.is_empty() || self.sync());
+            tell(flushes, durable);
             if ending {
-                return;
+                return wake.ended();
             }
         }
     }
@@ -104,8 +71,8 @@ impl Writer {
         self.rows.is_some_and(|rows| rows > self.shared.rows_max)
     }
 
-    /// One batch.
-    fn step(&mut self) {
+    /// One batch. Whether all that waited is in the database.
+    fn step(&mut self) -> bool {
         self.retry = None;
         let generation = self.shared.generation.load(Ordering::Acquire);
         // A read of the database before this one says nothing about this one.
@@ -118,14 +85,36 @@ impl Writer {
         } else if self.connection.is_none() {
             self.open();
         }
-        if let Err(error) = self.write() {
-            self.failed("write", &error);
+        let outcome = self.write();
+        if let Err(error) = &outcome {
+            self.failed("write", error);
         }
         self.shared.measure(self.rows);
+        outcome.unwrap_or(false)
     }
 
-    fn write(&mut self) -> Result<(), rusqlite::Error> {
-        let Some(connection) = &mut self.connection else { return Ok(()) };
+    /// Makes what is in the database outlive a power cut.
+    fn sync(&mut self) -> bool {
+        if !self.is_unsynced {
+            return true;
+        }
+        if let Err(error) = db::sync(&self.shared.path) {
+            let path = self.shared.path.display();
+            tracing::error!(%path, %error, "the heads' database can't be synced");
+            self.shared.metrics.failures.with_label_values(&["sync"]).inc();
+            return false;
+        }
+        self.is_unsynced = false;
+        for shard in &self.shared.shards {
+            let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            shard.synced = shard.batches;
+        }
+        true
+    }
+
+    /// Whether there is a database to write to.
+    fn write(&mut self) -> Result<bool, rusqlite::Error> {
+        let Some(connection) = &mut self.connection else { return Ok(false) };
         let rows = match &mut self.rows {
             Some(rows) => rows,
             none => none.insert(db::count(connection)?),
@@ -141,6 +130,7 @@ impl Writer {
                 pending
             };
             let metrics = &self.shared.metrics;
+            self.is_unsynced = true;
             let outcome = db::write(connection, &pending, hour_now(), rows, metrics);
             let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
             shard.writing = None;
@@ -154,7 +144,7 @@ impl Writer {
         let trimmed = db::trim(connection, *rows, self.shared.rows_max)?;
         *rows = rows.saturating_sub(trimmed);
         self.shared.metrics.evicted.with_label_values(&["disk"]).inc_by(trimmed);
-        Ok(())
+        Ok(true)
     }
 
     fn failed(&mut self, operation: &str, error: &rusqlite::Error) {
@@ -184,6 +174,7 @@ impl Writer {
 
     fn opened(&mut self, connection: Connection) {
         self.connection = Some(connection);
+        self.is_unsynced = true;
         self.shared.generation.fetch_add(1, Ordering::AcqRel);
     }
 
@@ -224,5 +215,12 @@ impl Writer {
             }
             Err(error) => self.failed("open", &error),
         }
+    }
+}
+
+fn tell(flushes: Vec<Written>, durable: bool) {
+    for flush in flushes {
+        // Whoever gave up waiting has had its answer.
+        let _ = flush.send(durable);
     }
 }

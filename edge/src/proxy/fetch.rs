@@ -238,6 +238,15 @@ impl Fetches {
     }
 }
 
+/// Keeps a head of an exchange, unless an invalidation comes between: that may have found nothing
+/// to remove yet.
+pub fn put(edge: &Edge, key: KeyId, head: &Arc<Head>, began: Began) {
+    edge.engine.heads.put(key, Arc::clone(head));
+    if edge.fetches.is_outdated(&key, began) {
+        edge.engine.heads.remove(key, head);
+    }
+}
+
 /// Takes a growing answer to its end, so that it is kept though who asked wants only a part;
 /// not while too much goes on in the background.
 pub fn keep(edge: &Arc<Edge>, reader: GrowingReader) {
@@ -645,7 +654,7 @@ impl Fetch {
                     stored.status = StatusCode::OK;
                     stored.fields.remove(header::CONTENT_RANGE);
                     let status = StatusCode::PARTIAL_CONTENT;
-                    self.object(answer, head(stored, total), range, status, asked)
+                    self.object(answer, head(stored, total), range, status, (asked, began))
                 }
                 _ => self.unshared(answer, stored, asked),
             };
@@ -655,7 +664,7 @@ impl Fetch {
             Some(bytes) if strong && bytes > 0 => {
                 let status = stored.status;
                 let range = ByteRange::new(0, bytes);
-                self.object(answer, head(stored, bytes), range, status, asked)
+                self.object(answer, head(stored, bytes), range, status, (asked, began))
             }
             Some(bytes) if bytes > wanted.site.unvalidated_bytes_max => {
                 self.unshared(answer, stored, asked)
@@ -676,7 +685,7 @@ impl Fetch {
         mut head: Head,
         range: ByteRange,
         status: StatusCode,
-        asked: Option<Span>,
+        (asked, began): (Option<Span>, Began),
     ) -> (Outcome, Option<Own>) {
         if let Some(old) = self.same_bytes(&head) {
             head.body = old.body;
@@ -695,7 +704,7 @@ impl Fetch {
             source,
         };
         let reading = self.edge.engine.adopt(&object, arriving, &self.urgency);
-        self.edge.engine.heads.put(self.wanted.key, Arc::clone(&head));
+        put(&self.edge, self.wanted.key, &head, began);
         (Outcome::Stored { head, verdict: source, status }, reading.map(Own::Reading))
     }
 

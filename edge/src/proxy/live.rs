@@ -128,7 +128,8 @@ impl Live {
         }
         let purged = edge.purges.verdict(&self.head) == heads::Verdict::Hard;
         if !purged && !edge.fetches.is_outdated(&key, self.began) {
-            edge.engine.heads.put(key, Arc::new(Head { bytes, ..(*self.head).clone() }));
+            let head = Arc::new(Head { bytes, ..(*self.head).clone() });
+            super::fetch::put(edge, key, &head, self.began);
         }
     }
 

@@ -50,8 +50,8 @@ pub async fn on(
         status,
         fields,
     );
-    for target in changed {
-        invalidate(edge, wanted, target).await;
+    if !changed.is_empty() {
+        invalidate(edge, wanted, changed).await;
     }
     let fields = caching::received_fields(fields, now_ms());
     let told = CacheStatus {
@@ -82,27 +82,32 @@ const CONDITIONS: [header::HeaderName; 6] = [
     header::RANGE,
 ];
 
-async fn invalidate(edge: &Edge, wanted: &Wanted, target: Target) {
-    match target {
-        Target::Url(path) => {
-            let url = named::of_host(&wanted.site, &wanted.host, &path);
-            let Some(url) = url else { return };
-            let key = KeyId::of(&wanted.site.name, &url);
-            edge.fetches.invalidate(key);
-            edge.lives.forget(&key);
-            edge.engine.heads.remove_all(key);
-        }
-        Target::Group(group) => {
-            let purge = Purge {
+/// Ends what is stored of the targets, so that no crash brings it back once this is answered.
+/// What the origin has done is done: if the disk fails, that is logged, and it is answered.
+async fn invalidate(edge: &Edge, wanted: &Wanted, targets: Vec<Target>) {
+    let (mut keys, mut purges) = (Vec::new(), Vec::new());
+    for target in targets {
+        match target {
+            Target::Url(path) => {
+                let url = named::of_host(&wanted.site, &wanted.host, &path);
+                keys.extend(url.map(|url| KeyId::of(&wanted.site.name, &url)));
+            }
+            Target::Group(group) => purges.push(edge.purges.append(Purge {
                 what: What::Tag(group.into()),
                 site: Some(wanted.site.name.to_string()),
                 soft: false,
                 note: "cache group invalidated by the origin".into(),
-            };
-            if let Err(error) = edge.purges.append(purge).await {
-                tracing::error!(%error, "a cache group could not be invalidated");
-            }
+            })),
         }
+    }
+    for key in &keys {
+        edge.fetches.invalidate(*key);
+        edge.lives.forget(key);
+    }
+    let (removed, purged) =
+        tokio::join!(edge.engine.heads.invalidate(&keys), futures::future::join_all(purges));
+    for error in removed.err().into_iter().chain(purged.into_iter().filter_map(Result::err)) {
+        tracing::error!(url = %wanted.url, %error, "an invalidation may not outlive a crash");
     }
 }
 
