@@ -1,5 +1,7 @@
 //! The edge put together: its parts in the order in which they start, and how they end.
 
+mod listeners;
+
 use crate::Error;
 use crate::encoded::Encoded;
 use crate::engine::{self, Engine};
@@ -11,42 +13,34 @@ use crate::planned::{Planned, Puller};
 use crate::prefetch::Prefetch;
 use crate::proxy::{Fetches, Lives, Sites};
 use crate::serve::{Edge, TitleSite};
-use crate::settings::{Certificate, Config, Limits, Listen, TitlesConfig};
+use crate::settings::{Certificate, Config, Limits, TitlesConfig};
 use crate::title::{Shelf, Titles};
 use crate::tls::Identity;
 use crate::view::{Reporter, Views};
 use chunks::{Chunks, Disk, Sizes};
 use heads::{Heads, PurgeLog};
-use http::HeaderValue;
+use listeners::{Bound, Listeners, bind, own_urls, reachable};
 use model::EdgeId;
 use model::fleet::Heartbeat;
 use serde::Serialize;
 use service::admin::{Admin, Ready};
 use service::{Shutdown, client};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
-use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::JoinSet;
-use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use wire::{Shards, Via};
+use wire::Shards;
 
 /// How long requests under way may take to end, once shutdown is requested.
 pub const DRAIN_MAX: Duration = Duration::from_secs(10);
 /// How long the SSD tier may take to write what waits.
 const CLOSE_MAX: Duration = Duration::from_secs(5);
-/// How long a last heartbeat, and QUIC's farewell, may take.
-const FAREWELL_MAX: Duration = Duration::from_secs(1);
 /// A control plane's answer takes at most this; it is asked every second.
 const CONTROL_MAX: Duration = Duration::from_secs(2);
-/// With port 0: how often a port is sought that is free for TCP and UDP.
-const PORT_TRIES: usize = 16;
 
 type Shared = wire::Shared<Edge>;
 
@@ -57,16 +51,6 @@ struct Announced {
     urls: Vec<String>,
     /// Where other nodes reach it.
     peer_urls: Vec<String>,
-}
-
-/// A bound listener.
-struct Bound {
-    listen: Listen,
-    /// For other nodes, not for players.
-    peer: bool,
-    tcp: TcpListener,
-    /// One a shard.
-    udp: Vec<UdpSocket>,
 }
 
 /// What an edge is made of, but its listeners.
@@ -268,80 +252,8 @@ fn sizes(config: &Config) -> Sizes {
     Sizes { memory_bytes: config.memory_bytes, disks, data_dir, read_max: chunks::READ_MAX }
 }
 
-/// The listeners' tasks.
-struct Listeners {
-    accepting: JoinSet<()>,
-    quic: Vec<Arc<wire::quic::Listener>>,
-}
-
-impl Listeners {
-    fn start(
-        bound: Vec<Bound>,
-        identity: Option<&Identity>,
-        shared: &Shared,
-    ) -> Result<Self, Error> {
-        let mut listeners = Self { accepting: JoinSet::new(), quic: Vec::new() };
-        for bound in bound {
-            let Some(identity) = identity.filter(|_| bound.listen.tls) else {
-                let via = Via { scheme: "http", alt_svc: None, peer: bound.peer };
-                listeners.accepting.spawn(wire::tcp::accept(bound.tcp, None, via, shared.clone()));
-                continue;
-            };
-            let tls = TlsAcceptor::from(Arc::new(identity.tls.tcp()?));
-            let port = bound.listen.addr.port();
-            let alt_svc = HeaderValue::try_from(format!("h3=\":{port}\"; ma=86400")).ok();
-            let via = Via { scheme: "https", alt_svc, peer: bound.peer };
-            if !bound.udp.is_empty() {
-                let quic = wire::quic::Listener::new(bound.udp, identity.tls.quic()?, shared)?;
-                let quic = Arc::new(quic);
-                listeners.quic.push(Arc::clone(&quic));
-                let (via, shared) = (via.clone(), shared.clone());
-                listeners.accepting.spawn(async move { quic.accept(via, shared).await });
-            }
-            listeners.accepting.spawn(wire::tcp::accept(bound.tcp, Some(tls), via, shared.clone()));
-        }
-        Ok(listeners)
-    }
-
-    /// Waits for the requests under way, up to [`DRAIN_MAX`].
-    async fn drain(mut self, shared: &Shared) {
-        while self.accepting.join_next().await.is_some() {}
-        shared.tasks.close();
-        if tokio::time::timeout(DRAIN_MAX, shared.tasks.wait()).await.is_err() {
-            tracing::warn!(connections = shared.tasks.len(), "closed in mid-request");
-        }
-        for quic in &self.quic {
-            quic.close(FAREWELL_MAX).await;
-        }
-    }
-}
-
 fn read_ca(path: Option<&Path>) -> Result<Option<Vec<u8>>, Error> {
     path.map(|path| std::fs::read(path).map_err(|error| Error::file(path, error))).transpose()
-}
-
-/// Binds TCP, and for TLS the same port of UDP, with a socket for each shard. TCP comes first: it
-/// shares its port with no other process, whose UDP sockets could join these.
-fn bind(listen: &Listen, peer: bool, shards: NonZeroUsize) -> Result<Bound, Error> {
-    let tries = if listen.addr.port() == 0 { PORT_TRIES } else { 1 };
-    let mut failed = None;
-    for _ in 0..tries {
-        let tcp = service::listen::bind(listen.addr, "edge listen")?;
-        let addr = tcp.local_addr().map_err(|error| in_use(listen.addr, error))?;
-        let listen = Listen { addr, ..*listen };
-        if !listen.tls {
-            return Ok(Bound { listen, peer, tcp, udp: Vec::new() });
-        }
-        match wire::quic::bind(addr, shards.get()) {
-            Ok(udp) => return Ok(Bound { listen, peer, tcp, udp }),
-            Err(error) => failed = Some(in_use(addr, error)),
-        }
-    }
-    Err(failed.unwrap_or_else(|| Error::Tls("no port is free for TCP and UDP".into())))
-}
-
-fn in_use(addr: SocketAddr, error: std::io::Error) -> Error {
-    Error::Service(service::listen::failed(addr, "edge listen (UDP)", error))
 }
 
 /// The certificate, if any listener needs one.
@@ -367,11 +279,6 @@ fn host(url: &str) -> Option<String> {
     Some(url.host_str()?.trim_matches(['[', ']']).to_owned())
 }
 
-/// An address that stands for all is reachable by loopback, at least.
-fn reachable(ip: IpAddr) -> IpAddr {
-    if ip.is_unspecified() { Ipv4Addr::LOCALHOST.into() } else { ip }
-}
-
 /// Where players reach this edge, best first. A browser refuses a generated certificate, so
 /// then plain HTTP goes first.
 fn urls(config: &Config, bound: &[Bound]) -> Vec<String> {
@@ -382,16 +289,6 @@ fn urls(config: &Config, bound: &[Bound]) -> Vec<String> {
     let mut urls = own_urls(bound, false);
     urls.sort_by_key(|url| url.starts_with("https:") != tls_first);
     urls
-}
-
-/// The URLs of the listeners for players, or of those for other nodes.
-fn own_urls(bound: &[Bound], peer: bool) -> Vec<String> {
-    let url = |bound: &Bound| {
-        let scheme = if bound.listen.tls { "https" } else { "http" };
-        let addr = bound.listen.addr;
-        format!("{scheme}://{}", SocketAddr::new(reachable(addr.ip()), addr.port()))
-    };
-    bound.iter().filter(|bound| bound.peer == peer).map(url).collect()
 }
 
 /// What each heartbeat says.

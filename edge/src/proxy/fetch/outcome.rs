@@ -1,0 +1,102 @@
+//! What comes of asking the origin: for all who wait, and for the one who asked.
+
+use super::super::live::Live;
+use crate::engine::{GrowingReader, Reading};
+use crate::error::Fault;
+use crate::verdict::Verdict;
+use heads::Head;
+use http::{HeaderMap, StatusCode};
+use model::ByteRange;
+use std::sync::Arc;
+use upstream::Answer;
+
+/// What came of asking.
+#[derive(Clone)]
+pub enum Outcome {
+    /// A stored representation: new, or found to be good still.
+    Stored {
+        /// It.
+        head: Arc<Head>,
+        /// Revalidated, or where its bytes come from.
+        verdict: Verdict,
+        /// The origin's status.
+        status: StatusCode,
+    },
+    /// An answer that is kept once it is whole.
+    Growing(Arc<Live>, Hold),
+    /// The origin failed: what is stored may still be used.
+    Stale(Arc<Head>),
+    /// The answer is for the one who asked.
+    Alone,
+    /// Nothing to answer from.
+    Failed(Fault),
+}
+
+/// Keeps a growing answer from being given up until all who waited for it read it themselves,
+/// though the one who asked has left.
+pub type Hold = Option<Arc<GrowingReader>>;
+
+/// An answer that is not shared.
+pub struct Unshared {
+    /// It.
+    pub answer: Answer,
+    /// Its fields, as they are passed on.
+    pub fields: HeaderMap,
+    /// When it was asked for, in milliseconds since 1970 UTC.
+    pub requested_ms: i64,
+    /// Of the answer's bytes, those that were wanted: it was asked for whole chunks.
+    pub cut: Option<Cut>,
+}
+
+impl Unshared {
+    /// Whether it is a part that is not what was wanted, and of which that can't be cut out.
+    pub(super) fn is_a_wrong_part(&self) -> bool {
+        self.is_a_part() && self.cut.is_none()
+    }
+
+    pub(super) fn is_a_part(&self) -> bool {
+        self.answer.head.status == StatusCode::PARTIAL_CONTENT
+    }
+
+    /// Whether it says that there is no such part.
+    pub(super) fn is_no_part(&self) -> bool {
+        self.answer.head.status == StatusCode::RANGE_NOT_SATISFIABLE
+    }
+}
+
+/// The fetch that the one who asked follows.
+pub fn reading(own: Option<Own>) -> Option<Reading> {
+    match own {
+        Some(Own::Reading(reading)) => Some(reading),
+        _ => None,
+    }
+}
+
+/// The reader of the one who asked.
+pub fn reader(own: Option<Own>) -> Option<GrowingReader> {
+    match own {
+        Some(Own::Reader(reader)) => Some(reader),
+        _ => None,
+    }
+}
+
+/// A part of a partial answer.
+pub struct Cut {
+    /// What the answer holds.
+    pub given: ByteRange,
+    /// The whole representation's length.
+    pub total: u64,
+    /// What was wanted of it.
+    pub wanted: ByteRange,
+}
+
+/// What is for the one who asked only. Dropped when that one has left, so that nothing is
+/// fetched on its behalf any more.
+pub enum Own {
+    /// An answer that is not shared.
+    Unshared(Box<Unshared>),
+    /// The fetch of the bytes that the answer begins with.
+    Reading(Reading),
+    /// The first reader of a growing answer.
+    Reader(GrowingReader),
+}

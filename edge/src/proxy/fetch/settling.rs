@@ -1,0 +1,178 @@
+//! What becomes of an answer: it refreshes what is stored, is stored itself, in chunks or once it
+//! is whole, or goes to the one who asked.
+
+use super::super::live::Live;
+use super::super::{by_hop, web};
+use super::Fetch;
+use super::outcome::{Cut, Outcome, Own, Unshared};
+use super::span::{Span, part};
+use super::under_way::{Began, put};
+use crate::engine::Arriving;
+use crate::error::Fault;
+use crate::verdict::Verdict;
+use caching::{Storable, Stored};
+use heads::Head;
+use http::{StatusCode, header};
+use model::ByteRange;
+use std::sync::Arc;
+use upstream::Answer;
+
+impl Fetch {
+    /// What is stored is still good (RFC 9111 section 4.3.4).
+    pub(super) fn refreshed(
+        &self,
+        old: &Arc<Head>,
+        answer: &Answer,
+        epoch: u64,
+        requested_ms: i64,
+        received_ms: i64,
+    ) -> Outcome {
+        let fields = &answer.head.headers;
+        let Some(stored) = caching::refreshed(&old.stored, fields, requested_ms, received_ms)
+        else {
+            return Outcome::Failed(Fault::Changed);
+        };
+        // A 304 may say that other fields select from now on.
+        let Some(selecting) = caching::selecting(&stored.fields, &self.wanted.fields) else {
+            return Outcome::Failed(Fault::Changed);
+        };
+        let tags = caching::tags(&stored.fields).tags;
+        let head = Arc::new(Head { stored, epoch, tags, selecting, ..(**old).clone() });
+        self.edge.engine.heads.update(self.wanted.key, &head);
+        let (verdict, status) = (Verdict::Revalidated, answer.head.status);
+        Outcome::Stored { head, verdict, status }
+    }
+
+    /// What becomes of an answer: stored in chunks, kept once it is whole, or passed on.
+    pub(super) fn settle(
+        &self,
+        answer: Answer,
+        stored: Stored,
+        (epoch, began): (u64, Began),
+        asked: Option<Span>,
+    ) -> (Outcome, Option<Own>) {
+        let wanted = &self.wanted;
+        let (fields, request) = (&stored.fields, &wanted.fields);
+        let storable =
+            caching::storable(&wanted.method, request, stored.status, fields, &wanted.caching);
+        let selecting = match storable {
+            Storable::Yes if answer.storable && self.stores => caching::selecting(fields, request),
+            _ => None,
+        };
+        let outdated = self.edge.fetches.is_outdated(&wanted.key, began);
+        let Some(selecting) = selecting.filter(|_| !outdated) else {
+            return self.unshared(answer, stored, asked);
+        };
+        let head = |stored: Stored, bytes: u64| Head {
+            site: Arc::clone(&wanted.site.name),
+            url: Arc::clone(&wanted.url),
+            selecting: selecting.clone(),
+            tags: caching::tags(&stored.fields).tags,
+            stored,
+            body: rand::random(),
+            bytes,
+            epoch,
+            seen: heads::Seen::default(),
+        };
+        let strong = caching::strong_validator(&stored).is_some();
+        if stored.status == StatusCode::PARTIAL_CONTENT {
+            return match (strong, part(&answer, asked)) {
+                (true, Some((range, total))) => {
+                    let mut stored = stored;
+                    stored.status = StatusCode::OK;
+                    stored.fields.remove(header::CONTENT_RANGE);
+                    let status = StatusCode::PARTIAL_CONTENT;
+                    self.object(answer, head(stored, total), range, status, (asked, began))
+                }
+                _ => self.unshared(answer, stored, asked),
+            };
+        }
+        let length = answer.body.length().filter(|_| answer.body.is_delimited());
+        match length {
+            Some(bytes) if strong && bytes > 0 => {
+                let status = stored.status;
+                let range = ByteRange::new(0, bytes);
+                self.object(answer, head(stored, bytes), range, status, (asked, began))
+            }
+            Some(bytes) if bytes > wanted.site.unvalidated_bytes_max => {
+                self.unshared(answer, stored, asked)
+            }
+            length => {
+                let head = head(stored, length.unwrap_or(0));
+                let (live, reader) = Live::start(&self.edge, wanted.key, head, answer, began);
+                let hold = live.hold();
+                (Outcome::Growing(live, hold), reader.map(Own::Reader))
+            }
+        }
+    }
+
+    /// An answer that is stored in chunks while it comes.
+    fn object(
+        &self,
+        answer: Answer,
+        mut head: Head,
+        range: ByteRange,
+        status: StatusCode,
+        (asked, began): (Option<Span>, Began),
+    ) -> (Outcome, Option<Own>) {
+        if let Some(old) = self.same_bytes(&head) {
+            head.body = old.body;
+        }
+        let head = Arc::new(head);
+        let object = crate::object::Object::web(web(&self.wanted, &head));
+        let source = by_hop(answer.kind);
+        let span = asked.unwrap_or(Span { start: range.start, end: None });
+        let ends_early = span.end.is_some_and(|end| end < range.end());
+        let arriving = Arriving {
+            body: answer.body,
+            range,
+            wanted: span.start.min(object.bytes),
+            is_unranged: range.start < span.start || ends_early,
+            hop: answer.hop,
+            source,
+        };
+        let reading = self.edge.engine.adopt(&object, arriving, &self.urgency);
+        put(&self.edge, self.wanted.key, &head, began);
+        (Outcome::Stored { head, verdict: source, status }, reading.map(Own::Reading))
+    }
+
+    /// What is stored with the same bytes: an origin sent them again instead of a 304, or
+    /// another run of them was asked for at the same time. What is here of it stays good.
+    fn same_bytes(&self, new: &Head) -> Option<Arc<Head>> {
+        let same = |old: &&Arc<Head>| {
+            old.bytes == new.bytes && caching::same_validator(&old.stored, &new.stored.fields)
+        };
+        let stale = self.stale.as_ref().map(|(old, _)| old).filter(same).cloned();
+        stale.or_else(|| {
+            let variants = self.edge.engine.heads.in_memory(&self.wanted.key)?;
+            let good = |old: &&Arc<Head>| {
+                old.selecting == new.selecting
+                    && self.edge.purges.verdict(old) != heads::Verdict::Hard
+            };
+            variants.iter().filter(good).find(same).cloned()
+        })
+    }
+
+    pub(super) fn unshared(
+        &self,
+        answer: Answer,
+        stored: Stored,
+        asked: Option<Span>,
+    ) -> (Outcome, Option<Own>) {
+        let cut = match (stored.status, part(&answer, asked)) {
+            (StatusCode::PARTIAL_CONTENT, Some((given, total))) => {
+                match caching::ranges(&self.wanted.fields, total, 1) {
+                    caching::Ranges::Parts(parts) => parts
+                        .first()
+                        .filter(|part| given.start <= part.start && part.end() <= given.end())
+                        .map(|part| Cut { given, total, wanted: *part }),
+                    _ => None,
+                }
+            }
+            _ => None,
+        };
+        let Stored { fields, requested_ms, .. } = stored;
+        let unshared = Unshared { answer, fields, requested_ms, cut };
+        (Outcome::Alone, Some(Own::Unshared(Box::new(unshared))))
+    }
+}

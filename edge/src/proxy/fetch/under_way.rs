@@ -1,0 +1,154 @@
+//! Exchanges under way, and what is remembered of earlier ones: what can't be shared, what comes
+//! in parts, and which URLs an unsafe method has changed.
+
+use super::outcome::Outcome;
+use crate::engine::GrowingReader;
+use crate::flights::Flights;
+use crate::serve::Edge;
+use heads::{Head, KeyId};
+use lru::LruCache;
+use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// For this long after an answer that can't be shared, requests for its URL wait for nobody.
+const UNSHARED_FOR: Duration = Duration::from_secs(10);
+/// URLs of which that is remembered.
+const UNSHARED_MAX: NonZeroUsize = NonZeroUsize::new(65_536).expect("not zero");
+/// URLs of which it is remembered that a part was asked for that could not be fetched alone.
+const IN_PARTS_MAX: NonZeroUsize = NonZeroUsize::new(65_536).expect("not zero");
+/// URLs of which the last invalidation is remembered, for answers that were under way.
+const INVALIDATED_MAX: NonZeroUsize = NonZeroUsize::new(65_536).expect("not zero");
+/// Revalidations in the background at a time; more are left to the next request.
+const BACKGROUND_MAX: usize = 256;
+
+/// What an exchange is joined by: the URL, what selected the stored variant, and the run that
+/// is asked for, since each run may have another owner: two nodes that ask each other for
+/// different runs must not wait for each other.
+pub(super) type Flight = (KeyId, u64, u64);
+
+/// Exchanges under way, and what is remembered of earlier ones.
+pub struct Fetches {
+    pub(super) flights: Flights<Flight, Outcome>,
+    unshared: Mutex<LruCache<KeyId, Instant>>,
+    invalidated: Mutex<Invalidated>,
+    in_parts: Mutex<LruCache<KeyId, ()>>,
+    /// Counts exchanges and invalidations in the order in which they begin.
+    clock: AtomicU64,
+    background: AtomicUsize,
+}
+
+/// When an exchange began, or a URL was invalidated, among all of these: no two are at a time, as
+/// they may be by a clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Began(u64);
+
+struct Invalidated {
+    last: LruCache<KeyId, Began>,
+    /// The last one that is not remembered: what began before may be outdated.
+    forgotten: Option<Began>,
+}
+
+impl Default for Invalidated {
+    fn default() -> Self {
+        Self { last: LruCache::new(INVALIDATED_MAX), forgotten: None }
+    }
+}
+
+/// One of the revalidations, or answers taken to their end, in the background.
+pub(super) struct Background(Arc<Edge>);
+
+impl Background {
+    pub(super) fn begin(edge: &Arc<Edge>) -> Option<Self> {
+        let background = Self(Arc::clone(edge));
+        let before = edge.fetches.background.fetch_add(1, Ordering::Relaxed);
+        (before < BACKGROUND_MAX).then_some(background)
+    }
+}
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        self.0.fetches.background.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Default for Fetches {
+    fn default() -> Self {
+        Self {
+            flights: Flights::new(),
+            unshared: Mutex::new(LruCache::new(UNSHARED_MAX)),
+            invalidated: Mutex::new(Invalidated::default()),
+            in_parts: Mutex::new(LruCache::new(IN_PARTS_MAX)),
+            clock: AtomicU64::new(0),
+            background: AtomicUsize::new(0),
+        }
+    }
+}
+
+impl Fetches {
+    pub(super) fn is_unshared(&self, key: &KeyId) -> bool {
+        let mut unshared = self.unshared.lock().unwrap_or_else(PoisonError::into_inner);
+        unshared.get(key).is_some_and(|since| since.elapsed() < UNSHARED_FOR)
+    }
+
+    pub(super) fn remember(&self, key: KeyId, shared: bool) {
+        let mut unshared = self.unshared.lock().unwrap_or_else(PoisonError::into_inner);
+        if shared {
+            unshared.pop(&key);
+        } else {
+            unshared.put(key, Instant::now());
+        }
+    }
+
+    /// An unsafe method has changed what is there (RFC 9111 section 4.4): an answer that was
+    /// asked for before is not stored.
+    pub fn invalidate(&self, key: KeyId) {
+        let mut invalidated = self.invalidated.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = self.now();
+        if let Some((other, at)) = invalidated.last.push(key, now)
+            && other != key
+        {
+            invalidated.forgotten = invalidated.forgotten.max(Some(at));
+        }
+    }
+
+    /// A part is wanted of an answer that is only kept whole: whether that was so before.
+    pub fn is_again_in_parts(&self, key: &KeyId) -> bool {
+        let mut in_parts = self.in_parts.lock().unwrap_or_else(PoisonError::into_inner);
+        in_parts.put(*key, ()).is_some()
+    }
+
+    /// The next exchange begins.
+    pub(super) fn now(&self) -> Began {
+        Began(self.clock.fetch_add(1, Ordering::SeqCst))
+    }
+
+    /// Whether what came of an exchange may no longer be what is there.
+    pub fn is_outdated(&self, key: &KeyId, began: Began) -> bool {
+        let mut invalidated = self.invalidated.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = invalidated.last.get(key).copied().max(invalidated.forgotten);
+        at.is_some_and(|at| at > began)
+    }
+}
+
+/// Keeps a head of an exchange, unless an invalidation comes between: that may have found nothing
+/// to remove yet.
+pub fn put(edge: &Edge, key: KeyId, head: &Arc<Head>, began: Began) {
+    edge.engine.heads.put(key, Arc::clone(head));
+    if edge.fetches.is_outdated(&key, began) {
+        edge.engine.heads.remove(key, head);
+    }
+}
+
+/// Takes a growing answer to its end, so that it is kept though who asked wants only a part;
+/// not while too much goes on in the background.
+pub fn keep(edge: &Arc<Edge>, reader: GrowingReader) {
+    let Some(background) = Background::begin(edge) else {
+        return edge.metrics.revalidations_left.inc();
+    };
+    tokio::spawn(async move {
+        let _background = background;
+        reader.drain().await;
+    });
+}
