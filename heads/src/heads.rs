@@ -3,7 +3,6 @@
 //! Nobody who asks waits for a write, and for a read [`Limits::read_max`] at most; no thread of a
 //! connection touches the disk. What is lost, damaged, late or refused is a miss.
 
-use crate::db;
 use crate::error::Error;
 use crate::head::{Head, KeyId, Variants};
 use crate::metrics::Metrics;
@@ -11,10 +10,9 @@ use crate::shard::{Dropped, Shard};
 use crate::wake::Wake;
 use crate::writer::Writer;
 use prometheus::Registry;
-use rusqlite::Connection;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::{oneshot, watch};
@@ -27,8 +25,6 @@ const READERS: usize = 2;
 const READS_MAX: usize = 512;
 /// Requests that wait for one key; one more is a miss.
 const WAITERS_MAX: usize = 20_000;
-/// How often a key is read again since a batch came in between.
-const READ_TRIES: usize = 4;
 
 /// How much is kept.
 #[derive(Debug, Clone, Copy)]
@@ -75,7 +71,7 @@ pub(crate) struct Shared {
     /// Removals were lost: nothing is read until the database is begun anew.
     pub(crate) distrusted: AtomicBool,
     /// A read was late, and none has ended since.
-    stalled: AtomicBool,
+    pub(crate) stalled: AtomicBool,
     pub(crate) metrics: Metrics,
 }
 
@@ -285,13 +281,13 @@ impl Heads {
 }
 
 impl Shared {
-    fn shard(&self, key: &KeyId) -> MutexGuard<'_, Shard> {
+    pub(crate) fn shard(&self, key: &KeyId) -> MutexGuard<'_, Shard> {
         let shard = &self.shards[usize::from(key.0[0]) % SHARDS];
         shard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Nothing can be read, or may be.
-    fn is_off(&self) -> bool {
+    pub(crate) fn is_off(&self) -> bool {
         self.generation.load(Ordering::Acquire) == 0 || self.distrusted.load(Ordering::Acquire)
     }
 
@@ -304,71 +300,6 @@ impl Shared {
         self.metrics.memory_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
         if let Some(rows) = rows {
             self.metrics.rows.set(i64::try_from(rows).unwrap_or(i64::MAX));
-        }
-    }
-
-    /// A reader's life: one key after another, until nobody can ask any more.
-    fn read_all(&self, asked: &Receiver<KeyId>) {
-        let mut open = None;
-        for key in asked {
-            let variants = self.read(&mut open, &key);
-            self.stalled.store(false, Ordering::Release);
-            let mut shard = self.shard(&key);
-            let variants = variants.unwrap_or_else(|| shard.known(&key));
-            for waiter in shard.reading.remove(&key).unwrap_or_default() {
-                // Whoever gave up waiting has had its answer.
-                let _ = waiter.send(variants.clone());
-            }
-        }
-    }
-
-    /// What memory and disk have of `key`; `None` when the disk does not say.
-    fn read(&self, open: &mut Option<(u64, Connection)>, key: &KeyId) -> Option<Variants> {
-        for _ in 0..READ_TRIES {
-            let batches = self.shard(key).batches;
-            let generation = self.generation.load(Ordering::Acquire);
-            if self.is_off() {
-                return None;
-            }
-            let outcome = self.read_disk(open, generation, key);
-            let (variants, used) = match outcome {
-                Ok(found) => found,
-                Err(error) => {
-                    self.read_failed(generation, &error);
-                    *open = None;
-                    return None;
-                }
-            };
-            let learnt = self.shard(key).learn(key, variants, batches, (used, hour_now()));
-            if let Some((variants, evicted)) = learnt {
-                self.metrics.evicted.with_label_values(&["memory"]).inc_by(evicted);
-                return Some(variants);
-            }
-        }
-        None
-    }
-
-    fn read_disk(
-        &self,
-        open: &mut Option<(u64, Connection)>,
-        generation: u64,
-        key: &KeyId,
-    ) -> Result<(Variants, u32), rusqlite::Error> {
-        if !matches!(open, Some((of, _)) if *of == generation) {
-            *open = Some((generation, db::open_reader(&self.path)?));
-        }
-        match open {
-            Some((_, connection)) => db::read(connection, key, &self.metrics),
-            None => Ok((Variants::default(), 0)),
-        }
-    }
-
-    fn read_failed(&self, generation: u64, error: &rusqlite::Error) {
-        self.metrics.failures.with_label_values(&["read"]).inc();
-        tracing::error!(path = %self.path.display(), %error, "a head can't be read");
-        if db::is_damage(error) {
-            self.damaged.store(generation, Ordering::Release);
-            self.wake.work();
         }
     }
 }
@@ -387,9 +318,11 @@ pub(crate) fn hour_now() -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::db;
     use crate::head::VARIANTS_MAX;
     use crate::row::tests::{head, selected};
     use rand::{Rng, SeedableRng};
+    use rusqlite::Connection;
 
     const PATIENCE: Duration = Duration::from_secs(20);
 

@@ -17,6 +17,7 @@ mod heads;
 mod metrics;
 mod pending;
 mod purge;
+mod reading;
 mod row;
 mod shard;
 mod wake;
