@@ -5,18 +5,14 @@
 
 mod common;
 
-use axum::Router;
 use axum::body::Body;
-use axum::extract::{Request, State};
+use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use common::{Answer, Edge, Stage, get, head, settings, until};
+use common::{Answer, Edge, Scripted, Stage, get, head, until};
 use futures::future::join_all;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
-use nearcast_edge::Settings;
 use std::io::Read;
-use std::sync::{Arc, Mutex};
-use tempfile::TempDir;
 
 /// A playlist long enough to be compressed.
 fn playlist() -> Bytes {
@@ -41,20 +37,8 @@ const HAS: [(&str, Fields); 7] = [
     ("/private.json", &[("content-type", "application/json"), ("cache-control", "private")]),
 ];
 
-#[derive(Clone, Default)]
-struct Origin {
-    asked: Arc<Mutex<Vec<String>>>,
-}
-
-impl Origin {
-    fn times(&self, path: &str) -> usize {
-        self.asked.lock().unwrap().iter().filter(|asked| *asked == path).count()
-    }
-}
-
-async fn answer(State(origin): State<Origin>, request: Request) -> Response {
-    let path = request.uri().path().to_owned();
-    origin.asked.lock().unwrap().push(path.clone());
+fn answer(request: &Request) -> Response {
+    let path = request.uri().path();
     if path == "/short.json" {
         let fields = [("content-type", "application/json"), ("cache-control", "max-age=60")];
         return (fields, "{}").into_response();
@@ -75,42 +59,19 @@ async fn answer(State(origin): State<Origin>, request: Request) -> Response {
     (fields, playlist()).into_response()
 }
 
-struct Proxy {
-    _dir: TempDir,
-    origin: Origin,
-    edge: Edge,
+/// From what is stored, with this `Accept-Encoding`.
+async fn stored(proxy: &Scripted, path: &str, accepted: &str) -> Answer {
+    until("the answer is stored", || async {
+        let answer = proxy.get(path, &[("accept-encoding", accepted)]).await;
+        answer.verdict().contains("hit-memory").then_some(answer)
+    })
+    .await
 }
 
-impl Proxy {
-    async fn new() -> Self {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
-        let origin = Origin::default();
-        let router = Router::new().fallback(answer).with_state(origin.clone());
-        tokio::spawn(async move { axum::serve(listener, router).await });
-        let dir = tempfile::tempdir().unwrap();
-        let settings = Settings { control_plane: None, ..settings(dir.path(), &url) };
-        Self { edge: Edge::start(settings).await, origin, _dir: dir }
-    }
-
-    async fn get(&self, path: &str, fields: &[(&str, &str)]) -> Answer {
-        get(&format!("{}{path}", self.edge.http), fields).await
-    }
-
-    /// With this `Accept-Encoding`, from what is stored.
-    async fn stored(&self, path: &str, accepted: &str) -> Answer {
-        until("the answer is stored", || async {
-            let answer = self.get(path, &[("accept-encoding", accepted)]).await;
-            answer.verdict().contains("hit-memory").then_some(answer)
-        })
-        .await
-    }
-
-    async fn done(&self, encoding: &str) -> f64 {
-        let line =
-            format!("nearcast_edge_compressions_total{{encoding=\"{encoding}\",outcome=\"done\"}}");
-        self.edge.metric(&line).await
-    }
+async fn done(edge: &Edge, encoding: &str) -> f64 {
+    let line =
+        format!("nearcast_edge_compressions_total{{encoding=\"{encoding}\",outcome=\"done\"}}");
+    edge.metric(&line).await
 }
 
 /// The body, decoded by what its head says.
@@ -130,7 +91,7 @@ fn decoded(answer: &Answer) -> Vec<u8> {
 
 #[tokio::test]
 async fn a_text_is_compressed_once_for_each_coding() {
-    let proxy = Proxy::new().await;
+    let proxy = Scripted::new(answer).await;
     for path in ["/list.m3u8", "/no-validator.mpd", GROWING] {
         // Whatever the first client gets: it is the text.
         let first = proxy.get(path, &[("accept-encoding", "br")]).await;
@@ -138,28 +99,32 @@ async fn a_text_is_compressed_once_for_each_coding() {
         for (accepted, encoding) in
             [("gzip, deflate, br, zstd", "br"), ("zstd", "zstd"), ("gzip", "gzip")]
         {
-            let answer = proxy.stored(path, accepted).await;
+            let answer = stored(&proxy, path, accepted).await;
             assert_eq!(answer.header("content-encoding"), encoding, "{path}");
             assert_eq!(answer.header("vary"), "Accept-Encoding");
             assert_eq!(answer.header("content-length"), answer.bytes().len().to_string());
             assert!(answer.bytes().len() < playlist().len() / 4);
             assert_eq!(decoded(&answer), playlist());
         }
-        assert_eq!(proxy.origin.times(path), 1);
+        assert_eq!(proxy.times(path), 1);
     }
     let many =
         join_all((0..20).map(|_| proxy.get("/list.m3u8", &[("accept-encoding", "gzip")]))).await;
     assert!(many.iter().all(|answer| answer.header("content-encoding") == "gzip"));
     for encoding in ["br", "zstd", "gzip"] {
-        assert_eq!(proxy.done(encoding).await, 3.0, "{encoding}: once for each of three texts");
+        assert_eq!(
+            done(&proxy.edge, encoding).await,
+            3.0,
+            "{encoding}: once for each of three texts"
+        );
     }
     proxy.edge.stop().await;
 }
 
 #[tokio::test]
 async fn who_does_not_ask_for_it_gets_the_text_as_it_is() {
-    let proxy = Proxy::new().await;
-    proxy.stored("/list.m3u8", "gzip").await;
+    let proxy = Scripted::new(answer).await;
+    stored(&proxy, "/list.m3u8", "gzip").await;
     for fields in [&[][..], &[("accept-encoding", "identity")], &[("accept-encoding", "gzip;q=0")]]
     {
         let answer = proxy.get("/list.m3u8", fields).await;
@@ -172,15 +137,15 @@ async fn who_does_not_ask_for_it_gets_the_text_as_it_is() {
         proxy.get("/list.m3u8", &[("accept-encoding", "gzip"), ("range", "bytes=8-15")]).await;
     assert_eq!((part.status.as_u16(), part.header("content-encoding")), (206, ""));
     assert_eq!(part.bytes(), &playlist().slice(8..16));
-    assert_eq!(proxy.origin.times("/list.m3u8"), 1);
+    assert_eq!(proxy.times("/list.m3u8"), 1);
     proxy.edge.stop().await;
 }
 
 #[tokio::test]
 async fn what_is_not_to_be_touched_is_not() {
-    let proxy = Proxy::new().await;
+    let proxy = Scripted::new(answer).await;
     for path in ["/kept.txt", "/video.mp4", "/packed.json", "/short.json"] {
-        let answer = proxy.stored(path, "gzip, br").await;
+        let answer = stored(&proxy, path, "gzip, br").await;
         let kept = if path == "/packed.json" { "deflate" } else { "" };
         assert_eq!(answer.header("content-encoding"), kept, "{path}");
         assert_eq!(answer.header("vary"), "", "{path}");
@@ -193,8 +158,8 @@ async fn what_is_not_to_be_touched_is_not() {
 
 #[tokio::test]
 async fn a_validator_names_the_text_in_any_coding() {
-    let proxy = Proxy::new().await;
-    let answer = proxy.stored("/list.m3u8", "gzip").await;
+    let proxy = Scripted::new(answer).await;
+    let answer = stored(&proxy, "/list.m3u8", "gzip").await;
     assert_eq!(answer.header("etag"), "W/\"1\"");
     for etag in ["W/\"1\"", "\"1\""] {
         for accepted in ["gzip", "identity"] {

@@ -5,14 +5,11 @@
 
 mod common;
 
-use axum::Router;
-use axum::extract::{Request, State};
+use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
-use common::{Edge, Stage, get, settings, until};
+use common::{Edge, Scripted, Stage, until};
 use http::StatusCode;
 use nearcast_edge::Settings;
-use std::sync::{Arc, Mutex};
-use tempfile::TempDir;
 
 const PREFETCHED: &str = "nearcast_edge_prefetch_bytes_total{fate=\"fetched\"}";
 const USEFUL: &str = "nearcast_edge_prefetch_bytes_total{fate=\"useful\"}";
@@ -68,24 +65,11 @@ async fn who_jumps_about_has_nothing_fetched_ahead() {
     stage.edge.stop().await;
 }
 
-#[derive(Clone, Default)]
-struct Origin {
-    asked: Arc<Mutex<Vec<String>>>,
-}
-
-impl Origin {
-    fn times(&self, target: &str) -> usize {
-        self.asked.lock().unwrap().iter().filter(|asked| *asked == target).count()
-    }
-}
-
 const SEGMENT_BYTES: usize = 300_000;
 const FILM_BYTES: usize = 64 << 20;
 
-async fn answer(State(origin): State<Origin>, request: Request) -> Response {
-    let target = request.uri().to_string();
-    origin.asked.lock().unwrap().push(target.clone());
-    let bytes = match target.split('?').next().unwrap() {
+fn answer(request: &Request) -> Response {
+    let bytes = match request.uri().path() {
         "/film.mp4" => FILM_BYTES,
         path if path.ends_with(".m4s") => SEGMENT_BYTES,
         _ => return StatusCode::NOT_FOUND.into_response(),
@@ -95,51 +79,31 @@ async fn answer(State(origin): State<Origin>, request: Request) -> Response {
     (fields, vec![7; bytes]).into_response()
 }
 
-struct Proxy {
-    _dir: TempDir,
-    origin: Origin,
-    edge: Edge,
-}
-
-impl Proxy {
-    async fn new() -> Self {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
-        let origin = Origin::default();
-        let router = Router::new().fallback(answer).with_state(origin.clone());
-        tokio::spawn(async move { axum::serve(listener, router).await });
-        let dir = tempfile::tempdir().unwrap();
-        let settings = Settings { control_plane: None, ..settings(dir.path(), &url) };
-        Self { edge: Edge::start(settings).await, origin, _dir: dir }
-    }
-
-    /// Asks as a player that announces `nor`.
-    async fn get(&self, path: &str, nor: &str, more: &[(&str, &str)]) {
-        let cmcd = format!("nor=\"{nor}\"");
-        let fields = [&[("cmcd-request", &*cmcd)], more].concat();
-        let answer = get(&format!("{}{path}", self.edge.http), &fields).await;
-        assert_eq!(answer.status, 200);
-        assert!(answer.body.is_ok());
-    }
+/// Asks as a player that announces `nor`.
+async fn announce(proxy: &Scripted, path: &str, nor: &str, more: &[(&str, &str)]) {
+    let cmcd = format!("nor=\"{nor}\"");
+    let answer = proxy.get(path, &[&[("cmcd-request", &*cmcd)], more].concat()).await;
+    assert_eq!(answer.status, 200);
+    assert!(answer.body.is_ok());
 }
 
 #[tokio::test]
 async fn what_a_player_announces_is_fetched_once() {
-    let proxy = Proxy::new().await;
-    proxy.get("/v1/1.m4s", "..%2Fv2%2F2.m4s%3Fa%3D1", &[]).await;
+    let proxy = Scripted::new(answer).await;
+    announce(&proxy, "/v1/1.m4s", "..%2Fv2%2F2.m4s%3Fa%3D1", &[]).await;
     reaches(&proxy.edge, &outcome("done"), 1.0).await;
-    assert_eq!(proxy.origin.times("/v2/2.m4s?a=1"), 1);
-    let next = get(&format!("{}/v2/2.m4s?a=1&CMCD=bs", proxy.edge.http), &[]).await;
+    assert_eq!(proxy.times("/v2/2.m4s?a=1"), 1);
+    let next = proxy.get("/v2/2.m4s?a=1&CMCD=bs", &[]).await;
     assert_eq!(next.verdict().trim_matches('"'), "hit-memory");
     assert_eq!(next.bytes().len(), SEGMENT_BYTES);
-    assert_eq!(proxy.origin.times("/v2/2.m4s?a=1"), 1);
+    assert_eq!(proxy.times("/v2/2.m4s?a=1"), 1);
     reaches(&proxy.edge, USEFUL, SEGMENT_BYTES as f64).await;
     proxy.edge.stop().await;
 }
 
 #[tokio::test]
 async fn hints_that_lead_astray_are_not_followed() {
-    let proxy = Proxy::new().await;
+    let proxy = Scripted::new(answer).await;
     let astray = [
         "https%3A%2F%2Felse.example%2F2.m4s",
         "%2F%2Felse.example%2F2.m4s",
@@ -148,25 +112,25 @@ async fn hints_that_lead_astray_are_not_followed() {
         "a%5C2.m4s",
     ];
     for (number, nor) in astray.iter().enumerate() {
-        proxy.get(&format!("/v1/{number}.m4s"), nor, &[]).await;
+        announce(&proxy, &format!("/v1/{number}.m4s"), nor, &[]).await;
     }
     // Of one who says who asks, nothing is fetched on their behalf.
-    proxy.get("/v1/a.m4s", "b.m4s", &[("authorization", "Bearer x")]).await;
-    proxy.get("/v1/a.m4s", "b.m4s", &[("cookie", "user=1")]).await;
+    announce(&proxy, "/v1/a.m4s", "b.m4s", &[("authorization", "Bearer x")]).await;
+    announce(&proxy, "/v1/a.m4s", "b.m4s", &[("cookie", "user=1")]).await;
     // The last one is good: when it is here, whatever went before it would be, too.
-    proxy.get("/v1/c.m4s", "d.m4s", &[]).await;
+    announce(&proxy, "/v1/c.m4s", "d.m4s", &[]).await;
     reaches(&proxy.edge, &outcome("done"), 1.0).await;
-    let asked = proxy.origin.asked.lock().unwrap().clone();
+    let asked = proxy.asked();
     let own = |target: &String| target.starts_with("/v1/") && target != "/v1/b.m4s";
     assert!(asked.iter().all(own), "{asked:?}");
-    assert_eq!(proxy.origin.times("/v1/d.m4s"), 1);
+    assert_eq!(proxy.times("/v1/d.m4s"), 1);
     proxy.edge.stop().await;
 }
 
 #[tokio::test]
 async fn a_whole_film_is_not_fetched_ahead() {
-    let proxy = Proxy::new().await;
-    proxy.get("/v1/1.m4s", "..%2Ffilm.mp4", &[]).await;
+    let proxy = Scripted::new(answer).await;
+    announce(&proxy, "/v1/1.m4s", "..%2Ffilm.mp4", &[]).await;
     reaches(&proxy.edge, &outcome("failed"), 1.0).await;
     let fetched = proxy.edge.metric("nearcast_edge_origin_bytes_total").await;
     assert!(fetched < FILM_BYTES as f64 / 2.0, "{fetched} bytes were fetched");
@@ -175,9 +139,9 @@ async fn a_whole_film_is_not_fetched_ahead() {
 
 #[tokio::test]
 async fn hints_beyond_the_budget_are_counted_and_left() {
-    let proxy = Proxy::new().await;
+    let proxy = Scripted::new(answer).await;
     for number in 0..80 {
-        proxy.get("/v1/1.m4s", &format!("ahead-{number}.m4s"), &[]).await;
+        announce(&proxy, "/v1/1.m4s", &format!("ahead-{number}.m4s"), &[]).await;
     }
     let left = proxy.edge.metric(&outcome("over-share")).await
         + proxy.edge.metric(&outcome("in-flight")).await;

@@ -7,6 +7,7 @@ mod client;
 mod control;
 mod origin;
 mod proxy;
+mod scripted;
 mod title;
 mod web;
 mod web_answer;
@@ -15,6 +16,7 @@ pub use client::{Answer, Opened, ask, get, get_over, head, open};
 pub use control::Control;
 pub use origin::{Misdeed, Origin};
 pub use proxy::{CHUNK, Proxy, proxy_settings};
+pub use scripted::Scripted;
 pub use title::{Film, film};
 pub use web::{Asked, Hold, Item, Misdeed as WebMisdeed, Validator, Web, content};
 
