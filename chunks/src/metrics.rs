@@ -2,8 +2,8 @@
 
 use crate::disk::Trouble;
 use crate::policy::Stats;
-use prometheus::core::Collector;
-use prometheus::{Gauge, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+use counting::{counter, counters, from_zero, gauge, gauges, ratio};
+use prometheus::{Gauge, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry};
 
 /// Every metric of the tiers. `disk` is a disk's folder.
 #[derive(Clone, Debug)]
@@ -51,23 +51,23 @@ impl Metrics {
                 "memory_full_total",
                 "Chunks that found no room in memory, with nothing left to evict",
             )?,
-            ssd_up: {
-                let gauges = IntGaugeVec::new(opts("ssd_up", "Disks in use: 1, or 0"), &["disk"])?;
-                registered(r, gauges)?
-            },
-            ssd_troubles: {
-                let help = "Times that a disk was switched off or could not be opened";
-                let labels = &["disk", "reason"];
-                registered(r, IntCounterVec::new(opts("ssd_troubles_total", help), labels)?)?
-            },
+            ssd_up: gauges(r, "ssd_up", "Disks in use: 1, or 0", &["disk"])?,
+            ssd_troubles: counters(
+                r,
+                "ssd_troubles_total",
+                "Times that a disk was switched off or could not be opened",
+                &["disk", "reason"],
+            )?,
             ssd_drops: from_zero(
-                counters(r, "ssd_drops_total", "Chunks that the SSD tier did not write", "reason")?,
+                counters(
+                    r,
+                    "ssd_drops_total",
+                    "Chunks that the SSD tier did not write",
+                    &["reason"],
+                )?,
                 &["queue", "failed", "off"],
             ),
-            ssd_queue_bytes: registered(
-                r,
-                IntGauge::with_opts(opts("ssd_queue_bytes", "Bytes that wait for an SSD"))?,
-            )?,
+            ssd_queue_bytes: gauge(r, "ssd_queue_bytes", "Bytes that wait for an SSD")?,
             ssd_written_bytes: counter(
                 r,
                 "ssd_written_bytes_total",
@@ -78,24 +78,16 @@ impl Metrics {
                 "ssd_kept_bytes_total",
                 "Bytes of chunks written anew before their block went",
             )?,
-            ssd_budget_bytes: registered(
+            ssd_budget_bytes: gauge(r, "ssd_budget_bytes", "Bytes that may be written now")?,
+            ssd_refused_bytes: gauge(
                 r,
-                IntGauge::with_opts(opts("ssd_budget_bytes", "Bytes that may be written now"))?,
+                "ssd_refused_bytes",
+                "Bytes wanted on SSD that the write budget refused so far",
             )?,
-            ssd_refused_bytes: registered(
-                r,
-                IntGauge::with_opts(opts(
-                    "ssd_refused_bytes",
-                    "Bytes wanted on SSD that the write budget refused so far",
-                ))?,
-            )?,
-            ssd_threshold: registered(
-                r,
-                Gauge::with_opts(opts("ssd_threshold_ratio", "Score above which SSDs would fill"))?,
-            )?,
+            ssd_threshold: ratio(r, "ssd_threshold_ratio", "Score above which SSDs would fill")?,
             ssd_read_bytes: counter(r, "ssd_read_bytes_total", "Bytes of chunks read from SSD")?,
             ssd_reads: from_zero(
-                counters(r, "ssd_reads_total", "Reads of the SSD tier", "end")?,
+                counters(r, "ssd_reads_total", "Reads of the SSD tier", &["end"])?,
                 &["hit", "miss", "damaged", "failed", "slow", "busy", "no-room"],
             ),
             ssd_mismatches: counter(
@@ -132,37 +124,4 @@ impl Metrics {
     pub(crate) fn ssd_reads(&self, end: &str) {
         self.ssd_reads.with_label_values(&[end]).inc();
     }
-}
-
-fn opts(name: &str, help: &str) -> Opts {
-    Opts::new(format!("nearcast_edge_{name}"), help)
-}
-
-fn registered<C: Collector + Clone + 'static>(
-    registry: &Registry,
-    metric: C,
-) -> Result<C, prometheus::Error> {
-    registry.register(Box::new(metric.clone()))?;
-    Ok(metric)
-}
-
-fn counter(registry: &Registry, name: &str, help: &str) -> Result<IntCounter, prometheus::Error> {
-    registered(registry, IntCounter::with_opts(opts(name, help))?)
-}
-
-fn counters(
-    registry: &Registry,
-    name: &str,
-    help: &str,
-    label: &str,
-) -> Result<IntCounterVec, prometheus::Error> {
-    registered(registry, IntCounterVec::new(opts(name, help), &[label])?)
-}
-
-/// With all that it will count, so that an alarm sees the first one as a rise from 0.
-fn from_zero(counters: IntCounterVec, values: &[&str]) -> IntCounterVec {
-    for value in values {
-        counters.with_label_values(&[value]).inc_by(0);
-    }
-    counters
 }

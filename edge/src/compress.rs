@@ -8,7 +8,7 @@ use crate::flights::Flights;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use lru::LruCache;
-use prometheus::{IntCounterVec, Opts, Registry};
+use prometheus::{IntCounterVec, Registry};
 use std::io::{self, Write};
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -209,22 +209,18 @@ impl Compressor {
     /// # Errors
     /// A metric of that name is registered already.
     pub fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
-        let outcomes = IntCounterVec::new(
-            Opts::new(
-                "nearcast_edge_compressions_total",
-                "Bodies compressed, by coding and outcome",
-            ),
+        let outcomes = counting::counters(
+            registry,
+            "compressions_total",
+            "Bodies compressed, by coding and outcome",
             &["encoding", "outcome"],
         )?;
-        let bytes = IntCounterVec::new(
-            Opts::new(
-                "nearcast_edge_compression_bytes_total",
-                "Bytes compressed, before and after",
-            ),
+        let bytes = counting::counters(
+            registry,
+            "compression_bytes_total",
+            "Bytes compressed, before and after",
             &["encoding", "side"],
         )?;
-        registry.register(Box::new(outcomes.clone()))?;
-        registry.register(Box::new(bytes.clone()))?;
         for encoding in Encoding::ALL {
             for outcome in ["done", "useless", "busy", "failed"] {
                 outcomes.with_label_values(&[encoding.token(), outcome]);

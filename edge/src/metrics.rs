@@ -1,10 +1,9 @@
 //! What the edge counts. Also the source of the counters in its heartbeat.
 
 use crate::verdict::Verdict;
+use counting::{counter, counters, from_zero, gauge, histogram, histograms};
 use model::fleet::EdgeCounters;
-use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
-};
+use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, Registry};
 use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -79,37 +78,6 @@ pub enum FillEnd {
 const FIRST_BYTE_BUCKETS_S: [f64; 12] =
     [0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0];
 
-fn counters(
-    registry: &Registry,
-    name: &str,
-    help: &str,
-    labels: &[&str],
-) -> Result<IntCounterVec, prometheus::Error> {
-    let counters = IntCounterVec::new(Opts::new(format!("nearcast_edge_{name}"), help), labels)?;
-    registry.register(Box::new(counters.clone()))?;
-    Ok(counters)
-}
-
-/// With all that it will count, so that an alarm sees the first one as a rise from 0.
-fn from_zero(counters: IntCounterVec, values: &[&str]) -> IntCounterVec {
-    for value in values {
-        counters.with_label_values(&[value]).inc_by(0);
-    }
-    counters
-}
-
-fn counter(registry: &Registry, name: &str, help: &str) -> Result<IntCounter, prometheus::Error> {
-    let counter = IntCounter::new(format!("nearcast_edge_{name}"), help)?;
-    registry.register(Box::new(counter.clone()))?;
-    Ok(counter)
-}
-
-fn gauge(registry: &Registry, name: &str, help: &str) -> Result<IntGauge, prometheus::Error> {
-    let gauge = IntGauge::new(format!("nearcast_edge_{name}"), help)?;
-    registry.register(Box::new(gauge.clone()))?;
-    Ok(gauge)
-}
-
 impl Metrics {
     /// Registers all of them.
     ///
@@ -117,23 +85,19 @@ impl Metrics {
     /// When a name is taken already.
     pub fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
         let r = registry;
-        let first_byte = HistogramVec::new(
-            HistogramOpts::new(
-                "nearcast_edge_first_byte_seconds",
-                "From the request to the head of the answer, its first chunk at hand",
-            )
-            .buckets(FIRST_BYTE_BUCKETS_S.to_vec()),
+        let first_byte = histograms(
+            r,
+            "first_byte_seconds",
+            "From the request to the head of the answer, its first chunk at hand",
+            &FIRST_BYTE_BUCKETS_S,
             &["verdict"],
         )?;
-        r.register(Box::new(first_byte.clone()))?;
-        let fill_seconds = Histogram::with_opts(
-            HistogramOpts::new(
-                "nearcast_edge_fill_seconds",
-                "From the start of a fetch of chunks to its end",
-            )
-            .buckets(FIRST_BYTE_BUCKETS_S.to_vec()),
+        let fill_seconds = histogram(
+            r,
+            "fill_seconds",
+            "From the start of a fetch of chunks to its end",
+            &FIRST_BYTE_BUCKETS_S,
         )?;
-        r.register(Box::new(fill_seconds.clone()))?;
         Ok(Self(Arc::new(Counts {
             answers: AtomicU64::default(),
             hit_bytes: AtomicU64::default(),

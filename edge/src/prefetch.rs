@@ -7,7 +7,7 @@
 //! Knows nothing of fetching.
 
 use lru::LruCache;
-use prometheus::{IntCounterVec, IntGauge, Opts, Registry};
+use prometheus::{IntCounterVec, IntGauge, Registry};
 use serde::{Deserialize, Serialize};
 use std::num::NonZeroUsize;
 use std::ops::Range;
@@ -165,28 +165,23 @@ impl Prefetch {
     /// # Errors
     /// A metric of that name is registered already.
     pub fn new(settings: Settings, registry: &Registry) -> Result<Self, prometheus::Error> {
-        let counters = |name, help, label| {
-            let counter = IntCounterVec::new(Opts::new(name, help), &[label])?;
-            registry.register(Box::new(counter.clone())).map(|()| counter)
-        };
-        let outcomes = counters(
-            "nearcast_edge_prefetches_total",
+        let outcomes = counting::counters(
+            registry,
+            "prefetches_total",
             "Prefetches wished for, by what became of them",
-            "outcome",
+            &["outcome"],
         )?;
-        let bytes = counters(
-            "nearcast_edge_prefetch_bytes_total",
+        let bytes = counting::counters(
+            registry,
+            "prefetch_bytes_total",
             "Bytes prefetched, and of these the ones used and the ones not used in time",
-            "fate",
+            &["fate"],
         )?;
+        let bytes = counting::from_zero(bytes, &["fetched", "useful", "wasted"]);
         let in_flight =
-            IntGauge::new("nearcast_edge_prefetch_in_flight_bytes", "Bytes being prefetched")?;
-        registry.register(Box::new(in_flight.clone()))?;
+            counting::gauge(registry, "prefetch_in_flight_bytes", "Bytes being prefetched")?;
         for outcome in Refusal::ALL.map(Refusal::as_str).into_iter().chain(["done", "failed"]) {
             outcomes.with_label_values(&[outcome]);
-        }
-        for fate in ["fetched", "useful", "wasted"] {
-            bytes.with_label_values(&[fate]);
         }
         let none = Recent { bytes: 0.0, at: Instant::now() };
         let budget = Budget { demand: none, spent: none, in_flight_bytes: 0 };

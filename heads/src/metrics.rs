@@ -1,6 +1,7 @@
 //! What heads and purges count.
 
-use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
+use counting::{counter, counters, from_zero, gauge};
+use prometheus::{IntCounter, IntCounterVec, IntGauge, Registry};
 
 /// Every metric of this crate.
 #[derive(Debug, Clone)]
@@ -46,37 +47,6 @@ pub(crate) struct PurgeMetrics {
     pub(crate) compactions: IntCounter,
     /// What was wrong with the file at start: `torn`, `damaged`, `unreadable`.
     pub(crate) damaged: IntCounterVec,
-}
-
-fn counters(
-    registry: &Registry,
-    name: &str,
-    help: &str,
-    labels: &[&str],
-) -> Result<IntCounterVec, prometheus::Error> {
-    let counters = IntCounterVec::new(Opts::new(format!("nearcast_edge_{name}"), help), labels)?;
-    registry.register(Box::new(counters.clone()))?;
-    Ok(counters)
-}
-
-/// With all that it will count, so that an alarm sees the first one as a rise from 0.
-fn from_zero(counters: IntCounterVec, values: &[&str]) -> IntCounterVec {
-    for value in values {
-        counters.with_label_values(&[value]).inc_by(0);
-    }
-    counters
-}
-
-fn counter(registry: &Registry, name: &str, help: &str) -> Result<IntCounter, prometheus::Error> {
-    let counter = IntCounter::new(format!("nearcast_edge_{name}"), help)?;
-    registry.register(Box::new(counter.clone()))?;
-    Ok(counter)
-}
-
-fn gauge(registry: &Registry, name: &str, help: &str) -> Result<IntGauge, prometheus::Error> {
-    let gauge = IntGauge::new(format!("nearcast_edge_{name}"), help)?;
-    registry.register(Box::new(gauge.clone()))?;
-    Ok(gauge)
 }
 
 impl Metrics {

@@ -2,8 +2,7 @@
 
 use crate::breaker::State;
 use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry,
+    Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry,
 };
 
 /// Upper bounds, in seconds: from a sibling in the same rack to a blocking playlist reload.
@@ -42,21 +41,20 @@ pub(crate) struct Meter {
 
 impl Metrics {
     pub(crate) fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
-        let name = |name: &str| format!("nearcast_edge_upstream_{name}");
+        let name = |name: &str| format!("upstream_{name}");
         let counters = |what: &str, help: &str, labels: &[&str]| {
-            let counters = IntCounterVec::new(Opts::new(name(what), help), labels)?;
-            registry.register(Box::new(counters.clone()))?;
-            Ok::<_, prometheus::Error>(counters)
+            counting::counters(registry, &name(what), help, labels)
         };
         let gauges = |what: &str, help: &str| {
-            let gauges = IntGaugeVec::new(Opts::new(name(what), help), &["site", "hop"])?;
-            registry.register(Box::new(gauges.clone()))?;
-            Ok::<_, prometheus::Error>(gauges)
+            counting::gauges(registry, &name(what), help, &["site", "hop"])
         };
-        let opts = HistogramOpts::new(name("head_seconds"), "Time to the head of an answer.")
-            .buckets(HEAD_SECONDS.to_vec());
-        let head = HistogramVec::new(opts, &["site", "hop"])?;
-        registry.register(Box::new(head.clone()))?;
+        let head = counting::histograms(
+            registry,
+            &name("head_seconds"),
+            "Time to the head of an answer.",
+            &HEAD_SECONDS,
+            &["site", "hop"],
+        )?;
         Ok(Self {
             requests: counters(
                 "requests_total",

@@ -5,9 +5,10 @@ use crate::shards::{Executor, Seat, Shard, Shards, guarded};
 use crate::tls;
 use arena::Arena;
 use bytes::Bytes;
+use counting::{counter, counters, from_zero, gauge, gauges};
 use http::{HeaderValue, Response};
 use http_body_util::combinators::UnsyncBoxBody;
-use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry};
 use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
@@ -83,20 +84,14 @@ impl Metrics {
     /// # Errors
     /// When the registry has them already.
     pub fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
-        let open = IntGauge::new("nearcast_edge_connections", "Connections open now")?;
-        let opts =
-            Opts::new("nearcast_edge_connections_refused_total", "Connections closed at once");
-        let refused = IntCounterVec::new(opts, &["reason"])?;
-        // An alarm sees the first one as a rise from 0.
-        refused.with_label_values(&[CONNECTIONS]).inc_by(0);
-        let opts = Opts::new("nearcast_edge_shard_connections", "Connections open now on a thread");
-        let shard_open = IntGaugeVec::new(opts, &["shard"])?;
-        let name = "nearcast_edge_connection_panics_total";
-        let panics = IntCounter::new(name, "Tasks of connections that panicked")?;
-        registry.register(Box::new(open.clone()))?;
-        registry.register(Box::new(refused.clone()))?;
-        registry.register(Box::new(shard_open.clone()))?;
-        registry.register(Box::new(panics.clone()))?;
+        let r = registry;
+        let open = gauge(r, "connections", "Connections open now")?;
+        let help = "Connections closed at once";
+        let refused = counters(r, "connections_refused_total", help, &["reason"])?;
+        let refused = from_zero(refused, &[CONNECTIONS]);
+        let help = "Connections open now on a thread";
+        let shard_open = gauges(r, "shard_connections", help, &["shard"])?;
+        let panics = counter(r, "connection_panics_total", "Tasks of connections that panicked")?;
         let (quic, tls) = (crate::quic::Metrics::new(registry)?, tls::Metrics::new(registry)?);
         Ok(Self { open, shard_open, panics, quic, tls, refused })
     }

@@ -22,7 +22,7 @@ struct Gauges {
 /// # Errors
 /// When a name is taken already.
 pub fn register(engine: &Arc<Engine>, registry: &Registry) -> Result<(), prometheus::Error> {
-    let gauge = |name: &str, help: &str| IntGauge::new(format!("nearcast_edge_{name}"), help);
+    let gauge = counting::unregistered_gauge;
     registry.register(Box::new(Gauges {
         engine: Arc::downgrade(engine),
         kept: gauge("memory_kept_bytes", "Memory of the chunks that the cache keeps")?,

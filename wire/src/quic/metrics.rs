@@ -21,10 +21,8 @@ impl Metrics {
     /// # Errors
     /// When the registry has them already.
     pub fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
-        let counter = |name: &str, help| {
-            let counter = IntCounter::new(format!("nearcast_edge_quic_{name}_total"), help)?;
-            registry.register(Box::new(counter.clone()))?;
-            Ok::<_, prometheus::Error>(counter)
+        let counter = |name: &str, help: &str| {
+            counting::counter(registry, &format!("quic_{name}_total"), help)
         };
         Ok(Self {
             sends: counter("merged_sends", "UDP sends of several of QUIC's transmits")?,

@@ -8,7 +8,8 @@ pub use tickets::{PERIOD, SECRET_BYTES_MIN, Tickets};
 
 use crate::Error;
 use arc_swap::ArcSwap;
-use prometheus::{IntCounterVec, IntGauge, Opts, Registry};
+use counting::{counters, gauge};
+use prometheus::{IntCounterVec, IntGauge, Registry};
 use rustls::crypto::CryptoProvider;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
@@ -32,30 +33,28 @@ impl Metrics {
     /// # Errors
     /// When the registry has them already.
     pub fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
-        let counters = |name: &str, help: &str, labels: &[&str]| {
-            let counters =
-                IntCounterVec::new(Opts::new(format!("nearcast_edge_{name}"), help), labels)?;
-            registry.register(Box::new(counters.clone()))?;
-            Ok::<_, prometheus::Error>(counters)
-        };
-        let expiry = IntGauge::new(
-            "nearcast_edge_certificate_expiry_timestamp_seconds",
+        let r = registry;
+        let expiry = gauge(
+            r,
+            "certificate_expiry_timestamp_seconds",
             "When the certificate in use ends, in seconds since 1970",
         )?;
-        registry.register(Box::new(expiry.clone()))?;
         Ok(Self {
             handshakes: counters(
+                r,
                 "tls_handshakes_total",
                 "TLS handshakes: full, resumed or failed; by QUIC done or failed",
                 &["transport", "end"],
             )?,
             tickets: counters(
+                r,
                 "tls_tickets_total",
                 "Session tickets: issued, accepted, of no known key, or broken",
                 &["transport", "end"],
             )?,
             expiry,
             reloads: counters(
+                r,
                 "tls_reloads_total",
                 "Changed files of the certificate and the tickets' secret: done or failed",
                 &["file", "end"],
