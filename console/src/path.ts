@@ -24,7 +24,7 @@ export function name(url: string): Named {
   return { kind, track: file[1]!, number: null };
 }
 
-/** `edge-a; fwd=miss; stored; detail=origin` (RFC 9211): which cache, and its verdict. */
+/** `edge-a;fwd=miss;stored;detail="origin"` (RFC 9211): which cache, and its verdict. */
 export function cacheStatus(header: string | null): { edge: string | null; verdict: string | null } {
   // The last member is the cache closest to the client.
   const nearest = header?.split(",").at(-1);

@@ -21,8 +21,8 @@ test("every URL of a title site has its name", () => {
 
 test("Cache-Status names the nearest cache and its verdict", () => {
   const cases: [string | null, string | null, string | null][] = [
-    ["edge-a; hit; detail=hit-memory", "edge-a", "hit-memory"],
-    ["edge-b; fwd=miss; stored; detail=origin", "edge-b", "origin"],
+    ['edge-a;hit;detail="hit-memory"', "edge-a", "hit-memory"],
+    ['edge-b;fwd=miss;stored;detail="origin"', "edge-b", "origin"],
     ['shield; hit, "edge-c"; fwd=miss; detail="filling"', "edge-c", "filling"],
     ["edge-a; hit", "edge-a", null],
     [null, null, null],

@@ -198,7 +198,7 @@ fn refusal(edge: &Edge, asked: &Asked<'_>, refused: &Refused) -> Answer {
             caching::ProxyStatus { error, details: None, next_hop: None, received_status: None };
         told.append(edge.node.id(), &mut headers);
     }
-    set(&mut headers, CACHE_STATUS, verdict.cache_status(&edge.id));
+    headers.insert(CACHE_STATUS, verdict.cache_status(&edge.id));
     let body = serde_json::to_vec(&refused.body()).unwrap_or_default();
     let content = Content::Whole(body.into());
     let mut answer = Answer::new(verdict, status, headers, content);
@@ -221,7 +221,7 @@ fn respond(
 ) -> Response<Body> {
     let Answer { verdict, status, mut headers, content, promised, place } = answer;
     if is_titles {
-        set(&mut headers, CACHE_STATUS, verdict.cache_status(&edge.id));
+        headers.insert(CACHE_STATUS, verdict.cache_status(&edge.id));
         cors::expose(&mut headers);
     }
     if let Some(alt_svc) = &asked.via.alt_svc {

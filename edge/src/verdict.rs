@@ -1,5 +1,7 @@
 //! The named answers of the request path, and how `Cache-Status` (RFC 9211) tells them.
 
+use caching::{CacheStatus, Forwarded};
+use http::HeaderValue;
 use model::EdgeId;
 
 /// How a request was answered. Declared from cheapest to costliest: when a body has several
@@ -75,19 +77,18 @@ impl Verdict {
 
     /// The `Cache-Status` field: what was known when the headers left.
     #[must_use]
-    pub fn cache_status(self, edge: &EdgeId) -> String {
-        let detail = self.name();
-        match self {
-            Self::HitMemory | Self::HitPlan | Self::HitSsd => {
-                format!("{edge}; hit; detail={detail}")
-            }
-            Self::Filling => format!("{edge}; fwd=miss; collapsed; detail={detail}"),
-            Self::Sibling | Self::Parent | Self::Origin => {
-                format!("{edge}; fwd=miss; stored; detail={detail}")
-            }
-            Self::Failed => format!("{edge}; fwd=miss; detail={detail}"),
-            _ => format!("{edge}; detail={detail}"),
-        }
+    pub fn cache_status(self, edge: &EdgeId) -> HeaderValue {
+        let is_fetched = matches!(self, Self::Sibling | Self::Parent | Self::Origin);
+        let is_forwarded = is_fetched || matches!(self, Self::Filling | Self::Failed);
+        let told = CacheStatus {
+            hit: self.is_hit(),
+            forwarded: is_forwarded.then_some(Forwarded::Miss),
+            stored: is_fetched,
+            collapsed: self == Self::Filling,
+            detail: Some(self.name()),
+            ..CacheStatus::default()
+        };
+        told.value(edge.as_str())
     }
 }
 
@@ -99,10 +100,10 @@ mod tests {
     fn cache_status_of_each_source() {
         let edge: EdgeId = "edge-a".parse().unwrap();
         let of = |verdict: Verdict| verdict.cache_status(&edge);
-        assert_eq!(of(Verdict::HitPlan), "edge-a; hit; detail=hit-plan");
-        assert_eq!(of(Verdict::Origin), "edge-a; fwd=miss; stored; detail=origin");
-        assert_eq!(of(Verdict::Filling), "edge-a; fwd=miss; collapsed; detail=filling");
-        assert_eq!(of(Verdict::Refused), "edge-a; detail=refused");
+        assert_eq!(of(Verdict::HitPlan), "edge-a;hit;detail=\"hit-plan\"");
+        assert_eq!(of(Verdict::Origin), "edge-a;fwd=miss;stored;detail=\"origin\"");
+        assert_eq!(of(Verdict::Filling), "edge-a;fwd=miss;collapsed;detail=\"filling\"");
+        assert_eq!(of(Verdict::Refused), "edge-a;detail=\"refused\"");
     }
 
     #[test]

@@ -28,7 +28,7 @@ const GROWING: &str = "/growing.m3u8";
 
 /// What the origin has: each path is a case.
 const HAS: [(&str, Fields); 7] = [
-    (GROWING, &[("content-type", "application/vnd.apple.mpegurl")]),
+    (GROWING, &[("content-type", "application/vnd.apple.mpegurl"), ("etag", "\"3\"")]),
     ("/list.m3u8", &[("content-type", "application/vnd.apple.mpegurl"), ("etag", "\"1\"")]),
     ("/no-validator.mpd", &[("content-type", "application/dash+xml")]),
     ("/kept.txt", &[("content-type", "text/plain"), ("cache-control", "max-age=60, no-transform")]),
@@ -118,6 +118,23 @@ async fn a_text_is_compressed_once_for_each_coding() {
             "{encoding}: once for each of three texts"
         );
     }
+    proxy.edge.stop().await;
+}
+
+/// Who waits for a text gets it as it comes, who asks later gets it encoded: caches on the way can
+/// tell one from the other.
+#[tokio::test]
+async fn a_text_that_is_growing_is_another_than_its_encoded_form() {
+    let proxy = Scripted::new(answer).await;
+    let told = |answer: &Answer| {
+        ["content-encoding", "etag", "vary"].map(|name| answer.header(name).to_owned())
+    };
+    let growing = proxy.get(GROWING, &[("accept-encoding", "br")]).await;
+    assert_eq!(told(&growing), ["", "\"3\"", "Accept-Encoding"]);
+    let encoded = stored(&proxy, GROWING, "br").await;
+    assert_eq!(told(&encoded), ["br", "W/\"3\"", "Accept-Encoding"]);
+    let plain = stored(&proxy, GROWING, "identity").await;
+    assert_eq!(told(&plain), told(&growing));
     proxy.edge.stop().await;
 }
 

@@ -76,6 +76,26 @@ async fn cache_status_of_an_answer_that_is_kept_whole() {
     }
 }
 
+/// RFC 9110 section 7.6.3: whether it is passed on, arriving, stored, or renewed.
+#[tokio::test]
+async fn every_answer_names_the_hops_that_it_came_by_once() {
+    let kept = Item::of(3000);
+    let growing = Item::of(3000).validator(Validator::None);
+    for item in [kept.clone(), growing, Item::stale(3000, ""), kept.cache_control("no-store")] {
+        let proxy = with(item.field("via", "1.0 packager")).await;
+        let asked: [&[(&str, &str)]; 5] =
+            [&[], &[], &[("range", "bytes=5-9")], &[("if-none-match", "\"v1\"")], &[]];
+        for fields in asked {
+            let answer = proxy.get_with(PAGE, fields).await;
+            let via: Vec<_> = answer.headers.get_all("via").iter().collect();
+            assert_eq!(via, ["1.0 packager", "1.1 edge-a"], "{fields:?} {answer:?}");
+        }
+        let passed = ask(Method::POST, &proxy.url(PAGE), &[]).await;
+        let via: Vec<_> = passed.headers.get_all("via").iter().collect();
+        assert_eq!(via.last().unwrap(), &"1.1 edge-a");
+    }
+}
+
 #[tokio::test]
 async fn a_head_does_not_grow_with_the_304s_that_renew_it() {
     let item = Item::stale(5000, "").field("via", "1.1 packager").field("x-note", "again");

@@ -14,7 +14,7 @@ async fn a_segment_is_fetched_once_and_then_comes_from_memory() {
     let first = stage.get("v1/2.m4s").await;
     assert_eq!(first.status, 200);
     assert_eq!(first.verdict(), "origin");
-    assert_eq!(first.header("cache-status"), "edge-a; fwd=miss; stored; detail=origin");
+    assert_eq!(first.header("cache-status"), "edge-a;fwd=miss;stored;detail=\"origin\"");
     assert_eq!(first.bytes(), &stage.film.segment("v1", 2));
     let again = stage.get("v1/2.m4s").await;
     assert_eq!(again.verdict(), "hit-memory");

@@ -97,7 +97,8 @@ impl Fetched {
     #[must_use]
     pub fn verdict(&self) -> Option<&str> {
         let member = self.header("cache-status")?.rsplit(',').next()?;
-        member.split(';').find_map(|param| param.trim().strip_prefix("detail="))
+        let detail = member.split(';').find_map(|param| param.trim().strip_prefix("detail="));
+        detail.map(|detail| detail.trim_matches('"'))
     }
 }
 

@@ -270,7 +270,7 @@ impl Fetch {
         }
         let stored = Stored {
             status: answer.head.status,
-            fields: caching::received_fields(&answer.head.headers, received_ms),
+            fields: pass::received(&self.edge, &answer.head, received_ms),
             requested_ms,
             received_ms,
         };

@@ -53,7 +53,7 @@ pub async fn on(
     if !changed.is_empty() {
         invalidate(edge, wanted, changed).await;
     }
-    let fields = caching::received_fields(fields, now_ms());
+    let fields = received(edge, &answer.head, now_ms());
     let told = CacheStatus {
         forwarded: Some(if caching::is_safe(&wanted.method) && wanted.method != Method::OPTIONS {
             Forwarded::Request
@@ -64,6 +64,19 @@ pub async fn on(
         ..CacheStatus::default()
     };
     Ok(self::answer(edge, wanted, Unshared { answer, fields, requested_ms, cut: None }, told))
+}
+
+/// The fields of an answer as they are kept and passed on: without those of the connection that
+/// it came by, which `Via` names.
+pub fn received(edge: &Edge, head: &http::response::Parts, received_ms: i64) -> HeaderMap {
+    caching::received_fields(&via(edge, head), received_ms)
+}
+
+/// The fields of an answer, with the hop that it came by (RFC 9110 section 7.6.3).
+pub fn via(edge: &Edge, head: &http::response::Parts) -> HeaderMap {
+    let mut fields = head.headers.clone();
+    caching::append_via(&mut fields, &caching::Hop { version: head.version, name: edge.node.id() });
+    fields
 }
 
 /// To an OPTIONS that goes no further than this node.
@@ -116,8 +129,6 @@ pub fn answer(edge: &Edge, wanted: &Wanted, unshared: Unshared, told: CacheStatu
     let Unshared { answer, fields: mut headers, requested_ms, cut } = unshared;
     let mut status = answer.head.status;
     headers.remove(header::ALT_SVC);
-    let hop = caching::Hop { version: answer.head.version, name: edge.node.id() };
-    caching::append_via(&mut headers, &hop);
     let source = by_hop(answer.kind);
     let told = CacheStatus {
         forwarded_status: Some(status),
@@ -152,14 +163,13 @@ fn update_by_head(edge: &Edge, wanted: &Wanted, head: &http::response::Parts, re
         return;
     }
     let Some(variants) = edge.engine.heads.in_memory(&wanted.key) else { return };
-    let now = now_ms();
+    let (now, fields) = (now_ms(), via(edge, head));
     for old in variants.iter() {
         if !caching::selects(&old.selecting, &old.stored.fields, &wanted.fields) {
             continue;
         }
-        let fields: &HeaderMap = &head.headers;
         let (status, stored) = (head.status, &old.stored);
-        match caching::head_update(stored, old.bytes, status, fields, requested_ms, now) {
+        match caching::head_update(stored, old.bytes, status, &fields, requested_ms, now) {
             HeadUpdate::Refreshed(stored) => {
                 let new = heads::Head { stored, ..(**old).clone() };
                 edge.engine.heads.update(wanted.key, &Arc::new(new));

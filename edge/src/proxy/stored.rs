@@ -54,7 +54,7 @@ pub async fn answer(
         How::Fresh | How::Stale | How::StandIn { .. } => true,
         How::Fetched { verdict, told, .. } => *verdict == Verdict::Revalidated || told.collapsed,
     };
-    let mut headers = fields(edge, &head.stored, was_stored);
+    let mut headers = fields(&head.stored, was_stored);
     let fixed = match &how {
         How::Fresh => None,
         How::Stale | How::StandIn { .. } => Some(Verdict::Stale),
@@ -145,7 +145,7 @@ async fn whole(edge: &Edge, object: &Object, urgency: u8) -> Option<Vec<Bytes>> 
 
 /// The fields of a stored response as they are sent: with its age if it was stored before, and
 /// without what `no-cache="..."` names.
-pub fn fields(edge: &Edge, stored: &Stored, was_stored: bool) -> HeaderMap {
+pub fn fields(stored: &Stored, was_stored: bool) -> HeaderMap {
     let mut headers =
         if was_stored { caching::reused_fields(stored, now_ms()) } else { stored.fields.clone() };
     // That is about the origin's own address.
@@ -153,9 +153,6 @@ pub fn fields(edge: &Edge, stored: &Stored, was_stored: bool) -> HeaderMap {
     if headers.contains_key(header::AGE) {
         headers.insert(header::AGE, caching::age_field(stored, now_ms()));
     }
-    // The version that it came in is not stored; what fetches is HTTP/1.1 unless TLS chose more.
-    let hop = caching::Hop { version: http::Version::HTTP_11, name: edge.node.id() };
-    caching::append_via(&mut headers, &hop);
     headers
 }
 

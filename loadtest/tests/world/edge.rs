@@ -133,7 +133,7 @@ fn answer(state: &State, path: &str) -> (Response<()>, Bytes, Option<Fault>) {
     let response = Response::builder()
         .status(status)
         .header(header::CONTENT_LENGTH, body.len())
-        .header("cache-status", format!("{}; hit; detail=hit-memory", state.id))
+        .header("cache-status", format!("{};hit;detail=\"hit-memory\"", state.id))
         .body(())
         .unwrap();
     (response, body, fault)

@@ -2,7 +2,7 @@
 //! is whole, or goes to the one who asked.
 
 use super::super::live::Live;
-use super::super::{by_hop, web};
+use super::super::{by_hop, pass, web};
 use super::Fetch;
 use super::outcome::{Cut, Outcome, Own, Unshared};
 use super::span::{Span, part};
@@ -27,8 +27,8 @@ impl Fetch {
         requested_ms: i64,
         received_ms: i64,
     ) -> Outcome {
-        let fields = &answer.head.headers;
-        let Some(stored) = caching::refreshed(&old.stored, fields, requested_ms, received_ms)
+        let fields = pass::via(&self.edge, &answer.head);
+        let Some(stored) = caching::refreshed(&old.stored, &fields, requested_ms, received_ms)
         else {
             return Outcome::Failed(Fault::Changed);
         };
