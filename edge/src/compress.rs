@@ -225,6 +225,9 @@ impl Compressor {
             for outcome in ["done", "useless", "busy", "failed"] {
                 outcomes.with_label_values(&[encoding.token(), outcome]);
             }
+            for side in ["before", "after"] {
+                bytes.with_label_values(&[encoding.token(), side]);
+            }
         }
         Ok(Self {
             flights: Flights::new(),

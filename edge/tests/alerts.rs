@@ -50,6 +50,10 @@ async fn every_series_that_an_alarm_watches_is_there_from_the_start() {
     let text = get(&format!("{}/metrics", edge.admin), &[]).await.text();
     let named = named();
     assert!(named.len() > 15, "{named:?}");
+    // None stands where it is not looked for: on a line of its own, or of another server.
+    let is_apart = |line: &&str| line.contains("nearcast_") && !line.contains("expr: ");
+    assert_eq!(RULES.lines().find(is_apart), None);
+    assert_eq!(RULES.matches("nearcast_").count(), RULES.matches("nearcast_edge_").count());
     for (name, labels) in named {
         let name = format!("nearcast_edge_{name}");
         let alerted = series(if name == BY_ANSWER { "" } else { labels });

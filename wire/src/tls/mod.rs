@@ -39,6 +39,18 @@ impl Metrics {
             "certificate_expiry_timestamp_seconds",
             "When the certificate in use ends, in seconds since 1970",
         )?;
+        let reloads = counters(
+            r,
+            "tls_reloads_total",
+            "Changed files of the certificate and the tickets' secret: done or failed",
+            &["file", "end"],
+        )?;
+        // An alarm sees the first one as a rise from 0.
+        for file in ["certificate", "ticket-secret"] {
+            for end in ["done", "failed"] {
+                reloads.with_label_values(&[file, end]);
+            }
+        }
         Ok(Self {
             handshakes: counters(
                 r,
@@ -53,12 +65,7 @@ impl Metrics {
                 &["transport", "end"],
             )?,
             expiry,
-            reloads: counters(
-                r,
-                "tls_reloads_total",
-                "Changed files of the certificate and the tickets' secret: done or failed",
-                &["file", "end"],
-            )?,
+            reloads,
         })
     }
 
