@@ -1,6 +1,7 @@
 //! The objects that all servers serve, and the origin that has them. A path tells what is behind
 //! it: `/o/BYTES/NUMBER` is one of a few objects, `/m/BYTES/WORD` the same body under any name.
 
+use crate::cases::{Cell, Source};
 use anyhow::{Context, Result};
 use bytes::Bytes;
 use http::{Request, Response, StatusCode, header};
@@ -17,14 +18,21 @@ use xxhash_rust::xxh3::xxh3_64;
 
 /// All objects of one size together: more than processors' caches hold.
 const SET_BYTES: u64 = 64 << 20;
-/// Of one size, at most.
+/// Of one size, at most, where hits come from memory.
 const OBJECTS_MAX: u64 = 512;
+/// Of one size, at most, where they come from disk: of 2 KiB, too, more than memory keeps, and
+/// no more files than a server may have open.
+const DISK_OBJECTS_MAX: u64 = 16 << 10;
 /// When all of them were last changed.
 const LAST_MODIFIED: &str = "Mon, 01 Jan 2024 00:00:00 GMT";
 
-/// How many objects of this size there are.
-pub fn count(bytes: u64) -> u64 {
-    (SET_BYTES / bytes).clamp(1, OBJECTS_MAX)
+/// How many objects of this size a source has.
+pub fn count(source: Source, bytes: u64) -> u64 {
+    let most = match source {
+        Source::Ssd | Source::Planned => DISK_OBJECTS_MAX,
+        Source::Memory | Source::Miss => OBJECTS_MAX,
+    };
+    (SET_BYTES / bytes).clamp(1, most)
 }
 
 /// One object's content: random bytes of a known seed, so nothing can be compressed or mixed up.
@@ -50,23 +58,39 @@ pub struct Objects {
 }
 
 impl Objects {
-    pub fn new(sizes: &[u64]) -> Self {
-        let all = |bytes: &u64| (0..count(*bytes)).map(|number| content(*bytes, number)).collect();
-        Self { bodies: sizes.iter().map(|bytes| (*bytes, all(bytes))).collect() }
+    /// What these cells ask for.
+    pub fn of(cells: &[Cell]) -> Self {
+        let mut counts: HashMap<u64, u64> = HashMap::new();
+        for cell in cells {
+            let wanted = count(cell.source, cell.body_bytes);
+            let most = counts.entry(cell.body_bytes).or_default();
+            *most = wanted.max(*most);
+        }
+        let all = |bytes, count| (0..count).map(|number| content(bytes, number)).collect();
+        let bodies = counts.into_iter().map(|(bytes, count)| (bytes, all(bytes, count)));
+        Self { bodies: bodies.collect() }
     }
 
-    /// The objects of a size, each with what is expected of it.
-    pub fn targets(&self, bytes: u64) -> Vec<Target> {
-        let bodies = self.bodies.get(&bytes).map_or(&[][..], Vec::as_slice);
-        let target =
-            |(number, body): (usize, &Bytes)| expect(&format!("/o/{bytes}/{number}"), body);
-        bodies.iter().enumerate().map(target).collect()
+    /// All sizes, in no order.
+    pub fn sizes(&self) -> Vec<u64> {
+        self.bodies.keys().copied().collect()
+    }
+
+    /// All bodies of a size.
+    pub fn bodies(&self, bytes: u64) -> &[Bytes] {
+        self.bodies.get(&bytes).map_or(&[], Vec::as_slice)
+    }
+
+    /// The first `count` objects of a size, each with what is expected of it, where `path` tells.
+    pub fn targets(&self, bytes: u64, count: u64, path: impl Fn(usize) -> String) -> Vec<Target> {
+        let target = |(number, body): (usize, &Bytes)| expect(&path(number), body);
+        let count = usize::try_from(count).unwrap_or(usize::MAX);
+        self.bodies(bytes).iter().take(count).enumerate().map(target).collect()
     }
 
     /// An object that no request has asked for before; `run` is a word that no other run has.
     pub fn missed(&self, bytes: u64, run: &str) -> Vec<Target> {
-        let body = self.bodies.get(&bytes).and_then(|bodies| bodies.first());
-        body.map(|body| expect(&format!("/m/{bytes}/{run}-{{n}}"), body)).into_iter().collect()
+        self.bodies(bytes).first().map(|body| expect(&format!("/m/{bytes}/{run}-{{n}}"), body)).into_iter().collect()
     }
 
     /// Writes them below `dir` as their paths say, for a server of files.
@@ -175,9 +199,16 @@ mod tests {
 
     #[test]
     fn objects_are_as_long_as_their_path_says_and_all_differ() {
-        let objects = Objects::new(&[2048, 1 << 20]);
-        let targets = objects.targets(2048);
+        let cell = |source, body_bytes| {
+            let case = crate::cases::Case::H1;
+            Cell { case, source, body_bytes, connections: 1, slow: false }
+        };
+        let objects = Objects::of(&[cell(Source::Memory, 2048), cell(Source::Memory, 1 << 20)]);
+        let targets = objects.targets(2048, u64::MAX, |number| format!("/o/2048/{number}"));
         assert_eq!(targets.len() as u64, OBJECTS_MAX);
+        assert_eq!(objects.targets(2048, 7, |_| String::new()).len(), 7);
+        let more = Objects::of(&[cell(Source::Ssd, 2048), cell(Source::Memory, 2048)]);
+        assert_eq!(more.bodies(2048).len() as u64, DISK_OBJECTS_MAX);
         let mut digests: Vec<_> = targets.iter().filter_map(|target| target.digest).collect();
         digests.sort_unstable();
         digests.dedup();

@@ -2,7 +2,7 @@
 //! asked, so that what else the machine does falls on both alike.
 
 use crate::cases::{Cell, Source};
-use crate::objects::Objects;
+use crate::objects::{self, Objects};
 use crate::servers::Running;
 use anyhow::{Context, Result, bail};
 use loadtest::Client;
@@ -48,15 +48,14 @@ pub struct Pair {
 #[derive(Debug, Default)]
 pub struct Runs(u64);
 
-/// All pairs of a cell.
+/// All pairs of a cell, or of two cells of the same server.
 pub fn measure(
     how: &How,
     objects: &Objects,
-    cell: Cell,
-    (server, peer): (&Running, &Running),
+    [a, b]: [(Cell, &Running); 2],
     runs: &mut Runs,
 ) -> Result<Vec<Pair>> {
-    for one in [server, peer] {
+    for (cell, one) in [a, b] {
         if !one.cases.contains(&cell.case) {
             bail!("{} does not speak {}", one.name, cell.case.name());
         }
@@ -64,7 +63,7 @@ pub fn measure(
     }
     let mut pairs = Vec::new();
     for number in 0..how.pairs {
-        let mut load = |one: &Running, rate: Option<f64>| {
+        let mut load = |(cell, one): (Cell, &Running), rate: Option<f64>| {
             let plan = plan(how, objects, cell, one, rate, runs)?;
             // A thread of its own: it is bound to a core.
             let report = std::thread::scope(|scope| scope.spawn(|| run(&plan)).join());
@@ -82,19 +81,27 @@ pub fn measure(
         };
         let mut both = |rate: Option<f64>| {
             anyhow::Ok(if number % 2 == 0 {
-                let first = load(server, rate)?;
-                (first, load(peer, rate)?)
+                let first = load(a, rate)?;
+                (first, load(b, rate)?)
             } else {
-                let first = load(peer, rate)?;
-                (load(server, rate)?, first)
+                let first = load(b, rate)?;
+                (load(a, rate)?, first)
             })
         };
-        let (a, b) = both(None)?;
-        let rate = LOADED * a.requests_per_s.min(b.requests_per_s);
-        let loaded = (how.at_70 && !cell.slow && rate >= 1.0).then(|| both(Some(rate)));
-        pairs.push(Pair { server: a, peer: b, loaded: loaded.transpose()? });
+        let (server, peer) = both(None)?;
+        let rate = LOADED * server.requests_per_s.min(peer.requests_per_s);
+        let loaded = (how.at_70 && !a.0.slow && rate >= 1.0).then(|| both(Some(rate)));
+        pairs.push(Pair { server, peer, loaded: loaded.transpose()? });
     }
     Ok(pairs)
+}
+
+fn targets(objects: &Objects, cell: Cell, one: &Running) -> Vec<Target> {
+    let (bytes, count) = (cell.body_bytes, objects::count(cell.source, cell.body_bytes));
+    objects.targets(bytes, count, |number| match &one.titles {
+        Some(titles) => titles.path(bytes, number),
+        None => format!("/o/{bytes}/{number}"),
+    })
 }
 
 fn base(cell: Cell, one: &Running) -> Result<Url> {
@@ -114,7 +121,7 @@ fn plan(
     runs.0 += 1;
     let targets = match cell.source {
         Source::Miss => objects.missed(cell.body_bytes, &format!("r{}", runs.0)),
-        _ => objects.targets(cell.body_bytes),
+        _ => targets(objects, cell, one),
     };
     let mut plan = Plan::new(cell.case.protocol(), base(cell, one)?, targets);
     (plan.connections, plan.slow) =
@@ -142,7 +149,7 @@ fn warm(how: &How, objects: &Objects, cell: Cell, one: &Running) -> Result<()> {
     if cell.source == Source::Miss {
         return Ok(());
     }
-    let targets = objects.targets(cell.body_bytes);
+    let targets = targets(objects, cell, one);
     for pass in 1.. {
         let mut plan = plan(how, objects, cell, one, None, &mut Runs::default())?;
         (plan.connections, plan.slow, plan.streams) = (4, 0, 1);
@@ -183,7 +190,8 @@ fn probe(how: &How, cell: Cell, one: &Running, targets: &[Target]) -> Result<Opt
             misplaced = Some(text);
         }
     }
-    // What was read from disk last is in memory as well.
-    let enough = if cell.source == Source::Ssd { probed / 2 } else { probed };
+    // What was read from disk last is in memory as well: of small objects, the larger part.
+    let on_disk = matches!(cell.source, Source::Ssd | Source::Planned);
+    let enough = if on_disk { probed / 4 } else { probed };
     Ok(misplaced.filter(|_| right < enough))
 }

@@ -2,6 +2,9 @@
 //! the same cache, no access log, long-lived connections, the options for large files on.
 //! docs/performance.md tells why each stands as it does.
 
+mod trafficserver;
+mod varnish;
+
 use crate::cases::{Case, Source};
 use crate::servers::{CACHE_MIB, Running, Start, World, free_port};
 use anyhow::{Context, Result, bail};
@@ -9,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// All peers that can be named.
-pub const PEERS: [&str; 3] = ["nginx", "haproxy", "caddy"];
+pub const PEERS: [&str; 5] = ["nginx", "haproxy", "caddy", "varnish", "ats"];
 
 /// Starts a peer, or tells why it can't be measured here.
 pub fn start(world: &World, name: &str, source: Source) -> Result<Running> {
@@ -17,6 +20,8 @@ pub fn start(world: &World, name: &str, source: Source) -> Result<Running> {
         "nginx" => nginx(world, source),
         "haproxy" => haproxy(world, source),
         "caddy" => caddy(world, source),
+        "varnish" => varnish::start(world, source),
+        "ats" => trafficserver::start(world, source),
         _ => bail!("expected one of {}", PEERS.join(", ")),
     }
 }
@@ -26,21 +31,24 @@ struct Installed {
     arguments: Vec<String>,
 }
 
-fn installed(world: &World, program: &str) -> Result<Installed> {
-    let root = world.peers.join("sid");
+/// `system` is the folder of a debootstrapped Debian.
+fn installed(world: &World, system: &str, program: &str) -> Result<Installed> {
+    let root = world.peers.join(system);
     let binary: Option<PathBuf> = ["usr/sbin", "usr/bin"]
         .into_iter()
         .map(|dir| root.join(dir).join(program))
         .find(|path| path.is_file());
     let binary = binary.with_context(|| format!("{program} is not in {}", root.display()))?;
     let text = |path: PathBuf| path.display().to_string();
-    // Of the two architectures that Debian has nginx, HAProxy and Caddy for and we know.
+    // Of the two architectures that Debian has these peers for and we know.
     for (loader, libraries) in [
         ("lib64/ld-linux-x86-64.so.2", "usr/lib/x86_64-linux-gnu"),
         ("lib/ld-linux-aarch64.so.1", "usr/lib/aarch64-linux-gnu"),
     ] {
         if root.join(loader).exists() {
-            let path = text(root.join(libraries));
+            // Traffic Server has libraries of its own.
+            let own = root.join("usr/lib/trafficserver");
+            let path = format!("{}:{}", text(root.join(libraries)), text(own));
             let arguments =
                 vec![text(root.join(loader)), "--library-path".into(), path, text(binary)];
             return Ok(Installed { arguments });
@@ -55,17 +63,16 @@ impl Installed {
         self.arguments.iter().cloned().chain(more).collect()
     }
 
-    /// What it says of its version, up to `words` words that begin with a digit.
+    /// What it says of its version.
     fn version(&self, flag: &str) -> Result<String> {
         let all = self.with(&[flag]);
         let out = Command::new(&all[0]).args(&all[1..]).output()?;
         let text = [out.stdout, out.stderr].concat();
         let text = String::from_utf8_lossy(&text).into_owned();
         let word = text
-            .split([' ', '/', '\n', 'v'])
-            .find(|word| word.starts_with(|first: char| first.is_ascii_digit()));
-        let word = word.with_context(|| format!("no version in {text:?}"))?;
-        Ok(word.split(['-', '+']).next().unwrap_or(word).to_owned())
+            .split([' ', '/', '\n', 'v', '-', '+'])
+            .find(|word| word.contains('.') && word.starts_with(|first: char| first.is_ascii_digit()));
+        Ok(word.with_context(|| format!("no version in {text:?}"))?.to_owned())
     }
 }
 
@@ -94,7 +101,7 @@ const PROXY: &str = r#"
 "#;
 
 fn nginx(world: &World, source: Source) -> Result<Running> {
-    let nginx = installed(world, "nginx")?;
+    let nginx = installed(world, "sid", "nginx")?;
     let dir = world.folder(&format!("nginx-{}", source.name()))?;
     let (http, https) = (free_port()?, free_port()?);
     let files = world.dir.join("files");
@@ -172,6 +179,7 @@ http {{
     world.start(Start {
         name: format!("nginx {}{label}", nginx.version("-v")?),
         dir: &dir,
+        shards: 1,
         arguments: nginx.with(&["-e", "stderr", "-p", &prefix, "-c", &config]),
         envs: envs(),
         http,
@@ -185,7 +193,7 @@ fn haproxy(world: &World, source: Source) -> Result<Running> {
     if matches!(source, Source::Ssd | Source::Planned) {
         bail!("HAProxy's cache is in memory only");
     }
-    let haproxy = installed(world, "haproxy")?;
+    let haproxy = installed(world, "sid", "haproxy")?;
     let dir = world.folder(&format!("haproxy-{}", source.name()))?;
     let (http, https) = (free_port()?, free_port()?);
     let pair = [std::fs::read(&world.cert)?, std::fs::read(&world.key)?].concat();
@@ -231,6 +239,7 @@ backend origin
     world.start(Start {
         name: format!("haproxy {}", haproxy.version("-v")?),
         dir: &dir,
+        shards: 1,
         arguments: haproxy.with(&["-db", "-f", &config]),
         envs: envs(),
         http,
@@ -244,7 +253,7 @@ fn caddy(world: &World, source: Source) -> Result<Running> {
     if source != Source::Memory {
         bail!("Caddy has no cache of its own; its files can only stand for hits in memory");
     }
-    let caddy = installed(world, "caddy")?;
+    let caddy = installed(world, "sid", "caddy")?;
     let dir = world.folder("caddy")?;
     let (http, https) = (free_port()?, free_port()?);
     let config = format!(
@@ -284,6 +293,7 @@ https://127.0.0.1:{https} {{
     world.start(Start {
         name: format!("caddy {} (files)", caddy.version("version")?),
         dir: &dir,
+        shards: 1,
         arguments: caddy.with(&["run", "--adapter", "caddyfile", "--config", &config]),
         envs,
         http,

@@ -1,6 +1,8 @@
 //! The figures of all cells, as JSON and as a table for people.
 
 use crate::cases::{Cell, shown};
+use crate::goals::{self, Goal};
+use crate::handshakes::Handshakes;
 use crate::limits::Limits;
 use crate::pair::Pair;
 use loadtest::load::Report;
@@ -76,6 +78,16 @@ pub struct Table {
     pub rows: Vec<Row>,
     pub limits: Limits,
     pub skipped: Vec<Skipped>,
+    pub handshakes: Vec<Handshakes>,
+    pub goals: Vec<Goal>,
+}
+
+impl Table {
+    /// Empty.
+    pub fn new(limits: Limits) -> Self {
+        let (rows, skipped) = (Vec::new(), Vec::new());
+        Self { rows, limits, skipped, handshakes: Vec::new(), goals: Vec::new() }
+    }
 }
 
 /// The middle of some values; 0 of none.
@@ -218,6 +230,10 @@ pub fn foot(table: &Table) -> String {
         table.limits.memcpy_gb_s,
         1.0 / table.limits.memcpy_gb_s,
     );
+    for handshakes in &table.handshakes {
+        let _ = writeln!(text, "{handshakes}");
+    }
+    text += &goals::shown_goals(&table.goals);
     for (number, skipped) in table.skipped.iter().enumerate() {
         let same = |other: &&Skipped| {
             (&other.peer, &other.reason, other.source)
