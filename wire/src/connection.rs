@@ -31,8 +31,34 @@ const STREAM_SEND_BYTES_MAX: usize = 256 << 10;
 const PING_EVERY: Duration = Duration::from_secs(20);
 const PING_ANSWER_MAX: Duration = Duration::from_secs(10);
 
-fn protocol(executor: Executor) -> auto::Builder<Executor> {
-    let mut builder = auto::Builder::new(executor);
+/// What a connection speaks. Where that is known before its first byte, nobody looks for HTTP/2's
+/// preface, which would double the buffer that an idle HTTP/1.1 connection keeps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Spoken {
+    Http1,
+    Http2,
+    /// Its first bytes tell.
+    Any,
+}
+
+impl Spoken {
+    /// By what the handshake agreed on (RFC 7301).
+    pub fn of_alpn(protocol: Option<&[u8]>) -> Self {
+        match protocol {
+            Some(b"http/1.1") => Self::Http1,
+            Some(b"h2") => Self::Http2,
+            _ => Self::Any,
+        }
+    }
+}
+
+fn protocol(executor: Executor, spoken: Spoken) -> auto::Builder<Executor> {
+    let builder = auto::Builder::new(executor);
+    let mut builder = match spoken {
+        Spoken::Http1 => builder.http1_only(),
+        Spoken::Http2 => builder.http2_only(),
+        Spoken::Any => builder,
+    };
     builder
         .http1()
         .timer(TokioTimer::new())
@@ -58,6 +84,7 @@ fn protocol(executor: Executor) -> auto::Builder<Executor> {
 pub async fn serve<T, S>(
     stream: T,
     corked: Option<TlsStream>,
+    spoken: Spoken,
     via: Arc<Via>,
     unframed: Unframed,
     shared: &Arc<Shared<S>>,
@@ -88,8 +115,9 @@ where
             Ok::<_, Infallible>(response)
         }
     });
-    let builder = protocol(shared.executor());
-    let connection = builder.serve_connection(TokioIo::new(stream), service);
+    let connection = protocol(shared.executor(), spoken)
+        .serve_connection(TokioIo::new(stream), service)
+        .into_owned();
     let connection = std::pin::pin!(connection);
     let mut turns = Turns::new(connection, corked);
     tokio::select! {

@@ -7,7 +7,7 @@
 
 use crate::watched::Watched;
 use rustls::ServerConnection;
-use std::io::{self, IoSlice, Read, Write};
+use std::io::{self, BufRead, IoSlice, Read, Write};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
@@ -153,9 +153,14 @@ impl Session {
 
     fn read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> io::Result<Poll<()>> {
         loop {
-            match self.tls.reader().read(buf.initialize_unfilled()) {
-                Ok(bytes) => {
-                    buf.advance(bytes);
+            let mut reader = self.tls.reader();
+            match reader.fill_buf() {
+                Ok(plain) => {
+                    // No more of the buffer is touched than bytes came: an idle connection keeps
+                    // it, and a page that nobody wrote to takes no memory.
+                    let taken = plain.len().min(buf.remaining());
+                    buf.put_slice(&plain[..taken]);
+                    reader.consume(taken);
                     return Ok(Poll::Ready(()));
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}

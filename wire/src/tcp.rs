@@ -1,10 +1,11 @@
 //! TCP listeners: HTTP/1.1 and 2, plain or over TLS, each connection within its limits.
 
+use crate::connection::{self, Spoken};
 use crate::corked::TlsStream;
 use crate::plain::PlainStream;
 use crate::unframed::Unframed;
 use crate::watched::Watched;
-use crate::{HANDSHAKE_MAX, Service, Shared, Via, connection};
+use crate::{HANDSHAKE_MAX, Service, Shared, Via};
 use socket2::SockRef;
 use std::io;
 use std::sync::Arc;
@@ -66,14 +67,24 @@ async fn serve<S: Service>(
     let Some(tls) = tls else {
         let arena = shared.arena.clone().filter(|_| shared.levers.sendfile);
         let stream = PlainStream::new(stream, arena);
-        return connection::serve(stream, None, via, unframed, shared).await;
+        return connection::serve(stream, None, Spoken::Any, via, unframed, shared).await;
     };
+    let (stream, spoken) = shake(stream, tls, shared).await?;
+    let corked = shared.levers.cork.then(|| stream.clone());
+    connection::serve(stream, corked, spoken, via, unframed, shared).await
+}
+
+/// Shakes hands. A future of its own: what it needs does not stay with the connection.
+async fn shake<S: Service>(
+    stream: Watched,
+    tls: TlsAcceptor,
+    shared: &Arc<Shared<S>>,
+) -> Result<(TlsStream, Spoken), String> {
     let shaken = tokio::time::timeout(HANDSHAKE_MAX, tls.accept(stream)).await;
     let kind = shaken.as_ref().ok().and_then(|shaken| shaken.as_ref().ok());
     shared.metrics.tls.shaken(kind.and_then(|stream| stream.get_ref().1.handshake_kind()));
     let shaken = shaken.map_err(|_| format!("no TLS handshake within {HANDSHAKE_MAX:?}"))?;
-    let (socket, session) = shaken.map_err(told)?.into_inner();
-    let stream = TlsStream::new(socket, session, shared.levers.cork);
-    let corked = shared.levers.cork.then(|| stream.clone());
-    connection::serve(stream, corked, via, unframed, shared).await
+    let (socket, session) = shaken.map_err(|error| error.to_string())?.into_inner();
+    let spoken = Spoken::of_alpn(session.alpn_protocol());
+    Ok((TlsStream::new(socket, session, shared.levers.cork), spoken))
 }

@@ -90,7 +90,11 @@ impl Objects {
 
     /// An object that no request has asked for before; `run` is a word that no other run has.
     pub fn missed(&self, bytes: u64, run: &str) -> Vec<Target> {
-        self.bodies(bytes).first().map(|body| expect(&format!("/m/{bytes}/{run}-{{n}}"), body)).into_iter().collect()
+        self.bodies(bytes)
+            .first()
+            .map(|body| expect(&format!("/m/{bytes}/{run}-{{n}}"), body))
+            .into_iter()
+            .collect()
     }
 
     /// Writes them below `dir` as their paths say, for a server of files.

@@ -69,9 +69,9 @@ impl Installed {
         let out = Command::new(&all[0]).args(&all[1..]).output()?;
         let text = [out.stdout, out.stderr].concat();
         let text = String::from_utf8_lossy(&text).into_owned();
-        let word = text
-            .split([' ', '/', '\n', 'v', '-', '+'])
-            .find(|word| word.contains('.') && word.starts_with(|first: char| first.is_ascii_digit()));
+        let word = text.split([' ', '/', '\n', 'v', '-', '+']).find(|word| {
+            word.contains('.') && word.starts_with(|first: char| first.is_ascii_digit())
+        });
         Ok(word.with_context(|| format!("no version in {text:?}"))?.to_owned())
     }
 }

@@ -98,7 +98,8 @@ fn now_ms() -> u64 {
 fn publish(store: &Path, objects: &Objects) -> Result<PublishRecord> {
     let mut sizes = objects.sizes();
     sizes.sort_unstable();
-    let made: Vec<(Track, Vec<u8>)> = sizes.into_iter().map(|bytes| track(objects, bytes)).collect();
+    let made: Vec<(Track, Vec<u8>)> =
+        sizes.into_iter().map(|bytes| track(objects, bytes)).collect();
     let index = TitleIndex {
         segment_target_ms: 4000,
         tracks: made.iter().map(|(track, _)| track.clone()).collect(),
@@ -170,7 +171,9 @@ impl Control {
     async fn play(&self, record: &PublishRecord) -> Result<()> {
         let account = json!({"active": true});
         let put = http::Method::PUT;
-        self.client.send_json(put.clone(), &format!("{}/v1/accounts/bench", self.url), &account).await?;
+        self.client
+            .send_json(put.clone(), &format!("{}/v1/accounts/bench", self.url), &account)
+            .await?;
         let profile = format!("{}/v1/profiles/{PROFILE}", self.url);
         self.client.send_json(put, &profile, &json!({"account": "bench"})).await?;
         let playback = self.playback().await?;

@@ -21,7 +21,7 @@ CONFIG proxy.config.net.default_inactivity_timeout INT 3600
 CONFIG proxy.config.http.keep_alive_no_activity_timeout_in INT 3600
 CONFIG proxy.config.http.keep_alive_no_activity_timeout_out INT 3600
 CONFIG proxy.config.http.transaction_no_activity_timeout_in INT 3600
-CONFIG proxy.config.http.insert_response_via_str INT 1
+CONFIG proxy.config.http.insert_response_via_str INT 2
 CONFIG proxy.config.http.wait_for_cache INT 2
 CONFIG proxy.config.http.cache.required_headers INT 0
 CONFIG proxy.config.http.cache.max_open_write_retries INT 10
@@ -81,7 +81,8 @@ CONFIG proxy.config.ssl.server.TLSv1_3.cipher_suites STRING {}
     write(&etc.join("remap.config"), &format!("map / http://{}/\n", world.origin))?;
     write(&etc.join("storage.config"), &format!("{} {CACHE_MIB}M\n", dir.join("cache").display()))?;
     write(&etc.join("ssl_multicert.config"), &certificate)?;
-    let allow = "ip_allow:\n  - apply: in\n    ip_addrs: 0/0\n    action: allow\n    methods: ALL\n";
+    let allow =
+        "ip_allow:\n  - apply: in\n    ip_addrs: 0/0\n    action: allow\n    methods: ALL\n";
     write(&etc.join("ip_allow.yaml"), allow)?;
     write(&dir.join("runroot.yaml"), &layout(&dir))?;
     let root = format!("--run-root={}", dir.join("runroot.yaml").display());

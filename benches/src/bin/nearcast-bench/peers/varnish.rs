@@ -27,7 +27,8 @@ sub vcl_deliver {{ if (obj.hits > 0) {{ set resp.http.X-Cache = "HIT"; }} }}
     write(&file, &vcl)?;
     let (file, work) = (file.display().to_string(), dir.join("work").display().to_string());
     let (listen, memory) = (format!("127.0.0.1:{http}"), format!("malloc,{CACHE_MIB}m"));
-    let mut words = vec!["-F", "-j", "none", "-n", &work, "-a", &listen, "-s", &memory, "-f", &file];
+    let mut words =
+        vec!["-F", "-j", "none", "-n", &work, "-a", &listen, "-s", &memory, "-f", &file];
     // One core: one pool of threads, which are there before they are needed. The compiler of
     // this machine makes what this machine can load.
     for parameter in [
