@@ -44,7 +44,7 @@ pub fn start(world: &World, binary: &Binary<'_>, objects: &Objects) -> Result<Ru
     let store = dir.join("store");
     let record = publish(&store, objects)?;
     let store = format!("--store=dir:{}", store.display());
-    let (origin, origin_url) = part(world, binary, &dir, "origin", &[store.clone()])?;
+    let (origin, origin_url) = part(world, binary, &dir, "origin", std::slice::from_ref(&store))?;
     let data = dir.join("data");
     let arguments = [store, format!("--data-dir={}", data.display())];
     let (control_plane, control_url) = part(world, binary, &dir, "control-plane", &arguments)?;
