@@ -12,13 +12,17 @@ use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair};
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use wire::quic::ResetKey;
 use wire::tls::{Metrics, SECRET_BYTES_MIN, Tickets, Tls};
 
 /// The certificate and tickets of this edge, and the files that they come from.
 pub struct Identity {
     /// What listeners use.
     pub tls: Tls,
+    /// What ends this node's HTTP/3 connections after it was started anew.
+    pub reset: ResetKey,
     cert: PathBuf,
     key: PathBuf,
     secret: Option<PathBuf>,
@@ -32,7 +36,8 @@ fn failed(what: impl std::fmt::Display, error: impl std::fmt::Display) -> Error 
 impl Identity {
     /// Reads the operator's certificate, or the generated one in `dir`, which is made (anew)
     /// when it is not there or not for `names` (addresses and host names); and the `secret` of
-    /// tickets, without which this process has one of its own.
+    /// tickets, without which this process has one of its own. `dir` also keeps the key of
+    /// stateless resets, which is made at the first start.
     ///
     /// # Errors
     /// [`Error::Tls`] names the file and what is wrong with it.
@@ -54,7 +59,8 @@ impl Identity {
         let tickets = Tickets::new(secret.map(read_secret).transpose()?.as_deref());
         let tls = Tls::new(read(&cert, &key)?, tickets, metrics.clone())
             .map_err(|error| failed(cert.display(), error))?;
-        Ok(Self { tls, cert, key, secret: secret.map(Path::to_owned), metrics })
+        let reset = reset_key(dir)?;
+        Ok(Self { tls, reset, cert, key, secret: secret.map(Path::to_owned), metrics })
     }
 
     /// Reads the certificate anew.
@@ -92,6 +98,23 @@ fn read_secret(path: &Path) -> Result<Vec<u8>, Error> {
         return Err(failed(path.display(), expected));
     }
     Ok(secret)
+}
+
+fn reset_key(dir: &Path) -> Result<ResetKey, Error> {
+    let path = dir.join("quic-reset-key");
+    match std::fs::read(&path) {
+        Ok(kept) => <[u8; ResetKey::BYTES]>::try_from(kept).map(ResetKey::from).map_err(|kept| {
+            let (expected, found) = (ResetKey::BYTES, kept.len());
+            failed(path.display(), format!("expected {expected} bytes, found {found}: remove it"))
+        }),
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            let key = ResetKey::random();
+            std::fs::create_dir_all(dir).map_err(|error| Error::file(dir, error))?;
+            crate::disk::replace(&path, key.bytes()).map_err(|error| Error::file(&path, error))?;
+            Ok(key)
+        }
+        Err(error) => Err(Error::file(&path, error)),
+    }
 }
 
 /// Whether the generated certificate in `dir` was made for these names.
@@ -167,5 +190,17 @@ mod tests {
         let error = load(&Certificate::Generated, Some(&secret), dir.path(), &["localhost"]);
         let error = error.err().unwrap().to_string();
         assert!(error.ends_with("secret: expected at least 32 bytes, found 5"), "{error}");
+    }
+
+    #[test]
+    fn the_key_of_resets_is_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let key = |dir: &Path| reset_key(dir).map(|key| key.bytes().to_vec());
+        let dir = dir.path().join("tls");
+        let made = key(&dir).unwrap();
+        assert_eq!(key(&dir).unwrap(), made);
+        std::fs::write(dir.join("quic-reset-key"), "short").unwrap();
+        let error = key(&dir).unwrap_err().to_string();
+        assert!(error.contains("quic-reset-key: expected 32 bytes, found 5"), "{error}");
     }
 }

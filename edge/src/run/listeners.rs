@@ -53,7 +53,8 @@ impl Listeners {
             let alt_svc = HeaderValue::try_from(format!("h3=\":{port}\"; ma=86400")).ok();
             let via = Via { scheme: "https", alt_svc, peer: bound.peer };
             if !bound.udp.is_empty() {
-                let quic = wire::quic::Listener::new(bound.udp, identity.tls.quic()?, shared)?;
+                let (udp, tls) = (bound.udp, identity.tls.quic()?);
+                let quic = wire::quic::Listener::new(udp, tls, &identity.reset, shared)?;
                 let quic = Arc::new(quic);
                 listeners.quic.push(Arc::clone(&quic));
                 let (via, shared) = (via.clone(), shared.clone());

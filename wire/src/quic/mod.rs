@@ -2,6 +2,7 @@
 
 mod metrics;
 mod receiving;
+mod reset;
 mod socket;
 mod steer;
 mod transport;
@@ -19,6 +20,7 @@ use quinn::crypto::rustls::QuicServerConfig;
 use quinn::{Endpoint, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
 use receiving::Receiving;
 use socket::{Socket, Turning};
+pub use reset::ResetKey;
 use std::fmt::Display;
 use std::net::UdpSocket;
 use std::sync::Arc;
@@ -70,12 +72,15 @@ struct End {
 impl Listener {
     /// Serves on what [`bind`] gave, with this TLS configuration: one socket a shard, in order.
     ///
+    /// With the `reset` key of the process before, clients of its connections learn at once that
+    /// these are gone.
     /// # Errors
     /// [`Error::Quic`] when QUIC can't use it, or a socket fails.
     pub fn new(
         sockets: Vec<UdpSocket>,
         tls: rustls::ServerConfig,
         shared: &Shared<impl Service>,
+        reset: &ResetKey,
     ) -> Result<Self, Error> {
         let failed = |error: &dyn Display| Error::Quic(error.to_string());
         let crypto = QuicServerConfig::try_from(tls).map_err(|error| failed(&error))?;
@@ -88,7 +93,7 @@ impl Listener {
             let socket = Arc::new(Socket::new(socket, shared.levers.merge, metrics)?);
             let runtime = Arc::new(Turning(Arc::clone(&socket)));
             let ids = Ids { shard: number, count, generation };
-            let mut own = EndpointConfig::default();
+            let mut own = EndpointConfig::new(Arc::new(reset.hmac()));
             own.cid_generator(move || Box::new(ids));
             let config = Some(config.clone());
             let endpoint = Endpoint::new_with_abstract_socket(own, config, socket, runtime)?;

@@ -2,7 +2,8 @@
 
 use crate::world::{World, assert_first, within};
 use nearcast_wire::Levers;
-use nearcast_wire::quic::HANDSHAKES_MAX;
+use nearcast_wire::quic::{HANDSHAKES_MAX, ResetKey, bind};
+use quinn::ConnectionError;
 use std::time::{Duration, Instant};
 
 /// Connections of one run; more where `NEARCAST_CONNECTIONS` says so.
@@ -50,6 +51,24 @@ async fn under_pressure_clients_prove_their_address() {
     assert!(world.counter("nearcast_edge_quic_retries_total") > 0.0);
     drop(shaken);
     endpoint.wait_idle().await;
+    world.end().await;
+}
+
+/// A client of a process that is gone learns so from the next one, instead of waiting.
+#[tokio::test]
+async fn a_crash_is_told_by_the_next_process() {
+    let key = ResetKey::random();
+    let sockets = bind(([127, 0, 0, 1], 0).into(), 2).unwrap();
+    let world = World::on(sockets, Levers::default(), &key);
+    let addr = world.addr;
+    let connection = world.connect().await;
+    connection.body("/1000").await.unwrap();
+    world.crash().await;
+
+    let world = World::on(bind(addr, 2).unwrap(), Levers::default(), &key);
+    connection.get("/1000").await;
+    let ended = within(connection.quic.closed()).await;
+    assert!(matches!(ended, ConnectionError::Reset), "{ended}");
     world.end().await;
 }
 

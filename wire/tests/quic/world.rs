@@ -3,7 +3,7 @@
 
 use bytes::{Bytes, BytesMut};
 use http::Response;
-use nearcast_wire::quic::{Listener, bind};
+use nearcast_wire::quic::{Listener, ResetKey, bind};
 use nearcast_wire::{Levers, Metrics, Request, Service, Shards, Shared, Threads, Via};
 use prometheus::Registry;
 use quinn::crypto::rustls::QuicClientConfig;
@@ -77,7 +77,7 @@ pub struct World {
     listener: Arc<Listener>,
     accepting: JoinHandle<()>,
     certificate: CertificateDer<'static>,
-    _threads: Threads,
+    threads: Threads,
 }
 
 impl World {
@@ -88,13 +88,19 @@ impl World {
         let mut tls = rustls::ServerConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&rustls::version::TLS13])
             .unwrap()
+        let sockets = bind(([127, 0, 0, 1], 0).into(), shards).unwrap();
+        Self::on(sockets, levers, &ResetKey::random())
+    }
+
+    /// One on these sockets, a shard each.
+    pub fn on(sockets: Vec<UdpSocket>, levers: Levers, reset: &ResetKey) -> Self {
             .with_no_client_auth()
             .with_single_cert(vec![certificate.clone()], key.into())
             .unwrap();
         tls.alpn_protocols = vec![b"h3".to_vec()];
         let registry = Registry::new();
         let metrics = Metrics::new(&registry).unwrap();
-        let (shards, threads) = Shards::start(shards.try_into().unwrap(), &metrics).unwrap();
+        let (shards, threads) = Shards::start(sockets.len().try_into().unwrap(), &metrics).unwrap();
         let shared = Shared {
             service: Arc::new(Bodies),
             shards,
@@ -107,13 +113,12 @@ impl World {
             drain: CancellationToken::new(),
             metrics,
         };
-        let sockets = bind(([127, 0, 0, 1], 0).into(), shared.shards.all().len()).unwrap();
         let addr = sockets[0].local_addr().unwrap();
-        let listener = Arc::new(Listener::new(sockets, tls, &shared).unwrap());
+        let listener = Arc::new(Listener::new(sockets, tls, reset, &shared).unwrap());
         let via = Via { scheme: "https", alt_svc: None, peer: false };
         let (own, serving) = (Arc::clone(&listener), shared.clone());
         let accepting = tokio::spawn(async move { own.accept(via, serving).await });
-        Self { addr, shared, registry, listener, accepting, certificate, _threads: threads }
+        Self { addr, shared, registry, listener, accepting, certificate, threads }
     }
 
     /// A client at an address of its own.
@@ -157,6 +162,14 @@ impl World {
         let family = families.iter().find(|family| family.name() == name).unwrap();
         family.get_metric()[0].get_counter().get_value()
     }
+    /// Ends it as a crash does: nobody is told.
+    pub async fn crash(self) {
+        self.accepting.abort();
+        let _ = self.accepting.await;
+        drop((self.listener, self.shared));
+        tokio::task::spawn_blocking(move || drop(self.threads)).await.unwrap();
+    }
+
 
     /// Waits until the server has only so many connections.
     pub async fn until_open(&self, connections: i64) {
