@@ -130,19 +130,33 @@ impl Socket {
         let Err(error) = pushed else { return self.metrics.merged(held.segments) };
         self.metrics.failed.inc();
         // No segmentation on the way out: from now on as quinn would, which finds out too.
-        if matches!(error, Errno::EIO | Errno::EINVAL) && self.merges.swap(false, Relaxed) {
-            self.metrics.unmerged.inc();
-            tracing::warn!(%error, "the system takes no large UDP sends: they stay small");
+        if matches!(error, Errno::EIO | Errno::EINVAL) {
+            self.unmerge();
         }
     }
 
+    fn unmerge(&self) {
+        if self.merges.swap(false, Relaxed) {
+            self.metrics.unmerged.inc();
+            tracing::warn!("the system takes no large UDP sends: they stay small");
+        }
+    }
+
+    /// Sends as quinn does, which goes without segmentation once the system refuses it.
+    fn whole(&self, transmit: &Transmit<'_>) -> io::Result<()> {
+        let sent = self.state.send((&self.io).into(), transmit);
+        if transmit.segment_size.is_some() && self.state.max_gso_segments() < SEGMENTS_MAX {
+            self.unmerge();
+        }
+    }
+
+        sent
     /// Sends; or begins, or goes on with, a send of several transmits.
     fn send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
         let lane = &mut *self.lane();
-        let whole = || self.state.send((&self.io).into(), transmit);
         let Some(key) = Key::of(transmit).filter(|_| self.merges.load(Relaxed)) else {
             self.push(lane);
-            return whole();
+            return self.whole(transmit);
         };
         let bytes = transmit.contents.len();
         let segments = bytes.div_ceil(key.segment);
@@ -157,7 +171,7 @@ impl Socket {
             return Ok(());
         }
         self.push(lane);
-        if more { self.begin(lane, key, transmit) } else { whole() }
+        if more { self.begin(lane, key, transmit) } else { self.whole(transmit) }
     }
 
     fn begin(&self, lane: &mut Lane, key: Key, transmit: &Transmit<'_>) -> io::Result<()> {

@@ -3,9 +3,13 @@
 use crate::world::{Connection, World, assert_first, payload, within};
 use bytes::BytesMut;
 use nearcast_wire::Levers;
+use nearcast_wire::quic::{ResetKey, bind};
 use quinn::{ReadError, VarInt};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
+use std::net::UdpSocket;
+use std::os::fd::OwnedFd;
+use std::process::Command;
 
 async fn random_sizes(levers: Levers) {
     let world = World::start(2, levers);
@@ -36,6 +40,29 @@ async fn many_at_once_of_random_sizes() {
 #[tokio::test]
 async fn without_merged_sends_too() {
     random_sizes(Levers { merge: false, ..Levers::default() }).await;
+}
+
+/// A socket whose large sends the kernel refuses: it does not segment what has no checksum.
+fn without_segmentation() -> UdpSocket {
+    let socket = bind(([127, 0, 0, 1], 0).into(), 1).unwrap().remove(0);
+    // SO_NO_CHECK, which no safe function sets.
+    let script = "setsockopt(STDIN, 1, 11, pack('i', 1)) or die $!";
+    let mut perl = Command::new("perl");
+    let shared = OwnedFd::from(socket.try_clone().unwrap());
+    assert!(perl.args(["-e", script]).stdin(shared).status().unwrap().success());
+    socket
+}
+
+#[tokio::test]
+async fn where_the_system_refuses_large_sends_they_stay_small() {
+    let sockets = vec![without_segmentation()];
+    let world = World::on(sockets, Levers::default(), &ResetKey::random());
+    let connection = world.connect().await;
+    let body = connection.body("/3000000").await.unwrap();
+    assert_eq!(body.len(), 3_000_000);
+    assert_first(&body);
+    assert_eq!(world.counter("nearcast_edge_quic_merging_stopped_total") as u64, 1);
+    world.end().await;
 }
 
 /// Reads a while, lets all windows fill, reads on.
