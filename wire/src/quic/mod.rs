@@ -7,6 +7,7 @@ mod socket;
 mod steer;
 mod transport;
 
+use crate::shards::guarded;
 use crate::{
     Error, HANDSHAKE_MAX, HEADER_BYTES_MAX, Request, SEND_STALL_MAX, STREAMS_MAX, Service, Shard,
     Shared, Via,
@@ -19,8 +20,8 @@ pub use metrics::Metrics;
 use quinn::crypto::rustls::QuicServerConfig;
 use quinn::{Endpoint, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
 use receiving::Receiving;
-use socket::{Socket, Turning};
 pub use reset::ResetKey;
+use socket::{Socket, Turning};
 use std::fmt::Display;
 use std::net::UdpSocket;
 use std::sync::Arc;
@@ -71,16 +72,16 @@ struct End {
 
 impl Listener {
     /// Serves on what [`bind`] gave, with this TLS configuration: one socket a shard, in order.
-    ///
     /// With the `reset` key of the process before, clients of its connections learn at once that
     /// these are gone.
+    ///
     /// # Errors
     /// [`Error::Quic`] when QUIC can't use it, or a socket fails.
     pub fn new(
         sockets: Vec<UdpSocket>,
         tls: rustls::ServerConfig,
-        shared: &Shared<impl Service>,
         reset: &ResetKey,
+        shared: &Shared<impl Service>,
     ) -> Result<Self, Error> {
         let failed = |error: &dyn Display| Error::Quic(error.to_string());
         let crypto = QuicServerConfig::try_from(tls).map_err(|error| failed(&error))?;
@@ -91,7 +92,8 @@ impl Listener {
             let _context = shard.handle().enter();
             let metrics = shared.metrics.quic.clone();
             let socket = Arc::new(Socket::new(socket, shared.levers.merge, metrics)?);
-            let runtime = Arc::new(Turning(Arc::clone(&socket)));
+            let panics = shared.metrics.panics.clone();
+            let runtime = Arc::new(Turning { socket: Arc::clone(&socket), panics });
             let ids = Ids { shard: number, count, generation };
             let mut own = EndpointConfig::new(Arc::new(reset.hmac()));
             own.cid_generator(move || Box::new(ids));
@@ -221,11 +223,13 @@ async fn connection<S: Service>(
             None => return Ok(()),
             Some(resolver) => {
                 let (via, shared, outlets) = (Arc::clone(&via), shared.clone(), outlets.clone());
-                requests.spawn(async move {
+                let panics = shared.metrics.panics.clone();
+                let request = async move {
                     if let Err(error) = request(resolver, via, &shared, &outlets).await {
                         tracing::debug!(error, "HTTP/3 request ended");
                     }
-                });
+                };
+                requests.spawn(guarded(request, panics));
             }
         }
     }
@@ -270,35 +274,45 @@ async fn request<S: Service>(
     let response = shared.answer(Request { head, body, protocol: "h3", via }).await;
     let (answer, body) = response.into_parts();
     let answered = within(stream.send_response(Response::from_parts(answer, ()))).await;
-    let Some(mut outlet) = outlets.take(id) else { return answered };
+    let Some(outlet) = outlets.take(id) else { return answered };
     // quinn sends what has the higher number first; equals take turns.
     let _ = outlet.set_priority(i32::from(URGENCY_LAST) - i32::from(urgency));
-    let sent = match answered {
-        Ok(()) => send(&mut outlet, body).await,
-        failed => failed,
-    };
-    if sent.is_err() {
-        // Never a clean end of a body that is not whole; a stream that is dropped ends cleanly.
-        let _ = outlet.reset(INTERNAL_ERROR);
+    let outlet = Unfinished(Some(outlet));
+    answered?;
+    send(outlet, body).await
+}
+
+/// A stream that is reset unless it is finished: one that quinn sees dropped, by an error or by a
+/// panic, would end cleanly, with a body that is not whole.
+struct Unfinished(Option<quinn::SendStream>);
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        if let Some(stream) = &mut self.0 {
+            // Closed already is as good.
+            let _ = stream.reset(INTERNAL_ERROR);
+        }
     }
-    sent
 }
 
 /// Sends a body as DATA frames (RFC 9114 section 7.2.1), their payload by reference.
-async fn send<B>(outlet: &mut quinn::SendStream, mut body: B) -> Result<(), String>
+async fn send<B>(mut outlet: Unfinished, mut body: B) -> Result<(), String>
 where
     B: http_body::Body<Data = Bytes, Error: Display> + Unpin,
 {
+    let Some(stream) = &mut outlet.0 else { return Ok(()) };
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|fault| fault.to_string())?;
         let Ok(mut bytes) = frame.into_data() else { continue };
         while !bytes.is_empty() {
             let piece = bytes.split_to(bytes.len().min(PIECE_BYTES_MAX));
             let mut pieces = [data_frame(piece.len()), piece];
-            within(outlet.write_all_chunks(&mut pieces)).await?;
+            within(stream.write_all_chunks(&mut pieces)).await?;
         }
     }
-    outlet.finish().map_err(|error| error.to_string())
+    stream.finish().map_err(|error| error.to_string())?;
+    outlet.0 = None;
+    Ok(())
 }
 
 /// The head of a DATA frame: its type, 0, and its length as a QUIC integer of four bytes (RFC

@@ -7,9 +7,11 @@
 //! for one peer alone.
 
 use super::metrics::Metrics;
+use crate::shards::guarded;
 use nix::errno::Errno;
 use nix::libc::{MSG_MORE, in_addr, in_pktinfo, in6_addr, in6_pktinfo};
 use nix::sys::socket::{ControlMessage, MsgFlags, SockaddrStorage, sendmsg};
+use prometheus::IntCounter;
 use quinn::udp::{RecvMeta, Transmit, UdpSocketState};
 use quinn::{AsyncTimer, AsyncUdpSocket, Runtime, TokioRuntime, UdpPoller};
 use socket2::SockRef;
@@ -148,9 +150,9 @@ impl Socket {
         if transmit.segment_size.is_some() && self.state.max_gso_segments() < SEGMENTS_MAX {
             self.unmerge();
         }
+        sent
     }
 
-        sent
     /// Sends; or begins, or goes on with, a send of several transmits.
     fn send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
         let lane = &mut *self.lane();
@@ -341,7 +343,12 @@ impl UdpPoller for Writable {
 
 /// The runtime of an endpoint: Tokio's, with turns of connections that end with a flush.
 #[derive(Debug)]
-pub struct Turning(pub Arc<Socket>);
+pub struct Turning {
+    /// Where its connections send.
+    pub socket: Arc<Socket>,
+    /// Counts drivers that panicked: what they drove stands still, and times out.
+    pub panics: IntCounter,
+}
 
 impl Runtime for Turning {
     fn new_timer(&self, at: Instant) -> Pin<Box<dyn AsyncTimer>> {
@@ -349,7 +356,8 @@ impl Runtime for Turning {
     }
 
     fn spawn(&self, future: Pin<Box<dyn Future<Output = ()> + Send>>) {
-        tokio::spawn(Turn { future, socket: Arc::clone(&self.0) });
+        let turn = Turn { future, socket: Arc::clone(&self.socket) };
+        tokio::spawn(guarded(turn, self.panics.clone()));
     }
 
     fn wrap_udp_socket(&self, socket: std::net::UdpSocket) -> io::Result<Arc<dyn AsyncUdpSocket>> {

@@ -228,6 +228,8 @@ impl Drop for SendStream {
     fn drop(&mut self) {
         if let Some(outlets) = &self.outlets {
             locked(&outlets.0).remove(&self.id.into_inner());
+            // Of a request that was never answered: dropped as it is, it would end cleanly.
+            quic::SendStream::<Bytes>::reset(self, Code::H3_INTERNAL_ERROR.value());
         }
     }
 }

@@ -3,7 +3,7 @@
 use crate::world::{World, assert_first, within};
 use nearcast_wire::Levers;
 use nearcast_wire::quic::{HANDSHAKES_MAX, ResetKey, bind};
-use quinn::ConnectionError;
+use quinn::{ConnectionError, ReadError};
 use std::time::{Duration, Instant};
 
 /// Connections of one run; more where `NEARCAST_CONNECTIONS` says so.
@@ -69,6 +69,20 @@ async fn a_crash_is_told_by_the_next_process() {
     connection.get("/1000").await;
     let ended = within(connection.quic.closed()).await;
     assert!(matches!(ended, ConnectionError::Reset), "{ended}");
+    world.end().await;
+}
+
+/// A request that panics is reset, is counted, and disturbs no other one of its connection.
+#[tokio::test]
+async fn panics_are_counted_and_never_look_whole() {
+    let world = World::start(1, Levers::default());
+    let connection = world.connect().await;
+    for path in ["/panic", "/0/panic", "/500000/panic"] {
+        let body = connection.body(path).await;
+        assert!(matches!(body, Err(ReadError::Reset(_))), "{path}: {body:?}");
+        assert_first(&connection.body("/30000").await.unwrap());
+    }
+    assert_eq!(world.counter("nearcast_edge_connection_panics_total") as u64, 3);
     world.end().await;
 }
 

@@ -30,13 +30,15 @@ pub fn byte(at: usize) -> u8 {
     (at ^ (at >> 8) ^ (at >> 16)) as u8
 }
 
-/// Answers `/<bytes>` with so many bytes, `/<bytes>/cut` with an error after as many.
+/// Answers `/<bytes>` with so many bytes, `/<bytes>/cut` with an error after as many, and
+/// `/<bytes>/panic` with a panic after as many; `/panic` panics at once.
 pub struct Bodies;
 
 pub struct Body {
     at: usize,
     end: usize,
     cut: bool,
+    panics: bool,
 }
 
 impl http_body::Body for Body {
@@ -49,6 +51,7 @@ impl http_body::Body for Body {
     ) -> Poll<Option<Result<http_body::Frame<Bytes>, io::Error>>> {
         let to = self.end.min(self.at + PIECE);
         if self.at == to {
+            assert!(!self.panics, "asked for");
             let cut = self.cut.then(|| Err(io::ErrorKind::ConnectionReset.into()));
             self.cut = false;
             return Poll::Ready(cut);
@@ -64,8 +67,11 @@ impl Service for Bodies {
 
     async fn answer(self: &Arc<Self>, request: Request) -> Response<Body> {
         let mut parts = request.head.uri.path().split('/').skip(1);
-        let end = parts.next().and_then(|bytes| bytes.parse().ok()).unwrap_or(0);
-        Response::new(Body { at: 0, end, cut: parts.next() == Some("cut") })
+        let first = parts.next();
+        assert_ne!(first, Some("panic"), "asked for");
+        let end = first.and_then(|bytes| bytes.parse().ok()).unwrap_or(0);
+        let then = parts.next();
+        Response::new(Body { at: 0, end, cut: then == Some("cut"), panics: then == Some("panic") })
     }
 }
 
@@ -82,18 +88,18 @@ pub struct World {
 
 impl World {
     pub fn start(shards: usize, levers: Levers) -> Self {
-        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-        let certificate = made.cert.der().clone();
-        let key = PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
-        let mut tls = rustls::ServerConfig::builder_with_provider(provider())
-            .with_protocol_versions(&[&rustls::version::TLS13])
-            .unwrap()
         let sockets = bind(([127, 0, 0, 1], 0).into(), shards).unwrap();
         Self::on(sockets, levers, &ResetKey::random())
     }
 
     /// One on these sockets, a shard each.
     pub fn on(sockets: Vec<UdpSocket>, levers: Levers, reset: &ResetKey) -> Self {
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let certificate = made.cert.der().clone();
+        let key = PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
+        let mut tls = rustls::ServerConfig::builder_with_provider(provider())
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .unwrap()
             .with_no_client_auth()
             .with_single_cert(vec![certificate.clone()], key.into())
             .unwrap();
@@ -156,12 +162,6 @@ impl World {
         assert_eq!(self.shared.metrics.open.get(), 0);
     }
 
-    /// The value of a counter.
-    pub fn counter(&self, name: &str) -> f64 {
-        let families = self.registry.gather();
-        let family = families.iter().find(|family| family.name() == name).unwrap();
-        family.get_metric()[0].get_counter().get_value()
-    }
     /// Ends it as a crash does: nobody is told.
     pub async fn crash(self) {
         self.accepting.abort();
@@ -170,6 +170,12 @@ impl World {
         tokio::task::spawn_blocking(move || drop(self.threads)).await.unwrap();
     }
 
+    /// The value of a counter.
+    pub fn counter(&self, name: &str) -> f64 {
+        let families = self.registry.gather();
+        let family = families.iter().find(|family| family.name() == name).unwrap();
+        family.get_metric()[0].get_counter().get_value()
+    }
 
     /// Waits until the server has only so many connections.
     pub async fn until_open(&self, connections: i64) {
