@@ -154,6 +154,11 @@ impl Engine {
             return Got::Here(bytes, Verdict::HitMemory);
         }
         let claiming = self.unranged.claiming(&object.body);
+        if claiming.is_some()
+            && let Some(whole) = self.unranged.whole(&object.body)
+        {
+            whole.join(number, |readers| self.claim_missing(object, number, readers));
+        }
         let (coming, claim) = self.inflight.join(key, urgency);
         if let Some((claim, readers)) = claim {
             // A fetch may have landed between the look and the join.
@@ -259,8 +264,7 @@ impl Engine {
         let (readers, reading) = Readers::begin(arriving.wanted / CHUNK_BYTES, urgency);
         let mut run = Run::new(self, object.clone(), Arc::clone(&readers));
         if arriving.is_unranged {
-            self.unranged.set(object.body);
-            run.claim_all(self, arriving.reach());
+            run.take_all(self, arriving.reach());
         } else {
             run.begin(self.inflight.claim(object.key(first)?, &readers)?);
             let whole = |number: &u64| object.chunk(*number).end() <= arriving.reach();

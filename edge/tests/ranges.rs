@@ -5,8 +5,7 @@
 
 mod common;
 
-use common::{CHUNK, Hold, Item, Proxy, Validator, WebMisdeed, ask, until};
-use futures::future::join_all;
+use common::{CHUNK, Item, Proxy, Validator, WebMisdeed, ask};
 use http::Method;
 
 const FILM: &str = "/film";
@@ -245,87 +244,6 @@ async fn the_version_changes_while_it_is_fetched() {
 }
 
 #[tokio::test]
-async fn an_origin_that_knows_no_ranges_serves_parts_of_what_came_whole() {
-    let proxy = Proxy::new().await;
-    proxy.web.put(FILM, Item::of(BYTES).no_ranges());
-    proxy.web.hold(Hold::Byte(3 * CHUNK + 10));
-    let (mut whole, range) = (proxy.open(FILM, &[]).await, 3 * CHUNK..3 * CHUNK + 10);
-    let part = proxy.part(FILM, range.clone()).await;
-    assert_eq!((part.status.as_u16(), part.verdict()), (206, "filling"));
-    assert_eq!(part.bytes(), &proxy.web.part(FILM, range.clone()));
-    proxy.web.release();
-    assert!(whole.rest().await.unwrap() == proxy.web.whole(FILM));
-    assert_eq!(proxy.part(FILM, range).await.verdict(), "hit-memory");
-    assert_eq!((proxy.web.count(FILM), proxy.web.sent(FILM)), (1, BYTES));
-    // Cold, a part is cut out of the whole.
-    proxy.web.put("/cold", Item::of(BYTES).no_ranges());
-    let range = 4 * CHUNK - 5..4 * CHUNK + 5;
-    assert_eq!(proxy.part("/cold", range.clone()).await.bytes(), &proxy.web.part("/cold", range));
-    assert!(proxy.get("/cold").await.bytes() == &proxy.web.whole("/cold"));
-}
-
-#[tokio::test]
-async fn who_only_asks_for_ranges_gets_each_byte_once_from_an_origin_that_knows_none() {
-    let proxy = Proxy::new().await;
-    proxy.web.put(FILM, Item::of(12 * CHUNK).no_ranges());
-    for number in [7, 3, 11, 0, 10, 5, 1, 9] {
-        let range = number * CHUNK + 5..number * CHUNK + 900;
-        let part = proxy.part(FILM, range.clone()).await;
-        assert_eq!((part.status.as_u16(), part.bytes()), (206, &proxy.web.part(FILM, range)));
-    }
-    assert_eq!((proxy.web.count(FILM), proxy.web.sent(FILM)), (1, 12 * CHUNK));
-}
-
-#[tokio::test]
-async fn what_comes_before_a_range_from_an_origin_that_knows_none_is_kept() {
-    let proxy = Proxy::new().await;
-    // Too large to be taken to its end for nobody, and the second time known by a head alone.
-    for (path, warm) in [("/film", false), ("/known", true)] {
-        proxy.web.put(path, Item::of(60 * CHUNK));
-        if warm {
-            proxy.part(path, 0..9).await;
-        }
-        proxy.web.put(path, Item::of(60 * CHUNK).no_ranges());
-        let far = 30 * CHUNK + 5..30 * CHUNK + 100;
-        let part = proxy.part(path, far.clone()).await;
-        assert_eq!(part.bytes(), &proxy.web.part(path, far), "{path}");
-        let asked = proxy.web.count(path);
-        for number in (0..30).rev() {
-            let range = number * CHUNK..number * CHUNK + 10;
-            let part = proxy.part(path, range.clone()).await;
-            assert_eq!(part.verdict(), "hit-memory", "{path} {number}");
-            assert_eq!(part.bytes(), &proxy.web.part(path, range), "{path}");
-        }
-        assert_eq!(proxy.web.count(path), asked, "{path}");
-        // What is known to come whole is asked for once, however many want parts of it.
-        let parts = [58, 45, 52].map(|number| number * CHUNK..number * CHUNK + 10);
-        let before = proxy.web.count(path);
-        let answers = join_all(parts.clone().map(|part| proxy.part(path, part))).await;
-        for (answer, part) in answers.iter().zip(parts) {
-            assert_eq!(answer.bytes(), &proxy.web.part(path, part), "{path}");
-        }
-        assert!(proxy.web.count(path) <= before + 1, "{path}: {:?}", proxy.web.ranges(path));
-    }
-}
-
-#[tokio::test]
-async fn an_origin_that_knows_ranges_again_is_asked_for_them() {
-    let proxy = Proxy::new().await;
-    proxy.web.put(FILM, Item::of(60 * CHUNK).no_ranges());
-    proxy.part(FILM, 0..10).await;
-    proxy.web.put(FILM, Item::of(60 * CHUNK));
-    let left = || async { proxy.web.asked()[0].is_over.then_some(()) };
-    until("the first answer is over", left).await;
-    for number in [40, 20] {
-        let range = number * CHUNK..number * CHUNK + 10;
-        let part = proxy.part(FILM, range.clone()).await;
-        assert_eq!(part.bytes(), &proxy.web.part(FILM, range));
-    }
-    let one = format!("bytes={}-{}", 20 * CHUNK, 21 * CHUNK - 1);
-    assert_eq!(proxy.web.ranges(FILM).last(), Some(&one));
-}
-
-#[tokio::test]
 async fn several_ranges_of_a_weak_object_are_the_whole() {
     let proxy = Proxy::new().await;
     proxy.web.put(FILM, Item::of(3000).validator(Validator::Weak));
@@ -349,28 +267,4 @@ async fn if_range_decides_whether_the_range_counts() {
         }
     }
     assert_eq!(proxy.web.sent(FILM), BYTES);
-}
-
-/// An origin without a strong validator that knows no ranges sends the whole each time: who only
-/// asks for parts makes the edge keep it, the second time.
-#[tokio::test]
-async fn who_only_asks_for_parts_is_answered_from_here_in_the_end() {
-    let bytes = 9 * CHUNK;
-    for validator in [Validator::Weak, Validator::None] {
-        let proxy = Proxy::new().await;
-        proxy.web.put("/film", Item::of(bytes).validator(validator).no_ranges());
-        let part = async || {
-            let answer = proxy.part("/film", 10..20).await;
-            assert_eq!(answer.bytes(), &proxy.web.part("/film", 10..20), "{validator:?}");
-            answer.verdict().to_owned()
-        };
-        assert_eq!(part().await, "origin", "{validator:?}");
-        // The first answer is given up.
-        until("the first is over", || async { proxy.web.asked()[0].is_over.then_some(()) }).await;
-        let is_kept = || async { (part().await == "hit-memory").then_some(()) };
-        until("it is kept", is_kept).await;
-        assert_eq!(proxy.web.count("/film"), 2, "{validator:?}");
-        assert!(proxy.get("/film").await.bytes() == &proxy.web.whole("/film"), "{validator:?}");
-        assert_eq!(proxy.web.count("/film"), 2, "{validator:?}");
-    }
 }

@@ -98,6 +98,11 @@ impl Readers {
         }
     }
 
+    /// There is something to look at.
+    pub fn tell(&self) {
+        self.changed.notify_one();
+    }
+
     /// The last chunk that anybody has got to.
     pub fn wanted(&self) -> u64 {
         self.wanted.load(Ordering::Acquire)

@@ -8,6 +8,7 @@ mod taking;
 
 use super::inflight::{Claim, Readers};
 use super::owned::run_until;
+use super::unranged::{Listed, Whole};
 use super::{Engine, RUN_BYTES_MAX, owned_run_end};
 use crate::error::Fault;
 use crate::metrics::FillEnd;
@@ -42,6 +43,8 @@ pub struct Run {
     source: Verdict,
     /// The origin sends all of the object, whatever is asked for.
     is_unranged: bool,
+    /// It does so now, and others may join.
+    listed: Option<Listed>,
     /// All chunks below were claimed that were missing then.
     claimed_until: u64,
     began: Instant,
@@ -91,6 +94,7 @@ impl Run {
             slot: None,
             source: Verdict::Origin,
             is_unranged: false,
+            listed: None,
             claimed_until: 0,
             began: Instant::now(),
         }
@@ -184,6 +188,58 @@ impl Run {
         }
     }
 
+    /// All of the object is coming. Another answer that brings it is left what it has still to
+    /// bring; else this is the one, and whatever is missing up to byte `reach` is claimed.
+    pub fn take_all(&mut self, engine: &Engine, reach: u64) {
+        let body = self.object.body;
+        engine.unranged.set(body);
+        let _claiming = engine.unranged.claiming(&body);
+        if let Some(listed) = &self.listed {
+            listed.begin(reach);
+        } else if let Some(listed) = engine.unranged.list(body, &self.readers, reach) {
+            self.listed = Some(listed);
+        } else if let Some(whole) = engine.unranged.whole(&body) {
+            self.leave_to(engine, &whole);
+            if self.claims.is_empty() {
+                return;
+            }
+        }
+        self.claim_all(engine, reach);
+    }
+
+    /// Leaves to another answer what that one has still to bring.
+    fn leave_to(&mut self, engine: &Engine, whole: &Whole) {
+        let front = self.front();
+        let claims = std::mem::take(&mut self.claims).into_iter();
+        let (left, own): (Vec<_>, _) = claims.partition(|claim| whole.brings(number(claim)));
+        self.claims = own.into();
+        if self.front() != front {
+            self.slot = None;
+        }
+        for claim in left {
+            let number = number(&claim);
+            // Who waits for it asks anew, and joins the other.
+            drop(claim);
+            whole.join(number, |readers| engine.claim_missing(&self.object, number, readers));
+        }
+    }
+
+    /// Takes what others want of the answer, which has got to byte `at`.
+    fn join(&mut self, at: u64) {
+        let Some(listed) = &self.listed else { return };
+        for claim in listed.at(at) {
+            // What is before it does not come any more: who waits for that asks anew.
+            if self.object.chunk(number(&claim)).start >= at {
+                let place = self.claims.partition_point(|it| number(it) < number(&claim));
+                if place == 0 {
+                    // The front will come again, from its first byte on.
+                    self.slot = None;
+                }
+                self.claims.insert(place, claim);
+            }
+        }
+    }
+
     /// Tells all who read that none of it will come. Most of them wait for the front: it ends
     /// last, so that who asks anew at once finds no chunk behind it that is about to fail, too.
     pub fn fail(self, fault: &Fault) {
@@ -230,17 +286,19 @@ impl Run {
         let arriving = asked.map_err(|fault| (fault, None))?;
         let hop = arriving.hop.clone();
         self.prepare(engine, &arriving);
+        if self.is_empty() {
+            return Ok(End::Done);
+        }
         self.take(engine, arriving, false).await.map_err(|fault| (fault, Some(hop)))
     }
 
     /// Suits the claims to what has come: all of the object, or a part after all.
     fn prepare(&mut self, engine: &Engine, arriving: &Arriving) {
         if arriving.is_unranged {
-            engine.unranged.set(self.object.body);
-            self.claim_all(engine, arriving.reach());
+            self.take_all(engine, arriving.reach());
         } else if self.is_unranged {
             engine.unranged.unset(&self.object.body);
-            self.is_unranged = false;
+            (self.is_unranged, self.listed) = (false, None);
             // Who waits for these asks for them.
             while self.position().is_some_and(|at| at < arriving.range.start) {
                 (self.slot, _) = (None, self.claims.pop_front());

@@ -25,8 +25,10 @@ const PAUSE_MAX: Duration = Duration::from_secs(2);
 const UNRANGED_PAUSE_MAX: Duration = Duration::from_secs(60);
 /// With this much or less to come, an answer that everybody left is taken to its end.
 const REST_BYTES_MAX: u64 = CHUNK_BYTES;
-/// The same where the origin knows no ranges: what one request may bring elsewhere.
-const UNRANGED_REST_BYTES_MAX: u64 = RUN_BYTES_MAX;
+/// The same where the origin knows no ranges: what one request may bring elsewhere, or as much as
+/// has come already and would have to come again, but not a whole film for nobody.
+const UNRANGED_REST_BYTES_MIN: u64 = RUN_BYTES_MAX;
+const UNRANGED_REST_BYTES_MAX: u64 = 4 * RUN_BYTES_MAX;
 
 /// How an answer ended that did not fail.
 pub enum End {
@@ -37,8 +39,13 @@ pub enum End {
 }
 
 impl Run {
-    fn rest_max(&self) -> u64 {
-        if self.is_unranged { UNRANGED_REST_BYTES_MAX } else { REST_BYTES_MAX }
+    fn is_finished(&self, rest: u64) -> bool {
+        let taken = self.object.bytes.saturating_sub(rest);
+        let most = match self.is_unranged {
+            true => taken.clamp(UNRANGED_REST_BYTES_MIN, UNRANGED_REST_BYTES_MAX),
+            false => REST_BYTES_MAX,
+        };
+        rest <= most
     }
 
     /// Takes the answer, as far as somebody reads; with `extends`, also what it brings beyond
@@ -59,7 +66,14 @@ impl Run {
         if extends {
             self.extend(engine, at, reach);
         }
-        while let Some(position) = self.position() {
+        loop {
+            self.join(at);
+            let Some(position) = self.position() else {
+                match &self.listed {
+                    Some(listed) if !listed.ends() => continue,
+                    _ => break,
+                }
+            };
             if position >= end {
                 // An upstream may send less than was asked for, but not nothing.
                 if self.slot.is_none() && self.front() != first {
@@ -67,7 +81,7 @@ impl Run {
                 }
                 return Err(Fault::unavailable("the answer is shorter than it said"));
             }
-            if self.slot.is_none() && !self.wait_for_readers(end - at).await {
+            if self.slot.is_none() && !self.wait_for_readers(at, end - at).await {
                 return Ok(End::Left);
             }
             let Some(data) = self.next(&mut arriving.body, end - at).await? else {
@@ -93,13 +107,12 @@ impl Run {
     }
 
     /// Waits while the answer is too far ahead. False: nobody wants more of it.
-    async fn wait_for_readers(&self, rest: u64) -> bool {
-        let Some(front) = self.front() else { return true };
+    async fn wait_for_readers(&mut self, at: u64, rest: u64) -> bool {
         let pause = if self.is_unranged { UNRANGED_PAUSE_MAX } else { PAUSE_MAX };
         // One limit for the whole pause: a reader that creeps on does not begin it anew.
         let until = Instant::now() + pause;
-        while front > self.readers.wanted() + AHEAD_CHUNKS {
-            if self.readers.is_left() && rest <= self.rest_max() {
+        while self.front().is_some_and(|front| front > self.readers.wanted() + AHEAD_CHUNKS) {
+            if self.readers.is_left() && self.is_finished(rest) {
                 break;
             }
             if self.readers.give_up() {
@@ -108,6 +121,7 @@ impl Run {
             if tokio::time::timeout_at(until, self.readers.changed()).await.is_err() {
                 return false;
             }
+            self.join(at);
         }
         true
     }
@@ -131,7 +145,7 @@ impl Run {
                         frame = body.frame() => frame,
                         () = self.readers.changed() => {
                             // Where the origin knows no ranges, what is arriving is completed.
-                            let ends = !self.is_unranged && rest > self.rest_max();
+                            let ends = !self.is_unranged && !self.is_finished(rest);
                             if ends && self.readers.give_up() {
                                 return Ok(None);
                             }
@@ -185,7 +199,7 @@ impl Run {
             if self.slot.is_none() {
                 // A pause comes before a slot is taken: one begun and not gone on with is memory
                 // that nobody has.
-                if !self.wait_for_readers(end - at).await {
+                if !self.wait_for_readers(at, end - at).await {
                     return Ok(None);
                 }
                 self.slot = Some(self.room(engine, length).await?);

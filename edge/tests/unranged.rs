@@ -1,0 +1,199 @@
+//! Stories of origins that know no ranges: whatever part is asked for, they send the whole, and
+//! each byte of it that is wanted is taken from as few answers as may be.
+
+#![allow(clippy::unwrap_used, reason = "a story that meets an error has failed")]
+
+mod common;
+
+use common::{CHUNK, Hold, Item, Proxy, Validator, WebMisdeed, until};
+use futures::future::join_all;
+
+const FILM: &str = "/film";
+const BYTES: u64 = 5 * CHUNK + 17;
+
+#[tokio::test]
+async fn an_origin_that_knows_no_ranges_serves_parts_of_what_came_whole() {
+    let proxy = Proxy::new().await;
+    proxy.web.put(FILM, Item::of(BYTES).no_ranges());
+    proxy.web.hold(Hold::Byte(3 * CHUNK + 10));
+    let (mut whole, range) = (proxy.open(FILM, &[]).await, 3 * CHUNK..3 * CHUNK + 10);
+    let part = proxy.part(FILM, range.clone()).await;
+    assert_eq!((part.status.as_u16(), part.verdict()), (206, "filling"));
+    assert_eq!(part.bytes(), &proxy.web.part(FILM, range.clone()));
+    proxy.web.release();
+    assert!(whole.rest().await.unwrap() == proxy.web.whole(FILM));
+    assert_eq!(proxy.part(FILM, range).await.verdict(), "hit-memory");
+    assert_eq!((proxy.web.count(FILM), proxy.web.sent(FILM)), (1, BYTES));
+    // Cold, a part is cut out of the whole.
+    proxy.web.put("/cold", Item::of(BYTES).no_ranges());
+    let range = 4 * CHUNK - 5..4 * CHUNK + 5;
+    assert_eq!(proxy.part("/cold", range.clone()).await.bytes(), &proxy.web.part("/cold", range));
+    assert!(proxy.get("/cold").await.bytes() == &proxy.web.whole("/cold"));
+}
+
+#[tokio::test]
+async fn who_only_asks_for_ranges_gets_each_byte_once_from_an_origin_that_knows_none() {
+    let proxy = Proxy::new().await;
+    proxy.web.put(FILM, Item::of(12 * CHUNK).no_ranges());
+    for number in [7, 3, 11, 0, 10, 5, 1, 9] {
+        let range = number * CHUNK + 5..number * CHUNK + 900;
+        let part = proxy.part(FILM, range.clone()).await;
+        assert_eq!((part.status.as_u16(), part.bytes()), (206, &proxy.web.part(FILM, range)));
+    }
+    assert_eq!((proxy.web.count(FILM), proxy.web.sent(FILM)), (1, 12 * CHUNK));
+}
+
+#[tokio::test]
+async fn what_comes_before_a_range_from_an_origin_that_knows_none_is_kept() {
+    let proxy = Proxy::new().await;
+    // Too large to be taken to its end for nobody, and the second time known by a head alone.
+    for (path, warm) in [("/film", false), ("/known", true)] {
+        proxy.web.put(path, Item::of(100 * CHUNK));
+        if warm {
+            proxy.part(path, 0..9).await;
+        }
+        proxy.web.put(path, Item::of(100 * CHUNK).no_ranges());
+        let far = 30 * CHUNK + 5..30 * CHUNK + 100;
+        let part = proxy.part(path, far.clone()).await;
+        assert_eq!(part.bytes(), &proxy.web.part(path, far), "{path}");
+        let asked = proxy.web.count(path);
+        for number in (0..30).rev() {
+            let range = number * CHUNK..number * CHUNK + 10;
+            let part = proxy.part(path, range.clone()).await;
+            assert_eq!(part.verdict(), "hit-memory", "{path} {number}");
+            assert_eq!(part.bytes(), &proxy.web.part(path, range), "{path}");
+        }
+        assert_eq!(proxy.web.count(path), asked, "{path}");
+        // What is known to come whole is asked for once, however many want parts of it.
+        let parts = [58, 45, 52].map(|number| number * CHUNK..number * CHUNK + 10);
+        let before = proxy.web.count(path);
+        let answers = join_all(parts.clone().map(|part| proxy.part(path, part))).await;
+        for (answer, part) in answers.iter().zip(parts) {
+            assert_eq!(answer.bytes(), &proxy.web.part(path, part), "{path}");
+        }
+        assert!(proxy.web.count(path) <= before + 1, "{path}: {:?}", proxy.web.ranges(path));
+    }
+}
+
+#[tokio::test]
+async fn an_origin_that_knows_ranges_again_is_asked_for_them() {
+    let proxy = Proxy::new().await;
+    proxy.web.put(FILM, Item::of(60 * CHUNK).no_ranges());
+    proxy.part(FILM, 0..10).await;
+    proxy.web.put(FILM, Item::of(60 * CHUNK));
+    let left = || async { proxy.web.asked()[0].is_over.then_some(()) };
+    until("the first answer is over", left).await;
+    for number in [40, 20] {
+        let range = number * CHUNK..number * CHUNK + 10;
+        let part = proxy.part(FILM, range.clone()).await;
+        assert_eq!(part.bytes(), &proxy.web.part(FILM, range));
+    }
+    let one = format!("bytes={}-{}", 20 * CHUNK, 21 * CHUNK - 1);
+    assert_eq!(proxy.web.ranges(FILM).last(), Some(&one));
+}
+
+/// An origin without a strong validator that knows no ranges sends the whole each time: who only
+/// asks for parts makes the edge keep it, the second time.
+#[tokio::test]
+async fn who_only_asks_for_parts_is_answered_from_here_in_the_end() {
+    let bytes = 9 * CHUNK;
+    for validator in [Validator::Weak, Validator::None] {
+        let proxy = Proxy::new().await;
+        proxy.web.put("/film", Item::of(bytes).validator(validator).no_ranges());
+        let part = async || {
+            let answer = proxy.part("/film", 10..20).await;
+            assert_eq!(answer.bytes(), &proxy.web.part("/film", 10..20), "{validator:?}");
+            answer.verdict().to_owned()
+        };
+        assert_eq!(part().await, "origin", "{validator:?}");
+        // The first answer is given up.
+        until("the first is over", || async { proxy.web.asked()[0].is_over.then_some(()) }).await;
+        let is_kept = || async { (part().await == "hit-memory").then_some(()) };
+        until("it is kept", is_kept).await;
+        assert_eq!(proxy.web.count("/film"), 2, "{validator:?}");
+        assert!(proxy.get("/film").await.bytes() == &proxy.web.whole("/film"), "{validator:?}");
+        assert_eq!(proxy.web.count("/film"), 2, "{validator:?}");
+    }
+}
+
+/// What has come already would have to come again: so much is taken for nobody, too.
+#[tokio::test]
+async fn who_leaves_past_the_middle_has_the_rest_taken() {
+    let proxy = Proxy::new().await;
+    proxy.web.put(FILM, Item::of(60 * CHUNK).no_ranges());
+    for number in [40, 59, 0] {
+        let range = number * CHUNK..number * CHUNK + 10;
+        assert_eq!(proxy.part(FILM, range.clone()).await.bytes(), &proxy.web.part(FILM, range));
+    }
+    let over = || async { proxy.web.asked()[0].is_over.then_some(()) };
+    until("the answer is over", over).await;
+    assert_eq!((proxy.web.count(FILM), proxy.web.sent(FILM)), (1, 60 * CHUNK));
+}
+
+/// Both are asked for before it is known that the origin sends all each time.
+#[tokio::test]
+async fn of_two_answers_that_bring_all_one_is_taken() {
+    let proxy = Proxy::new().await;
+    proxy.web.put(FILM, Item::of(60 * CHUNK));
+    proxy.part(FILM, 0..9).await;
+    proxy.web.put(FILM, Item::of(60 * CHUNK).no_ranges());
+    proxy.web.hold(Hold::Byte(2 * CHUNK));
+    let parts = [58, 45].map(|number| number * CHUNK..number * CHUNK + 10);
+    let answers = join_all(parts.clone().map(|part| proxy.part(FILM, part)));
+    let asked = || async { (proxy.web.count(FILM) == 3).then_some(()) };
+    let left = || async { proxy.web.asked().iter().any(|asked| asked.is_left).then_some(()) };
+    let held = async {
+        until("both are asked for", asked).await;
+        // That it was left is seen with the next bytes, maybe those after the hold.
+        let is_held = || async { (proxy.web.held() == 2).then_some(()).or(left().await) };
+        until("both are held, or one is left", is_held).await;
+        proxy.web.release();
+        until("one is left", left).await;
+    };
+    let (answers, ()) = tokio::join!(answers, held);
+    for (answer, part) in answers.iter().zip(parts) {
+        assert_eq!(answer.bytes(), &proxy.web.part(FILM, part));
+    }
+    assert_eq!(proxy.web.count(FILM), 3);
+    let sent = proxy.web.sent(FILM);
+    assert!(sent < 90 * CHUNK, "{sent} bytes of one film of 60 MiB");
+}
+
+/// More at a time than one answer is begun for, in no order.
+#[tokio::test]
+async fn many_parts_at_once_are_all_right() {
+    let proxy = Proxy::new().await;
+    proxy.web.put(FILM, Item::of(60 * CHUNK));
+    proxy.part(FILM, 0..9).await;
+    proxy.web.put(FILM, Item::of(60 * CHUNK).no_ranges());
+    let parts = (0..40).map(|number| {
+        let start = number * 37 % 59 * CHUNK + 7;
+        start..start + (number % 3) * CHUNK / 2 + 10
+    });
+    let answers = join_all(parts.clone().map(|part| proxy.part(FILM, part))).await;
+    for (answer, part) in answers.iter().zip(parts) {
+        assert!(answer.bytes() == &proxy.web.part(FILM, part.clone()), "{part:?}");
+    }
+}
+
+/// What one answer was left by another that was then cut is brought by the next try.
+#[tokio::test]
+async fn who_joined_an_answer_that_is_cut_gets_all_of_what_they_asked_for() {
+    let proxy = Proxy::new().await;
+    proxy.web.put(FILM, Item::of(60 * CHUNK));
+    proxy.part(FILM, 0..9).await;
+    proxy.web.put(FILM, Item::of(60 * CHUNK).no_ranges());
+    proxy.web.hold(Hold::Byte(2 * CHUNK));
+    proxy.web.misbehave(&[WebMisdeed::Cut(50 * CHUNK), WebMisdeed::Cut(50 * CHUNK)]);
+    let parts = [58, 45].map(|number| number * CHUNK..number * CHUNK + 10);
+    let answers = join_all(parts.clone().map(|part| proxy.part(FILM, part)));
+    let both = || async { (proxy.web.count(FILM) == 3).then_some(()) };
+    let held = async {
+        until("both are asked for", both).await;
+        proxy.web.release();
+    };
+    let (answers, ()) = tokio::join!(answers, held);
+    for (answer, part) in answers.iter().zip(parts) {
+        assert_eq!(answer.bytes(), &proxy.web.part(FILM, part));
+    }
+}
