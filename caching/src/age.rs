@@ -3,7 +3,7 @@
 use crate::list::{self, Quotes, members};
 use crate::{Stored, control, date};
 use http::header::{AGE, DATE};
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 /// The age of a response whose `Age` cannot be trusted: greater than any lifetime.
 const UNTRUSTED_MS: i64 = i64::MAX / 4;
@@ -11,46 +11,72 @@ const UNTRUSTED_MS: i64 = i64::MAX / 4;
 /// The largest value of the `Age` field, in seconds (RFC 9111 section 1.2.2).
 const AGE_FIELD_MAX: i64 = 1 << 31;
 
+/// How old a response was when it arrived: what its age at any time follows from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Age {
+    initial_ms: i64,
+    received_ms: i64,
+    is_trusted: bool,
+}
+
+impl Age {
+    pub(crate) fn of(stored: &Stored) -> Self {
+        let reported_ms = reported_ms(&stored.fields);
+        let received_ms = stored.received_ms;
+        let delay_ms = received_ms.saturating_sub(stored.requested_ms).max(0);
+        let corrected_ms = reported_ms.unwrap_or(0).saturating_add(delay_ms);
+        let initial_ms = apparent_ms(stored).max(corrected_ms);
+        Self { initial_ms, received_ms, is_trusted: reported_ms.is_some() }
+    }
+
+    /// As [`age_ms`].
+    pub(crate) fn ms(&self, now_ms: i64) -> i64 {
+        if self.is_trusted { self.known_ms(now_ms) } else { UNTRUSTED_MS }
+    }
+
+    /// As [`age_field`].
+    pub(crate) fn field(&self, now_ms: i64) -> HeaderValue {
+        HeaderValue::from((self.known_ms(now_ms) / 1000).min(AGE_FIELD_MAX))
+    }
+
+    fn known_ms(&self, now_ms: i64) -> i64 {
+        let resident_ms = now_ms.saturating_sub(self.received_ms).max(0);
+        self.initial_ms.saturating_add(resident_ms).min(UNTRUSTED_MS)
+    }
+}
+
 /// The current age in milliseconds, never negative. Where the origin's `Age` is malformed it is
 /// greater than any lifetime: the response is stale.
 pub fn age_ms(stored: &Stored, now_ms: i64) -> i64 {
-    match reported_ms(&stored.fields) {
-        Some(reported_ms) => known_age_ms(stored, reported_ms, now_ms),
-        None => UNTRUSTED_MS,
-    }
+    Age::of(stored).ms(now_ms)
 }
 
 /// The `Age` field of a response served from the store, in whole seconds.
 pub fn age_field(stored: &Stored, now_ms: i64) -> HeaderValue {
-    let reported_ms = reported_ms(&stored.fields).unwrap_or(0);
-    let age_s = known_age_ms(stored, reported_ms, now_ms) / 1000;
-    HeaderValue::from(age_s.min(AGE_FIELD_MAX))
+    Age::of(stored).field(now_ms)
 }
 
 /// The fields of a response served from the store: the stored ones less those that
 /// `no-cache="..."` lists, with the current [`age_field`].
 pub fn reused_fields(stored: &Stored, now_ms: i64) -> HeaderMap {
-    let mut fields = stored.fields.clone();
-    for name in control::listed_fields(&stored.fields) {
+    let listed = control::listed_fields(&stored.fields);
+    reused(&stored.fields, &listed, Age::of(stored).field(now_ms))
+}
+
+/// [`reused_fields`] of parts.
+pub(crate) fn reused(fields: &HeaderMap, listed: &[HeaderName], age: HeaderValue) -> HeaderMap {
+    let mut fields = fields.clone();
+    for name in listed {
         fields.remove(name);
     }
-    fields.remove(AGE);
     // An insertion fails only past 32,768 fields, which no listener lets in.
-    let _ = fields.try_insert(AGE, age_field(stored, now_ms));
+    let _ = fields.try_insert(AGE, age);
     fields
 }
 
 /// The age with which a response came, without the time that the origin took.
 pub(crate) fn age_on_arrival_ms(stored: &Stored) -> i64 {
     reported_ms(&stored.fields).map_or(UNTRUSTED_MS, |ms| ms.max(apparent_ms(stored)))
-}
-
-fn known_age_ms(stored: &Stored, reported_ms: i64, now_ms: i64) -> i64 {
-    let received_ms = stored.received_ms;
-    let delay_ms = received_ms.saturating_sub(stored.requested_ms).max(0);
-    let resident_ms = now_ms.saturating_sub(received_ms).max(0);
-    let initial_ms = apparent_ms(stored).max(reported_ms.saturating_add(delay_ms));
-    initial_ms.saturating_add(resident_ms).min(UNTRUSTED_MS)
 }
 
 /// What `Date` says. A date has whole seconds: the part of a second that it lacks is not age,

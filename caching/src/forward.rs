@@ -59,9 +59,8 @@ pub fn append_via(fields: &mut HeaderMap, hop: &Hop<'_>) {
     let mut value = version.as_bytes().to_vec();
     value.push(b' ');
     value.extend_from_slice(pseudonym(hop.name).as_bytes());
-    if let Ok(value) = HeaderValue::from_bytes(&value) {
-        let _ = fields.try_append(VIA, value);
-    }
+    let value = HeaderValue::from_bytes(&value).expect("a version and a pseudonym fit a field");
+    let _ = fields.try_append(VIA, value);
 }
 
 fn pseudonym(name: &str) -> HeaderValue {
@@ -95,8 +94,11 @@ impl Loop {
 /// Reads a request's `CDN-Loop`. Parameters of its members do not count.
 #[must_use]
 pub fn loops(fields: &HeaderMap, name: &str) -> Loop {
-    let own_name = pseudonym(name);
     let mut found = Loop { own: 0, hops: 0 };
+    if !fields.contains_key(CDN_LOOP) {
+        return found;
+    }
+    let own_name = pseudonym(name);
     for member in field_members(fields, &CDN_LOOP, Quotes::Escaped) {
         let id = member.split(|&byte| byte == b';').next().unwrap_or_default();
         found.hops += 1;

@@ -22,6 +22,7 @@ mod age;
 mod cache_status;
 mod control;
 mod date;
+mod facts;
 mod forward;
 mod freshness;
 mod hop_fields;
@@ -43,6 +44,7 @@ mod vary;
 
 pub use age::{age_field, age_ms, reused_fields};
 pub use cache_status::{CacheStatus, Forwarded};
+pub use facts::Facts;
 pub use forward::{
     Forwards, Hop, LOOP_HOPS_MAX, Loop, append_via, forward_request, forwards, loops,
     received_fields,

@@ -47,9 +47,8 @@ fn still_current(request: &HeaderMap, stored: &Stored) -> bool {
     if request.contains_key(IF_MATCH) {
         return any_tag(request, &IF_MATCH, stored, strong_match);
     }
-    let since_ms = date::of(request, &IF_UNMODIFIED_SINCE);
-    let modified_ms = date::of(&stored.fields, &LAST_MODIFIED);
-    !matches!((modified_ms, since_ms), (Some(modified), Some(since)) if modified > since)
+    let Some(since_ms) = date::of(request, &IF_UNMODIFIED_SINCE) else { return true };
+    date::of(&stored.fields, &LAST_MODIFIED).is_none_or(|modified_ms| modified_ms <= since_ms)
 }
 
 fn any_tag(

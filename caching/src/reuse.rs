@@ -68,10 +68,19 @@ pub fn reuse(
     settings: &Settings,
     soft_purged: bool,
 ) -> Reuse {
+    decide(request, &freshness(stored, settings), age_ms(stored, now_ms), settings, soft_purged)
+}
+
+/// [`reuse`] of parts.
+pub(crate) fn decide(
+    request: &HeaderMap,
+    fresh: &Freshness,
+    age_ms: i64,
+    settings: &Settings,
+    soft_purged: bool,
+) -> Reuse {
     let wishes = wishes(request, settings);
-    let fresh = freshness(stored, settings);
-    let age_ms = age_ms(stored, now_ms);
-    match judge(&wishes, &fresh, age_ms, soft_purged) {
+    match judge(&wishes, fresh, age_ms, soft_purged) {
         Reuse::Revalidate(_) if wishes.only_if_cached => Reuse::OnlyIfCached,
         verdict => verdict,
     }

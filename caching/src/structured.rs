@@ -1,6 +1,7 @@
 //! Structured fields (RFC 9651) in and out: whole fields only; one that does not parse is none.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
+use std::borrow::Cow;
 use sfv::{Dictionary, FieldType, KeyRef, List, Parser, RefBareItem, StringRef, TokenRef};
 
 /// The dictionary of all lines of a field; None if absent, empty or malformed.
@@ -30,7 +31,7 @@ pub fn key(name: &'static str) -> &'static KeyRef {
 }
 
 /// `name` as a token if it is one, else as a string: the ways RFC 9211 and 9209 name a node.
-pub fn name_item(name: &str) -> (Option<&TokenRef>, String) {
+pub fn name_item(name: &str) -> (Option<&TokenRef>, Cow<'_, str>) {
     (TokenRef::from_str(name).ok(), printable(name, NAME_BYTES_MAX))
 }
 
@@ -38,7 +39,11 @@ pub fn name_item(name: &str) -> (Option<&TokenRef>, String) {
 const NAME_BYTES_MAX: usize = 256;
 
 /// `text` with whatever a structured string cannot hold replaced by `?`, cut at `bytes_max`.
-pub fn printable(text: &str, bytes_max: usize) -> String {
+pub fn printable(text: &str, bytes_max: usize) -> Cow<'_, str> {
+    let fits = |byte: u8| (b' '..=b'~').contains(&byte);
+    if text.len() <= bytes_max && text.bytes().all(fits) {
+        return Cow::Borrowed(text);
+    }
     let keep = |c: char| if (' '..='~').contains(&c) { c } else { '?' };
     text.chars().take(bytes_max).map(keep).collect()
 }

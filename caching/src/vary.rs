@@ -39,8 +39,12 @@ pub fn newest<'a>(candidates: impl Iterator<Item = &'a Stored>) -> Option<usize>
     let time = |stored: &Stored| {
         (date::of(&stored.fields, &DATE).unwrap_or(stored.received_ms), stored.received_ms)
     };
-    let newest = candidates.enumerate().max_by_key(|(_, stored)| time(stored));
-    newest.map(|(index, _)| index)
+    let mut candidates = candidates.enumerate();
+    let first = candidates.next()?;
+    // Mostly there is no other: then no date has to be read.
+    let Some(second) = candidates.next() else { return Some(first.0) };
+    let all = [first, second].into_iter().chain(candidates);
+    all.max_by_key(|(_, stored)| time(stored)).map(|(index, _)| index)
 }
 
 /// Whether requests can be matched against the response at all.

@@ -5,6 +5,7 @@ use crate::metrics::Metrics;
 use crate::places::Place;
 use crate::prefetch::Prefetch;
 use crate::verdict::Verdict;
+use smallvec::SmallVec;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
@@ -16,9 +17,7 @@ const FLUSH_BYTES: u64 = 4 << 20;
 pub struct Account {
     metrics: Metrics,
     prefetch: Prefetch,
-    method: http::Method,
-    /// The path below the token: no log line may hold the token.
-    path: String,
+    head: Arc<http::request::Parts>,
     protocol: &'static str,
     site: Arc<str>,
     /// What the player told of itself, compact.
@@ -28,7 +27,7 @@ pub struct Account {
     status: u16,
     expected: Option<u64>,
     /// Bytes handed over, by source, and how many of them are counted.
-    sources: Vec<(Verdict, u64, u64)>,
+    sources: SmallVec<[(Verdict, u64, u64); 2]>,
     unflushed: u64,
     sent: u64,
     cut: Option<Fault>,
@@ -39,27 +38,24 @@ pub struct Account {
 impl Account {
     /// Opens the account of a request that starts now.
     pub fn open(
-        metrics: Metrics,
-        prefetch: Prefetch,
-        method: http::Method,
-        path: String,
+        (metrics, prefetch): (Metrics, Prefetch),
+        head: Arc<http::request::Parts>,
         protocol: &'static str,
-        site: &str,
+        site: Arc<str>,
         cmcd: String,
     ) -> Self {
         Self {
             metrics,
             prefetch,
-            method,
-            path,
+            head,
             protocol,
-            site: site.into(),
+            site,
             cmcd,
             started: Instant::now(),
             verdict: Verdict::Failed,
             status: 0,
             expected: None,
-            sources: Vec::new(),
+            sources: SmallVec::new(),
             unflushed: 0,
             sent: 0,
             cut: None,
@@ -137,13 +133,21 @@ impl fmt::Display for Sources<'_> {
     }
 }
 
+/// The path without its token: no log line may hold that.
+fn below_token(path: &str) -> &str {
+    match path.strip_prefix("/~") {
+        None => path,
+        Some(rest) => rest.find('/').map_or("", |slash| &rest[slash..]),
+    }
+}
+
 impl Drop for Account {
     fn drop(&mut self) {
         if self.place.is_some() {
             self.metrics.responses.dec();
         }
         self.flush();
-        let (method, path) = (&self.method, &self.path);
+        let (method, path) = (&self.head.method, below_token(self.head.uri.path()));
         let (protocol, status, verdict) = (self.protocol, self.status, self.verdict.name());
         let micros = u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX);
         let bytes = self.sent;
@@ -162,5 +166,17 @@ impl Drop for Account {
                 "request"
             ),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_logged_path_holds_no_token() {
+        assert_eq!(below_token("/~secret/t/film/v/x"), "/t/film/v/x");
+        assert_eq!(below_token("/~secret"), "");
+        assert_eq!(below_token("/t/film"), "/t/film");
     }
 }

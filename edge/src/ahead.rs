@@ -4,8 +4,8 @@
 use crate::body::{Content, Piece, Sending};
 use crate::object::Object;
 use crate::prefetch::{Permit, Prefetch, key};
-use crate::proxy::{self, Site};
-use crate::serve::{Asked, Edge, no_body};
+use crate::proxy::Site;
+use crate::serve::{Asked, Edge, no_body, proxied};
 use crate::title::Title;
 use http::{HeaderMap, HeaderValue, Method, Request, header};
 use model::{ByteRange, chunk};
@@ -91,9 +91,9 @@ pub fn announced(edge: &Arc<Edge>, site: &Arc<Site>, asked: &Asked<'_>, cmcd: &c
         let Some(request) = request(fields, host.as_deref(), &next) else { continue };
         let (edge, site, via) = (Arc::clone(edge), Arc::clone(site), asked.via.clone());
         tokio::spawn(async move {
-            let (head, ()) = request.into_parts();
+            let head = Arc::new(request.into_parts().0);
             let asked = Asked { head: &head, protocol: "prefetch", via: &via };
-            if let Ok(answer) = Box::pin(proxy::answer(&edge, &site, &asked, no_body())).await
+            if let Ok(answer) = proxied(&edge, &site, &asked, no_body()).await
                 && answer.status.is_success()
                 // What is not kept would be fetched for nobody.
                 && !matches!(answer.content, Content::Passing(_))
@@ -123,6 +123,9 @@ fn request(fields: &HeaderMap, host: Option<&str>, next: &cmcd::Next) -> Option<
 
 /// A request of a client's for something that may have been announced.
 pub fn asked_for(edge: &Edge, asked: &Asked<'_>) {
+    if !edge.prefetch.has_unused() {
+        return;
+    }
     let head = asked.head;
     let host = head.uri.authority().map(|authority| authority.as_str());
     let host = host.or_else(|| head.headers.get(header::HOST)?.to_str().ok()).unwrap_or("");

@@ -28,8 +28,6 @@ pub const FIELDS_BYTES_MAX: usize = 16 << 10;
 pub const FIELDS_MAX: usize = 100;
 /// The longest registered method has 17 letters.
 const METHOD_BYTES_MAX: usize = 32;
-/// Names that some servers read as the field behind them: CGI turns `-` into `_`.
-const LOOK_ALIKES: [&str; 3] = ["content_length", "transfer_encoding", "x_forwarded_host"];
 /// Fields that some origins obey as if a proxy that they trust had set them: another host, scheme
 /// or path in links and redirects, another method. No cache's key holds them, so an answer to
 /// one client's would be everybody's. They are not sent on.
@@ -49,9 +47,6 @@ pub const OBEYED: [&str; 14] = [
     "x-original-url",
     "x-rewrite-url",
 ];
-/// Fields of one connection (RFC 9113 section 8.2.2), which no HTTP/2 or 3 message has.
-const CONNECTION_FIELDS: [&str; 5] =
-    ["connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"];
 
 /// What a request is for, in the one spelling that is looked up and forwarded.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -199,29 +194,39 @@ fn sizes(head: &Parts) -> Result<(), Refusal> {
     if head.headers.len() > FIELDS_MAX {
         return Err(Refusal::FieldsTooMany);
     }
-    let bytes =
-        |(name, value): (&http::HeaderName, &http::HeaderValue)| name.as_str().len() + value.len();
-    let bytes: usize = head.headers.iter().map(bytes).sum();
-    if bytes > FIELDS_BYTES_MAX { Err(Refusal::FieldsTooLong) } else { Ok(()) }
+    Ok(())
 }
 
+/// All fields in one pass: each request pays for it.
 fn fields(fields: &HeaderMap, version: Version) -> Result<(), Refusal> {
-    if LOOK_ALIKES.iter().any(|name| fields.contains_key(*name)) {
-        return Err(Refusal::LookAlike);
-    }
     let is_multiplexed = matches!(version, Version::HTTP_2 | Version::HTTP_3);
-    if is_multiplexed {
-        let te_other = fields.get_all(header::TE).iter().any(|te| te != "trailers");
-        if te_other || CONNECTION_FIELDS.iter().any(|name| fields.contains_key(*name)) {
-            return Err(Refusal::ConnectionField);
-        }
+    let mut bytes = 0;
+    let mut found = Ok(());
+    for (name, value) in fields {
+        bytes += name.as_str().len() + value.len();
+        found = found.and_then(|()| field(name.as_str(), value.as_bytes(), is_multiplexed));
     }
-    let expected =
-        |value: &http::HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"100-continue");
-    if !fields.get_all(header::EXPECT).iter().all(expected) {
-        return Err(Refusal::Expectation);
+    if bytes > FIELDS_BYTES_MAX {
+        return Err(Refusal::FieldsTooLong);
     }
+    found?;
     lengths(fields)
+}
+
+fn field(name: &str, value: &[u8], is_multiplexed: bool) -> Result<(), Refusal> {
+    match name {
+        // Names that some servers read as the field behind them: CGI turns `-` into `_`.
+        "content_length" | "transfer_encoding" | "x_forwarded_host" => Err(Refusal::LookAlike),
+        // Fields of one connection (RFC 9113 section 8.2.2), which no HTTP/2 or 3 message has.
+        "connection" | "keep-alive" | "proxy-connection" | "transfer-encoding" | "upgrade"
+            if is_multiplexed =>
+        {
+            Err(Refusal::ConnectionField)
+        }
+        "te" if is_multiplexed && value != b"trailers" => Err(Refusal::ConnectionField),
+        "expect" if !value.eq_ignore_ascii_case(b"100-continue") => Err(Refusal::Expectation),
+        _ => Ok(()),
+    }
 }
 
 /// RFC 9112 section 6.1 and 6.3: one way to tell where the body ends, and a plain one.

@@ -3,10 +3,10 @@
 //! A track of a title's version, or one stored representation of a proxy site's URL. Whatever
 //! changes gets another body id, so no chunk is ever wrong for its key.
 
-use crate::proxy::Site;
+use crate::proxy::Wanted;
 use crate::title::Title;
 use chunks::Key;
-use heads::{Head, KeyId};
+use heads::Head;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use model::{ByteRange, chunk};
 use std::sync::Arc;
@@ -37,7 +37,7 @@ pub enum Kind {
         passed: Passed,
     },
     /// A stored representation: chunks are fetched on condition of its validator.
-    Web(Arc<Web>),
+    Web(Web),
 }
 
 /// The nodes that a request has passed: its `CDN-Loop` values (RFC 8586). What is fetched for it
@@ -62,20 +62,13 @@ impl Passed {
     }
 }
 
-/// A stored representation, and how the request at hand would fetch what is missing of it.
+/// A stored representation, and the request at hand, for which what is missing is fetched.
+#[derive(Clone)]
 pub struct Web {
-    /// The site.
-    pub site: Arc<Site>,
-    /// Its key.
-    pub key: KeyId,
-    /// What is known of it.
+    /// The request.
+    pub wanted: Arc<Wanted>,
+    /// What is known of the representation.
     pub head: Arc<Head>,
-    /// The site's host, as the client named it.
-    pub host: String,
-    /// `/path?query` for the origin.
-    pub path: String,
-    /// The client's fields that are sent on, without conditions and ranges.
-    pub fields: HeaderMap,
 }
 
 impl Object {
@@ -106,13 +99,14 @@ impl Object {
     pub fn is_for_peer(&self) -> bool {
         match &self.kind {
             Kind::Track { passed, .. } => !passed.0.is_empty(),
-            Kind::Web(web) => web.fields.contains_key(CDN_LOOP),
+            Kind::Web(web) => web.wanted.fields.contains_key(CDN_LOOP),
         }
     }
 
     /// A stored representation.
-    pub fn web(web: Web) -> Self {
-        Self { body: web.head.body, bytes: web.head.bytes, kind: Kind::Web(Arc::new(web)) }
+    pub fn web(wanted: &Arc<Wanted>, head: &Arc<Head>) -> Self {
+        let web = Web { wanted: Arc::clone(wanted), head: Arc::clone(head) };
+        Self { body: head.body, bytes: head.bytes, kind: Kind::Web(web) }
     }
 
     /// Whether missing chunks can be fetched: those of a stored representation only on
@@ -120,7 +114,7 @@ impl Object {
     pub fn can_be_fetched(&self) -> bool {
         match &self.kind {
             Kind::Track { .. } => true,
-            Kind::Web(web) => caching::strong_validator(&web.head.stored).is_some(),
+            Kind::Web(web) => web.head.facts(&web.wanted.caching).has_strong_validator(),
         }
     }
 

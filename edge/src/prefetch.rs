@@ -11,6 +11,7 @@ use prometheus::{IntCounterVec, IntGauge, Registry};
 use serde::{Deserialize, Serialize};
 use std::num::NonZeroUsize;
 use std::ops::Range;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use xxhash_rust::xxh3::xxh3_64;
@@ -25,6 +26,8 @@ const HALF_LIFE: Duration = Duration::from_secs(60);
 const KNOWN_MAX: NonZeroUsize = NonZeroUsize::new(4096).expect("not zero");
 /// Not used for this long: wasted.
 const USED_WITHIN: Duration = Duration::from_secs(600);
+/// So much that clients took may be counted a little later than it was.
+const UNTOLD_BYTES_MAX: u64 = 1 << 20;
 /// Tracks that are remembered as being watched.
 const TRACKS_MAX: NonZeroUsize = NonZeroUsize::new(1024).expect("not zero");
 /// Positions that are remembered of one track, of as many viewers.
@@ -137,6 +140,10 @@ struct Inner {
     outcomes: IntCounterVec,
     bytes: IntCounterVec,
     in_flight: IntGauge,
+    /// Bytes that clients took and the budget does not know of yet.
+    untold_bytes: AtomicU64,
+    /// How many things the state knows.
+    known: AtomicUsize,
 }
 
 /// Decides what to prefetch. Clones share its state.
@@ -188,12 +195,24 @@ impl Prefetch {
         let state =
             State { budget, known: LruCache::new(KNOWN_MAX), tracks: LruCache::new(TRACKS_MAX) };
         let state = Mutex::new(state);
-        Ok(Self(Arc::new(Inner { settings, state, outcomes, bytes, in_flight })))
+        let (untold_bytes, known) = (AtomicU64::default(), AtomicUsize::default());
+        let inner = Inner { settings, state, outcomes, bytes, in_flight, untold_bytes, known };
+        Ok(Self(Arc::new(inner)))
     }
 
     /// Clients took `bytes` of bodies: what the budget is measured by.
     pub fn demanded(&self, now: Instant, bytes: u64) {
-        self.0.state().budget.demand.add(now, bytes as f64);
+        // Each response comes here: only now and then one takes the lock.
+        let before = self.0.untold_bytes.fetch_add(bytes, Ordering::Relaxed);
+        if before.saturating_add(bytes) >= UNTOLD_BYTES_MAX {
+            self.0.tell(&mut self.0.state(), now);
+        }
+    }
+
+    /// Whether anything was prefetched that was not used since.
+    #[must_use]
+    pub fn has_unused(&self) -> bool {
+        self.0.known.load(Ordering::Relaxed) > 0
     }
 
     /// Somebody asked for a thing: if it was prefetched, that was useful.
@@ -204,6 +223,7 @@ impl Prefetch {
             None => known.is_used = true,
             Some(bytes) => {
                 state.known.pop(&key);
+                self.0.note(&state);
                 self.0.count("useful", bytes);
             }
         }
@@ -261,8 +281,15 @@ impl Inner {
         self.bytes.with_label_values(&[fate]).inc_by(bytes);
     }
 
+    /// Tells the budget what clients took.
+    fn tell(&self, state: &mut State, now: Instant) {
+        let bytes = self.untold_bytes.swap(0, Ordering::Relaxed);
+        state.budget.demand.add(now, bytes as f64);
+    }
+
     fn decide(&self, now: Instant, key: u64, bytes: u64, is_pressed: bool) -> Result<(), Refusal> {
         let mut state = self.state();
+        self.tell(&mut state, now);
         let is_old = |known: &Known| now.saturating_duration_since(known.since) >= USED_WITHIN;
         while state.known.peek_lru().is_some_and(|(_, oldest)| is_old(oldest)) {
             if let Some((_, oldest)) = state.known.pop_lru() {
@@ -283,7 +310,12 @@ impl Inner {
         if let Some((_, oldest)) = state.known.push(key, known) {
             self.count("wasted", oldest.bytes.unwrap_or(0));
         }
+        self.note(&state);
         Ok(())
+    }
+
+    fn note(&self, state: &State) {
+        self.known.store(state.known.len(), Ordering::Relaxed);
     }
 
     /// Gives back what was reserved and not fetched.
@@ -308,6 +340,7 @@ impl Inner {
                 state.known.pop(&permit.key);
             }
         }
+        self.note(&state);
     }
 }
 

@@ -18,14 +18,16 @@ pub use site::{Site, Sites};
 use crate::body::Content;
 use crate::error::Fault;
 use crate::hygiene;
-use crate::object::Web;
 use crate::refused::Refused;
 use crate::serve::{Answer, Asked, Edge};
 use crate::verdict::Verdict;
 use caching::{CacheStatus, Forwarded, Reuse};
 use fetch::{Fetch, Outcome, Own};
 use heads::{Head, KeyId, Variants};
+use http::request::Parts;
 use http::{HeaderMap, Method, StatusCode, header};
+use std::borrow::Cow;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 use upstream::RequestBody;
@@ -33,30 +35,40 @@ use upstream::RequestBody;
 /// How often a request starts over, since what it was about to be answered from has changed.
 const TRIES_MAX: usize = 3;
 
-/// A request to a proxy site, checked, with what it is looked up by.
+/// The fields of a client's request.
+pub struct Fields(Arc<Parts>);
+
+impl Deref for Fields {
+    type Target = HeaderMap;
+    fn deref(&self) -> &HeaderMap {
+        &self.0.headers
+    }
+}
+
+/// A request to a proxy site, checked, with what it is looked up by. What only a fetch needs is
+/// made when it is asked for: most requests fetch nothing.
 pub struct Wanted {
     /// The site.
     pub site: Arc<Site>,
-    /// `host/path?query` by the site's key rules.
-    pub url: Arc<str>,
-    /// Names it.
+    /// Names `host/path?query` by the site's key rules.
     pub key: KeyId,
     /// `GET`, `HEAD` or what is passed on.
     pub method: Method,
-    /// `/path?query` for the origin.
-    pub path: String,
     /// Lower case; with a port that is not the scheme's.
     pub host: String,
     /// `http` or `https`.
     pub scheme: &'static str,
     /// The client's fields.
-    pub fields: HeaderMap,
-    /// What is sent on of them: conditions and ranges are not.
-    pub forwarded: HeaderMap,
+    pub fields: Fields,
     /// RFC 9218.
     pub priority: caching::Priority,
     /// The caching rules of the site for this path.
     pub caching: Arc<caching::Settings>,
+    /// The canonical path; none where that is the client's spelling.
+    respelled: Option<String>,
+    /// What of the query counts.
+    query: Option<String>,
+    node: upstream::Node,
 }
 
 impl Wanted {
@@ -73,18 +85,54 @@ impl Wanted {
         let host =
             target.host.as_ref().map(|host| in_url(host, asked.via.scheme)).unwrap_or_default();
         let canonical = site.upstream.canonical_path(&target.path).ok_or(Refused::NoKey)?;
-        let query = site.keys.query(target.query);
-        let is_looked_up = head.method == Method::GET || head.method == Method::HEAD;
-        let with_query = |path: &str| match &query {
-            Some(query) => format!("{path}?{query}"),
-            None => path.to_owned(),
-        };
-        let url: Arc<str> = format!("{host}{}", with_query(&canonical)).into();
-        let hop = caching::Hop { version: head.version, name: edge.node.id() };
-        let mut forwarded = caching::forward_request(&head.headers, &hop);
+        let query = site.keys.query(target.query).map(Cow::into_owned);
+        let (mark, of_query) = query.as_deref().map_or(("", ""), |query| ("?", query));
+        let key = KeyId::of_parts(&site.name, [&*host, &*canonical, mark, of_query]);
+        Ok(Self {
+            key,
+            caching: site.caching_of(&target.path),
+            respelled: match target.path {
+                Cow::Borrowed(_) => None,
+                Cow::Owned(path) => Some(path),
+            },
+            query,
+            site: Arc::clone(site),
+            method: head.method.clone(),
+            host,
+            scheme: asked.via.scheme,
+            priority: caching::Priority::of_request(&head.headers),
+            fields: Fields(Arc::clone(head)),
+            node: edge.node.clone(),
+        })
+    }
+
+    fn canonical_path(&self) -> &str {
+        self.respelled.as_deref().unwrap_or_else(|| self.fields.0.uri.path())
+    }
+
+    /// `/path?query` for the origin. What is not looked up reaches it as it was asked.
+    pub fn path(&self) -> String {
+        let is_looked_up = self.method == Method::GET || self.method == Method::HEAD;
+        let query = if is_looked_up { self.query.as_deref() } else { self.fields.0.uri.query() };
+        with_query(self.canonical_path(), query)
+    }
+
+    /// `host/path?query` by the site's key rules.
+    pub fn url(&self) -> Arc<str> {
+        let path = self.canonical_path();
+        // It had a canonical form when it was checked.
+        let canonical = self.site.upstream.canonical_path(path).unwrap_or(Cow::Borrowed(path));
+        format!("{}{}", self.host, with_query(&canonical, self.query.as_deref())).into()
+    }
+
+    /// What is sent on of the client's fields: conditions and ranges are not.
+    pub fn forwarded(&self) -> HeaderMap {
+        let (fields, version) = (&self.fields, self.fields.0.version);
+        let hop = caching::Hop { version, name: self.node.id() };
+        let mut forwarded = caching::forward_request(fields, &hop);
         // The upstream adds this node itself.
         forwarded.remove("cdn-loop");
-        for value in head.headers.get_all("cdn-loop") {
+        for value in fields.get_all("cdn-loop") {
             forwarded.append("cdn-loop", value.clone());
         }
         for name in &cmcd::HEADERS {
@@ -94,31 +142,19 @@ impl Wanted {
             forwarded.remove(name);
         }
         caching::strip_conditions(&mut forwarded);
-        Ok(Self {
-            key: KeyId::of(&site.name, &url),
-            // What is not looked up reaches the origin as it was asked.
-            path: if is_looked_up {
-                with_query(&target.path)
-            } else {
-                target
-                    .query
-                    .map_or(target.path.to_string(), |query| format!("{}?{query}", target.path))
-            },
-            url,
-            caching: site.caching_of(&target.path),
-            site: Arc::clone(site),
-            method: head.method.clone(),
-            host,
-            scheme: asked.via.scheme,
-            fields: head.headers.clone(),
-            forwarded,
-            priority: caching::Priority::of_request(&head.headers),
-        })
+        forwarded
     }
 
     /// A request whose answer is nobody else's unless its fields say so: it waits for nobody.
     fn is_personal(&self) -> bool {
         self.fields.contains_key(header::AUTHORIZATION)
+    }
+}
+
+fn with_query(path: &str, query: Option<&str>) -> String {
+    match query {
+        Some(query) => format!("{path}?{query}"),
+        None => path.to_owned(),
     }
 }
 
@@ -128,23 +164,27 @@ struct Found {
     soft_purged: bool,
 }
 
+/// Answers a request to a proxy site at once, if it is a hit and its first bytes are in memory:
+/// most are, and need no future.
+#[must_use]
+pub fn at_hand(edge: &Arc<Edge>, wanted: &Arc<Wanted>) -> Option<Answer> {
+    if wanted.method != Method::GET && wanted.method != Method::HEAD {
+        return None;
+    }
+    let variants = edge.engine.heads.in_memory(&wanted.key)?;
+    let Found { head, soft_purged } = selected(edge, wanted, &variants).ok()?;
+    let settings = &wanted.caching;
+    match head.facts(settings).reuse(&wanted.fields, now_ms(), settings, soft_purged) {
+        Reuse::Fresh => stored::at_hand(edge, wanted, &head),
+        _ => None,
+    }
+}
+
 /// Answers a request to a proxy site.
 ///
 /// # Errors
 /// [`Refused`].
 pub async fn answer(
-    edge: &Arc<Edge>,
-    site: &Arc<Site>,
-    asked: &Asked<'_>,
-    body: RequestBody,
-) -> Result<Answer, Refused> {
-    let wanted = Arc::new(Wanted::of(edge, site, asked)?);
-    let place = edge.places.take(wanted.priority.urgency)?;
-    let answer = placed(edge, &wanted, body).await?;
-    Ok(Answer { place: Some(place), ..answer })
-}
-
-async fn placed(
     edge: &Arc<Edge>,
     wanted: &Arc<Wanted>,
     body: RequestBody,
@@ -170,7 +210,8 @@ async fn cached(edge: &Arc<Edge>, wanted: &Arc<Wanted>) -> Result<Answer, Refuse
         Ok(found) => found,
         Err(missing) => return not_stored(edge, wanted, missing).await,
     };
-    match caching::reuse(&wanted.fields, &head.stored, now, settings, soft_purged) {
+    let reuse = head.facts(settings).reuse(&wanted.fields, now, settings, soft_purged);
+    match reuse {
         Reuse::Fresh => stored::answer(edge, wanted, head, stored::How::Fresh).await,
         Reuse::StaleAccepted => stored::answer(edge, wanted, head, stored::How::Stale).await,
         Reuse::StaleWhileRevalidate => {
@@ -223,16 +264,19 @@ async fn find(edge: &Edge, wanted: &Wanted) -> Result<Found, Forwarded> {
 
 /// The one of these that the request selects.
 fn selected(edge: &Edge, wanted: &Wanted, variants: &Variants) -> Result<Found, Forwarded> {
-    let usable = variants.iter().filter(|head| edge.purges.verdict(head) != heads::Verdict::Hard);
-    let usable: Vec<&Arc<Head>> = usable.collect();
-    let missing = if usable.is_empty() { Forwarded::UriMiss } else { Forwarded::VaryMiss };
-    let selected =
+    let is_usable = |head: &&Arc<Head>| edge.purges.verdict(head) != heads::Verdict::Hard;
+    let is_selected =
         |head: &&Arc<Head>| caching::selects(&head.selecting, &head.stored.fields, &wanted.fields);
-    let candidates: Vec<&Arc<Head>> = usable.into_iter().filter(selected).collect();
-    let newest = caching::newest(candidates.iter().map(|head| &head.stored)).ok_or(missing)?;
-    let head = Arc::clone(candidates[newest]);
-    let soft_purged = edge.purges.verdict(&head) == heads::Verdict::Soft;
-    Ok(Found { head, soft_purged })
+    let candidates = || variants.iter().filter(is_usable).filter(is_selected);
+    match caching::newest(candidates().map(|head| &head.stored)) {
+        Some(newest) => {
+            let head = candidates().nth(newest).ok_or(Forwarded::Miss)?;
+            let soft_purged = edge.purges.verdict(head) == heads::Verdict::Soft;
+            Ok(Found { head: Arc::clone(head), soft_purged })
+        }
+        None if variants.iter().any(|head| is_usable(&head)) => Err(Forwarded::VaryMiss),
+        None => Err(Forwarded::UriMiss),
+    }
 }
 
 /// Asks the origin, together with all who want the same, and answers from what it says.
@@ -298,18 +342,6 @@ async fn fetched(
 fn may_be_stale(edge: &Edge, wanted: &Wanted, head: &Head) -> bool {
     let soft_purged = edge.purges.verdict(head) == heads::Verdict::Soft;
     caching::stale_on_error(&wanted.fields, &head.stored, now_ms(), &wanted.caching, soft_purged)
-}
-
-/// The object that a stored head stands for, as this request would fetch it.
-fn web(wanted: &Wanted, head: &Arc<Head>) -> Web {
-    Web {
-        site: Arc::clone(&wanted.site),
-        key: wanted.key,
-        head: Arc::clone(head),
-        host: wanted.host.clone(),
-        path: wanted.path.clone(),
-        fields: wanted.forwarded.clone(),
-    }
 }
 
 /// An answer without a body but a length, for HEAD.

@@ -57,6 +57,20 @@ pub struct Edge {
     pub encoded: Encoded,
     /// What is fetched ahead.
     pub prefetch: Prefetch,
+    /// For metrics and logs.
+    pub names: Names,
+}
+
+/// What requests to no proxy site count as.
+pub struct Names {
+    titles: Arc<str>,
+    none: Arc<str>,
+}
+
+impl Default for Names {
+    fn default() -> Self {
+        Self { titles: "titles".into(), none: "none".into() }
+    }
 }
 
 /// What only a title site needs.
@@ -70,7 +84,7 @@ pub struct TitleSite {
 /// A request without its body.
 pub struct Asked<'a> {
     /// Its head.
-    pub head: &'a http::request::Parts,
+    pub head: &'a Arc<http::request::Parts>,
     /// `http/1.1`, `h2` or `h3`.
     pub protocol: &'static str,
     /// What its connection tells.
@@ -112,6 +126,7 @@ impl wire::Service for Edge {
 
     async fn answer(self: &Arc<Self>, request: wire::Request) -> Response<Body> {
         let wire::Request { head, body, protocol, via } = request;
+        let head = Arc::new(head);
         serve(self, Asked { head: &head, protocol, via: &via }, body).await
     }
 }
@@ -121,20 +136,19 @@ async fn serve(edge: &Arc<Edge>, asked: Asked<'_>, body: RequestBody) -> Respons
     let head = asked.head;
     let whose = whose(edge, asked.via, &head.uri, &head.headers);
     let site = match whose {
-        Whose::Titles(_) => "titles",
+        Whose::Titles(_) => &edge.names.titles,
         Whose::Proxy(site) => &site.name,
-        Whose::Nobodys => "none",
+        Whose::Nobodys => &edge.names.none,
     };
     let cmcd = cmcd::read(&head.headers, head.uri.query());
     edge.metrics.cmcd(&cmcd);
+    let has_told = cmcd.verdict != cmcd::Verdict::Absent;
     let account = Account::open(
-        edge.metrics.clone(),
-        edge.prefetch.clone(),
-        head.method.clone(),
-        below_token(head.uri.path()).to_owned(),
+        (edge.metrics.clone(), edge.prefetch.clone()),
+        Arc::clone(head),
         asked.protocol,
-        site,
-        cmcd.cmcd.to_string(),
+        Arc::clone(site),
+        if has_told { cmcd.cmcd.to_string() } else { String::new() },
     );
     let answer = match whose {
         Whose::Titles(titles) if asked.via.peer => peer::answer(edge, titles, &asked).await,
@@ -143,15 +157,37 @@ async fn serve(edge: &Arc<Edge>, asked: Asked<'_>, body: RequestBody) -> Respons
             // Another node looks ahead itself.
             if site.prefetch && !asked.via.peer {
                 crate::ahead::asked_for(edge, &asked);
-                crate::ahead::announced(edge, site, &asked, &cmcd.cmcd);
+                if has_told {
+                    crate::ahead::announced(edge, site, &asked, &cmcd.cmcd);
+                }
             }
-            Box::pin(proxy::answer(edge, site, &asked, body)).await
+            proxied(edge, site, &asked, body).await
         }
         Whose::Nobodys => Err(Refused::NoSite),
     };
     let is_titles = matches!(whose, Whose::Titles(_) | Whose::Nobodys);
     let answer = answer.unwrap_or_else(|refused| refusal(edge, &asked, &refused));
     respond(edge, &asked, answer, account, is_titles)
+}
+
+/// Answers a request to a proxy site.
+///
+/// # Errors
+/// [`Refused`].
+pub async fn proxied(
+    edge: &Arc<Edge>,
+    site: &Arc<Site>,
+    asked: &Asked<'_>,
+    body: RequestBody,
+) -> Result<Answer, Refused> {
+    let wanted = Arc::new(proxy::Wanted::of(edge, site, asked)?);
+    let place = edge.places.take(wanted.priority.urgency)?;
+    let answer = match proxy::at_hand(edge, &wanted) {
+        Some(answer) => answer,
+        // A large future, which hits do without.
+        None => Box::pin(proxy::answer(edge, &wanted, body)).await?,
+    };
+    Ok(Answer { place: Some(place), ..answer })
 }
 
 fn whose<'a>(edge: &'a Edge, via: &Via, uri: &Uri, fields: &HeaderMap) -> Whose<'a> {
@@ -254,24 +290,4 @@ pub fn set(headers: &mut HeaderMap, name: HeaderName, value: String) {
 /// The body of a request that has none.
 pub fn no_body() -> RequestBody {
     Empty::<Bytes>::new().map_err(|never| match never {}).boxed_unsync()
-}
-
-/// The path without its token.
-fn below_token(path: &str) -> &str {
-    match path.strip_prefix("/~") {
-        None => path,
-        Some(rest) => rest.find('/').map_or("", |slash| &rest[slash..]),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_logged_path_holds_no_token() {
-        assert_eq!(below_token("/~secret/t/film/v/x"), "/t/film/v/x");
-        assert_eq!(below_token("/~secret"), "");
-        assert_eq!(below_token("/t/film"), "/t/film");
-    }
 }

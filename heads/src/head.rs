@@ -3,12 +3,13 @@
 use crate::purge::Verdict;
 use crate::wire::Writer;
 use bytes::BytesMut;
-use caching::Stored;
+use caching::{Facts, Settings, Stored};
 use http::{HeaderMap, HeaderName, HeaderValue};
+use std::borrow::Cow;
 use std::fmt;
 use std::ops::Deref;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use xxhash_rust::xxh3::xxh3_64;
 
 /// Representations of one key (RFC 9111, section 4.1) that are kept; the oldest goes first.
@@ -30,11 +31,19 @@ impl KeyId {
     /// Of `url` (`host/path?query`, by the site's key rules) on `site`.
     #[must_use]
     pub fn of(site: &str, url: &str) -> Self {
+        Self::of_parts(site, [url])
+    }
+
+    /// [`Self::of`] a URL that comes in parts.
+    #[must_use]
+    pub fn of_parts<'a>(site: &str, url: impl IntoIterator<Item = &'a str>) -> Self {
         let mut hasher = blake3::Hasher::new();
         // The length keeps (`a`, `bc`) and (`ab`, `c`) apart.
         hasher.update(&(site.len() as u64).to_le_bytes());
         hasher.update(site.as_bytes());
-        hasher.update(url.as_bytes());
+        for part in url {
+            hasher.update(part.as_bytes());
+        }
         let mut id = [0; 16];
         hasher.finalize_xof().fill(&mut id);
         Self(id)
@@ -76,9 +85,19 @@ pub struct Head {
     pub epoch: u64,
     /// What the purge log said last. `Seen::default()` in a new head.
     pub seen: Seen,
+    /// What its fields say, once they were read. `Read::default()` in a new head.
+    pub read: Read,
 }
 
 impl Head {
+    /// What its fields say under these rules. A site has one set of rules for a path: they are
+    /// read once.
+    pub fn facts(&self, settings: &Arc<Settings>) -> Cow<'_, Facts> {
+        let of = || Facts::of(&self.stored, settings);
+        let (known, facts) = self.read.0.get_or_init(|| (Arc::clone(settings), of()));
+        if Arc::ptr_eq(known, settings) { Cow::Borrowed(facts) } else { Cow::Owned(of()) }
+    }
+
     /// Bytes that it takes in memory, allocations and spare places included.
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
@@ -212,6 +231,17 @@ impl Seen {
             Verdict::Hard => 3,
         };
         self.0.store(number << 2 | verdict, Ordering::Relaxed);
+    }
+}
+
+/// What a head's fields say, and under which rules. A clone knows nothing, as it may get other
+/// fields.
+#[derive(Debug, Default)]
+pub struct Read(OnceLock<(Arc<Settings>, Facts)>);
+
+impl Clone for Read {
+    fn clone(&self) -> Self {
+        Self::default()
     }
 }
 

@@ -25,6 +25,6 @@ mod wire;
 mod writer;
 
 pub use error::Error;
-pub use head::{Head, KeyId, Seen, VARIANTS_MAX, Variants};
+pub use head::{Head, KeyId, Read, Seen, VARIANTS_MAX, Variants};
 pub use heads::{Heads, Limits};
 pub use purge::{PURGES_MAX, Purge, PurgeLog, Purged, Verdict, What};

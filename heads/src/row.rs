@@ -2,7 +2,7 @@
 //!
 //! Any other bytes are no head: what a damaged disk returns is a miss, never a wrong answer.
 
-use crate::head::{Head, KeyId, Seen, compacted};
+use crate::head::{Head, KeyId, Read, Seen, compacted};
 use crate::wire::{Reader, Writer};
 use caching::Stored;
 use http::{HeaderName, HeaderValue, StatusCode};
@@ -83,6 +83,7 @@ pub(crate) fn decode(key: &KeyId, row: &[u8]) -> Option<Head> {
         tags,
         epoch,
         seen: Seen::default(),
+        read: Read::default(),
     })
 }
 
@@ -122,6 +123,7 @@ pub(crate) mod tests {
             tags: vec!["film".into(), "season-1".into()],
             epoch: 7,
             seen: Seen::default(),
+            read: Read::default(),
         }
     }
 

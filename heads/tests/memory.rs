@@ -4,7 +4,7 @@
 
 use caching::Stored;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
-use nearcast_heads::{Head, Heads, KeyId, Limits, Seen};
+use nearcast_heads::{Head, Heads, KeyId, Limits, Read, Seen};
 use prometheus::Registry;
 use std::sync::Arc;
 use std::time::Duration;
@@ -73,6 +73,7 @@ async fn heads_take_what_they_say_that_they_take() {
             tags: vec!["season-1".into(), "episode-7".into()],
             epoch: 1,
             seen: Seen::default(),
+            read: Read::default(),
         });
         heads.put(KeyId::of("films.test", &url), head);
     }

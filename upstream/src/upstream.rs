@@ -12,6 +12,7 @@ use crate::node::{self, Node};
 use crate::s3::{self, Bucket, Credentials};
 use crate::send;
 use crate::settings::{Base, Config, Place};
+use std::borrow::Cow;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 use tokio::task::AbortHandle;
@@ -136,8 +137,8 @@ impl Upstream {
     /// For a site with a bucket the one spelling of a path, without its query, or `None` when
     /// no object can have that name; for others the path as it is.
     #[must_use]
-    pub fn canonical_path(&self, path: &str) -> Option<String> {
-        if self.is_s3() { s3::canonical(path) } else { Some(path.to_owned()) }
+    pub fn canonical_path<'p>(&self, path: &'p str) -> Option<Cow<'p, str>> {
+        if self.is_s3() { s3::canonical(path).map(Cow::Owned) } else { Some(path.into()) }
     }
 
     /// Within how long 99 of 100 answers began, of the slowest hop; none while too few are known.

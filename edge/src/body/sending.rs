@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use tokio::sync::watch;
 
 /// A fetch that was given up just as it was joined is asked for again, at most this often.
@@ -102,16 +102,7 @@ impl Sending {
     /// # Errors
     /// How they can't be had.
     pub async fn first(&mut self) -> Result<Verdict, Fault> {
-        let rest: Vec<ByteRange> = self
-            .pieces
-            .iter()
-            .filter_map(|piece| match piece {
-                Piece::Part(range) => Some(*range),
-                Piece::Text(_) => None,
-            })
-            .collect();
-        let foreseen = rest.iter().map(|range| chunk::covering(*range));
-        let foreseen = foreseen.map(|chunks| self.engine.foresee(&self.object, chunks)).max();
+        let foreseen = self.foreseen();
         match poll_fn(|cx| self.poll(cx)).await {
             None => Ok(Verdict::HitMemory),
             Some(Err(fault)) => Err(fault),
@@ -125,6 +116,31 @@ impl Sending {
                 Ok(verdict.max(foreseen))
             }
         }
+    }
+
+    /// [`Self::first`] where all of it is in memory, as far as it is looked ahead; none where it
+    /// is not.
+    pub fn first_in_memory(&mut self) -> Option<Verdict> {
+        if self.foreseen() != Some(Verdict::HitMemory) {
+            return None;
+        }
+        match self.poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Some(Ok((bytes, verdict)))) => {
+                self.ahead = Some(Ok((bytes, verdict)));
+                Some(verdict)
+            }
+            // It has just left.
+            _ => None,
+        }
+    }
+
+    /// The costliest source that the parts would have now.
+    fn foreseen(&self) -> Option<Verdict> {
+        let parts = self.pieces.iter().filter_map(|piece| match piece {
+            Piece::Part(range) => Some(*range),
+            Piece::Text(_) => None,
+        });
+        parts.map(|range| self.engine.foresee(&self.object, chunk::covering(range))).max()
     }
 
     /// The next bytes and their source.

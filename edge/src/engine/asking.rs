@@ -17,7 +17,7 @@ impl Engine {
         if let (Kind::Web(web), Fault::Changed | Fault::Gone | Fault::NotFound) =
             (&object.kind, fault)
         {
-            self.heads.remove(web.key, &web.head);
+            self.heads.remove(web.wanted.key, &web.head);
         }
     }
 
@@ -43,7 +43,7 @@ impl Engine {
                 }
                 (upstream, ask)
             }
-            Kind::Web(web) => (&web.site.upstream, web.site.ask_again(web)),
+            Kind::Web(web) => (&web.wanted.site.upstream, web.wanted.site.ask_again(web)),
         };
         let last = missing.end().saturating_sub(1);
         if let Ok(range) = HeaderValue::try_from(format!("bytes={}-{last}", missing.start)) {
@@ -79,7 +79,7 @@ impl Engine {
                     titles.blame(hop, &fault.to_string());
                 }
             }
-            Kind::Web(web) => web.site.upstream.blame(hop, &fault.to_string()),
+            Kind::Web(web) => web.wanted.site.upstream.blame(hop, &fault.to_string()),
         }
     }
 }

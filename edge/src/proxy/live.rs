@@ -192,7 +192,7 @@ impl Live {
         told: CacheStatus<'static>,
     ) -> Result<Answer, Refused> {
         let collapsed = told.collapsed;
-        let mut headers = stored::fields(&self.head.stored, collapsed);
+        let mut headers = stored::fields(wanted, &self.head, collapsed, super::now_ms());
         // Once it is whole, who likes another encoding gets that.
         let bytes = self.growing.length.unwrap_or(compress::BODY_BYTES_MIN);
         let stored = &self.head.stored;

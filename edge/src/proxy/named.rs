@@ -40,7 +40,8 @@ pub fn of_host(site: &Site, host: &str, path_and_query: &str) -> Option<String> 
         Some((path, query)) => (path, Some(query)),
         None => (path_and_query, None),
     };
-    let key = site.upstream.canonical_path(&hygiene::path(path).ok()?)?;
+    let path = hygiene::path(path).ok()?;
+    let key = site.upstream.canonical_path(&path)?;
     let query = site.keys.query(query).map(|query| format!("?{query}")).unwrap_or_default();
     Some(format!("{host}{key}{query}"))
 }
@@ -53,7 +54,7 @@ pub fn prefix(sites: &Sites, prefix: &str) -> Result<Named, String> {
     let Parts { site, host, path, query } = parts(sites, prefix)?;
     let query = query.map(|query| format!("?{query}")).unwrap_or_default();
     // The beginning of a bucket's keys need not be one.
-    let key = site.upstream.canonical_path(&path).unwrap_or_else(|| path.clone());
+    let key = site.upstream.canonical_path(&path).unwrap_or((&*path).into());
     Ok(Named { url: format!("{host}{key}{query}"), site: Arc::clone(site), path })
 }
 

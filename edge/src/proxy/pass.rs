@@ -46,7 +46,7 @@ pub async fn on(
         &wanted.method,
         wanted.scheme,
         &wanted.host,
-        &wanted.path,
+        &wanted.path(),
         status,
         fields,
     );
@@ -120,7 +120,7 @@ async fn invalidate(edge: &Edge, wanted: &Wanted, targets: Vec<Target>) {
     let (removed, purged) =
         tokio::join!(edge.engine.heads.invalidate(&keys), futures::future::join_all(purges));
     for error in removed.err().into_iter().chain(purged.into_iter().filter_map(Result::err)) {
-        tracing::error!(url = %wanted.url, %error, "an invalidation may not outlive a crash");
+        tracing::error!(url = %wanted.url(), %error, "an invalidation may not outlive a crash");
     }
 }
 

@@ -86,17 +86,18 @@ impl Site {
 
     /// A request to the origin on behalf of a client's, without a range.
     pub fn ask(&self, wanted: &Wanted) -> Ask {
-        let mut ask = Ask::get(wanted.host.clone(), wanted.path.clone(), wanted.key.0);
+        let mut ask = Ask::get(wanted.host.clone(), wanted.path(), wanted.key.0);
         ask.method = if wanted.method == Method::HEAD { Method::HEAD } else { Method::GET };
-        ask.fields = wanted.forwarded.clone();
+        ask.fields = wanted.forwarded();
         ask.urgency = Urgency::of(wanted.priority.urgency);
         ask
     }
 
     /// A request for more of what is stored, under its validator.
     pub fn ask_again(&self, web: &Web) -> Ask {
-        let mut ask = Ask::get(web.host.clone(), web.path.clone(), web.key.0);
-        ask.fields = web.fields.clone();
+        let wanted = &web.wanted;
+        let mut ask = Ask::get(wanted.host.clone(), wanted.path(), wanted.key.0);
+        ask.fields = wanted.forwarded();
         // What selected the representation selects it again, whoever asks.
         for (name, value) in &web.head.selecting {
             ask.fields.remove(name);
@@ -150,7 +151,7 @@ impl Sites {
 
     /// The site that answers for a host, as the request names it.
     pub fn of(&self, host: Option<&str>) -> Option<&Arc<Site>> {
-        let named = host.and_then(|host| {
+        let named = host.filter(|_| !self.by_host.is_empty()).and_then(|host| {
             let host = host.to_ascii_lowercase();
             let bare = host.rsplit_once(':').map_or(&*host, |(name, _)| name);
             self.by_host.get(&host).or_else(|| self.by_host.get(bare))

@@ -1,8 +1,8 @@
 //! Answers from what is stored: 304, whole, one range or several, with the age that it has.
 
-use super::{Wanted, now_ms, pass, web, without_body};
+use super::{Wanted, now_ms, pass, without_body};
 use crate::body::{Content, Piece, Sending};
-use crate::compress;
+use crate::compress::{self, Encoding};
 use crate::engine::Reading;
 use crate::error::Fault;
 use crate::object::Object;
@@ -10,7 +10,7 @@ use crate::refused::Refused;
 use crate::serve::{Answer, Edge, set};
 use crate::verdict::Verdict;
 use bytes::Bytes;
-use caching::{CacheStatus, Precondition, Ranges, Stored};
+use caching::{CacheStatus, Precondition, Ranges};
 use heads::Head;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use model::{ByteRange, chunk};
@@ -39,6 +39,18 @@ pub enum How {
     },
 }
 
+/// Answers from a fresh head at once, if all that is wanted is in memory and goes as it is. None
+/// says nothing of why not.
+pub fn at_hand(edge: &Arc<Edge>, wanted: &Arc<Wanted>, head: &Arc<Head>) -> Option<Answer> {
+    match prepare(edge, wanted, head, &How::Fresh).ok()? {
+        Step::Done(answer) => Some(answer),
+        Step::Send(ready) if ready.encoding.is_none() && ready.can_be_had(edge) => {
+            ready.at_hand(edge)
+        }
+        Step::Send(_) | Step::Pass => None,
+    }
+}
+
 /// Answers from a stored head.
 ///
 /// # Errors
@@ -48,88 +60,172 @@ pub async fn answer(
     edge: &Arc<Edge>,
     wanted: &Arc<Wanted>,
     head: Arc<Head>,
-    mut how: How,
+    how: How,
 ) -> Result<Answer, Refused> {
-    let was_stored = match &how {
+    match prepare(edge, wanted, &head, &how)? {
+        Step::Done(answer) => Ok(answer),
+        Step::Pass => Box::pin(pass::on(edge, wanted, crate::serve::no_body())).await,
+        Step::Send(ready) if !ready.can_be_had(edge) => {
+            edge.engine.heads.remove(wanted.key, &head);
+            Err(Refused::Fault(Fault::Gone))
+        }
+        Step::Send(ready) => ready.answer(edge, how).await,
+    }
+}
+
+/// What comes of a request and a stored head, before any byte of the body is asked for.
+enum Step<'a> {
+    /// There is nothing to send.
+    Done(Answer),
+    /// Only the origin may decide (RFC 9111 section 4.3.2).
+    Pass,
+    /// The body, or parts of it.
+    Send(Ready<'a>),
+}
+
+/// An answer but for its body, and what the body's source decides of its head.
+struct Ready<'a> {
+    wanted: &'a Wanted,
+    head: &'a Head,
+    status: StatusCode,
+    headers: HeaderMap,
+    object: Object,
+    /// The parts that are wanted; none for the whole.
+    parts: Option<Vec<ByteRange>>,
+    /// What the whole is to be compressed by.
+    encoding: Option<Encoding>,
+    now_ms: i64,
+}
+
+fn prepare<'a>(
+    edge: &Edge,
+    wanted: &'a Arc<Wanted>,
+    head: &'a Arc<Head>,
+    how: &How,
+) -> Result<Step<'a>, Refused> {
+    let now_ms = now_ms();
+    let was_stored = match how {
         How::Fresh | How::Stale | How::StandIn { .. } => true,
         How::Fetched { verdict, told, .. } => *verdict == Verdict::Revalidated || told.collapsed,
     };
-    let mut headers = fields(&head.stored, was_stored);
-    let fixed = match &how {
-        How::Fresh => None,
-        How::Stale | How::StandIn { .. } => Some(Verdict::Stale),
-        How::Fetched { verdict, .. } => Some(*verdict),
-    };
+    let mut headers = fields(wanted, head, was_stored, now_ms);
     let compresses = wanted.site.compress
         && compress::is_compressible(head.stored.status, &head.stored.fields, head.bytes);
     if compresses {
         compress::vary(&mut headers);
     }
     match caching::precondition(&wanted.method, &wanted.fields, &head.stored) {
-        // Only the origin may decide (RFC 9111 section 4.3.2).
-        Precondition::Failed => {
-            return Box::pin(pass::on(edge, wanted, crate::serve::no_body())).await;
-        }
+        Precondition::Failed => return Ok(Step::Pass),
         Precondition::NotModified => {
-            let verdict = fixed.unwrap_or(Verdict::HitMemory);
-            tell(edge, wanted, &head, &how, verdict, &mut headers);
+            let verdict = fixed(how).unwrap_or(Verdict::HitMemory);
+            tell(edge, wanted, (head, now_ms), how, verdict, &mut headers);
             if compresses && compress::choose(&wanted.fields).is_some() {
                 compress::weaken(&mut headers);
             }
-            return Ok(unchanged(&headers, verdict));
+            return Ok(Step::Done(unchanged(&headers, verdict)));
         }
         Precondition::Go => {}
     }
-    let object = Object::web(web(wanted, &head));
-    if !object.can_be_fetched() && !edge.engine.is_whole(&object) {
-        edge.engine.heads.remove(wanted.key, &head);
-        return Err(Refused::Fault(Fault::Gone));
+    let status = head.stored.status;
+    let parts = parts(wanted, head, status)?;
+    let encoding = match compresses && parts.is_none() {
+        true => compress::choose(&wanted.fields),
+        false => None,
+    };
+    let object = Object::web(wanted, head);
+    Ok(Step::Send(Ready { wanted, head, status, headers, object, parts, encoding, now_ms }))
+}
+
+impl Ready<'_> {
+    /// Whether its bytes are here or can be fetched.
+    fn can_be_had(&self, edge: &Edge) -> bool {
+        self.object.can_be_fetched() || edge.engine.is_whole(&self.object)
     }
-    let mut status = head.stored.status;
-    let parts = parts(wanted, &head, status)?;
-    let pieces = match &parts {
-        None => vec![Piece::Part(ByteRange::new(0, head.bytes))],
-        Some(parts) => {
-            status = StatusCode::PARTIAL_CONTENT;
-            partial(&mut headers, parts, head.bytes)
+
+    /// Nothing of the body is sent.
+    fn is_bodiless(&self) -> bool {
+        self.wanted.method == Method::HEAD || self.head.bytes == 0
+    }
+
+    fn at_hand(mut self, edge: &Arc<Edge>) -> Option<Answer> {
+        let pieces = self.pieces();
+        let mut sending = self.sending(edge, pieces);
+        let verdict = match self.is_bodiless() {
+            true => self.of_first_byte(edge),
+            false => sending.first_in_memory()?,
+        };
+        Some(self.finish(edge, &How::Fresh, verdict, sending))
+    }
+
+    async fn answer(mut self, edge: &Arc<Edge>, mut how: How) -> Result<Answer, Refused> {
+        if let Some(encoding) = self.encoding {
+            let known = edge.engine.foresee(&self.object, 0..self.object.chunks());
+            let id = compress::body_id(&self.object.body, encoding);
+            let whole = whole(edge, &self.object, self.wanted.priority.urgency);
+            if let Some(pieces) = edge.encoded.of(&edge.engine, id, encoding, whole).await {
+                let verdict = fixed(&how).unwrap_or(known);
+                let bytes = pieces.iter().map(Bytes::len).sum::<usize>() as u64;
+                compress::encoded(&mut self.headers, encoding, bytes);
+                let pieces = pieces.into_iter().map(Piece::Text).collect();
+                let sending = self.sending(edge, pieces);
+                return Ok(self.finish(edge, &how, verdict, sending));
+            }
         }
-    };
-    let urgency = wanted.priority.urgency;
-    let encoding = compress::choose(&wanted.fields).filter(|_| compresses && parts.is_none());
-    if let Some(encoding) = encoding {
-        let known = edge.engine.foresee(&object, 0..object.chunks());
-        let id = compress::body_id(&object.body, encoding);
-        let whole = whole(edge, &object, urgency);
-        if let Some(pieces) = edge.encoded.of(&edge.engine, id, encoding, whole).await {
-            let verdict = fixed.unwrap_or(known);
-            let bytes = pieces.iter().map(Bytes::len).sum::<usize>() as u64;
-            compress::encoded(&mut headers, encoding, bytes);
-            tell(edge, wanted, &head, &how, verdict, &mut headers);
-            let pieces = pieces.into_iter().map(Piece::Text).collect();
-            let sending = Sending::new(&edge.engine, object, pieces, urgency);
-            let content = Content::Object(Box::new(sending));
-            return Ok(without_body(wanted, Answer::new(verdict, status, headers, content)));
+        let pieces = self.pieces();
+        let mut sending = self.sending(edge, pieces);
+        if let How::Fetched { verdict, reading, .. } = &mut how
+            && let Some(reading) = reading.take()
+        {
+            sending = sending.by_own_fetch(reading, *verdict);
+        }
+        let verdict = match self.is_bodiless() {
+            true => self.of_first_byte(edge),
+            false => sending.first().await?,
+        };
+        let verdict = match fixed(&how) {
+            Some(fixed @ (Verdict::Stale | Verdict::Revalidated)) if verdict.is_hit() => fixed,
+            Some(fixed) if !fixed.is_hit() && verdict.is_hit() => fixed,
+            _ => verdict,
+        };
+        Ok(self.finish(edge, &how, verdict, sending))
+    }
+
+    /// What is sent, in order; the head says so.
+    fn pieces(&mut self) -> Vec<Piece> {
+        match &self.parts {
+            None => vec![Piece::Part(ByteRange::new(0, self.head.bytes))],
+            Some(parts) => {
+                self.status = StatusCode::PARTIAL_CONTENT;
+                partial(&mut self.headers, parts, self.head.bytes)
+            }
         }
     }
-    let mut sending = Sending::new(&edge.engine, object.clone(), pieces, urgency);
-    if let How::Fetched { verdict, reading, .. } = &mut how
-        && let Some(reading) = reading.take()
-    {
-        sending = sending.by_own_fetch(reading, *verdict);
+
+    fn sending(&self, edge: &Arc<Edge>, pieces: Vec<Piece>) -> Sending {
+        let urgency = self.wanted.priority.urgency;
+        Sending::new(&edge.engine, self.object.clone(), pieces, urgency)
     }
-    let verdict = if wanted.method == Method::HEAD || head.bytes == 0 {
-        edge.engine.foresee(&object, chunk::covering(ByteRange::new(0, head.bytes.min(1))))
-    } else {
-        sending.first().await?
-    };
-    let verdict = match fixed {
-        Some(fixed @ (Verdict::Stale | Verdict::Revalidated)) if verdict.is_hit() => fixed,
-        Some(fixed) if !fixed.is_hit() && verdict.is_hit() => fixed,
-        _ => verdict,
-    };
-    tell(edge, wanted, &head, &how, verdict, &mut headers);
-    let content = Content::Object(Box::new(sending));
-    Ok(without_body(wanted, Answer::new(verdict, status, headers, content)))
+
+    fn of_first_byte(&self, edge: &Edge) -> Verdict {
+        let first = chunk::covering(ByteRange::new(0, self.head.bytes.min(1)));
+        edge.engine.foresee(&self.object, first)
+    }
+
+    fn finish(self, edge: &Edge, how: &How, verdict: Verdict, sending: Sending) -> Answer {
+        let mut headers = self.headers;
+        tell(edge, self.wanted, (self.head, self.now_ms), how, verdict, &mut headers);
+        let content = Content::Object(Box::new(sending));
+        without_body(self.wanted, Answer::new(verdict, self.status, headers, content))
+    }
+}
+
+/// The verdict of what is not a plain hit.
+fn fixed(how: &How) -> Option<Verdict> {
+    match how {
+        How::Fresh => None,
+        How::Stale | How::StandIn { .. } => Some(Verdict::Stale),
+        How::Fetched { verdict, .. } => Some(*verdict),
+    }
 }
 
 /// All of an object's bytes; it is a text of bounded size.
@@ -145,14 +241,18 @@ async fn whole(edge: &Edge, object: &Object, urgency: u8) -> Option<Vec<Bytes>> 
 
 /// The fields of a stored response as they are sent: with its age if it was stored before, and
 /// without what `no-cache="..."` names.
-pub fn fields(stored: &Stored, was_stored: bool) -> HeaderMap {
-    let mut headers =
-        if was_stored { caching::reused_fields(stored, now_ms()) } else { stored.fields.clone() };
+pub fn fields(wanted: &Wanted, head: &Head, was_stored: bool, now_ms: i64) -> HeaderMap {
+    let mut headers = if was_stored {
+        head.facts(&wanted.caching).reused_fields(&head.stored, now_ms)
+    } else {
+        let mut headers = head.stored.fields.clone();
+        if let Some(age) = headers.get_mut(header::AGE) {
+            *age = head.facts(&wanted.caching).age_field(now_ms);
+        }
+        headers
+    };
     // That is about the origin's own address.
     headers.remove(header::ALT_SVC);
-    if headers.contains_key(header::AGE) {
-        headers.insert(header::AGE, caching::age_field(stored, now_ms()));
-    }
     headers
 }
 
@@ -175,12 +275,12 @@ fn unchanged(headers: &HeaderMap, verdict: Verdict) -> Answer {
 fn tell(
     edge: &Edge,
     wanted: &Wanted,
-    head: &Head,
+    (head, now_ms): (&Head, i64),
     how: &How,
     verdict: Verdict,
     headers: &mut HeaderMap,
 ) {
-    let left_ms = caching::fresh_for_ms(&head.stored, now_ms(), &wanted.caching);
+    let left_ms = head.facts(&wanted.caching).fresh_for_ms(now_ms);
     let mut told = match how {
         How::Fetched { told, verdict, .. } => {
             CacheStatus { stored: *verdict != Verdict::Revalidated, ..*told }

@@ -74,6 +74,6 @@ impl Fetch {
         let made_ms = now.saturating_sub(caching::age_ms(&kept, now)).saturating_sub(1_000);
         let mut tags = caching::tags(fields).tags;
         tags.extend(self.stale.iter().flat_map(|(old, _)| old.tags.iter().cloned()));
-        self.edge.purges.since(&self.wanted.site.name, &self.wanted.url, &tags, made_ms)
+        self.edge.purges.since(&self.wanted.site.name, &self.wanted.url(), &tags, made_ms)
     }
 }

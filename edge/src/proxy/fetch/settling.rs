@@ -65,7 +65,7 @@ impl Fetch {
         };
         let head = |stored: Stored, bytes: u64| Head {
             site: Arc::clone(&wanted.site.name),
-            url: Arc::clone(&wanted.url),
+            url: wanted.url(),
             selecting: selecting.clone(),
             tags: caching::tags(&stored.fields).tags,
             stored,
@@ -73,6 +73,7 @@ impl Fetch {
             bytes,
             epoch,
             seen: heads::Seen::default(),
+            read: heads::Read::default(),
         };
         let strong = caching::strong_validator(&stored).is_some();
         if stored.status == StatusCode::PARTIAL_CONTENT {

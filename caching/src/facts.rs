@@ -1,0 +1,66 @@
+//! What a stored response's fields say about its reuse, read once for many requests.
+
+use crate::age::{Age, reused};
+use crate::reuse::decide;
+use crate::{Freshness, Reuse, Settings, Stored, control, freshness, strong_validator};
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+/// What follows from a stored response and the rules of its site alone. Each answer is that of
+/// the function of the same name, which reads the fields anew.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Facts {
+    freshness: Freshness,
+    age: Age,
+    /// What `no-cache="..."` names.
+    listed: Box<[HeaderName]>,
+    has_strong_validator: bool,
+}
+
+impl Facts {
+    /// Reads them.
+    #[must_use]
+    pub fn of(stored: &Stored, settings: &Settings) -> Self {
+        Self {
+            freshness: freshness(stored, settings),
+            age: Age::of(stored),
+            listed: control::listed_fields(&stored.fields).into(),
+            has_strong_validator: strong_validator(stored).is_some(),
+        }
+    }
+
+    /// [`crate::reuse`].
+    #[must_use]
+    pub fn reuse(
+        &self,
+        request: &HeaderMap,
+        now_ms: i64,
+        settings: &Settings,
+        soft_purged: bool,
+    ) -> Reuse {
+        decide(request, &self.freshness, self.age.ms(now_ms), settings, soft_purged)
+    }
+
+    /// [`crate::fresh_for_ms`].
+    #[must_use]
+    pub fn fresh_for_ms(&self, now_ms: i64) -> i64 {
+        self.freshness.lifetime_ms.saturating_sub(self.age.ms(now_ms))
+    }
+
+    /// [`crate::age_field`].
+    #[must_use]
+    pub fn age_field(&self, now_ms: i64) -> HeaderValue {
+        self.age.field(now_ms)
+    }
+
+    /// [`crate::reused_fields`] of the response that this was read of.
+    #[must_use]
+    pub fn reused_fields(&self, stored: &Stored, now_ms: i64) -> HeaderMap {
+        reused(&stored.fields, &self.listed, self.age_field(now_ms))
+    }
+
+    /// Whether [`crate::strong_validator`] finds one.
+    #[must_use]
+    pub fn has_strong_validator(&self) -> bool {
+        self.has_strong_validator
+    }
+}
