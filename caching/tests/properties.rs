@@ -182,6 +182,26 @@ proptest! {
         run_all(&request, &Stored { received_ms, ..stored }, now_ms, &settings);
     }
 
+    /// What is read once is what is read each time.
+    #[test]
+    fn facts_are_what_the_functions_say(
+        request in fields(),
+        stored in stored(),
+        settings in settings(),
+        now_ms in prop_oneof![NOW_MS - 10_000..NOW_MS + 10_000_000, any::<i64>()],
+        soft_purged in any::<bool>(),
+    ) {
+        let facts = Facts::of(&stored, &settings);
+        prop_assert_eq!(
+            facts.reuse(&request, now_ms, &settings, soft_purged),
+            reuse(&request, &stored, now_ms, &settings, soft_purged)
+        );
+        prop_assert_eq!(facts.fresh_for_ms(now_ms), fresh_for_ms(&stored, now_ms, &settings));
+        prop_assert_eq!(facts.age_field(now_ms), age_field(&stored, now_ms));
+        prop_assert_eq!(facts.reused_fields(&stored, now_ms), reused_fields(&stored, now_ms));
+        prop_assert_eq!(facts.has_strong_validator(), strong_validator(&stored).is_some());
+    }
+
     /// RFC 9111 section 4.2: time only makes a response staler.
     #[test]
     fn stale_stays_stale(
