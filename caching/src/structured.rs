@@ -1,8 +1,8 @@
 //! Structured fields (RFC 9651) in and out: whole fields only; one that does not parse is none.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
-use std::borrow::Cow;
 use sfv::{Dictionary, FieldType, KeyRef, List, Parser, RefBareItem, StringRef, TokenRef};
+use std::borrow::Cow;
 
 /// The dictionary of all lines of a field; None if absent, empty or malformed.
 pub fn dictionary(fields: &HeaderMap, name: &HeaderName) -> Option<Dictionary> {

@@ -5,6 +5,9 @@
 //! a peer that reads slowly holds one batch. A turn asks for another only if it wrote a full
 //! batch and all of it left: a connection with nothing to send, or whose peer is gone, sleeps.
 
+use crate::Levers;
+use crate::batch::{BATCH_RECORDS, Batch, RECORD_BYTES};
+use crate::tls::sealing::{self, HEAD_BYTES};
 use crate::watched::Watched;
 use rustls::ServerConnection;
 use std::io::{self, BufRead, IoSlice, Read, Write};
@@ -13,11 +16,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// Plaintext of a full record (RFC 8446, section 5.1).
-pub const RECORD_BYTES: usize = 16 << 10;
-/// Records in a batch: enough that a system call for each is cheap, few enough for the cache of
-/// a core and for a thousand peers that read slowly.
-const BATCH_RECORDS: usize = 8;
 const BATCH_BYTES: usize = BATCH_RECORDS * RECORD_BYTES;
 /// What rustls may hold at most: a batch, its records' heads and tags, and what it says itself.
 const HELD_BYTES_MAX: usize = BATCH_BYTES + RECORD_BYTES;
@@ -34,6 +32,32 @@ struct Session {
     room: usize,
     /// A write of this turn found no room.
     is_blocked: bool,
+    /// Records that wait, sealed where they lie. What rustls holds goes behind them.
+    batch: Option<Batch>,
+    /// Whether the suite seals into a batch; not known before the first write.
+    seals: Option<bool>,
+    /// What rustls said during a write.
+    said: Said,
+}
+
+/// Takes what rustls has to send.
+#[derive(Default)]
+struct Said(Vec<u8>);
+
+impl Write for Said {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn write_vectored(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        bufs.iter().for_each(|buf| self.0.extend_from_slice(buf));
+        Ok(bufs.iter().map(|buf| buf.len()).sum())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// The stream of a connection. Clones are the same stream: one is read and written, the other
@@ -44,10 +68,19 @@ pub struct TlsStream {
 }
 
 impl TlsStream {
-    /// Over a session whose handshake is done. Without `corks` each write leaves at once.
-    pub fn new(socket: Watched, mut tls: ServerConnection, corks: bool) -> Self {
+    /// Over a session whose handshake is done. Without `cork` each write leaves at once.
+    pub fn new(socket: Watched, mut tls: ServerConnection, levers: Levers) -> Self {
         tls.set_buffer_limit(Some(HELD_BYTES_MAX));
-        let session = Session { socket, tls, corks, room: 0, is_blocked: false };
+        let session = Session {
+            socket,
+            tls,
+            corks: levers.cork,
+            room: 0,
+            is_blocked: false,
+            batch: None,
+            seals: if levers.seal { None } else { Some(false) },
+            said: Said::default(),
+        };
         Self { session: Arc::new(Mutex::new(session)) }
     }
 
@@ -116,6 +149,14 @@ impl Write for Blocking<'_, '_> {
 impl Session {
     /// Hands the socket what waits; ready once nothing does.
     fn push(&mut self, cx: &mut Context<'_>) -> io::Result<Poll<()>> {
+        while let Some(batch) = self.batch.as_mut().filter(|batch| !batch.waiting().is_empty()) {
+            match Pin::new(&mut self.socket).poll_write(cx, batch.waiting())? {
+                Poll::Ready(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Poll::Ready(bytes) => batch.advance(bytes),
+                Poll::Pending => return Ok(Poll::Pending),
+            }
+        }
+        self.batch = None;
         while self.tls.wants_write() {
             match self.tls.write_tls(&mut Blocking { socket: &mut self.socket, cx }) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
@@ -136,19 +177,61 @@ impl Session {
             }
             self.room = BATCH_BYTES;
         }
-        if self.room == 0 {
+        let seals = self.seals != Some(false);
+        let room = match &self.batch {
+            Some(batch) => self.room.min(batch.room()),
+            None => self.room,
+        };
+        // What TLS itself has to say goes before what follows it: with the end of this turn.
+        if room == 0 || (seals && self.tls.wants_write()) {
             self.is_blocked = true;
             return Ok(Poll::Pending);
         }
         let mut pieces = [IoSlice::new(&[]); PIECES_MAX];
-        let count = clip(bufs, self.room, &mut pieces);
-        let written = self.tls.writer().write_vectored(&pieces[..count])?;
+        let count = clip(bufs, room, &mut pieces);
+        let written = match seals {
+            true => self.seal(&pieces[..count])?,
+            false => self.tls.writer().write_vectored(&pieces[..count])?,
+        };
         self.room -= written.min(self.room);
         if !self.corks {
             // What does not leave now, the next write or flush sends.
             let _ = self.push(cx)?;
         }
         Ok(Poll::Ready(written))
+    }
+
+    /// Writes records into the batch. What rustls said meanwhile comes where it was said.
+    fn seal(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+        let mut at = self.batch.get_or_insert_with(Batch::new).end();
+        let tls = &mut self.tls;
+        let written = sealing::aside(&mut self.batch, || tls.writer().write_vectored(pieces));
+        let batch = self.batch.get_or_insert_with(Batch::new);
+        if batch.end() == at {
+            // Another suite: rustls holds the records.
+            self.seals = Some(false);
+            return written;
+        }
+        self.seals = Some(true);
+        self.said.0.clear();
+        while self.tls.wants_write() {
+            self.tls.write_tls(&mut self.said)?;
+        }
+        let mut said = self.said.0.as_slice();
+        while let Some(head) = said.first_chunk::<HEAD_BYTES>() {
+            let length = usize::from(u16::from_be_bytes([head[3], head[4]]));
+            let (record, rest) = said.split_at((HEAD_BYTES + length).min(said.len()));
+            said = rest;
+            if length == 0 {
+                // It stands for the one in the batch.
+                at = batch.after(at);
+            } else if batch.insert(at, record) {
+                at += record.len();
+            } else {
+                return Err(io::Error::other("no room for what TLS has to say"));
+            }
+        }
+        written
     }
 
     fn read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> io::Result<Poll<()>> {

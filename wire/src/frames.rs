@@ -10,7 +10,7 @@ use std::task::{Context, Poll, ready};
 const HEAD_BYTES: usize = 9;
 /// Payload of a frame that is one record with its head; below what every peer takes (section
 /// 6.5.2: at least 16,384).
-pub const FRAME_BYTES: usize = crate::corked::RECORD_BYTES - HEAD_BYTES;
+pub const FRAME_BYTES: usize = crate::batch::RECORD_BYTES - HEAD_BYTES;
 
 /// A body whose pieces have at most so many bytes.
 pub struct Cut<B> {

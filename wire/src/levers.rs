@@ -5,6 +5,8 @@
 pub struct Levers {
     /// Over TLS: the records of one turn leave together.
     pub cork: bool,
+    /// Over TLS 1.3: records are sealed from where their bytes lie, right into what is sent.
+    pub seal: bool,
     /// HTTP/2 over TLS: a DATA frame is exactly one record.
     pub frames: bool,
     /// Plain HTTP/1.1: large pieces of the memory tier leave by `sendfile(2)`.
@@ -15,19 +17,20 @@ pub struct Levers {
 
 impl Default for Levers {
     fn default() -> Self {
-        Self { cork: true, frames: true, sendfile: true, merge: true }
+        Self { cork: true, seal: true, frames: true, sendfile: true, merge: true }
     }
 }
 
 impl Levers {
     /// What [`Levers::off`] knows.
-    pub const NAMES: &str = "cork, frames, sendfile or merge";
+    pub const NAMES: &str = "cork, seal, frames, sendfile or merge";
 
     /// Without the lever of this name; `None` for a name that is none.
     #[must_use]
     pub fn off(mut self, name: &str) -> Option<Self> {
         let lever = match name {
             "cork" => &mut self.cork,
+            "seal" => &mut self.seal,
             "frames" => &mut self.frames,
             "sendfile" => &mut self.sendfile,
             "merge" => &mut self.merge,

@@ -1,11 +1,11 @@
 //! Connections: HTTP/1.1, 2 and 3 over TCP, TLS and QUIC, each within its limits, for any
 //! [`Service`]. It knows nothing of sites, objects or caches.
 
+mod batch;
 mod connection;
 mod corked;
 mod error;
 mod frames;
-
 mod levers;
 mod pace;
 mod plain;

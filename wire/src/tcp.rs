@@ -86,5 +86,5 @@ async fn shake<S: Service>(
     let shaken = shaken.map_err(|_| format!("no TLS handshake within {HANDSHAKE_MAX:?}"))?;
     let (socket, session) = shaken.map_err(|error| error.to_string())?.into_inner();
     let spoken = Spoken::of_alpn(session.alpn_protocol());
-    Ok((TlsStream::new(socket, session, shared.levers.cork), spoken))
+    Ok((TlsStream::new(socket, session, shared.levers), spoken))
 }

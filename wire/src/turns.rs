@@ -88,8 +88,15 @@ mod tests {
 
     /// A TLS connection: the client's end, and the server's.
     async fn pair(protocol: &[u8]) -> (Client, TlsStream) {
+        pair_by(protocol, rustls::DEFAULT_VERSIONS).await
+    }
+
+    async fn pair_by(
+        protocol: &[u8],
+        versions: &[&'static rustls::SupportedProtocolVersion],
+    ) -> (Client, TlsStream) {
         let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let provider = Arc::new(crate::tls::provider());
         let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
         let mut server = ServerConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()
@@ -101,7 +108,7 @@ mod tests {
         let mut roots = RootCertStore::empty();
         roots.add(made.cert.der().clone()).unwrap();
         let mut client = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
+            .with_protocol_versions(versions)
             .unwrap()
             .with_root_certificates(roots)
             .with_no_client_auth();
@@ -117,7 +124,7 @@ mod tests {
         };
         let (client, server) = tokio::join!(connector.connect(name, tcp), accepting);
         let (socket, session) = server.into_inner();
-        (client.unwrap(), TlsStream::new(socket, session, true))
+        (client.unwrap(), TlsStream::new(socket, session, crate::Levers::default()))
     }
 
     /// Serves a body of so many bytes for any request; how often it was polled, until it ends.
@@ -188,6 +195,44 @@ mod tests {
                 } else {
                     client.shutdown().await.unwrap();
                 }
+                ended(&told).await;
+            }
+        });
+    }
+
+    /// RFC 8446 section 4.6.3: the peer's new keys, and ours that it asks for, in mid-body.
+    #[test]
+    fn keys_change_in_mid_body() {
+        on_one_thread(async {
+            const BYTES: usize = 3 << 20;
+            let (mut client, server) = pair(b"http/1.1").await;
+            let told = serve(server, BYTES);
+            client.write_all(GET).await.unwrap();
+            let mut body = vec![0; BYTES];
+            for part in body.chunks_mut(BYTES / 16) {
+                client.read_exact(part).await.unwrap();
+                client.get_mut().1.refresh_traffic_keys().unwrap();
+                client.flush().await.unwrap();
+            }
+            client.shutdown().await.unwrap();
+            ended(&told).await;
+        });
+    }
+
+    #[test]
+    fn other_versions_are_sealed_by_rustls() {
+        on_one_thread(async {
+            for version in rustls::ALL_VERSIONS {
+                let (mut client, server) = pair_by(b"http/1.1", &[version]).await;
+                let told = serve(server, 300_000);
+                for _ in 0..3 {
+                    client.write_all(GET).await.unwrap();
+                    let mut body = vec![0; 300_000];
+                    client.read_exact(&mut body).await.unwrap();
+                    // The heads of the answers.
+                    settle(&told).await;
+                }
+                client.shutdown().await.unwrap();
                 ended(&told).await;
             }
         });

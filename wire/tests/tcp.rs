@@ -17,7 +17,7 @@ const ARENA_BYTES: u64 = 64 << 20;
 
 fn levers() -> Vec<Levers> {
     let all = Levers::default();
-    let without = ["cork", "frames", "sendfile"].map(|name| all.off(name).unwrap());
+    let without = ["cork", "seal", "frames", "sendfile"].map(|name| all.off(name).unwrap());
     [all].into_iter().chain(without).collect()
 }
 

@@ -2,8 +2,10 @@
 //! that other nodes accept, and what is counted of both. Early data stays off: it can be
 //! replayed.
 
+pub(crate) mod sealing;
 mod tickets;
 
+pub use sealing::provider;
 pub use tickets::{PERIOD, SECRET_BYTES_MIN, Tickets};
 
 use crate::Error;
@@ -127,7 +129,7 @@ impl Tls {
     ) -> Result<Self, Error> {
         metrics.expiry.set(expiry(&certificate)?);
         Ok(Self {
-            provider: Arc::new(rustls::crypto::aws_lc_rs::default_provider()),
+            provider: Arc::new(provider()),
             certificate: Arc::new(Current(ArcSwap::from_pointee(certificate))),
             tickets: Arc::new(tickets),
             metrics,

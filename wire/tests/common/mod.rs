@@ -141,7 +141,7 @@ impl Served {
 
 impl<S: Service> Served<S> {
     pub async fn of(service: Arc<S>, levers: Levers, arena: Arena) -> Self {
-        let provider = Arc::new(aws_lc_rs::default_provider());
+        let provider = Arc::new(nearcast_wire::tls::provider());
         let (chain, key) = identity();
         let key = PrivateKeyDer::try_from(key.clone()).unwrap();
         let mut config = ServerConfig::builder_with_provider(provider)

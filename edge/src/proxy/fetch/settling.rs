@@ -2,7 +2,7 @@
 //! is whole, or goes to the one who asked.
 
 use super::super::live::Live;
-use super::super::{by_hop, pass, web};
+use super::super::{by_hop, pass};
 use super::Fetch;
 use super::outcome::{Cut, Outcome, Own, Unshared};
 use super::span::{Span, part};
@@ -120,7 +120,7 @@ impl Fetch {
             head.body = old.body;
         }
         let head = Arc::new(head);
-        let object = crate::object::Object::web(web(&self.wanted, &head));
+        let object = crate::object::Object::web(&self.wanted, &head);
         let source = by_hop(answer.kind);
         let span = asked.unwrap_or(Span { start: range.start, end: None });
         let ends_early = span.end.is_some_and(|end| end < range.end());
