@@ -123,6 +123,12 @@ impl Disk {
         store.as_ref().is_some_and(|store| self.queue.contains(key) || store.may_hold(key))
     }
 
+    /// Whether it has blocks that hold nothing, and keeps up with what it is offered.
+    pub(crate) fn has_room(&self) -> bool {
+        let store = self.store.read().unwrap_or_else(PoisonError::into_inner);
+        store.as_ref().is_some_and(|store| store.has_room()) && self.queue.is_short()
+    }
+
     /// The chunk, checked, and in memory from then on; `None` once `read_max` is over.
     pub(crate) async fn read(self: &Arc<Self>, key: &Key) -> Option<Bytes> {
         if let Some(bytes) = self.queue.get(key) {

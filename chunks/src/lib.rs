@@ -258,7 +258,8 @@ impl Inner {
     /// Whether a chunk is worth a disk; without disks none is.
     fn admit(&self, key: &Key, bytes: &Bytes, on_disk: impl FnOnce() -> bool) -> bool {
         let size = disk::stored_bytes(bytes.len());
-        !self.disks.is_empty() && !on_disk() && self.policy.admit(id(key), size)
+        let room = || self.disks.home(key).is_some_and(|disk| disk.has_room());
+        !self.disks.is_empty() && !on_disk() && self.policy.admit(id(key), size, room())
     }
 }
 

@@ -11,6 +11,8 @@
 //!    threshold; when its block's turn to go comes, it is written anew if it still is.
 //! 4. No more is written than half of what came from upstream, beyond a fifth of the disks to
 //!    begin with. As that budget runs low, the bar rises.
+//! 5. A disk that was never full takes what is asked for once, too, beyond the budget: nothing
+//!    has to go for it, and a disk is filled for the first time once in its life.
 //!
 //! Memory: [`TABLE_BYTES_PER_TB`], whatever is asked for; what is least wanted is forgotten
 //! first. The policy knows of no time but the one passed in, and of no disk.
@@ -25,7 +27,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 /// A score halves in this time: long enough to tell two plays a week from one, short enough
 /// to follow what is new.
-pub const HALF_LIFE: Duration = Duration::from_secs(3 * 86_400);
+pub const HALF_LIFE: Duration = Duration::from_secs(4 * 86_400);
 /// Bytes of tables for a terabyte of disks, about: a record of 32 bytes for each MiB, and one
 /// of 40 bytes for every eight of those. (foyer's own index takes 50 to 100 MB.)
 pub const TABLE_BYTES_PER_TB: u64 = 36_000_000;
@@ -84,8 +86,10 @@ pub struct Stats {
     pub threshold: f32,
     /// Bytes that may be written now.
     pub budget_bytes: u64,
-    /// Bytes admitted.
+    /// Bytes admitted, into room or not.
     pub admitted_bytes: u64,
+    /// Bytes of these that the budget was not asked for: there was room.
+    pub filled_bytes: u64,
     /// Bytes kept when their block's turn came.
     pub kept_bytes: u64,
     /// Bytes above the threshold that the budget refused.
@@ -139,14 +143,20 @@ impl Policy {
         }
     }
 
-    /// Whether to write the chunk, which no disk has. What is granted counts as written.
+    /// Whether to write the chunk, which no disk has; `room` says that its disk has blocks that
+    /// hold nothing. What is granted counts as written.
     #[must_use]
-    pub fn admit(&self, id: ChunkId, bytes: u32) -> bool {
+    pub fn admit(&self, id: ChunkId, bytes: u32, room: bool) -> bool {
         let score = self.score(id);
         let mut budget = self.budget.lock().unwrap_or_else(PoisonError::into_inner);
         let bytes = u64::from(bytes);
-        let bar = self.bar(RAISE_NEW, budget.budget_bytes).max(SECOND_REQUEST);
-        let granted = score >= bar && spend(&mut budget, bytes);
+        let granted = if room {
+            budget.filled_bytes += if score > 0.0 { bytes } else { 0 };
+            score > 0.0
+        } else {
+            let bar = self.bar(RAISE_NEW, budget.budget_bytes).max(SECOND_REQUEST);
+            score >= bar && spend(&mut budget, bytes)
+        };
         if granted {
             budget.admitted_bytes += bytes;
         }

@@ -13,10 +13,36 @@ use support::{MIB, Tiers, key, sizes};
 
 const MEMORY: u64 = 64 << 20;
 const DISK: u64 = 256 << 20;
+const SMALL_DISK: u64 = 64 << 20;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_chunk_asked_for_twice_comes_from_disk_when_memory_forgot_it() {
-    let tiers = Tiers::open(MEMORY, 1, DISK).await;
+async fn an_empty_disk_takes_what_is_asked_for_once_and_is_filled_once() {
+    let tiers = Tiers::open(MEMORY, 1, SMALL_DISK).await;
+    let once = key(1, 0);
+    assert!(tiers.get(once, MIB).await.is_none());
+    tiers.insert(once, MIB);
+    tiers.written().await;
+    tiers.forget_memory();
+    assert!(tiers.find(once, MIB).await.is_some());
+
+    tiers.fill().await;
+    let written = tiers.metric("ssd_written_bytes_total", "");
+    // What waited when the room was gone took that of two blocks of 8 MiB at most.
+    assert!(written > SMALL_DISK / 2 && written <= SMALL_DISK + (16 << 20), "{written}");
+    assert!(tiers.metric("ssd_evicted_blocks_total", "") <= 2);
+    // It is full after a restart, too.
+    let tiers = tiers.crash().await;
+    let other = key(2, 0);
+    assert!(tiers.get(other, MIB).await.is_none());
+    tiers.insert(other, MIB);
+    tiers.written().await;
+    assert_eq!(tiers.metric("ssd_written_bytes_total", ""), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_full_disk_a_chunk_asked_for_twice_comes_when_memory_forgot_it() {
+    let tiers = Tiers::open(MEMORY, 1, SMALL_DISK).await;
+    tiers.fill().await;
     let (once, twice) = (key(1, 0), key(1, 1));
     tiers.insert(once, MIB);
     tiers.keep(twice, MIB - 5).await;
@@ -143,10 +169,12 @@ async fn what_is_asked_for_again_stays_on_disk_while_others_pass_through() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn disks_are_spared_what_is_asked_for_once() {
+async fn full_disks_are_spared_what_is_asked_for_once() {
     const REQUESTS: u32 = 3_000;
     const BYTES: usize = 200_000;
-    let tiers = Tiers::open(32 << 20, 2, DISK).await;
+    let tiers = Tiers::open(32 << 20, 2, SMALL_DISK).await;
+    tiers.fill().await;
+    let filled = tiers.metric("ssd_written_bytes_total", "");
     let mut random = StdRng::seed_from_u64(1);
     let (mut missed, mut on_disk) = (0, 0);
     for number in 0..REQUESTS {
@@ -163,7 +191,7 @@ async fn disks_are_spared_what_is_asked_for_once() {
         }
     }
     tiers.written().await;
-    let written = tiers.metric("ssd_written_bytes_total", "");
+    let written = tiers.metric("ssd_written_bytes_total", "") - filled;
     println!("{missed} bytes missed, {written} written, {on_disk} hits on disk");
     assert!(written * 2 <= missed, "{written} bytes written, {missed} missed");
     assert!(on_disk > 20, "{on_disk} hits on disk");

@@ -91,6 +91,7 @@ async fn replay(dir: &Path, keys: &[Key], requests: &[u32], direct: bool) -> (us
     let fetched = vec![7; CHUNK_BYTES];
     for chunk in requests {
         let key = &keys[*chunk as usize];
+        tiers.requested(key, CHUNK_BYTES);
         if tiers.in_memory(key).is_some() {
             memory_hits += 1;
         } else if tiers.read_disk(key).await.is_some() {

@@ -166,6 +166,10 @@ impl Disk {
         self.block_of[chunk as usize] != NOWHERE
     }
 
+    fn has_room(&self) -> bool {
+        self.clean.len() > CLEAN
+    }
+
     /// Writes a chunk; `keep` says what is written anew of the blocks that go for it.
     fn write(&mut self, chunk: u32, keep: &mut dyn FnMut(u32) -> bool) -> usize {
         let mut queue = VecDeque::from([chunk]);
@@ -237,7 +241,9 @@ impl Tiers {
     /// To the SSD, if it is not there and the policy wants it.
     fn offer(&mut self, chunk: u32) {
         let bytes = self.sizes.stored_bytes;
-        if self.disk.holds(chunk) || !self.policy.admit(self.ids[chunk as usize], bytes) {
+        if self.disk.holds(chunk)
+            || !self.policy.admit(self.ids[chunk as usize], bytes, self.disk.has_room())
+        {
             return;
         }
         let mut keep = |chunk: u32| self.policy.keep(self.ids[chunk as usize], bytes);

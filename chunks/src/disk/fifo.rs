@@ -10,7 +10,7 @@ use foyer::{EvictionInfo, EvictionPicker};
 use prometheus::IntCounter;
 use std::collections::{BTreeSet, HashMap};
 use std::mem;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Blocks that are looked through before they are evicted: as many as foyer empties at a
@@ -23,10 +23,12 @@ pub(super) type Written = (Key, u32);
 /// What a store and its picker tell each other.
 #[derive(Debug, Default)]
 pub(super) struct Blocks {
-    /// The store is open: what comes now was written in this run.
-    pub(super) open: AtomicBool,
+    /// Whether the store is open.
+    open: AtomicBool,
     /// Blocks evicted in this run.
     pub(super) evicted: AtomicU64,
+    /// Blocks that are empty, beside the one that is being filled.
+    clean: AtomicUsize,
     state: Mutex<State>,
 }
 
@@ -34,8 +36,6 @@ pub(super) struct Blocks {
 struct State {
     /// Blocks that may be evicted, by when they were filled.
     order: BTreeSet<(u128, u32)>,
-    /// Blocks that are empty.
-    clean: usize,
     /// Of the block that is being filled.
     filling: Vec<Written>,
     filled: HashMap<u32, Vec<Written>>,
@@ -46,6 +46,19 @@ impl Blocks {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The store is open, over `count` blocks in all: what comes now is written in this run.
+    pub(super) fn opened(&self, count: usize) {
+        let holding = self.lock().order.len();
+        let clean = count.saturating_sub(holding).saturating_sub(1);
+        self.clean.store(clean, Ordering::Relaxed);
+        self.open.store(true, Ordering::Release);
+    }
+
+    /// Whether there are empty blocks beside those that are kept empty for the writer.
+    pub(super) fn has_room(&self) -> bool {
+        self.clean.load(Ordering::Relaxed) > AHEAD
+    }
+
     /// Chunks are about to be written. Those that find their block full count as part of it
     /// all the same: they come up a little early.
     pub(super) fn writing(&self, chunks: impl Iterator<Item = Written>) {
@@ -54,10 +67,10 @@ impl Blocks {
 
     /// The chunks of the blocks that are evicted next, each once.
     pub(super) fn due(&self) -> Vec<Written> {
-        let mut state = self.lock();
-        if state.clean > AHEAD {
+        if self.has_room() {
             return Vec::new();
         }
+        let mut state = self.lock();
         let next: Vec<u32> = state.order.iter().take(AHEAD).map(|(_, block)| *block).collect();
         next.into_iter().filter_map(|block| state.filled.remove(&block)).flatten().collect()
     }
@@ -94,7 +107,7 @@ impl EvictionPicker for Fifo {
         self.next += 1;
         let mut state = self.blocks.lock();
         state.order.insert((before.unwrap_or(self.next), block));
-        state.clean = info.clean;
+        self.blocks.clean.store(info.clean, Ordering::Relaxed);
         if open {
             let written = mem::take(&mut state.filling);
             state.filled.insert(block, written);
@@ -128,7 +141,8 @@ mod tests {
         let blocks = Arc::new(Blocks::default());
         let counted = IntCounter::new("evicted", "blocks").unwrap();
         let mut fifo = Fifo::new(vec![0; 8], Arc::clone(&blocks), counted);
-        blocks.open.store(true, Ordering::Release);
+        blocks.opened(8);
+        assert!(blocks.has_room());
         let key = |number| Key { body: [0; 16], number };
         let evictable = HashSet::new();
         for block in 0..4 {
@@ -156,7 +170,8 @@ mod tests {
             fifo.on_block_evictable(info(&evictable), block);
         }
         // Block 3 was empty at first, with the time of a run before.
-        blocks.open.store(true, Ordering::Release);
+        blocks.opened(4);
+        assert!(!blocks.has_room());
         evictable.insert(3);
         fifo.on_block_evictable(info(&evictable), 3);
         for expected in [1, 2, 0, 3] {

@@ -58,6 +58,11 @@ impl Queue {
         true
     }
 
+    /// Whether it is less than half full.
+    pub(super) fn is_short(&self) -> bool {
+        self.lock().bytes < self.bytes_max / 2
+    }
+
     /// A chunk that waits.
     pub(super) fn get(&self, key: &Key) -> Option<Bytes> {
         self.lock().waiting.get(key).cloned()

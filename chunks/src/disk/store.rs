@@ -100,9 +100,9 @@ impl Store {
         let opening = open(place, Arc::clone(&blocks), counted, Spawner::from(handle.clone()));
         // It touches the disk, and foyer panics on some errors: both away from the caller.
         match handle.spawn(opening).await {
-            Ok(Ok((hybrid, lock))) => {
+            Ok(Ok((hybrid, count, lock))) => {
                 let device = Some(Arc::clone(hybrid.storage().device()));
-                blocks.open.store(true, Ordering::Release);
+                blocks.opened(count);
                 let (hybrid, lock) = (Some(hybrid), Some(lock));
                 Ok(Self { hybrid, device, threads, memory, blocks, lock })
             }
@@ -162,6 +162,11 @@ impl Store {
             Err(error) if error.kind() == ErrorKind::External => Read::NoRoom,
             Err(error) => Read::Failed(error.to_string()),
         }
+    }
+
+    /// Whether it has blocks that hold nothing.
+    pub(super) fn has_room(&self) -> bool {
+        self.blocks.has_room()
     }
 
     /// The chunks of the blocks that are evicted next, each once.
@@ -245,7 +250,7 @@ async fn open(
     blocks: Arc<Blocks>,
     counted: IntCounter,
     spawner: Spawner,
-) -> Result<(HybridCache<Key, Chunk>, File), String> {
+) -> Result<(HybridCache<Key, Chunk>, usize, File), String> {
     let crate::Disk { dir, bytes, direct } = place;
     let lock = folder::lock(&dir)?;
     let direct = direct && folder::takes_direct(&dir);
@@ -256,7 +261,8 @@ async fn open(
     folder::remove_surplus(&dir, count);
     let fifo = Fifo::new(folder::written_last(&dir, count), blocks, counted);
     let device = device(dir, bytes, direct)?;
-    build(device, block_bytes, fifo, spawner).await.map(|hybrid| (hybrid, lock))
+    let hybrid = build(device, block_bytes, fifo, spawner).await?;
+    Ok((hybrid, size(count)?, lock))
 }
 
 fn size(bytes: u64) -> Result<usize, String> {

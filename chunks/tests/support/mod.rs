@@ -116,6 +116,23 @@ impl Tiers {
         self.until("a chunk is on its way", asked).await;
     }
 
+    /// Fills the disks with chunks that are asked for once, until they take no more of those.
+    pub async fn fill(&self) {
+        let mut written = None;
+        for number in 0.. {
+            let key = key(1_000_000 + number, 0);
+            self.chunks.requested(&key, MIB);
+            self.insert(key, MIB);
+            if number % 16 == 15 {
+                self.written().await;
+                let now = self.metric("ssd_written_bytes_total", "");
+                if written.replace(now) == Some(now) {
+                    return;
+                }
+            }
+        }
+    }
+
     /// Makes memory forget all that is in it.
     pub fn forget_memory(&self) {
         let slots: Vec<_> = std::iter::from_fn(|| self.chunks.slot(MIB)).collect();
