@@ -148,6 +148,53 @@ async fn a_region_fetches_each_byte_once_by_the_owner_of_its_run() {
     assert_eq!(region.web.count("/film.mp4"), asked);
 }
 
+/// Small objects that the node at place 1 owns, so many; who owns what follows from names alone.
+async fn owned_by_the_second(count: usize) -> Vec<String> {
+    let region = Region::new().await;
+    let edges = region.start_all().await;
+    let mut owned = Vec::new();
+    for path in (0..).map(|number| format!("/hot/{number}.m4s")) {
+        region.web.put(&path, Item::of(1_000));
+        fetch(&edges[0], &path, &[]).await;
+        if region.owners(&path)[&0].contains(&region.nodes[1].id) {
+            owned.push(path);
+        }
+        if owned.len() == count {
+            return owned;
+        }
+    }
+    unreachable!("numbers have no end");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_hot_spills_to_other_nodes_and_no_byte_is_fetched_twice() {
+    let paths = owned_by_the_second(40).await;
+    let region = Region::new().await;
+    paths.iter().for_each(|path| region.web.put(path, Item::of(1_000)));
+    let edges = region.start_all().await;
+    // All at a time: none is answered before all are at the origin.
+    region.web.hold(Hold::Head);
+    let asking = join_all(paths.iter().map(|path| fetch(&edges[0], path, &[])));
+    let released = async {
+        until("all at the origin", || async { (region.web.held() == paths.len()).then_some(()) })
+            .await;
+        region.web.release();
+    };
+    let (answers, ()) = tokio::join!(asking, released);
+    let mut by_node: BTreeMap<String, usize> = BTreeMap::new();
+    for (path, answer) in paths.iter().zip(answers) {
+        assert!(answer.bytes() == &region.web.whole(path), "{path}: {answer:?}");
+        assert_eq!(region.web.count(path), 1, "{path}");
+        let owners = region.owners(path).remove(&0).unwrap();
+        *by_node.entry(owners.first().unwrap().clone()).or_default() += 1;
+    }
+    // The owner has its part (16 at least, then a quarter more than the mean), and what is
+    // beyond goes to both others.
+    let of = |place: usize| by_node.get(&region.nodes[place].id).copied().unwrap_or(0);
+    assert!((16..=24).contains(&of(1)), "{by_node:?}");
+    assert!(of(0) > 0 && of(2) > 0, "{by_node:?}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn siblings_that_ask_each_other_for_different_runs_do_not_wait_for_each_other() {
     let region = Region::new().await;
