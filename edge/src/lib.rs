@@ -42,3 +42,4 @@ pub use settings::{
     Certificate, Config, Limits, Listen, Peers, Secret, Settings, SiteConfig, SiteSettings,
     TitlesConfig, TtlSettings,
 };
+pub use wire::Patience;

@@ -154,6 +154,7 @@ fn upstream_parts(fault: &upstream::Fault) -> (Verdict, StatusCode, &'static str
         F::Refused { .. } => (Verdict::Refused, "bad-request"),
         F::NotFound { .. } => (Verdict::Absent, "no-such-key"),
         F::Aborted { .. } => (Verdict::Refused, "request-cut"),
+        F::Slow { .. } => (Verdict::Refused, "request-slow"),
     };
     (verdict, fault.status(), code)
 }
@@ -171,6 +172,7 @@ fn upstream_text(fault: &upstream::Fault) -> &'static str {
         F::Refused { .. } => "no origin takes such a request",
         F::NotFound { .. } => "no object can have this name",
         F::Aborted { .. } => "the request's body ended early",
+        F::Slow { .. } => "the request's body came too slowly",
     }
 }
 

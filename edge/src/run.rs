@@ -95,7 +95,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error> {
         work: Handle::current(),
         places: Arc::new(Semaphore::new(config.limits.connections)),
         tasks: TaskTracker::new(),
-        send_stall: config.limits.send_stall,
+        patience: config.limits.patience,
         arena: Some(parts.edge.engine.chunks.arena().clone()),
         levers: config.levers,
         drain: CancellationToken::new(),

@@ -19,10 +19,11 @@ use sites::check_sites;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
-use std::time::Duration;
 use upstream::SiteKind;
-use values::{base_url, count, join_secret, levers, once, parse_listen, shards, site_url, size};
-use wire::{CONNECTIONS_MAX, Levers, SEND_STALL_MAX};
+use values::{
+    base_url, count, join_secret, levers, once, parse_listen, patience, shards, site_url, size,
+};
+use wire::{CONNECTIONS_MAX, Levers, Patience};
 
 /// Smallest SSD tier.
 const DISK_BYTES_MIN: u64 = 256 << 20;
@@ -115,13 +116,17 @@ pub struct Limits {
     pub connections: usize,
     /// Media responses under way; more are answered 503.
     pub responses: usize,
-    /// A connection whose peer takes nothing of what it asked for is closed after this long.
-    pub send_stall: Duration,
+    /// How long clients are waited for.
+    pub patience: Patience,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { connections: CONNECTIONS_MAX, responses: RESPONSES_MAX, send_stall: SEND_STALL_MAX }
+        Self {
+            connections: CONNECTIONS_MAX,
+            responses: RESPONSES_MAX,
+            patience: Patience::default(),
+        }
     }
 }
 
@@ -144,6 +149,7 @@ impl Config {
     /// # Errors
     /// Names the first key with a value that is not allowed, or that is missing.
     pub fn check(settings: Settings) -> Result<Self, ConfigError> {
+        let patience = patience(&settings)?;
         let (titles, any) = origins(&settings)?;
         let sites = check_sites(&settings.sites, any)?;
         if titles.is_none() && sites.is_empty() {
@@ -203,7 +209,7 @@ impl Config {
                     RESPONSES_MAX,
                     AT_A_TIME_MAX,
                 )?,
-                send_stall: SEND_STALL_MAX,
+                patience,
             },
             prefetch: prefetch::Settings {
                 segments: settings.prefetch_segments.unwrap_or(prefetch::SEGMENTS),
@@ -267,6 +273,8 @@ fn origins(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use service::value::Span;
+    use std::time::Duration;
 
     fn settings() -> Settings {
         Settings {
@@ -317,6 +325,9 @@ mod tests {
                 error(|s| s.ssd_dir = vec!["a".into(), "b".into(), "a".into()]),
                 error(|s| s.connections_max = Some(0)),
                 error(|s| s.responses_max = Some(0)),
+                error(|s| s.handshake_timeout = Some(Span(Duration::ZERO))),
+                error(|s| s.head_timeout = Some(Span(Duration::from_secs(601)))),
+                error(|s| s.send_timeout = Some(Span(Duration::ZERO))),
                 error(|s| s.shards = Some(0)),
                 error(|s| s.admin = Some("8081".into())),
                 error(|s| s.write_path_off = vec!["cork".into(), "zeal".into()]),

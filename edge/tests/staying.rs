@@ -11,7 +11,7 @@ use common::{
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use model::FillPlan;
 use model::plan::PlannedTitle;
-use nearcast_edge::Limits;
+use nearcast_edge::{Limits, Patience};
 use service::Shutdown;
 use service::value::ByteSize;
 use std::os::unix::fs::FileExt;
@@ -468,7 +468,8 @@ async fn a_segment_of_the_planned_tier_is_read_once_for_many_players() {
 async fn who_asks_by_http_2_and_takes_nothing_is_closed() {
     let mut stage = Stage::new().await;
     stage.edge.stop().await;
-    let limits = Limits { send_stall: Duration::from_millis(300), ..Limits::default() };
+    let patience = Patience { send: Duration::from_millis(300), ..Patience::default() };
+    let limits = Limits { patience, ..Limits::default() };
     stage.edge = Edge::start_with(settings(stage.dir.path(), &stage.origin.url), limits).await;
     let stream = TcpStream::connect(stage.edge.http.trim_start_matches("http://")).await.unwrap();
     let (mut sender, connection) = hyper::client::conn::http2::Builder::new(TokioExecutor::new())

@@ -186,7 +186,7 @@ async fn head(
                     && pace.is_drip(upload, terms.times.first_byte, Instant::now())
                 {
                     let why = "the body came too slowly".into();
-                    return Err(Failure { fault: Fault::Aborted { why }, unsent: false });
+                    return Err(Failure { fault: Fault::Slow { why }, unsent: false });
                 }
                 if Instant::now() < limit {
                     continue;
@@ -195,7 +195,7 @@ async fn head(
                 if now == moved {
                     if sending.upload.as_ref().is_some_and(|upload| upload.is_starved()) {
                         let why = "the rest of the body did not come in time".into();
-                        return Err(Failure { fault: Fault::Aborted { why }, unsent: false });
+                        return Err(Failure { fault: Fault::Slow { why }, unsent: false });
                     }
                     let why = format!("{}: no answer within {:?}", hop.id, began.elapsed());
                     let fault = Fault::timed_out(ErrorType::HttpResponseTimeout, why);

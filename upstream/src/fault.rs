@@ -72,6 +72,12 @@ pub enum Fault {
         /// What it said.
         why: Arc<str>,
     },
+    /// The request's own body did not come in time.
+    #[error("too slow: {why}")]
+    Slow {
+        /// What was waited for.
+        why: Arc<str>,
+    },
 }
 
 impl Fault {
@@ -86,7 +92,7 @@ impl Fault {
             Self::Loop { .. } => ErrorType::ProxyLoopDetected,
             Self::Redirected { .. } => ErrorType::HttpProtocolError,
             Self::Refused { .. } | Self::NotFound { .. } => ErrorType::HttpRequestDenied,
-            Self::Aborted { .. } => ErrorType::HttpRequestError,
+            Self::Aborted { .. } | Self::Slow { .. } => ErrorType::HttpRequestError,
         }
     }
 
@@ -103,6 +109,7 @@ impl Fault {
             Self::Loop { .. } => StatusCode::LOOP_DETECTED,
             Self::Refused { .. } | Self::Aborted { .. } => StatusCode::BAD_REQUEST,
             Self::NotFound { .. } => StatusCode::NOT_FOUND,
+            Self::Slow { .. } => StatusCode::REQUEST_TIMEOUT,
         }
     }
 
@@ -118,7 +125,8 @@ impl Fault {
             Self::Loop { .. }
             | Self::Refused { .. }
             | Self::NotFound { .. }
-            | Self::Aborted { .. } => false,
+            | Self::Aborted { .. }
+            | Self::Slow { .. } => false,
         }
     }
 
@@ -136,6 +144,7 @@ impl Fault {
             Self::Refused { .. } => "refused",
             Self::NotFound { .. } => "not-found",
             Self::Aborted { .. } => "aborted",
+            Self::Slow { .. } => "slow",
         }
     }
 

@@ -3,12 +3,15 @@
 
 use crate::corked::TlsStream;
 use crate::frames::{Cut, FRAME_BYTES};
+use crate::half::{Counted, HalfOpen};
 use crate::pace::Pace;
+use crate::patience::Wait;
 use crate::shards::Executor;
 use crate::turns::Turns;
 use crate::unframed::Unframed;
 use crate::{HEADER_BYTES_MAX, Request, STREAMS_MAX, Service, Shared, Via};
 use http::Version;
+use http_body::Body;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -19,9 +22,6 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-/// From the first byte of a request, or from an idle connection's last answer, to the end of
-/// the request's head. A player with a full buffer is silent for most of a minute.
-const HEADER_READ_MAX: Duration = Duration::from_secs(60);
 /// HTTP/1.1: hyper's buffer, which holds the head.
 const BUFFER_BYTES_MAX: usize = 64 << 10;
 const HEADERS_MAX: usize = 100;
@@ -52,7 +52,7 @@ impl Spoken {
     }
 }
 
-fn protocol(executor: Executor, spoken: Spoken) -> auto::Builder<Executor> {
+fn protocol(executor: Executor, spoken: Spoken, head: Duration) -> auto::Builder<Executor> {
     let builder = auto::Builder::new(executor);
     let mut builder = match spoken {
         Spoken::Http1 => builder.http1_only(),
@@ -62,7 +62,7 @@ fn protocol(executor: Executor, spoken: Spoken) -> auto::Builder<Executor> {
     builder
         .http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_READ_MAX)
+        .header_read_timeout(head)
         .max_headers(HEADERS_MAX)
         .max_buf_size(BUFFER_BYTES_MAX)
         .pipeline_flush(false);
@@ -95,38 +95,50 @@ where
 {
     let answering = Arc::clone(shared);
     let pace = Pace::new();
+    let (stream, answers) = HalfOpen::new(stream, shared.patience.quiet);
     let watched = Arc::clone(&pace);
     let cuts = shared.levers.frames;
+    let counted = answers.clone();
     let service = service_fn(move |request: http::Request<Incoming>| {
         let (answering, via, pace) =
             (Arc::clone(&answering), Arc::clone(&via), Arc::clone(&watched));
         let unframed = unframed.clone();
+        let version = request.version();
+        let is_h2 = version == Version::HTTP_2;
+        let asked = (!is_h2).then(|| counted.asked(request.body().is_end_stream()));
         async move {
             let (head, body) = request.into_parts();
-            let version = head.version;
-            let is_h2 = version == Version::HTTP_2;
             let protocol = if is_h2 { "h2" } else { "http/1.1" };
             let bytes_max = if is_h2 && cuts { FRAME_BYTES } else { usize::MAX };
             let body = body.map_err(Into::into).boxed_unsync();
             let response = answering.answer(Request { head, body, protocol, via }).await;
             // An HTTP/1.1 peer that takes nothing is found by its socket.
-            let response = response
-                .map(|body| pace.watch(Cut::new(unframed.watch(version, body), bytes_max), is_h2));
+            let response = response.map(|body| {
+                let body = Counted::new(unframed.watch(version, body), asked);
+                pace.watch(Cut::new(body, bytes_max), is_h2)
+            });
             Ok::<_, Infallible>(response)
         }
     });
-    let connection = protocol(shared.executor(), spoken)
+    let connection = protocol(shared.executor(), spoken, shared.patience.head)
         .serve_connection(TokioIo::new(stream), service)
         .into_owned();
     let connection = std::pin::pin!(connection);
     let mut turns = Turns::new(connection, corked);
-    tokio::select! {
+    let ended = tokio::select! {
         ended = &mut turns => ended,
-        () = pace.stalled(shared.send_stall) => Err("the peer takes no bytes".to_owned()),
+        () = pace.stalled(shared.patience.send) => {
+            shared.metrics.given_up.count(Wait::Send);
+            return Err("the peer takes no bytes".to_owned());
+        }
         () = shared.drain.cancelled() => {
             turns.connection().graceful_shutdown();
             // What the peer does not take then, the drain's limit ends.
             turns.await
         }
-    }
+    };
+    ended.map_err(|error| {
+        shared.metrics.given_up.count_ended(&*error, answers.has_part());
+        error.to_string()
+    })
 }

@@ -6,8 +6,10 @@ mod connection;
 mod corked;
 mod error;
 mod frames;
+mod half;
 mod levers;
 mod pace;
+mod patience;
 mod plain;
 pub mod quic;
 mod service;
@@ -20,6 +22,7 @@ mod watched;
 
 pub use error::Error;
 pub use levers::Levers;
+pub use patience::Patience;
 pub use service::{Metrics, Place, Request, RequestBody, Service, Shared, Via};
 pub use shards::{SHARDS_MAX, Seat, Shard, Shards, Threads, is_shard};
 
@@ -29,8 +32,14 @@ use std::time::Duration;
 pub const CONNECTIONS_MAX: usize = 20_000;
 /// From accepting to the end of the TLS handshake.
 pub const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
+/// From the first byte of a request, or from an idle connection's last answer, to the end of
+/// the request's head. A player with a full buffer is silent for most of a minute.
+pub const HEAD_MAX: Duration = Duration::from_secs(60);
 /// A connection that takes no byte for this long is closed.
 pub const SEND_STALL_MAX: Duration = Duration::from_secs(30);
+/// An answer that brings nothing for this long is not kept up for a peer that sends no more: it
+/// may have stopped reading, too.
+pub const QUIET_MAX: Duration = Duration::from_secs(1);
 /// The head of a request: a path (4 KiB, with a token of 2 KiB) and a browser's fields.
 pub const HEADER_BYTES_MAX: u32 = 16 << 10;
 /// HTTP/2 and 3: requests of one connection at a time.

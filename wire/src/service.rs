@@ -1,6 +1,7 @@
 //! What connections serve, and what they share.
 
 use crate::Levers;
+use crate::patience::{GivenUp, Patience};
 use crate::shards::{Executor, Seat, Shard, Shards, guarded};
 use crate::tls;
 use arena::Arena;
@@ -11,7 +12,6 @@ use http_body_util::combinators::UnsyncBoxBody;
 use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry};
 use std::fmt::Display;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::context::TokioContext;
@@ -72,6 +72,7 @@ pub struct Metrics {
     pub open: IntGauge,
     pub(crate) shard_open: IntGaugeVec,
     pub(crate) panics: IntCounter,
+    pub(crate) given_up: GivenUp,
     pub(crate) quic: crate::quic::Metrics,
     /// Counters of TLS.
     pub tls: tls::Metrics,
@@ -93,7 +94,8 @@ impl Metrics {
         let shard_open = gauges(r, "shard_connections", help, &["shard"])?;
         let panics = counter(r, "connection_panics_total", "Tasks of connections that panicked")?;
         let (quic, tls) = (crate::quic::Metrics::new(registry)?, tls::Metrics::new(registry)?);
-        Ok(Self { open, shard_open, panics, quic, tls, refused })
+        let given_up = GivenUp::new(registry)?;
+        Ok(Self { open, shard_open, panics, given_up, quic, tls, refused })
     }
 }
 
@@ -110,8 +112,8 @@ pub struct Shared<S> {
     pub places: Arc<Semaphore>,
     /// Their tasks.
     pub tasks: TaskTracker,
-    /// A connection whose peer takes nothing of what it asked for is closed after this long.
-    pub send_stall: Duration,
+    /// How long peers are waited for.
+    pub patience: Patience,
     /// Where bodies lie that may be sent uncopied.
     pub arena: Option<Arena>,
     /// Parts of the write path that are on.
@@ -130,7 +132,7 @@ impl<S> Clone for Shared<S> {
             work: self.work.clone(),
             places: Arc::clone(&self.places),
             tasks: self.tasks.clone(),
-            send_stall: self.send_stall,
+            patience: self.patience,
             arena: self.arena.clone(),
             levers: self.levers,
             drain: self.drain.clone(),

@@ -2,10 +2,11 @@
 
 use crate::connection::{self, Spoken};
 use crate::corked::TlsStream;
+use crate::patience::Wait;
 use crate::plain::PlainStream;
 use crate::unframed::Unframed;
 use crate::watched::Watched;
-use crate::{HANDSHAKE_MAX, Service, Shared, Via};
+use crate::{Service, Shared, Via};
 use socket2::SockRef;
 use std::io;
 use std::sync::Arc;
@@ -63,7 +64,9 @@ async fn serve<S: Service>(
     stream.set_nodelay(true).map_err(told)?;
     SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT_BYTES_MAX).map_err(told)?;
     let unframed = Unframed::default();
-    let stream = Watched::new(stream, unframed.clone());
+    let (given_up, patience) = (&shared.metrics.given_up, shared.patience);
+    let first = if tls.is_some() { Wait::Handshake } else { Wait::Head };
+    let stream = Watched::new(stream, unframed.clone(), patience, (first, given_up.clone()));
     let Some(tls) = tls else {
         let arena = shared.arena.clone().filter(|_| shared.levers.sendfile);
         let stream = PlainStream::new(stream, arena);
@@ -80,10 +83,14 @@ async fn shake<S: Service>(
     tls: TlsAcceptor,
     shared: &Arc<Shared<S>>,
 ) -> Result<(TlsStream, Spoken), String> {
-    let shaken = tokio::time::timeout(HANDSHAKE_MAX, tls.accept(stream)).await;
+    let limit = shared.patience.handshake;
+    let shaken = tokio::time::timeout(limit, tls.accept(stream)).await;
     let kind = shaken.as_ref().ok().and_then(|shaken| shaken.as_ref().ok());
     shared.metrics.tls.shaken(kind.and_then(|stream| stream.get_ref().1.handshake_kind()));
-    let shaken = shaken.map_err(|_| format!("no TLS handshake within {HANDSHAKE_MAX:?}"))?;
+    let shaken = shaken.map_err(|_| {
+        shared.metrics.given_up.count(Wait::Handshake);
+        format!("no TLS handshake within {limit:?}")
+    })?;
     let (socket, session) = shaken.map_err(|error| error.to_string())?.into_inner();
     let spoken = Spoken::of_alpn(session.alpn_protocol());
     Ok((TlsStream::new(socket, session, shared.levers), spoken))

@@ -3,16 +3,18 @@
 //! turn is a poll and nothing else.
 
 use crate::corked::TlsStream;
-use std::fmt::Display;
-use std::io;
+use std::error::Error;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+
+/// How a connection ended.
+pub type Ended = Result<(), Box<dyn Error + Send + Sync>>;
 
 /// A connection and its stream.
 pub struct Turns<'a, C> {
     connection: Pin<&'a mut C>,
     corked: Option<TlsStream>,
-    ended: Option<Result<(), String>>,
+    ended: Option<Ended>,
 }
 
 impl<'a, C> Turns<'a, C> {
@@ -27,30 +29,24 @@ impl<'a, C> Turns<'a, C> {
     }
 }
 
-fn told(error: io::Error) -> String {
-    error.to_string()
-}
-
-impl<C, E> Future for Turns<'_, C>
+impl<C> Future for Turns<'_, C>
 where
-    C: Future<Output = Result<(), E>>,
-    E: Display,
+    C: Future<Output = Ended>,
 {
-    type Output = Result<(), String>;
+    type Output = Ended;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
-        let tell = |ended: Result<(), E>| ended.map_err(|error| error.to_string());
         let Some(corked) = &this.corked else {
-            return this.connection.as_mut().poll(cx).map(tell);
+            return this.connection.as_mut().poll(cx);
         };
         if this.ended.is_none() {
-            corked.begin(cx).map_err(told)?;
+            corked.begin(cx)?;
             if let Poll::Ready(ended) = this.connection.as_mut().poll(cx) {
-                this.ended = Some(tell(ended));
+                this.ended = Some(ended);
             }
         }
-        let has_more = ready!(corked.end(cx)).map_err(told)?;
+        let has_more = ready!(corked.end(cx))?;
         if let Some(ended) = this.ended.take() {
             return Poll::Ready(ended);
         }
@@ -65,7 +61,6 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::unframed::Unframed;
     use crate::watched::Watched;
     use bytes::Bytes;
     use http_body_util::Full;
@@ -120,7 +115,7 @@ mod tests {
         let acceptor = TlsAcceptor::from(Arc::new(server));
         let accepting = async {
             let socket = listener.accept().await.unwrap().0;
-            acceptor.accept(Watched::new(socket, Unframed::default())).await.unwrap()
+            acceptor.accept(Watched::patient(socket)).await.unwrap()
         };
         let (client, server) = tokio::join!(connector.connect(name, tcp), accepting);
         let (socket, session) = server.into_inner();

@@ -2,8 +2,8 @@
 //! nothing for long, has its connection ended; and one that was sent a part of an answer whose
 //! end only the connection's tells has it reset.
 
+use crate::patience::{GivenUp, Patience, Wait};
 use crate::unframed::Unframed;
-use crate::{HANDSHAKE_MAX, SEND_STALL_MAX};
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -21,6 +21,9 @@ pub struct Watched {
     first_by: Pin<Box<Sleep>>,
     stalled: Pin<Box<Sleep>>,
     is_stalled: bool,
+    patience: Patience,
+    first: Wait,
+    given_up: GivenUp,
     unframed: Unframed,
     /// All that was written left this side, and its end.
     is_shut: bool,
@@ -36,17 +39,32 @@ impl Drop for Watched {
 }
 
 impl Watched {
-    /// Watches from now on.
-    pub fn new(stream: TcpStream, unframed: Unframed) -> Self {
+    /// Watches from now on, as patiently as said; `first` is what is awaited first.
+    pub fn new(
+        stream: TcpStream,
+        unframed: Unframed,
+        patience: Patience,
+        (first, given_up): (Wait, GivenUp),
+    ) -> Self {
         Self {
             stream,
             first_bytes: 0,
-            first_by: Box::pin(tokio::time::sleep(HANDSHAKE_MAX)),
-            stalled: Box::pin(tokio::time::sleep(SEND_STALL_MAX)),
+            first_by: Box::pin(tokio::time::sleep(patience.handshake)),
+            stalled: Box::pin(tokio::time::sleep(patience.send)),
             is_stalled: false,
+            patience,
+            first,
+            given_up,
             unframed,
             is_shut: false,
         }
+    }
+
+    #[cfg(test)]
+    pub fn patient(stream: TcpStream) -> Self {
+        let given_up = GivenUp::new(&prometheus::Registry::new()).expect("it is empty");
+        let first = (Wait::Handshake, given_up);
+        Self::new(stream, Unframed::default(), Patience::default(), first)
     }
 
     /// Sends in a way of its own: `send` is called when the socket takes bytes.
@@ -81,9 +99,10 @@ impl Watched {
         }
         if !self.is_stalled {
             self.is_stalled = true;
-            self.stalled.as_mut().reset(Instant::now() + SEND_STALL_MAX);
+            self.stalled.as_mut().reset(Instant::now() + self.patience.send);
         }
         ready!(self.stalled.as_mut().poll(cx));
+        self.given_up.count(Wait::Send);
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the peer takes no bytes")))
     }
 }
@@ -105,6 +124,7 @@ impl AsyncRead for Watched {
             return outcome;
         }
         ready!(this.first_by.as_mut().poll(cx));
+        this.given_up.count(this.first);
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the peer sends no request")))
     }
 }

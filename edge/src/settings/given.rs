@@ -3,7 +3,7 @@
 use super::SiteSettings;
 use clap::Args;
 use serde::Deserialize;
-use service::value::ByteSize;
+use service::value::{ByteSize, Span};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
@@ -87,6 +87,16 @@ pub struct Settings {
     /// Responses at a time; more are answered 503 [default: 16384]
     #[arg(long, env = "NEARCAST_EDGE_RESPONSES_MAX", value_name = "N")]
     pub responses_max: Option<usize>,
+    /// From accepting a client to the end of its TLS handshake, or without TLS to its first bytes
+    /// [default: 10s]
+    #[arg(long, env = "NEARCAST_EDGE_HANDSHAKE_TIMEOUT", value_name = "TIME")]
+    pub handshake_timeout: Option<Span>,
+    /// To the end of a request's head, from its first byte or from the answer before [default: 60s]
+    #[arg(long, env = "NEARCAST_EDGE_HEAD_TIMEOUT", value_name = "TIME")]
+    pub head_timeout: Option<Span>,
+    /// For a client that takes no byte of what it asked for [default: 30s]
+    #[arg(long, env = "NEARCAST_EDGE_SEND_TIMEOUT", value_name = "TIME")]
+    pub send_timeout: Option<Span>,
     /// Segments of a title fetched ahead of who watches it, 0 for none [default: 2]
     #[arg(long, env = "NEARCAST_EDGE_PREFETCH_SEGMENTS", value_name = "N")]
     pub prefetch_segments: Option<u32>,
@@ -134,6 +144,9 @@ impl Settings {
             shards: self.shards.or(file.shards),
             connections_max: self.connections_max.or(file.connections_max),
             responses_max: self.responses_max.or(file.responses_max),
+            handshake_timeout: self.handshake_timeout.or(file.handshake_timeout),
+            head_timeout: self.head_timeout.or(file.head_timeout),
+            send_timeout: self.send_timeout.or(file.send_timeout),
             prefetch_segments: self.prefetch_segments.or(file.prefetch_segments),
             write_path_off: list(self.write_path_off, file.write_path_off),
             // Flags have none.

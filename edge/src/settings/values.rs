@@ -1,12 +1,16 @@
-//! Values that several settings share: listeners, sizes, URLs, the secret.
+//! Values that several settings share: listeners, sizes, times, URLs, the secret.
 
-use super::{Listen, Secret};
+use super::{Listen, Secret, Settings};
 use service::config::ConfigError;
-use service::value::ByteSize;
+use service::value::{ByteSize, Span};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::time::Duration;
 use url::Url;
-use wire::{Levers, SHARDS_MAX};
+use wire::{Levers, Patience, SHARDS_MAX};
+
+/// Longer than that, a client that does nothing keeps its place for nothing.
+const PATIENCE_MAX: Duration = Duration::from_secs(600);
 
 pub(super) fn parse_listen(key: &str, text: &str) -> Result<Listen, ConfigError> {
     let expected = "http://IP:PORT or https://IP:PORT";
@@ -82,6 +86,25 @@ pub(super) fn count(
         return Ok(count);
     }
     Err(ConfigError::value(key, count, format!("1 to {max}")))
+}
+
+/// How long clients are waited for.
+pub(super) fn patience(settings: &Settings) -> Result<Patience, ConfigError> {
+    let time = |key: &str, given: Option<Span>, default: Duration| {
+        let time = given.map_or(default, |Span(time)| time);
+        if !time.is_zero() && time <= PATIENCE_MAX {
+            return Ok(time);
+        }
+        let expected = format!("1ms to {}s", PATIENCE_MAX.as_secs());
+        Err(ConfigError::value(key, Span(time), expected))
+    };
+    let usual = Patience::default();
+    Ok(Patience {
+        handshake: time("edge.handshake-timeout", settings.handshake_timeout, usual.handshake)?,
+        head: time("edge.head-timeout", settings.head_timeout, usual.head)?,
+        send: time("edge.send-timeout", settings.send_timeout, usual.send)?,
+        quiet: usual.quiet,
+    })
 }
 
 /// Nothing is named twice.

@@ -162,6 +162,16 @@ fn tls(certificate: &Path, protocol: &str) -> rustls::ClientConfig {
     config
 }
 
+/// HTTP/1.1 to come over TLS on this connection, trusting `certificate` alone.
+pub async fn over_tls(
+    stream: TcpStream,
+    certificate: &Path,
+) -> tokio_rustls::client::TlsStream<TcpStream> {
+    let connector = tokio_rustls::TlsConnector::from(Arc::new(tls(certificate, "http/1.1")));
+    let name = ServerName::from(stream.peer_addr().unwrap().ip());
+    connector.connect(name, stream).await.unwrap()
+}
+
 /// `GET` over TLS, by `http/1.1`, `h2` or `h3`, trusting `certificate` alone.
 pub async fn get_over(protocol: &str, url: &str, certificate: &Path) -> Answer {
     if protocol == "h3" {

@@ -7,11 +7,9 @@ mod socket;
 mod steer;
 mod transport;
 
+use crate::patience::Wait;
 use crate::shards::guarded;
-use crate::{
-    Error, HANDSHAKE_MAX, HEADER_BYTES_MAX, Request, SEND_STALL_MAX, STREAMS_MAX, Service, Shard,
-    Shared, Via,
-};
+use crate::{Error, HEADER_BYTES_MAX, Request, STREAMS_MAX, Service, Shard, Shared, Via};
 use bytes::Bytes;
 use h3::server::RequestResolver;
 use http::Response;
@@ -199,10 +197,13 @@ async fn connection<S: Service>(
     via: Arc<Via>,
     shared: Shared<S>,
 ) -> Result<(), String> {
-    let shaken = tokio::time::timeout(HANDSHAKE_MAX, incoming).await;
+    let shaken = tokio::time::timeout(shared.patience.handshake, incoming).await;
     shared.metrics.tls.shaken_quic(matches!(shaken, Ok(Ok(_))));
     let quic = shaken
-        .map_err(|_| format!("no QUIC handshake within {HANDSHAKE_MAX:?}"))?
+        .map_err(|_| {
+            shared.metrics.given_up.count(Wait::Handshake);
+            format!("no QUIC handshake within {:?}", shared.patience.handshake)
+        })?
         .map_err(|error| error.to_string())?;
     drop(shaking);
     let transport = quic.clone();
@@ -264,7 +265,10 @@ async fn request<S: Service>(
 ) -> Result<(), String> {
     let resolved = tokio::time::timeout(REQUEST_MAX, resolver.resolve_request()).await;
     let (request, stream) = resolved
-        .map_err(|_| format!("no request within {REQUEST_MAX:?}"))?
+        .map_err(|_| {
+            shared.metrics.given_up.count(Wait::Head);
+            format!("no request within {REQUEST_MAX:?}")
+        })?
         .map_err(|error| error.to_string())?;
     let (head, ()) = request.into_parts();
     let (mut stream, receiving) = stream.split();
@@ -273,13 +277,13 @@ async fn request<S: Service>(
     let body = Receiving::of(&head, receiving);
     let response = shared.answer(Request { head, body, protocol: "h3", via }).await;
     let (answer, body) = response.into_parts();
-    let answered = within(stream.send_response(Response::from_parts(answer, ()))).await;
+    let answered = within(shared, stream.send_response(Response::from_parts(answer, ()))).await;
     let Some(outlet) = outlets.take(id) else { return answered };
     // quinn sends what has the higher number first; equals take turns.
     let _ = outlet.set_priority(i32::from(URGENCY_LAST) - i32::from(urgency));
     let outlet = Unfinished(Some(outlet));
     answered?;
-    send(outlet, body).await
+    send(shared, outlet, body).await
 }
 
 /// A stream that is reset unless it is finished: one that quinn sees dropped, by an error or by a
@@ -296,7 +300,7 @@ impl Drop for Unfinished {
 }
 
 /// Sends a body as DATA frames (RFC 9114 section 7.2.1), their payload by reference.
-async fn send<B>(mut outlet: Unfinished, mut body: B) -> Result<(), String>
+async fn send<S, B>(shared: &Shared<S>, mut outlet: Unfinished, mut body: B) -> Result<(), String>
 where
     B: http_body::Body<Data = Bytes, Error: Display> + Unpin,
 {
@@ -307,7 +311,7 @@ where
         while !bytes.is_empty() {
             let piece = bytes.split_to(bytes.len().min(PIECE_BYTES_MAX));
             let mut pieces = [data_frame(piece.len()), piece];
-            within(stream.write_all_chunks(&mut pieces)).await?;
+            within(shared, stream.write_all_chunks(&mut pieces)).await?;
         }
     }
     stream.finish().map_err(|error| error.to_string())?;
@@ -325,9 +329,15 @@ fn data_frame(bytes: usize) -> Bytes {
 }
 
 /// A step of sending, unless the peer takes nothing for too long.
-async fn within<E: Display>(step: impl Future<Output = Result<(), E>>) -> Result<(), String> {
-    tokio::time::timeout(SEND_STALL_MAX, step)
+async fn within<S, E: Display>(
+    shared: &Shared<S>,
+    step: impl Future<Output = Result<(), E>>,
+) -> Result<(), String> {
+    tokio::time::timeout(shared.patience.send, step)
         .await
-        .map_err(|_| "the peer takes no bytes".to_owned())?
+        .map_err(|_| {
+            shared.metrics.given_up.count(Wait::Send);
+            "the peer takes no bytes".to_owned()
+        })?
         .map_err(|error| error.to_string())
 }

@@ -159,7 +159,7 @@ impl<S: Service> Served<S> {
             work: Handle::current(),
             places: Arc::new(Semaphore::new(nearcast_wire::CONNECTIONS_MAX)),
             tasks: TaskTracker::new(),
-            send_stall: nearcast_wire::SEND_STALL_MAX,
+            patience: nearcast_wire::Patience::default(),
             arena: Some(arena.clone()),
             levers,
             drain: CancellationToken::new(),

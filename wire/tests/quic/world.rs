@@ -113,7 +113,7 @@ impl World {
             work: Handle::current(),
             places: Arc::new(Semaphore::new(10_000)),
             tasks: TaskTracker::new(),
-            send_stall: Duration::from_secs(30),
+            patience: nearcast_wire::Patience::default(),
             arena: None,
             levers,
             drain: CancellationToken::new(),

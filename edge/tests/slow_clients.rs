@@ -1,0 +1,239 @@
+//! Stories of clients that stop or crawl, each at another step: the connection ends after its
+//! limit and is counted, and others are served meanwhile.
+
+#![allow(clippy::unwrap_used, reason = "a story that meets an error has failed")]
+
+mod common;
+
+use common::{Edge, Hold, Item, Web, WebMisdeed, get, over_tls, proxy_settings, until};
+use nearcast_edge::{Limits, Patience};
+use std::time::Duration;
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream};
+
+/// Long enough for those who are served meanwhile, short enough for a test.
+const LIMIT: Duration = Duration::from_millis(400);
+/// What a client's kernel takes for it before the edge finds that nobody reads.
+const SMALL_BUFFER_BYTES: u32 = 8 << 10;
+const LARGE: u64 = 16 << 20;
+
+/// An edge with little patience for one step, before an origin with a page and a film.
+struct Stage {
+    web: Web,
+    edge: Edge,
+    _dir: TempDir,
+}
+
+impl Stage {
+    async fn new(patience: Patience) -> Self {
+        Self::before(patience, &serde_json::json!({})).await
+    }
+
+    async fn before(patience: Patience, site: &serde_json::Value) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let web = Web::start().await;
+        web.put("/page", Item::of(1_000));
+        web.put("/film", Item::of(LARGE));
+        let limits = Limits { patience, ..Limits::default() };
+        let edge = Edge::start_with(proxy_settings(dir.path(), &web.url, site), limits).await;
+        Self { web, edge, _dir: dir }
+    }
+
+    /// Sends this over a new connection.
+    async fn begin(&self, base: &str, bytes: &[u8]) -> TcpStream {
+        let addr = base.split_once("://").unwrap().1;
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(SMALL_BUFFER_BYTES).unwrap();
+        let mut stream = socket.connect(addr.parse().unwrap()).await.unwrap();
+        stream.write_all(bytes).await.unwrap();
+        stream
+    }
+
+    async fn others_are_served(&self) {
+        for _ in 0..3 {
+            let answer = get(&format!("{}/page", self.edge.http), &[]).await;
+            assert_eq!(answer.bytes(), &self.web.whole("/page"));
+        }
+    }
+
+    /// Peers given up while they were waited for, by what for.
+    async fn given_up(&self, wait: &str) -> f64 {
+        let line = format!("nearcast_edge_connections_given_up_total{{wait=\"{wait}\"}}");
+        self.edge.metric(&line).await
+    }
+
+    async fn are_given_up(&self, wait: &str, count: usize) {
+        until(wait, || async { (self.given_up(wait).await >= count as f64).then_some(()) }).await;
+        assert_eq!(self.given_up(wait).await, count as f64, "{wait}");
+        until("no connection is left", || async {
+            (self.edge.metric("nearcast_edge_connections ").await == 0.0).then_some(())
+        })
+        .await;
+    }
+}
+
+/// All that still comes, up to the connection's end.
+async fn rest(mut stream: TcpStream) -> Vec<u8> {
+    let mut rest = Vec::new();
+    // A reset is an end, too.
+    let _ = stream.read_to_end(&mut rest).await;
+    rest
+}
+
+#[tokio::test]
+async fn who_does_not_finish_the_tls_handshake_is_given_up() {
+    let stage = Stage::new(Patience { handshake: LIMIT, ..Patience::default() }).await;
+    let https = stage.edge.https.clone();
+    let mute = stage.begin(&https, b"").await;
+    // The head of a record of 512 bytes, and a tenth of it.
+    let half = [&[0x16, 3, 1, 2, 0, 1][..], &[0; 50]].concat();
+    let stopped = stage.begin(&https, &half).await;
+    stage.others_are_served().await;
+    assert!(rest(mute).await.is_empty());
+    rest(stopped).await;
+    stage.are_given_up("handshake", 2).await;
+    let failed = "nearcast_edge_tls_handshakes_total{end=\"failed\",transport=\"tcp\"}";
+    assert_eq!(stage.edge.metric(failed).await, 2.0);
+}
+
+#[tokio::test]
+async fn who_sends_a_head_byte_by_byte_is_given_up_however_steadily() {
+    let patience = Patience { handshake: LIMIT, head: LIMIT, ..Patience::default() };
+    let stage = Stage::new(patience).await;
+    let mut crawling = stage.begin(&stage.edge.http, b"GET /page HTTP/1.1\r\nhost: a\r\n").await;
+    let mut few = stage.begin(&stage.edge.http, b"GET").await;
+    stage.others_are_served().await;
+    let mut pace = tokio::time::interval(LIMIT / 40);
+    let mut byte = [0; 1];
+    let ended = async {
+        loop {
+            tokio::select! {
+                // Neither gets an answer.
+                read = crawling.read(&mut byte) => return assert!(!matches!(read, Ok(1))),
+                _ = pace.tick() => { let _ = crawling.try_write(b"x"); }
+            }
+        }
+    };
+    tokio::time::timeout(common::DEADLINE, ended).await.expect("it ends");
+    assert!(!matches!(few.read(&mut byte).await, Ok(1)));
+    stage.are_given_up("head", 2).await;
+    assert_eq!(stage.web.count("/page"), 1, "for the others alone");
+}
+
+#[tokio::test]
+async fn a_connection_that_is_idle_between_requests_ends_without_a_count() {
+    let stage = Stage::new(Patience { head: LIMIT, ..Patience::default() }).await;
+    let request = b"GET /page HTTP/1.1\r\nhost: a\r\n\r\n";
+    let idle = stage.begin(&stage.edge.http, request).await;
+    let answer = rest(idle).await;
+    assert!(answer.ends_with(&stage.web.whole("/page")));
+    stage.are_given_up("head", 0).await;
+}
+
+#[tokio::test]
+async fn who_does_not_send_the_rest_of_a_body_is_told_so() {
+    let site = serde_json::json!({ "first-byte-timeout": "400ms", "retries": 0 });
+    let stage = Stage::before(Patience::default(), &site).await;
+    let request = b"POST /upload HTTP/1.1\r\nhost: a\r\ncontent-length: 100000\r\n\r\nonly this";
+    let stopped = stage.begin(&stage.edge.http, request).await;
+    stage.others_are_served().await;
+    let answer = String::from_utf8(rest(stopped).await).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
+    let text = get(&format!("{}/metrics", stage.edge.admin), &[]).await.text();
+    let told = text.lines().filter(|line| line.starts_with("nearcast_edge_requests_total"));
+    let timed_out = told.filter(|line| line.contains("status=\"408\"") && line.ends_with(" 1"));
+    assert_eq!(timed_out.count(), 1, "{text}");
+}
+
+#[tokio::test]
+async fn who_takes_nothing_of_what_it_asked_for_is_given_up() {
+    let stage = Stage::new(Patience { send: LIMIT, ..Patience::default() }).await;
+    let request = b"GET /film HTTP/1.1\r\nhost: a\r\n\r\n";
+    let stopped = stage.begin(&stage.edge.http, request).await;
+    stage.others_are_served().await;
+    stage.are_given_up("send", 1).await;
+    until("its place is free", || async {
+        (stage.edge.metric("nearcast_edge_responses ").await == 0.0).then_some(())
+    })
+    .await;
+    assert!((rest(stopped).await.len() as u64) < LARGE, "it was cut");
+}
+
+/// No test machine is so slow that an answer rests for so long.
+fn unhurried() -> Patience {
+    Patience { quiet: Duration::from_secs(60), ..Patience::default() }
+}
+
+/// Sends this over TLS, and that it sends no more: once the answer began, or at once.
+async fn ask_and_stop(stage: &Stage, request: &str, at_once: bool) -> Vec<u8> {
+    let tcp = stage.begin(&stage.edge.https, b"").await;
+    let mut stream = over_tls(tcp, &stage.edge.dir.join("tls/cert.pem")).await;
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut head = vec![0; if at_once { 0 } else { 12 }];
+    stream.read_exact(&mut head).await.unwrap();
+    stream.shutdown().await.unwrap();
+    // Its end is told by TLS, too.
+    stream.read_to_end(&mut head).await.unwrap();
+    head
+}
+
+#[tokio::test]
+async fn who_only_stops_sending_gets_the_whole_answer() {
+    let stage = Stage::new(unhurried()).await;
+    let drips = WebMisdeed::Drip(Duration::from_millis(1));
+    for (path, misdeed) in [("/film", None), ("/plain", Some(drips)), ("/tls", Some(drips))] {
+        if let Some(misdeed) = misdeed {
+            stage.web.put(path, Item::of(100));
+            stage.web.misbehave(&[misdeed]);
+        }
+        let request = format!("GET {path} HTTP/1.1\r\nhost: a\r\n\r\n");
+        if path != "/tls" {
+            let mut stream = stage.begin(&stage.edge.http, request.as_bytes()).await;
+            let mut head = [0; 12];
+            stream.read_exact(&mut head).await.unwrap();
+            assert_eq!(&head, b"HTTP/1.1 200");
+            stream.shutdown().await.unwrap();
+            assert!(rest(stream).await.ends_with(&stage.web.whole(path)), "{path}");
+        }
+        if path != "/plain" {
+            let answer = ask_and_stop(&stage, &request, false).await;
+            assert!(answer.ends_with(&stage.web.whole(path)), "{path} over TLS");
+        }
+    }
+}
+
+#[tokio::test]
+async fn who_stops_sending_before_the_answer_gets_it_all_the_same() {
+    let stage = Stage::new(unhurried()).await;
+    for path in ["/plain", "/tls"] {
+        stage.web.put(path, Item::of(1_000));
+        stage.web.hold(Hold::Head);
+        let request = format!("GET {path} HTTP/1.1\r\nhost: a\r\n\r\n");
+        let asking = async {
+            if path == "/tls" {
+                return ask_and_stop(&stage, &request, true).await;
+            }
+            let mut stream = stage.begin(&stage.edge.http, request.as_bytes()).await;
+            stream.shutdown().await.unwrap();
+            rest(stream).await
+        };
+        let released = async {
+            until("at the origin", || async { (stage.web.held() == 1).then_some(()) }).await;
+            stage.web.release();
+        };
+        let (answer, ()) = tokio::join!(asking, released);
+        assert!(answer.ends_with(&stage.web.whole(path)), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn who_stops_sending_is_not_waited_with_for_an_origin_that_says_nothing() {
+    let stage = Stage::new(Patience { quiet: LIMIT, ..Patience::default() }).await;
+    stage.web.hold(Hold::Head);
+    let request = b"GET /page HTTP/1.1\r\nhost: a\r\n\r\n";
+    let mut stream = stage.begin(&stage.edge.http, request).await;
+    stream.shutdown().await.unwrap();
+    assert!(rest(stream).await.is_empty());
+    stage.web.release();
+}

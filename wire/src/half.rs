@@ -1,0 +1,228 @@
+//! Peers that stop sending while they are answered, and go on reading (HTTP/1.1 over TCP: half of
+//! the connection is closed). hyper takes the end of what it reads in mid-answer for a peer that
+//! left.
+//!
+//! Invariant: from a request until all of its answer has left the peer's end is not told. Who
+//! really left is found when the next bytes are sent; where none are for long, it is taken to
+//! have left.
+
+use futures::task::AtomicWaker;
+use http_body::{Body, Frame, SizeHint};
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, Sleep};
+
+/// Answers on their way over one connection.
+#[derive(Debug, Default)]
+struct Way {
+    answers: AtomicUsize,
+    /// The last of them was handed over, and may not have left.
+    is_unsent: AtomicBool,
+    /// Bytes came that belong to no request yet.
+    has_part: AtomicBool,
+    /// Reads that wait for them.
+    reader: AtomicWaker,
+}
+
+/// A stream whose end waits for the answers that go out on it.
+pub struct HalfOpen<T> {
+    stream: T,
+    way: Arc<Way>,
+    quiet_max: Duration,
+    /// Once the peer sends no more.
+    quiet: Option<Pin<Box<Sleep>>>,
+    /// The peer has not taken all of what was last written.
+    is_blocked: bool,
+}
+
+/// Makes a connection's answers known to its stream.
+#[derive(Debug, Clone)]
+pub struct Answers(Arc<Way>);
+
+impl Answers {
+    /// A whole head was read. Where that was all of the request (`is_whole`), the peer's end
+    /// waits from now on; else from the answer's head on, since it may cut the request short.
+    pub fn asked(&self, is_whole: bool) -> Asked {
+        self.0.has_part.store(false, Ordering::Release);
+        let mut asked = Asked { way: Arc::clone(&self.0), is_counted: false };
+        if is_whole {
+            asked.count();
+        }
+        asked
+    }
+
+    /// Whether the peer sent a part of a request, and not the rest: else it was idle.
+    pub fn has_part(&self) -> bool {
+        self.0.has_part.load(Ordering::Acquire)
+    }
+}
+
+/// A request whose answer is on its way until this is dropped.
+pub struct Asked {
+    way: Arc<Way>,
+    is_counted: bool,
+}
+
+impl Asked {
+    fn count(&mut self) {
+        if !self.is_counted {
+            self.is_counted = true;
+            self.way.answers.fetch_add(1, Ordering::AcqRel);
+        }
+    }
+}
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        if self.is_counted {
+            // First, so that one of both is seen.
+            self.way.is_unsent.store(true, Ordering::Release);
+            self.way.answers.fetch_sub(1, Ordering::AcqRel);
+            self.way.has_part.store(false, Ordering::Release);
+            self.way.reader.wake();
+        }
+    }
+}
+
+/// A body that is on its way until it is dropped.
+pub struct Counted<B> {
+    body: B,
+    _asked: Option<Asked>,
+}
+
+impl<B> Counted<B> {
+    /// The body of the answer to this request; to none, it is not counted.
+    pub fn new(body: B, mut asked: Option<Asked>) -> Self {
+        if let Some(asked) = &mut asked {
+            asked.count();
+        }
+        Self { body, _asked: asked }
+    }
+}
+
+impl<B: Body + Unpin> Body for Counted<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        Pin::new(&mut self.get_mut().body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl<T> HalfOpen<T> {
+    /// The stream, and what its answers are counted by.
+    /// After `quiet_max` without a byte to send, its end waits no longer.
+    pub fn new(stream: T, quiet_max: Duration) -> (Self, Answers) {
+        let way = Arc::<Way>::default();
+        let open =
+            Self { stream, way: Arc::clone(&way), quiet_max, quiet: None, is_blocked: false };
+        (open, Answers(way))
+    }
+
+    fn is_answering(&self) -> bool {
+        self.way.answers.load(Ordering::Acquire) > 0 || self.way.is_unsent.load(Ordering::Acquire)
+    }
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for HalfOpen<T> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let (before, room) = (buf.filled().len(), buf.remaining());
+        ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
+        if buf.filled().len() > before {
+            this.way.has_part.store(true, Ordering::Release);
+        }
+        let has_ended = buf.filled().len() == before && room > 0;
+        if has_ended && this.is_answering() {
+            this.way.reader.register(cx.waker());
+            // The last answer may have gone meanwhile.
+            if this.is_answering() {
+                ready!(this.poll_quiet(cx));
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<T> HalfOpen<T> {
+    /// Ends once nothing was sent for long, though the peer would take it.
+    fn poll_quiet(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let quiet_max = self.quiet_max;
+        let new = || Box::pin(tokio::time::sleep(quiet_max));
+        let quiet = self.quiet.get_or_insert_with(new);
+        while quiet.as_mut().poll(cx).is_ready() {
+            if !self.is_blocked {
+                return Poll::Ready(());
+            }
+            quiet.as_mut().reset(Instant::now() + self.quiet_max);
+        }
+        Poll::Pending
+    }
+
+    fn wrote<R>(&mut self, written: Poll<R>) -> Poll<R> {
+        self.is_blocked = written.is_pending();
+        if let Some(quiet) = &mut self.quiet {
+            quiet.as_mut().reset(Instant::now() + self.quiet_max);
+        }
+        written
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for HalfOpen<T> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let written = Pin::new(&mut this.stream).poll_write(cx, buf);
+        this.wrote(written)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let written = Pin::new(&mut this.stream).poll_write_vectored(cx, bufs);
+        this.wrote(written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        ready!(Pin::new(&mut this.stream).poll_flush(cx))?;
+        if this.way.is_unsent.swap(false, Ordering::AcqRel) {
+            this.way.reader.wake();
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+    }
+}

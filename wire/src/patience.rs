@@ -1,0 +1,88 @@
+//! How long connections wait for their peers, and the count of those that were given up.
+
+use crate::{HANDSHAKE_MAX, HEAD_MAX, QUIET_MAX, SEND_STALL_MAX};
+use prometheus::{IntCounterVec, Opts, Registry};
+use std::time::Duration;
+
+/// How long a peer is waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Patience {
+    /// From accepting to the end of the TLS handshake; without TLS to the first bytes of a
+    /// request.
+    pub handshake: Duration,
+    /// HTTP/1.1: from the first byte of a request, or from an idle connection's last answer, to
+    /// the end of the request's head.
+    pub head: Duration,
+    /// A connection whose peer takes nothing of what it asked for is closed after this long.
+    pub send: Duration,
+    /// HTTP/1.1: for the next byte of an answer to a peer that closed its own half.
+    pub quiet: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self { handshake: HANDSHAKE_MAX, head: HEAD_MAX, send: SEND_STALL_MAX, quiet: QUIET_MAX }
+    }
+}
+
+/// What a peer was waited for in vain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wait {
+    Handshake,
+    /// The rest of a request's head.
+    Head,
+    /// An answer to a ping.
+    Ping,
+    /// That it takes bytes.
+    Send,
+}
+
+impl Wait {
+    const ALL: [Self; 4] = [Self::Handshake, Self::Head, Self::Ping, Self::Send];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Handshake => "handshake",
+            Self::Head => "head",
+            Self::Ping => "ping",
+            Self::Send => "send",
+        }
+    }
+}
+
+/// Counts peers that were given up.
+#[derive(Debug, Clone)]
+pub(crate) struct GivenUp(IntCounterVec);
+
+impl GivenUp {
+    pub(crate) fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let name = "nearcast_edge_connections_given_up_total";
+        let opts = Opts::new(name, "Peers that were waited for in vain, by what for");
+        let counters = IntCounterVec::new(opts, &["wait"])?;
+        for wait in Wait::ALL {
+            // An alarm sees the first one as a rise from 0.
+            counters.with_label_values(&[wait.name()]).inc_by(0);
+        }
+        registry.register(Box::new(counters.clone()))?;
+        Ok(Self(counters))
+    }
+
+    pub(crate) fn count(&self, wait: Wait) {
+        self.0.with_label_values(&[wait.name()]).inc();
+    }
+
+    /// Counts how an HTTP connection ended, if it was given up for its peer's silence: an idle
+    /// one, that sent no part of a request, is not.
+    pub(crate) fn count_ended(&self, error: &(dyn std::error::Error + 'static), has_part: bool) {
+        let Some(error) = error.downcast_ref::<hyper::Error>() else { return };
+        if error.is_timeout() {
+            // A ping's says what it was about.
+            let of_ping = std::error::Error::source(error).is_some();
+            if of_ping {
+                self.count(Wait::Ping);
+            } else if has_part {
+                self.count(Wait::Head);
+            }
+        }
+    }
+}
