@@ -173,6 +173,20 @@ impl Drop for Tmpfs {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_disk_far_smaller_than_its_setting_is_used_as_it_is() {
+    let data = tempfile::tempdir().unwrap();
+    let Some(disk) = Tmpfs::mount(data.path().join("small"), 400) else { return };
+    let sizes = Sizes {
+        disks: vec![Disk { dir: disk.0.clone(), bytes: 4 << 40, direct: true }],
+        ..sizes(data.path(), MEMORY, 0, DISK)
+    };
+    let tiers = Tiers::start(sizes).await;
+    for key in stored(&tiers, 1).await {
+        assert!(tiers.get(key, MIB).await.is_some(), "{key:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_disk_that_others_fill_comes_back_with_the_space_there_is() {
     let data = tempfile::tempdir().unwrap();
     let Some(disk) = Tmpfs::mount(data.path().join("small"), 160) else { return };

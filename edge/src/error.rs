@@ -16,7 +16,7 @@ pub enum Error {
     Wire(#[from] wire::Error),
     /// The memory tier can't be set up.
     #[error("edge cache: {0}")]
-    Cache(String),
+    Cache(#[from] chunks::Error),
     /// A site's upstream can't be set up.
     #[error("edge upstream: {0}")]
     Upstream(#[from] upstream::Error),

@@ -154,8 +154,7 @@ impl Parts {
         let planned = Arc::new(planned.map_err(|error| Error::file(&plan_dir, error))?);
         let titles = config.titles.as_ref().map(|titles| titles.open(&node)).transpose()?;
         let engine = Arc::new(Engine::new(
-            Chunks::open(&sizes(config), registry)
-                .map_err(|error| Error::Cache(error.to_string()))?,
+            Chunks::open(&sizes(config), registry)?,
             Arc::clone(&planned),
             titles.clone(),
             Heads::open(&data.join("heads.db"), heads::Limits::default(), registry)?,

@@ -21,12 +21,14 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use upstream::SiteKind;
 use values::{
-    base_url, count, join_secret, levers, once, parse_listen, patience, shards, site_url, size,
+    base_url, count, join_secret, levers, once, parse_listen, patience, shards, site_url, size, ssd,
 };
 use wire::{CONNECTIONS_MAX, Levers, Patience};
 
-/// Smallest SSD tier.
-const DISK_BYTES_MIN: u64 = 256 << 20;
+/// Most memory for chunks: far beyond any machine, so that a slip is named.
+const MEMORY_BYTES_MAX: u64 = 16 << 40;
+/// Largest SSD tier: what is known of its chunks takes some 100 MB of memory for each terabyte.
+const SSD_BYTES_MAX: u64 = 256 << 40;
 
 /// A listener: an address, and whether it speaks TLS (and QUIC beside it).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -175,6 +177,7 @@ impl Config {
         let id: Option<EdgeId> = settings.id.map(named).transpose()?;
         let admin = settings.admin.unwrap_or_else(|| ADMIN.to_owned());
         let allowed = "an address and port, 127.0.0.1:8081";
+        let memory_bytes = MEMORY_BYTES_MIN..=MEMORY_BYTES_MAX;
         let site = |text: &String| site_url("edge.public-url", text);
         Ok(Self {
             listen,
@@ -184,8 +187,8 @@ impl Config {
             join_secret: join_secret(settings.join_secret, settings.join_secret_file)?,
             id,
             data_dir: settings.data_dir.unwrap_or_else(|| "nearcast-edge".into()),
-            memory_bytes: size("edge.memory", settings.memory, MEMORY, MEMORY_BYTES_MIN, false)?,
-            ssd_bytes: size("edge.ssd", settings.ssd, SSD, DISK_BYTES_MIN, true)?,
+            memory_bytes: size("edge.memory", settings.memory, MEMORY, memory_bytes)?,
+            ssd_bytes: ssd(settings.ssd.unwrap_or(SSD), settings.ssd_dir.len(), SSD_BYTES_MAX)?,
             ssd_dirs: settings.ssd_dir,
             ssd_direct: settings.ssd_direct.unwrap_or(true),
             planned_bytes: settings.planned.unwrap_or(PLANNED).0,
@@ -315,7 +318,13 @@ mod tests {
                 error(|s| s.listen = vec!["https://localhost:1".into()]),
                 error(|s| s.id = Some("Edge 1".into())),
                 error(|s| s.memory = Some(ByteSize(1))),
+                error(|s| s.memory = Some(ByteSize(999 << 40))),
                 error(|s| s.ssd = Some(ByteSize(1))),
+                error(|s| s.ssd = Some(ByteSize(900 << 40))),
+                error(|s| {
+                    s.ssd = Some(ByteSize(300 << 20));
+                    s.ssd_dir = vec!["a".into(), "b".into()];
+                }),
                 error(|s| s.public_url = vec!["http://edge.example/path".into()]),
                 error(|s| s.cert = Some("cert.pem".into())),
                 error(|s| (s.cert, s.key) = (Some("/no/cert".into()), Some("/no/key".into()))),

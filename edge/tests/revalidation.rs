@@ -5,7 +5,7 @@
 
 mod common;
 
-use common::{Answer, Item, Proxy, Validator, ask, content, until};
+use common::{Answer, Edge, Item, Proxy, Validator, Web, ask, content, get, proxy_settings, until};
 use http::Method;
 use serde_json::json;
 
@@ -355,6 +355,25 @@ async fn two_spellings_of_a_path_are_one_object() {
         assert!(answer.bytes() == &proxy.web.whole(PAGE), "{spelling}");
     }
     assert_eq!(proxy.web.asked().len(), 1, "{:?}", proxy.web.asked());
+}
+
+#[tokio::test]
+async fn every_spelling_of_a_sites_host_is_that_site() {
+    let (dir, web) = (tempfile::tempdir().unwrap(), Web::start().await);
+    let mut settings = proxy_settings(dir.path(), &web.url, &json!({}));
+    let site = settings.sites.remove("*").unwrap();
+    settings.sites.insert("films.example".into(), site);
+    let edge = Edge::start(settings).await;
+    web.put(PAGE, Item::of(100));
+    let status =
+        async |host: &str| get(&(edge.http.clone() + PAGE), &[("host", host)]).await.status;
+    for host in ["films.example", "FILMS.example", "films.example:80", "films.example."] {
+        assert_eq!(status(host).await, 200, "{host}");
+    }
+    assert_eq!(web.count(PAGE), 1);
+    for host in ["films.example.evil", "films.example..", "evil.example"] {
+        assert_eq!(status(host).await.as_u16() / 100, 4, "{host}");
+    }
 }
 
 #[tokio::test]

@@ -82,6 +82,12 @@ pub(super) fn bytes_free(dir: &Path) -> std::io::Result<u64> {
     Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
 }
 
+/// Bytes of a folder's disk, used and free.
+pub(super) fn bytes_total(dir: &Path) -> std::io::Result<u64> {
+    let disk = rustix::fs::statvfs(dir)?;
+    Ok(disk.f_blocks.saturating_mul(disk.f_frsize))
+}
+
 /// Removes what a larger setting left.
 pub(super) fn remove_surplus(dir: &Path, blocks: u64) {
     for number in blocks.. {

@@ -254,8 +254,9 @@ async fn open(
     let crate::Disk { dir, bytes, direct } = place;
     let lock = folder::lock(&dir)?;
     let direct = direct && folder::takes_direct(&dir);
-    let block_bytes = (bytes / BLOCKS_MIN).clamp(BLOCK_BYTES_MIN, BLOCK_BYTES_MAX);
-    let block_bytes = block_bytes.max((bytes / BLOCKS_MAX).next_multiple_of(BLOCK_BYTES_MIN));
+    // Not more than there is: a small disk would else have a few large blocks, or none.
+    let bytes = bytes.min(folder::bytes_total(&dir).map_err(|error| error.to_string())?);
+    let block_bytes = block_bytes(bytes);
     let bytes = folder::usable(&dir, bytes / block_bytes, bytes)?;
     let count = bytes / block_bytes;
     folder::remove_surplus(&dir, count);
@@ -263,6 +264,13 @@ async fn open(
     let device = device(dir, bytes, direct)?;
     let hybrid = build(device, block_bytes, fifo, spawner).await?;
     Ok((hybrid, size(count)?, lock))
+}
+
+/// Bytes of a block of a disk of so many.
+fn block_bytes(bytes: u64) -> u64 {
+    let few = (bytes / BLOCKS_MIN).clamp(BLOCK_BYTES_MIN, BLOCK_BYTES_MAX);
+    let many = (bytes / BLOCKS_MAX).next_multiple_of(BLOCK_BYTES_MIN);
+    (few - few % PAGE_BYTES as u64).max(many)
 }
 
 fn size(bytes: u64) -> Result<usize, String> {
@@ -341,6 +349,28 @@ impl Drop for Threads {
     fn drop(&mut self) {
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_has_many_blocks_but_not_too_many() {
+        const MIB: u64 = 1 << 20;
+        const TIB: u64 = 1 << 40;
+        for (bytes, expected) in [
+            (100 * MIB, 8 * MIB),
+            (400 * MIB, 400 * MIB / 32),
+            (300_000_000, 300_000_000 / 32 / 4096 * 4096),
+            (4096 * MIB, 64 * MIB),
+            (TIB / 2, 64 * MIB),
+            (2 * TIB, 256 * MIB),
+            (100 * TIB, 12800 * MIB),
+        ] {
+            assert_eq!(block_bytes(bytes), expected, "{bytes}");
         }
     }
 }

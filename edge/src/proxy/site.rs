@@ -154,7 +154,9 @@ impl Sites {
         let named = host.filter(|_| !self.by_host.is_empty()).and_then(|host| {
             let host = host.to_ascii_lowercase();
             let bare = host.rsplit_once(':').map_or(&*host, |(name, _)| name);
-            self.by_host.get(&host).or_else(|| self.by_host.get(bare))
+            // A name may end with the root's dot (RFC 3986 section 3.2.2).
+            let site = self.by_host.get(&host).or_else(|| self.by_host.get(bare));
+            site.or_else(|| self.by_host.get(bare.strip_suffix('.')?))
         });
         named.or(self.any.as_ref())
     }

@@ -246,8 +246,8 @@ pub fn fields(wanted: &Wanted, head: &Head, was_stored: bool, now_ms: i64) -> He
         head.facts(&wanted.caching).reused_fields(&head.stored, now_ms)
     } else {
         let mut headers = head.stored.fields.clone();
-        if let Some(age) = headers.get_mut(header::AGE) {
-            *age = head.facts(&wanted.caching).age_field(now_ms);
+        if headers.contains_key(header::AGE) {
+            headers.insert(header::AGE, head.facts(&wanted.caching).age_field(now_ms));
         }
         headers
     };

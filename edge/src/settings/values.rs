@@ -1,9 +1,11 @@
 //! Values that several settings share: listeners, sizes, times, URLs, the secret.
 
 use super::{Listen, Secret, Settings};
+use chunks::SSD_BYTES_MIN;
 use service::config::ConfigError;
 use service::value::{ByteSize, Span};
 use std::num::NonZeroUsize;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 use url::Url;
@@ -27,15 +29,26 @@ pub(super) fn size(
     key: &str,
     given: Option<ByteSize>,
     default: ByteSize,
-    min: u64,
-    may_be_none: bool,
+    allowed: RangeInclusive<u64>,
 ) -> Result<u64, ConfigError> {
     let size = given.unwrap_or(default);
-    if size.0 >= min || (may_be_none && size.0 == 0) {
+    if allowed.contains(&size.0) {
         return Ok(size.0);
     }
-    let or_none = if may_be_none { ", or 0 for none" } else { "" };
-    Err(ConfigError::value(key, size, format!("at least {}{or_none}", ByteSize(min))))
+    let (min, max) = allowed.into_inner();
+    Err(ConfigError::value(key, size, format!("{} to {}", ByteSize(min), ByteSize(max))))
+}
+
+/// The SSD tier, which its folders share; 0 for none.
+pub(super) fn ssd(size: ByteSize, folders: usize, max: u64) -> Result<u64, ConfigError> {
+    let each = SSD_BYTES_MIN;
+    let min = each.saturating_mul(folders.max(1) as u64);
+    if size.0 == 0 || (min..=max).contains(&size.0) {
+        return Ok(size.0);
+    }
+    let (each, max) = (ByteSize(each), ByteSize(max));
+    let expected = format!("{each} for each folder to {max}, or 0 for none");
+    Err(ConfigError::value("edge.ssd", size, expected))
 }
 
 /// An `http` or `https` URL with a host and without query; a trailing slash is taken off.

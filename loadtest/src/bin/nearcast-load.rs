@@ -23,8 +23,8 @@ struct Args {
     /// What is spoken
     #[arg(long, value_enum, default_value = "h1")]
     case: Case,
-    /// More paths, asked for in turn: `PATH [BYTES [XXH3]]`; {n} in a path is a number that no
-    /// other request has
+    /// More paths, asked for in turn: `PATH [BYTES [XXH3]]`; an n in braces stands for a number
+    /// that no other request has
     #[arg(long)]
     path: Vec<String>,
     /// A file with such a path on each line
