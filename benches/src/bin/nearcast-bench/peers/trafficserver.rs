@@ -34,6 +34,7 @@ CONFIG proxy.config.http2.default_buffer_water_mark INT 262144
 CONFIG proxy.config.http2.write_buffer_block_size INT 262144
 CONFIG proxy.config.cache.ram_cache_cutoff INT 67108864
 CONFIG proxy.config.cache.ram_cache.algorithm INT 1
+CONFIG proxy.config.cache.ram_cache.use_seen_filter INT 0
 CONFIG proxy.config.cache.max_doc_size INT 0
 CONFIG proxy.config.cache.min_average_object_size INT 8000
 CONFIG proxy.config.url_remap.remap_required INT 1
