@@ -77,7 +77,8 @@ fn of_row(row: &Row) -> Vec<Goal> {
         goals.push(Goal::most(format!("{cell}: CPU per byte beside nginx"), row.ratio, wanted));
     }
     if row.body_bytes == 2 << 10 {
-        let what = format!("{cell}: requests a second beside nginx");
+        let limit = if row.client_limited { ", limited by the client" } else { "" };
+        let what = format!("{cell}: requests a second beside nginx{limit}");
         goals.push(Goal::least(what, row.requests_ratio, 1.3));
     }
     if let (Some(own), Some(peer)) = (row.ttfb_p99_at_70_ms, row.peer_ttfb_p99_at_70_ms) {
