@@ -5,7 +5,6 @@ use std::{
 };
 
 use bytes::{Buf, BufMut, Bytes};
-use tinyvec::TinyVec;
 
 use crate::{
     Dir, MAX_CID_SIZE, RESET_TOKEN_SIZE, ResetToken, StreamId, TransportError, TransportErrorCode,
@@ -506,7 +505,37 @@ impl StreamMeta {
 }
 
 /// A vector of [`StreamMeta`] with optimization for the single element case
-pub(crate) type StreamMetaVec = TinyVec<[StreamMeta; 1]>;
+///
+/// Not a `TinyVec`: that one is laid out so that moving it waits for what was just written to it.
+#[derive(Debug, Clone, Default)]
+pub(crate) enum StreamMetaVec {
+    #[default]
+    None,
+    One(StreamMeta),
+    Many(Vec<StreamMeta>),
+}
+
+impl StreamMetaVec {
+    pub(crate) fn push(&mut self, meta: StreamMeta) {
+        match self {
+            Self::None => *self = Self::One(meta),
+            Self::One(first) => *self = Self::Many(vec![first.clone(), meta]),
+            Self::Many(metas) => metas.push(meta),
+        }
+    }
+}
+
+impl std::ops::Deref for StreamMetaVec {
+    type Target = [StreamMeta];
+
+    fn deref(&self) -> &[StreamMeta] {
+        match self {
+            Self::None => &[],
+            Self::One(meta) => std::slice::from_ref(meta),
+            Self::Many(metas) => metas,
+        }
+    }
+}
 
 #[derive(Debug, Clone)]
 pub(crate) struct Crypto {

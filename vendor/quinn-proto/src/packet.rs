@@ -460,6 +460,7 @@ impl Header {
     }
 }
 
+#[derive(Clone, Copy)]
 pub(crate) struct PartialEncode {
     pub(crate) start: usize,
     pub(crate) header_len: usize,

@@ -537,7 +537,7 @@ impl Connection {
 
         let mut coalesce = true;
         let mut builder_storage: Option<PacketBuilder> = None;
-        let mut sent_frames = None;
+        let mut sent_frames: Option<SentFrames> = None;
         let mut pad_datagram = false;
         let mut pad_datagram_to_mtu = false;
         let mut congestion_blocked = false;
@@ -651,7 +651,7 @@ impl Connection {
                 }
 
                 // Finish current packet
-                if let Some(mut builder) = builder_storage.take() {
+                if let Some(builder) = &mut builder_storage {
                     if pad_datagram {
                         builder.pad_to(min_mtu);
                     }
@@ -681,7 +681,6 @@ impl Connection {
                                 "GSO truncated by demand for {} padding bytes or loss probe",
                                 segment_size - packet_len_unpadded
                             );
-                            builder_storage = Some(builder);
                             break;
                         }
 
@@ -691,6 +690,7 @@ impl Connection {
                     }
 
                     builder.finish_and_track(now, self, sent_frames.take(), buf);
+                    builder_storage = None;
 
                     if num_datagrams == 1 {
                         // Set the segment size for this GSO batch to the size of the first UDP
@@ -757,8 +757,9 @@ impl Connection {
                 // We can append/coalesce the next packet into the current
                 // datagram.
                 // Finish current packet without adding extra padding
-                if let Some(builder) = builder_storage.take() {
+                if let Some(builder) = &builder_storage {
                     builder.finish_and_track(now, self, sent_frames.take(), buf);
+                    builder_storage = None;
                 }
             }
 
@@ -893,8 +894,16 @@ impl Connection {
                 }
             }
 
-            let sent =
-                self.populate_packet(now, space_id, buf, builder.max_size, builder.exact_number);
+            // Filled where it stays until the packet gets finalized
+            let sent = sent_frames.insert(SentFrames::default());
+            self.populate_packet(
+                now,
+                space_id,
+                buf,
+                builder.max_size,
+                builder.exact_number,
+                sent,
+            );
 
             // ACK-only packets should only be sent when explicitly allowed. If we write them due to
             // any other reason, there is a bug which leads to one component announcing write
@@ -917,9 +926,6 @@ impl Connection {
                 self.timers.stop(Timer::MaxAckDelay);
                 self.next_bundled_ack_time = Some(now + self.next_bundled_ack_delay());
             }
-
-            // Keep information about the packet around until it gets finalized
-            sent_frames = Some(sent);
 
             // Don't increment space_idx.
             // We stay in the current space and check if there is more data to send.
@@ -1535,7 +1541,7 @@ impl Connection {
                 // Notify ack frequency that a packet was acked, because it might contain an ACK_FREQUENCY frame
                 self.ack_frequency.on_acked(packet);
 
-                self.on_packet_acked(now, info, &mut run);
+                self.on_packet_acked(now, &info, &mut run);
             }
         }
         if let Some(frame) = run {
@@ -1630,10 +1636,10 @@ impl Connection {
     fn on_packet_acked(
         &mut self,
         now: Instant,
-        info: SentPacket,
+        info: &SentPacket,
         run: &mut Option<frame::StreamMeta>,
     ) {
-        self.remove_in_flight(&info);
+        self.remove_in_flight(info);
         if info.ack_eliciting && self.path.challenge.is_none() {
             // Only pass ACKs to the congestion controller if we are not validating the current
             // path, so as to ignore any ACKs from older paths still coming in.
@@ -1653,7 +1659,7 @@ impl Connection {
             }
         }
 
-        for frame in info.stream_frames {
+        for frame in info.stream_frames.iter() {
             match run {
                 Some(run)
                     if run.id == frame.id && run.offsets.end == frame.offsets.start && !run.fin =>
@@ -1662,7 +1668,7 @@ impl Connection {
                     run.fin = frame.fin;
                 }
                 _ => {
-                    if let Some(before) = run.replace(frame) {
+                    if let Some(before) = run.replace(frame.clone()) {
                         self.streams.received_ack_of(before);
                     }
                 }
@@ -1822,7 +1828,7 @@ impl Connection {
                     self.orig_rem_cid,
                 );
                 self.remove_in_flight(&info);
-                for frame in info.stream_frames {
+                for frame in info.stream_frames.iter().cloned() {
                     self.streams.retransmit(frame);
                 }
                 self.spaces[pn_space].pending |= info.retransmits;
@@ -2545,7 +2551,7 @@ impl Connection {
                 let space = &mut self.spaces[SpaceId::Initial];
                 if let Some(info) = space.take(0) {
                     let mut run = None;
-                    self.on_packet_acked(now, info, &mut run);
+                    self.on_packet_acked(now, &info, &mut run);
                     if let Some(frame) = run {
                         self.streams.received_ack_of(frame);
                     }
@@ -3199,8 +3205,8 @@ impl Connection {
         buf: &mut Vec<u8>,
         max_size: usize,
         pn: u64,
-    ) -> SentFrames {
-        let mut sent = SentFrames::default();
+        sent: &mut SentFrames,
+    ) {
         let space = &mut self.spaces[space_id];
         let is_0rtt = space_id == SpaceId::Data && space.crypto.is_none();
         space.pending_acks.maybe_ack_non_eliciting();
@@ -3237,7 +3243,7 @@ impl Connection {
             Self::try_populate_acks(
                 now,
                 self.receiving_ecn,
-                &mut sent,
+                sent,
                 space,
                 buf,
                 &mut self.stats,
@@ -3447,9 +3453,12 @@ impl Connection {
 
         // STREAM
         if space_id == SpaceId::Data {
-            sent.stream_frames =
-                self.streams
-                    .write_stream_frames(buf, max_size, self.config.send_fairness);
+            self.streams.put_stream_frames(
+                buf,
+                max_size,
+                self.config.send_fairness,
+                &mut sent.stream_frames,
+            );
             self.stats.frame_tx.stream += sent.stream_frames.len() as u64;
         }
 
@@ -3466,15 +3475,13 @@ impl Connection {
             Self::try_populate_acks(
                 now,
                 self.receiving_ecn,
-                &mut sent,
+                sent,
                 space,
                 buf,
                 &mut self.stats,
                 max_size,
             );
         }
-
-        sent
     }
 
     /// Tries to write pending ACKs into a buffer if there is enough space.

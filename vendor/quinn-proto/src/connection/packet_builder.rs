@@ -24,7 +24,8 @@ pub(super) struct PacketBuilder {
     /// frames
     pub(super) max_size: usize,
     pub(super) tag_len: usize,
-    pub(super) _span: tracing::span::EnteredSpan,
+    /// Only while somebody listens: it is large
+    pub(super) _span: Option<Box<tracing::span::EnteredSpan>>,
 }
 
 impl PacketBuilder {
@@ -32,6 +33,7 @@ impl PacketBuilder {
     ///
     /// Marks the connection drained and returns `None` if the confidentiality limit would be
     /// violated, or an Initial token leaves insufficient space for frames.
+    #[inline(always)] // rather than returned by several moves
     pub(super) fn new(
         now: Instant,
         space_id: SpaceId,
@@ -84,7 +86,9 @@ impl PacketBuilder {
             _ => space.get_tx_number(),
         };
 
-        let span = trace_span!("send", space = ?space_id, pn = exact_number).entered();
+        let span = tracing::enabled!(tracing::Level::TRACE).then(|| {
+            Box::new(trace_span!("send", space = ?space_id, pn = exact_number).entered())
+        });
 
         let number = PacketNumber::new(exact_number, space.largest_acked_packet.unwrap_or(0));
         let header = match space_id {
@@ -203,7 +207,7 @@ impl PacketBuilder {
     }
 
     pub(super) fn finish_and_track(
-        self,
+        &self,
         now: Instant,
         conn: &mut Connection,
         sent: Option<SentFrames>,
@@ -251,7 +255,7 @@ impl PacketBuilder {
 
     /// Encrypt packet, returning the length of the packet and whether padding was added
     pub(super) fn finish(
-        self,
+        &self,
         conn: &mut Connection,
         now: Instant,
         buffer: &mut Vec<u8>,

@@ -166,6 +166,7 @@ impl PathData {
     }
 
     /// Account for transmission of `packet` with number `pn` in `space`
+    #[inline(always)]
     pub(super) fn sent(&mut self, pn: u64, packet: SentPacket, space: &mut PacketSpace) {
         self.in_flight.insert(&packet);
         if self.first_packet.is_none() {

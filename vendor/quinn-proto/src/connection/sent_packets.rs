@@ -26,7 +26,10 @@ impl<T> Default for SentPackets<T> {
 
 impl<T> SentPackets<T> {
     /// Places kept however few are in use, and vacant ones that are put up with
-    const SPARE: usize = 32;
+    const SPARE: usize = 64;
+    /// Room is given back when not one in so many places is in use: acknowledgements come in
+    /// bursts, after which room is needed again
+    const SHRINK: usize = 16;
 
     /// The place of the first packet numbered `number` or above
     fn lower_bound(&self, number: u64) -> usize {
@@ -52,15 +55,30 @@ impl<T> SentPackets<T> {
     }
 
     /// Adds a packet, whose number must be above all that were added before
+    #[inline(always)] // so that it is made in its place
     pub(super) fn push(&mut self, number: u64, packet: T) {
         debug_assert!(self.places.back().is_none_or(|last| last.0 < number));
         self.places.push_back((number, Some(packet)));
     }
 
+    #[inline(always)] // so that it is moved once
     pub(super) fn remove(&mut self, number: u64) -> Option<T> {
+        let packet = match self.places.front() {
+            Some(first) if first.0 == number => self.places.pop_front()?.1,
+            _ => self.vacate(number),
+        };
+        self.tidy();
+        packet
+    }
+
+    fn vacate(&mut self, number: u64) -> Option<T> {
         let place = self.place(number)?;
         let packet = self.places[place].1.take()?;
         self.vacant += 1;
+        Some(packet)
+    }
+
+    fn tidy(&mut self) {
         while let Some((_, None)) = self.places.front() {
             self.places.pop_front();
             self.vacant -= 1;
@@ -74,10 +92,9 @@ impl<T> SentPackets<T> {
             self.vacant = 0;
         }
         let capacity = self.places.capacity();
-        if capacity > Self::SPARE && self.places.len() * 4 < capacity {
+        if capacity > Self::SPARE && self.places.len() * Self::SHRINK < capacity {
             self.places.shrink_to(Ord::max(capacity / 2, Self::SPARE));
         }
-        Some(packet)
     }
 
     /// The packets with these numbers, in ascending order

@@ -204,6 +204,7 @@ impl PacketSpace {
     }
 
     /// Stop tracking sent packet `number`, and return what we knew about it
+    #[inline(always)]
     pub(super) fn take(&mut self, number: u64) -> Option<SentPacket> {
         let packet = self.sent_packets.remove(number)?;
         if !packet.ack_eliciting && number > self.largest_ack_eliciting_sent {
@@ -214,6 +215,7 @@ impl PacketSpace {
     }
 
     /// May return a packet that should be forgotten
+    #[inline(always)]
     pub(super) fn sent(&mut self, number: u64, packet: SentPacket) -> Option<SentPacket> {
         // Retain state for at most this many non-ACK-eliciting packets sent after the most recently
         // sent ACK-eliciting packet. We're never guaranteed to receive an ACK for those, and we

@@ -595,13 +595,26 @@ impl StreamsState {
         }
     }
 
-    pub(crate) fn write_stream_frames(
+    #[cfg(test)]
+    fn write_stream_frames(
         &mut self,
         buf: &mut Vec<u8>,
         max_buf_size: usize,
         fair: bool,
-    ) -> StreamMetaVec {
-        let mut stream_frames = StreamMetaVec::new();
+    ) -> Vec<frame::StreamMeta> {
+        let mut stream_frames = StreamMetaVec::default();
+        self.put_stream_frames(buf, max_buf_size, fair, &mut stream_frames);
+        stream_frames.to_vec()
+    }
+
+    /// Writes frames, and what they hold into `stream_frames`
+    pub(crate) fn put_stream_frames(
+        &mut self,
+        buf: &mut Vec<u8>,
+        max_buf_size: usize,
+        fair: bool,
+        stream_frames: &mut StreamMetaVec,
+    ) {
         while buf.len() + frame::Stream::SIZE_BOUND < max_buf_size {
             if max_buf_size
                 .checked_sub(buf.len() + frame::Stream::SIZE_BOUND)
@@ -669,8 +682,6 @@ impl StreamsState {
             stream.pending.prefetch(meta.offsets.end - meta.offsets.start);
             stream_frames.push(meta);
         }
-
-        stream_frames
     }
 
     /// Notify the application that new streams were opened or a stream became readable.
