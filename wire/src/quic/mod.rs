@@ -1,5 +1,6 @@
 //! HTTP/3 over QUIC. The only folder that names quinn and h3.
 
+mod head;
 mod metrics;
 mod receiving;
 mod reset;
@@ -10,7 +11,8 @@ mod transport;
 use crate::patience::Wait;
 use crate::shards::guarded;
 use crate::{Error, HEADER_BYTES_MAX, Request, STREAMS_MAX, Service, Shard, Shared, Via};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
+use futures::FutureExt;
 use h3::server::RequestResolver;
 use http::Response;
 use http_body_util::BodyExt;
@@ -43,8 +45,8 @@ const REQUEST_MAX: Duration = Duration::from_secs(10);
 const SEND_WINDOW_BYTES: u64 = 2 << 20;
 /// A connection that drains is quiet when nothing was sent for this long, and four round trips.
 const QUIET_MIN: Duration = Duration::from_millis(100);
-/// The least urgent of RFC 9218's urgencies.
-const URGENCY_LAST: u8 = 7;
+/// The urgency of RFC 9218 section 4.1 that a request without one has.
+const URGENCY_DEFAULT: u8 = 3;
 /// `H3_INTERNAL_ERROR` (RFC 9114 section 8.1).
 const INTERNAL_ERROR: VarInt = VarInt::from_u32(0x102);
 /// Requests have no bodies worth a window.
@@ -277,13 +279,20 @@ async fn request<S: Service>(
     let body = Receiving::of(&head, receiving);
     let response = shared.answer(Request { head, body, protocol: "h3", via }).await;
     let (answer, body) = response.into_parts();
-    let answered = within(shared, stream.send_response(Response::from_parts(answer, ()))).await;
+    let head = head::frame(answer.status, &answer.headers);
+    let answered = match head {
+        Some(_) => Ok(()),
+        None => within(shared, stream.send_response(Response::from_parts(answer, ()))).await,
+    };
     let Some(outlet) = outlets.take(id) else { return answered };
     // quinn sends what has the higher number first; equals take turns.
-    let _ = outlet.set_priority(i32::from(URGENCY_LAST) - i32::from(urgency));
+    let priority = i32::from(URGENCY_DEFAULT) - i32::from(urgency);
+    if priority != 0 {
+        let _ = outlet.set_priority(priority);
+    }
     let outlet = Unfinished(Some(outlet));
     answered?;
-    send(shared, outlet, body).await
+    send(shared, outlet, head.unwrap_or_default(), body).await
 }
 
 /// A stream that is reset unless it is finished: one that quinn sees dropped, by an error or by a
@@ -299,20 +308,40 @@ impl Drop for Unfinished {
     }
 }
 
-/// Sends a body as DATA frames (RFC 9114 section 7.2.1), their payload by reference.
-async fn send<S, B>(shared: &Shared<S>, mut outlet: Unfinished, mut body: B) -> Result<(), String>
+/// Sends what `head` holds, and a body as DATA frames (RFC 9114 section 7.2.1), their payload by
+/// reference; all at once as far as it is there.
+async fn send<S, B>(
+    shared: &Shared<S>,
+    mut outlet: Unfinished,
+    mut head: BytesMut,
+    mut body: B,
+) -> Result<(), String>
 where
     B: http_body::Body<Data = Bytes, Error: Display> + Unpin,
 {
     let Some(stream) = &mut outlet.0 else { return Ok(()) };
-    while let Some(frame) = body.frame().await {
+    loop {
+        let frame = match body.frame().now_or_never() {
+            Some(frame) => frame,
+            None => {
+                if !head.is_empty() {
+                    within(shared, stream.write_chunk(head.split().freeze())).await?;
+                }
+                body.frame().await
+            }
+        };
+        let Some(frame) = frame else { break };
         let frame = frame.map_err(|fault| fault.to_string())?;
         let Ok(mut bytes) = frame.into_data() else { continue };
         while !bytes.is_empty() {
             let piece = bytes.split_to(bytes.len().min(PIECE_BYTES_MAX));
-            let mut pieces = [data_frame(piece.len()), piece];
+            head.extend_from_slice(&data_frame(piece.len()));
+            let mut pieces = [head.split().freeze(), piece];
             within(shared, stream.write_all_chunks(&mut pieces)).await?;
         }
+    }
+    if !head.is_empty() {
+        within(shared, stream.write_chunk(head.freeze())).await?;
     }
     stream.finish().map_err(|error| error.to_string())?;
     outlet.0 = None;
@@ -321,11 +350,11 @@ where
 
 /// The head of a DATA frame: its type, 0, and its length as a QUIC integer of four bytes (RFC
 /// 9000 section 16), which a piece's always fits.
-fn data_frame(bytes: usize) -> Bytes {
+fn data_frame(bytes: usize) -> [u8; 5] {
     let length = u32::try_from(bytes).unwrap_or(u32::MAX) & 0x3fff_ffff | 0x8000_0000;
     let mut head = [0; 5];
     head[1..].copy_from_slice(&length.to_be_bytes());
-    Bytes::copy_from_slice(&head)
+    head
 }
 
 /// A step of sending, unless the peer takes nothing for too long.

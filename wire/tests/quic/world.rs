@@ -2,7 +2,7 @@
 //! pause, stop, move and leave when it likes.
 
 use bytes::{Bytes, BytesMut};
-use http::Response;
+use http::{HeaderMap, HeaderValue, Response};
 use nearcast_wire::quic::{Listener, ResetKey, bind};
 use nearcast_wire::{Levers, Metrics, Request, Service, Shards, Shared, Threads, Via};
 use prometheus::Registry;
@@ -31,7 +31,7 @@ pub fn byte(at: usize) -> u8 {
 }
 
 /// Answers `/<bytes>` with so many bytes, `/<bytes>/cut` with an error after as many, and
-/// `/<bytes>/panic` with a panic after as many; `/panic` panics at once.
+/// `/<bytes>/panic` with a panic after as many; `/panic` panics at once. `/head/..`: see [`fields`].
 pub struct Bodies;
 
 pub struct Body {
@@ -62,6 +62,25 @@ impl http_body::Body for Body {
     }
 }
 
+/// The fields of `/head/<status>/<bytes>`, whose answer has a field of so many bytes.
+pub fn fields(bytes: usize) -> HeaderMap {
+    let mut fields = HeaderMap::new();
+    let long = "~".repeat(bytes);
+    for (name, value) in [
+        ("content-type", "video/mp4"),
+        ("age", "0"),
+        ("cache-control", "public, max-age=31536000"),
+        ("set-cookie", "a=1"),
+        ("set-cookie", "b=\u{e9}"),
+        ("x-empty", ""),
+        ("x-name-that-is-longer-than-what-three-bits-of-a-length-hold", "1"),
+        ("x-long", &long),
+    ] {
+        fields.append(name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
+    }
+    fields
+}
+
 impl Service for Bodies {
     type Body = Body;
 
@@ -69,8 +88,14 @@ impl Service for Bodies {
         let mut parts = request.head.uri.path().split('/').skip(1);
         let first = parts.next();
         assert_ne!(first, Some("panic"), "asked for");
-        let end = first.and_then(|bytes| bytes.parse().ok()).unwrap_or(0);
         let then = parts.next();
+        if first == Some("head") {
+            let mut response = Response::new(Body { at: 0, end: 10, cut: false, panics: false });
+            *response.status_mut() = then.unwrap().parse().unwrap();
+            *response.headers_mut() = fields(parts.next().unwrap().parse().unwrap());
+            return response;
+        }
+        let end = first.and_then(|bytes| bytes.parse().ok()).unwrap_or(0);
         Response::new(Body { at: 0, end, cut: then == Some("cut"), panics: then == Some("panic") })
     }
 }
