@@ -232,7 +232,8 @@ async fn connection<S: Service>(
                         tracing::debug!(error, "HTTP/3 request ended");
                     }
                 };
-                requests.spawn(guarded(request, panics));
+                // It is large, and would be moved several times on its way.
+                requests.spawn(guarded(Box::pin(request), panics));
             }
         }
     }
