@@ -42,7 +42,9 @@ pub fn segments(edge: &Arc<Edge>, object: &Object, title: &Title, track: usize, 
         let name = segment_key(object, number);
         if let Some(permit) = prefetch.permit(Instant::now(), name, range.bytes, is_pressed(edge)) {
             let (edge, object) = (Arc::clone(edge), object.clone());
-            tokio::spawn(async move { bring(&edge, object, range, permit).await });
+            let metrics = edge.metrics.clone();
+            let bringing = async move { bring(&edge, object, range, permit).await };
+            tokio::spawn(metrics.guarded(bringing));
         }
     }
 }
@@ -90,7 +92,8 @@ pub fn announced(edge: &Arc<Edge>, site: &Arc<Site>, asked: &Asked<'_>, cmcd: &c
         };
         let Some(request) = request(fields, host.as_deref(), &next) else { continue };
         let (edge, site, via) = (Arc::clone(edge), Arc::clone(site), asked.via.clone());
-        tokio::spawn(async move {
+        let metrics = edge.metrics.clone();
+        tokio::spawn(metrics.guarded(async move {
             let head = Arc::new(request.into_parts().0);
             let asked = Asked { head: &head, protocol: "prefetch", via: &via };
             if let Ok(answer) = proxied(&edge, &site, &asked, no_body()).await
@@ -101,7 +104,7 @@ pub fn announced(edge: &Arc<Edge>, site: &Arc<Site>, asked: &Asked<'_>, cmcd: &c
                 let _place = answer.place;
                 take(answer.content, permit).await;
             }
-        });
+        }));
     }
 }
 

@@ -172,7 +172,8 @@ impl Engine {
             }
             let engine = Arc::clone(self);
             // Detached: a player that leaves does not end what others wait for.
-            self.work.spawn(async move { engine.bring(run, number, until).await });
+            let bringing = async move { engine.bring(run, number, until).await };
+            self.work.spawn(self.metrics.guarded(bringing));
         }
         Got::Coming(coming)
     }
@@ -275,7 +276,8 @@ impl Engine {
             return None;
         }
         let engine = Arc::clone(self);
-        self.work.spawn(async move { run.adopt(&engine, arriving).await });
+        let adopting = async move { run.adopt(&engine, arriving).await };
+        self.work.spawn(self.metrics.guarded(adopting));
         Some(reading)
     }
 

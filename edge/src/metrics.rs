@@ -2,9 +2,11 @@
 
 use crate::verdict::Verdict;
 use counting::{counter, counters, from_zero, gauge, histogram, histograms};
+use futures::FutureExt;
 use model::fleet::EdgeCounters;
 use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, Registry};
 use std::ops::Deref;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -47,6 +49,7 @@ pub struct Counts {
     pub planned_stalls: IntCounter,
     /// Fetches that waited for memory in vain.
     pub fetches_without_memory: IntCounter,
+    fetch_panics: IntCounter,
     cmcd: IntCounterVec,
     /// Of connections.
     pub wire: wire::Metrics,
@@ -152,6 +155,7 @@ impl Metrics {
                 "fetches_without_memory_total",
                 "Fetches that waited for memory in vain",
             )?,
+            fetch_panics: counter(r, "fetch_panics_total", "Tasks of fetches that panicked")?,
             cmcd: from_zero(
                 counters(
                     r,
@@ -229,6 +233,18 @@ impl Metrics {
     pub fn heartbeat(&self, answered: bool) {
         let end = if answered { "answered" } else { "failed" };
         self.heartbeats.with_label_values(&[end]).inc();
+    }
+
+    /// A fetch, to be run in a task of its own: its panic is counted. All that it was to bring is
+    /// lost with it, and who waits for that is told as it is dropped.
+    pub fn guarded<F: Future>(&self, fetch: F) -> impl Future<Output = ()> + use<F> {
+        let panics = self.fetch_panics.clone();
+        async move {
+            if AssertUnwindSafe(fetch).catch_unwind().await.is_err() {
+                panics.inc();
+                tracing::error!("a fetch's task panicked");
+            }
+        }
     }
 
     /// The counters that a heartbeat carries.

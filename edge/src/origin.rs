@@ -66,6 +66,11 @@ impl Origin {
         Self { upstream, metrics }
     }
 
+    /// Where what comes of it is counted.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
     /// A whole object of at most `bytes_max` that is what `read` makes of it: bytes that it
     /// refuses are asked for again, elsewhere if there is an elsewhere. `passed` are the nodes
     /// that ask.

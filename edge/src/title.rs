@@ -227,7 +227,8 @@ impl Titles {
             if let Some(title) = self.in_memory(name) {
                 return Ok((title, Verdict::HitMemory));
             }
-            tokio::spawn(Arc::clone(self).bring(ticket, passed.clone()));
+            let bringing = Arc::clone(self).bring(ticket, passed.clone());
+            tokio::spawn(self.origin.metrics().guarded(bringing));
         }
         let (title, verdict) = wait.landed().await.unwrap_or(Err(Fault::Lost))?;
         let joined = joined && !verdict.is_hit();

@@ -77,10 +77,10 @@ impl Fetch {
         let Some(background) = Background::begin(edge) else {
             return edge.metrics.revalidations_left.inc();
         };
-        tokio::spawn(async move {
+        tokio::spawn(edge.metrics.guarded(async move {
             let _background = background;
             fetch.lead(ticket, None).await;
-        });
+        }));
     }
 
     fn flight(&self) -> Flight {
@@ -111,7 +111,8 @@ impl Fetch {
             return (Outcome::Failed(Fault::Changed), None, false);
         }
         let (sender, receiver) = oneshot::channel();
-        tokio::spawn(self.lead(ticket, Some(sender)));
+        let metrics = self.edge.metrics.clone();
+        tokio::spawn(metrics.guarded(self.lead(ticket, Some(sender))));
         match stand_in.or(wait).await {
             Ok(outcome) => (outcome, receiver.await.ok().flatten(), false),
             // It goes on in the background.
@@ -157,12 +158,16 @@ impl Fetch {
         match (sender, own) {
             (Some(sender), own) => match sender.send(own) {
                 // Who asked may have been answered with what this renews.
-                Err(Some(Own::Reader(reader))) if renews => drop(tokio::spawn(reader.drain())),
+                Err(Some(Own::Reader(reader))) if renews => {
+                    drop(tokio::spawn(edge.metrics.guarded(reader.drain())))
+                }
                 // A client that left takes nothing.
                 _ => {}
             },
             // In the background, an answer that is only kept whole has no other reader.
-            (None, Some(Own::Reader(reader))) => drop(tokio::spawn(reader.drain())),
+            (None, Some(Own::Reader(reader))) => {
+                drop(tokio::spawn(edge.metrics.guarded(reader.drain())))
+            }
             (None, _) => {}
         }
         ticket.land(outcome);

@@ -17,6 +17,7 @@ use http::{StatusCode, header};
 use model::ByteRange;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use upstream::UpstreamBody;
 
 /// An answer that is arriving.
 pub struct Live {
@@ -29,6 +30,30 @@ pub struct Live {
     may_be_kept: bool,
     /// When it was asked for.
     began: Began,
+}
+
+/// An answer that is being taken, and listed until it is, or the task that takes it is gone.
+struct Taking {
+    edge: Arc<Edge>,
+    key: KeyId,
+    live: Arc<Live>,
+}
+
+impl Taking {
+    async fn take(&self, body: UpstreamBody) {
+        let live = &self.live;
+        match live.growing.grow(body, live.source).await {
+            Ok(Some(chunks)) => live.store(&self.edge, self.key, chunks),
+            Ok(None) => {}
+            Err(fault) => tracing::debug!(url = %live.head.url, %fault, "an answer was not whole"),
+        }
+    }
+}
+
+impl Drop for Taking {
+    fn drop(&mut self) {
+        self.edge.lives.end(&self.key, &self.live);
+    }
 }
 
 /// Answers that others may join; more are for who asked for them, and counted. Each has a
@@ -100,18 +125,8 @@ impl Live {
         if !edge.lives.begin(key, &live) {
             edge.metrics.answers_unlisted.inc();
         }
-        let (edge, taken) = (Arc::clone(edge), Arc::clone(&live));
-        tokio::spawn(async move {
-            let grown = taken.growing.grow(answer.body, taken.source).await;
-            match grown {
-                Ok(Some(chunks)) => taken.store(&edge, key, chunks),
-                Ok(None) => {}
-                Err(fault) => {
-                    tracing::debug!(url = %taken.head.url, %fault, "an answer was not whole");
-                }
-            }
-            edge.lives.end(&key, &taken);
-        });
+        let taking = Taking { edge: Arc::clone(edge), key, live: Arc::clone(&live) };
+        tokio::spawn(edge.metrics.guarded(async move { taking.take(answer.body).await }));
         (live, first)
     }
 

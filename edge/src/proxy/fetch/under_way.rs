@@ -147,8 +147,8 @@ pub fn keep(edge: &Arc<Edge>, reader: GrowingReader) {
     let Some(background) = Background::begin(edge) else {
         return edge.metrics.revalidations_left.inc();
     };
-    tokio::spawn(async move {
+    tokio::spawn(edge.metrics.guarded(async move {
         let _background = background;
         reader.drain().await;
-    });
+    }));
 }
