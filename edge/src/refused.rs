@@ -62,6 +62,9 @@ pub enum Refused {
     /// No site is served under this host name.
     #[error("no site is served under this host name")]
     NoSite,
+    /// The connection was opened for another host, and its certificate is not good for this one.
+    #[error("this connection's certificate is not for this host: open one to it")]
+    Misdirected,
     /// The control plane was never reached: no key to check tokens by.
     #[error("this edge has not heard of its fleet yet")]
     NoView,
@@ -102,6 +105,7 @@ impl Refused {
             Self::Ranges { .. } => (V::Refused, S::RANGE_NOT_SATISFIABLE, "too-many-ranges"),
             Self::NoKey => (V::Absent, S::NOT_FOUND, "no-such-key"),
             Self::NoSite => (V::Refused, S::MISDIRECTED_REQUEST, "no-site"),
+            Self::Misdirected => (V::Refused, S::MISDIRECTED_REQUEST, "misdirected"),
             Self::NoView => (V::Busy, S::SERVICE_UNAVAILABLE, "no-view"),
         }
     }

@@ -151,6 +151,7 @@ async fn serve(edge: &Arc<Edge>, asked: Asked<'_>, body: RequestBody) -> Respons
         if has_told { cmcd.cmcd.to_string() } else { String::new() },
     );
     let answer = match whose {
+        _ if is_misdirected(&asked) => Err(Refused::Misdirected),
         Whose::Titles(titles) if asked.via.peer => peer::answer(edge, titles, &asked).await,
         Whose::Titles(titles) => title_site::answer(edge, titles, &asked).await,
         Whose::Proxy(site) => {
@@ -190,10 +191,26 @@ pub async fn proxied(
     Ok(Answer { place: Some(place), ..answer })
 }
 
+/// The host that a request names, perhaps with a port.
+fn host<'a>(uri: &'a Uri, fields: &'a HeaderMap) -> Option<&'a str> {
+    let field = || fields.get(header::HOST).and_then(|host| host.to_str().ok());
+    uri.authority().map(http::uri::Authority::as_str).or_else(field)
+}
+
+/// Whether a request came by a connection that was opened for another host, and can't be good
+/// for this one, too.
+fn is_misdirected(asked: &Asked<'_>) -> bool {
+    let named = host(&asked.head.uri, &asked.head.headers);
+    named.is_some_and(|named| {
+        let port = named.rfind(':').filter(|at| !named[*at..].contains(']'));
+        let name = &named[..port.unwrap_or(named.len())];
+        !asked.via.is_for(name.strip_suffix('.').unwrap_or(name))
+    })
+}
+
 fn whose<'a>(edge: &'a Edge, via: &Via, uri: &Uri, fields: &HeaderMap) -> Whose<'a> {
     let is_titles = if via.peer { peer::is_titles } else { title_site::is_titles };
-    let field = || fields.get(header::HOST).and_then(|host| host.to_str().ok());
-    let host = uri.authority().map(http::uri::Authority::as_str).or_else(field);
+    let host = host(uri, fields);
     match (edge.sites.of(host), &edge.titles) {
         (Some(site), None) => Whose::Proxy(site),
         (Some(site), Some(titles)) => {

@@ -3,7 +3,7 @@
 use crate::Levers;
 use crate::patience::{GivenUp, Patience};
 use crate::shards::{Executor, Seat, Shard, Shards, guarded};
-use crate::tls;
+use crate::tls::{self, Tls};
 use arena::Arena;
 use bytes::Bytes;
 use counting::{counter, counters, from_zero, gauge, gauges};
@@ -63,6 +63,35 @@ pub struct Via {
     pub alt_svc: Option<HeaderValue>,
     /// It is another node of this network, not a client.
     pub peer: bool,
+    /// What the listener shows to clients, over TLS.
+    pub tls: Option<Tls>,
+    /// The name that the client asked the handshake for (RFC 6066 section 3); a listener knows none.
+    pub named: Option<Box<str>>,
+}
+
+impl Via {
+    /// What connections of a listener tell: its scheme, and what it shows over TLS.
+    #[must_use]
+    pub fn new(scheme: &'static str, tls: Option<Tls>) -> Self {
+        Self { scheme, alt_svc: None, peer: false, tls, named: None }
+    }
+
+    /// The same, of a connection whose client asked for this name.
+    pub(crate) fn named(self: Arc<Self>, name: Option<&str>) -> Arc<Self> {
+        match name {
+            Some(name) => Arc::new(Self { named: Some(name.into()), ..(*self).clone() }),
+            None => self,
+        }
+    }
+
+    /// Whether requests for this host, given without a port, may come by the connection (RFC
+    /// 9110 section 7.4): it was opened for it, or its certificate is good for it, too. Where
+    /// the client named none, and without TLS, nothing is known that speaks against it.
+    #[must_use]
+    pub fn is_for(&self, host: &str) -> bool {
+        let (Some(named), Some(tls)) = (&self.named, &self.tls) else { return true };
+        named.eq_ignore_ascii_case(host) || tls.is_for(host)
+    }
 }
 
 /// Counters of connections.

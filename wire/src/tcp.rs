@@ -72,7 +72,7 @@ async fn serve<S: Service>(
         let stream = PlainStream::new(stream, arena);
         return connection::serve(stream, None, Spoken::Any, via, unframed, shared).await;
     };
-    let (stream, spoken) = shake(stream, tls, shared).await?;
+    let (stream, spoken, via) = shake(stream, tls, via, shared).await?;
     let corked = shared.levers.cork.then(|| stream.clone());
     connection::serve(stream, corked, spoken, via, unframed, shared).await
 }
@@ -81,8 +81,9 @@ async fn serve<S: Service>(
 async fn shake<S: Service>(
     stream: Watched,
     tls: TlsAcceptor,
+    via: Arc<Via>,
     shared: &Arc<Shared<S>>,
-) -> Result<(TlsStream, Spoken), String> {
+) -> Result<(TlsStream, Spoken, Arc<Via>), String> {
     let limit = shared.patience.handshake;
     let shaken = tokio::time::timeout(limit, tls.accept(stream)).await;
     let kind = shaken.as_ref().ok().and_then(|shaken| shaken.as_ref().ok());
@@ -93,5 +94,6 @@ async fn shake<S: Service>(
     })?;
     let (socket, session) = shaken.map_err(|error| error.to_string())?.into_inner();
     let spoken = Spoken::of_alpn(session.alpn_protocol());
-    Ok((TlsStream::new(socket, session, shared.levers), spoken))
+    let via = via.named(session.server_name());
+    Ok((TlsStream::new(socket, session, shared.levers), spoken, via))
 }

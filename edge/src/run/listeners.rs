@@ -44,14 +44,15 @@ impl Listeners {
         let mut listeners = Self { accepting: JoinSet::new(), quic: Vec::new() };
         for bound in bound {
             let Some(identity) = identity.filter(|_| bound.listen.tls) else {
-                let via = Via { scheme: "http", alt_svc: None, peer: bound.peer };
+                let via = Via { peer: bound.peer, ..Via::new("http", None) };
                 listeners.accepting.spawn(wire::tcp::accept(bound.tcp, None, via, shared.clone()));
                 continue;
             };
             let tls = TlsAcceptor::from(Arc::new(identity.tls.tcp()?));
             let port = bound.listen.addr.port();
             let alt_svc = HeaderValue::try_from(format!("h3=\":{port}\"; ma=86400")).ok();
-            let via = Via { scheme: "https", alt_svc, peer: bound.peer };
+            let via =
+                Via { alt_svc, peer: bound.peer, ..Via::new("https", Some(identity.tls.clone())) };
             if !bound.udp.is_empty() {
                 let (udp, tls) = (bound.udp, identity.tls.quic()?);
                 let quic = wire::quic::Listener::new(udp, tls, &identity.reset, shared)?;

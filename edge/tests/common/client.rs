@@ -6,6 +6,7 @@ use http_body_util::{BodyExt, Empty};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use tokio::net::TcpStream;
@@ -61,7 +62,7 @@ fn request(method: Method, url: &str, fields: &[(&str, &str)], h1: bool) -> Requ
     request.body(Empty::new()).unwrap()
 }
 
-fn addr(url: &str) -> std::net::SocketAddr {
+fn addr(url: &str) -> SocketAddr {
     let uri: Uri = url.parse().unwrap();
     uri.authority().unwrap().as_str().parse().unwrap()
 }
@@ -174,12 +175,24 @@ pub async fn over_tls(
 
 /// `GET` over TLS, by `http/1.1`, `h2` or `h3`, trusting `certificate` alone.
 pub async fn get_over(protocol: &str, url: &str, certificate: &Path) -> Answer {
+    let ip = addr(url).ip().to_string();
+    get_as(protocol, url, certificate, &ip, addr(url)).await
+}
+
+/// The same from the server at `addr`, shaking hands with `name`, whatever host `url` names.
+pub async fn get_as(
+    protocol: &str,
+    url: &str,
+    certificate: &Path,
+    name: &str,
+    addr: SocketAddr,
+) -> Answer {
     if protocol == "h3" {
-        return get_h3(url, certificate).await;
+        return get_h3(url, certificate, name, addr).await;
     }
     let connector = tokio_rustls::TlsConnector::from(Arc::new(tls(certificate, protocol)));
-    let stream = TcpStream::connect(addr(url)).await.unwrap();
-    let name = ServerName::from(addr(url).ip());
+    let stream = TcpStream::connect(addr).await.unwrap();
+    let name = ServerName::try_from(name.to_owned()).unwrap();
     let stream = connector.connect(name, stream).await.unwrap();
     assert_eq!(stream.get_ref().1.alpn_protocol(), Some(protocol.as_bytes()));
     let io = TokioIo::new(stream);
@@ -195,11 +208,11 @@ pub async fn get_over(protocol: &str, url: &str, certificate: &Path) -> Answer {
     answer(sender.send_request(request(Method::GET, url, &[], true)).await.unwrap()).await
 }
 
-async fn get_h3(url: &str, certificate: &Path) -> Answer {
+async fn get_h3(url: &str, certificate: &Path, name: &str, addr: SocketAddr) -> Answer {
     let crypto = quinn::crypto::rustls::QuicClientConfig::try_from(tls(certificate, "h3")).unwrap();
     let mut endpoint = quinn::Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
     endpoint.set_default_client_config(quinn::ClientConfig::new(Arc::new(crypto)));
-    let quic = endpoint.connect(addr(url), "127.0.0.1").unwrap().await.unwrap();
+    let quic = endpoint.connect(addr, name).unwrap().await.unwrap();
     let (mut driver, mut sender) = h3::client::builder()
         .send_grease(false)
         .build::<_, _, Bytes>(h3_quinn::Connection::new(quic))

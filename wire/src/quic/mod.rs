@@ -208,6 +208,7 @@ async fn connection<S: Service>(
         })?
         .map_err(|error| error.to_string())?;
     drop(shaking);
+    let via = via.named(named(&quic).as_deref());
     let transport = quic.clone();
     let mut builder = h3::server::builder();
     builder.max_field_section_size(HEADER_BYTES_MAX.into()).send_grease(false);
@@ -246,6 +247,12 @@ async fn connection<S: Service>(
         () = async { while let Ok(Some(_)) = connection.accept().await {} } => {}
     }
     Ok(())
+}
+
+/// The name that the client asked the handshake for.
+fn named(quic: &quinn::Connection) -> Option<String> {
+    let data = quic.handshake_data()?.downcast::<quinn::crypto::rustls::HandshakeData>().ok()?;
+    data.server_name
 }
 
 /// Waits until nothing has been sent for a few round trips. Who does not read has nothing sent

@@ -12,10 +12,13 @@ use crate::Error;
 use arc_swap::ArcSwap;
 use counting::{counters, gauge};
 use prometheus::{IntCounterVec, IntGauge, Registry};
+use rustls::client::verify_server_name;
 use rustls::crypto::CryptoProvider;
-use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::pki_types::ServerName;
+use rustls::server::{ClientHello, ParsedCertificate, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::{HandshakeKind, ServerConfig};
+use std::fmt;
 use std::sync::Arc;
 use tickets::Counted;
 use x509_parser::prelude::{FromDer, X509Certificate};
@@ -107,6 +110,12 @@ pub struct Tls {
     metrics: Metrics,
 }
 
+impl fmt::Debug for Tls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tls").finish_non_exhaustive()
+    }
+}
+
 /// The certificate in use.
 #[derive(Debug)]
 struct Current(ArcSwap<CertifiedKey>);
@@ -145,6 +154,19 @@ impl Tls {
         self.certificate.0.store(Arc::new(certificate));
         self.metrics.expiry.set(expiry);
         Ok(())
+    }
+
+    /// Whether the certificate is good for this host: a name, or an address.
+    #[must_use]
+    pub fn is_for(&self, host: &str) -> bool {
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        let shown = self.certificate.0.load();
+        let Some(leaf) = shown.cert.first() else { return false };
+        let (Ok(leaf), Ok(name)) = (ParsedCertificate::try_from(leaf), ServerName::try_from(host))
+        else {
+            return false;
+        };
+        verify_server_name(&leaf, &name).is_ok()
     }
 
     /// The tickets.

@@ -168,7 +168,7 @@ impl<S: Service> Served<S> {
         let listen = async || TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (plain, tls) = (listen().await, listen().await);
         let (plain_addr, tls_addr) = (plain.local_addr().unwrap(), tls.local_addr().unwrap());
-        let via = |scheme| Via { scheme, alt_svc: None, peer: false };
+        let via = |scheme| Via::new(scheme, None);
         tokio::spawn(nearcast_wire::tcp::accept(plain, None, via("http"), shared.clone()));
         let acceptor = TlsAcceptor::from(Arc::new(config));
         tokio::spawn(nearcast_wire::tcp::accept(tls, Some(acceptor), via("https"), shared.clone()));

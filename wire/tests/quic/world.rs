@@ -146,7 +146,7 @@ impl World {
         };
         let addr = sockets[0].local_addr().unwrap();
         let listener = Arc::new(Listener::new(sockets, tls, reset, &shared).unwrap());
-        let via = Via { scheme: "https", alt_svc: None, peer: false };
+        let via = Via::new("https", None);
         let (own, serving) = (Arc::clone(&listener), shared.clone());
         let accepting = tokio::spawn(async move { own.accept(via, serving).await });
         Self { addr, shared, registry, listener, accepting, certificate, threads }
