@@ -97,6 +97,49 @@ async fn a_disk_whose_reads_hang_is_bypassed_switched_off_and_comes_back() {
     goes_wrong(Mode::ReadsHang, "slow").await;
 }
 
+/// Asks for a chunk whose read hangs: it is passed by, and counted. What `meanwhile` changes, the
+/// read finds when it comes to its end.
+async fn late(disk: &mut FaultyDisk, tiers: &Tiers, key: Key, meanwhile: impl FnOnce()) {
+    let slow = tiers.metric("ssd_reads_total", "slow");
+    disk.set(Mode::ReadsHang);
+    assert!(tiers.get(key, MIB).await.is_none());
+    assert!(tiers.chunks.in_memory(&key).is_none());
+    assert_eq!(tiers.metric("ssd_reads_total", "slow"), slow + 1);
+    meanwhile();
+    disk.set(Mode::Sound);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_read_brings_too_late_is_kept_if_it_is_whole_and_of_no_harm_if_it_is_not() {
+    let Some(mut disk) = FaultyDisk::mount(SERVER) else { return };
+    let data = tempfile::tempdir().unwrap();
+    let tiers = tiers_over(&disk, data.path(), 0).await;
+    let keys = stored(&tiers, 1).await;
+    late(&mut disk, &tiers, keys[0], || ()).await;
+    let come = |tiers: &Tiers| tiers.chunks.in_memory(&keys[0]).is_some();
+    tiers.until("the late chunk", come).await;
+    assert!(tiers.get(keys[0], MIB).await.is_some(), "its bytes are right");
+
+    let reads = |tiers: &Tiers| tiers.metric("ssd_reads_total", "");
+    let before = reads(&tiers);
+    // Where its files really are.
+    let backing = disk.dir.with_file_name("backing");
+    late(&mut disk, &tiers, keys[1], || overwrite(&backing)).await;
+    // The one that was too slow, and the same when it has come to its end.
+    tiers.until("the end of the late read", |tiers| reads(tiers) >= before + 2).await;
+    assert!(tiers.chunks.in_memory(&keys[1]).is_none());
+    assert!(tiers.find(keys[1], MIB).await.is_none(), "it is asked for elsewhere");
+}
+
+/// Every byte that is stored turns into another.
+fn overwrite(backing: &std::path::Path) {
+    for entry in std::fs::read_dir(backing).unwrap() {
+        let path = entry.unwrap().path();
+        let bytes: Vec<u8> = std::fs::read(&path).unwrap().iter().map(|byte| !byte).collect();
+        std::fs::write(path, bytes).unwrap();
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_disk_whose_reads_fail_is_switched_off_and_comes_back() {
     goes_wrong(Mode::ReadsFail, "failed").await;

@@ -310,3 +310,31 @@ fn fetches_max(memory_bytes: u64) -> usize {
     let most = memory_bytes / FETCHES_SHARE / CHUNK_BYTES;
     usize::try_from(most).unwrap_or(FETCHES_MAX).clamp(FETCHES_MIN, FETCHES_MAX)
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use std::path::Path;
+
+    /// The smallest memory, and no other source.
+    pub(crate) fn small(dir: &Path) -> Arc<Engine> {
+        let registry = prometheus::Registry::new();
+        let metrics = Metrics::new(&registry).unwrap();
+        let memory_bytes = chunks::MEMORY_BYTES_MIN;
+        let sizes = chunks::Sizes {
+            memory_bytes,
+            disks: Vec::new(),
+            data_dir: dir.to_owned(),
+            read_max: chunks::READ_MAX,
+        };
+        let planned = Planned::open(dir.join("plan"), 0, metrics.clone()).unwrap();
+        Arc::new(Engine::new(
+            Chunks::open(&sizes, &registry).unwrap(),
+            Arc::new(planned),
+            None,
+            Heads::open(&dir.join("heads.db"), heads::Limits::default(), &registry).unwrap(),
+            metrics,
+            memory_bytes,
+        ))
+    }
+}

@@ -5,7 +5,7 @@
 //! whenever it is read.
 
 #[cfg(test)]
-mod faults;
+pub(crate) mod faults;
 mod file;
 mod pull;
 mod stall;

@@ -28,7 +28,8 @@ fn number(name: &str, default: usize) -> usize {
     std::env::var(name).map_or(default, |text| text.parse().unwrap())
 }
 
-fn track(id: &str, bytes: &[u8]) -> Track {
+/// A track whose file these bytes are.
+pub(crate) fn track(id: &str, bytes: &[u8]) -> Track {
     let kind = Kind::Video { width: 1, height: 1, frame_rate: (25, 1), range: VideoRange::Sdr };
     Track {
         facts: Facts {

@@ -269,3 +269,51 @@ impl Live {
         Ok(without_body(wanted, Answer::new(verdict, status, headers, content)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use caching::Stored;
+    use http::HeaderMap;
+
+    fn live(engine: &Arc<crate::engine::Engine>) -> Arc<Live> {
+        let fields = HeaderMap::new();
+        let stored = Stored { status: StatusCode::OK, fields, requested_ms: 0, received_ms: 0 };
+        let head = Head {
+            site: "a".into(),
+            url: "a/b".into(),
+            selecting: Vec::new(),
+            stored,
+            body: [1; 16],
+            bytes: 0,
+            tags: Vec::new(),
+            epoch: 0,
+            seen: heads::Seen::default(),
+            read: heads::Read::default(),
+        };
+        let growing = Growing::new(engine, [1; 16], None);
+        let (head, source, status) = (Arc::new(head), Verdict::Origin, StatusCode::OK);
+        let began = super::super::fetch::Fetches::default().now();
+        Arc::new(Live { head, growing, source, status, may_be_kept: true, began })
+    }
+
+    #[tokio::test]
+    async fn there_are_as_many_as_may_be_and_the_newest_of_each() {
+        let dir = tempfile::tempdir().unwrap();
+        let engine = crate::engine::tests::small(dir.path());
+        let (lives, key) = (Lives::default(), |number: usize| KeyId::of("a", &number.to_string()));
+        let first = live(&engine);
+        for number in 0..LIVES_MAX {
+            assert!(lives.begin(key(number), &first));
+        }
+        let other = live(&engine);
+        assert!(!lives.begin(key(LIVES_MAX), &other), "there are too many");
+        assert!(!lives.has(&key(LIVES_MAX)));
+        assert!(lives.begin(key(0), &other), "it takes the place of an older one");
+        // Whose end is not that of the newer.
+        lives.end(&key(0), &first);
+        assert!(lives.has(&key(0)));
+        lives.end(&key(1), &first);
+        assert!(lives.begin(key(LIVES_MAX), &other), "one has ended");
+    }
+}

@@ -141,6 +141,8 @@ pub enum Misdeed {
 pub enum Hold {
     /// Before their head.
     Head,
+    /// Before their head, if they are to a GET.
+    Get,
     /// Before this byte of the item, whatever range is asked for.
     Byte(u64),
 }
@@ -350,7 +352,8 @@ async fn exchange(
     misdeed: Option<Misdeed>,
     place: usize,
 ) -> Option<bool> {
-    pass(stream, shared, |hold| hold == Hold::Head).await?;
+    let is_get = request.method == "GET";
+    pass(stream, shared, |hold| hold == Hold::Head || (hold == Hold::Get && is_get)).await?;
     let path = request.target.split('?').next().unwrap_or_default();
     let item = shared.lock().items.get(path).cloned();
     if misdeed == Some(Misdeed::Mute) {

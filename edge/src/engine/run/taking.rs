@@ -109,6 +109,10 @@ impl Run {
     /// Waits while the answer is too far ahead. False: nobody wants more of it.
     async fn wait_for_readers(&mut self, at: u64, rest: u64) -> bool {
         let pause = if self.is_unranged { UNRANGED_PAUSE_MAX } else { PAUSE_MAX };
+        self.wait_up_to(pause, at, rest).await
+    }
+
+    async fn wait_up_to(&mut self, pause: Duration, at: u64, rest: u64) -> bool {
         // One limit for the whole pause: a reader that creeps on does not begin it anew.
         let until = Instant::now() + pause;
         while self.front().is_some_and(|front| front > self.readers.wanted() + AHEAD_CHUNKS) {
@@ -257,5 +261,64 @@ impl Run {
                 self.claimed_until = next;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::inflight::Readers;
+    use crate::object::Object;
+    use crate::title::Title;
+    use model::{TitleIndex, Version};
+    use upstream::Urgency;
+
+    const CHUNKS: u64 = 16;
+
+    fn film() -> Object {
+        let bytes = vec![0; (CHUNKS * CHUNK_BYTES) as usize];
+        let tracks = vec![crate::planned::faults::track("v", &bytes)];
+        let encoded = TitleIndex { segment_target_ms: 4000, tracks }.encode();
+        let name = ("film".parse().unwrap(), Version::of_index(&encoded));
+        Object::track(&Arc::new(Title::decode(&name, &encoded).unwrap()), 0).unwrap()
+    }
+
+    /// An answer that has got to the last chunk while its only reader is at the first.
+    fn far_ahead(engine: &Arc<Engine>) -> (Run, crate::engine::Reading) {
+        let (readers, reading) = Readers::begin(0, &Urgency::default());
+        let mut run = Run::new(engine, film(), readers);
+        run.begin(engine.claim_missing(&run.object, CHUNKS - 1, &run.readers).unwrap());
+        (run, reading)
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_creeps_does_not_begin_the_pause_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut run, reading) = far_ahead(&crate::engine::tests::small(dir.path()));
+        let pause = Duration::from_millis(100);
+        // Near only after far more than the pause, and never silent for as long as that.
+        let creeping = async {
+            for number in 1..CHUNKS {
+                tokio::time::sleep(pause / 3).await;
+                reading.want(number);
+            }
+            std::future::pending().await
+        };
+        let goes_on = tokio::select! {
+            goes_on = run.wait_up_to(pause, 0, CHUNK_BYTES * CHUNKS) => goes_on,
+            () = creeping => unreachable!("it is pending"),
+        };
+        assert!(!goes_on);
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_comes_near_ends_the_pause() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut run, reading) = far_ahead(&crate::engine::tests::small(dir.path()));
+        let mut waiting = Box::pin(run.wait_up_to(UNRANGED_PAUSE_MAX, 0, CHUNK_BYTES * CHUNKS));
+        reading.want(CHUNKS - 2 - AHEAD_CHUNKS);
+        assert_eq!((&mut waiting).now_or_never(), None);
+        reading.want(CHUNKS - 1 - AHEAD_CHUNKS);
+        assert!(waiting.await);
     }
 }

@@ -120,7 +120,7 @@ impl Fetches {
     }
 
     /// The next exchange begins.
-    pub(super) fn now(&self) -> Began {
+    pub fn now(&self) -> Began {
         Began(self.clock.fetch_add(1, Ordering::SeqCst))
     }
 
