@@ -53,16 +53,15 @@ pub fn head_update(
     let same_length = length.is_none_or(|length| length.parse() == Ok(body_bytes));
     let coding = fields.get(CONTENT_ENCODING);
     let same_coding = coding.is_none() || coding == stored.fields.get(CONTENT_ENCODING);
-    // Two versions may well be of one length: without a validator nothing vouches that the
-    // fields are about the bytes that are stored.
-    let vouched = fields.contains_key(ETAG) || fields.contains_key(LAST_MODIFIED);
-    if same_length && same_coding && !vouched {
-        return HeadUpdate::Unrelated;
+    if !same_length || !same_coding || !is_selected(stored, fields) {
+        return HeadUpdate::Outdated;
     }
-    if same_length && same_coding && is_selected(stored, fields) {
+    // Two versions may well be of one length: unless both have the same validator, nothing
+    // vouches that the fields are about the bytes that are stored.
+    if fields.contains_key(ETAG) || is_dated_alike(stored, fields) {
         HeadUpdate::Refreshed(renewed(stored, fields, requested_ms, received_ms))
     } else {
-        HeadUpdate::Outdated
+        HeadUpdate::Unrelated
     }
 }
 
@@ -74,12 +73,22 @@ fn is_selected(stored: &Stored, fields: &HeaderMap) -> bool {
         let tags = (date::single(&stored.fields, &ETAG), date::single(fields, &ETAG));
         return matches!(tags, (Some(a), Some(b)) if weak_match(a.as_bytes(), b.as_bytes()));
     }
-    match (date::of(&stored.fields, &LAST_MODIFIED), date::of(fields, &LAST_MODIFIED)) {
-        (Some(known_ms), Some(now_ms)) => known_ms == now_ms,
-        // A date where none was: the representation that was stored had an entity tag or nothing.
-        (None, Some(_)) => stored.fields.contains_key(ETAG),
-        (_, None) => true,
+    if !fields.contains_key(LAST_MODIFIED) {
+        return true;
     }
+    if !stored.fields.contains_key(LAST_MODIFIED) {
+        // A date where none was: the representation that was stored had an entity tag or nothing.
+        return stored.fields.contains_key(ETAG);
+    }
+    // What can't be read as a date is told apart by its text alone.
+    is_dated_alike(stored, fields)
+        || fields.get_all(LAST_MODIFIED).iter().eq(stored.fields.get_all(LAST_MODIFIED))
+}
+
+/// Whether both were modified at the same time, which both tell.
+fn is_dated_alike(stored: &Stored, fields: &HeaderMap) -> bool {
+    let known_ms = date::of(&stored.fields, &LAST_MODIFIED);
+    known_ms.is_some() && known_ms == date::of(fields, &LAST_MODIFIED)
 }
 
 fn renewed(stored: &Stored, new: &HeaderMap, requested_ms: i64, received_ms: i64) -> Stored {
@@ -126,6 +135,7 @@ mod tests {
             ("ETag: \"a\"", "Last-Modified: @-9"),
             ("Last-Modified: @-9", "Last-Modified: @-9"),
             ("Last-Modified: @-9", ""),
+            ("Last-Modified: last week", "Last-Modified: last week"),
         ];
         for (known, new) in yes {
             assert!(renew(known, new).is_some(), "{known} / {new}");
@@ -137,6 +147,9 @@ mod tests {
             ("Last-Modified: @-9", "ETag: \"a\""),
             ("Last-Modified: @-9", "Last-Modified: @-8"),
             ("", "Last-Modified: @-8"),
+            ("Last-Modified: @-9", "Last-Modified: last week"),
+            ("Last-Modified: last week", "Last-Modified: this week"),
+            ("Last-Modified: @-9", "Last-Modified: @-9\nLast-Modified: @-8"),
         ];
         for (known, new) in no {
             assert_eq!(renew(known, new), None, "{known} / {new}");
@@ -210,6 +223,12 @@ mod tests {
         assert_eq!(head(tagged, 200, "Content-Length: x"), HeadUpdate::Outdated);
         assert_eq!(head(tagged, 200, "ETag: \"b\""), HeadUpdate::Outdated);
         assert_eq!(head(tagged, 200, "Content-Encoding: br"), HeadUpdate::Outdated);
+        assert_eq!(head(tagged, 200, "Last-Modified: @-9"), HeadUpdate::Unrelated);
+        let (known, now) = ("Last-Modified: last week", "Last-Modified: this week");
+        assert_eq!(head(known, 200, now), HeadUpdate::Outdated);
+        assert_eq!(head(known, 200, known), HeadUpdate::Unrelated);
+        let (known, now) = ("Last-Modified: @-9", "Last-Modified: @-9\nA: 1");
+        assert!(matches!(head(known, 200, now), HeadUpdate::Refreshed(_)));
         assert_eq!(head(tagged, 410, ""), HeadUpdate::Outdated);
         assert_eq!(head(tagged, 503, ""), HeadUpdate::Unrelated);
         assert_eq!(head(tagged, 304, ""), HeadUpdate::Unrelated);

@@ -128,6 +128,25 @@ async fn another_version_takes_the_place_of_a_stale_one() {
     }
 }
 
+/// Found by hammering an origin whose dates had wrong weekdays: a HEAD gave the new version's
+/// fields to the old one's bytes.
+#[tokio::test]
+async fn a_head_that_no_validator_ties_to_what_is_stored_leaves_its_fields_alone() {
+    for (before, after) in [("yesterday", "today"), ("yesterday", "yesterday")] {
+        let item = |version: u64, date: &str| {
+            let item = Item::of(3000).validator(Validator::None).version(version);
+            item.field("last-modified", date).field("x-version", &version.to_string())
+        };
+        let proxy = with(item(1, before)).await;
+        proxy.get(PAGE).await;
+        proxy.web.put(PAGE, item(2, after));
+        ask(Method::HEAD, &proxy.url(PAGE), &[("cache-control", "no-cache")]).await;
+        let answer = proxy.get(PAGE).await;
+        let version = answer.header("x-version").parse().unwrap();
+        assert!(answer.bytes() == &content(PAGE, version, "", 0..3000), "{before} {after}");
+    }
+}
+
 #[tokio::test]
 async fn variants_are_kept_apart_and_each_hits() {
     let proxy = with(Item::of(3000).vary("accept-language")).await;
