@@ -5,6 +5,7 @@
 //! neighbour when it returns, so small blocks never keep large ones from coming back. The
 //! lowest free address is taken first: blocks in use stay together.
 
+use crate::extents::{self, EXTENT_UNITS, Extents};
 use std::collections::BTreeSet;
 
 /// Bytes of the largest block: a whole chunk.
@@ -28,38 +29,125 @@ pub(crate) fn order(bytes: usize) -> Option<u8> {
     (order < ORDERS).then_some(order as u8)
 }
 
+/// Free blocks of an order that are looked at for one in an extent of which nothing is spent.
+const LOOKED_AT_MAX: usize = 32;
+
 /// The free blocks, by order, each by its first unit of [`BLOCK_BYTES_MIN`].
 #[derive(Debug)]
 pub(crate) struct Blocks {
     free: [BTreeSet<u32>; ORDERS],
+    /// Units that are not free: in use, or spent.
     used: u64,
+    /// Where pages are huge.
+    extents: Option<Extents>,
+}
+
+/// What is to be done after a block was given back.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Renewal {
+    /// Nothing: it waits for others of its extent, or has been freed.
+    None,
+    /// These units, withdrawn until then, want new memory.
+    Units(u32, u32),
 }
 
 impl Blocks {
     /// Whole largest blocks within `bytes_max`, all free, and their bytes; `None` for none,
     /// or for more than can be numbered.
-    pub(crate) fn new(bytes_max: u64) -> Option<(Self, u64)> {
+    pub(crate) fn new(bytes_max: u64, are_huge: bool) -> Option<(Self, u64)> {
         let count = u32::try_from(bytes_max / BLOCK_BYTES_MAX as u64).ok()?;
-        let units = count.checked_mul(UNITS).filter(|units| *units > 0)?;
+        let mut units = count.checked_mul(UNITS)?;
+        if are_huge {
+            units -= units % EXTENT_UNITS;
+        }
+        if units == 0 {
+            return None;
+        }
         let mut free: [BTreeSet<u32>; ORDERS] = Default::default();
         free[ORDERS - 1] = (0..units).step_by(UNITS as usize).collect();
-        Some((Self { free, used: 0 }, u64::from(units) * BLOCK_BYTES_MIN as u64))
+        let extents = are_huge.then(|| Extents::new(units));
+        Some((Self { free, used: 0, extents }, u64::from(units) * BLOCK_BYTES_MIN as u64))
     }
 
     /// Takes a block; `None` when no block of its order or above is free.
     pub(crate) fn take(&mut self, order: u8) -> Option<u32> {
         let order = usize::from(order);
-        let from = (order..ORDERS).find(|order| !self.free[*order].is_empty())?;
-        let unit = self.free[from].pop_first()?;
+        let (from, unit) = self.pick(order)?;
+        self.free[from].remove(&unit);
         for half in order..from {
             self.free[half].insert(unit + (1 << half));
         }
         self.used += 1 << order;
+        if let Some(extents) = &mut self.extents {
+            extents.take(unit, 1 << order);
+        }
         Some(unit)
     }
 
-    /// Takes a block back.
-    pub(crate) fn give_back(&mut self, mut unit: u32, order: u8) {
+    /// The order and first unit of the free block to take one of `order` from: the lowest of the
+    /// smallest that do, if possible where nothing is spent.
+    fn pick(&self, order: usize) -> Option<(usize, u32)> {
+        let lowest = || (order..ORDERS).find_map(|from| Some((from, *self.free[from].first()?)));
+        let Some(extents) = self.extents.as_ref().filter(|extents| extents.bytes_spent() > 0)
+        else {
+            return lowest();
+        };
+        let clean = |from: usize| {
+            let mut looked_at = self.free[from].iter().take(LOOKED_AT_MAX);
+            looked_at.find(|unit| !extents.is_spent(**unit)).map(|unit| (from, *unit))
+        };
+        (order..ORDERS).find_map(clean).or_else(lowest)
+    }
+
+    /// Takes a block back, which the kernel may hold if it `was_lent`.
+    pub(crate) fn give_back(&mut self, unit: u32, order: u8, was_lent: bool) -> Renewal {
+        let units = 1 << order;
+        let Some(extents) = &mut self.extents else {
+            if was_lent {
+                return Renewal::Units(unit, units);
+            }
+            self.free(unit, order);
+            return Renewal::None;
+        };
+        if was_lent {
+            extents.spend(unit, units);
+        } else {
+            extents.give_back(unit, units);
+            self.free(unit, order);
+        }
+        self.withdraw(unit)
+    }
+
+    /// Withdraws all of a unit's extent, if what is spent there can be renewed.
+    fn withdraw(&mut self, unit: u32) -> Renewal {
+        if !self.extents.as_ref().is_some_and(|extents| extents.is_renewable(unit)) {
+            return Renewal::None;
+        }
+        let start = extents::start(unit);
+        for (order, free) in self.free.iter_mut().enumerate() {
+            let inside: Vec<u32> = free.range(start..start + EXTENT_UNITS).copied().collect();
+            for unit in inside {
+                free.remove(&unit);
+                self.used += 1 << order;
+            }
+        }
+        Renewal::Units(start, EXTENT_UNITS)
+    }
+
+    /// Units that were withdrawn have new memory.
+    pub(crate) fn renewed(&mut self, unit: u32, units: u32) {
+        if let Some(extents) = &mut self.extents {
+            extents.renew(unit);
+        }
+        // A block, or blocks of the largest size.
+        let step = units.min(UNITS);
+        for unit in (unit..unit + units).step_by(step as usize) {
+            self.free(unit, step.ilog2() as u8);
+        }
+    }
+
+    /// A block is free.
+    fn free(&mut self, mut unit: u32, order: u8) {
         let mut order = usize::from(order);
         self.used -= 1 << order;
         while order + 1 < ORDERS && self.free[order].remove(&(unit ^ (1 << order))) {
@@ -75,7 +163,15 @@ impl Blocks {
         for half in usize::from(to)..usize::from(from) {
             self.free[half].insert(unit + (1 << half));
             self.used -= 1 << half;
+            if let Some(extents) = &mut self.extents {
+                extents.give_back(unit, 1 << half);
+            }
         }
+    }
+
+    /// Where pages are huge: how much of them is in use, and how much spent.
+    pub(crate) fn extents(&self) -> Option<&Extents> {
+        self.extents.as_ref()
     }
 
     pub(crate) fn bytes_used(&self) -> u64 {
@@ -103,9 +199,11 @@ mod tests {
         for (bytes, block) in cases {
             assert_eq!(block_bytes(bytes), block, "{bytes}");
         }
-        assert!(Blocks::new((1 << 20) - 1).is_none());
-        assert!(Blocks::new(u64::MAX).is_none());
-        assert_eq!(Blocks::new(5 << 19).unwrap().1, 2 << 20);
+        assert!(Blocks::new((1 << 20) - 1, false).is_none());
+        assert!(Blocks::new(u64::MAX, false).is_none());
+        assert_eq!(Blocks::new(5 << 19, false).unwrap().1, 2 << 20);
+        assert_eq!(Blocks::new(7 << 19, true).unwrap().1, 2 << 20);
+        assert!(Blocks::new(1 << 20, true).is_none());
     }
 
     /// What a test does to the blocks: take one of an order, give back or shrink one in use.
@@ -114,6 +212,7 @@ mod tests {
         Take(u8),
         GiveBack(usize),
         Shrink(usize, u8),
+        Spend(usize),
     }
 
     fn step() -> impl Strategy<Value = Step> {
@@ -121,17 +220,20 @@ mod tests {
             3 => (0..ORDERS as u8).prop_map(Step::Take),
             2 => any::<usize>().prop_map(Step::GiveBack),
             1 => (any::<usize>(), 0..ORDERS as u8).prop_map(|(at, to)| Step::Shrink(at, to)),
+            1 => any::<usize>().prop_map(Step::Spend),
         ]
     }
 
     proptest! {
+        /// Spent blocks are no one's until their renewal, which touches nothing in use.
         #[test]
         fn blocks_in_use_never_overlap_and_all_come_back(
-            count in 1u64..6,
+            are_huge in any::<bool>(),
+            count in 1u64..4,
             steps in proptest::collection::vec(step(), 0..300),
         ) {
-            let (mut blocks, bytes) = Blocks::new(count << 20).unwrap();
-            let mut owner = vec![None; bytes as usize / BLOCK_BYTES_MIN];
+            let (mut blocks, bytes) = Blocks::new(count << 21, are_huge).unwrap();
+            let mut owner = vec![Free; bytes as usize / BLOCK_BYTES_MIN];
             let mut used: Vec<(u32, u8)> = Vec::new();
             for (step_number, step) in steps.into_iter().enumerate() {
                 match step {
@@ -139,36 +241,74 @@ mod tests {
                         let Some(unit) = blocks.take(order) else { continue };
                         prop_assert_eq!(unit % (1 << order), 0);
                         for unit in &mut owner[unit as usize..][..1 << order] {
-                            prop_assert_eq!(unit.replace(step_number), None);
+                            prop_assert_eq!(std::mem::replace(unit, Used(step_number)), Free);
                         }
                         used.push((unit, order));
                     }
-                    Step::GiveBack(at) if !used.is_empty() => {
+                    Step::GiveBack(at) | Step::Spend(at) if !used.is_empty() => {
                         let (unit, order) = used.swap_remove(at % used.len());
-                        owner[unit as usize..][..1 << order].fill(None);
-                        blocks.give_back(unit, order);
+                        let is_spent = matches!(step, Step::Spend(_));
+                        owner[unit as usize..][..1 << order].fill(if is_spent { Spent } else { Free });
+                        renew(&mut blocks, &mut owner, unit, order, is_spent)?;
                     }
                     Step::Shrink(at, to) if !used.is_empty() => {
                         let at = at % used.len();
                         let (unit, order) = used[at];
                         if to < order {
                             blocks.shrink(unit, order, to);
-                            owner[unit as usize..][1 << to..1 << order].fill(None);
+                            owner[unit as usize..][1 << to..1 << order].fill(Free);
                             used[at].1 = to;
                         }
                     }
-                    Step::GiveBack(_) | Step::Shrink(..) => {}
+                    Step::GiveBack(_) | Step::Spend(_) | Step::Shrink(..) => {}
                 }
-                let in_use = owner.iter().filter(|owner| owner.is_some()).count();
+                let in_use = owner.iter().filter(|owner| **owner != Free).count();
                 prop_assert_eq!(blocks.bytes_used(), (in_use * BLOCK_BYTES_MIN) as u64);
+                let spent = owner.iter().filter(|owner| **owner == Spent).count();
+                let told = blocks.extents().map_or(0, Extents::bytes_spent);
+                prop_assert_eq!(told, (spent * BLOCK_BYTES_MIN) as u64);
             }
             for (unit, order) in used {
-                blocks.give_back(unit, order);
+                owner[unit as usize..][..1 << order].fill(Free);
+                renew(&mut blocks, &mut owner, unit, order, false)?;
             }
             prop_assert_eq!(blocks.bytes_used(), 0);
-            for _ in 0..count {
+            for _ in 0..2 * count {
                 prop_assert!(blocks.take(ORDERS as u8 - 1).is_some());
             }
         }
+    }
+
+    /// Whose a unit is.
+    #[derive(Debug, Clone, Copy, PartialEq)]
+    enum Owner {
+        Free,
+        Used(usize),
+        Spent,
+    }
+    use Owner::{Free, Spent, Used};
+
+    /// Gives a block back, and renews what can be.
+    fn renew(
+        blocks: &mut Blocks,
+        owner: &mut [Owner],
+        unit: u32,
+        order: u8,
+        is_spent: bool,
+    ) -> Result<(), TestCaseError> {
+        let Renewal::Units(start, units) = blocks.give_back(unit, order, is_spent) else {
+            return Ok(());
+        };
+        for unit in &mut owner[start as usize..][..units as usize] {
+            prop_assert!(!matches!(unit, Used(_)));
+            *unit = Free;
+        }
+        // Withdrawn meanwhile.
+        if let Some(other) = blocks.take(0) {
+            prop_assert!(!(start..start + units).contains(&other));
+            prop_assert_eq!(blocks.give_back(other, 0, false), Renewal::None);
+        }
+        blocks.renewed(start, units);
+        Ok(())
     }
 }

@@ -5,26 +5,32 @@
 //! `0..filled` is never written again and `filled..` is never read, until every slot, reader
 //! and [`Bytes`] over it is gone. Only then does the block return to the arena.
 //!
+//! Where the kernel may use huge pages for memfds, the arena asks for them: bytes that
+//! `sendfile(2)` takes from a huge page cost half as much, since the kernel counts its references
+//! by the page. What that asks of the arena is told in `extents`.
+//!
 //! The arena's size is a hard ceiling: the mapping is that long, and [`Arena::slot`] says
 //! `None` when nothing is left. What to evict then is its caller's business.
 
 mod blocks;
+mod extents;
 mod lent;
 mod slot;
 
 pub use blocks::{BLOCK_BYTES_MAX, BLOCK_BYTES_MIN, block_bytes};
+pub use extents::EXTENT_BYTES;
 pub use slot::{Slot, SlotReader};
 
-use blocks::Blocks;
+use blocks::{Blocks, Renewal};
 use lent::Lent;
-use memmap2::{MmapOptions, MmapRaw};
+use memmap2::{Advice, MmapOptions, MmapRaw};
 use rustix::fs::{
     FallocateFlags, MemfdFlags, SealFlags, fallocate, fcntl_add_seals, ftruncate, memfd_create,
 };
 use std::fs::File;
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use thiserror::Error;
 
@@ -52,6 +58,36 @@ pub enum Error {
     },
 }
 
+/// What pages an arena's memory is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pages {
+    /// Of 4 KiB.
+    Small,
+    /// Of [`EXTENT_BYTES`], as far as the kernel has any.
+    Huge,
+}
+
+impl Pages {
+    /// An arena of fewer bytes has small pages: it could not spare what waits in huge ones.
+    pub const HUGE_ARENA_BYTES_MIN: u64 = 64 << 20;
+    /// Where Linux keeps the setting: `advise`, `within_size` or `always` allow huge pages, `never`
+    /// (the default) and `deny` don't.
+    pub const SETTING: &str = "/sys/kernel/mm/transparent_hugepage/shmem_enabled";
+
+    /// What the kernel's setting allows an arena of `bytes_max` bytes.
+    #[must_use]
+    pub fn allowed(bytes_max: u64) -> Self {
+        let setting = std::fs::read_to_string(Self::SETTING).unwrap_or_default();
+        let are_allowed = ["[advise]", "[within_size]", "[always]"];
+        let are_allowed = setting.split_whitespace().any(|word| are_allowed.contains(&word));
+        if are_allowed && bytes_max >= Self::HUGE_ARENA_BYTES_MIN {
+            Self::Huge
+        } else {
+            Self::Small
+        }
+    }
+}
+
 /// A fixed amount of memory, handed out in blocks. Clones share it.
 #[derive(Debug, Clone)]
 pub struct Arena {
@@ -65,24 +101,45 @@ struct Shared {
     file: File,
     lent: Lent,
     blocks: Mutex<Blocks>,
-    /// Follows `blocks`, so that a reader needs no lock.
+    pages: Pages,
+    /// These follow `blocks`, so that a reader needs no lock.
     bytes_used: AtomicU64,
+    bytes_spent: AtomicU64,
+    is_crowded: AtomicBool,
 }
 
 impl Arena {
-    /// Maps `bytes_max` bytes, rounded down to whole blocks of [`BLOCK_BYTES_MAX`]. The kernel
-    /// gives the pages as they are first written.
+    /// Maps `bytes_max` bytes, rounded down to whole blocks of [`BLOCK_BYTES_MAX`], with such
+    /// pages as the kernel [allows](Pages::allowed). It gives them as they are first written.
     ///
     /// # Errors
     /// [`enum@Error`] when that is no block at all, or can't be mapped.
     pub fn new(bytes_max: u64) -> Result<Self, Error> {
+        Self::of(Pages::allowed(bytes_max), bytes_max)
+    }
+
+    /// The same with these pages; of huge ones, it is rounded down to whole pages.
+    ///
+    /// # Errors
+    /// As [`Arena::new`].
+    pub fn of(pages: Pages, bytes_max: u64) -> Result<Self, Error> {
         let size = || Error::Size { bytes_max };
-        let (blocks, bytes) = Blocks::new(bytes_max).ok_or_else(size)?;
+        let (blocks, bytes) = Blocks::new(bytes_max, pages == Pages::Huge).ok_or_else(size)?;
         let length = usize::try_from(bytes).map_err(|_| size())?;
-        let (file, map) = map(length).map_err(|source| Error::Map { bytes_max, source })?;
+        let (file, map) = map(length, pages).map_err(|source| Error::Map { bytes_max, source })?;
         let lent = Lent::new(length / BLOCK_BYTES_MIN);
-        let (blocks, bytes_used) = (Mutex::new(blocks), AtomicU64::new(0));
-        Ok(Self { shared: Arc::new(Shared { map, file, lent, blocks, bytes_used }) })
+        Ok(Self {
+            shared: Arc::new(Shared {
+                map,
+                file,
+                lent,
+                blocks: Mutex::new(blocks),
+                pages,
+                bytes_used: AtomicU64::new(0),
+                bytes_spent: AtomicU64::new(0),
+                is_crowded: AtomicBool::new(false),
+            }),
+        })
     }
 
     /// Room for `bytes` bytes; `None` when no block of that size is left, or when it would be
@@ -94,10 +151,34 @@ impl Arena {
         Some(Slot::new(Arc::clone(&self.shared), unit, order, bytes))
     }
 
-    /// Bytes of all blocks that are handed out.
+    /// What its pages are.
+    #[must_use]
+    pub fn pages(&self) -> Pages {
+        self.shared.pages
+    }
+
+    /// Bytes of all blocks that are handed out, and of those that are spent.
     #[must_use]
     pub fn bytes_used(&self) -> u64 {
         self.shared.bytes_used.load(Ordering::Relaxed)
+    }
+
+    /// Bytes that were lent and given back, and wait for the rest of their huge page.
+    #[must_use]
+    pub fn bytes_spent(&self) -> u64 {
+        self.shared.bytes_spent.load(Ordering::Relaxed)
+    }
+
+    /// Whether a copy of these bytes elsewhere would free more than it takes: much is spent, and
+    /// at least half of what is not free around these.
+    #[must_use]
+    pub fn is_crowded_by(&self, bytes: &[u8]) -> bool {
+        if !self.shared.is_crowded.load(Ordering::Relaxed) {
+            return false;
+        }
+        let Some(place) = self.place(bytes) else { return false };
+        let unit = (place / BLOCK_BYTES_MIN) as u32;
+        self.shared.look(|blocks| blocks.extents().is_some_and(|extents| extents.crowds(unit)))
     }
 
     /// Bytes that can be handed out.
@@ -120,9 +201,13 @@ impl Arena {
 
     /// Where these bytes begin in [`Arena::file`], for `sendfile(2)`: the pages may be held by
     /// the kernel from then on, and are never written again. `None` for bytes that lie
-    /// elsewhere, and for those that are sent for the first time, which are cheaper to copy.
+    /// elsewhere, for those that are sent for the first time, which are cheaper to copy, and
+    /// while so much is spent that no more should be.
     #[must_use]
     pub fn lend(&self, bytes: &[u8]) -> Option<u64> {
+        if self.shared.is_crowded.load(Ordering::Relaxed) {
+            return None;
+        }
         let place = self.place(bytes).filter(|_| !bytes.is_empty())?;
         self.shared.lent.lend(place / BLOCK_BYTES_MIN).then_some(place as u64)
     }
@@ -135,14 +220,17 @@ impl Arena {
 }
 
 impl Shared {
-    /// Takes a block back, with new pages where old ones were lent.
+    /// Takes a block back; where pages were lent, they are replaced before anyone gets them.
     fn give_back(&self, unit: u32, order: u8) {
         let units = unit as usize..(unit as usize + (1 << order));
-        if self.lent.give_back(units.clone()) && self.renew(&units).is_err() {
-            // Without new pages it is in use for good, and counted as that.
-            return;
+        let was_lent = self.lent.give_back(units);
+        let renewal = self.change(|blocks| blocks.give_back(unit, order, was_lent));
+        if let Renewal::Units(unit, units) = renewal
+            && self.renew(&(unit as usize..(unit + units) as usize)).is_ok()
+        {
+            self.change(|blocks| blocks.renewed(unit, units));
         }
-        self.change(|blocks| blocks.give_back(unit, order));
+        // Without new pages they are in use for good, and counted as that.
     }
 
     fn renew(&self, units: &Range<usize>) -> std::io::Result<()> {
@@ -152,20 +240,39 @@ impl Shared {
         Ok(())
     }
 
+    fn look<T>(&self, look: impl FnOnce(&Blocks) -> T) -> T {
+        look(&self.blocks.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     fn change<T>(&self, change: impl FnOnce(&mut Blocks) -> T) -> T {
         let mut blocks = self.blocks.lock().unwrap_or_else(PoisonError::into_inner);
         let changed = change(&mut blocks);
         self.bytes_used.store(blocks.bytes_used(), Ordering::Relaxed);
+        if let Some(extents) = blocks.extents() {
+            self.bytes_spent.store(extents.bytes_spent(), Ordering::Relaxed);
+            self.is_crowded.store(extents.are_crowded(), Ordering::Relaxed);
+        }
         changed
     }
 }
 
 /// A sealed memfd, mapped: no one can shorten it under the mapping.
-fn map(length: usize) -> std::io::Result<(File, MmapRaw)> {
+fn map(length: usize, pages: Pages) -> std::io::Result<(File, MmapRaw)> {
     let file = memfd_create("nearcast-arena", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
     ftruncate(&file, length as u64)?;
     fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
     let file = File::from(file);
     let map = MmapOptions::new().len(length).map_raw(&file)?;
+    // Also where the setting is `never`: it may change, and a huge page that the arena does not
+    // know of would be renewed in parts.
+    let advice = match pages {
+        Pages::Small => Advice::NoHugePage,
+        Pages::Huge => Advice::HugePage,
+    };
+    match map.advise(advice) {
+        // A kernel that was built without huge pages has none to be kept from.
+        Err(error) if error.raw_os_error() == Some(rustix::io::Errno::INVAL.raw_os_error()) => {}
+        advised => advised?,
+    }
     Ok((file, map))
 }

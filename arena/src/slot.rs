@@ -148,7 +148,7 @@ impl AsRef<[u8]> for Piece {
 
 #[cfg(test)]
 mod tests {
-    use crate::{Arena, Error};
+    use crate::{Arena, Error, Pages};
     use bytes::Bytes;
     use proptest::prelude::*;
     use std::sync::mpsc;
@@ -215,6 +215,57 @@ mod tests {
     }
 
     #[test]
+    fn a_huge_page_is_renewed_when_nothing_of_it_is_in_use() {
+        let arena = Arena::of(Pages::Huge, 64 << 20).unwrap();
+        let fill = |byte: u8| {
+            let mut slot = arena.slot(1 << 20).unwrap();
+            slot.write(&vec![byte; 1 << 20]);
+            let bytes = slot.freeze();
+            let (_, lent) = (arena.lend(&bytes), arena.lend(&bytes));
+            (bytes, lent)
+        };
+        let mut chunks: Vec<_> = (0..64).map(fill).collect();
+        assert!(arena.slot(1).is_none());
+        // As the kernel does, these keep the pages.
+        let pipes: Vec<_> = chunks.iter().map(|(_, lent)| queue(&arena, lent.unwrap())).collect();
+        // One of each two goes: the other keeps it.
+        let kept: Vec<_> = (0..4).map(|at| chunks.remove(at)).collect();
+        let other = chunks.remove(0);
+        assert!(arena.slot(1).is_none());
+        assert_eq!(arena.bytes_spent(), 0);
+        drop(kept);
+        assert_eq!(arena.bytes_spent(), 4 << 20);
+        assert!(arena.slot(1).is_none());
+        // With the other, all of the page is new.
+        drop(other);
+        assert_eq!((arena.bytes_spent(), arena.bytes_used()), (3 << 20, 62 << 20));
+        let (anew, _) = fill(200);
+        assert_eq!(anew, vec![200; 1 << 20]);
+        // Too much waits: nothing more is lent, and what is alone on its page had better go.
+        chunks.retain(|(bytes, _)| bytes[0] % 2 == 1);
+        assert!(arena.bytes_spent() > arena.bytes_max() / 16);
+        assert!(arena.is_crowded_by(&chunks[9].0) && !arena.is_crowded_by(&anew));
+        assert_eq!(arena.lend(&chunks[9].0), None);
+        drop((chunks, anew));
+        assert_eq!((arena.bytes_used(), arena.bytes_spent()), (0, 0));
+        let again: Vec<_> = (0..64).map(|_| fill(100)).collect();
+        assert!(again.iter().all(|(_, lent)| lent.is_some()));
+        for (byte, mut pipe) in pipes.into_iter().enumerate() {
+            let mut got = vec![0; 4096];
+            std::io::Read::read_exact(&mut pipe, &mut got).unwrap();
+            assert_eq!(got, vec![byte as u8; 4096]);
+        }
+    }
+
+    /// Has the kernel queue 4 KiB of the arena.
+    fn queue(arena: &Arena, mut at: u64) -> std::io::PipeReader {
+        let (receive, send) = std::io::pipe().unwrap();
+        let sent = rustix::fs::sendfile(&send, arena.file(), Some(&mut at), 4096).unwrap();
+        assert_eq!(sent, 4096);
+        receive
+    }
+
+    #[test]
     fn lent_pages_are_never_written_again() {
         let arena = Arena::new(1 << 20).unwrap();
         let fill = |byte: u8, bytes: usize| {
@@ -230,10 +281,7 @@ mod tests {
         assert_eq!(arena.lend(&first[..0]), None);
         assert_eq!(arena.lend(&[1; 10]), None);
         // As the kernel does, this keeps the old page.
-        let (receive, send) = std::io::pipe().unwrap();
-        let mut at = 8192;
-        let sent = rustix::fs::sendfile(&send, arena.file(), Some(&mut at), 4096).unwrap();
-        assert_eq!(sent, 4096);
+        let receive = queue(&arena, 8192);
         drop(first);
         let second = fill(2, 1 << 20);
         let mut got = vec![0; 4096];
@@ -268,8 +316,12 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
         #[test]
-        fn no_interleaving_shows_other_bytes(steps in proptest::collection::vec(step(), 0..200)) {
-            let arena = Arena::new(2 << 20).unwrap();
+        fn no_interleaving_shows_other_bytes(
+            are_huge in any::<bool>(),
+            steps in proptest::collection::vec(step(), 0..200),
+        ) {
+            let pages = if are_huge { Pages::Huge } else { Pages::Small };
+            let arena = Arena::of(pages, 4 << 20).unwrap();
             let mut slots = Vec::new();
             let mut held: Vec<(Vec<u8>, Bytes)> = Vec::new();
             for (seed, step) in steps.into_iter().enumerate() {
@@ -287,6 +339,7 @@ mod tests {
                         let end = to % (slot.filled() + 1);
                         let start = from % (end + 1);
                         let bytes = slot.reader().bytes(start..end).unwrap();
+                        let _ = arena.lend(&bytes);
                         held.push((pattern(*seed, end)[start..].to_vec(), bytes));
                     }
                     Step::Freeze(at) if !slots.is_empty() => {

@@ -73,7 +73,10 @@ impl EventListener for Held {
 
 impl Memory {
     pub(crate) fn new(bytes_max: u64, metrics: Metrics) -> Result<Self, arena::Error> {
-        let arena = Arena::new(bytes_max)?;
+        Ok(Self::over(Arena::new(bytes_max)?, metrics))
+    }
+
+    fn over(arena: Arena, metrics: Metrics) -> Self {
         let capacity = arena.bytes_max() - arena.bytes_max() / SPARE_SHARE;
         let count = (capacity / SHARD_BYTES_MIN).clamp(1, SHARDS_MAX);
         let held = Arc::new(Held { bytes: AtomicU64::new(0), metrics: metrics.clone() });
@@ -81,7 +84,7 @@ impl Memory {
         let capacity = usize::try_from(capacity / count).unwrap_or(usize::MAX);
         let shards = (0..count).map(|_| Shard::new(capacity, &held)).collect();
         let evicting = Mutex::new(());
-        Ok(Self { inner: Arc::new(Inner { arena, shards, held, evicting, metrics }) })
+        Self { inner: Arc::new(Inner { arena, shards, held, evicting, metrics }) }
     }
 
     fn shard(&self, key: &Key) -> &Shard {
@@ -117,10 +120,10 @@ impl Memory {
         held > self.inner.arena.bytes_max() / PRESSURE_SHARE
     }
 
-    /// Arena bytes of the chunks in the caches, and of all others.
+    /// Arena bytes of the chunks in the caches, and of all others that somebody holds.
     pub(crate) fn bytes_kept_and_held(&self) -> (u64, u64) {
-        let kept = self.bytes();
-        (kept, self.inner.arena.bytes_used().saturating_sub(kept))
+        let (kept, arena) = (self.bytes(), &self.inner.arena);
+        (kept, arena.bytes_used().saturating_sub(kept + arena.bytes_spent()))
     }
 
     /// Arena bytes of the chunks in the caches.
@@ -140,7 +143,24 @@ impl Memory {
 
     /// What `hit` makes of the chunk, if it is here.
     pub(crate) fn get<T>(&self, key: &Key, hit: impl FnOnce(&Chunk) -> T) -> Option<T> {
-        self.shard(key).cache.get(key).map(|entry| hit(entry.value()))
+        let entry = self.shard(key).cache.get(key)?;
+        let (chunk, arena) = (entry.value(), &self.inner.arena);
+        let made = hit(chunk);
+        if arena.is_crowded_by(chunk.bytes()) {
+            self.move_over(chunk);
+        }
+        Some(made)
+    }
+
+    /// Moves a chunk that is alone on a huge page, all else of which waits for it to leave, to
+    /// where there is room; if there is none, it stays.
+    fn move_over(&self, chunk: &Chunk) {
+        let Some(mut slot) = self.inner.arena.slot(chunk.bytes().len()) else { return };
+        slot.write(chunk.bytes());
+        let moved = chunk.moved_to(slot.freeze());
+        self.inner.metrics.memory_moved.inc();
+        self.inner.held.bytes.fetch_add(moved.block_bytes() as u64, Ordering::Relaxed);
+        self.shard(chunk.key()).cache.insert(*chunk.key(), moved);
     }
 
     pub(crate) fn contains(&self, key: &Key) -> bool {
@@ -245,6 +265,33 @@ mod tests {
 
     fn get(memory: &Memory, number: u32) -> Option<Bytes> {
         memory.get(&key(number), |chunk| chunk.bytes().clone())
+    }
+
+    #[test]
+    fn what_is_hit_leaves_a_huge_page_that_is_spent_but_for_it() {
+        let arena = Arena::of(arena::Pages::Huge, 64 << 20).unwrap();
+        let memory = Memory::over(arena.clone(), Metrics::new(&Registry::new()).unwrap());
+        for number in 0..32 {
+            insert(&memory, number, MIB);
+            let bytes = get(&memory, number).unwrap();
+            let (_, lent) = (arena.lend(&bytes), arena.lend(&bytes));
+            assert!(lent.is_some());
+        }
+        for number in (0..32).step_by(2) {
+            memory.shard(&key(number)).cache.remove(&key(number));
+        }
+        assert_eq!((arena.bytes_used(), arena.bytes_spent()), (32 << 20, 16 << 20));
+        assert_eq!(memory.bytes_kept_and_held(), (16 << 20, 0));
+        for number in (1..32).step_by(2) {
+            assert_eq!(get(&memory, number).unwrap(), content(number, MIB));
+        }
+        // As many as it took until little enough is spent.
+        assert_eq!(memory.inner.metrics.memory_moved.get(), 12);
+        assert_eq!((arena.bytes_used(), arena.bytes_spent()), (20 << 20, 4 << 20));
+        assert_eq!(memory.bytes_kept_and_held(), (16 << 20, 0));
+        for number in (1..32).step_by(2) {
+            assert_eq!(get(&memory, number).unwrap(), content(number, MIB));
+        }
     }
 
     #[test]

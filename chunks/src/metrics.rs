@@ -12,6 +12,8 @@ pub(crate) struct Metrics {
     pub(crate) memory_evictions: IntCounter,
     /// Times that a chunk found no room in memory, with nothing left to evict.
     pub(crate) memory_full: IntCounter,
+    /// Chunks that were copied to another place in memory, to free a huge page.
+    pub(crate) memory_moved: IntCounter,
     /// Whether a disk is in use, by `disk`.
     pub(crate) ssd_up: IntGaugeVec,
     /// Times that a disk was switched off or could not be opened, by `disk` and `reason`:
@@ -50,6 +52,11 @@ impl Metrics {
                 r,
                 "memory_full_total",
                 "Chunks that found no room in memory, with nothing left to evict",
+            )?,
+            memory_moved: counter(
+                r,
+                "memory_moved_total",
+                "Chunks that were copied to another place in memory, to free a huge page",
             )?,
             ssd_up: gauges(r, "ssd_up", "Disks in use: 1, or 0", &["disk"])?,
             ssd_troubles: counters(

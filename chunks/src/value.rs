@@ -111,6 +111,12 @@ impl Chunk {
         Self { bytes, ..self }
     }
 
+    /// The same chunk, and what is known of it, with its bytes elsewhere.
+    pub(crate) fn moved_to(&self, bytes: Bytes) -> Self {
+        let (uses, copy) = (self.uses().into(), self.copy.load(Ordering::Relaxed).into());
+        Self { key: self.key, bytes, uses, copy, ballast: self.ballast }
+    }
+
     /// Bytes of the arena that it takes.
     pub(crate) fn block_bytes(&self) -> usize {
         arena::block_bytes(self.bytes.len()).unwrap_or(self.bytes.len())

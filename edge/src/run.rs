@@ -120,7 +120,8 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error> {
     let announced =
         Announced { admin: admin_url.clone(), urls: urls.clone(), peer_urls: peer_urls.clone() };
     service::announce(config.announce.as_deref(), &announced)?;
-    tracing::info!(id = %parts.id, ?urls, ?peer_urls, admin = admin_url, "edge serves");
+    let pages = parts.edge.engine.chunks.arena().pages();
+    tracing::info!(id = %parts.id, ?urls, ?peer_urls, admin = admin_url, ?pages, "edge serves");
     shutdown.requested().await;
 
     // The fleet is told first, then no new requests, then the end of the old ones.

@@ -16,7 +16,7 @@ use tokio_rustls::TlsAcceptor;
 
 /// Bytes a socket takes that are not on their way yet: enough for the time until the connection
 /// is polled again, little enough for a thousand peers that read slowly.
-const UNSENT_BYTES_MAX: u32 = 128 << 10;
+pub const UNSENT_BYTES_MAX: u32 = 128 << 10;
 /// After a failed accept (no descriptors left), wait.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 

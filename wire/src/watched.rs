@@ -39,6 +39,11 @@ impl Drop for Watched {
 }
 
 impl Watched {
+    /// The socket.
+    pub fn socket(&self) -> &TcpStream {
+        &self.stream
+    }
+
     /// Watches from now on, as patiently as said; `first` is what is awaited first.
     pub fn new(
         stream: TcpStream,

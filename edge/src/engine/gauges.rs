@@ -1,5 +1,6 @@
 //! What the engine holds at the moment, read when the metrics are: nothing on the request path
-//! counts it. All of it but the kept chunks goes back to 0 when nothing is under way.
+//! counts it. All of it but the kept chunks, and what is spent
+//! around them, goes back to 0 when nothing is under way.
 
 use super::Engine;
 use prometheus::core::{Collector, Desc};
@@ -13,6 +14,7 @@ struct Gauges {
     engine: Weak<Engine>,
     kept: IntGauge,
     held: IntGauge,
+    spent: IntGauge,
     chunks: IntGauge,
     growing: IntGauge,
 }
@@ -27,6 +29,10 @@ pub fn register(engine: &Arc<Engine>, registry: &Registry) -> Result<(), prometh
         engine: Arc::downgrade(engine),
         kept: gauge("memory_kept_bytes", "Memory of the chunks that the cache keeps")?,
         held: gauge("memory_held_bytes", "Memory that only fetches and responses under way hold")?,
+        spent: gauge(
+            "memory_spent_bytes",
+            "Memory that waits for the rest of its huge page to be given back",
+        )?,
         chunks: gauge("filling_chunks", "Chunks that are being fetched")?,
         growing: gauge(
             "growing_bytes",
@@ -36,8 +42,8 @@ pub fn register(engine: &Arc<Engine>, registry: &Registry) -> Result<(), prometh
 }
 
 impl Gauges {
-    fn all(&self) -> [&IntGauge; 4] {
-        [&self.kept, &self.held, &self.chunks, &self.growing]
+    fn all(&self) -> [&IntGauge; 5] {
+        [&self.kept, &self.held, &self.spent, &self.chunks, &self.growing]
     }
 }
 
@@ -52,6 +58,7 @@ impl Collector for Gauges {
         let (kept, held) = engine.chunks.memory_bytes();
         self.kept.set(of(kept));
         self.held.set(of(held));
+        self.spent.set(of(engine.chunks.arena().bytes_spent()));
         self.chunks.set(of(engine.inflight.count() as u64));
         self.growing.set(of(engine.growing_bytes.load(Ordering::Relaxed)));
         self.all().into_iter().flat_map(Collector::collect).collect()
