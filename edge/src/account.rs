@@ -4,6 +4,7 @@ use crate::error::Fault;
 use crate::metrics::Metrics;
 use crate::places::Place;
 use crate::prefetch::Prefetch;
+use crate::tally::Tally;
 use crate::verdict::Verdict;
 use smallvec::SmallVec;
 use std::fmt;
@@ -19,7 +20,7 @@ pub struct Account {
     prefetch: Prefetch,
     head: Arc<http::request::Parts>,
     protocol: &'static str,
-    site: Arc<str>,
+    tally: Arc<Tally>,
     /// What the player told of itself, compact.
     cmcd: String,
     started: Instant,
@@ -41,7 +42,7 @@ impl Account {
         (metrics, prefetch): (Metrics, Prefetch),
         head: Arc<http::request::Parts>,
         protocol: &'static str,
-        site: Arc<str>,
+        tally: Arc<Tally>,
         cmcd: String,
     ) -> Self {
         Self {
@@ -49,7 +50,7 @@ impl Account {
             prefetch,
             head,
             protocol,
-            site,
+            tally,
             cmcd,
             started: Instant::now(),
             verdict: Verdict::Failed,
@@ -74,7 +75,8 @@ impl Account {
     /// The head of the answer is ready; its body has so many bytes, if that is known.
     pub fn answered(&mut self, verdict: Verdict, status: u16, bytes: Option<u64>) {
         (self.verdict, self.status, self.expected) = (verdict, status, bytes);
-        self.metrics.answered(verdict, &self.site, self.protocol, status);
+        self.metrics.answered();
+        self.tally.answered(&self.metrics, verdict, self.protocol, status);
         self.metrics.first_byte(verdict, self.started.elapsed());
     }
 
@@ -102,10 +104,12 @@ impl Account {
     /// Counts what was handed over since the last time.
     fn flush(&mut self) {
         for (source, sum, counted) in &mut self.sources {
-            self.metrics.sent(*source, &self.site, self.protocol, *sum - *counted);
+            let bytes = *sum - *counted;
+            self.metrics.sent(*source, bytes);
+            self.tally.sent(&self.metrics, *source, self.protocol, bytes);
             *counted = *sum;
         }
-        self.prefetch.demanded(Instant::now(), std::mem::take(&mut self.unflushed));
+        self.prefetch.demanded(Instant::now, std::mem::take(&mut self.unflushed));
     }
 
     /// The body has ended as it should.
@@ -149,20 +153,21 @@ impl Drop for Account {
         self.flush();
         let (method, path) = (&self.head.method, below_token(self.head.uri.path()));
         let (protocol, status, verdict) = (self.protocol, self.status, self.verdict.name());
-        let micros = u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX);
+        // Asked for by a log line alone.
+        let micros = || u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX);
         let bytes = self.sent;
         let expected = self.expected.unwrap_or(bytes);
         let sources = Sources(&self.sources);
-        let (site, cmcd) = (&*self.site, &self.cmcd);
+        let (site, cmcd) = (self.tally.site(), &self.cmcd);
         match &self.cut {
             Some(fault) => tracing::warn!(
                 %method, site, path, protocol, status, verdict, bytes, expected, %sources, cmcd,
-                micros,
+                micros = micros(),
                 %fault, "cut"
             ),
             None => tracing::debug!(
                 %method, site, path, protocol, status, verdict, bytes, expected, %sources, cmcd,
-                micros,
+                micros = micros(),
                 "request"
             ),
         }

@@ -30,6 +30,7 @@ mod run;
 mod serve;
 mod settings;
 mod steer;
+mod tally;
 mod title;
 mod title_site;
 mod tls;

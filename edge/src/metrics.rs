@@ -7,8 +7,8 @@ use model::fleet::EdgeCounters;
 use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, Registry};
 use std::ops::Deref;
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 /// Every metric of the edge. Each request takes a clone along: one count, not one a metric.
@@ -32,6 +32,8 @@ pub struct Counts {
     requests: IntCounterVec,
     body_bytes: IntCounterVec,
     first_byte: HistogramVec,
+    /// Those of `first_byte` that were needed, by verdict.
+    first_bytes: [OnceLock<Histogram>; Verdict::COUNT],
     /// Bodies that were cut since their bytes could not be had.
     pub bodies_cut: IntCounter,
     /// Bytes fetched from origins, for players and for the fill plan.
@@ -106,6 +108,7 @@ impl Metrics {
             hit_bytes: AtomicU64::default(),
             missed_bytes: AtomicU64::default(),
             first_byte,
+            first_bytes: [const { OnceLock::new() }; Verdict::COUNT],
             fill_seconds,
             requests: counters(
                 r,
@@ -178,10 +181,25 @@ impl Metrics {
     }
 
     /// A request was answered.
-    pub fn answered(&self, verdict: Verdict, site: &str, protocol: &str, status: u16) {
+    pub fn answered(&self) {
         self.answers.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// What counts such requests.
+    pub fn requests_of(
+        &self,
+        verdict: Verdict,
+        site: &str,
+        protocol: &str,
+        status: u16,
+    ) -> IntCounter {
         let status = status.to_string();
-        self.requests.with_label_values(&[verdict.name(), site, protocol, &status]).inc();
+        self.requests.with_label_values(&[verdict.name(), site, protocol, &status])
+    }
+
+    /// What counts bytes of such bodies.
+    pub fn bytes_of(&self, source: Verdict, site: &str, protocol: &str) -> IntCounter {
+        self.body_bytes.with_label_values(&[source.name(), site, protocol])
     }
 
     /// A request was read for CMCD.
@@ -191,12 +209,13 @@ impl Metrics {
 
     /// The head of an answer was ready after `waited`.
     pub fn first_byte(&self, verdict: Verdict, waited: Duration) {
-        self.first_byte.with_label_values(&[verdict.name()]).observe(waited.as_secs_f64());
+        let found = || self.first_byte.with_label_values(&[verdict.name()]);
+        let histogram = self.first_bytes[verdict as usize].get_or_init(found);
+        histogram.observe(waited.as_secs_f64());
     }
 
     /// Media bytes were handed to a connection.
-    pub fn sent(&self, source: Verdict, site: &str, protocol: &str, bytes: u64) {
-        self.body_bytes.with_label_values(&[source.name(), site, protocol]).inc_by(bytes);
+    pub fn sent(&self, source: Verdict, bytes: u64) {
         let sum = if source.is_hit() { &self.hit_bytes } else { &self.missed_bytes };
         sum.fetch_add(bytes, Ordering::Relaxed);
     }

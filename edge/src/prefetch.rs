@@ -201,11 +201,11 @@ impl Prefetch {
     }
 
     /// Clients took `bytes` of bodies: what the budget is measured by.
-    pub fn demanded(&self, now: Instant, bytes: u64) {
+    pub fn demanded(&self, now: impl FnOnce() -> Instant, bytes: u64) {
         // Each response comes here: only now and then one takes the lock.
         let before = self.0.untold_bytes.fetch_add(bytes, Ordering::Relaxed);
         if before.saturating_add(bytes) >= UNTOLD_BYTES_MAX {
-            self.0.tell(&mut self.0.state(), now);
+            self.0.tell(&mut self.0.state(), now());
         }
     }
 
@@ -426,7 +426,7 @@ mod tests {
                 .count()
         };
         assert_eq!(fetch(now, 20), 8, "the floor");
-        prefetch.demanded(now, 40 * MIB);
+        prefetch.demanded(|| now, 40 * MIB);
         assert_eq!(fetch(now, 20), 10, "a quarter of the demand");
         assert_eq!(
             fetch(now + HALF_LIFE, 20),
@@ -451,7 +451,7 @@ mod tests {
     #[test]
     fn bytes_in_flight_are_bounded() {
         let (prefetch, now) = prefetch();
-        prefetch.demanded(now, 1 << 40);
+        prefetch.demanded(|| now, 1 << 40);
         let held: Vec<_> =
             (0..10).filter_map(|key| prefetch.permit(now, key, 10 * MIB, false)).collect();
         assert_eq!((held.len(), outcome(&prefetch, "in-flight")), (3, 7));
@@ -481,7 +481,7 @@ mod tests {
         let off = Settings { segments: 0, demand_percent: 0 };
         let prefetch = Prefetch::new(off, &Registry::new()).unwrap();
         let now = Instant::now();
-        prefetch.demanded(now, 1 << 40);
+        prefetch.demanded(|| now, 1 << 40);
         assert!(prefetch.following([0; 16], 0, 10).is_empty());
         assert!(prefetch.permit(now, 1, 1, false).is_none());
     }
@@ -497,7 +497,7 @@ mod tests {
             for (what, key, size, wait) in steps {
                 now += Duration::from_secs(wait);
                 match what {
-                    0 => prefetch.demanded(now, size),
+                    0 => prefetch.demanded(|| now, size),
                     1 => prefetch.used(key),
                     2 if !held.is_empty() => drop(held.remove(0)),
                     3 if !held.is_empty() => {

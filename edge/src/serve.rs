@@ -12,6 +12,7 @@ use crate::places::{Place, Places};
 use crate::prefetch::Prefetch;
 use crate::proxy::{self, Fetches, Lives, Site, Sites};
 use crate::refused::Refused;
+use crate::tally::Tally;
 use crate::title::Titles;
 use crate::title_site;
 use crate::verdict::Verdict;
@@ -61,15 +62,16 @@ pub struct Edge {
     pub names: Names,
 }
 
-/// What requests to no proxy site count as.
+/// What requests to no proxy site are counted by.
 pub struct Names {
-    titles: Arc<str>,
-    none: Arc<str>,
+    titles: Arc<Tally>,
+    none: Arc<Tally>,
 }
 
 impl Default for Names {
     fn default() -> Self {
-        Self { titles: "titles".into(), none: "none".into() }
+        let of = |name: &str| Arc::new(Tally::new(name.into()));
+        Self { titles: of("titles"), none: of("none") }
     }
 }
 
@@ -135,9 +137,9 @@ impl wire::Service for Edge {
 async fn serve(edge: &Arc<Edge>, asked: Asked<'_>, body: RequestBody) -> Response<Body> {
     let head = asked.head;
     let whose = whose(edge, asked.via, &head.uri, &head.headers);
-    let site = match whose {
+    let tally = match whose {
         Whose::Titles(_) => &edge.names.titles,
-        Whose::Proxy(site) => &site.name,
+        Whose::Proxy(site) => &site.tally,
         Whose::Nobodys => &edge.names.none,
     };
     let cmcd = cmcd::read(&head.headers, head.uri.query());
@@ -147,13 +149,16 @@ async fn serve(edge: &Arc<Edge>, asked: Asked<'_>, body: RequestBody) -> Respons
         (edge.metrics.clone(), edge.prefetch.clone()),
         Arc::clone(head),
         asked.protocol,
-        Arc::clone(site),
+        Arc::clone(tally),
         if has_told { cmcd.cmcd.to_string() } else { String::new() },
     );
     let answer = match whose {
         _ if is_misdirected(&asked) => Err(Refused::Misdirected),
-        Whose::Titles(titles) if asked.via.peer => peer::answer(edge, titles, &asked).await,
-        Whose::Titles(titles) => title_site::answer(edge, titles, &asked).await,
+        // Large futures: each request would move room for them about.
+        Whose::Titles(titles) if asked.via.peer => {
+            Box::pin(peer::answer(edge, titles, &asked)).await
+        }
+        Whose::Titles(titles) => Box::pin(title_site::answer(edge, titles, &asked)).await,
         Whose::Proxy(site) => {
             // Another node looks ahead itself.
             if site.prefetch && !asked.via.peer {

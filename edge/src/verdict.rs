@@ -45,6 +45,9 @@ pub enum Verdict {
 }
 
 impl Verdict {
+    /// How many there are.
+    pub const COUNT: usize = Self::Busy as usize + 1;
+
     /// Stable, for metrics, logs and `Cache-Status`.
     #[must_use]
     pub fn name(self) -> &'static str {

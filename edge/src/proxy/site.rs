@@ -4,6 +4,7 @@ use super::Wanted;
 use crate::hygiene::KeyRules;
 use crate::object::Web;
 use crate::settings::{ANY_HOST, SiteConfig};
+use crate::tally::Tally;
 use http::{HeaderValue, Method};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -35,6 +36,8 @@ const PATIENCE_MAX: Duration = Duration::from_secs(10);
 pub struct Site {
     /// Its name in keys, metrics and logs: its host.
     pub name: Arc<str>,
+    /// What its requests are counted by.
+    pub tally: Arc<Tally>,
     /// Where its content comes from.
     pub upstream: Upstream,
     /// What of the query belongs to the key.
@@ -58,6 +61,7 @@ impl Site {
     fn open(config: SiteConfig, node: &upstream::Node) -> Result<Self, upstream::Error> {
         let rules = config.rules.into_iter();
         Ok(Self {
+            tally: Arc::new(Tally::new(config.host.as_str().into())),
             name: config.host.as_str().into(),
             upstream: Upstream::new(config.upstream, node)?,
             keys: config.keys,
