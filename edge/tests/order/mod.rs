@@ -68,9 +68,16 @@ fn things(rng: &mut StdRng) -> Vec<Thing> {
     ];
     let mut things: Vec<Thing> = (0..6)
         .map(|number| Thing {
-            known: *[Known::Strong, Known::Strong, Known::Weak, Known::Date, Known::Nothing]
-                .choose(rng)
-                .unwrap(),
+            known: *[
+                Known::Strong,
+                Known::Strong,
+                Known::Weak,
+                Known::Date,
+                Known::Garbled,
+                Known::Nothing,
+            ]
+            .choose(rng)
+            .unwrap(),
             has_length: rng.random_bool(0.8),
             has_ranges: rng.random_bool(0.8),
             heeds: rng.random_bool(0.5),
@@ -154,8 +161,8 @@ impl World {
             number,
             range,
             pace,
-            is_head: self.rng.random_bool(0.08),
-            no_cache: self.rng.random_bool(0.05),
+            is_head: self.rng.random_bool(0.2),
+            no_cache: self.rng.random_bool(0.15),
         };
         self.spawn(ask);
     }

@@ -43,6 +43,8 @@ pub enum Known {
     Strong,
     Weak,
     Date,
+    /// A date that can't be read.
+    Garbled,
     Nothing,
 }
 
@@ -278,6 +280,9 @@ fn own_fields(number: usize, thing: &Thing, version: u64) -> HeaderMap {
             let at = std::time::UNIX_EPOCH
                 + std::time::Duration::from_secs(EPOCH_S + 1_000 * version + number as u64);
             fields.insert(header::LAST_MODIFIED, httpdate::fmt_http_date(at).parse().unwrap())
+        }
+        Known::Garbled => {
+            fields.insert(header::LAST_MODIFIED, format!("version {version}").parse().unwrap())
         }
         Known::Nothing => None,
     };
