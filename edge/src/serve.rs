@@ -203,14 +203,16 @@ fn host<'a>(uri: &'a Uri, fields: &'a HeaderMap) -> Option<&'a str> {
 }
 
 /// Whether a request came by a connection that was opened for another host, and can't be good
-/// for this one, too.
+/// for this one, too. Another node (RFC 8586) opens one to this node by its own name, whatever
+/// it asks for.
 fn is_misdirected(asked: &Asked<'_>) -> bool {
-    let named = host(&asked.head.uri, &asked.head.headers);
-    named.is_some_and(|named| {
+    let fields = &asked.head.headers;
+    let is_unlike = host(&asked.head.uri, fields).is_some_and(|named| {
         let port = named.rfind(':').filter(|at| !named[*at..].contains(']'));
         let name = &named[..port.unwrap_or(named.len())];
         !asked.via.is_for(name.strip_suffix('.').unwrap_or(name))
-    })
+    });
+    is_unlike && !fields.contains_key("cdn-loop")
 }
 
 fn whose<'a>(edge: &'a Edge, via: &Via, uri: &Uri, fields: &HeaderMap) -> Whose<'a> {

@@ -5,7 +5,8 @@
 
 mod common;
 
-use common::{Answer, Edge, Item, Web, get_as, proxy_settings};
+use common::{Answer, Edge, Item, Web, get, get_as, proxy_settings};
+use http::HeaderValue;
 use nearcast_edge::Settings;
 
 const NAMES: [&str; 3] = ["films.test", "*.clips.test", "127.0.0.1"];
@@ -46,4 +47,28 @@ async fn a_host_that_the_connection_is_not_for_is_misdirected_by_every_protocol(
         }
         assert_eq!(web.asked().len(), asked, "the origin is left alone");
     }
+}
+
+#[tokio::test]
+async fn a_child_asks_its_parent_for_any_host_by_the_parents_own_name() {
+    let (dir, data, web) =
+        (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), Web::start().await);
+    web.put("/page", Item::of(1_000));
+    let site = serde_json::json!({});
+    let parent = Edge::start(proxy_settings(dir.path(), &web.url, &site)).await;
+    let port = parent.https.rsplit_once(':').unwrap().1;
+    let around = serde_json::json!({
+        "parents": [{ "id": "parent", "url": format!("https://localhost:{port}") }],
+    });
+    let settings = Settings {
+        id: Some("child".into()),
+        ca: Some(parent.dir.join("tls/cert.pem")),
+        hierarchy: serde_json::from_value(around).unwrap(),
+        ..proxy_settings(data.path(), &web.url, &site)
+    };
+    let child = Edge::start(settings).await;
+    let answer = get(&format!("{}/page", child.http), &[("host", "films.test")]).await;
+    let by_parent = |told: &HeaderValue| told.to_str().unwrap().contains("detail=\"parent\"");
+    assert!(answer.headers.get_all("cache-status").iter().any(by_parent), "{:?}", answer.headers);
+    assert_eq!(answer.bytes(), &web.whole("/page"));
 }
