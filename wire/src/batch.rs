@@ -9,23 +9,17 @@ use std::cell::RefCell;
 
 /// Plaintext of a full record (RFC 8446, section 5.1).
 pub const RECORD_BYTES: usize = 16 << 10;
-/// Records in a batch of a peer that is not known yet: enough that a system call for each batch is
-/// cheap, few enough for a thousand peers that read slowly.
-pub const FIRST_RECORDS: usize = 8;
-/// Records in a batch of a peer that keeps up; still few enough for the cache of a core.
-pub const BATCH_RECORDS: usize = 16;
+/// Records in a batch: enough that a system call for each is cheap, few enough for the cache of
+/// a core and for a thousand peers that read slowly.
+pub const BATCH_RECORDS: usize = 8;
 /// Room for what TLS says itself among the records: alerts, updates of keys.
 const SPARE_BYTES: usize = 2 << 10;
-/// Buffers of a size that a thread keeps for the next turn; connections take turns one by one.
+const BUFFER_BYTES: usize = BATCH_RECORDS * (RECORD_BYTES + HEAD_BYTES + TAIL_BYTES) + SPARE_BYTES;
+/// Buffers that a thread keeps for the next turn; connections take turns one by one.
 const FREE_MAX: usize = 4;
 
 thread_local! {
     static FREE: RefCell<Vec<Box<[u8]>>> = const { RefCell::new(Vec::new()) };
-}
-
-/// Of a buffer for so many records.
-const fn buffer_bytes(records: usize) -> usize {
-    records * (RECORD_BYTES + HEAD_BYTES + TAIL_BYTES) + SPARE_BYTES
 }
 
 /// Records, sealed, and how far they have left.
@@ -36,14 +30,10 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// An empty one, for so many records.
-    pub fn new(records: usize) -> Self {
-        let bytes = buffer_bytes(records);
-        let free = FREE.with_borrow_mut(|free| {
-            let fits = free.iter().rposition(|buffer| buffer.len() == bytes)?;
-            Some(free.swap_remove(fits))
-        });
-        let buffer = free.unwrap_or_else(|| vec![0; bytes].into_boxed_slice());
+    /// An empty one.
+    pub fn new() -> Self {
+        let free = FREE.with_borrow_mut(Vec::pop);
+        let buffer = free.unwrap_or_else(|| vec![0; BUFFER_BYTES].into_boxed_slice());
         Self { buffer, sent: 0, end: 0 }
     }
 
@@ -109,8 +99,7 @@ impl Drop for Batch {
         // At the end of a thread there is no list any more.
         let _ = FREE.try_with(|free| {
             let mut free = free.borrow_mut();
-            let alike = free.iter().filter(|free| free.len() == buffer.len());
-            if alike.count() < FREE_MAX {
+            if free.len() < FREE_MAX {
                 free.push(buffer);
             }
         });

@@ -1,15 +1,12 @@
 //! TLS over TCP, corked: while a connection is polled, what it writes becomes records and waits
 //! here; when it has been polled, the records leave together, in one system call as a rule.
 //!
-//! A batch is of [`FIRST_RECORDS`], and once a peer has taken [`KEEPS_UP`] of them in a row at
-//! once, of [`BATCH_RECORDS`]; whoever lets one wait begins anew.
-//!
 //! Invariants: at most [`BATCH_RECORDS`] records wait, and none is made while older ones do, so
 //! a peer that reads slowly holds one batch. A turn asks for another only if it wrote a full
 //! batch and all of it left: a connection with nothing to send, or whose peer is gone, sleeps.
 
 use crate::Levers;
-use crate::batch::{BATCH_RECORDS, Batch, FIRST_RECORDS, RECORD_BYTES};
+use crate::batch::{BATCH_RECORDS, Batch, RECORD_BYTES};
 use crate::tls::sealing::{self, HEAD_BYTES};
 use crate::watched::Watched;
 use rustls::ServerConnection;
@@ -20,9 +17,6 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 const BATCH_BYTES: usize = BATCH_RECORDS * RECORD_BYTES;
-/// Full batches in a row that left at once, before they become larger: more than the buffers of a
-/// socket whose peer reads nothing take.
-const KEEPS_UP: u8 = 8;
 /// What rustls may hold at most: a batch, its records' heads and tags, and what it says itself.
 const HELD_BYTES_MAX: usize = BATCH_BYTES + RECORD_BYTES;
 /// Pieces of one write that are looked at; hyper and h2 offer no more.
@@ -38,8 +32,6 @@ struct Session {
     room: usize,
     /// A write of this turn found no room.
     is_blocked: bool,
-    /// Full batches that left at once, one after the other, as far as it matters.
-    streak: u8,
     /// Records that wait, sealed where they lie. What rustls holds goes behind them.
     batch: Option<Batch>,
     /// Whether the suite seals into a batch; not known before the first write.
@@ -85,7 +77,6 @@ impl TlsStream {
             corks: levers.cork,
             room: 0,
             is_blocked: false,
-            streak: 0,
             batch: None,
             seals: if levers.seal { None } else { Some(false) },
             said: Said::default(),
@@ -104,8 +95,7 @@ impl TlsStream {
     pub fn begin(&self, cx: &mut Context<'_>) -> io::Result<()> {
         let mut session = self.session();
         session.is_blocked = false;
-        session.room =
-            if session.push(cx)?.is_ready() { session.records() * RECORD_BYTES } else { 0 };
+        session.room = if session.push(cx)?.is_ready() { BATCH_BYTES } else { 0 };
         Ok(())
     }
 
@@ -116,13 +106,7 @@ impl TlsStream {
     /// Those of the socket.
     pub fn end(&self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
         let mut session = self.session();
-        if session.push(cx)?.is_pending() {
-            session.streak = 0;
-            return Poll::Pending;
-        }
-        if session.is_blocked {
-            session.streak = (session.streak + 1).min(KEEPS_UP);
-        }
+        ready!(session.push(cx)?);
         Poll::Ready(Ok(session.is_blocked))
     }
 }
@@ -163,11 +147,6 @@ impl Write for Blocking<'_, '_> {
 }
 
 impl Session {
-    /// Records that a turn may write.
-    fn records(&self) -> usize {
-        if self.streak < KEEPS_UP { FIRST_RECORDS } else { BATCH_RECORDS }
-    }
-
     /// Hands the socket what waits; ready once nothing does.
     fn push(&mut self, cx: &mut Context<'_>) -> io::Result<Poll<()>> {
         while let Some(batch) = self.batch.as_mut().filter(|batch| !batch.waiting().is_empty()) {
@@ -196,7 +175,7 @@ impl Session {
             if self.push(cx)?.is_pending() {
                 return Ok(Poll::Pending);
             }
-            self.room = self.records() * RECORD_BYTES;
+            self.room = BATCH_BYTES;
         }
         let seals = self.seals != Some(false);
         let room = match &self.batch {
@@ -224,11 +203,10 @@ impl Session {
 
     /// Writes records into the batch. What rustls said meanwhile comes where it was said.
     fn seal(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
-        let records = self.records();
-        let mut at = self.batch.get_or_insert_with(|| Batch::new(records)).end();
+        let mut at = self.batch.get_or_insert_with(Batch::new).end();
         let tls = &mut self.tls;
         let written = sealing::aside(&mut self.batch, || tls.writer().write_vectored(pieces));
-        let batch = self.batch.get_or_insert_with(|| Batch::new(records));
+        let batch = self.batch.get_or_insert_with(Batch::new);
         if batch.end() == at {
             // Another suite: rustls holds the records.
             self.seals = Some(false);
