@@ -297,7 +297,10 @@ async fn nothing_is_smuggled_to_an_origin() {
         assert_eq!(end == End::Answered, number < 2, "{more:?}: {end:?}");
         for seen in raw.take() {
             assert_eq!(seen.line, "POST /first", "{more:?}");
-            assert!(seen.body.is_none_or(|body| body == HIDDEN), "{more:?}");
+            // A length of 0 is heeded: such a request may be on its way, and arrive a case later,
+            // before what exceeds it is seen.
+            let is_right = |body: &Vec<u8>| body == HIDDEN || (number >= 2 && body.is_empty());
+            assert!(seen.body.as_ref().is_none_or(is_right), "{more:?} {seen:?}");
         }
     }
     assert_eq!(raw.complaints(), Vec::<String>::new());
