@@ -285,25 +285,31 @@ async fn nothing_is_smuggled_to_an_origin() {
         &[(b"transfer-encoding", b"chunked")],
         &[(b"content-length", b"0"), (b"transfer-encoding", b"chunked")],
     ];
+    // Each by its own path: what ends early may still be on its way to the origin when the next
+    // case begins.
     for (number, more) in cases.into_iter().enumerate() {
+        let path = format!("/{number}");
         let first: [Field<'_>; 4] = [
             (b":method", b"POST"),
             (b":scheme", b"http"),
             (b":authority", b"a.example"),
-            (b":path", b"/first"),
+            (b":path", path.as_bytes()),
         ];
         let fields = [&first[..], more].concat();
         let end = exchange(address, &request(&fields, Some(HIDDEN))).await;
         assert_eq!(end == End::Answered, number < 2, "{more:?}: {end:?}");
-        for seen in raw.take() {
-            assert_eq!(seen.line, "POST /first", "{more:?}");
-            // A length of 0 is heeded: such a request may be on its way, and arrive a case later,
-            // before what exceeds it is seen.
-            let is_right = |body: &Vec<u8>| body == HIDDEN || (number >= 2 && body.is_empty());
-            assert!(seen.body.as_ref().is_none_or(is_right), "{more:?} {seen:?}");
-        }
     }
-    assert_eq!(raw.complaints(), Vec::<String>::new());
     assert_eq!(common::get(&format!("{}/x", edge.http), &[]).await.status, 200);
     edge.stop().await;
+    for seen in raw.take() {
+        let is_right = match seen.line.as_str() {
+            "POST /0" | "POST /1" => seen.body.as_deref() == Some(HIDDEN),
+            // A length of 0 is heeded, whatever comes behind it.
+            "POST /2" => seen.body.is_none_or(|body| body.is_empty()),
+            "POST /3" | "POST /4" | "POST /5" | "POST /6" | "POST /7" => seen.body.is_none(),
+            line => line == "GET /x",
+        };
+        assert!(is_right, "{}", seen.line);
+    }
+    assert_eq!(raw.complaints(), Vec::<String>::new());
 }
