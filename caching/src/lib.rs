@@ -57,7 +57,7 @@ pub use precondition::{
 pub use priority::Priority;
 pub use proxy_status::{ProxyError, ProxyStatus};
 pub use ranges::{ContentRange, Ranges, content_range, ranges, unsatisfied_total};
-pub use refresh::{HeadUpdate, head_update, refreshed};
+pub use refresh::{Exchange, HeadUpdate, Renewal, head_update, refreshed};
 pub use reuse::{Reuse, Why, joinable, only_if_cached, request_no_store, reuse, stale_on_error};
 pub use settings::{Heuristic, Settings, Ttl};
 pub use storable::{Reason, Storable, storable};

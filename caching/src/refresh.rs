@@ -1,34 +1,68 @@
 //! Stored heads renewed by a 304 and by the answer to a HEAD (RFC 9111 sections 3.2, 4.3.4 and
 //! 4.3.5). What names or measures the stored bytes never changes by it.
 
+use crate::storable::{Renewable, is_silent_to_cookie, renewable};
 use crate::validator::weak_match;
-use crate::{Stored, date, forward};
+use crate::{Settings, Stored, date, forward};
 use http::header::{
     AGE, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, DATE, ETAG, LAST_MODIFIED,
 };
 use http::{HeaderMap, HeaderName, StatusCode};
+
+/// A request that the origin answered, which may renew what is stored.
+#[derive(Debug, Clone, Copy)]
+pub struct Exchange<'a> {
+    /// The client's fields.
+    pub request: &'a HeaderMap,
+    /// The rules of the site.
+    pub settings: &'a Settings,
+    /// When it was sent on, in milliseconds since the epoch.
+    pub requested_ms: i64,
+    /// When the answer's head arrived, in milliseconds since the epoch.
+    pub received_ms: i64,
+}
+
+/// What a 304 means for the stored response that it was asked with.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Renewal {
+    /// It is still good: this is its renewed head.
+    Shared(Stored),
+    /// It is still good for the one who asked, with this head, of which nothing may be kept.
+    Alone {
+        /// The head for that one.
+        renewed: Stored,
+        /// Nobody else may have what is stored from now on, fresh or stale: let go of it.
+        ends: bool,
+    },
+    /// The 304 speaks of another representation; fetch the whole without conditions.
+    Changed,
+}
 
 /// What the answer to a HEAD means for a stored response.
 #[derive(Debug, Clone, PartialEq)]
 pub enum HeadUpdate {
     /// The representation is the one stored: this is its renewed head.
     Refreshed(Stored),
-    /// The origin has another one, or none, by now: take what is stored for stale.
+    /// The origin has another one, or none, by now, or it may not be shared any more: let go of
+    /// what is stored.
     Outdated,
-    /// The answer says nothing of the stored response.
+    /// The answer says nothing of the stored response, or nothing that may be kept.
     Unrelated,
 }
 
 /// The stored response renewed by the 304 that answered its own [`crate::revalidation_fields`].
-/// None: the 304 speaks of another representation; fetch the whole without conditions.
 #[must_use]
-pub fn refreshed(
-    stored: &Stored,
-    fields_304: &HeaderMap,
-    requested_ms: i64,
-    received_ms: i64,
-) -> Option<Stored> {
-    is_selected(stored, fields_304).then(|| renewed(stored, fields_304, requested_ms, received_ms))
+pub fn refreshed(exchange: Exchange<'_>, stored: &Stored, fields_304: &HeaderMap) -> Renewal {
+    if !is_selected(stored, fields_304) {
+        return Renewal::Changed;
+    }
+    let new = forward::received_fields(fields_304, exchange.received_ms);
+    let renewed = renewed(exchange, stored, &new);
+    match renewable(exchange.request, &new, &renewed, exchange.settings) {
+        Renewable::Yes => Renewal::Shared(renewed),
+        Renewable::No => Renewal::Alone { renewed, ends: false },
+        Renewable::Never => Renewal::Alone { renewed, ends: true },
+    }
 }
 
 /// Judges the origin's answer to a HEAD against a stored response that would have answered the
@@ -36,12 +70,11 @@ pub fn refreshed(
 /// what is stored.
 #[must_use]
 pub fn head_update(
+    exchange: Exchange<'_>,
     stored: &Stored,
     body_bytes: u64,
     status: StatusCode,
     fields: &HeaderMap,
-    requested_ms: i64,
-    received_ms: i64,
 ) -> HeadUpdate {
     if matches!(status, StatusCode::NOT_FOUND | StatusCode::GONE) && status != stored.status {
         return HeadUpdate::Outdated;
@@ -58,10 +91,15 @@ pub fn head_update(
     }
     // Two versions may well be of one length: unless both have the same validator, nothing
     // vouches that the fields are about the bytes that are stored.
-    if fields.contains_key(ETAG) || is_dated_alike(stored, fields) {
-        HeadUpdate::Refreshed(renewed(stored, fields, requested_ms, received_ms))
-    } else {
-        HeadUpdate::Unrelated
+    if !fields.contains_key(ETAG) && !is_dated_alike(stored, fields) {
+        return HeadUpdate::Unrelated;
+    }
+    let new = forward::received_fields(fields, exchange.received_ms);
+    let renewed = renewed(exchange, stored, &new);
+    match renewable(exchange.request, &new, &renewed, exchange.settings) {
+        Renewable::Yes => HeadUpdate::Refreshed(renewed),
+        Renewable::No => HeadUpdate::Unrelated,
+        Renewable::Never => HeadUpdate::Outdated,
     }
 }
 
@@ -91,13 +129,20 @@ fn is_dated_alike(stored: &Stored, fields: &HeaderMap) -> bool {
     known_ms.is_some() && known_ms == date::of(fields, &LAST_MODIFIED)
 }
 
-fn renewed(stored: &Stored, new: &HeaderMap, requested_ms: i64, received_ms: i64) -> Stored {
-    let new = forward::received_fields(new, received_ms);
+fn renewed(exchange: Exchange<'_>, stored: &Stored, new: &HeaderMap) -> Stored {
+    let Exchange { request, settings, requested_ms, received_ms } = exchange;
+    // Where only the stored fields name a lifetime, that is for all. But what else comes with
+    // such a 304 may be about the cookie.
+    let is_about_time = is_silent_to_cookie(request, stored.status, new, settings);
+    let is_taken = |name: &&HeaderName| match is_about_time {
+        true => [AGE, DATE].contains(name),
+        false => !is_of_the_bytes(name),
+    };
     let mut fields = stored.fields.clone();
     // The age begins anew: an old Age or Date must not outlive the validation.
     fields.remove(AGE);
     fields.remove(DATE);
-    for name in new.keys().filter(|name| !is_of_the_bytes(name)) {
+    for name in new.keys().filter(is_taken) {
         fields.remove(name);
         for value in new.get_all(name) {
             // An addition fails only past 32,768 fields, which no listener lets in.
@@ -122,7 +167,19 @@ mod tests {
     const LATER_MS: i64 = NOW_MS + 5000;
 
     fn renew(known: &str, new: &str) -> Option<Stored> {
-        refreshed(&stored(known), &fields(new), LATER_MS - 10, LATER_MS)
+        match asked("", known, new) {
+            Renewal::Shared(renewed) => Some(renewed),
+            Renewal::Alone { .. } | Renewal::Changed => None,
+        }
+    }
+
+    fn asked(request: &str, known: &str, new: &str) -> Renewal {
+        let (request, settings) = (fields(request), Settings::default());
+        refreshed(later(&request, &settings), &stored(known), &fields(new))
+    }
+
+    fn later<'a>(request: &'a HeaderMap, settings: &'a Settings) -> Exchange<'a> {
+        Exchange { request, settings, requested_ms: LATER_MS - 10, received_ms: LATER_MS }
     }
 
     /// RFC 9111 section 4.3.4.
@@ -158,8 +215,13 @@ mod tests {
 
     #[test]
     fn a_head_does_not_grow_with_the_304s_that_renew_it() {
-        let new = fields("ETag: \"a\"\nVia: 1.1 x\nVia: 1.1 y\nWarning: 110 - a\nSet-Cookie: b=c");
-        let renew = |known: &Stored| refreshed(known, &new, LATER_MS - 10, LATER_MS).unwrap();
+        let new = "ETag: \"a\"\nVia: 1.1 x\nVia: 1.1 y\nWarning: 110 - a\nSet-Cookie: b=c\n\
+                   Cache-Control: max-age=9";
+        let (request, settings, new) = (HeaderMap::new(), Settings::default(), fields(new));
+        let renew = |known: &Stored| match refreshed(later(&request, &settings), known, &new) {
+            Renewal::Shared(renewed) => renewed,
+            other => panic!("{other:?}"),
+        };
         let once = renew(&stored("ETag: \"a\"\nVia: 1.1 x\nAge: 9"));
         let again = (0..1000).fold(once.clone(), |known, _| renew(&known));
         assert_eq!(again, once);
@@ -200,13 +262,95 @@ mod tests {
         assert_eq!((renewed.requested_ms, renewed.received_ms), (LATER_MS - 10, LATER_MS));
     }
 
+    const TIMED: &str = "ETag: \"a\"\nCache-Control: max-age=9";
+
+    /// RFC 9111 sections 3, 3.5 and 5.2.2: the answer to one client is nobody else's.
+    #[test]
+    fn what_is_about_one_client_renews_nothing_for_others() {
+        let dated = "Last-Modified: @-1000\nDate: @0";
+        let public = "ETag: \"a\"\nCache-Control: public, max-age=9";
+        let alone = [
+            ("", dated, "Set-Cookie: a=b"),
+            ("", dated, "Last-Modified: @-1000\nSet-Cookie: a=b"),
+            ("", TIMED, "Set-Cookie: a=b"),
+            ("", TIMED, "Cache-Control: no-cache\nSet-Cookie: a=b"),
+            ("Cookie: a=b", "ETag: \"a\"", "ETag: \"a\""),
+            ("Authorization: x", public, "ETag: \"a\""),
+            ("Authorization: x", public, "Cache-Control: max-age=9"),
+            ("Authorization: x", TIMED, "Cache-Control: max-age=9"),
+            ("Cache-Control: no-store", TIMED, "Cache-Control: max-age=9"),
+        ];
+        let ended = [
+            ("", TIMED, "Cache-Control: no-store"),
+            ("", TIMED, "Cache-Control: private, max-age=9"),
+            ("Cache-Control: no-store", TIMED, "Cache-Control: private=\"a\""),
+            ("", TIMED, "Vary: *"),
+            ("Authorization: x", public, "Vary: a, *"),
+            ("", "ETag: \"a\"\nCDN-Cache-Control: max-age=9", "Cache-Control: private"),
+            ("", TIMED, "CDN-Cache-Control: no-store"),
+        ];
+        let all = alone.iter().map(|case| (case, false));
+        for ((request, known, new), expected) in all.chain(ended.iter().map(|case| (case, true))) {
+            let Renewal::Alone { renewed, ends } = asked(request, known, new) else {
+                panic!("{request} / {known} / {new}");
+            };
+            assert_eq!(ends, expected, "{request} / {known} / {new}");
+            // That one gets all of it.
+            let new = fields(new);
+            assert!(new.iter().all(|(name, value)| renewed.fields.get(name) == Some(value)));
+        }
+        let shared = [
+            ("", TIMED, "Cache-Control: max-age=9\nSet-Cookie: a=b"),
+            ("Cookie: a=b", dated, "Last-Modified: @-1000\nA: 1"),
+            ("Cookie: a=b", TIMED, "Cache-Control: no-cache\nA: 1"),
+            ("Authorization: x", TIMED, "Cache-Control: s-maxage=9\nA: 1"),
+            ("", TIMED, "Cache-Control: no-store, must-understand, max-age=9\nA: 1"),
+            ("", TIMED, "CDN-Cache-Control: max-age=9\nCache-Control: private\nA: 1"),
+        ];
+        for (request, known, new) in shared {
+            let is_shared = matches!(asked(request, known, new), Renewal::Shared(_));
+            assert!(is_shared, "{request} / {known} / {new}");
+        }
+    }
+
+    #[test]
+    fn a_304_to_a_cookie_that_says_nothing_of_time_only_renews_the_time() {
+        let new = "Date: @4\nAge: 3\nUser: me";
+        for known in [TIMED, "Last-Modified: @-1000\nDate: @0"] {
+            let Renewal::Shared(renewed) = asked("Cookie: a=b", known, new) else {
+                panic!("{known}");
+            };
+            assert_eq!(renewed.fields.get(AGE).unwrap(), "3");
+            assert_eq!(renewed.fields.get(DATE).unwrap(), date::format(NOW_MS + 4000));
+            assert!(!renewed.fields.contains_key("user"));
+            assert!(renew(known, new).unwrap().fields.contains_key("user"));
+        }
+    }
+
+    fn headed(request: &str, known: &str, status: u16, new: &str) -> HeadUpdate {
+        let (request, settings) = (fields(request), Settings::default());
+        let status = StatusCode::from_u16(status).unwrap();
+        head_update(later(&request, &settings), &stored(known), 10, status, &fields(new))
+    }
+
+    #[test]
+    fn a_head_that_is_about_one_client_renews_nothing() {
+        let table = [
+            ("", TIMED, "ETag: \"a\"\nSet-Cookie: a=b", HeadUpdate::Unrelated),
+            ("Authorization: x", TIMED, TIMED, HeadUpdate::Unrelated),
+            ("Cookie: a=b", "ETag: \"a\"", "ETag: \"a\"", HeadUpdate::Unrelated),
+            ("", TIMED, "ETag: \"a\"\nCache-Control: private", HeadUpdate::Outdated),
+            ("", TIMED, "ETag: \"a\"\nVary: *", HeadUpdate::Outdated),
+        ];
+        for (request, known, new, expected) in table {
+            assert_eq!(headed(request, known, 200, new), expected, "{request} / {known} / {new}");
+        }
+    }
+
     /// RFC 9111 section 4.3.5, and the suite's updates by HEAD.
     #[test]
     fn answers_to_head() {
-        let head = |known: &str, status: u16, new: &str| {
-            let status = StatusCode::from_u16(status).unwrap();
-            head_update(&stored(known), 10, status, &fields(new), NOW_MS, NOW_MS)
-        };
+        let head = |known: &str, status: u16, new: &str| headed("", known, status, new);
         let kept = "Template-A: 1\nCache-Control: max-age=2\nETag: \"a\"";
         let said = "Cache-Control: max-age=1000\nETag: \"a\"";
         let HeadUpdate::Refreshed(new) = head(kept, 200, said) else {

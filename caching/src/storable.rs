@@ -1,8 +1,8 @@
 //! Whether a response may be stored (RFC 9111 sections 3 and 3.5).
 
 use crate::control::{self, Directives};
-use crate::freshness::{self, Source};
-use crate::{Settings, request_no_store};
+use crate::freshness::{self, Freshness, Source};
+use crate::{Settings, Stored, request_no_store};
 use http::header::{AUTHORIZATION, COOKIE, ETAG, EXPIRES, LAST_MODIFIED, SET_COOKIE, VARY};
 use http::{HeaderMap, Method, StatusCode};
 
@@ -92,6 +92,53 @@ pub fn storable(
     reason.map_or(Storable::Yes, Storable::No)
 }
 
+/// What the answer to a request that renews a stored response allows (RFC 9111 sections 3.2 and
+/// 4.3.4).
+pub(crate) enum Renewable {
+    /// What is stored may be renewed by it for all.
+    Yes,
+    /// It is about the one who asked: nothing of it may be kept.
+    No,
+    /// What is stored may no longer be, either.
+    Never,
+}
+
+/// Judges what a stored response would be, `renewed` by an answer with the fields `new`. Such an
+/// answer stands for the 200 that it spares: what that may not bring to others, this may not.
+/// But what the origin says of lifetimes may be in the stored fields alone.
+pub(crate) fn renewable(
+    request: &HeaderMap,
+    new: &HeaderMap,
+    renewed: &Stored,
+    settings: &Settings,
+) -> Renewable {
+    let (status, fields) = (renewed.status, &renewed.fields);
+    let directives = control::of_response(fields, &settings.targeted);
+    let own = control::of_response(new, &settings.targeted);
+    let forbidden = |fields, directives| forbidden_by_response(status, fields, directives);
+    if forbidden(new, &own).or_else(|| forbidden(fields, &directives)).is_some() {
+        return Renewable::Never;
+    }
+    let reason = forbidden_by_request(request, &own)
+        .or_else(|| forbidden_by_request(request, &directives))
+        .or_else(|| useless(request, status, fields, &directives, settings));
+    let sets_cookie =
+        new.contains_key(SET_COOKIE) && !Said::of(status, new, &own, settings).is_explicit;
+    if reason.is_some() || sets_cookie { Renewable::No } else { Renewable::Yes }
+}
+
+/// Whether a response says or hints nothing of how long it is fresh, to a client whose cookie it
+/// may have looked at.
+pub(crate) fn is_silent_to_cookie(
+    request: &HeaderMap,
+    status: StatusCode,
+    response: &HeaderMap,
+    settings: &Settings,
+) -> bool {
+    let directives = control::of_response(response, &settings.targeted);
+    request.contains_key(COOKIE) && Said::of(status, response, &directives, settings).is_silent()
+}
+
 fn forbidden(
     method: &Method,
     request: &HeaderMap,
@@ -99,22 +146,67 @@ fn forbidden(
     response: &HeaderMap,
     directives: &Directives,
 ) -> Option<Reason> {
-    let understood = is_understood(status);
-    let checks = [
-        (method != Method::GET, Reason::Method),
-        (is_of_one_request(status), Reason::Status),
+    let checks =
+        [(method != Method::GET, Reason::Method), (is_of_one_request(status), Reason::Status)];
+    first(checks)
+        .or_else(|| forbidden_by_request(request, directives))
+        .or_else(|| forbidden_by_response(status, response, directives))
+}
+
+/// What who asked does not allow.
+fn forbidden_by_request(request: &HeaderMap, directives: &Directives) -> Option<Reason> {
+    let is_authorized = request.contains_key(AUTHORIZATION);
+    first([
         (request_no_store(request), Reason::RequestNoStore),
-        (directives.must_understand && !understood, Reason::NotUnderstood),
+        (is_authorized && !directives.allows_authorized(), Reason::Authorization),
+    ])
+}
+
+/// What the origin does not allow, whoever asks.
+fn forbidden_by_response(
+    status: StatusCode,
+    response: &HeaderMap,
+    directives: &Directives,
+) -> Option<Reason> {
+    first([
+        (directives.must_understand && !is_understood(status), Reason::NotUnderstood),
         // must-understand replaces no-store for caches that know the status (5.2.2.3).
         (directives.no_store && !directives.must_understand, Reason::NoStore),
         (directives.private, Reason::Private),
-        (
-            request.contains_key(AUTHORIZATION) && !directives.allows_authorized(),
-            Reason::Authorization,
-        ),
         (response.contains_key(VARY) && !crate::vary::is_usable(response), Reason::VaryAll),
-    ];
+    ])
+}
+
+fn first<const N: usize>(checks: [(bool, Reason); N]) -> Option<Reason> {
     checks.into_iter().find_map(|(holds, reason)| holds.then_some(reason))
+}
+
+/// What a response says of its lifetime.
+struct Said {
+    fresh: Freshness,
+    /// It or the operator names one.
+    is_explicit: bool,
+    no_cache: bool,
+}
+
+impl Said {
+    fn of(
+        status: StatusCode,
+        response: &HeaderMap,
+        directives: &Directives,
+        settings: &Settings,
+    ) -> Self {
+        // Date is present after `received_fields`; without it the guess is 0 and the rest holds.
+        let fresh = freshness::of(status, response, 0, directives, settings);
+        let is_explicit = directives.names_freshness()
+            || (response.contains_key(EXPIRES) && !directives.targeted)
+            || matches!(fresh.source, Source::Operator | Source::Negative);
+        Self { fresh, is_explicit, no_cache: directives.no_cache }
+    }
+
+    fn is_silent(&self) -> bool {
+        !self.is_explicit && !self.no_cache && self.fresh.source == Source::None
+    }
 }
 
 /// A response that is allowed in the store, but would never be served from it, or whose origin
@@ -126,19 +218,15 @@ fn useless(
     directives: &Directives,
     settings: &Settings,
 ) -> Option<Reason> {
-    // Date is present after `received_fields`; without it the guess is 0 and the rest holds.
-    let fresh = freshness::of(status, response, 0, directives, settings);
-    let explicit = directives.names_freshness()
-        || (response.contains_key(EXPIRES) && !directives.targeted)
-        || matches!(fresh.source, Source::Operator | Source::Negative);
-    if !explicit && !freshness::is_heuristically_cacheable(status) {
+    let said = Said::of(status, response, directives, settings);
+    let Said { fresh, is_explicit, .. } = said;
+    if !is_explicit && !freshness::is_heuristically_cacheable(status) {
         return Some(Reason::Status);
     }
-    if !explicit && response.contains_key(SET_COOKIE) {
+    if !is_explicit && response.contains_key(SET_COOKIE) {
         return Some(Reason::SetCookie);
     }
-    let silent = !explicit && !directives.no_cache && fresh.source == Source::None;
-    if silent && request.contains_key(COOKIE) {
+    if said.is_silent() && request.contains_key(COOKIE) {
         return Some(Reason::Cookie);
     }
     let validator = response.contains_key(ETAG) || response.contains_key(LAST_MODIFIED);

@@ -8,6 +8,7 @@ mod fetch;
 mod live;
 pub mod named;
 mod pass;
+mod renewing;
 mod site;
 mod stored;
 
@@ -22,7 +23,7 @@ use crate::refused::Refused;
 use crate::serve::{Answer, Asked, Edge};
 use crate::verdict::Verdict;
 use caching::{CacheStatus, Forwarded, Reuse};
-use fetch::{Fetch, Outcome, Own};
+use fetch::{Fetch, Outcome};
 use heads::{Head, KeyId, Variants};
 use http::request::Parts;
 use http::{HeaderMap, Method, StatusCode, header};
@@ -286,8 +287,8 @@ async fn fetched(
     stale: Option<Found>,
     forwarded: Forwarded,
 ) -> Result<Answer, Refused> {
-    let fetch = Fetch::new(edge, wanted, stale.map(|found| (found.head, found.soft_purged)));
-    let (outcome, own, collapsed) = fetch.join().await;
+    let known = |found: Found| (found.head, found.soft_purged);
+    let (outcome, own, collapsed) = Fetch::new(edge, wanted, stale.map(known)).join().await;
     let told = |status: Option<StatusCode>| CacheStatus {
         forwarded: Some(forwarded),
         forwarded_status: status,
@@ -333,8 +334,12 @@ async fn fetched(
         }
         Outcome::Failed(fault) => Err(Refused::Fault(fault)),
         Outcome::Alone => match own {
-            Some(Own::Unshared(answer)) => Ok(pass::answer(edge, wanted, *answer, told(None))),
-            _ => Box::pin(Fetch::new(edge, wanted, None).alone(forwarded)).await,
+            Some(own) => own.answer(edge, wanted, told(None)).await,
+            None => {
+                // What the other was told may have ended what is stored.
+                let stale = find(edge, wanted).await.ok().map(known);
+                Box::pin(Fetch::new(edge, wanted, stale).alone(forwarded)).await
+            }
         },
     }
 }

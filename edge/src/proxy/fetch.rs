@@ -13,7 +13,7 @@ mod under_way;
 pub use outcome::{Cut, Hold, Outcome, Own, Unshared, reader, reading};
 pub use under_way::{Began, Fetches, keep, put};
 
-use super::{Wanted, now_ms, pass};
+use super::{Wanted, now_ms, pass, renewing};
 use crate::error::Fault;
 use crate::flights::{Ticket, Wait};
 use crate::refused::Refused;
@@ -201,10 +201,8 @@ impl Fetch {
             }
             Outcome::Failed(fault) => Err(Refused::Fault(fault)),
             Outcome::Alone => match own {
-                Some(Own::Unshared(unshared)) => {
-                    Ok(pass::answer(&edge, &wanted, *unshared, told(None)))
-                }
-                _ => Err(Refused::Fault(Fault::Lost)),
+                Some(own) => own.answer(&edge, &wanted, told(None)).await,
+                None => Err(Refused::Fault(Fault::Lost)),
             },
         }
     }
@@ -271,7 +269,7 @@ impl Fetch {
             if is_outdated || self.edge.fetches.is_outdated(&self.wanted.key, began) {
                 return (Outcome::Failed(Fault::Changed), None);
             }
-            return (self.refreshed(old, &answer, epoch, requested_ms, received_ms), None);
+            return self.refreshed(old, &answer, renewing::Sent { requested_ms, began, epoch });
         }
         let stored = Stored {
             status: answer.head.status,

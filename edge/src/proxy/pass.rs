@@ -1,12 +1,12 @@
 //! What is passed on as it is: methods that are not cached, and answers that may not be shared.
 
 use super::fetch::{Cut, Unshared};
-use super::{Wanted, by_hop, named, now_ms, without_body};
+use super::{Wanted, by_hop, named, now_ms, renewing, without_body};
 use crate::body::{Content, Passing};
 use crate::refused::Refused;
 use crate::serve::{Answer, Edge, set};
 use crate::verdict::Verdict;
-use caching::{CacheStatus, Forwarded, Forwards, HeadUpdate, Target};
+use caching::{CacheStatus, Forwarded, Forwards, Target};
 use heads::{KeyId, Purge, What};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use std::sync::Arc;
@@ -136,7 +136,7 @@ pub fn answer(edge: &Edge, wanted: &Wanted, unshared: Unshared, told: CacheStatu
         ..told
     };
     told.append(edge.node.id(), &mut headers);
-    update_by_head(edge, wanted, &answer.head, requested_ms);
+    renewing::by_head(edge, wanted, &answer.head, requested_ms);
     let promised = answer.head.headers.get(header::CONTENT_LENGTH);
     let promised = promised.and_then(|length| length.to_str().ok()?.parse().ok());
     let body = answer.body;
@@ -155,27 +155,4 @@ pub fn answer(edge: &Edge, wanted: &Wanted, unshared: Unshared, told: CacheStatu
         answer.promised = promised;
     }
     answer
-}
-
-/// The origin's answer to a HEAD says something of what is stored (RFC 9111 section 4.3.5).
-fn update_by_head(edge: &Edge, wanted: &Wanted, head: &http::response::Parts, requested_ms: i64) {
-    if wanted.method != Method::HEAD {
-        return;
-    }
-    let Some(variants) = edge.engine.heads.in_memory(&wanted.key) else { return };
-    let (now, fields) = (now_ms(), via(edge, head));
-    for old in variants.iter() {
-        if !caching::selects(&old.selecting, &old.stored.fields, &wanted.fields) {
-            continue;
-        }
-        let (status, stored) = (head.status, &old.stored);
-        match caching::head_update(stored, old.bytes, status, &fields, requested_ms, now) {
-            HeadUpdate::Refreshed(stored) => {
-                let new = heads::Head { stored, ..(**old).clone() };
-                edge.engine.heads.update(wanted.key, &Arc::new(new));
-            }
-            HeadUpdate::Outdated => edge.engine.heads.remove(wanted.key, old),
-            HeadUpdate::Unrelated => {}
-        }
-    }
 }

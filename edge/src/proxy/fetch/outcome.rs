@@ -1,9 +1,14 @@
 //! What comes of asking the origin: for all who wait, and for the one who asked.
 
 use super::super::live::Live;
+use super::super::stored::{self, How};
+use super::super::{Wanted, pass};
 use crate::engine::{GrowingReader, Reading};
 use crate::error::Fault;
+use crate::refused::Refused;
+use crate::serve::{Answer as Answered, Edge};
 use crate::verdict::Verdict;
+use caching::CacheStatus;
 use heads::Head;
 use http::{HeaderMap, StatusCode};
 use model::ByteRange;
@@ -95,8 +100,34 @@ pub struct Cut {
 pub enum Own {
     /// An answer that is not shared.
     Unshared(Box<Unshared>),
+    /// What is stored, good still, with fields that are not shared, and the origin's status.
+    Renewed(Arc<Head>, StatusCode),
     /// The fetch of the bytes that the answer begins with.
     Reading(Reading),
     /// The first reader of a growing answer.
     Reader(GrowingReader),
+}
+
+impl Own {
+    /// Answers that one from what nobody else gets.
+    ///
+    /// # Errors
+    /// [`Refused`].
+    pub async fn answer(
+        self,
+        edge: &Arc<Edge>,
+        wanted: &Arc<Wanted>,
+        told: CacheStatus<'static>,
+    ) -> Result<Answered, Refused> {
+        match self {
+            Self::Unshared(unshared) => Ok(pass::answer(edge, wanted, *unshared, told)),
+            Self::Renewed(head, status) => {
+                let told = CacheStatus { forwarded_status: Some(status), ..told };
+                let how = How::Fetched { verdict: Verdict::Revalidated, told, reading: None };
+                stored::answer(edge, wanted, head, how).await
+            }
+            // These come with what is shared.
+            Self::Reading(_) | Self::Reader(_) => Err(Refused::Fault(Fault::Lost)),
+        }
+    }
 }

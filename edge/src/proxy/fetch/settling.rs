@@ -1,8 +1,9 @@
 //! What becomes of an answer: it refreshes what is stored, is stored itself, in chunks or once it
 //! is whole, or goes to the one who asked.
 
+use super::super::by_hop;
 use super::super::live::Live;
-use super::super::{by_hop, pass};
+use super::super::renewing::{self, Renewed};
 use super::Fetch;
 use super::outcome::{Cut, Outcome, Own, Unshared};
 use super::span::{Span, part};
@@ -23,24 +24,14 @@ impl Fetch {
         &self,
         old: &Arc<Head>,
         answer: &Answer,
-        epoch: u64,
-        requested_ms: i64,
-        received_ms: i64,
-    ) -> Outcome {
-        let fields = pass::via(&self.edge, &answer.head);
-        let Some(stored) = caching::refreshed(&old.stored, &fields, requested_ms, received_ms)
-        else {
-            return Outcome::Failed(Fault::Changed);
-        };
-        // A 304 may say that other fields select from now on.
-        let Some(selecting) = caching::selecting(&stored.fields, &self.wanted.fields) else {
-            return Outcome::Failed(Fault::Changed);
-        };
-        let tags = caching::tags(&stored.fields).tags;
-        let head = Arc::new(Head { stored, epoch, tags, selecting, ..(**old).clone() });
-        self.edge.engine.heads.update(self.wanted.key, &head);
+        sent: renewing::Sent,
+    ) -> (Outcome, Option<Own>) {
         let (verdict, status) = (Verdict::Revalidated, answer.head.status);
-        Outcome::Stored { head, verdict, status }
+        match renewing::by_304(&self.edge, &self.wanted, old, &answer.head, sent) {
+            None => (Outcome::Failed(Fault::Changed), None),
+            Some(Renewed::Shared(head)) => (Outcome::Stored { head, verdict, status }, None),
+            Some(Renewed::Alone(head)) => (Outcome::Alone, Some(Own::Renewed(head, status))),
+        }
     }
 
     /// What becomes of an answer: stored in chunks, kept once it is whole, or passed on.

@@ -1,0 +1,114 @@
+//! What a 304 and the answer to a HEAD make of the stored heads that they are about.
+//!
+//! Invariant: what one client was told stays with that one, unless a whole answer might say it to
+//! all.
+
+use super::fetch::{Began, put};
+use super::{Wanted, now_ms, pass};
+use crate::serve::Edge;
+use caching::{Exchange, HeadUpdate, Renewal, Stored};
+use heads::Head;
+use http::Method;
+use http::response::Parts;
+use std::sync::Arc;
+
+/// A stored head that a 304 says is good still.
+pub enum Renewed {
+    /// For all.
+    Shared(Arc<Head>),
+    /// For the one who asked.
+    Alone(Arc<Head>),
+}
+
+/// When a request was sent to the origin, and what of purges was known then.
+#[derive(Clone, Copy)]
+pub struct Sent {
+    /// In milliseconds since 1970 UTC.
+    pub requested_ms: i64,
+    /// Among exchanges and invalidations.
+    pub began: Began,
+    /// The number of the last purge.
+    pub epoch: u64,
+}
+
+/// Renews a stored head by the 304 that came for it (RFC 9111 section 4.3.4); none if that is
+/// about another one.
+pub fn by_304(
+    edge: &Edge,
+    wanted: &Wanted,
+    old: &Arc<Head>,
+    answer: &Parts,
+    sent: Sent,
+) -> Option<Renewed> {
+    let fields = pass::via(edge, answer);
+    let (stored, ends) =
+        match caching::refreshed(exchange(wanted, sent.requested_ms), &old.stored, &fields) {
+            Renewal::Changed => return None,
+            Renewal::Alone { renewed, ends } => (renewed, ends),
+            Renewal::Shared(renewed) => {
+                let head = Head { epoch: sent.epoch, ..renewed_head(old, renewed, wanted)? };
+                return Some(Renewed::Shared(shared(edge, wanted, old, head, sent.began)));
+            }
+        };
+    if ends {
+        edge.engine.heads.remove(wanted.key, old);
+    }
+    Some(Renewed::Alone(Arc::new(Head { stored, epoch: sent.epoch, ..(**old).clone() })))
+}
+
+/// Keeps a renewed head.
+fn shared(edge: &Edge, wanted: &Wanted, old: &Head, head: Head, began: Began) -> Arc<Head> {
+    let head = Arc::new(head);
+    if head.selecting == old.selecting {
+        edge.engine.heads.update(wanted.key, &head);
+    } else {
+        // Who selected the old one may not select this one.
+        put(edge, wanted.key, &head, began);
+        edge.engine.heads.remove(wanted.key, old);
+    }
+    head
+}
+
+/// The origin's answer to a HEAD says something of what is stored (RFC 9111 section 4.3.5).
+pub fn by_head(edge: &Edge, wanted: &Wanted, head: &Parts, requested_ms: i64) {
+    if wanted.method != Method::HEAD {
+        return;
+    }
+    let Some(variants) = edge.engine.heads.in_memory(&wanted.key) else { return };
+    let (status, fields) = (head.status, pass::via(edge, head));
+    for old in variants.iter() {
+        if !caching::selects(&old.selecting, &old.stored.fields, &wanted.fields) {
+            continue;
+        }
+        let exchange = exchange(wanted, requested_ms);
+        let stored = match caching::head_update(exchange, &old.stored, old.bytes, status, &fields) {
+            HeadUpdate::Refreshed(stored) => Some(stored),
+            HeadUpdate::Outdated => None,
+            HeadUpdate::Unrelated => continue,
+        };
+        let new = stored.and_then(|stored| renewed_head(old, stored, wanted));
+        match new.filter(|new| new.selecting == old.selecting) {
+            Some(new) => edge.engine.heads.update(wanted.key, &Arc::new(new)),
+            None => edge.engine.heads.remove(wanted.key, old),
+        }
+    }
+}
+
+fn exchange(wanted: &Wanted, requested_ms: i64) -> Exchange<'_> {
+    let (request, settings) = (&wanted.fields, &wanted.caching);
+    Exchange { request, settings, requested_ms, received_ms: now_ms() }
+}
+
+/// A head with what it is found by, as its new fields say; none if no later request finds it.
+fn renewed_head(old: &Head, stored: Stored, wanted: &Wanted) -> Option<Head> {
+    let mut selecting = caching::selecting(&stored.fields, &wanted.fields)?;
+    let names = |selecting: &caching::Selecting| {
+        selecting.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>()
+    };
+    if names(&selecting) == names(&old.selecting) {
+        // Who asked may have said the same in other words.
+        selecting.clone_from(&old.selecting);
+    }
+    let tags = caching::tags(&stored.fields).tags;
+    Some(Head { stored, tags, selecting, ..old.clone() })
+}
