@@ -19,6 +19,7 @@ use crate::metrics::Metrics;
 use crate::policy::Policy;
 use crate::value::{Chunk, Key};
 use bytes::Bytes;
+use counting::Untold;
 use health::Reads;
 pub(crate) use health::Trouble;
 use queue::Queue;
@@ -33,8 +34,6 @@ use tokio::sync::{mpsc, watch as watching};
 /// Reads under way on one disk at most; more are bypassed. Enough to keep an SSD busy with
 /// chunks of 1 MiB, few enough to be read within their time.
 const READS_MAX: usize = 64;
-/// A disk's dropped chunks are told by one log line in so long: there may be thousands a second.
-const DROPS_TOLD_EVERY: Duration = Duration::from_secs(10);
 
 /// Bytes on disk of a chunk of so many bytes: at most a page more than 1 MiB.
 pub(crate) fn stored_bytes(bytes: usize) -> u32 {
@@ -60,7 +59,8 @@ pub(crate) struct Disk {
     /// Wakes the watch: see [`Disk::fail`].
     troubles: mpsc::Sender<Trouble>,
     troubled: tokio::sync::Mutex<mpsc::Receiver<Trouble>>,
-    drops: Mutex<Drops>,
+    /// Chunks that were not written: there may be thousands a second.
+    drops: Mutex<Untold>,
     /// Whether opening it has been tried.
     tried: watching::Sender<bool>,
 }
@@ -240,26 +240,6 @@ impl Disk {
     }
 }
 
-/// Chunks that were not written and that no log line has told.
-#[derive(Default)]
-struct Drops {
-    untold: u64,
-    told: Option<Instant>,
-}
-
-impl Drops {
-    /// Counts some more; how many to tell of now, if it is time.
-    fn add(&mut self, count: u64, now: Instant) -> Option<u64> {
-        self.untold += count;
-        let is_time = self.told.is_none_or(|told| now.duration_since(told) >= DROPS_TOLD_EVERY);
-        if !is_time || self.untold == 0 {
-            return None;
-        }
-        self.told = Some(now);
-        Some(std::mem::take(&mut self.untold))
-    }
-}
-
 /// Reads under way, by when they began.
 #[derive(Default)]
 struct UnderWay {
@@ -295,20 +275,5 @@ impl Drop for Turn {
     fn drop(&mut self) {
         let mut began = self.reads.began.lock().unwrap_or_else(PoisonError::into_inner);
         began.1.remove(&self.number);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn drops_are_told_at_once_and_then_together() {
-        let (mut drops, start) = (Drops::default(), Instant::now());
-        assert_eq!(drops.add(0, start), None);
-        assert_eq!(drops.add(3, start), Some(3));
-        assert_eq!(drops.add(1, start + Duration::from_secs(1)), None);
-        assert_eq!(drops.add(2, start + Duration::from_secs(9)), None);
-        assert_eq!(drops.add(4, start + DROPS_TOLD_EVERY), Some(7));
     }
 }

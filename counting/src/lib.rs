@@ -1,7 +1,12 @@
 //! How an edge's parts name and register what they count: `nearcast_edge_<what>_<unit>[_total]`,
-//! each once in one registry. It knows nothing of what is counted.
+//! each once in one registry; and how what is counted gets into the log ([`Untold`]). It knows
+//! nothing of what is counted.
 //!
-//! All of them fail only when the name is taken already, or is none.
+//! All metrics fail only when the name is taken already, or is none.
+
+mod untold;
+
+pub use untold::{TOLD_EVERY, Untold};
 
 use prometheus::core::Collector;
 use prometheus::{

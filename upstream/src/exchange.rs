@@ -126,6 +126,7 @@ pub(crate) async fn exchange(
                         let why = format!("{}: there is no such bucket", way.hop.id);
                         let error = ErrorType::ProxyConfigurationError;
                         let fault = Fault::unavailable(error, why);
+                        way.tell(&fault);
                         return Err(Failure { fault, unsent: false });
                     }
                     Refusal::Final | Refusal::Again => from_s3(head, UpstreamBody::held(held), way),

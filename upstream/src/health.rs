@@ -28,11 +28,12 @@ pub(crate) async fn watch(site: Weak<Inner>, path: String, interval: Duration) {
                 .map(|origin| {
                     let (way, site) = (origin.way.clone(), site.clone());
                     let path = path.clone();
-                    tokio::spawn(async move { is_well(&site, &way, path).await })
+                    tokio::spawn(async move { ask(&site, &way, path).await })
                 })
                 .collect();
             for (place, check) in checks.into_iter().enumerate() {
-                let well = check.await.unwrap_or(false);
+                let checked = check.await.unwrap_or_else(|error| Err(error.to_string()));
+                let well = checked.is_ok();
                 against[place] = if well == healthy[place] { 0 } else { against[place] + 1 };
                 if against[place] < IN_ROW {
                     continue;
@@ -41,7 +42,8 @@ pub(crate) async fn watch(site: Weak<Inner>, path: String, interval: Duration) {
                 let way = &site.origins[place].way;
                 way.meter.healthy.set(i64::from(well));
                 if way.hop.set_healthy(well) {
-                    tracing::warn!(hop = %way.hop.id, well, "health check");
+                    let why = checked.err();
+                    tracing::warn!(hop = %way.hop.id, well, why, "health check");
                 }
             }
         }
@@ -50,14 +52,20 @@ pub(crate) async fn watch(site: Weak<Inner>, path: String, interval: Duration) {
     }
 }
 
-async fn is_well(site: &Inner, way: &Way, path: String) -> bool {
+/// # Errors
+/// What is wrong.
+async fn ask(site: &Inner, way: &Way, path: String) -> Result<(), String> {
     let host = site.config.site.to_string();
     let mut sending = Sending::new(Ask::get(host, path, [0; 16]), HeaderMap::new());
     sending.pass_host = site.config.pass_host;
     let asked = async {
-        let (request, _) = sending.request(&way.hop).await.ok()?;
-        let response = way.hop.pool.request(request).await.ok()?;
-        Some(response.status().as_u16() < 400)
+        let (request, _) = sending.request(&way.hop).await.map_err(|fault| fault.to_string())?;
+        let response = way.hop.pool.request(request).await;
+        match response.map_err(|error| service::client::chain(&error))?.status() {
+            status if status.as_u16() < 400 => Ok(()),
+            status => Err(format!("it answered {status}")),
+        }
     };
-    tokio::time::timeout(ANSWER_MAX, asked).await.ok().flatten() == Some(true)
+    let timed_out = |_| Err(format!("no answer within {ANSWER_MAX:?}"));
+    tokio::time::timeout(ANSWER_MAX, asked).await.unwrap_or_else(timed_out)
 }

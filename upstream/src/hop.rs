@@ -9,7 +9,9 @@ use crate::metrics::Meter;
 use crate::order::Standing;
 use crate::s3::Bucket;
 use crate::turns::{Refused, Turn, Turns, Urgency};
+use counting::Untold;
 use http::StatusCode;
+use std::fmt::Display;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -71,6 +73,7 @@ impl Known {
 pub(crate) struct Way {
     pub(crate) hop: Arc<Hop>,
     pub(crate) meter: Meter,
+    untold: Mutex<Untold>,
 }
 
 /// A request under way: whoever drops it has told how it ended, or it is taken as given up.
@@ -186,6 +189,20 @@ impl Drop for Counted<'_> {
 }
 
 impl Way {
+    pub(crate) fn new(hop: Arc<Hop>, meter: Meter) -> Self {
+        Self { hop, meter, untold: Mutex::default() }
+    }
+
+    /// Puts into the log that there was no good answer, and why: the first at once, others
+    /// together, with the last one's reason.
+    pub(crate) fn tell(&self, why: &dyn Display) {
+        let mut untold = self.untold.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(failures) = untold.add(1, Instant::now()) {
+            let (site, hop) = (&self.meter.site, &self.hop.id);
+            tracing::warn!(site, %hop, failures, %why, "no good answer");
+        }
+    }
+
     /// A place for a request: waits for a slot until `deadline`, the most urgent first, then asks
     /// the breaker.
     ///
@@ -217,7 +234,9 @@ impl Way {
         }
         let busy = |what: String| {
             self.meter.ended("busy");
-            Err(Fault::busy(format!("{}: {what}", hop.id)))
+            let fault = Fault::busy(format!("{}: {what}", hop.id));
+            self.tell(&fault);
+            Err(fault)
         };
         hop.queued.fetch_add(1, Relaxed);
         self.meter.queued.inc();
@@ -234,9 +253,10 @@ impl Way {
     }
 
     /// The hop gave something wrong.
-    pub(crate) fn blame(&self) {
+    pub(crate) fn blame(&self, why: &str) {
         let peer = self.hop.kind != HopKind::Origin;
-        self.note(|known, now| {
+        self.tell(&why);
+        self.note(Some(&why), |known, now| {
             known.failed = Some(now);
             if peer {
                 _ = known.breaker.failed(now);
@@ -245,7 +265,8 @@ impl Way {
         self.meter.ended("wrong");
     }
 
-    fn note(&self, change: impl FnOnce(&mut Known, Instant)) {
+    /// `why`: what it did wrong, if that is what changes.
+    fn note(&self, why: Option<&dyn Display>, change: impl FnOnce(&mut Known, Instant)) {
         let now = Instant::now();
         let mut known = self.hop.known();
         let before = known.breaker.state(now);
@@ -254,7 +275,8 @@ impl Way {
         drop(known);
         self.meter.breaker(after);
         if before != after && (before == State::Closed || after == State::Closed) {
-            tracing::warn!(hop = %self.hop.id, ?before, ?after, "breaker");
+            let why = why.map(tracing::field::display);
+            tracing::warn!(hop = %self.hop.id, ?before, ?after, why, "breaker");
         }
     }
 }
@@ -292,7 +314,7 @@ impl Flight {
     /// The answer is whole.
     pub(crate) fn whole(&mut self) {
         let status = self.head;
-        self.end(|known, now| known.good(status, now));
+        self.end(None, |known, now| known.good(status, now));
         self.way.meter.ended(class(self.head));
     }
 
@@ -303,7 +325,8 @@ impl Flight {
     pub(crate) fn failed(&mut self, fault: &Fault, connected: bool) {
         let peer = self.way.hop.kind != HopKind::Origin;
         let silent = self.head.is_none() && !is_broken_answer(fault);
-        self.end(|known, now| {
+        self.way.tell(fault);
+        self.end(Some(fault), |known, now| {
             known.failed = Some(now);
             if peer || !connected || silent {
                 _ = known.breaker.failed(now);
@@ -318,10 +341,10 @@ impl Flight {
         tracing::debug!(hop = %self.way.hop.id, %fault, "exchange failed");
     }
 
-    fn end(&mut self, change: impl FnOnce(&mut Known, Instant)) {
+    fn end(&mut self, why: Option<&dyn Display>, change: impl FnOnce(&mut Known, Instant)) {
         if !self.ended {
             self.ended = true;
-            self.way.note(change);
+            self.way.note(why, change);
         }
     }
 }
@@ -331,10 +354,10 @@ impl Drop for Flight {
         if !self.ended {
             // Whoever gives up a body has seen a good head; without a head nothing is known.
             if self.head.is_some() {
-                self.way.note(|known, now| known.good(self.head, now));
+                self.way.note(None, |known, now| known.good(self.head, now));
                 self.way.meter.ended(class(self.head));
             } else {
-                self.way.note(|known, _| known.breaker.abandoned());
+                self.way.note(None, |known, _| known.breaker.abandoned());
                 self.way.meter.ended("abandoned");
             }
         }

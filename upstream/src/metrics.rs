@@ -27,7 +27,7 @@ pub(crate) struct Metrics {
 
 /// Of one hop of one site.
 pub(crate) struct Meter {
-    site: String,
+    pub(crate) site: String,
     hop: String,
     requests: IntCounterVec,
     pub(crate) bytes: IntCounter,

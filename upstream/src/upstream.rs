@@ -65,7 +65,7 @@ impl Upstream {
         let site = config.site.clone();
         let way = |hop: &Arc<Hop>| {
             let meter = node.0.metrics.meter(&site, hop.id.as_str());
-            Arc::new(Way { hop: hop.clone(), meter })
+            Arc::new(Way::new(hop.clone(), meter))
         };
         let ways = |hops: &[Arc<Hop>]| hops.iter().map(way).collect::<Vec<_>>();
         let origins = build_origins(&config, node)?;
@@ -116,8 +116,7 @@ impl Upstream {
     /// counts as a failure of it. Pass the hop as [`Ask::avoid`] in the next try.
     pub fn blame(&self, hop: &HopId, why: &str) {
         if let Some(way) = self.0.ways().find(|way| way.hop.id == *hop) {
-            tracing::warn!(%hop, why, "it gave something wrong");
-            way.blame();
+            way.blame(why);
         }
     }
 
