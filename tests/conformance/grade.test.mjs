@@ -44,4 +44,8 @@ test("each difference from the baseline is a fault", () => {
   const later = (id) => compare(graded, { open: { fresh: "", stale: "" }, later: { about: "", [id]: "why" } });
   assert.deepEqual(later("interim"), []);
   assert.equal(later("alone").length, 1, "alone is run now");
+  const turned = (id) => compare(graded, { open: { fresh: "", stale: "" }, turned: { about: "", [id]: "why" } });
+  assert.deepEqual(turned("alone"), []);
+  assert.equal(turned("stale").length, 1, "stale does not pass");
+  assert.equal(turned("gone").length, 1, "gone is no test");
 });
