@@ -81,11 +81,6 @@ fn split(member: &[u8]) -> Option<(&[u8], &[u8])> {
 }
 
 impl Directives {
-    /// Whether the response itself says how long it is fresh or that it may be stored.
-    pub fn names_freshness(&self) -> bool {
-        self.public || self.max_age_ms.is_some() || self.s_maxage_ms.is_some()
-    }
-
     /// Whether an answer to a request with `Authorization` may be stored (RFC 9111 section 3.5).
     pub fn allows_authorized(&self) -> bool {
         self.public || self.must_revalidate || self.s_maxage_ms.is_some()

@@ -42,8 +42,12 @@ pub enum Source {
     Heuristic,
     /// The operator's lifetime for errors.
     Negative,
-    /// The operator's lifetime for everything else.
-    Operator,
+    /// The operator's lifetime for everything else, whatever the origin says.
+    Fixed,
+    /// The operator's least lifetime: what the origin says, if anything, is shorter.
+    Min,
+    /// The operator's longest lifetime: what the origin says is longer.
+    Max,
     /// Nothing: the lifetime is 0.
     None,
 }
@@ -64,7 +68,9 @@ impl Source {
             Self::Expires => "expires",
             Self::Heuristic => "heuristic",
             Self::Negative => "negative",
-            Self::Operator => "operator",
+            Self::Fixed => "fixed",
+            Self::Min => "min",
+            Self::Max => "max",
             Self::None => "none",
         }
     }
@@ -104,7 +110,9 @@ pub(crate) fn of(
         None if shared => 0,
         None => default_ms.max(0),
     };
-    let if_error_ms = if source.is_explicit() { settings.if_error_ms } else { 0 };
+    // What was never fresh has nothing to outlive, and one failure does not stand in for another.
+    let stands_in = source != Source::None && !status.is_server_error();
+    let if_error_ms = if stands_in { settings.if_error_ms } else { 0 };
     Freshness {
         lifetime_ms,
         while_revalidate_ms: window(directives.while_revalidate_ms, settings.while_revalidate_ms),
@@ -126,7 +134,7 @@ fn lifetime(
     let ttl = &settings.ttl;
     let error = status.is_client_error() || status.is_server_error();
     if let Some(fixed_ms) = ttl.fixed_ms.filter(|_| !error) {
-        return (fixed_ms.max(0), Source::Operator);
+        return (fixed_ms.max(0), Source::Fixed);
     }
     let (lifetime_ms, source) = named(fields, received_ms, directives)
         .or_else(|| negative(status, settings))
@@ -135,8 +143,24 @@ fn lifetime(
     if error {
         return (lifetime_ms, source);
     }
-    let raised_ms = lifetime_ms.max(ttl.min_ms.unwrap_or(0));
-    (raised_ms.min(ttl.max_ms.unwrap_or(i64::MAX)).max(0), source)
+    match (ttl.min_ms, ttl.max_ms) {
+        (Some(min_ms), _) if min_ms > lifetime_ms => (min_ms, Source::Min),
+        (_, Some(max_ms)) if max_ms < lifetime_ms => (max_ms.max(0), Source::Max),
+        _ => (lifetime_ms.max(0), source),
+    }
+}
+
+/// The lifetime that the answer would have without any rule of the operator.
+pub(crate) fn by_origin(
+    status: StatusCode,
+    fields: &HeaderMap,
+    received_ms: i64,
+    directives: &Directives,
+    settings: &Settings,
+) -> (i64, Source) {
+    named(fields, received_ms, directives)
+        .or_else(|| heuristic(status, fields, received_ms, directives, settings))
+        .unwrap_or((0, Source::None))
 }
 
 /// The origin's own word (RFC 9111 section 4.2.1).
@@ -253,11 +277,43 @@ mod tests {
             ("s-maxage=1", 0, 0),
             ("s-maxage=1, stale-while-revalidate=5, stale-if-error=7", 5000, 7000),
             ("public", 0, 0),
+            ("public\nLast-Modified: @-1000", 0, hour),
         ];
         for (value, while_revalidate_ms, if_error_ms) in table {
             let fresh = read(&format!("Cache-Control: {value}"));
             assert_eq!(fresh.while_revalidate_ms, while_revalidate_ms, "{value}");
             assert_eq!(fresh.if_error_ms, if_error_ms, "{value}");
+        }
+    }
+
+    /// The site's own time is for all that was fresh, by whatever it was; a failure stands in for
+    /// none.
+    #[test]
+    fn a_failing_origin_is_stood_in_for_by_what_was_fresh() {
+        let hour = Settings::default().if_error_ms;
+        let fixed = Ttl { fixed_ms: Some(1000), ..Ttl::default() };
+        let min = Ttl { min_ms: Some(1000), ..Ttl::default() };
+        let table = [
+            (200, fixed, "ETag: \"a\"", hour),
+            (200, min, "ETag: \"a\"", hour),
+            (200, Ttl::default(), "ETag: \"a\"", 0),
+            (200, Ttl::default(), "Last-Modified: @-1000", hour),
+            (404, fixed, "", hour),
+            (503, fixed, "", 0),
+            (503, fixed, "Cache-Control: max-age=1", 0),
+            (503, fixed, "Cache-Control: max-age=1, stale-if-error=2", 2000),
+            (200, fixed, "Cache-Control: must-revalidate", 0),
+            (200, fixed, "Cache-Control: proxy-revalidate", 0),
+            (200, fixed, "Cache-Control: no-cache", 0),
+            (200, fixed, "Cache-Control: s-maxage=1", 0),
+            (200, fixed, "Cache-Control: stale-if-error=0", 0),
+        ];
+        for (status, ttl, lines, if_error_ms) in table {
+            let settings = Settings { ttl, negative_ms: Some(1000), ..Settings::default() };
+            let mut stored = stored(lines);
+            stored.status = StatusCode::from_u16(status).unwrap();
+            let told = format!("{status} {ttl:?} {lines}");
+            assert_eq!(freshness(&stored, &settings).if_error_ms, if_error_ms, "{told}");
         }
     }
 
@@ -281,13 +337,16 @@ mod tests {
     fn the_operators_lifetimes() {
         let ttl = |ttl, lines| {
             let settings = Settings { ttl, negative_ms: Some(7000), ..Settings::default() };
-            freshness(&stored(lines), &settings).lifetime_ms
+            let fresh = freshness(&stored(lines), &settings);
+            (fresh.lifetime_ms, fresh.source)
         };
         let fixed = Ttl { fixed_ms: Some(3000), ..Ttl::default() };
         let bounds = Ttl { min_ms: Some(5000), max_ms: Some(9000), ..Ttl::default() };
-        assert_eq!(ttl(fixed, "Cache-Control: max-age=1"), 3000);
-        assert_eq!(ttl(bounds, "Cache-Control: max-age=1"), 5000);
-        assert_eq!(ttl(bounds, "Cache-Control: max-age=100"), 9000);
+        assert_eq!(ttl(fixed, "Cache-Control: max-age=1"), (3000, Source::Fixed));
+        assert_eq!(ttl(bounds, "Cache-Control: max-age=1"), (5000, Source::Min));
+        assert_eq!(ttl(bounds, ""), (5000, Source::Min));
+        assert_eq!(ttl(bounds, "Cache-Control: max-age=7"), (7000, Source::MaxAge));
+        assert_eq!(ttl(bounds, "Cache-Control: max-age=100"), (9000, Source::Max));
         let mut missing = stored("");
         missing.status = StatusCode::NOT_FOUND;
         let settings = Settings { negative_ms: Some(7000), ttl: fixed, ..Settings::default() };

@@ -307,7 +307,8 @@ mod tests {
             assert!(!serves("", &response, 3), "{prohibits}");
             assert!(!serves("Cache-Control: stale-if-error=9", &response, 3), "{prohibits}");
         }
-        assert!(!serves("", "Last-Modified: @-1000\nDate: @0", 200), "only a guess was fresh");
+        assert!(serves("", "Last-Modified: @-1000\nDate: @0", 200), "by a guess");
+        assert!(!serves("", "Last-Modified: @-1000\nDate: @0", 4000), "by a guess, an hour ago");
         assert!(!serves("", "ETag: \"a\"", 1), "never said to be fresh");
         assert!(!serves("", "Cache-Control: max-age=2\nAge: x", 1), "age unknown");
     }

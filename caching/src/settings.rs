@@ -24,9 +24,10 @@ pub struct Settings {
     /// How long, in milliseconds, a stale response that names no `stale-while-revalidate` may be
     /// used while it is revalidated (RFC 5861 section 3). 0 by default.
     pub while_revalidate_ms: i64,
-    /// How long, in milliseconds, a response that names a lifetime but no `stale-if-error` may be
-    /// used stale when the origin cannot be reached or answers 5xx (RFC 9111 sections 4.2.4 and
-    /// 4.3.3). One hour by default: long enough for a restart of the origin.
+    /// How long, in milliseconds, a response that was fresh for a while, by whatever it was, and
+    /// names no `stale-if-error`, may be used stale when the origin cannot be reached or answers
+    /// 5xx (RFC 9111 sections 4.2.4 and 4.3.3); not if it is a 5xx itself. One hour by default:
+    /// long enough for a restart of the origin.
     pub if_error_ms: i64,
 }
 
@@ -40,7 +41,8 @@ pub struct Heuristic {
 }
 
 /// The operator's lifetimes for successful responses and redirects, all in milliseconds. They
-/// change how long a response is fresh, never whether it may be stored at all.
+/// change how long a response is fresh, never whether others may have it: what forbids storing
+/// does so under any of them, a cookie included ([`crate::Reason::Cookie`]).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Ttl {
     /// Replaces whatever the origin says.

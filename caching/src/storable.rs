@@ -3,7 +3,7 @@
 use crate::control::{self, Directives};
 use crate::freshness::{self, Freshness, Source};
 use crate::{Settings, Stored, request_no_store};
-use http::header::{AUTHORIZATION, COOKIE, ETAG, EXPIRES, LAST_MODIFIED, SET_COOKIE, VARY};
+use http::header::{AUTHORIZATION, COOKIE, ETAG, LAST_MODIFIED, SET_COOKIE, VARY};
 use http::{HeaderMap, Method, StatusCode};
 
 /// Verdict on storing a response.
@@ -42,9 +42,11 @@ pub enum Reason {
     VaryAll,
     /// `must-understand` with a status that this cache has no rules for.
     NotUnderstood,
-    /// It sets a cookie and does not say that it is fresh: likely meant for one client.
+    /// It sets a cookie and does not say that it is fresh, whatever the operator's rules say:
+    /// likely meant for one client.
     SetCookie,
-    /// The request had a cookie, and nothing says or hints that the answer is fresh.
+    /// The request had a cookie, and nothing that the origin said says or hints that the answer
+    /// is fresh.
     Cookie,
     /// It is stale when it arrives and has no validator.
     Unusable,
@@ -183,10 +185,15 @@ fn first<const N: usize>(checks: [(bool, Reason); N]) -> Option<Reason> {
 
 /// What a response says of its lifetime.
 struct Said {
+    /// With the operator's rules.
     fresh: Freshness,
-    /// It or the operator names one.
+    /// It names one itself, or that it is for all.
     is_explicit: bool,
-    no_cache: bool,
+    /// Only a rule of the operator has it used without the origin being asked. Such a rule says
+    /// how long, not that what a cookie made is everybody's.
+    is_prolonged: bool,
+    /// Neither does it name one nor hint at one.
+    is_mute: bool,
 }
 
 impl Said {
@@ -198,15 +205,24 @@ impl Said {
     ) -> Self {
         // Date is present after `received_fields`; without it the guess is 0 and the rest holds.
         let fresh = freshness::of(status, response, 0, directives, settings);
-        let is_explicit = directives.names_freshness()
-            || (response.contains_key(EXPIRES) && !directives.targeted)
-            || matches!(fresh.source, Source::Operator | Source::Negative);
-        Self { fresh, is_explicit, no_cache: directives.no_cache }
+        let (own_ms, own) = freshness::by_origin(status, response, 0, directives, settings);
+        let lets = directives.public || own_ms > 0 || directives.while_revalidate_ms > Some(0);
+        Self {
+            fresh,
+            is_explicit: directives.public || own.is_explicit(),
+            is_prolonged: serves_unasked(&fresh) && !lets,
+            is_mute: own == Source::None && !directives.no_cache,
+        }
     }
 
     fn is_silent(&self) -> bool {
-        !self.is_explicit && !self.no_cache && self.fresh.source == Source::None
+        !self.is_explicit && self.is_mute
     }
+}
+
+/// Whether it is used for a while without asking the origin.
+fn serves_unasked(fresh: &Freshness) -> bool {
+    !fresh.no_cache && (fresh.lifetime_ms > 0 || fresh.while_revalidate_ms > 0)
 }
 
 /// A response that is allowed in the store, but would never be served from it, or whose origin
@@ -219,21 +235,20 @@ fn useless(
     settings: &Settings,
 ) -> Option<Reason> {
     let said = Said::of(status, response, directives, settings);
-    let Said { fresh, is_explicit, .. } = said;
-    if !is_explicit && !freshness::is_heuristically_cacheable(status) {
+    let Said { fresh, is_explicit, is_prolonged, .. } = said;
+    let is_ruled = matches!(fresh.source, Source::Fixed | Source::Negative);
+    if !is_explicit && !is_ruled && !freshness::is_heuristically_cacheable(status) {
         return Some(Reason::Status);
     }
-    if !is_explicit && response.contains_key(SET_COOKIE) {
+    if (!is_explicit || is_prolonged) && response.contains_key(SET_COOKIE) {
         return Some(Reason::SetCookie);
     }
-    if said.is_silent() && request.contains_key(COOKIE) {
+    if (said.is_silent() || is_prolonged) && request.contains_key(COOKIE) {
         return Some(Reason::Cookie);
     }
     let validator = response.contains_key(ETAG) || response.contains_key(LAST_MODIFIED);
-    let serves = !fresh.no_cache
-        && (fresh.lifetime_ms > 0
-            || fresh.while_revalidate_ms > 0
-            || directives.if_error_ms.is_some_and(|_| fresh.if_error_ms > 0));
+    let stands_in = directives.if_error_ms.is_some_and(|_| fresh.if_error_ms > 0);
+    let serves = serves_unasked(&fresh) || (stands_in && !fresh.no_cache);
     (!validator && !serves).then_some(Reason::Unusable)
 }
 
@@ -345,5 +360,39 @@ mod tests {
             assert!(!judge(status, "", "", &settings).is_yes(), "{status}");
         }
         assert!(!judge(404, "Authorization: x", "", &settings).is_yes());
+    }
+
+    #[test]
+    fn a_rule_shares_nothing_that_a_cookie_made() {
+        let ruled = |ttl| Settings { ttl, negative_ms: Some(1000), ..Settings::default() };
+        let ttl = crate::Ttl::default();
+        let rules = [
+            ruled(crate::Ttl { fixed_ms: Some(1000), ..ttl }),
+            ruled(crate::Ttl { min_ms: Some(1000), ..ttl }),
+            Settings { while_revalidate_ms: 1000, ..ruled(ttl) },
+        ];
+        let dated = "Last-Modified: @-1000\nDate: @0";
+        // Whether it is stored though it sets a cookie, or answers a request with one.
+        let table = [
+            (200, "ETag: \"a\"", false, false),
+            (200, "Cache-Control: max-age=0\nETag: \"a\"", false, false),
+            (200, "Expires: 0\nETag: \"a\"", false, false),
+            (200, dated, false, true),
+            (404, "ETag: \"a\"", false, false),
+            (500, "ETag: \"a\"", false, false),
+            (200, "Cache-Control: public\nETag: \"a\"", true, true),
+            (200, "Cache-Control: max-age=1", true, true),
+            (200, "Cache-Control: max-age=0, stale-while-revalidate=9", true, true),
+            // Always asked for first, rule or not.
+            (200, "Cache-Control: max-age=0, no-cache\nETag: \"a\"", true, true),
+        ];
+        for settings in rules {
+            for (status, lines, sets, answers) in table {
+                let setting = format!("{lines}\nSet-Cookie: a=b");
+                assert_eq!(judge(status, "", &setting, &settings).is_yes(), sets, "{setting}");
+                let answered = judge(status, "Cookie: a=b", lines, &settings).is_yes();
+                assert_eq!(answered, answers, "{status} {lines}");
+            }
+        }
     }
 }
