@@ -1,7 +1,7 @@
 //! What an unsafe request's answer makes invalid (RFC 9111 section 4.4, RFC 9875 section 2.2).
 
 use crate::date;
-use crate::tags::{TAG_BYTES_MAX, TAGS_MAX, groups};
+use crate::tags::{TAGS_MAX, groups};
 use http::header::{CONTENT_LOCATION, LOCATION};
 use http::{HeaderMap, Method, StatusCode, Uri};
 
@@ -47,7 +47,8 @@ pub fn invalidated(
         targets.extend(target);
     }
     let groups = groups(response, "cache-group-invalidation").into_iter();
-    let groups = groups.filter(|group| group.len() <= TAG_BYTES_MAX).take(TAGS_MAX);
+    // One longer than any tag that is kept still ends what has tags that are not.
+    let groups = groups.filter(|group| !group.is_empty()).take(TAGS_MAX);
     targets.extend(groups.map(|group| Target::Group(group.into())));
     targets
 }

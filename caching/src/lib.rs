@@ -61,7 +61,7 @@ pub use refresh::{Exchange, HeadUpdate, Renewal, head_update, refreshed};
 pub use reuse::{Reuse, Why, joinable, only_if_cached, request_no_store, reuse, stale_on_error};
 pub use settings::{Heuristic, Settings, Ttl};
 pub use storable::{Reason, Storable, storable};
-pub use tags::{TAG_BYTES_MAX, TAGS_MAX, Tags, tags};
+pub use tags::{OTHER_TAGS, TAG_BYTES_MAX, TAGS_MAX, Tags, tags};
 pub use validator::{
     Validator, revalidation_fields, same_validator, strong_validator, strong_validator_of,
 };

@@ -5,6 +5,7 @@ use crate::list::{Quotes, field_members, members};
 use crate::structured;
 use http::{HeaderMap, HeaderName};
 use sfv::{List, ListEntry};
+use std::collections::BTreeSet;
 
 /// Most tags kept of one response.
 pub const TAGS_MAX: usize = 128;
@@ -12,13 +13,16 @@ pub const TAGS_MAX: usize = 128;
 /// Longest tag kept, in bytes.
 pub const TAG_BYTES_MAX: usize = 256;
 
+/// Stands among a response's tags for those that are not kept: a purge by any tag ends it. No
+/// purge can name it.
+pub const OTHER_TAGS: &str = "";
+
 /// The tags of a response.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Tags {
-    /// Sorted, each once.
+    /// Sorted, each once; [`OTHER_TAGS`] first if some were dropped.
     pub tags: Vec<Box<str>>,
-    /// How many were over [`TAGS_MAX`], longer than [`TAG_BYTES_MAX`] or not text: a purge by
-    /// them will not find the response.
+    /// How many were over [`TAGS_MAX`], longer than [`TAG_BYTES_MAX`], empty or not text.
     pub dropped: usize,
 }
 
@@ -31,25 +35,21 @@ pub fn tags(response: &HeaderMap) -> Tags {
     let lines = response.get_all(&surrogate_key).iter();
     let keys = lines.flat_map(|line| members(line.as_bytes(), b' ', Quotes::Plain));
     let listed = field_members(response, &cache_tag, Quotes::Plain);
-    let mut found = Tags::default();
-    for tag in keys.chain(listed) {
-        found.take(std::str::from_utf8(tag).ok());
-    }
-    for group in groups(response, "cache-groups") {
-        found.take(Some(&group));
-    }
-    found.tags.sort_unstable();
-    found.tags.dedup();
-    found
-}
-
-impl Tags {
-    fn take(&mut self, tag: Option<&str>) {
-        match tag.filter(|tag| tag.len() <= TAG_BYTES_MAX && self.tags.len() < TAGS_MAX) {
-            Some(tag) => self.tags.push(tag.into()),
-            None => self.dropped += 1,
+    let (mut kept, mut dropped) = (BTreeSet::new(), 0);
+    let mut take = |tag: Option<&str>| {
+        let is_known = tag.is_some_and(|tag| kept.contains(tag));
+        let fits = |tag: &&str| (1..=TAG_BYTES_MAX).contains(&tag.len());
+        match tag.filter(fits).filter(|_| is_known || kept.len() < TAGS_MAX) {
+            Some(tag) => drop(kept.insert(Box::from(tag))),
+            None => dropped += 1,
         }
+    };
+    keys.chain(listed).for_each(|tag| take(std::str::from_utf8(tag).ok()));
+    groups(response, "cache-groups").iter().for_each(|group| take(Some(group.as_str())));
+    if dropped > 0 {
+        kept.insert(Box::from(OTHER_TAGS));
     }
+    Tags { tags: kept.into_iter().collect(), dropped }
 }
 
 /// The strings of a structured list; empty if any member is something else.
@@ -82,11 +82,20 @@ mod tests {
     }
 
     #[test]
-    fn limits_are_counted() {
+    fn what_is_not_kept_is_counted_and_stood_for() {
         let many = (0..TAGS_MAX + 5).map(|n| format!("t{n} ")).collect::<String>();
         let found = tags(&fields(&format!("Surrogate-Key: {many}")));
-        assert_eq!((found.tags.len(), found.dropped), (TAGS_MAX, 5));
+        assert_eq!((found.tags.len(), found.dropped), (TAGS_MAX + 1, 5));
+        assert_eq!(&*found.tags[0], OTHER_TAGS);
         let long = "x".repeat(TAG_BYTES_MAX + 1);
-        assert_eq!(tags(&fields(&format!("Cache-Tag: {long}, a"))).dropped, 1);
+        let lines = [format!("Cache-Tag: {long}, a"), "Cache-Groups: \"a\", \"\"".to_owned()];
+        for lines in lines {
+            let found = tags(&fields(&lines));
+            assert_eq!((found.dropped, read(&lines)), (1, vec![String::new(), "a".to_owned()]));
+        }
+        // The same in two fields is one.
+        let most = (0..TAGS_MAX).map(|n| format!("t{n}")).collect::<Vec<_>>();
+        let twice = format!("Surrogate-Key: {}\nCache-Tag: {}", most.join(" "), most.join(","));
+        assert_eq!((read(&twice).len(), tags(&fields(&twice)).dropped), (TAGS_MAX, 0));
     }
 }

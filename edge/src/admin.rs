@@ -14,6 +14,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use caching::TAG_BYTES_MAX;
 use heads::{KeyId, Purge, Purged, What};
 use model::admin::{Explanation, PurgeDone, PurgeList, PurgeRecord, PurgeRequest};
 use model::api::ApiError;
@@ -120,6 +121,12 @@ fn checked(request: PurgeRequest, sites: &Sites) -> Result<Purge, String> {
             let named = named::prefix(sites, &prefix);
             let named = named.map_err(|reason| format!("prefix: {reason}"))?;
             (What::Prefix(named.url), Some(of_site(&named.site, site)?))
+        }
+        (None, None, Some(tag)) if tag.len() > TAG_BYTES_MAX => {
+            let length = tag.len();
+            return Err(format!(
+                "tag: has {length} bytes, expected at most {TAG_BYTES_MAX}: nothing is stored under a longer one"
+            ));
         }
         (None, None, Some(tag)) => (What::Tag(tag), site),
         (None, None, None) => (What::All, site),

@@ -47,6 +47,7 @@ pub struct Counts {
     pub revalidations_left: IntCounter,
     /// Answers without a strong validator that nobody else could join, for too many arrived.
     pub answers_unlisted: IntCounter,
+    pub answers_overtagged: IntCounter,
     /// Reads of the planned tier that did not end in time.
     pub planned_stalls: IntCounter,
     /// Fetches that waited for memory in vain.
@@ -147,6 +148,11 @@ impl Metrics {
                 r,
                 "answers_unlisted_total",
                 "Arriving answers that nobody else could join, since too many arrived",
+            )?,
+            answers_overtagged: counter(
+                r,
+                "answers_overtagged_total",
+                "Stored answers with more tags, or longer ones, than are kept",
             )?,
             planned_stalls: counter(
                 r,

@@ -395,6 +395,44 @@ async fn a_tag_ends_all_that_carry_it_and_nothing_else() {
     assert_eq!(stage.web.asked(), ["/1 200", "/2 200"]);
 }
 
+/// Found by an audit: a purge by the 140th tag was acknowledged, and the old bytes went on.
+#[tokio::test]
+async fn what_has_more_tags_than_are_kept_is_ended_by_a_purge_of_any() {
+    let numbered: Vec<String> = (0..140).map(|number| format!("t{number}")).collect();
+    let many: &'static str = numbered.join(" ").leak();
+    let long: &'static str = format!("a {}", "x".repeat(300)).leak();
+    let things = [("/many", many), ("/long", long), ("/few", "t1 t2"), ("/none", "")];
+    let mut stage = Stage::new().await;
+    for (path, tags) in things {
+        stage.web.has(path, 1, 1000, tags);
+        stage.get(path).await;
+    }
+    let counted = stage.edge.metric("nearcast_edge_answers_overtagged_total ").await;
+    let all_rows =
+        async || (stage.edge.metric("nearcast_edge_head_rows").await == 4.0).then_some(());
+    until("rows", all_rows).await;
+    // Also what comes back from disk, though its bytes are not there any more.
+    stage = stage.restarted().await;
+    let both: [(bool, &[&str]); 2] = [
+        (false, &["/many 200", "/long 200", "/few 206", "/none 206"]),
+        (true, &["/many 304", "/long 304"]),
+    ];
+    stage.web.asked();
+    for (soft, asked) in both {
+        stage.purge(json!({ "tag": "t139", "soft": soft })).await.unwrap();
+        for (path, _) in things {
+            stage.get(path).await;
+        }
+        assert_eq!(stage.web.asked(), asked);
+    }
+    let tags = stage.explain("/long").await.variants[0].tags.clone();
+    assert_eq!(tags, ["(more than are kept: any tag)", "a"]);
+    assert_eq!(counted, 2.0);
+    // No purge is acknowledged that can end nothing.
+    let refused = stage.purge(json!({ "tag": "x".repeat(300) })).await.unwrap_err().to_string();
+    assert!(refused.contains("tag: has 300 bytes, expected at most 256"), "{refused}");
+}
+
 /// A purge comes to one node after another: what the next node has kept from before it must not
 /// be taken for new.
 #[tokio::test]

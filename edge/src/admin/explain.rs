@@ -35,13 +35,18 @@ pub(crate) fn variant(
         must_revalidate: freshness.must_revalidate,
         no_cache: freshness.no_cache,
         immutable: freshness.immutable,
-        tags: head.tags.iter().map(ToString::to_string).collect(),
+        tags: head.tags.iter().map(|tag| tag_name(tag)).collect(),
         epoch: head.epoch,
         purge: word(purged).to_owned(),
         body: hex::encode(head.body),
         bytes: head.bytes,
         chunks: runs(0..chunk::count(head.bytes), place),
     }
+}
+
+fn tag_name(tag: &str) -> String {
+    let name = if tag == caching::OTHER_TAGS { "(more than are kept: any tag)" } else { tag };
+    name.to_owned()
 }
 
 fn word(verdict: Verdict) -> &'static str {

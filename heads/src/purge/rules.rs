@@ -106,6 +106,9 @@ impl Rules {
             let lengths = self.lengths.entry(site.as_deref().map(Box::from)).or_default();
             *lengths.entry(text.len()).or_default() += 1;
         }
+        if let What::Tag(_) = what {
+            self.any_tag(&purged);
+        }
         *self.scopes.entry(site.as_deref().map(Box::from)).or_default() += 1;
         self.order.insert(purged.number, key);
         self.bytes += super::file::record_bytes(&purged);
@@ -121,6 +124,15 @@ impl Rules {
             hard
         };
         replaced.into_iter().for_each(|old| self.forget(&old));
+    }
+
+    /// Notes the last purge by tag, which ends what has more tags than are kept. It is in no list,
+    /// and stays: should the purge be folded into a wider one, that ends no less.
+    fn any_tag(&mut self, purged: &Arc<Purged>) {
+        let key = self.hash(b't', purged.purge.site.as_deref(), caching::OTHER_TAGS);
+        let entry = self.entries.entry(key).or_default();
+        let last = if purged.purge.soft { &mut entry.soft } else { &mut entry.hard };
+        *last = Some(Arc::clone(purged));
     }
 
     /// Takes a purge out of the lists, once its entry does not name it any more.
@@ -346,7 +358,7 @@ pub(super) mod tests {
 
     /// Heads of the same few, fetched at any time.
     pub(in crate::purge) fn any_head(numbers: std::ops::Range<u64>) -> impl Strategy<Value = Head> {
-        let tags = proptest::collection::vec("[xyz]", 0..3);
+        let tags = proptest::collection::vec("[xyz]?", 0..3);
         ("[st]", "h.test/[ab]{1,4}", tags, numbers).prop_map(|(site, url, tags, epoch)| Head {
             tags: tags.into_iter().map(String::into_boxed_str).collect(),
             epoch,
@@ -361,7 +373,10 @@ pub(super) mod tests {
             let names = match &purge.what {
                 What::Url(url) => **url == *head.url,
                 What::Prefix(prefix) => head.url.starts_with(&**prefix),
-                What::Tag(tag) => head.tags.iter().any(|other| **other == **tag),
+                What::Tag(tag) => head
+                    .tags
+                    .iter()
+                    .any(|other| **other == **tag || &**other == caching::OTHER_TAGS),
                 What::All => true,
             };
             let here = purge.site.as_deref().is_none_or(|site| site == &*head.site);

@@ -58,7 +58,7 @@ impl Fetch {
             site: Arc::clone(&wanted.site.name),
             url: wanted.url(),
             selecting: selecting.clone(),
-            tags: caching::tags(&stored.fields).tags,
+            tags: self.tags(&stored),
             stored,
             body: rand::random(),
             bytes,
@@ -96,6 +96,17 @@ impl Fetch {
                 (Outcome::Growing(live, hold), reader.map(Own::Reader))
             }
         }
+    }
+
+    /// What purges find it by. Where the origin gave more than are kept, any of them do.
+    fn tags(&self, stored: &Stored) -> Vec<Box<str>> {
+        let caching::Tags { tags, dropped } = caching::tags(&stored.fields);
+        if dropped > 0 {
+            self.edge.metrics.answers_overtagged.inc();
+            let url = self.wanted.url();
+            tracing::debug!(%url, dropped, "more tags than are kept: any purge by tag ends it");
+        }
+        tags
     }
 
     /// An answer that is stored in chunks while it comes.
