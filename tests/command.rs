@@ -62,6 +62,14 @@ fn a_typo_in_a_sites_table_is_named_with_its_own_line() {
         ("stall-timeout = 5\n", ":3:17: edge.sites.\"films.example\".stall-timeout: "),
         ("query = { keep = [\"a=b\"] }\n", ":3:9: edge.sites.\"films.example\".query: parameter"),
         (
+            "query = { drop = [\"utm*a\"] }\n",
+            ":3:9: edge.sites.\"films.example\".query: parameter \"utm*a\": expected * as its last",
+        ),
+        (
+            "query = { keep = [\"a\"], drop = [\"b\"] }\n",
+            ":3:9: edge.sites.\"films.example\".query: both keep and drop: expected \"all\"",
+        ),
+        (
             "[[edge.sites.\"films.example\".ttl]]\npath = \"*\"\nfixd = \"1h\"\n",
             ":5:1: edge.sites.\"films.example\".ttl.fixd: unknown field",
         ),
@@ -73,6 +81,20 @@ fn a_typo_in_a_sites_table_is_named_with_its_own_line() {
         std::fs::write(&path, format!("{site}{rest}")).unwrap();
         let error = refused(&["config", "check", &file]);
         assert!(error.contains(&format!("{file}{at}")), "{rest}: {error}");
+    }
+}
+
+#[test]
+fn a_certificate_that_is_not_there_is_named_with_its_key() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, there) = (dir.path().display().to_string(), dir.path().join("there.pem"));
+    std::fs::write(&there, "").unwrap();
+    let there = there.display().to_string();
+    for (cert, key, named) in [("gone.pem", &*there, "edge.cert"), (&there, "gone.pem", "edge.key")]
+    {
+        let origin = ["edge", "--origin", "http://127.0.0.1:1", "--data-dir", &data];
+        let error = refused(&[&origin[..], &["--cert", cert, "--key", key]].concat());
+        assert!(error.contains(named) && error.contains("gone.pem"), "{error}");
     }
 }
 

@@ -227,9 +227,11 @@ impl Config {
 fn certificate(cert: Option<PathBuf>, key: Option<PathBuf>) -> Result<Certificate, ConfigError> {
     match (cert, key) {
         (Some(cert), Some(key)) => {
-            for path in [&cert, &key] {
-                let readable = std::fs::File::open(path);
-                readable.map_err(|source| ConfigError::Read { path: path.clone(), source })?;
+            for (name, path) in [("edge.cert", &cert), ("edge.key", &key)] {
+                std::fs::File::open(path).map_err(|error| {
+                    let expected = format!("a file that can be read: {error}");
+                    ConfigError::value(name, path.display(), expected)
+                })?;
             }
             Ok(Certificate::Own { cert, key })
         }

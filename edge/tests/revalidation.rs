@@ -460,6 +460,13 @@ async fn the_query_counts_as_the_operator_says_and_nothing_else_of_it_is_sent() 
         (json!({"query": "none"}), ["/page?a=1", "/page?a=2"], 1, "/page"),
         (json!({"query": {"keep": ["a"]}}), ["/page?x=1&a=1", "/page?a=1&x=2"], 1, "/page?a=1"),
         (json!({"query": {"drop": ["x"]}}), ["/page?x=1&a=1", "/page?a=1"], 1, "/page?a=1"),
+        (
+            json!({"query": {"drop": ["utm_*"]}}),
+            ["/page?utm_a=1&a=1", "/page?a=1&utm_b=2"],
+            1,
+            "/page?a=1",
+        ),
+        (json!({"query": {"keep": ["a*"]}}), ["/page?x=1&ab=1", "/page?ab=1&x=2"], 1, "/page?ab=1"),
         (json!({}), ["/page?a=1&CMCD=bs", "/page?a=1"], 1, "/page?a=1"),
     ];
     for (rules, targets, asked, sent) in table {

@@ -1,12 +1,17 @@
 //! Which part of a query makes an object: an operator's rules.
 
-use serde::{Deserialize, Serialize};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 use std::borrow::Cow;
+use std::fmt;
 
 /// Names in one list.
 const NAMES_MAX: usize = 64;
 /// Bytes of one name.
 const NAME_BYTES_MAX: usize = 128;
+/// What may be given.
+const EXPECTED: &str = "\"all\", \"none\", { keep = [NAMES] } or { drop = [NAMES] }";
 
 /// What of a query belongs to an object's key, and is sent to the origin: the same for both,
 /// since what an origin sees beside the key is what poisons caches. By default all of it, in
@@ -20,7 +25,8 @@ pub struct KeyRules {
     pub sort: bool,
 }
 
-/// Which parameters of a query count. Names are compared as they are written.
+/// Which parameters of a query count. Names are compared as they are written; `*` at the end of
+/// one stands for any that begin so.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase", try_from = "Raw")]
 pub enum Query {
@@ -35,13 +41,41 @@ pub enum Query {
     Drop(Vec<String>),
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "lowercase", rename = "Query")]
+/// As given: a word, or a table.
 enum Raw {
-    All,
-    None,
-    Keep(Vec<String>),
-    Drop(Vec<String>),
+    Word(String),
+    Lists(Lists),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Lists {
+    keep: Option<Vec<String>>,
+    drop: Option<Vec<String>>,
+}
+
+impl<'de> Deserialize<'de> for Raw {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_any(Given)
+    }
+}
+
+struct Given;
+
+impl<'de> Visitor<'de> for Given {
+    type Value = Raw;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(EXPECTED)
+    }
+
+    fn visit_str<E: serde::de::Error>(self, word: &str) -> Result<Raw, E> {
+        Ok(Raw::Word(word.to_owned()))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, table: A) -> Result<Raw, A::Error> {
+        Lists::deserialize(MapAccessDeserializer::new(table)).map(Raw::Lists)
+    }
 }
 
 impl TryFrom<Raw> for Query {
@@ -57,19 +91,29 @@ impl TryFrom<Raw> for Query {
                 let allowed = |byte: u8| byte.is_ascii_graphic() && !b"&=#".contains(&byte);
                 !fits || !name.bytes().all(allowed)
             };
-            match names.iter().find(is_bad) {
-                Some(name) => Err(format!(
+            if let Some(name) = names.iter().find(is_bad) {
+                return Err(format!(
                     "parameter {name:?}: expected 1 to {NAME_BYTES_MAX} visible ASCII characters, none of & = #"
+                ));
+            }
+            match names.iter().find(|name| !is_plain_or_prefix(name)) {
+                Some(name) => Err(format!(
+                    "parameter {name:?}: expected * as its last character alone, after the beginning of a name, as utm_*"
                 )),
                 None => Ok(names),
             }
         };
-        Ok(match raw {
-            Raw::All => Self::All,
-            Raw::None => Self::None,
-            Raw::Keep(names) => Self::Keep(checked(names)?),
-            Raw::Drop(names) => Self::Drop(checked(names)?),
-        })
+        match raw {
+            Raw::Word(word) if word == "all" => Ok(Self::All),
+            Raw::Word(word) if word == "none" => Ok(Self::None),
+            Raw::Word(word) => Err(format!("{word:?}: expected {EXPECTED}")),
+            Raw::Lists(Lists { keep: Some(names), drop: None }) => checked(names).map(Self::Keep),
+            Raw::Lists(Lists { keep: None, drop: Some(names) }) => checked(names).map(Self::Drop),
+            Raw::Lists(Lists { keep, .. }) => {
+                let found = if keep.is_some() { "both keep and drop" } else { "an empty table" };
+                Err(format!("{found}: expected {EXPECTED}"))
+            }
+        }
     }
 }
 
@@ -80,7 +124,7 @@ impl KeyRules {
         let query = cmcd::strip(query?)?;
         let counts = |pair: &&str| {
             let name = name(pair);
-            let listed = |names: &Vec<String>| names.iter().any(|one| one == name);
+            let listed = |names: &[String]| names.iter().any(|one| is_named(one, name));
             !pair.is_empty()
                 && match &self.query {
                     Query::All => true,
@@ -97,6 +141,19 @@ impl KeyRules {
             pairs.sort_by_key(|pair| name(pair));
         }
         (!pairs.is_empty()).then(|| Cow::Owned(pairs.join("&")))
+    }
+}
+
+/// One `*` at most, at the end, and something before it.
+fn is_plain_or_prefix(name: &str) -> bool {
+    name.find('*').is_none_or(|at| at > 0 && at + 1 == name.len())
+}
+
+/// Whether the rule `one` is about the parameter `name`.
+fn is_named(one: &str, name: &str) -> bool {
+    match one.strip_suffix('*') {
+        Some(beginning) => name.starts_with(beginning),
+        None => one == name,
     }
 }
 
@@ -120,6 +177,12 @@ mod tests {
             (r#"{"query":"none"}"#, "a=1", None),
             (r#"{"query":{"keep":["id","q"]}}"#, "x=1&q&id=2&ID=3", Some("q&id=2")),
             (r#"{"query":{"drop":["utm_source"]}}"#, "a=1&utm_source=x&&b", Some("a=1&b")),
+            (
+                r#"{"query":{"drop":["utm_*"]}}"#,
+                "utm_a=1&utm=2&utm_&xutm_=3",
+                Some("utm=2&xutm_=3"),
+            ),
+            (r#"{"query":{"keep":["a*","b"]}}"#, "aa=1&a=2&b=3&ba=4", Some("aa=1&a=2&b=3")),
             (r#"{"query":"all","sort":true}"#, "b=2&a=9&b=1&a=1", Some("a=9&a=1&b=2&b=1")),
             (r#"{"query":{"keep":["a"]},"sort":true}"#, "b=2&a=9&a=", Some("a=9&a=")),
         ];
@@ -131,10 +194,27 @@ mod tests {
 
     #[test]
     fn bad_rules_say_what_is_expected() {
-        let error = |text| serde_json::from_str::<KeyRules>(text).unwrap_err().to_string();
+        let error = |text: &str| serde_json::from_str::<KeyRules>(text).unwrap_err().to_string();
         assert!(error(r#"{"query":{"keep":["a=b"]}}"#).contains("none of & = #"));
         assert!(error(r#"{"query":{"keep":[""]}}"#).contains("1 to 128"));
-        assert!(error(r#"{"query":"some"}"#).contains("unknown variant"));
+        for name in ["*", "*a", "a*b", "a**"] {
+            let told = error(&format!(r#"{{"query":{{"drop":["{name}"]}}}}"#));
+            assert!(
+                told.contains(&format!("{name:?}: expected * as its last character alone")),
+                "{told}"
+            );
+        }
+        for (given, found) in [
+            (r#""some""#, r#""some": expected "all", "none""#),
+            (r#"{"keep":["a"],"drop":["b"]}"#, r#"both keep and drop: expected "all", "none""#),
+            ("{}", r#"an empty table: expected "all", "none""#),
+            ("7", r#"invalid type: integer `7`, expected "all", "none""#),
+            (r#"{"omit":["a"]}"#, "unknown field `omit`, expected `keep` or `drop`"),
+            (r#"{"keep":"a"}"#, "expected a sequence"),
+        ] {
+            let told = error(&format!(r#"{{"query":{given}}}"#));
+            assert!(told.contains(found), "{told}");
+        }
         assert!(error(r#"{"sorted":true}"#).contains("unknown field"));
     }
 
