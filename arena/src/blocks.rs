@@ -118,6 +118,19 @@ impl Blocks {
         self.withdraw(unit)
     }
 
+    /// One more socket queues some of this unit's extent; false if it may not.
+    pub(crate) fn hold(&mut self, unit: u32) -> bool {
+        self.extents.as_mut().is_none_or(|extents| extents.hold(unit))
+    }
+
+    /// One socket less does.
+    pub(crate) fn release(&mut self, unit: u32) -> Renewal {
+        if let Some(extents) = &mut self.extents {
+            extents.release(unit);
+        }
+        self.withdraw(unit)
+    }
+
     /// Withdraws all of a unit's extent, if what is spent there can be renewed.
     fn withdraw(&mut self, unit: u32) -> Renewal {
         if !self.extents.as_ref().is_some_and(|extents| extents.is_renewable(unit)) {
@@ -143,6 +156,13 @@ impl Blocks {
         let step = units.min(UNITS);
         for unit in (unit..unit + units).step_by(step as usize) {
             self.free(unit, step.ilog2() as u8);
+        }
+    }
+
+    /// Units that were withdrawn get no new memory: they are in use for good.
+    pub(crate) fn lost(&mut self, unit: u32) {
+        if let Some(extents) = &mut self.extents {
+            extents.renew(unit);
         }
     }
 

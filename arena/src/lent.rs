@@ -4,8 +4,8 @@
 //! Invariant: a page that was lent is never written again. Before its block is handed out
 //! anew, a hole is punched there: what is queued keeps the old page, the block gets a new one.
 //!
-//! That costs about as much as the copy which lending saves, so only bytes that are sent for
-//! the second time are lent.
+//! That costs about as much as the copy which lending saves, so only bytes that were sent before
+//! are lent.
 
 use crate::{BLOCK_BYTES_MAX, BLOCK_BYTES_MIN};
 use std::ops::Range;
@@ -25,10 +25,14 @@ impl Bits {
         Self((0..units.div_ceil(WORD_UNITS)).map(|_| AtomicU64::new(0)).collect())
     }
 
-    /// Sets a bit; whether it was set.
-    fn set(&self, unit: usize) -> bool {
-        let (word, bit) = (&self.0[unit / WORD_UNITS], 1 << (unit % WORD_UNITS));
-        word.load(Ordering::Relaxed) & bit != 0 || word.fetch_or(bit, Ordering::Relaxed) & bit != 0
+    fn set(&self, unit: usize) {
+        if !self.is_set(unit) {
+            self.0[unit / WORD_UNITS].fetch_or(1 << (unit % WORD_UNITS), Ordering::Relaxed);
+        }
+    }
+
+    fn is_set(&self, unit: usize) -> bool {
+        self.0[unit / WORD_UNITS].load(Ordering::Relaxed) & 1 << (unit % WORD_UNITS) != 0
     }
 
     /// Clears bits; whether any was set.
@@ -68,15 +72,21 @@ impl Lent {
         Self { sent: Bits::new(units), lent: Bits::new(units) }
     }
 
-    /// Bytes that begin in this unit are sent: whether they are lent for that. A mark at the
-    /// first unit is enough, for a piece lies within its block.
-    pub(crate) fn lend(&self, unit: usize) -> bool {
-        // The rest of a piece begins anywhere: what is near lent bytes is lent, too.
-        let is_lent = self.sent.set(unit) || self.lent.any_around(unit);
-        if is_lent {
-            self.lent.set(unit);
-        }
-        is_lent
+    /// Whether bytes that begin in this unit are worth lending: they were sent before, or are the
+    /// rest, which begins anywhere, of a piece that was.
+    pub(crate) fn is_worth_it(&self, unit: usize) -> bool {
+        self.sent.is_set(unit) || self.lent.any_around(unit)
+    }
+
+    /// Bytes that begin in this unit were sent as copies. A mark at the first unit is enough,
+    /// for a piece lies within its block; also below.
+    pub(crate) fn sent(&self, unit: usize) {
+        self.sent.set(unit);
+    }
+
+    /// Bytes that begin in this unit are about to be lent.
+    pub(crate) fn lend(&self, unit: usize) {
+        self.lent.set(unit);
     }
 
     /// A block is given back: whether any of it was lent.
@@ -99,8 +109,10 @@ mod tests {
         ) {
             let (bits, mut set) = (Bits::new(600), BTreeSet::new());
             for (sets, start, count) in steps {
+                prop_assert_eq!(bits.is_set(start), set.contains(&start));
                 if sets {
-                    prop_assert_eq!(bits.set(start), !set.insert(start));
+                    bits.set(start);
+                    set.insert(start);
                 } else {
                     let end = (start + count).min(600);
                     let inside: Vec<usize> = set.range(start..end).copied().collect();

@@ -10,15 +10,20 @@
 //! by the page. What that asks of the arena is told in `extents`.
 //!
 //! The arena's size is a hard ceiling: the mapping is that long, and [`Arena::slot`] says
-//! `None` when nothing is left. What to evict then is its caller's business.
+//! `None` when nothing is left. What to evict then is its caller's business. Beyond it comes only
+//! what sockets keep of lent pages after those were renewed: of small pages, what they have
+//! unsent; of huge ones nothing ([`Queued`]), but what a closed connection's socket still sends,
+//! and what a peer on the same machine has not read.
 
 mod blocks;
 mod extents;
 mod lent;
+mod queued;
 mod slot;
 
 pub use blocks::{BLOCK_BYTES_MAX, BLOCK_BYTES_MIN, block_bytes};
 pub use extents::EXTENT_BYTES;
+pub use queued::Queued;
 pub use slot::{Slot, SlotReader};
 
 use blocks::{Blocks, Renewal};
@@ -27,8 +32,8 @@ use memmap2::{Advice, MmapOptions, MmapRaw};
 use rustix::fs::{
     FallocateFlags, MemfdFlags, SealFlags, fallocate, fcntl_add_seals, ftruncate, memfd_create,
 };
+use rustix::param::page_size;
 use std::fs::File;
-use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -73,6 +78,8 @@ impl Pages {
     /// Where Linux keeps the setting: `advise`, `within_size` or `always` allow huge pages, `never`
     /// (the default) and `deny` don't.
     pub const SETTING: &str = "/sys/kernel/mm/transparent_hugepage/shmem_enabled";
+    /// Where Linux tells how large they are.
+    const SIZE: &str = "/sys/kernel/mm/transparent_hugepage/hpage_pmd_size";
 
     /// What the kernel's setting allows an arena of `bytes_max` bytes.
     #[must_use]
@@ -80,7 +87,10 @@ impl Pages {
         let setting = std::fs::read_to_string(Self::SETTING).unwrap_or_default();
         let are_allowed = ["[advise]", "[within_size]", "[always]"];
         let are_allowed = setting.split_whitespace().any(|word| are_allowed.contains(&word));
-        if are_allowed && bytes_max >= Self::HUGE_ARENA_BYTES_MIN {
+        // A part of a larger one can't be renewed.
+        let size = std::fs::read_to_string(Self::SIZE).unwrap_or_default();
+        let is_known = size.trim().parse() == Ok(EXTENT_BYTES);
+        if are_allowed && is_known && bytes_max >= Self::HUGE_ARENA_BYTES_MIN {
             Self::Huge
         } else {
             Self::Small
@@ -105,6 +115,8 @@ struct Shared {
     /// These follow `blocks`, so that a reader needs no lock.
     bytes_used: AtomicU64,
     bytes_spent: AtomicU64,
+    bytes_held: AtomicU64,
+    bytes_lost: AtomicU64,
     is_crowded: AtomicBool,
 }
 
@@ -137,6 +149,8 @@ impl Arena {
                 pages,
                 bytes_used: AtomicU64::new(0),
                 bytes_spent: AtomicU64::new(0),
+                bytes_held: AtomicU64::new(0),
+                bytes_lost: AtomicU64::new(0),
                 is_crowded: AtomicBool::new(false),
             }),
         })
@@ -169,6 +183,18 @@ impl Arena {
         self.shared.bytes_spent.load(Ordering::Relaxed)
     }
 
+    /// Bytes of the huge pages that sockets may queue some of.
+    #[must_use]
+    pub fn bytes_held(&self) -> u64 {
+        self.shared.bytes_held.load(Ordering::Relaxed)
+    }
+
+    /// Bytes that the kernel refused to renew, and that are out of use for good.
+    #[must_use]
+    pub fn bytes_lost(&self) -> u64 {
+        self.shared.bytes_lost.load(Ordering::Relaxed)
+    }
+
     /// Whether a copy of these bytes elsewhere would free more than it takes: much is spent, and
     /// at least half of what is not free around these.
     #[must_use]
@@ -199,17 +225,30 @@ impl Arena {
         (place + bytes.len() <= self.shared.map.len()).then_some(place)
     }
 
-    /// Where these bytes begin in [`Arena::file`], for `sendfile(2)`: the pages may be held by
-    /// the kernel from then on, and are never written again. `None` for bytes that lie
-    /// elsewhere, for those that are sent for the first time, which are cheaper to copy, and
-    /// while so much is spent that no more should be.
+    /// Where these bytes begin in [`Arena::file`], for `sendfile(2)` to the socket of `queued`:
+    /// the pages may be held by the kernel from then on, and are never written again. `None` for
+    /// bytes that lie elsewhere, for those that were not [sent](Arena::sent) before, which are
+    /// cheaper to copy, and while so much is spent, or held by sockets, that no more should be.
     #[must_use]
-    pub fn lend(&self, bytes: &[u8]) -> Option<u64> {
+    pub fn lend(&self, bytes: &[u8], queued: &mut Queued) -> Option<u64> {
         if self.shared.is_crowded.load(Ordering::Relaxed) {
             return None;
         }
         let place = self.place(bytes).filter(|_| !bytes.is_empty())?;
-        self.shared.lent.lend(place / BLOCK_BYTES_MIN).then_some(place as u64)
+        let (lent, unit) = (&self.shared.lent, place / BLOCK_BYTES_MIN);
+        if !lent.is_worth_it(unit) || !queued.hold(&self.shared, unit as u32) {
+            return None;
+        }
+        lent.lend(unit);
+        Some(place as u64)
+    }
+
+    /// These bytes, or the first of them, were sent as copies: the next time they may be lent.
+    pub fn sent(&self, bytes: &[u8]) {
+        // A hole in part of a larger page would overwrite what is queued: those are never lent.
+        if let Some(place) = self.place(bytes).filter(|_| page_size() == BLOCK_BYTES_MIN) {
+            self.shared.lent.sent(place / BLOCK_BYTES_MIN);
+        }
     }
 
     /// The memory, as a file.
@@ -224,20 +263,24 @@ impl Shared {
     fn give_back(&self, unit: u32, order: u8) {
         let units = unit as usize..(unit as usize + (1 << order));
         let was_lent = self.lent.give_back(units);
-        let renewal = self.change(|blocks| blocks.give_back(unit, order, was_lent));
-        if let Renewal::Units(unit, units) = renewal
-            && self.renew(&(unit as usize..(unit + units) as usize)).is_ok()
-        {
-            self.change(|blocks| blocks.renewed(unit, units));
-        }
-        // Without new pages they are in use for good, and counted as that.
+        self.renew(self.change(|blocks| blocks.give_back(unit, order, was_lent)));
     }
 
-    fn renew(&self, units: &Range<usize>) -> std::io::Result<()> {
-        let bytes = BLOCK_BYTES_MIN as u64;
+    /// A socket has nothing more queued of this unit's huge page.
+    fn release(&self, unit: u32) {
+        self.renew(self.change(|blocks| blocks.release(unit)));
+    }
+
+    fn renew(&self, renewal: Renewal) {
+        let Renewal::Units(unit, units) = renewal else { return };
+        let bytes = |units: u32| u64::from(units) * BLOCK_BYTES_MIN as u64;
         let mode = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-        fallocate(&self.file, mode, units.start as u64 * bytes, units.len() as u64 * bytes)?;
-        Ok(())
+        if fallocate(&self.file, mode, bytes(unit), bytes(units)).is_ok() {
+            self.change(|blocks| blocks.renewed(unit, units));
+        } else {
+            self.bytes_lost.fetch_add(bytes(units), Ordering::Relaxed);
+            self.change(|blocks| blocks.lost(unit));
+        }
     }
 
     fn look<T>(&self, look: impl FnOnce(&Blocks) -> T) -> T {
@@ -250,6 +293,7 @@ impl Shared {
         self.bytes_used.store(blocks.bytes_used(), Ordering::Relaxed);
         if let Some(extents) = blocks.extents() {
             self.bytes_spent.store(extents.bytes_spent(), Ordering::Relaxed);
+            self.bytes_held.store(extents.bytes_held(), Ordering::Relaxed);
             self.is_crowded.store(extents.are_crowded(), Ordering::Relaxed);
         }
         changed

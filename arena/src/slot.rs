@@ -1,4 +1,4 @@
-//! A block while it is written and read. All unsafe code is here.
+//! A block while it is written and read. All unsafe code is here, but for one system call.
 
 use crate::{BLOCK_BYTES_MIN, Shared, blocks};
 use bytes::Bytes;
@@ -75,6 +75,14 @@ impl Slot {
         self.block.filled.load(Ordering::Relaxed)
     }
 
+    /// Whether it lies on a huge page of which some is spent, and keeps that from renewal.
+    #[must_use]
+    pub fn is_beside_spent(&self) -> bool {
+        let unit = self.block.unit;
+        let look = |blocks: &blocks::Blocks| blocks.extents().is_some_and(|all| all.is_spent(unit));
+        self.block.shared.look(look)
+    }
+
     /// Bytes that were asked for.
     #[must_use]
     pub fn capacity(&self) -> usize {
@@ -148,7 +156,7 @@ impl AsRef<[u8]> for Piece {
 
 #[cfg(test)]
 mod tests {
-    use crate::{Arena, Error, Pages};
+    use crate::{Arena, Error, Pages, Queued};
     use bytes::Bytes;
     use proptest::prelude::*;
     use std::sync::mpsc;
@@ -221,7 +229,8 @@ mod tests {
             let mut slot = arena.slot(1 << 20).unwrap();
             slot.write(&vec![byte; 1 << 20]);
             let bytes = slot.freeze();
-            let (_, lent) = (arena.lend(&bytes), arena.lend(&bytes));
+            arena.sent(&bytes);
+            let lent = arena.lend(&bytes, &mut Queued::default());
             (bytes, lent)
         };
         let mut chunks: Vec<_> = (0..64).map(fill).collect();
@@ -245,7 +254,7 @@ mod tests {
         chunks.retain(|(bytes, _)| bytes[0] % 2 == 1);
         assert!(arena.bytes_spent() > arena.bytes_max() / 16);
         assert!(arena.is_crowded_by(&chunks[9].0) && !arena.is_crowded_by(&anew));
-        assert_eq!(arena.lend(&chunks[9].0), None);
+        assert_eq!(arena.lend(&chunks[9].0, &mut Queued::default()), None);
         drop((chunks, anew));
         assert_eq!((arena.bytes_used(), arena.bytes_spent()), (0, 0));
         let again: Vec<_> = (0..64).map(|_| fill(100)).collect();
@@ -274,12 +283,16 @@ mod tests {
             slot.freeze()
         };
         let first = fill(1, 1 << 20);
-        // Sent once, a piece is copied; again, it is lent, and so is what is left of it.
-        assert_eq!(arena.lend(&first[8192..]), None);
-        assert_eq!(arena.lend(&first[8192..]), Some(8192));
-        assert_eq!(arena.lend(&first[70_000..]), Some(70_000));
-        assert_eq!(arena.lend(&first[..0]), None);
-        assert_eq!(arena.lend(&[1; 10]), None);
+        // What was never sent is copied, however often a busy socket is offered it. Once it was
+        // sent, it is lent, and so is what is left of it.
+        let lend = |bytes: &[u8]| arena.lend(bytes, &mut Queued::default());
+        assert_eq!((lend(&first[8192..]), lend(&first[8192..])), (None, None));
+        arena.sent(&first[8192..]);
+        assert_eq!(lend(&first[8192..]), Some(8192));
+        assert_eq!(lend(&first[70_000..]), Some(70_000));
+        assert_eq!(lend(&first[..0]), None);
+        arena.sent(&[1; 10]);
+        assert_eq!(lend(&[1; 10]), None);
         // As the kernel does, this keeps the old page.
         let receive = queue(&arena, 8192);
         drop(first);
@@ -289,7 +302,7 @@ mod tests {
         assert_eq!(got, vec![1; 4096]);
         assert_eq!(second, vec![2; 1 << 20]);
         // A new body is sent for the first time again.
-        assert_eq!(arena.lend(&second[8192..]), None);
+        assert_eq!(lend(&second[8192..]), None);
     }
 
     /// What a test does to slots: open one, write to one, freeze one, drop a slot or bytes.
@@ -339,7 +352,8 @@ mod tests {
                         let end = to % (slot.filled() + 1);
                         let start = from % (end + 1);
                         let bytes = slot.reader().bytes(start..end).unwrap();
-                        let _ = arena.lend(&bytes);
+                        arena.sent(&bytes);
+                        let _ = arena.lend(&bytes, &mut Queued::default());
                         held.push((pattern(*seed, end)[start..].to_vec(), bytes));
                     }
                     Step::Freeze(at) if !slots.is_empty() => {

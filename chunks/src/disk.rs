@@ -46,6 +46,8 @@ pub(crate) struct Disk {
     name: String,
     dir: PathBuf,
     bytes: u64,
+    /// Of these, what its filesystem has: known when it was opened.
+    usable: AtomicU64,
     direct: bool,
     read_max: Duration,
     memory: Memory,
@@ -83,6 +85,7 @@ impl Disk {
             name,
             dir: disk.dir.clone(),
             bytes: disk.bytes,
+            usable: AtomicU64::new(disk.bytes),
             direct: disk.direct,
             read_max,
             memory,
@@ -107,6 +110,11 @@ impl Disk {
 
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    /// The policy reckons with what there is.
+    fn is_usable(&self, bytes: u64) {
+        self.policy.resized(self.usable.swap(bytes, Ordering::Relaxed), bytes);
     }
 
     fn store(&self) -> Option<Arc<Store>> {

@@ -155,7 +155,9 @@ impl Memory {
     /// Moves a chunk that is alone on a huge page, all else of which waits for it to leave, to
     /// where there is room; if there is none, it stays.
     fn move_over(&self, chunk: &Chunk) {
-        let Some(mut slot) = self.inner.arena.slot(chunk.bytes().len()) else { return };
+        let slot = self.inner.arena.slot(chunk.bytes().len());
+        // No better place would be left again with the next hit.
+        let Some(mut slot) = slot.filter(|slot| !slot.is_beside_spent()) else { return };
         slot.write(chunk.bytes());
         let moved = chunk.moved_to(slot.freeze());
         self.inner.metrics.memory_moved.inc();
@@ -274,7 +276,8 @@ mod tests {
         for number in 0..32 {
             insert(&memory, number, MIB);
             let bytes = get(&memory, number).unwrap();
-            let (_, lent) = (arena.lend(&bytes), arena.lend(&bytes));
+            arena.sent(&bytes);
+            let lent = arena.lend(&bytes, &mut arena::Queued::default());
             assert!(lent.is_some());
         }
         for number in (0..32).step_by(2) {

@@ -100,9 +100,8 @@ pub struct Stats {
 #[derive(Debug)]
 pub struct Policy {
     popularity: Popularity,
-    /// Bytes that chunks above the threshold may take.
-    fill_bytes: u64,
-    budget_max: u64,
+    /// Of all disks.
+    disk_bytes: AtomicU64,
     budget: Mutex<Stats>,
     threshold: AtomicU32,
     now: AtomicU64,
@@ -113,15 +112,35 @@ impl Policy {
     /// to the disks though little of it is ever missed.
     #[must_use]
     pub fn new(disk_bytes: u64) -> Self {
-        let budget_max = disk_bytes / BUDGET_PART;
+        let budget_bytes = disk_bytes / BUDGET_PART;
         Self {
             popularity: Popularity::new(disk_bytes),
-            fill_bytes: disk_bytes / 100 * FILL_PERCENT,
-            budget_max,
-            budget: Mutex::new(Stats { budget_bytes: budget_max, ..Stats::default() }),
+            disk_bytes: AtomicU64::new(disk_bytes),
+            budget: Mutex::new(Stats { budget_bytes, ..Stats::default() }),
             threshold: AtomicU32::new(0),
             now: AtomicU64::new(0),
         }
+    }
+
+    /// A disk that was reckoned with as `before` bytes has `now`.
+    pub fn resized(&self, before: u64, now: u64) {
+        let mut budget = self.budget.lock().unwrap_or_else(PoisonError::into_inner);
+        let bytes = (self.disk_bytes() + now).saturating_sub(before);
+        self.disk_bytes.store(bytes, Ordering::Relaxed);
+        budget.budget_bytes = budget.budget_bytes.min(self.budget_max());
+    }
+
+    fn disk_bytes(&self) -> u64 {
+        self.disk_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Bytes that chunks above the threshold may take.
+    fn fill_bytes(&self) -> u64 {
+        self.disk_bytes() / 100 * FILL_PERCENT
+    }
+
+    fn budget_max(&self) -> u64 {
+        self.disk_bytes() / BUDGET_PART
     }
 
     /// A client asked for the chunk, of `bytes` bytes, wherever it came from then. `now` is
@@ -136,9 +155,9 @@ impl Policy {
         {
             let mut budget = self.budget.lock().unwrap_or_else(PoisonError::into_inner);
             let earned = u64::from(bytes) / MISSED_PER_WRITTEN;
-            budget.budget_bytes = (budget.budget_bytes + earned).min(self.budget_max);
+            budget.budget_bytes = (budget.budget_bytes + earned).min(self.budget_max());
         }
-        if let Some(threshold) = self.popularity.sweep(self.fill_bytes, self.seconds()) {
+        if let Some(threshold) = self.popularity.sweep(self.fill_bytes(), self.seconds()) {
             self.threshold.store(threshold.to_bits(), Ordering::Relaxed);
         }
     }
@@ -200,7 +219,7 @@ impl Policy {
     /// The score asked for with this much budget left; `raise` applies to the part spent.
     #[expect(clippy::cast_precision_loss)]
     fn bar(&self, raise: f32, budget_bytes: u64) -> f32 {
-        let left = budget_bytes as f32 / self.budget_max.max(1) as f32;
+        let left = budget_bytes as f32 / self.budget_max().max(1) as f32;
         self.threshold() * (1.0 + raise * (1.0 - left))
     }
 }

@@ -1,5 +1,6 @@
 //! Disks that lie: bits flipped, bytes overwritten, moved, zeroed, cut off, files gone, below a
-//! store that runs and below one that is stopped.
+//! store that runs and below one that is stopped; and reads and writes that fail, or find the
+//! disk full, where the kernel lets a test mount a disk of its own.
 //!
 //! Whatever happens, a chunk's bytes are right or it is not there; and once the faults end,
 //! every chunk is on disk again. `NEARCAST_FAULTS` sets how many faults (2,000), and
@@ -14,7 +15,8 @@ use rand::{Rng, SeedableRng};
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use support::{Tiers, key};
+use support::fuse::{FaultyDisk, Mode};
+use support::{Tiers, key, sizes};
 
 const FAULTS: usize = 2_000;
 /// Faults between two readings of everything.
@@ -22,6 +24,13 @@ const FAULTS_A_ROUND: usize = 20;
 const CHUNKS: u32 = 60;
 const MEMORY: u64 = 32 << 20;
 const DISK: u64 = 64 << 20;
+/// In one round of so many, every read or every write of a disk fails.
+const ROUNDS_A_FAILURE: u32 = 12;
+/// Chunks that are written while writes fail.
+const WRITTEN: u32 = 8;
+const BYTES: usize = 100_000;
+/// See [`FaultyDisk::mount`].
+const SERVER: &str = "process_that_serves_a_faulty_disk";
 /// Times that everything is asked for until all of it is on disk again.
 const HEALING_ROUNDS: usize = 50;
 
@@ -105,19 +114,61 @@ fn damage(dir: &Path, random: &mut StdRng, stopped: bool) {
     }
 }
 
+/// Not a test by itself: the process that other tests start.
+#[test]
+fn process_that_serves_a_faulty_disk() {
+    support::fuse::serve();
+}
+
+/// What is read and written while a disk fails is right, or comes from elsewhere. Says how many
+/// troubles the tiers had with it.
+async fn with_failures(tiers: &Tiers, disk: &mut FaultyDisk, mode: Mode, round: u32) -> u64 {
+    disk.set(mode);
+    tiers.forget_memory();
+    ask_for_all(tiers).await;
+    for number in 0..WRITTEN {
+        let key = key(8, round * WRITTEN + number);
+        // Twice: worth a disk.
+        tiers.chunks.requested(&key, BYTES);
+        tiers.chunks.requested(&key, BYTES);
+        tiers.insert(key, BYTES);
+    }
+    tiers.written().await;
+    tiers.forget_memory();
+    ask_for_all(tiers).await;
+    tiers.metric("ssd_troubles_total", "failed")
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn no_fault_of_a_disk_gives_a_wrong_byte_and_all_is_healed_afterwards() {
     let (faults, seed) = (number("NEARCAST_FAULTS", FAULTS), number("NEARCAST_SEED", 1) as u64);
     println!("NEARCAST_SEED={seed} NEARCAST_FAULTS={faults}");
     let mut random = StdRng::seed_from_u64(seed);
-    let mut tiers = Tiers::open(MEMORY, 2, DISK).await;
+    let folder = tempfile::tempdir().unwrap();
+    let mut sizes = sizes(folder.path(), MEMORY, 2, DISK);
+    let mut dirs = [sizes.disks[0].dir.clone(), sizes.disks[1].dir.clone()];
+    let mut faulty = FaultyDisk::mount(SERVER);
+    if let Some(disk) = &faulty {
+        sizes.disks[1].dir.clone_from(&disk.dir);
+        // Where its files really are.
+        dirs[1] = disk.dir.with_file_name("backing");
+    }
+    let mut tiers = Tiers::start(sizes).await;
     let (mut done, mut hits, mut damaged) = (0, 0, 0);
+    let (mut failures, mut troubles) = (0, 0);
     while done < faults {
         ask_for_all(&tiers).await;
         let round = FAULTS_A_ROUND.min(faults - done);
         done += round;
+        if let Some(disk) = faulty.as_mut().filter(|_| random.random_ratio(1, ROUNDS_A_FAILURE)) {
+            let mode = [Mode::ReadsFail, Mode::WritesFail, Mode::Full][random.random_range(0..3)];
+            troubles += with_failures(&tiers, disk, mode, failures).await;
+            failures += 1;
+            damaged += tiers.metric("ssd_mismatches_total", "");
+            tiers = tiers.crash_and(|| disk.set(Mode::Sound)).await;
+            continue;
+        }
         let stopped = random.random_bool(0.3);
-        let dirs = [tiers.dir(0), tiers.dir(1)];
         let mut damage = || {
             for _ in 0..round {
                 damage(&dirs[random.random_range(0..2)], &mut random, stopped);
@@ -133,8 +184,12 @@ async fn no_fault_of_a_disk_gives_a_wrong_byte_and_all_is_healed_afterwards() {
         hits += ask_for_all(&tiers).await;
     }
     damaged += tiers.metric("ssd_mismatches_total", "");
-    println!("{hits} hits between the faults, {damaged} damaged chunks found");
+    println!(
+        "{hits} hits between the faults, {damaged} damaged chunks found; {troubles} times a disk \
+         was off in {failures} rounds in which it failed"
+    );
     assert!(hits > 0 && damaged > 0, "{hits} hits, {damaged} damaged: no test");
+    assert!(faulty.is_none() || troubles > 0, "no failure was seen: no test");
 
     for _ in 0..HEALING_ROUNDS {
         tiers.forget_memory();

@@ -5,7 +5,7 @@
 
 mod common;
 
-use arena::Arena;
+use arena::{Arena, Pages};
 use bytes::Bytes;
 use common::{Check, Served, Stream, ask, byte, head, until};
 use http::Response;
@@ -70,7 +70,7 @@ async fn a_reader_that_stalls_while_the_block_is_filled_anew_gets_the_old_bytes(
             let mut stream: Stream = Box::new(socket.connect(served.plain).await.unwrap());
             ask(&mut stream, seed, BYTES).await;
             if round == 0 {
-                // The first is sent copies, and the next ones pages.
+                // Sent for the first time, it is copied; the next ones get pages.
                 assert_eq!(head(&mut stream).await, BYTES);
                 rest(&mut stream, seed).await;
             } else {
@@ -95,4 +95,47 @@ async fn a_reader_that_stalls_while_the_block_is_filled_anew_gets_the_old_bytes(
     }
     drop(taken);
     until("all is given back", || arena.bytes_used() == 0).await;
+}
+
+/// Lending costs a renewal of the pages, so what is sent once is copied, also to a peer that
+/// takes it in small parts. What was lent is spent while its huge page is in use.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn only_what_was_sent_before_is_lent() {
+    const CHUNK: usize = 1 << 20;
+    let arena = Arena::of(Pages::Huge, 64 << 20).unwrap();
+    let service = Arc::new(Now(Mutex::new(None)));
+    let served = Served::of(Arc::clone(&service), Levers::default(), arena.clone()).await;
+    let chunk = |seed: usize| {
+        let mut slot = arena.slot(CHUNK).unwrap();
+        let bytes: Vec<u8> = (0..CHUNK).map(|at| byte(seed, at)).collect();
+        slot.write(&bytes);
+        slot.freeze()
+    };
+    for readers in [1, 2] {
+        let object = chunk(readers);
+        let beside = chunk(9);
+        *service.0.lock().unwrap() = Some(object);
+        for _ in 0..readers {
+            let socket = TcpSocket::new_v4().unwrap();
+            socket.set_recv_buffer_size(8 << 10).unwrap();
+            let mut stream: Stream = Box::new(socket.connect(served.plain).await.unwrap());
+            ask(&mut stream, readers, CHUNK).await;
+            assert_eq!(head(&mut stream).await, CHUNK);
+            let mut check = Check { seed: readers, at: 0 };
+            let mut buf = [0; 3000];
+            while check.at < CHUNK {
+                let most = buf.len().min(CHUNK - check.at);
+                let got = stream.read(&mut buf[..most]).await.unwrap();
+                check.bytes(&buf[..got]);
+            }
+        }
+        *service.0.lock().unwrap() = None;
+        let spent = (readers - 1) * CHUNK;
+        until("the chunk is given back", || {
+            (arena.bytes_used(), arena.bytes_spent()) == ((CHUNK + spent) as u64, spent as u64)
+        })
+        .await;
+        drop(beside);
+        until("the page is renewed", || arena.bytes_used() == 0).await;
+    }
 }

@@ -115,6 +115,11 @@ impl Store {
         self.hybrid.as_ref().expect("taken by drop alone")
     }
 
+    /// Bytes of its blocks.
+    pub(super) fn bytes(&self) -> u64 {
+        self.device.as_ref().map_or(0, |device| device.capacity() as u64)
+    }
+
     /// Runs a task where it may block on this disk.
     pub(super) fn spawn<T: Send + 'static>(
         &self,

@@ -58,6 +58,7 @@ async fn attach(disk: &Disk, device: Option<u64>) -> Result<(Arc<Store>, Identit
     let store = Store::open(place, disk.memory.clone(), &disk.metrics).await;
     let store = Arc::new(store.map_err(Trouble::Failed)?);
     let identity = look(&disk.dir).await?;
+    disk.is_usable(store.bytes());
     Ok((store, identity))
 }
 

@@ -86,6 +86,28 @@ fn what_is_no_longer_watched_fades() {
     assert!(!policy.admit(chunk(1, 0), MIB, false));
 }
 
+/// A disk that has less than its setting says: budget and threshold follow what there is.
+#[test]
+fn a_disk_that_is_smaller_than_thought_is_filled_and_written_as_such() {
+    let (thought, right) = (Policy::new(16 * GIB), Policy::new(GIB));
+    thought.resized(16 * GIB, GIB);
+    // More than there is room for; the tables, of another size, are gone round in time.
+    for policy in [&thought, &right] {
+        for number in 0..4096 {
+            policy.requested(chunk(1, number), MIB, Duration::ZERO);
+            policy.requested(chunk(1, number), MIB, Duration::ZERO);
+        }
+        for _ in 0..100_000 {
+            policy.missed(MIB);
+        }
+    }
+    assert!(right.stats().threshold > 1.0);
+    assert_eq!(thought.stats(), right.stats());
+    thought.resized(GIB, 2 * GIB);
+    thought.missed(u32::MAX);
+    assert!(thought.stats().budget_bytes > right.stats().budget_bytes);
+}
+
 #[test]
 fn many_viewers_at_a_time_do_not_make_a_title_of_many_plays() {
     let policy = Policy::new(GIB);

@@ -1,6 +1,6 @@
 //! What the engine holds at the moment, read when the metrics are: nothing on the request path
-//! counts it. All of it but the kept chunks, and what is spent
-//! around them, goes back to 0 when nothing is under way.
+//! counts it. All of it but the kept chunks, what is spent around them and what is lost goes
+//! back to 0 when nothing is under way.
 
 use super::Engine;
 use prometheus::core::{Collector, Desc};
@@ -15,6 +15,8 @@ struct Gauges {
     kept: IntGauge,
     held: IntGauge,
     spent: IntGauge,
+    queued: IntGauge,
+    lost: IntGauge,
     chunks: IntGauge,
     growing: IntGauge,
 }
@@ -33,6 +35,11 @@ pub fn register(engine: &Arc<Engine>, registry: &Registry) -> Result<(), prometh
             "memory_spent_bytes",
             "Memory that waits for the rest of its huge page to be given back",
         )?,
+        queued: gauge(
+            "memory_queued_bytes",
+            "Huge pages that sockets may have some of on its way",
+        )?,
+        lost: gauge("memory_lost_bytes", "Memory that the kernel refused to renew")?,
         chunks: gauge("filling_chunks", "Chunks that are being fetched")?,
         growing: gauge(
             "growing_bytes",
@@ -42,8 +49,9 @@ pub fn register(engine: &Arc<Engine>, registry: &Registry) -> Result<(), prometh
 }
 
 impl Gauges {
-    fn all(&self) -> [&IntGauge; 5] {
-        [&self.kept, &self.held, &self.spent, &self.chunks, &self.growing]
+    fn all(&self) -> [&IntGauge; 7] {
+        let Self { kept, held, spent, queued, lost, chunks, growing, .. } = self;
+        [kept, held, spent, queued, lost, chunks, growing]
     }
 }
 
@@ -58,7 +66,10 @@ impl Collector for Gauges {
         let (kept, held) = engine.chunks.memory_bytes();
         self.kept.set(of(kept));
         self.held.set(of(held));
-        self.spent.set(of(engine.chunks.arena().bytes_spent()));
+        let arena = engine.chunks.arena();
+        self.spent.set(of(arena.bytes_spent()));
+        self.queued.set(of(arena.bytes_held()));
+        self.lost.set(of(arena.bytes_lost()));
         self.chunks.set(of(engine.inflight.count() as u64));
         self.growing.set(of(engine.growing_bytes.load(Ordering::Relaxed)));
         self.all().into_iter().flat_map(Collector::collect).collect()
