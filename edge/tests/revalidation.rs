@@ -257,6 +257,15 @@ async fn an_unsafe_method_ends_a_cache_group() {
     for (path, hits) in [("/a", false), ("/b", false), ("/c", true)] {
         assert_eq!(proxy.get(path).await.verdict() == "hit-memory", hits, "{path}");
     }
+    // Also one whose name is longer than any that is kept.
+    let long = format!("\"{}\"", "x".repeat(300));
+    proxy.web.put("/d", Item::of(100).field("cache-groups", &long));
+    proxy.web.put("/edit", Item::of(10).field("cache-group-invalidation", &long));
+    verdicts(&proxy, "/d", 2).await;
+    ask(Method::POST, &proxy.url("/edit"), &[]).await;
+    for (path, hits) in [("/d", false), ("/c", true)] {
+        assert_eq!(proxy.get(path).await.verdict() == "hit-memory", hits, "{path}");
+    }
 }
 
 #[tokio::test]

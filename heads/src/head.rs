@@ -78,7 +78,8 @@ pub struct Head {
     pub body: [u8; 16],
     /// The body's length.
     pub bytes: u64,
-    /// Surrogate keys and cache groups (RFC 9875).
+    /// Surrogate keys and cache groups (RFC 9875), and [`caching::OTHER_TAGS`] for what of them is
+    /// not kept.
     pub tags: Vec<Box<str>>,
     /// [`PurgeLog::number`](crate::PurgeLog::number) when its fetch, or its last successful
     /// revalidation, began: only a purge with a higher number ends it.
