@@ -5,12 +5,19 @@
 
 mod common;
 
-use common::{Answer, Hold, Item, Proxy, Validator, WebMisdeed, ask, until};
+use common::{Answer, DEADLINE, Hold, Item, Proxy, Validator, WebMisdeed, ask, until};
 use futures::future::join_all;
 use http::Method;
+use model::admin::PurgeDone;
+use serde_json::json;
+use service::client::Client;
 
 const PAGE: &str = "/page";
 const BYTES: u64 = 3000;
+
+/// How a stored response is renewed: by 304s, and by a 200 to a HEAD.
+const HOW: [(Method, &[WebMisdeed]); 3] =
+    [(Method::GET, &[]), (Method::HEAD, &[]), (Method::HEAD, &[WebMisdeed::Unconditional])];
 
 type Fields<'a> = &'a [(&'a str, &'a str)];
 
@@ -133,17 +140,19 @@ async fn what_a_head_says_to_one_client_is_nobody_elses() {
         (Item::of(BYTES).cache_control("no-store"), &[], "origin"),
         (Item::of(BYTES).field("vary", "*"), &[], "origin"),
     ];
-    for (said, fields, verdict) in table {
+    let cases = table.iter().flat_map(|case| HOW[1..].iter().map(move |how| (case, how)));
+    for ((said, fields, verdict), (_, misdeeds)) in cases {
         let proxy = with(Item::of(BYTES)).await;
         proxy.web.put(PAGE, said.clone().field("x-user", "me"));
-        let fields = [&[("cache-control", "no-cache")], fields].concat();
+        proxy.web.misbehave(misdeeds);
+        let fields = [&[("cache-control", "no-cache")], *fields].concat();
         let own = ask(Method::HEAD, &proxy.url(PAGE), &fields).await;
         assert_eq!(proxy.web.asked_for(PAGE)[1].method, "HEAD", "{said:?}");
         assert_eq!(own.status, 200, "{said:?}");
         proxy.web.put(PAGE, Item::of(BYTES));
         let other = proxy.get(PAGE).await;
         assert!(is_clean(&other), "{said:?} {fields:?}: {other:?}");
-        assert_eq!(other.verdict(), verdict, "{said:?} {fields:?}");
+        assert_eq!(other.verdict(), *verdict, "{said:?} {fields:?}");
     }
 }
 
@@ -176,4 +185,49 @@ async fn a_304_to_a_cookie_that_says_nothing_of_time_only_renews_the_time() {
     let other = proxy.get(PAGE).await;
     assert_eq!((other.verdict(), is_clean(&other)), ("hit-memory", true), "{other:?}");
     assert_eq!(proxy.web.count(PAGE), 2);
+}
+
+/// RFC 9111 section 4.3: what a stored response is found and purged by is renewed with it.
+#[tokio::test]
+async fn what_it_is_purged_by_is_what_its_fields_say_now() {
+    for (method, misdeeds) in HOW {
+        let proxy = with(Item::stale(BYTES, "").field("cache-tag", "a")).await;
+        proxy.web.put(PAGE, Item::of(BYTES).field("cache-tag", "b"));
+        proxy.web.misbehave(misdeeds);
+        ask(method.clone(), &proxy.url(PAGE), &[]).await;
+        assert_eq!(proxy.get(PAGE).await.verdict(), "hit-memory", "{method}");
+        for (tag, verdict) in [("a", "hit-memory"), ("b", "origin")] {
+            let purge = json!({ "tag": tag });
+            let admin = Client::new(DEADLINE, None, None).unwrap();
+            let url = format!("{}/v1/purge", proxy.edge.admin);
+            admin.post_json::<_, PurgeDone>(&url, &purge).await.unwrap();
+            assert_eq!(proxy.get(PAGE).await.verdict(), verdict, "{method} {tag}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn who_selects_it_is_what_its_fields_say_now() {
+    let (nl, fr) = ([("accept-language", "nl")], [("accept-language", "fr")]);
+    for (method, misdeeds) in HOW {
+        // The answer to a HEAD that was not asked about what is stored says nothing of whose it is.
+        let verdict = if misdeeds.is_empty() { "hit-memory" } else { "origin" };
+        let proxy = with(Item::stale(BYTES, "")).await;
+        proxy.web.put(PAGE, Item::of(BYTES).field("vary", "accept-language"));
+        proxy.web.misbehave(misdeeds);
+        ask(method.clone(), &proxy.url(PAGE), &nl).await;
+        assert_eq!(proxy.get_with(PAGE, &fr).await.verdict(), "origin", "{method}");
+        assert_eq!(proxy.get_with(PAGE, &nl).await.verdict(), verdict, "{method}");
+    }
+    // The same fields, said in other words by another client.
+    let proxy = with(Item::stale(BYTES, "").field("vary", "accept-language")).await;
+    let item = Item::stale(BYTES, "").field("vary", "accept-language");
+    proxy.web.put(PAGE, item.field("content-language", "nl"));
+    proxy.get_with(PAGE, &nl).await;
+    proxy.web.put(PAGE, Item::of(BYTES).field("vary", "accept-language"));
+    let (many, verdicts) = ([("accept-language", "nl, en;q=0.5")], ["revalidated", "hit-memory"]);
+    for verdict in verdicts {
+        assert_eq!(proxy.get_with(PAGE, &many).await.verdict(), verdict);
+    }
+    assert_eq!(proxy.get_with(PAGE, &nl).await.verdict(), "hit-memory");
 }

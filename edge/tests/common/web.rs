@@ -124,6 +124,8 @@ pub enum Misdeed {
     WrongTotal,
     /// 206 to who wants the whole.
     Unasked,
+    /// Answers as if no condition had been given.
+    Unconditional,
     /// 302 to itself.
     Redirect,
     /// This many fields of 1,000 bytes.

@@ -130,7 +130,9 @@ pub fn answer(
     if !matches!(&*request.method, "GET" | "HEAD") {
         return plain(204, &fields);
     }
-    if let Some(status) = condition(item, request) {
+    if misdeed != Some(Misdeed::Unconditional)
+        && let Some(status) = condition(item, request)
+    {
         return match status {
             304 => (304, format!("HTTP/1.1 304 Same\r\n{fields}\r\n"), Body::none(true)),
             _ => plain(status, &fields),
