@@ -266,6 +266,14 @@ impl Engine {
         let mut run = Run::new(self, object.clone(), Arc::clone(&readers));
         if arriving.is_unranged {
             run.take_all(self, arriving.reach());
+            // Another one that brings all may be past what is wanted, and memory not keep it.
+            let number = arriving.wanted / CHUNK_BYTES;
+            if run.is_empty()
+                && let Some(claim) = self.claim_missing(object, number, &readers)
+            {
+                run.begin(claim);
+                run.claim_all(self, arriving.reach());
+            }
         } else {
             run.begin(self.inflight.claim(object.key(first)?, &readers)?);
             let whole = |number: &u64| object.chunk(*number).end() <= arriving.reach();

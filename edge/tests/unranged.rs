@@ -5,8 +5,10 @@
 
 mod common;
 
-use common::{CHUNK, Hold, Item, Proxy, Validator, WebMisdeed, until};
+use common::{CHUNK, Edge, Hold, Item, Proxy, Validator, Web, WebMisdeed, proxy_settings, until};
 use futures::future::join_all;
+use nearcast_edge::Settings;
+use service::value::ByteSize;
 
 const FILM: &str = "/film";
 const BYTES: u64 = 5 * CHUNK + 17;
@@ -196,4 +198,70 @@ async fn who_joined_an_answer_that_is_cut_gets_all_of_what_they_asked_for() {
     for (answer, part) in answers.iter().zip(parts) {
         assert_eq!(answer.bytes(), &proxy.web.part(FILM, part));
     }
+}
+
+/// A new version is asked for as it is wanted, though the stored one is asked about with it.
+#[tokio::test]
+async fn a_part_of_a_new_version_costs_its_chunk() {
+    let far = |number: u64| number * CHUNK + 5..number * CHUNK + 100;
+    for before in [Validator::Strong, Validator::Weak] {
+        let proxy = Proxy::new().await;
+        proxy.web.put(FILM, Item::stale(5 * CHUNK, "").validator(before));
+        proxy.get(FILM).await;
+        proxy.web.put(FILM, Item::of(100 * CHUNK).version(2));
+        let sent = proxy.web.sent(FILM);
+        for number in [60, 80, 70] {
+            let part = proxy.part(FILM, far(number)).await;
+            assert_eq!(part.status, 206, "{before:?}");
+            assert_eq!(part.bytes(), &proxy.web.part(FILM, far(number)), "{before:?}");
+            let one = format!("bytes={}-{}", number * CHUNK, (number + 1) * CHUNK - 1);
+            assert_eq!(proxy.web.ranges(FILM).last(), Some(&one), "{before:?}");
+        }
+        // Without a strong validator before, the whole was on its way.
+        let spare = if before == Validator::Strong { 0 } else { 12 * CHUNK };
+        let sent = proxy.web.sent(FILM) - sent;
+        assert!((3 * CHUNK..=3 * CHUNK + spare).contains(&sent), "{before:?}: {sent}");
+    }
+}
+
+/// The same for one that is good still: nothing of it comes again.
+#[tokio::test]
+async fn a_part_of_what_is_good_still_costs_a_304() {
+    let proxy = Proxy::new().await;
+    proxy.web.put(FILM, Item::stale(5 * CHUNK, ""));
+    proxy.get(FILM).await;
+    let range = 3 * CHUNK..3 * CHUNK + 10;
+    let part = proxy.part(FILM, range.clone()).await;
+    assert_eq!((part.status.as_u16(), part.verdict()), (206, "revalidated"));
+    assert_eq!(part.bytes(), &proxy.web.part(FILM, range));
+    assert_eq!((proxy.web.count(FILM), proxy.web.sent(FILM)), (2, 5 * CHUNK));
+    // The new version has no such part.
+    proxy.web.put(FILM, Item::of(2 * CHUNK).version(2));
+    let part = proxy.part(FILM, 3 * CHUNK..3 * CHUNK + 10).await;
+    assert_eq!(part.status, 416);
+    assert!(proxy.get(FILM).await.bytes() == &proxy.web.whole(FILM));
+}
+
+/// Another answer that brings all is past what is wanted, and memory has not kept it.
+#[tokio::test]
+async fn a_whole_answer_in_hand_is_taken_where_another_is_past_what_is_wanted() {
+    let (dir, web) = (tempfile::tempdir().unwrap(), Web::start().await);
+    let settings = proxy_settings(dir.path(), &web.url, &serde_json::json!({}));
+    let memory = Some(ByteSize(16 << 20));
+    let edge = Edge::start(Settings { memory, ..settings }).await;
+    let proxy = Proxy { dir, web, edge };
+    proxy.web.put(FILM, Item::of(60 * CHUNK).no_ranges());
+    proxy.web.hold(Hold::Byte(58 * CHUNK));
+    let first = 58 * CHUNK..58 * CHUNK + 10;
+    let passed = async {
+        until("the first is held", || async { (proxy.web.held() == 1).then_some(()) }).await;
+        proxy.web.misbehave(&[WebMisdeed::Unconditional]);
+        let asked = [("cache-control", "no-cache"), ("range", "bytes=3145733-3145742")];
+        let part = proxy.get_with(FILM, &asked).await;
+        assert_eq!(part.bytes(), &proxy.web.part(FILM, 3_145_733..3_145_743));
+        assert_eq!(proxy.web.count(FILM), 2);
+        proxy.web.release();
+    };
+    let (answer, ()) = tokio::join!(proxy.part(FILM, first.clone()), passed);
+    assert_eq!(answer.bytes(), &proxy.web.part(FILM, first));
 }

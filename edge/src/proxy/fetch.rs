@@ -134,9 +134,9 @@ impl Fetch {
         }
         let Some(variants) = edge.engine.heads.in_memory(&wanted.key) else { return false };
         super::selected(edge, wanted, &variants).is_ok_and(|found| {
-            let (head, settings) = (&found.head, &wanted.caching);
-            let reuse =
-                caching::reuse(&wanted.fields, &head.stored, now_ms(), settings, found.soft_purged);
+            let facts = found.head.facts(&wanted.caching);
+            let (fields, now_ms) = (&wanted.fields, now_ms());
+            let reuse = facts.reuse(fields, now_ms, &wanted.caching, found.soft_purged);
             matches!(reuse, caching::Reuse::Fresh)
         })
     }
@@ -247,6 +247,7 @@ impl Fetch {
         range: Option<Span>,
     ) -> (Outcome, Option<Own>) {
         let epoch = self.edge.purges.number();
+        let range = range.filter(|_| conditional.is_none() || self.is_in_chunks());
         let Sent { answered, requested_ms, began, is_outdated } =
             self.send(conditional.as_ref(), range).await;
         let answer = match answered {
@@ -281,6 +282,12 @@ impl Fetch {
             return self.unshared(answer, stored, range);
         }
         self.settle(answer, stored, (epoch, began), range)
+    }
+
+    /// Whether what is stored is had in parts. What is only kept whole is asked about as a whole.
+    fn is_in_chunks(&self) -> bool {
+        let settings = &self.wanted.caching;
+        self.stale.as_ref().is_some_and(|(head, _)| head.facts(settings).has_strong_validator())
     }
 
     fn may_be_stale(&self) -> bool {

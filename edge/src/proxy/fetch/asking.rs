@@ -21,23 +21,23 @@ pub(super) struct Sent {
 }
 
 impl Fetch {
-    /// The request to the origin: on condition, or for a range.
+    /// The request to the origin, perhaps on condition or for a range. With both it answers 304,
+    /// or with the range of the new version (RFC 9110 section 13.2.2).
     fn ask(&self, conditional: Option<&HeaderMap>, range: Option<Span>) -> Ask {
         let mut ask = self.wanted.site.ask(&self.wanted);
         ask.urgency = self.urgency.clone();
-        match (conditional, range) {
-            (Some(fields), _) => ask.fields.extend(fields.clone()),
-            (None, Some(range)) => {
-                ask.run = range.start / OWNED_RUN_BYTES;
-                let text = match range.end {
-                    Some(end) => format!("bytes={}-{}", range.start, end - 1),
-                    None => format!("bytes={}-", range.start),
-                };
-                if let Ok(value) = HeaderValue::try_from(text) {
-                    ask.fields.insert(header::RANGE, value);
-                }
+        if let Some(fields) = conditional {
+            ask.fields.extend(fields.clone());
+        }
+        if let Some(range) = range {
+            ask.run = range.start / OWNED_RUN_BYTES;
+            let text = match range.end {
+                Some(end) => format!("bytes={}-{}", range.start, end - 1),
+                None => format!("bytes={}-", range.start),
+            };
+            if let Ok(value) = HeaderValue::try_from(text) {
+                ask.fields.insert(header::RANGE, value);
             }
-            (None, None) => {}
         }
         ask
     }
