@@ -1,7 +1,7 @@
 //! A response's age (RFC 9111 section 4.2.3) and what a response from the store carries.
 
 use crate::list::{self, Quotes, members};
-use crate::{Stored, control, date};
+use crate::{Stored, date};
 use http::header::{AGE, DATE};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
@@ -34,7 +34,7 @@ impl Age {
         if self.is_trusted { self.known_ms(now_ms) } else { UNTRUSTED_MS }
     }
 
-    /// As [`age_field`].
+    /// The `Age` field of a response served from the store, in whole seconds.
     pub(crate) fn field(&self, now_ms: i64) -> HeaderValue {
         HeaderValue::from((self.known_ms(now_ms) / 1000).min(AGE_FIELD_MAX))
     }
@@ -51,19 +51,8 @@ pub fn age_ms(stored: &Stored, now_ms: i64) -> i64 {
     Age::of(stored).ms(now_ms)
 }
 
-/// The `Age` field of a response served from the store, in whole seconds.
-pub fn age_field(stored: &Stored, now_ms: i64) -> HeaderValue {
-    Age::of(stored).field(now_ms)
-}
-
 /// The fields of a response served from the store: the stored ones less those that
-/// `no-cache="..."` lists, with the current [`age_field`].
-pub fn reused_fields(stored: &Stored, now_ms: i64) -> HeaderMap {
-    let listed = control::listed_fields(&stored.fields);
-    reused(&stored.fields, &listed, Age::of(stored).field(now_ms))
-}
-
-/// [`reused_fields`] of parts.
+/// `no-cache="..."` lists, with the current `Age`.
 pub(crate) fn reused(fields: &HeaderMap, listed: &[HeaderName], age: HeaderValue) -> HeaderMap {
     let mut fields = fields.clone();
     for name in listed {
@@ -107,6 +96,7 @@ fn reported_ms(fields: &HeaderMap) -> Option<i64> {
 mod tests {
     use super::*;
     use crate::test_fields::{NOW_MS, stored};
+    use crate::{Facts, Settings};
 
     /// The suite's age-parse, and RFC 9111 section 5.1 for lists.
     #[test]
@@ -161,10 +151,11 @@ mod tests {
     #[test]
     fn served_from_the_store() {
         let lines = "Cache-Control: no-cache=\"a\"\nA: 1\nB: 2\nAge: 30\nDate: @0";
-        let fields = reused_fields(&stored(lines), NOW_MS + 3000);
+        let facts = |lines: &str| Facts::of(&stored(lines), &Settings::default());
+        let fields = facts(lines).reused_fields(&stored(lines), NOW_MS + 3000);
         assert_eq!(fields.get("age").unwrap(), "33");
         assert!(!fields.contains_key("a") && fields.contains_key("b"));
-        assert_eq!(age_field(&stored("Age: x\nDate: @-7"), NOW_MS), "7");
-        assert_eq!(age_field(&stored("Age: 99999999999999"), NOW_MS), "2147483648");
+        assert_eq!(facts("Age: x\nDate: @-7").age_field(NOW_MS), "7");
+        assert_eq!(facts("Age: 99999999999999").age_field(NOW_MS), "2147483648");
     }
 }

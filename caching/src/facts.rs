@@ -2,11 +2,11 @@
 
 use crate::age::{Age, reused};
 use crate::reuse::decide;
-use crate::{Freshness, Reuse, Settings, Stored, control, freshness, strong_validator};
+use crate::{Freshness, Reuse, Settings, Source, Stored, control, freshness, strong_validator};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 /// What follows from a stored response and the rules of its site alone. Each answer is that of
-/// the function of the same name, which reads the fields anew.
+/// the function of the same name, if there is one, which reads the fields anew.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Facts {
     freshness: Freshness,
@@ -40,19 +40,26 @@ impl Facts {
         decide(request, &self.freshness, self.age.ms(now_ms), settings, soft_purged)
     }
 
+    /// That of [`crate::freshness`].
+    #[must_use]
+    pub fn source(&self) -> Source {
+        self.freshness.source
+    }
+
     /// [`crate::fresh_for_ms`].
     #[must_use]
     pub fn fresh_for_ms(&self, now_ms: i64) -> i64 {
         self.freshness.lifetime_ms.saturating_sub(self.age.ms(now_ms))
     }
 
-    /// [`crate::age_field`].
+    /// The `Age` field of a response served from the store, in whole seconds.
     #[must_use]
     pub fn age_field(&self, now_ms: i64) -> HeaderValue {
         self.age.field(now_ms)
     }
 
-    /// [`crate::reused_fields`] of the response that this was read of.
+    /// The fields of a response served from the store, this one: the stored ones less those that
+    /// `no-cache="..."` lists, with the current [`Self::age_field`].
     #[must_use]
     pub fn reused_fields(&self, stored: &Stored, now_ms: i64) -> HeaderMap {
         reused(&stored.fields, &self.listed, self.age_field(now_ms))

@@ -10,7 +10,7 @@
 //! cannot be understood makes a response less reusable, never more.
 //!
 //! A request's way through: [`loops`]; [`selects`] and [`newest`] over the variants stored;
-//! [`reuse`]; then either [`precondition`], [`if_range`] and [`ranges`] on [`reused_fields`], or
+//! [`reuse`]; then either [`precondition`], [`if_range`] and [`ranges`] on [`Facts::reused_fields`], or
 //! [`forward_request`] with [`revalidation_fields`], and of the answer [`refreshed`], or
 //! [`received_fields`], [`storable`] and [`selecting`], with [`joinable`] for those who waited for
 //! the same answer; if there was none
@@ -42,7 +42,7 @@ mod tags;
 mod validator;
 mod vary;
 
-pub use age::{age_field, age_ms, reused_fields};
+pub use age::age_ms;
 pub use cache_status::{CacheStatus, Forwarded};
 pub use facts::Facts;
 pub use forward::{

@@ -151,8 +151,8 @@ fn run_all(request: &HeaderMap, stored: &Stored, now_ms: i64, settings: &Setting
     let _ = reuse(request, stored, now_ms, settings, true);
     let _ = stale_on_error(request, stored, now_ms, settings, false);
     let _ = only_if_cached(request, settings);
-    let _ = age_field(stored, now_ms);
-    let _ = reused_fields(stored, now_ms);
+    let facts = Facts::of(stored, settings);
+    let _ = facts.reused_fields(stored, now_ms);
     let _ = (strong_validator(stored), revalidation_fields(stored));
     let _ = same_validator(stored, request);
     let exchange = Exchange { request, settings, requested_ms: now_ms, received_ms: now_ms };
@@ -198,8 +198,7 @@ proptest! {
             reuse(&request, &stored, now_ms, &settings, soft_purged)
         );
         prop_assert_eq!(facts.fresh_for_ms(now_ms), fresh_for_ms(&stored, now_ms, &settings));
-        prop_assert_eq!(facts.age_field(now_ms), age_field(&stored, now_ms));
-        prop_assert_eq!(facts.reused_fields(&stored, now_ms), reused_fields(&stored, now_ms));
+        prop_assert_eq!(facts.source(), freshness(&stored, &settings).source);
         prop_assert_eq!(facts.has_strong_validator(), strong_validator(&stored).is_some());
     }
 

@@ -97,7 +97,7 @@ fn index(
 ) -> Result<Answer, Refused> {
     let length = bytes.len() as u64;
     let content_type = "application/octet-stream";
-    match title_site::wanted(&asked.head.headers, etag, content_type, length)? {
+    match title_site::wanted(asked, etag, content_type, length)? {
         Part::Unchanged(answer) => Ok(*answer),
         Part::Of { status, headers, part } => {
             let place = |at: u64| usize::try_from(at).unwrap_or(usize::MAX);

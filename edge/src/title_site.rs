@@ -113,7 +113,7 @@ pub async fn media(
 ) -> Result<Answer, Refused> {
     let fields = &asked.head.headers;
     let File { etag, content_type, object, within } = file;
-    let (status, headers, part) = match wanted(fields, &etag, content_type, within.bytes)? {
+    let (status, headers, part) = match wanted(asked, &etag, content_type, within.bytes)? {
         Part::Unchanged(answer) => return Ok(*answer),
         Part::Of { status, headers, part } => (status, headers, part),
     };
@@ -138,17 +138,21 @@ pub async fn media(
 /// # Errors
 /// [`Refused::Range`].
 pub fn wanted(
-    fields: &HeaderMap,
+    asked: &Asked<'_>,
     etag: &str,
     content_type: &'static str,
     bytes: u64,
 ) -> Result<Part, Refused> {
+    let fields = &asked.head.headers;
     let mut headers = immutable_headers(content_type, etag);
     headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
     if matches_etag(fields, etag) {
         return Ok(Part::Unchanged(Box::new(unchanged(headers))));
     }
-    let (status, part) = match range_field::wanted(range_of(fields, etag), bytes) {
+    // RFC 9110 section 14.2: a HEAD has none.
+    let is_get = asked.head.method == Method::GET;
+    let range = range_of(fields, etag).filter(|_| is_get);
+    let (status, part) = match range_field::wanted(range, bytes) {
         Wanted::Unsatisfiable => return Err(Refused::Range { bytes }),
         Wanted::Whole => (StatusCode::OK, ByteRange::new(0, bytes)),
         Wanted::Part(part) => {

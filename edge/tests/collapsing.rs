@@ -5,7 +5,7 @@
 
 mod common;
 
-use common::{CHUNK, Hold, Item, Opened, Proxy, Validator, WebMisdeed, ask, until};
+use common::{Answer, CHUNK, Hold, Item, Opened, Proxy, Validator, WebMisdeed, ask, until};
 use futures::future::join_all;
 use http::Method;
 
@@ -76,10 +76,35 @@ async fn who_comes_late_to_a_slow_fill_joins_it() {
         // A HEAD needs no more than the head that is here.
         let head = ask(Method::HEAD, &proxy.url(FILM), &[]).await;
         assert_eq!((head.status.as_u16(), proxy.web.count(FILM)), (200, 1), "{item:?}");
+        // RFC 9110 section 14.2: of a GET alone a part is asked for.
+        for range in ["bytes=5-9", "bytes=999999999-"] {
+            let part = ask(Method::HEAD, &proxy.url(FILM), &[("range", range)]).await;
+            assert_eq!((part.status.as_u16(), proxy.web.count(FILM)), (200, 1), "{item:?}");
+            let length = |answer: &Answer| answer.header("content-length").to_owned();
+            assert_eq!((length(&part), part.header("content-range")), (length(&head), ""));
+        }
         proxy.web.release();
         assert!(first.rest().await.unwrap() == proxy.web.part(FILM, 2 * CHUNK..3 * CHUNK));
         assert_eq!(proxy.get(FILM).await.verdict(), "hit-memory", "{item:?}");
         assert_eq!(proxy.web.count(FILM), 1, "{item:?}");
+    }
+}
+
+/// RFC 9111 section 4.3.2.
+#[tokio::test]
+async fn a_condition_that_fails_is_the_origins_to_decide_while_it_comes() {
+    for item in kinds(3 * CHUNK) {
+        let proxy = Proxy::new().await;
+        proxy.web.put(FILM, item.clone());
+        proxy.web.hold(Hold::Byte(2 * CHUNK));
+        let mut first = proxy.open(FILM, &[]).await;
+        let other = [("if-match", "\"v0\"")];
+        assert_eq!(proxy.get_with(FILM, &other).await.status, 412, "{item:?}");
+        proxy.web.release();
+        assert!(first.rest().await.unwrap() == proxy.web.whole(FILM), "{item:?}");
+        assert_eq!(proxy.get(FILM).await.verdict(), "hit-memory", "{item:?}");
+        let asked = proxy.web.asked_for(FILM);
+        assert_eq!((asked.len(), asked[1].status), (2, 412), "{item:?}");
     }
 }
 

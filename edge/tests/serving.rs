@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{Misdeed, Stage, get, get_over, head, now_s, token, token_between};
+use common::{Misdeed, Stage, ask, get, get_over, head, now_s, token, token_between};
 use futures::future::join_all;
 use http::{Method, StatusCode};
 
@@ -142,6 +142,12 @@ async fn conditional_requests_head_and_preflight() {
         let head = head(Method::HEAD, &url).await;
         assert_eq!((head.status, head.bytes().len()), (StatusCode::OK, 0));
         assert_eq!(head.header("content-length"), whole.bytes().len().to_string());
+        // RFC 9110 section 14.2: of a GET alone a part is asked for.
+        for range in ["bytes=5-9", "bytes=999999999-"] {
+            let part = ask(Method::HEAD, &url, &[("range", range)]).await;
+            assert_eq!((part.status, part.header("content-range")), (StatusCode::OK, ""));
+            assert_eq!(part.header("content-length"), head.header("content-length"));
+        }
     }
     let stale = [("range", "bytes=0-9"), ("if-range", "\"other\"")];
     assert_eq!(get(&stage.url("v1/1.m4s"), &stale).await.status, 200);

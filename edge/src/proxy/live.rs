@@ -2,7 +2,7 @@
 //! without a strong validator, and those that do not say how long they are.
 
 use super::fetch::{Began, Hold};
-use super::{Wanted, by_hop, stored, without_body};
+use super::{Wanted, by_hop, pass, stored, without_body};
 use crate::body::{Content, Follow};
 use crate::compress;
 use crate::engine::{Growing, GrowingReader, REST_BYTES_MAX};
@@ -10,10 +10,10 @@ use crate::error::Fault;
 use crate::refused::Refused;
 use crate::serve::{Answer, Edge};
 use crate::verdict::Verdict;
-use caching::{CacheStatus, Ranges};
+use caching::{CacheStatus, Precondition, Ranges};
 use chunks::Key;
 use heads::{Head, KeyId, PurgeLog};
-use http::{StatusCode, header};
+use http::{Method, StatusCode, header};
 use model::ByteRange;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -171,8 +171,8 @@ impl Live {
 
     /// Whether it answers a request that comes while it arrives.
     pub fn is_for(&self, wanted: &Wanted, purges: &PurgeLog) -> bool {
-        let (stored, now) = (&self.head.stored, super::now_ms());
-        let reuse = caching::reuse(&wanted.fields, stored, now, &wanted.caching, false);
+        let (facts, now) = (self.head.facts(&wanted.caching), super::now_ms());
+        let reuse = facts.reuse(&wanted.fields, now, &wanted.caching, false);
         self.is_selected(wanted, purges) && matches!(reuse, caching::Reuse::Fresh)
     }
 
@@ -183,8 +183,8 @@ impl Live {
     }
 
     /// Whether anything says how long it is good: else it answers nobody who waits for it.
-    pub fn is_sharable(&self, settings: &caching::Settings) -> bool {
-        caching::freshness(&self.head.stored, settings).source != caching::Source::None
+    pub fn is_sharable(&self, settings: &Arc<caching::Settings>) -> bool {
+        self.head.facts(settings).source() != caching::Source::None
     }
 
     /// Whether it is the variant that the request selects, and not purged.
@@ -193,6 +193,23 @@ impl Live {
         caching::selects(&head.selecting, &head.stored.fields, &wanted.fields)
             && !self.is_purged(purges)
             && !wanted.is_personal()
+    }
+
+    /// The one part that the client wants, and of how many bytes; none for the whole.
+    fn part(&self, wanted: &Wanted) -> Result<Option<(ByteRange, u64)>, Refused> {
+        let stored = &self.head.stored;
+        let (Some(bytes), StatusCode::OK) = (self.growing.length, stored.status) else {
+            return Ok(None);
+        };
+        if wanted.method != Method::GET || !caching::if_range(&wanted.fields, stored) {
+            return Ok(None);
+        }
+        match caching::ranges(&wanted.fields, bytes, 1) {
+            Ranges::Unsatisfiable => Err(Refused::Range { bytes }),
+            Ranges::Parts(parts) => Ok(parts.first().map(|part| (*part, bytes))),
+            // Several ranges of what is not here yet: the whole is as good.
+            Ranges::Whole | Ranges::TooMany => Ok(None),
+        }
     }
 
     /// Answers from it. `first` is for the one who asked; the answer was held for who waited.
@@ -222,30 +239,22 @@ impl Live {
             ..told
         };
         told.append(edge.node.id(), &mut headers);
-        if let Some(answer) = stored::precondition(wanted, &self.head, &headers, verdict) {
-            return Ok(answer);
-        }
-        let mut status = self.head.stored.status;
-        let whole = ByteRange::new(0, self.growing.length.unwrap_or(u64::MAX));
-        let mut range = whole;
-        if let (Some(bytes), StatusCode::OK) = (self.growing.length, status)
-            && caching::if_range(&wanted.fields, &self.head.stored)
-        {
-            match caching::ranges(&wanted.fields, bytes, 1) {
-                Ranges::Unsatisfiable => return Err(Refused::Range { bytes }),
-                Ranges::Parts(parts) => {
-                    range = parts.first().copied().unwrap_or(whole);
-                    status = StatusCode::PARTIAL_CONTENT;
-                    self.keep_for_parts(edge, wanted);
-                    crate::serve::set(
-                        &mut headers,
-                        header::CONTENT_RANGE,
-                        format!("bytes {}-{}/{bytes}", range.start, range.end() - 1),
-                    );
-                }
-                // Several ranges of what is not here yet: the whole is as good.
-                Ranges::Whole | Ranges::TooMany => {}
+        match caching::precondition(&wanted.method, &wanted.fields, stored) {
+            Precondition::NotModified => return Ok(stored::unchanged(&headers, verdict)),
+            Precondition::Failed => {
+                // The one who asked reads no further.
+                drop((first, hold));
+                return Box::pin(pass::on(edge, wanted, crate::serve::no_body())).await;
             }
+            Precondition::Go => {}
+        }
+        let mut status = stored.status;
+        let mut range = ByteRange::new(0, self.growing.length.unwrap_or(u64::MAX));
+        if let Some((part, bytes)) = self.part(wanted)? {
+            (range, status) = (part, StatusCode::PARTIAL_CONTENT);
+            self.keep_for_parts(edge, wanted);
+            let text = format!("bytes {}-{}/{bytes}", range.start, range.end() - 1);
+            crate::serve::set(&mut headers, header::CONTENT_RANGE, text);
         }
         // The first reader goes only when the one that takes its place is there, so that the
         // answer is not given up; and at once then, since nobody moves it on.
@@ -262,7 +271,7 @@ impl Live {
         let reader = reader.ok_or(Refused::Fault(Fault::Gone))?;
         let left = self.growing.length.map(|_| range.bytes);
         let mut follow = Follow::new(reader, left, verdict);
-        if wanted.method != http::Method::HEAD {
+        if wanted.method != Method::HEAD {
             follow.first().await?;
         }
         let content = Content::Growing(Box::new(follow));

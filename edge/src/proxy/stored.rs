@@ -256,18 +256,8 @@ pub fn fields(wanted: &Wanted, head: &Head, was_stored: bool, now_ms: i64) -> He
     headers
 }
 
-/// A 304, if that is what the client's own condition asks for.
-pub fn precondition(
-    wanted: &Wanted,
-    head: &Head,
-    headers: &HeaderMap,
-    verdict: Verdict,
-) -> Option<Answer> {
-    let found = caching::precondition(&wanted.method, &wanted.fields, &head.stored);
-    matches!(found, Precondition::NotModified).then(|| unchanged(headers, verdict))
-}
-
-fn unchanged(headers: &HeaderMap, verdict: Verdict) -> Answer {
+/// The 304 for a client whose own condition asks for it, of the fields of a whole answer.
+pub fn unchanged(headers: &HeaderMap, verdict: Verdict) -> Answer {
     let fields = caching::not_modified_fields(headers);
     Answer::new(verdict, StatusCode::NOT_MODIFIED, fields, Content::empty())
 }
