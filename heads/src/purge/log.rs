@@ -287,6 +287,8 @@ impl Writer {
             if outcome.is_ok() {
                 state.apply(purges.clone());
             }
+            // Who is answered finds it counted.
+            state.measure(&self);
             for (purged, caller) in purges.iter().zip(callers) {
                 // In force, whether or not its caller has waited for it.
                 let _ = caller.send(outcome.clone().map(|()| purged.number));
