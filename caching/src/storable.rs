@@ -125,7 +125,7 @@ pub(crate) fn renewable(
         .or_else(|| forbidden_by_request(request, &directives))
         .or_else(|| useless(request, status, fields, &directives, settings));
     let sets_cookie =
-        new.contains_key(SET_COOKIE) && !Said::of(status, new, &own, settings).is_explicit;
+        new.contains_key(SET_COOKIE) && !Said::of(status, new, &own, settings).shares_cookies();
     if reason.is_some() || sets_cookie { Renewable::No } else { Renewable::Yes }
 }
 
@@ -215,6 +215,10 @@ impl Said {
         }
     }
 
+    fn shares_cookies(&self) -> bool {
+        self.is_explicit && !self.is_prolonged
+    }
+
     fn is_silent(&self) -> bool {
         !self.is_explicit && self.is_mute
     }
@@ -240,7 +244,7 @@ fn useless(
     if !is_explicit && !is_ruled && !freshness::is_heuristically_cacheable(status) {
         return Some(Reason::Status);
     }
-    if (!is_explicit || is_prolonged) && response.contains_key(SET_COOKIE) {
+    if !said.shares_cookies() && response.contains_key(SET_COOKIE) {
         return Some(Reason::SetCookie);
     }
     if (said.is_silent() || is_prolonged) && request.contains_key(COOKIE) {
