@@ -7,6 +7,7 @@ mod reset;
 mod socket;
 mod steer;
 mod transport;
+mod turn;
 
 use crate::patience::Wait;
 use crate::shards::guarded;
@@ -21,7 +22,7 @@ use quinn::crypto::rustls::QuicServerConfig;
 use quinn::{Endpoint, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
 use receiving::Receiving;
 pub use reset::ResetKey;
-use socket::{Socket, Turning};
+use socket::Socket;
 use std::fmt::Display;
 use std::net::UdpSocket;
 use std::sync::Arc;
@@ -32,6 +33,7 @@ pub use steer::{SOCKETS_MAX, bind};
 use tokio::task::JoinSet;
 use tokio_util::task::TaskTracker;
 use transport::Outlets;
+use turn::Turning;
 
 /// A silent connection is closed.
 const IDLE_MAX: Duration = Duration::from_secs(60);

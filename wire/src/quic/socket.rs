@@ -7,13 +7,11 @@
 //! for one peer alone.
 
 use super::metrics::Metrics;
-use crate::shards::guarded;
 use nix::errno::Errno;
 use nix::libc::{MSG_MORE, in_addr, in_pktinfo, in6_addr, in6_pktinfo};
 use nix::sys::socket::{ControlMessage, MsgFlags, SockaddrStorage, sendmsg};
-use prometheus::IntCounter;
 use quinn::udp::{RecvMeta, Transmit, UdpSocketState};
-use quinn::{AsyncTimer, AsyncUdpSocket, Runtime, TokioRuntime, UdpPoller};
+use quinn::{AsyncUdpSocket, UdpPoller};
 use socket2::SockRef;
 use std::fmt;
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut};
@@ -23,7 +21,6 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
 
@@ -35,21 +32,16 @@ const SEGMENTS_MAX: usize = 40;
 const SEND_BYTES_MAX: usize = 65_487;
 /// Segments of a full transmit of quinn's. One with fewer is the last of a turn.
 const SEGMENTS_MORE: usize = 10;
-/// Full transmits after which quinn ends a turn though it may have more.
-const FULL_PER_TURN: u64 = 2;
-/// Turns that a connection takes one after the other while it has more to send, each of 20
-/// datagrams; then others have theirs.
-const TURNS_MAX: usize = 4;
 
 /// A socket that sends more at a time than quinn hands over.
 pub struct Socket {
     io: UdpSocket,
     state: UdpSocketState,
     lane: Mutex<Lane>,
-    /// Full transmits taken: while it rises, quinn may have more.
-    full: AtomicU64,
     /// Sends that found no room: who has seen this many need not wait for room.
     blocked: AtomicU64,
+    /// The last receive left nothing behind.
+    drained: AtomicBool,
     merges: AtomicBool,
     metrics: Metrics,
 }
@@ -107,8 +99,8 @@ impl Socket {
         let state = UdpSocketState::new((&socket).into())?;
         let io = UdpSocket::from_std(socket)?;
         let merges = AtomicBool::new(merges && state.max_gso_segments() >= SEGMENTS_MAX);
-        let (full, blocked) = (AtomicU64::new(0), AtomicU64::new(0));
-        Ok(Self { io, state, lane: Mutex::default(), full, blocked, merges, metrics })
+        let (blocked, drained) = (AtomicU64::new(0), AtomicBool::new(false));
+        Ok(Self { io, state, lane: Mutex::default(), blocked, drained, merges, metrics })
     }
 
     fn lane(&self) -> MutexGuard<'_, Lane> {
@@ -116,7 +108,7 @@ impl Socket {
     }
 
     /// Lets go what the kernel holds back.
-    fn flush(&self) {
+    pub fn flush(&self) {
         self.push(&mut self.lane());
     }
 
@@ -164,7 +156,6 @@ impl Socket {
         let segments = bytes.div_ceil(key.segment);
         // quinn had more than fits one transmit: the next one is likely to be like it.
         let more = bytes == SEGMENTS_MORE * key.segment;
-        self.full.fetch_add(u64::from(more), Relaxed);
         if let Some(held) = lane.held.as_mut().filter(|held| held.takes(&key, segments, bytes)) {
             held.segments += segments;
             held.bytes += bytes;
@@ -282,10 +273,19 @@ impl AsyncUdpSocket for Socket {
     ) -> Poll<io::Result<usize>> {
         loop {
             ready!(self.io.poll_recv_ready(cx))?;
-            let receive = || self.state.recv((&self.io).into(), bufs, meta);
+            // What has come since was told since: this does not clear it.
+            let empty = self.drained.swap(false, Relaxed);
+            let receive = || match empty {
+                true => Err(ErrorKind::WouldBlock.into()),
+                false => self.state.recv((&self.io).into(), bufs, meta),
+            };
             match self.io.try_io(Interest::READABLE, receive) {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                received => return Poll::Ready(received),
+                received => {
+                    let some = |count: &usize| *count < meta.len();
+                    self.drained.store(received.as_ref().is_ok_and(some), Relaxed);
+                    return Poll::Ready(received);
+                }
             }
         }
     }
@@ -338,57 +338,5 @@ impl UdpPoller for Writable {
         this.waiting = None;
         this.seen = blocked;
         Poll::Ready(found)
-    }
-}
-
-/// The runtime of an endpoint: Tokio's, with turns of connections that end with a flush.
-#[derive(Debug)]
-pub struct Turning {
-    /// Where its connections send.
-    pub socket: Arc<Socket>,
-    /// Counts drivers that panicked: what they drove stands still, and times out.
-    pub panics: IntCounter,
-}
-
-impl Runtime for Turning {
-    fn new_timer(&self, at: Instant) -> Pin<Box<dyn AsyncTimer>> {
-        TokioRuntime.new_timer(at)
-    }
-
-    fn spawn(&self, future: Pin<Box<dyn Future<Output = ()> + Send>>) {
-        let turn = Turn { future, socket: Arc::clone(&self.socket) };
-        tokio::spawn(guarded(turn, self.panics.clone()));
-    }
-
-    fn wrap_udp_socket(&self, socket: std::net::UdpSocket) -> io::Result<Arc<dyn AsyncUdpSocket>> {
-        TokioRuntime.wrap_udp_socket(socket)
-    }
-
-    fn now(&self) -> Instant {
-        TokioRuntime.now()
-    }
-}
-
-/// What drives a connection, or the endpoint.
-struct Turn {
-    future: Pin<Box<dyn Future<Output = ()> + Send>>,
-    socket: Arc<Socket>,
-}
-
-impl Future for Turn {
-    type Output = ();
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let this = &mut *self;
-        let mut polled = Poll::Pending;
-        for _ in 0..TURNS_MAX {
-            let before = this.socket.full.load(Relaxed);
-            polled = this.future.as_mut().poll(cx);
-            if polled.is_ready() || this.socket.full.load(Relaxed) < before + FULL_PER_TURN {
-                break;
-            }
-        }
-        this.socket.flush();
-        polled
     }
 }

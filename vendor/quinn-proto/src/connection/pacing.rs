@@ -18,6 +18,8 @@ pub(super) struct Pacer {
     last_mtu: u16,
     tokens: u64,
     prev: Instant,
+    /// Whether tokens had run out when they were last asked for
+    blocked: bool,
 }
 
 impl Pacer {
@@ -30,6 +32,7 @@ impl Pacer {
             last_mtu: mtu,
             tokens: capacity,
             prev: now,
+            blocked: false,
         }
     }
 
@@ -61,14 +64,16 @@ impl Pacer {
         if window != self.last_window || mtu != self.last_mtu {
             self.capacity = optimal_capacity(smoothed_rtt, window, mtu);
 
-            // Clamp the tokens
-            self.tokens = self.capacity.min(self.tokens);
+            // Clamp the tokens; those that a wait has brought outlast the window's growth
+            if window < self.last_window || mtu != self.last_mtu {
+                self.tokens = self.capacity.min(self.tokens);
+            }
             self.last_window = window;
             self.last_mtu = mtu;
         }
 
         // if we can already send a packet, there is no need for delay
-        if self.tokens >= bytes_to_send {
+        if !self.blocked && self.tokens >= bytes_to_send {
             return None;
         }
 
@@ -93,14 +98,21 @@ impl Pacer {
         self.tokens = self
             .tokens
             .saturating_add(new_tokens as _)
-            .min(self.capacity);
+            .min(self.most(window, mtu));
 
         self.prev = now;
 
-        // if we can already send a packet, there is no need for delay
-        if self.tokens >= bytes_to_send {
+        // If we can already send a packet, there is no need for delay. Once blocked, half a burst
+        // interval's worth is waited for, so that ACKs don't draw packets one by one.
+        let resume = match self.blocked {
+            true => u128::from(window) * (BURST_INTERVAL_NANOS / 2) / smoothed_rtt.as_nanos(),
+            false => 0,
+        };
+        if self.tokens >= bytes_to_send.max(self.capacity.min(resume as u64)) {
+            self.blocked = false;
             return None;
         }
+        self.blocked = true;
 
         let unscaled_delay = smoothed_rtt
             .checked_mul((bytes_to_send.max(self.capacity) - self.tokens) as _)
@@ -110,6 +122,16 @@ impl Pacer {
         // divisions come before multiplications to prevent overflow
         // this is the time at which the pacing window becomes empty
         Some(self.prev + (unscaled_delay / 5) * 4)
+    }
+
+    /// Most tokens that a wait brings: a burst, or more of what the time was worth when it was
+    /// longer than asked for, by a busy machine or for want of data, within half the window
+    fn most(&self, window: u32, mtu: u16) -> u64 {
+        let packets = match self.blocked {
+            true => LATE_BURST_SIZE,
+            false => IDLE_BURST_SIZE,
+        };
+        Ord::min(packets * u64::from(mtu), u64::from(window) / 2).max(self.capacity)
     }
 }
 
@@ -146,6 +168,12 @@ const BURST_INTERVAL_NANOS: u128 = 2_000_000; // 2ms
 
 /// Allows some usage of GSO, and doesn't slow down the handshake.
 const MIN_BURST_SIZE: u64 = 10;
+
+/// Of a connection that was blocked until after its time: what one large send takes
+const LATE_BURST_SIZE: u64 = 40;
+
+/// Of a connection that had nothing to send; tokens left before come on top
+const IDLE_BURST_SIZE: u64 = 24;
 
 /// Creating 256 packets took 1ms in a benchmark, so larger bursts don't make sense.
 const MAX_BURST_SIZE: u64 = 256;
@@ -304,5 +332,57 @@ mod tests {
             None
         );
         assert_eq!(pacer.tokens, pacer.capacity);
+    }
+
+    /// Packets that leave at each of these times when there is always more to send
+    fn bursts(pacer: &mut Pacer, rtt: Duration, window: u64, times: &[Instant]) -> Vec<u64> {
+        let mut sent = Vec::new();
+        for &now in times {
+            let mut packets = 0;
+            while pacer.delay(rtt, 1500, 1500, window, now).is_none() {
+                pacer.on_transmit(1500);
+                packets += 1;
+            }
+            sent.push(packets);
+        }
+        sent
+    }
+
+    #[test]
+    fn keeps_the_pace_however_it_is_asked() {
+        let start = Instant::now();
+        // 20 packets in 2 ms
+        let (window, rtt) = (600_000, Duration::from_millis(40));
+        for every in [50, 300, 1000, 1600, 3000, 5000, 50_000] {
+            let times: Vec<_> = (0..400)
+                .map(|n| start + Duration::from_micros(n * every))
+                .collect();
+            let mut pacer = Pacer::new(rtt, window, 1500, start);
+            let sent = bursts(&mut pacer, rtt, window, &times);
+            let earned = window * 5 / 4 * 399 * every / 40_000;
+            let total = sent.iter().sum::<u64>() * 1500;
+            assert!(total <= earned + 20 * 1500, "{every} us: {total} of {earned}");
+            if every <= 3000 {
+                assert!(total + 20 * 1500 >= earned, "{every} us: {total} of {earned}");
+            }
+            // Not packet by packet, and at most one large send
+            let mut later = sent[1..].iter().filter(|&&packets| packets > 0);
+            assert!(later.all(|packets| (10..=40).contains(packets)), "{sent:?}");
+        }
+    }
+
+    #[test]
+    fn half_a_window_at_most_after_a_wait() {
+        let start = Instant::now();
+        let later = start + Duration::from_secs(1);
+        let rtt = Duration::from_millis(100);
+        for (window, most) in [(1500 * 12, 10), (1500 * 60, 30), (1500 * 400, 40)] {
+            let mut pacer = Pacer::new(rtt, window, 1500, start);
+            assert_eq!(bursts(&mut pacer, rtt, window, &[start, later]), [10, most]);
+        }
+        // For want of data: what was left, and what the time was worth
+        let mut pacer = Pacer::new(rtt, 1500 * 400, 1500, start);
+        let sent = bursts(&mut pacer, rtt, 1500 * 400, &[later]);
+        assert_eq!(sent, [10 + IDLE_BURST_SIZE]);
     }
 }
