@@ -6,12 +6,12 @@
 
 mod fifo;
 mod folder;
-mod health;
+pub mod health;
 mod queue;
 mod store;
 mod watch;
 
-pub use folder::SSD_BYTES_MIN;
+pub use folder::{SSD_BYTES_MIN, bytes_free};
 pub(crate) use watch::run;
 
 use crate::memory::Memory;
@@ -20,10 +20,9 @@ use crate::policy::Policy;
 use crate::value::{Chunk, Key};
 use bytes::Bytes;
 use counting::Untold;
-use health::Reads;
 pub(crate) use health::Trouble;
+use health::UnderWay;
 use queue::Queue;
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -56,8 +55,6 @@ pub(crate) struct Disk {
     store: RwLock<Option<Arc<Store>>>,
     queue: Queue,
     reads: Arc<UnderWay>,
-    quick: AtomicU64,
-    slow: AtomicU64,
     /// Wakes the watch: see [`Disk::fail`].
     troubles: mpsc::Sender<Trouble>,
     troubled: tokio::sync::Mutex<mpsc::Receiver<Trouble>>,
@@ -94,8 +91,6 @@ impl Disk {
             store: RwLock::default(),
             queue: Queue::new(queue_bytes_max, queued),
             reads: Arc::default(),
-            quick: AtomicU64::new(0),
-            slow: AtomicU64::new(0),
             troubles,
             troubled: tokio::sync::Mutex::new(troubled),
             drops: Mutex::default(),
@@ -143,7 +138,7 @@ impl Disk {
             return Some(bytes);
         }
         let store = self.store().filter(|store| store.may_hold(key))?;
-        let Some(turn) = UnderWay::begin(&self.reads) else {
+        let Some(turn) = UnderWay::begin(&self.reads, READS_MAX) else {
             self.metrics.ssd_reads("busy");
             return None;
         };
@@ -156,10 +151,10 @@ impl Disk {
             disk.take(read, &key, &owned)
         });
         if let Ok(read) = tokio::time::timeout(self.read_max, reading).await {
-            self.quick.fetch_add(1, Ordering::Relaxed);
+            self.reads.was_quick();
             return read.ok().flatten();
         }
-        self.slow.fetch_add(1, Ordering::Relaxed);
+        self.reads.was_slow();
         self.metrics.ssd_reads("slow");
         None
     }
@@ -215,12 +210,6 @@ impl Disk {
         }
     }
 
-    /// Reads since the last call.
-    fn reads(&self) -> Reads {
-        let take = |count: &AtomicU64| count.swap(0, Ordering::Relaxed);
-        Reads { quick: take(&self.quick), slow: take(&self.slow) }
-    }
-
     /// Waits until opening the disk has been tried.
     pub(crate) async fn tried(&self) {
         // Its sender is here.
@@ -245,43 +234,5 @@ impl Disk {
         {
             tracing::warn!(disk = self.name, error, "can't be closed");
         }
-    }
-}
-
-/// Reads under way, by when they began.
-#[derive(Default)]
-struct UnderWay {
-    began: Mutex<(u64, BTreeMap<u64, Instant>)>,
-}
-
-impl UnderWay {
-    fn begin(reads: &Arc<Self>) -> Option<Turn> {
-        let mut began = reads.began.lock().unwrap_or_else(PoisonError::into_inner);
-        if began.1.len() >= READS_MAX {
-            return None;
-        }
-        began.0 += 1;
-        let number = began.0;
-        began.1.insert(number, Instant::now());
-        Some(Turn { number, reads: Arc::clone(reads) })
-    }
-
-    /// How long the oldest one has been.
-    fn oldest(&self) -> Option<Duration> {
-        let began = self.began.lock().unwrap_or_else(PoisonError::into_inner);
-        began.1.values().next().map(Instant::elapsed)
-    }
-}
-
-/// A read under way.
-struct Turn {
-    number: u64,
-    reads: Arc<UnderWay>,
-}
-
-impl Drop for Turn {
-    fn drop(&mut self) {
-        let mut began = self.reads.began.lock().unwrap_or_else(PoisonError::into_inner);
-        began.1.remove(&self.number);
     }
 }

@@ -12,7 +12,7 @@ pub mod policy;
 mod value;
 mod warm;
 
-pub use disk::SSD_BYTES_MIN;
+pub use disk::{SSD_BYTES_MIN, bytes_free, health};
 pub use memory::MEMORY_BYTES_MIN;
 pub use value::Key;
 

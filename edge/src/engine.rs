@@ -335,7 +335,7 @@ pub(crate) mod tests {
             data_dir: dir.to_owned(),
             read_max: chunks::READ_MAX,
         };
-        let planned = Planned::open(dir.join("plan"), 0, metrics.clone()).unwrap();
+        let planned = Planned::new(dir.join("plan"), 0, chunks::READ_MAX, metrics.clone());
         Arc::new(Engine::new(
             Chunks::open(&sizes, &registry).unwrap(),
             Arc::new(planned),

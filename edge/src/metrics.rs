@@ -1,6 +1,8 @@
 //! What the edge counts. Also the source of the counters in its heartbeat.
 
+use crate::planned;
 use crate::verdict::Verdict;
+use chunks::health::Trouble;
 use counting::{counter, counters, from_zero, gauge, histogram, histograms};
 use futures::FutureExt;
 use model::fleet::EdgeCounters;
@@ -50,6 +52,13 @@ pub struct Counts {
     pub answers_overtagged: IntCounter,
     /// Reads of the planned tier that did not end in time.
     pub planned_stalls: IntCounter,
+    /// Whether the planned tier's disk is in use.
+    pub planned_up: IntGauge,
+    /// Whether it takes writes, as far as is known.
+    pub planned_writable: IntGauge,
+    /// Times that it was switched off, by `reason`: `failed`, `slow`, `gone`; and that it took
+    /// no more writes: `unwritable`.
+    pub planned_troubles: IntCounterVec,
     /// Fetches that waited for memory in vain.
     pub fetches_without_memory: IntCounter,
     fetch_panics: IntCounter,
@@ -159,6 +168,21 @@ impl Metrics {
                 "planned_stalls_total",
                 "Reads of the planned tier that did not end in time",
             )?,
+            planned_up: gauge(r, "planned_up", "The planned tier's disk is in use: 1, or 0")?,
+            planned_writable: {
+                let writable = gauge(r, "planned_writable", "It takes writes: 1, or 0")?;
+                writable.set(1);
+                writable
+            },
+            planned_troubles: from_zero(
+                counters(
+                    r,
+                    "planned_troubles_total",
+                    "Times that the planned tier's disk was switched off or took no more writes",
+                    &["reason"],
+                )?,
+                &[&Trouble::NAMES[..], &[planned::UNWRITABLE]].concat(),
+            ),
             fetches_without_memory: counter(
                 r,
                 "fetches_without_memory_total",

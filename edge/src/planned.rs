@@ -2,36 +2,41 @@
 //! `{data-dir}/plan/{title}/{version}/`, served as far as they are here.
 //!
 //! Only a plan evicts them. Every chunk was verified when it arrived and is checked again
-//! whenever it is read.
+//! whenever it is read. While the disk is off, nothing is here: see [`watch`].
 
 #[cfg(test)]
 pub(crate) mod faults;
 mod file;
 mod pull;
-mod stall;
+mod watch;
 
 pub use pull::Puller;
+pub use watch::{UNWRITABLE, run};
 
 use crate::metrics::Metrics;
 use crate::title::{Name, Title};
 use bytes::Bytes;
+use chunks::health::{Trouble, UnderWay};
 use file::{Check, PlannedFile};
 use model::FillPlan;
 use model::fleet::Holding;
-use stall::Disk;
 use std::collections::{HashMap, HashSet};
+use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::time::{Duration, Instant};
-use tokio::sync::{Notify, Semaphore, oneshot};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+use std::time::Duration;
+use tokio::sync::{Notify, Semaphore, watch as watching};
+use watch::{Identity, Place, Timed, timed};
 
 /// Reads from planned files at a time, each of one chunk; who comes on top asks elsewhere.
 const READS_MAX: usize = 32;
-/// The longest wait for a thread to read in, and for its disk together.
-const THREAD_MAX: Duration = Duration::from_millis(500);
+
+/// The plan in force, beside the titles' folders.
+const PLAN_FILE: &str = "plan.json";
 
 /// Where a planned title's index lies.
-pub(crate) fn index_path(plan_dir: &Path, name: &Name) -> PathBuf {
+fn index_path(plan_dir: &Path, name: &Name) -> PathBuf {
     title_dir(plan_dir, name).join("index")
 }
 
@@ -43,14 +48,43 @@ fn title_dir(plan_dir: &Path, name: &Name) -> PathBuf {
 pub struct Planned {
     dir: PathBuf,
     bytes_max: u64,
-    titles: RwLock<HashMap<Name, Arc<PlannedTitle>>>,
+    /// Empty while the disk is off.
+    open: RwLock<Open>,
     plan: Mutex<Option<Accepted>>,
-    reads: Arc<Semaphore>,
-    disk: Disk,
     read_max: Duration,
-    /// Something that was here has been found damaged.
-    damaged: Notify,
+    /// Whether the disk is in use; changed under the lock of `open`.
+    up: watching::Sender<bool>,
+    /// Whether it took what was written last.
+    writable: AtomicBool,
+    /// Where the disk is; held by who puts another set of files in place.
+    place: Mutex<Place>,
+    /// The chunk whose reading switched the disk off.
+    suspect: Mutex<Option<Chunk>>,
+    /// Something may be missing that was here.
+    wanting: Notify,
     metrics: Metrics,
+}
+
+/// What of a disk is open, since it came into use.
+struct Open {
+    titles: HashMap<Name, Arc<PlannedTitle>>,
+    turns: Arc<Semaphore>,
+    reads: Arc<UnderWay>,
+    /// Of the tier's folder.
+    root: Identity,
+}
+
+impl Default for Open {
+    fn default() -> Self {
+        let turns = Arc::new(Semaphore::new(READS_MAX));
+        Self { titles: HashMap::new(), turns, reads: Arc::default(), root: Identity::default() }
+    }
+}
+
+impl Open {
+    fn file(&self, name: &Name, track: usize) -> Option<&Arc<PlannedFile>> {
+        self.titles.get(name)?.files.get(track)
+    }
 }
 
 /// A title's files, in the order of its index.
@@ -58,6 +92,9 @@ struct PlannedTitle {
     title: Arc<Title>,
     files: Vec<Arc<PlannedFile>>,
 }
+
+/// A title, the place of its track, the number of a chunk.
+type Chunk = (Name, usize, u64);
 
 /// The plan in force.
 #[derive(Clone)]
@@ -69,6 +106,10 @@ struct Accepted {
 }
 
 impl Accepted {
+    fn names(&self) -> HashSet<Name> {
+        self.wanted.iter().map(|(name, _)| name.clone()).collect()
+    }
+
     fn new(plan: FillPlan, bytes_max: u64) -> Self {
         let mut left = bytes_max;
         let mut wanted = Vec::new();
@@ -87,28 +128,23 @@ impl Accepted {
 }
 
 impl Planned {
-    /// Opens what an earlier run left: its chunks serve at once.
-    ///
-    /// # Errors
-    /// When the folder can't be made or read.
-    pub fn open(dir: PathBuf, bytes_max: u64, metrics: Metrics) -> std::io::Result<Self> {
-        std::fs::create_dir_all(&dir)?;
-        let accepted = read_plan(&dir).map(|plan| Accepted::new(plan, bytes_max));
-        let planned = Self {
+    /// The tier in a folder that [`Planned::attach`] looks for. A read takes at most
+    /// `read_max`.
+    #[must_use]
+    pub fn new(dir: PathBuf, bytes_max: u64, read_max: Duration, metrics: Metrics) -> Self {
+        Self {
             dir,
             bytes_max,
-            titles: RwLock::default(),
-            plan: Mutex::new(None),
-            reads: Arc::new(Semaphore::new(READS_MAX)),
-            disk: Disk::default(),
-            read_max: chunks::READ_MAX,
-            damaged: Notify::new(),
+            open: RwLock::default(),
+            plan: Mutex::default(),
+            read_max,
+            up: watching::Sender::new(false),
+            writable: AtomicBool::new(true),
+            place: Mutex::default(),
+            suspect: Mutex::default(),
+            wanting: Notify::new(),
             metrics,
-        };
-        if let Some(accepted) = accepted {
-            planned.enforce(accepted);
         }
-        Ok(planned)
     }
 
     /// Bytes that the tier may hold.
@@ -117,19 +153,22 @@ impl Planned {
         self.bytes_max
     }
 
-    /// Puts a plan in force: what it does not name goes.
+    /// Puts a plan in force: what it does not name goes. Blocks.
     fn enforce(&self, accepted: Accepted) {
-        let wanted: HashSet<Name> = accepted.wanted.iter().map(|(name, _)| name.clone()).collect();
-        self.write_titles(|titles| titles.retain(|name, _| wanted.contains(name)));
+        let wanted = accepted.names();
+        self.change(|open| open.titles.retain(|name, _| wanted.contains(name)));
         remove_unwanted(&self.dir, &wanted);
-        for name in &wanted {
-            if !self.is_open(name)
-                && let Some(title) = self.read_title(name)
-                && let Err(error) = self.open_title(&Arc::new(title))
-            {
+        for name in wanted.iter().filter(|name| self.get(name).is_none()) {
+            let opened = self.open_stored(name);
+            let added = opened.and_then(|open| open.map(|open| self.add(open)).transpose());
+            if let Err(error) = added {
                 tracing::warn!(title = %name.0, %error, "planned files can't be opened");
             }
         }
+        self.accepted(accepted);
+    }
+
+    fn accepted(&self, accepted: Accepted) {
         let bytes: u64 = accepted.wanted.iter().map(|(_, bytes)| bytes).sum();
         self.metrics.plan_bytes.set(bytes.try_into().unwrap_or(i64::MAX));
         self.metrics.plan_number.set(accepted.plan.number.try_into().unwrap_or(i64::MAX));
@@ -137,121 +176,157 @@ impl Planned {
         self.count_present();
     }
 
-    fn lock_plan(&self) -> std::sync::MutexGuard<'_, Option<Accepted>> {
+    fn lock_plan(&self) -> MutexGuard<'_, Option<Accepted>> {
         self.plan.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn write_titles<T>(
-        &self,
-        change: impl FnOnce(&mut HashMap<Name, Arc<PlannedTitle>>) -> T,
-    ) -> T {
-        change(&mut self.titles.write().unwrap_or_else(PoisonError::into_inner))
+    fn lock_suspect(&self) -> MutexGuard<'_, Option<Chunk>> {
+        self.suspect.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn opened(&self) -> RwLockReadGuard<'_, Open> {
+        self.open.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change<T>(&self, change: impl FnOnce(&mut Open) -> T) -> T {
+        change(&mut self.open.write().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn get(&self, name: &Name) -> Option<Arc<PlannedTitle>> {
-        self.titles.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
+        self.opened().titles.get(name).cloned()
     }
 
-    fn is_open(&self, name: &Name) -> bool {
-        self.get(name).is_some()
+    /// The title, if it is here in part.
+    #[must_use]
+    pub fn title(&self, name: &Name) -> Option<Arc<Title>> {
+        self.opened().titles.get(name).map(|open| Arc::clone(&open.title))
     }
 
-    fn read_title(&self, name: &Name) -> Option<Title> {
-        Title::decode(name, &std::fs::read(index_path(&self.dir, name)).ok()?)
+    /// A title's files with the index that lies beside them, if it is there. Blocks.
+    fn open_stored(&self, name: &Name) -> io::Result<Option<PlannedTitle>> {
+        match std::fs::read(index_path(&self.dir, name)) {
+            Ok(index) => {
+                let title = Title::decode(name, &index).map(Arc::new);
+                title.map(|title| self.open_files(&title)).transpose()
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn open_files(&self, title: &Arc<Title>) -> io::Result<PlannedTitle> {
+        let dir = title_dir(&self.dir, &title.name());
+        let open = |track| PlannedFile::open(&dir, track).map(Arc::new);
+        let files = title.index.tracks.iter().map(open).collect::<Result<_, _>>()?;
+        Ok(PlannedTitle { title: Arc::clone(title), files })
     }
 
     /// Opens a title's files, made if need be. Blocks.
-    fn open_title(&self, title: &Arc<Title>) -> std::io::Result<Arc<PlannedTitle>> {
+    fn open_title(&self, title: &Arc<Title>) -> io::Result<Arc<PlannedTitle>> {
         let name = title.name();
         if let Some(open) = self.get(&name) {
             return Ok(open);
         }
-        let dir = title_dir(&self.dir, &name);
-        std::fs::create_dir_all(&dir)?;
+        std::fs::create_dir_all(title_dir(&self.dir, &name))?;
         let (index, encoded) = (index_path(&self.dir, &name), title.index.encode());
         // One that is damaged, too: without it the next start serves nothing of the title.
         if std::fs::read(&index).ok().as_deref() != Some(&encoded[..]) {
             crate::disk::replace(&index, &encoded)?;
         }
-        let open = |track| PlannedFile::open(&dir, track).map(Arc::new);
-        let files = title.index.tracks.iter().map(open).collect::<Result<_, _>>()?;
-        let opened = Arc::new(PlannedTitle { title: Arc::clone(title), files });
-        self.write_titles(|titles| titles.insert(name, Arc::clone(&opened)));
-        Ok(opened)
+        self.add(self.open_files(title)?)
     }
 
-    fn file(&self, title: &Title, track: usize) -> Option<Arc<PlannedFile>> {
-        self.get(&title.name())?.files.get(track).cloned()
+    /// Puts a title's files among the others, if it is not there and the disk is in use.
+    fn add(&self, open: PlannedTitle) -> io::Result<Arc<PlannedTitle>> {
+        self.change(|all| {
+            if !self.is_up() {
+                return Err(io::Error::other("the disk is off"));
+            }
+            let entry = all.titles.entry(open.title.name());
+            Ok(Arc::clone(entry.or_insert_with(|| Arc::new(open))))
+        })
+    }
+
+    fn file(&self, name: &Name, track: usize) -> Option<Arc<PlannedFile>> {
+        self.opened().file(name, track).cloned()
     }
 
     /// Whether the chunk is here.
     #[must_use]
     pub fn holds(&self, title: &Title, track: usize, number: u64) -> bool {
-        self.file(title, track).is_some_and(|file| file.holds(number))
+        // Not cloned: who drops a file last closes it, and may wait for its disk.
+        self.opened().file(&title.name(), track).is_some_and(|file| file.holds(number))
     }
 
     /// The chunk, if it is here and still what it was when it arrived. A damaged one is
-    /// forgotten, and fetched anew for the plan, too.
-    pub async fn read(&self, title: &Title, track: usize, number: u64) -> Option<Bytes> {
-        let file = self.file(title, track).filter(|file| file.holds(number))?;
-        if self.disk.is_off(Instant::now()) {
-            return None;
-        }
-        let turn = Arc::clone(&self.reads).try_acquire_owned().ok()?;
-        let (begun, begins) = oneshot::channel();
-        let read = tokio::task::spawn_blocking(move || {
-            let _turn = turn;
-            // Who asked may have gone.
-            let _ = begun.send(());
-            file.read(number)
-        });
-        // A disk's time is counted from when a thread was free to ask it.
-        let read = async {
-            let _ = begins.await;
-            tokio::time::timeout(self.read_max, read).await
+    /// forgotten, and fetched anew for the plan, too. One that can't be read switches the disk
+    /// off.
+    pub async fn read(self: &Arc<Self>, title: &Title, track: usize, number: u64) -> Option<Bytes> {
+        let chunk = (title.name(), track, number);
+        let (reads, reading) = {
+            let open = self.opened();
+            let file = open.file(&chunk.0, track).filter(|file| file.holds(number))?;
+            let turn = Arc::clone(&open.turns).try_acquire_owned().ok()?;
+            let (file, reads) = (Arc::clone(file), Arc::clone(&open.reads));
+            let (planned, asked) = (Arc::clone(self), Arc::clone(&reads));
+            let read = move || {
+                let _turns = (turn, UnderWay::begin(&asked, READS_MAX));
+                // Late or not: what is wrong is noted.
+                planned.take(file.read(number), &asked, chunk)
+            };
+            (reads, timed(self.read_max, read))
         };
-        let read = match tokio::time::timeout(THREAD_MAX, read).await {
-            Ok(Ok(read)) => read,
-            _ => {
-                self.stalled(title);
-                return None;
+        match reading.await {
+            Timed::Ended(read) => {
+                reads.was_quick();
+                read
             }
-        };
-        self.disk.is_well();
-        match read.unwrap_or(Check::Absent) {
-            Check::Whole(bytes) => Some(bytes),
-            Check::Absent => None,
-            Check::Damaged(reason) => {
-                self.metrics.corrupt("plan");
-                let (title, version) = (&title.title, &title.version);
-                tracing::error!(%title, %version, track, chunk = number, reason, "planned bytes are damaged");
-                if let Some(accepted) = self.lock_plan().as_mut() {
-                    accepted.complete = false;
-                }
-                self.damaged.notify_one();
+            Timed::Late => {
+                reads.was_slow();
+                self.metrics.planned_stalls.inc();
                 None
             }
+            Timed::NoThread => None,
         }
     }
 
-    /// A read did not end in time: the disk is left alone for a while, and asked again.
-    fn stalled(&self, title: &Title) {
-        let pause = self.disk.stalled(Instant::now());
-        self.metrics.planned_stalls.inc();
-        let title = &title.title;
-        tracing::warn!(%title, ?pause, "the planned tier's disk stalls: it is passed by");
+    fn take(&self, read: Check, reads: &Arc<UnderWay>, chunk: Chunk) -> Option<Bytes> {
+        match read {
+            Check::Whole(bytes) => return Some(bytes),
+            Check::Absent => {}
+            Check::Damaged(reason) => self.damaged(&chunk, &reason),
+            Check::Failed(error) => {
+                let trouble = Trouble::Failed(error.to_string());
+                // Not if the file was open before the disk came back.
+                if self.off(&trouble, |open| Arc::ptr_eq(&open.reads, reads)) {
+                    *self.lock_suspect() = Some(chunk);
+                }
+            }
+        }
+        None
+    }
+
+    /// A chunk was not what it was, and is forgotten.
+    fn damaged(&self, ((title, version), track, chunk): &Chunk, reason: &str) {
+        self.metrics.corrupt("plan");
+        tracing::error!(%title, %version, track, chunk, reason, "planned bytes are damaged");
+        if let Some(accepted) = self.lock_plan().as_mut() {
+            accepted.complete = false;
+        }
+        self.wanting.notify_one();
     }
 
     /// Track files that are here complete, of the plan in force.
     #[must_use]
     pub fn holdings(&self) -> Vec<Holding> {
-        let titles = self.titles.read().unwrap_or_else(PoisonError::into_inner);
+        let open = self.opened();
         let holding = |title: &PlannedTitle, file: &PlannedFile| Holding {
             title: title.title.title.clone(),
             version: title.title.version,
             file: file.name().to_owned(),
         };
-        let mut holdings: Vec<Holding> = titles
+        let mut holdings: Vec<Holding> = open
+            .titles
             .values()
             .flat_map(|title| {
                 let complete = title.files.iter().filter(|file| file.is_complete());
@@ -263,10 +338,12 @@ impl Planned {
         holdings
     }
 
-    /// Number of the plan in force, once every file of it is complete.
+    /// Number of the plan in force, once every file of it is complete and while the disk is in
+    /// use.
     #[must_use]
     pub fn complete(&self) -> Option<u64> {
-        self.lock_plan().as_ref().filter(|plan| plan.complete).map(|plan| plan.plan.number)
+        let plan = self.lock_plan();
+        plan.as_ref().filter(|plan| plan.complete && self.is_up()).map(|plan| plan.plan.number)
     }
 
     fn number(&self) -> Option<u64> {
@@ -274,23 +351,24 @@ impl Planned {
     }
 
     fn count_present(&self) {
-        let titles = self.titles.read().unwrap_or_else(PoisonError::into_inner);
-        let files = titles.values().flat_map(|title| &title.files);
+        let open = self.opened();
+        let files = open.titles.values().flat_map(|title| &title.files);
         let bytes: u64 = files.map(|file| file.bytes_present()).sum();
         self.metrics.plan_bytes_present.set(bytes.try_into().unwrap_or(i64::MAX));
     }
 }
 
-fn read_plan(dir: &Path) -> Option<FillPlan> {
-    let path = dir.join("plan.json");
-    let bytes = std::fs::read(&path).ok()?;
-    match serde_json::from_slice(&bytes) {
-        Ok(plan) => Some(plan),
-        Err(error) => {
-            tracing::warn!(path = %path.display(), %error, "the stored plan is damaged: ignored");
-            None
-        }
-    }
+fn read_plan(dir: &Path) -> io::Result<Option<FillPlan>> {
+    let path = dir.join(PLAN_FILE);
+    let bytes = match std::fs::read(&path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let plan = serde_json::from_slice(&bytes).inspect_err(|error| {
+        tracing::warn!(path = %path.display(), %error, "the stored plan is damaged: ignored");
+    });
+    Ok(plan.ok())
 }
 
 /// Removes the folders of titles that the plan in force does not name.

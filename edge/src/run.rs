@@ -9,7 +9,7 @@ use crate::metrics::Metrics;
 use crate::naming;
 use crate::origin::Origin;
 use crate::places::Places;
-use crate::planned::{Planned, Puller};
+use crate::planned::{self, Planned, Puller};
 use crate::prefetch::Prefetch;
 use crate::proxy::{Fetches, Lives, Sites};
 use crate::serve::{Edge, TitleSite};
@@ -150,9 +150,10 @@ impl Parts {
         let id = naming::name(config.id.as_ref(), data)?;
         let around = config.peers.around(&id).map_err(upstream::Error::from)?;
         let node = upstream::Node::new(around, ca.as_deref(), registry)?;
-        let plan_dir = data.join("plan");
-        let planned = Planned::open(plan_dir.clone(), config.planned_bytes, metrics.clone());
-        let planned = Arc::new(planned.map_err(|error| Error::file(&plan_dir, error))?);
+        let (plan_dir, bytes) = (data.join("plan"), config.planned_bytes);
+        let planned = Planned::new(plan_dir, bytes, chunks::READ_MAX, metrics.clone());
+        let planned = Arc::new(planned);
+        planned.start();
         let titles = config.titles.as_ref().map(|titles| titles.open(&node)).transpose()?;
         let engine = Arc::new(Engine::new(
             Chunks::open(&sizes(config), registry)?,
@@ -169,7 +170,7 @@ impl Parts {
         if let (Some(titles), Some(upstream)) = (&config.titles, titles) {
             let origin = Origin::new(upstream, metrics.clone());
             let shelf_dir = data.join("index");
-            let shelf = Shelf::open(shelf_dir.clone(), plan_dir)
+            let shelf = Shelf::open(shelf_dir.clone(), Arc::clone(&planned))
                 .map_err(|error| Error::file(shelf_dir, error))?;
             let views = Arc::new(Views::open(data.join("view.json")));
             ready.set(views.known().is_some());
@@ -206,6 +207,7 @@ impl Parts {
         nudge: &Arc<Notify>,
     ) -> JoinSet<()> {
         let mut background = JoinSet::new();
+        background.spawn(planned::run(Arc::clone(&self.planned)));
         let (Some(parts), Some(site)) = (&self.title_site, &self.edge.titles) else {
             return background;
         };

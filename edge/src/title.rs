@@ -257,7 +257,7 @@ impl Titles {
 
     async fn find(&self, name: &Name, passed: &Passed) -> Landed {
         if let Some(title) = self.shelf.read(name).await {
-            return Ok((Arc::new(title), Verdict::HitSsd));
+            return Ok((title, Verdict::HitSsd));
         }
         let known_absent =
             self.absent.lock().unwrap_or_else(PoisonError::into_inner).get(name).copied();

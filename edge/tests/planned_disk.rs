@@ -1,8 +1,9 @@
-//! The planned tier on a disk that hangs or errs: every request is answered, rightly, from the
-//! next source, and the disk is used again once it is sound.
+//! The planned tier on a disk that hangs, errs, fills up or vanishes: every request is answered,
+//! rightly, from the next source, nothing is fetched for the plan that can't be kept, and the
+//! disk is used again once it is sound.
 //!
-//! The disk is a real one as far as the edge can tell (FUSE); where none can be mounted, these
-//! stories say so and end.
+//! The disk is a real one as far as the edge can tell (FUSE, tmpfs); where none can be mounted,
+//! these stories say so and end.
 
 #![allow(clippy::unwrap_used, reason = "a story that meets an error has failed")]
 
@@ -10,13 +11,16 @@ mod common;
 #[path = "../../chunks/tests/support/fuse.rs"]
 mod fuse;
 
-use common::{Control, DEADLINE, Stage, get, keep_view, token, until, view};
+use common::{Control, DEADLINE, Film, Stage, get, keep_view, token, until, view};
 use fuse::{FaultyDisk, Mode};
 use model::FillPlan;
 use model::plan::PlannedTitle;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 const SERVER: &str = "serves_a_faulty_disk";
+const MIB: usize = 1 << 20;
 /// Chunks that a story asks for while the disk is ill.
 const ILL_CHUNKS: usize = 12;
 
@@ -25,13 +29,10 @@ fn serves_a_faulty_disk() {
     fuse::serve();
 }
 
-/// A film whose planned files lie on `disk`, complete.
-async fn planned_on(disk: &FaultyDisk) -> (Stage, Control) {
-    let signer = token::Signer::generate().unwrap();
-    let control = Control::start(view(&signer)).await;
-    let film = common::film();
+/// A plan that names the whole film.
+fn plan_of(film: &Film) -> FillPlan {
     let bytes = film.index.bytes();
-    control.shared.lock().unwrap().plan = Some(FillPlan {
+    FillPlan {
         number: 1,
         date: "2026-11-21".into(),
         edge: "edge-a".parse().unwrap(),
@@ -41,32 +42,58 @@ async fn planned_on(disk: &FaultyDisk) -> (Stage, Control) {
             bytes,
             predicted_bytes: bytes,
         }],
-    });
-    // The title's folder is the disk. Its index is there already: the disk renames no files.
-    std::fs::write(disk.dir.join("index"), &film.encoded).unwrap();
+    }
+}
+
+/// An edge that has been given a plan; `prepare` is shown its data folder before it starts.
+async fn planned(prepare: impl FnOnce(&Path)) -> (Stage, Control) {
+    let signer = token::Signer::generate().unwrap();
+    let control = Control::start(view(&signer)).await;
+    control.shared.lock().unwrap().plan = Some(plan_of(&common::film()));
     let url = control.url.clone();
     let mut stage = Stage::with(|mut settings| {
         let data = settings.data_dir.clone().unwrap();
         keep_view(&data, &view(&signer));
-        let title = data.join("plan/film");
-        std::fs::create_dir_all(&title).unwrap();
-        std::os::unix::fs::symlink(&disk.dir, title.join(film.version.to_string())).unwrap();
+        std::fs::create_dir(data.join("plan")).unwrap();
+        prepare(&data);
         settings.control_plane = Some(url);
         settings
     })
     .await;
     stage.token = token(&signer, "film");
     stage.signer = signer;
+    (stage, control)
+}
+
+async fn complete(control: &Control) {
     until("a complete plan", || async {
         (control.last_beat()?.plan_complete == Some(1)).then_some(())
     })
     .await;
+}
+
+/// A film whose planned files lie on `disk`, complete.
+async fn planned_on(disk: &FaultyDisk) -> (Stage, Control) {
+    let film = common::film();
+    // The title's folder is the disk. Its index is there already: the disk renames no files.
+    std::fs::write(disk.dir.join("index"), &film.encoded).unwrap();
+    let (stage, control) = planned(|data| link(&disk.dir, data, &film)).await;
+    complete(&control).await;
     (stage, control)
+}
+
+/// Puts `disk` in the place of the film's folder.
+fn link(disk: &Path, data: &Path, film: &Film) {
+    let title = data.join("plan/film");
+    std::fs::create_dir_all(&title).unwrap();
+    let new = data.join("link");
+    std::os::unix::fs::symlink(disk, &new).unwrap();
+    std::fs::rename(new, title.join(film.version.to_string())).unwrap();
 }
 
 /// The first bytes of a chunk, checked; says where they came from. Memory has it from then on.
 async fn verdict_of(stage: &Stage, chunk: usize) -> String {
-    let from = chunk << 20;
+    let from = chunk * MIB;
     let range = format!("bytes={from}-{}", from + 999);
     let answer = get(&stage.url("v1.mp4"), &[("range", &range)]).await;
     assert_eq!(answer.status, 206, "chunk {chunk}");
@@ -74,16 +101,37 @@ async fn verdict_of(stage: &Stage, chunk: usize) -> String {
     answer.verdict().to_owned()
 }
 
+/// Waits until the disk is in use (1) or out of use (0), or takes writes or not.
+async fn is(stage: &Stage, gauge: &str, value: f64) {
+    until("the disk's state", || async {
+        let found = stage.edge.metric(&format!("nearcast_edge_planned_{gauge}")).await;
+        (found == value).then_some(())
+    })
+    .await;
+}
+
+async fn troubles(stage: &Stage, reason: &str) -> f64 {
+    let line = format!("nearcast_edge_planned_troubles_total{{reason=\"{reason}\"}}");
+    stage.edge.metric(&line).await
+}
+
+async fn origin_bytes(stage: &Stage) -> usize {
+    stage.edge.metric("nearcast_edge_origin_bytes_total").await as usize
+}
+
+async fn damaged(stage: &Stage) -> f64 {
+    stage.edge.metric("nearcast_edge_corrupt_chunks_total{source=\"plan\"}").await
+}
+
 /// Asks for chunks, from `chunk` on, until the disk gives one.
 async fn comes_back(stage: &Stage, chunk: usize) {
     let began = Instant::now();
+    is(stage, "up", 1.0).await;
     for chunk in chunk..40 {
         if verdict_of(stage, chunk).await == "hit-plan" {
             println!("in use again after {:?}", began.elapsed());
             return;
         }
-        assert!(began.elapsed() < DEADLINE, "never in use again");
-        tokio::time::sleep(Duration::from_millis(300)).await;
     }
     panic!("never in use again");
 }
@@ -99,33 +147,190 @@ async fn a_planned_disk_that_hangs_is_passed_by_and_comes_back() {
         for chunk in 1..=ILL_CHUNKS {
             assert_eq!(verdict_of(&stage, chunk).await, "origin", "chunk {chunk}");
         }
-        let took = began.elapsed();
+        is(&stage, "up", 0.0).await;
         let stalls = stage.edge.metric("nearcast_edge_planned_stalls_total").await;
-        println!("{mode:?}: {ILL_CHUNKS} requests in {took:?}, {stalls} waited for the disk");
-        // Not each of them found out for itself.
-        assert!(stalls >= 1.0 && stalls < ILL_CHUNKS as f64, "{stalls} stalls");
+        println!("{mode:?}: off after {:?}, {stalls} waited for the disk", began.elapsed());
+        for chunk in ILL_CHUNKS + 1..=2 * ILL_CHUNKS {
+            assert_eq!(verdict_of(&stage, chunk).await, "origin", "chunk {chunk}");
+        }
+        // None of these waited.
+        assert_eq!(stage.edge.metric("nearcast_edge_planned_stalls_total").await, stalls);
+        assert_eq!(troubles(&stage, "slow").await, 1.0);
         disk.set(Mode::Sound);
-        comes_back(&stage, ILL_CHUNKS + 1).await;
+        comes_back(&stage, 2 * ILL_CHUNKS + 1).await;
         stage.edge.stop().await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_planned_disk_that_errs_costs_no_request_and_is_filled_again() {
+async fn a_planned_disk_that_errs_is_off_at_once_and_nothing_is_fetched_for_it() {
     let Some(mut disk) = FaultyDisk::mount(SERVER) else { return };
     let (stage, control) = planned_on(&disk).await;
+    let before = origin_bytes(&stage).await;
     disk.set(Mode::ReadsFail);
     for chunk in 0..ILL_CHUNKS {
         assert_eq!(verdict_of(&stage, chunk).await, "origin", "chunk {chunk}");
     }
-    // The chunks that could not be read are fetched for the plan once more, and written.
-    disk.set(Mode::Sound);
-    until("a plan that is complete again", || async {
-        let holdings = control.last_beat()?.holdings;
-        holdings.iter().any(|holding| holding.file == "v1.mp4").then_some(())
+    assert_eq!(stage.edge.metric("nearcast_edge_planned_up").await, 0.0);
+    assert_eq!(stage.edge.metric("nearcast_edge_plan_present_bytes").await, 0.0);
+    until("a heartbeat that claims nothing", || async {
+        let beat = control.last_beat()?;
+        (beat.holdings.is_empty() && beat.plan_complete.is_none()).then_some(())
     })
     .await;
+    disk.set(Mode::Sound);
     comes_back(&stage, ILL_CHUNKS).await;
+    complete(&control).await;
+    assert_eq!(control.last_beat().unwrap().holdings.len(), 3);
+    assert_eq!(origin_bytes(&stage).await - before, ILL_CHUNKS * MIB);
+    assert_eq!((damaged(&stage).await, troubles(&stage, "failed").await), (0.0, 1.0));
+    stage.edge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_chunk_that_a_sound_disk_cannot_read_is_damaged_and_written_anew() {
+    let Some(mut disk) = FaultyDisk::mount(SERVER) else { return };
+    let (stage, control) = planned_on(&disk).await;
+    let before = origin_bytes(&stage).await;
+    disk.set(Mode::ReadsFailInPart);
+    let bad = fuse::BAD.start as usize / MIB;
+    assert_eq!(verdict_of(&stage, bad).await, "origin");
+    until("a damaged chunk", || async { (damaged(&stage).await == 1.0).then_some(()) }).await;
+    complete(&control).await;
+    comes_back(&stage, bad + 1).await;
+    // One for the client, one for the plan.
+    assert_eq!(origin_bytes(&stage).await - before, 2 * MIB);
     assert_eq!(std::fs::read(disk.dir.join("v1.mp4")).unwrap(), stage.film.files["v1.mp4"]);
     stage.edge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_planned_disk_does_not_take_is_fetched_once_and_kept_until_it_does() {
+    let Some(mut disk) = FaultyDisk::mount(SERVER) else { return };
+    let (stage, control) = planned_on(&disk).await;
+    let before = origin_bytes(&stage).await;
+    let file = std::fs::OpenOptions::new().write(true).open(disk.dir.join("v1.mp4")).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, b"not it", 5 * MIB as u64).unwrap();
+    disk.set(Mode::WritesFail);
+    assert_eq!(verdict_of(&stage, 5).await, "origin");
+    is(&stage, "writable", 0.0).await;
+    // What is there is read as before.
+    comes_back(&stage, 6).await;
+    let failures = disk.failures();
+    let began = Instant::now();
+    while disk.failures() < failures + 2 {
+        assert!(began.elapsed() < DEADLINE, "never tried again");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    disk.set(Mode::Sound);
+    is(&stage, "writable", 1.0).await;
+    complete(&control).await;
+    // One for the client, one for the plan.
+    assert_eq!(origin_bytes(&stage).await - before, 2 * MIB);
+    assert_eq!(troubles(&stage, "unwritable").await, 1.0);
+    assert_eq!(std::fs::read(disk.dir.join("v1.mp4")).unwrap(), stage.film.files["v1.mp4"]);
+    stage.edge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_planned_disk_that_vanishes_is_used_again_with_other_descriptors() {
+    let Some(mut disk) = FaultyDisk::mount(SERVER) else { return };
+    let (stage, control) = planned_on(&disk).await;
+    let before = origin_bytes(&stage).await;
+    disk.vanish();
+    // Found without a request.
+    is(&stage, "up", 0.0).await;
+    for chunk in 0..ILL_CHUNKS {
+        assert_eq!(verdict_of(&stage, chunk).await, "origin", "chunk {chunk}");
+    }
+    disk.mount_again(SERVER);
+    link(&disk.dir, &stage.edge.dir, &stage.film);
+    comes_back(&stage, ILL_CHUNKS).await;
+    complete(&control).await;
+    assert_eq!(origin_bytes(&stage).await - before, ILL_CHUNKS * MIB);
+    assert_eq!((damaged(&stage).await, troubles(&stage, "gone").await), (0.0, 1.0));
+    stage.edge.stop().await;
+}
+
+/// A filesystem in memory, unmounted when dropped wherever it is.
+struct Tmpfs(Vec<PathBuf>);
+
+impl Tmpfs {
+    fn mount(dir: &Path, mib: usize) -> Option<Self> {
+        let options = format!("size={mib}m");
+        run(&["mount", "-t", "tmpfs", "-o", &options, "none"], dir).then(|| Self(vec![dir.into()]))
+    }
+
+    fn bind(&mut self, dir: &Path) {
+        let from = self.0[0].to_str().unwrap();
+        assert!(run(&["mount", "--bind", from], dir));
+        self.0.push(dir.into());
+    }
+}
+
+impl Drop for Tmpfs {
+    fn drop(&mut self) {
+        while let Some(dir) = self.0.pop() {
+            run(&["umount", "-l"], &dir);
+        }
+    }
+}
+
+fn run(command: &[&str], dir: &Path) -> bool {
+    let output = Command::new(command[0]).args(&command[1..]).arg(dir).output();
+    let done = output.as_ref().is_ok_and(|output| output.status.success());
+    if !done {
+        println!("skipped: {command:?}: {output:?}");
+    }
+    done
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_planned_disk_serves_what_it_has_and_asks_the_origin_for_no_more() {
+    let mut disk = None;
+    let (stage, control) = planned(|data| disk = Tmpfs::mount(&data.join("plan"), 12)).await;
+    let Some(disk) = disk else { return };
+    is(&stage, "writable", 0.0).await;
+    assert_eq!(verdict_of(&stage, 0).await, "hit-plan");
+    let present = stage.edge.metric("nearcast_edge_plan_present_bytes").await as usize;
+    // What the edge's own files need is left free.
+    assert!((9 * MIB..12 * MIB).contains(&present), "{present} bytes");
+    assert_eq!(control.last_beat().unwrap().plan_complete, None);
+    // All that was fetched is here; the index beside it.
+    let index = stage.film.encoded.len();
+    assert_eq!(origin_bytes(&stage).await, present + index);
+    for mib in [20, 100] {
+        let resize = format!("remount,size={mib}m");
+        assert!(run(&["mount", "-o", &resize], &disk.0[0]));
+        until("more of the plan", || async {
+            let now = stage.edge.metric("nearcast_edge_plan_present_bytes").await as usize;
+            (now > present + (mib - 20) * MIB / 4).then_some(())
+        })
+        .await;
+    }
+    complete(&control).await;
+    is(&stage, "writable", 1.0).await;
+    assert_eq!(origin_bytes(&stage).await, stage.film.index.bytes() as usize + index);
+    stage.edge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_folder_below_a_planned_disk_that_is_not_mounted_stays_empty() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(mut disk) = Tmpfs::mount(dir.path(), 100) else { return };
+    let (stage, control) = planned(|data| disk.bind(&data.join("plan"))).await;
+    complete(&control).await;
+    let (plan, before) = (stage.edge.dir.join("plan"), origin_bytes(&stage).await);
+    assert!(run(&["umount", "-l"], &plan));
+    is(&stage, "up", 0.0).await;
+    assert_eq!(verdict_of(&stage, 0).await, "origin");
+    disk.0.pop();
+    assert_eq!(std::fs::read_dir(&plan).unwrap().count(), 0);
+    disk.bind(&plan);
+    comes_back(&stage, 1).await;
+    assert_eq!(origin_bytes(&stage).await - before, MIB);
+    complete(&control).await;
+    stage.edge.stop().await;
+    drop(disk);
+    assert_eq!(std::fs::read_dir(&plan).unwrap().count(), 0);
 }

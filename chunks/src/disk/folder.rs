@@ -76,8 +76,11 @@ pub(super) fn usable(dir: &Path, blocks: u64, wanted: u64) -> Result<u64, String
     Ok(usable.min(wanted))
 }
 
-/// Bytes that are free on a folder's disk.
-pub(super) fn bytes_free(dir: &Path) -> std::io::Result<u64> {
+/// Bytes that are free on a folder's disk. Blocks.
+///
+/// # Errors
+/// What the disk said.
+pub fn bytes_free(dir: &Path) -> std::io::Result<u64> {
     let disk = rustix::fs::statvfs(dir)?;
     Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
 }

@@ -1,16 +1,23 @@
 //! When a disk is switched off, and when it is tried again: decided from what was seen, not
 //! from a clock.
 
-use std::collections::VecDeque;
-use std::time::Duration;
+use std::collections::{BTreeMap, VecDeque};
+use std::fs::File;
+use std::io::{self, Read, Seek, Write};
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 /// How often a disk that is up is looked at. Five looks are within the second in which a
 /// disk that fails has to be off.
-pub(super) const LOOK_EVERY: Duration = Duration::from_millis(200);
+pub const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// A read, a look or a batch's writing that takes longer than this means that the disk hangs.
-pub(super) const HANG_MAX: Duration = Duration::from_millis(500);
+pub const HANG_MAX: Duration = Duration::from_millis(500);
 /// A batch's writing may take longer: a disk that writes 8 MiB in less than that is of use.
-pub(super) const WRITE_MAX: Duration = Duration::from_secs(2);
+pub const WRITE_MAX: Duration = Duration::from_secs(2);
+/// Bytes that a disk has to take and give back before it is used.
+const PROBE_BYTES: usize = 4 << 10;
 /// Looks over which slow reads are counted: a second.
 const LOOKS: usize = 5;
 /// So many slow reads within those looks, and not one in time: better without this disk.
@@ -24,7 +31,7 @@ const SOUND_AFTER: Duration = Duration::from_secs(60);
 
 /// Why a disk is off.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Trouble {
+pub enum Trouble {
     /// Reading or writing failed.
     Failed(String),
     /// It does not answer, or too late.
@@ -35,10 +42,11 @@ pub(crate) enum Trouble {
 
 impl Trouble {
     /// The labels of a metric, in the order of the variants.
-    pub(crate) const NAMES: [&str; 3] = ["failed", "slow", "gone"];
+    pub const NAMES: [&str; 3] = ["failed", "slow", "gone"];
 
     /// The label of a metric.
-    pub(super) fn name(&self) -> &'static str {
+    #[must_use]
+    pub fn name(&self) -> &'static str {
         match self {
             Self::Failed(_) => Self::NAMES[0],
             Self::Slow => Self::NAMES[1],
@@ -59,21 +67,26 @@ impl std::fmt::Display for Trouble {
 
 /// Reads since the last look: in time, and bypassed for taking too long.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Reads {
-    pub(super) quick: u64,
-    pub(super) slow: u64,
+struct Reads {
+    quick: u64,
+    slow: u64,
 }
 
 /// The last looks at a disk.
 #[derive(Debug, Default)]
-pub(super) struct Looks {
+pub struct Looks {
     reads: VecDeque<Reads>,
 }
 
 impl Looks {
+    /// Looks at the reads of a disk; what is wrong with it, if anything.
+    pub fn at(&mut self, reads: &UnderWay) -> Option<Trouble> {
+        self.look(reads.take(), reads.oldest())
+    }
+
     /// Takes in a look: the reads since the last one, and how long the oldest one that is
     /// under way has been.
-    pub(super) fn look(&mut self, reads: Reads, oldest: Option<Duration>) -> Option<Trouble> {
+    fn look(&mut self, reads: Reads, oldest: Option<Duration>) -> Option<Trouble> {
         self.reads.push_back(reads);
         if self.reads.len() > LOOKS {
             self.reads.pop_front();
@@ -85,9 +98,95 @@ impl Looks {
     }
 }
 
+/// A disk's reads: those under way by when they began, and how the last ones ended.
+#[derive(Debug, Default)]
+pub struct UnderWay {
+    began: Mutex<(u64, BTreeMap<u64, Instant>)>,
+    quick: AtomicU64,
+    slow: AtomicU64,
+}
+
+impl UnderWay {
+    /// Begins a read; `None` when `reads_max` are under way.
+    #[must_use]
+    pub fn begin(reads: &Arc<Self>, reads_max: usize) -> Option<Turn> {
+        let mut began = reads.began.lock().unwrap_or_else(PoisonError::into_inner);
+        if began.1.len() >= reads_max {
+            return None;
+        }
+        began.0 += 1;
+        let number = began.0;
+        began.1.insert(number, Instant::now());
+        Some(Turn { number, reads: Arc::clone(reads) })
+    }
+
+    /// A read ended in time.
+    pub fn was_quick(&self) {
+        self.quick.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A read was bypassed.
+    pub fn was_slow(&self) {
+        self.slow.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Reads since the last call.
+    fn take(&self) -> Reads {
+        let take = |count: &AtomicU64| count.swap(0, Ordering::Relaxed);
+        Reads { quick: take(&self.quick), slow: take(&self.slow) }
+    }
+
+    /// How long the oldest one has been.
+    fn oldest(&self) -> Option<Duration> {
+        let began = self.began.lock().unwrap_or_else(PoisonError::into_inner);
+        began.1.values().next().map(Instant::elapsed)
+    }
+
+    /// Forgets how reads ended, before a disk is looked at anew.
+    pub fn forget(&self) {
+        self.take();
+    }
+}
+
+/// A read under way.
+#[derive(Debug)]
+pub struct Turn {
+    number: u64,
+    reads: Arc<UnderWay>,
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let mut began = self.reads.began.lock().unwrap_or_else(PoisonError::into_inner);
+        began.1.remove(&self.number);
+    }
+}
+
+/// Writes a little into `dir`, durably, and reads it back. Blocks.
+///
+/// # Errors
+/// What the disk said, or that it gave something else back.
+pub fn takes_bytes(dir: &Path) -> io::Result<()> {
+    let path = dir.join("probe");
+    let mut file =
+        File::options().read(true).write(true).create(true).truncate(true).open(&path)?;
+    let mut bytes = [0; PROBE_BYTES];
+    bytes.iter_mut().zip(rand::random::<[u8; 32]>().iter().cycle()).for_each(|(to, of)| *to = *of);
+    file.write_all(&bytes)?;
+    file.sync_all()?;
+    file.rewind()?;
+    let mut read = Vec::new();
+    file.read_to_end(&mut read)?;
+    if read != bytes {
+        return Err(io::Error::other("it does not give back what was written"));
+    }
+    std::fs::remove_file(path)
+}
+
 /// How long to wait before a disk is tried (again), after it was up for `up` and the try
 /// before that had to wait `waited`.
-pub(super) fn wait(waited: Option<Duration>, up: Duration) -> Duration {
+#[must_use]
+pub fn wait(waited: Option<Duration>, up: Duration) -> Duration {
     match waited {
         Some(waited) if up < SOUND_AFTER => (waited * 2).min(TRY_MAX),
         _ => TRY_MIN,

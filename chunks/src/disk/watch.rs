@@ -8,8 +8,7 @@ use super::store::Store;
 use crate::policy::ChunkId;
 use crate::value::Key;
 use std::collections::VecDeque;
-use std::fs::File;
-use std::io::{self, Read, Seek, Write};
+use std::io;
 use std::mem;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -17,9 +16,6 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
-
-/// Bytes that a disk has to take and give back before it is used.
-const PROBE_BYTES: usize = 4 << 10;
 
 /// How long a batch waits for more: with every batch foyer writes 16 KiB of index, so many
 /// small ones would wear the disk.
@@ -90,11 +86,11 @@ fn off(disk: &Disk, trouble: &Trouble) {
 /// Looks at the disk until something is wrong.
 async fn watch(disk: &Disk, identity: Identity) -> Trouble {
     let mut looks = Looks::default();
-    disk.reads();
+    disk.reads.forget();
     loop {
         sleep(LOOK_EVERY).await;
         disk.metrics.policy(&disk.policy.stats());
-        if let Some(trouble) = looks.look(disk.reads(), disk.reads.oldest()) {
+        if let Some(trouble) = looks.at(&disk.reads) {
             return trouble;
         }
         match timeout(HANG_MAX, look(&disk.dir)).await {
@@ -166,18 +162,5 @@ fn probe(dir: &Path, device: Option<u64>) -> io::Result<()> {
     if device.is_some_and(|device| std::fs::metadata(dir).is_ok_and(|now| now.dev() != device)) {
         return Err(io::Error::other("the folder is not on its disk any more"));
     }
-    let path = dir.join("probe");
-    let mut file =
-        File::options().read(true).write(true).create(true).truncate(true).open(&path)?;
-    let mut bytes = [0; PROBE_BYTES];
-    bytes.iter_mut().zip(rand::random::<[u8; 32]>().iter().cycle()).for_each(|(to, of)| *to = *of);
-    file.write_all(&bytes)?;
-    file.sync_all()?;
-    file.rewind()?;
-    let mut read = Vec::new();
-    file.read_to_end(&mut read)?;
-    if read != bytes {
-        return Err(io::Error::other("it does not give back what was written"));
-    }
-    std::fs::remove_file(path)
+    health::takes_bytes(dir)
 }

@@ -6,12 +6,15 @@
 //!
 //! Needs root and /dev/fuse: [`FaultyDisk::mount`] says why when it can't.
 
+#![allow(dead_code, reason = "each story uses its part")]
+
 use std::collections::HashMap;
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{BufRead, BufReader, ErrorKind, Lines, Read, Write};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use tempfile::TempDir;
@@ -27,7 +30,7 @@ const WRITE_BYTES_MAX: u32 = 128 << 10;
 /// Bytes that the disk says are free, unless it is full.
 const FREE_BYTES: u64 = 1 << 30;
 
-/// Where the serving process mounts the disk.
+/// Where the serving process mounts the disk, beside its files.
 const DIR: &str = "NEARCAST_FAULTY_DISK";
 
 /// What the disk does from now on.
@@ -39,19 +42,33 @@ pub enum Mode {
     /// Reads are not answered.
     ReadsHang,
     ReadsFail,
+    /// Reads at [`BAD`] of any file fail, until something is written there.
+    ReadsFailInPart,
     WritesFail,
     Full,
 }
 
-const MODES: [Mode; 6] =
-    [Mode::Sound, Mode::Hangs, Mode::ReadsHang, Mode::ReadsFail, Mode::WritesFail, Mode::Full];
+const MODES: [Mode; 7] = [
+    Mode::Sound,
+    Mode::Hangs,
+    Mode::ReadsHang,
+    Mode::ReadsFail,
+    Mode::ReadsFailInPart,
+    Mode::WritesFail,
+    Mode::Full,
+];
+
+/// Where files can't be read in part.
+pub const BAD: std::ops::Range<u64> = 3 << 20..4 << 20;
 
 /// A mounted disk.
 pub struct FaultyDisk {
     pub dir: PathBuf,
     server: Child,
     answers: Lines<BufReader<ChildStdout>>,
-    _dirs: TempDir,
+    /// Where it was mounted before.
+    dead: Vec<PathBuf>,
+    dirs: TempDir,
 }
 
 impl FaultyDisk {
@@ -59,16 +76,9 @@ impl FaultyDisk {
     /// `server` is the name of a test that calls [`serve`].
     pub fn mount(server: &str) -> Option<Self> {
         let dirs = tempfile::tempdir().unwrap();
-        let mut server = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", server, "--nocapture"])
-            .env(DIR, dirs.path())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let answers = BufReader::new(server.stdout.take().unwrap()).lines();
         let dir = dirs.path().join("disk");
-        let mut disk = Self { dir, server, answers, _dirs: dirs };
+        let (server, answers) = start(server, &dir);
+        let mut disk = Self { dir, server, answers, dead: Vec::new(), dirs };
         let answer = disk.answer();
         if answer != "mounted" {
             println!("skipped: {answer}");
@@ -88,21 +98,58 @@ impl FaultyDisk {
         writeln!(self.server.stdin.as_mut().unwrap(), "{mode:?}").unwrap();
         assert_eq!(self.answer(), "set");
     }
+
+    /// Reads and writes that failed so far.
+    pub fn failures(&mut self) -> usize {
+        writeln!(self.server.stdin.as_mut().unwrap(), "failures").unwrap();
+        self.answer().parse().unwrap()
+    }
+
+    /// Ends what serves it: whatever is asked of it fails, also what is open.
+    pub fn vanish(&mut self) {
+        self.server.kill().unwrap();
+        self.server.wait().unwrap();
+    }
+
+    /// Mounts one that has vanished, elsewhere: `dir` is another, its files are the same.
+    pub fn mount_again(&mut self, server: &str) {
+        let dir = self.dirs.path().join("again");
+        self.dead.push(std::mem::replace(&mut self.dir, dir));
+        (self.server, self.answers) = start(server, &self.dir);
+        assert_eq!(self.answer(), "mounted");
+    }
+}
+
+fn start(server: &str, dir: &Path) -> (Child, Lines<BufReader<ChildStdout>>) {
+    let mut server = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", server, "--nocapture"])
+        .env(DIR, dir)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let answers = BufReader::new(server.stdout.take().unwrap()).lines();
+    (server, answers)
+}
+
+fn unmount(dir: &Path) {
+    let _ = Command::new("umount").arg("-l").arg(dir).status();
 }
 
 impl Drop for FaultyDisk {
     fn drop(&mut self) {
         drop(self.server.stdin.take());
         let _ = self.server.wait();
+        self.dead.iter().for_each(|dir| unmount(dir));
     }
 }
 
 /// Serves a disk, if this is the process that is to; ends when its parent does.
 pub fn serve() {
-    let Some(dirs) = std::env::var_os(DIR).map(PathBuf::from) else { return };
-    let (dir, backing) = (dirs.join("disk"), dirs.join("backing"));
+    let Some(dir) = std::env::var_os(DIR).map(PathBuf::from) else { return };
+    let backing = dir.with_file_name("backing");
     std::fs::create_dir(&dir).unwrap();
-    std::fs::create_dir(&backing).unwrap();
+    std::fs::create_dir_all(&backing).unwrap();
     let device = match mount(&dir) {
         Ok(device) => device,
         Err(error) => {
@@ -111,16 +158,22 @@ pub fn serve() {
         }
     };
     let mode = Arc::new((Mutex::new(Mode::Sound), Condvar::new()));
-    let server = Server { device: Arc::new(device), backing, mode: Arc::clone(&mode) };
+    let failures = Arc::new(AtomicUsize::new(0));
+    let (device, counted) = (Arc::new(device), Arc::clone(&failures));
+    let server = Server { device, backing, mode: Arc::clone(&mode), failures: counted };
     thread::spawn(move || server.run());
     println!("\ndisk: mounted");
     for line in std::io::stdin().lines().map_while(Result::ok) {
+        if line == "failures" {
+            println!("disk: {}", failures.load(Ordering::Relaxed));
+            continue;
+        }
         let named = MODES.into_iter().find(|mode| format!("{mode:?}") == line);
         *mode.0.lock().unwrap() = named.unwrap();
         mode.1.notify_all();
         println!("disk: set");
     }
-    let _ = Command::new("umount").arg("-l").arg(&dir).status();
+    unmount(&dir);
     // The device is closed with the process: what others wait for ends with an error.
     std::process::exit(0);
 }
@@ -144,6 +197,7 @@ struct Server {
     device: Arc<File>,
     backing: PathBuf,
     mode: Arc<(Mutex<Mode>, Condvar)>,
+    failures: Arc<AtomicUsize>,
 }
 
 /// A request of the kernel's.
@@ -215,7 +269,11 @@ impl Server {
         let answer = self.answer(request, nodes, mode);
         let (error, body) = match answer {
             Ok(body) => (0, body),
-            Err(error) => (-error, Vec::new()),
+            Err(error) => {
+                let is_counted = matches!(request.opcode, 15 | 16);
+                self.failures.fetch_add(usize::from(is_counted), Ordering::Relaxed);
+                (-error, Vec::new())
+            }
         };
         let mut bytes = u32::try_from(16 + body.len()).unwrap().to_ne_bytes().to_vec();
         bytes.extend_from_slice(&error.to_ne_bytes());
@@ -248,6 +306,7 @@ impl Server {
             14 => Ok([longs(&[0]), words(&[1, 0])].concat()),
             // READ
             15 if mode == Mode::ReadsFail => Err(EIO),
+            15 if mode == Mode::ReadsFailInPart && BAD.contains(&u64_at(body, 8)) => Err(EIO),
             15 => {
                 let mut bytes = vec![0; u32_at(body, 16) as usize];
                 let read = self.open(node, nodes)?.read_at(&mut bytes, u64_at(body, 8));
@@ -258,6 +317,9 @@ impl Server {
             16 if mode == Mode::WritesFail => Err(EIO),
             16 if mode == Mode::Full => Err(ENOSPC),
             16 => {
+                if mode == Mode::ReadsFailInPart && BAD.contains(&u64_at(body, 8)) {
+                    *self.mode.0.lock().unwrap() = Mode::Sound;
+                }
                 let bytes = &body[40..];
                 self.open(node, nodes)?.write_all_at(bytes, u64_at(body, 8)).map_err(errno)?;
                 Ok(words(&[u32::try_from(bytes.len()).unwrap(), 0]))

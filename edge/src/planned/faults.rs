@@ -64,7 +64,7 @@ struct World {
     dir: TempDir,
     title: Arc<Title>,
     files: Vec<Bytes>,
-    planned: Planned,
+    planned: Arc<Planned>,
     /// A file as it was at some time, to come back at another.
     earlier: Option<(PathBuf, Vec<u8>)>,
 }
@@ -203,11 +203,12 @@ impl World {
     }
 }
 
-fn open(dir: &Path) -> Planned {
+fn open(dir: &Path) -> Arc<Planned> {
     let metrics = Metrics::new(&prometheus::Registry::new()).unwrap();
-    let planned = Planned::open(dir.to_owned(), u64::MAX, metrics).unwrap();
     // What a busy machine takes its time for is no fault here.
-    Planned { read_max: Duration::from_secs(60), ..planned }
+    let planned = Planned::new(dir.to_owned(), u64::MAX, Duration::from_secs(60), metrics);
+    planned.attach().unwrap();
+    Arc::new(planned)
 }
 
 fn change(path: &Path, at: usize, bytes: &[u8]) {

@@ -5,11 +5,14 @@
 //! is absent, else its XXH3. All little-endian. A checksum is written only after its chunk is
 //! durable, so that a crash at any time leaves no chunk that claims to be here and is not.
 
+use super::watch::Identity;
 use bytes::Bytes;
 use model::{Track, chunk};
 use std::fs::{File, OpenOptions};
-use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::io;
+use std::ops::Range;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -20,6 +23,8 @@ const SUM_BYTES: u64 = 8;
 /// A planned track file, open.
 pub struct PlannedFile {
     name: String,
+    path: PathBuf,
+    identity: Identity,
     data: File,
     have: File,
     file_bytes: u64,
@@ -34,6 +39,8 @@ pub enum Check {
     Absent,
     /// It was here and is not what it was: forgotten now.
     Damaged(String),
+    /// The disk can't read it.
+    Failed(io::Error),
 }
 
 /// XXH3, never 0.
@@ -47,15 +54,17 @@ fn place(number: u64) -> usize {
 
 impl PlannedFile {
     /// Opens the file of `track` in `dir`, made if need be. Blocks.
-    pub fn open(dir: &Path, track: &Track) -> std::io::Result<Self> {
+    pub fn open(dir: &Path, track: &Track) -> io::Result<Self> {
         let name = track.file_name();
         let open = |path: &Path| {
             OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)
         };
-        let data = open(&dir.join(&name))?;
+        let path = dir.join(&name);
+        let data = open(&path)?;
+        let is = data.metadata()?;
         let have = open(&dir.join(format!("{name}.have")))?;
         let file_bytes = track.facts.file_bytes;
-        let sums = match read_sums(&have, file_bytes) {
+        let sums = match read_sums(&have, file_bytes)? {
             Some(sums) => sums,
             None => {
                 have.set_len(0)?;
@@ -69,12 +78,23 @@ impl PlannedFile {
             }
         };
         let sums = sums.into_iter().map(AtomicU64::new).collect();
-        Ok(Self { name, data, have, file_bytes, sums })
+        let identity = (is.dev(), is.ino());
+        Ok(Self { name, path, identity, data, have, file_bytes, sums })
     }
 
     /// Name below the version's folder.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Where it was opened.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Which file was there.
+    pub fn identity(&self) -> Identity {
+        self.identity
     }
 
     fn sum_of(&self, number: u64) -> u64 {
@@ -98,12 +118,22 @@ impl PlannedFile {
     }
 
     /// The first run of at most `chunks_max` neighbours that are not here, from `from` on.
-    pub fn missing(&self, from: u64, chunks_max: u64) -> Option<std::ops::Range<u64>> {
+    pub fn missing(&self, from: u64, chunks_max: u64) -> Option<Range<u64>> {
         let count = self.sums.len() as u64;
         let first = (from..count).find(|number| !self.holds(*number))?;
         let most = count.min(first + chunks_max);
         let end = (first..most).find(|number| self.holds(*number)).unwrap_or(most);
         Some(first..end)
+    }
+
+    /// Of neighbouring chunks, the first ones that fit into so many bytes.
+    pub fn fitting(&self, chunks: Range<u64>, bytes_max: u64) -> Range<u64> {
+        let (start, mut left) = (chunks.start, bytes_max);
+        let fits = |number: &u64| {
+            let bytes = chunk::range(*number, self.file_bytes).bytes;
+            left.checked_sub(bytes).map(|rest| left = rest).is_some()
+        };
+        start..start + chunks.take_while(fits).count() as u64
     }
 
     /// Reads a chunk and checks it. Blocks.
@@ -115,31 +145,38 @@ impl PlannedFile {
         let reason = match self.read_raw(number) {
             Ok(bytes) if sum(&bytes) == expected => return Check::Whole(bytes.into()),
             Ok(_) => "its checksum differs".to_owned(),
-            Err(error) => error.to_string(),
+            // The file was cut.
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => error.to_string(),
+            Err(error) => return Check::Failed(error),
         };
-        // Forgotten on disk, too, if the disk takes it; if not, the next start finds it again.
+        Check::Damaged(self.forget(number, reason))
+    }
+
+    /// Forgets a chunk, for a reason; on disk, too, if the disk takes it: if not, the next start
+    /// finds it again. Blocks.
+    pub fn forget(&self, number: u64, reason: String) -> String {
         match self.keep_sum(number, 0) {
-            Ok(()) => Check::Damaged(reason),
-            Err(error) => Check::Damaged(format!("{reason}; {error}")),
+            Ok(()) => reason,
+            Err(error) => format!("{reason}; {error}"),
         }
     }
 
-    fn read_raw(&self, number: u64) -> std::io::Result<Vec<u8>> {
+    fn read_raw(&self, number: u64) -> io::Result<Vec<u8>> {
         let range = chunk::range(number, self.file_bytes);
-        let length = usize::try_from(range.bytes).map_err(std::io::Error::other)?;
+        let length = usize::try_from(range.bytes).map_err(io::Error::other)?;
         let mut bytes = vec![0; length];
         self.data.read_exact_at(&mut bytes, range.start)?;
         Ok(bytes)
     }
 
-    fn keep_sum(&self, number: u64, sum: u64) -> std::io::Result<()> {
+    fn keep_sum(&self, number: u64, sum: u64) -> io::Result<()> {
         let Some(slot) = self.sums.get(place(number)) else { return Ok(()) };
         slot.store(sum, Ordering::Release);
         self.have.write_all_at(&sum.to_le_bytes(), HEAD_BYTES + number * SUM_BYTES)
     }
 
     /// Stores verified chunks: first they, then that they are here. Blocks.
-    pub fn store(&self, chunks: &[(u64, Bytes)]) -> std::io::Result<()> {
+    pub fn store(&self, chunks: &[(u64, Bytes)]) -> io::Result<()> {
         for (number, bytes) in chunks {
             self.data.write_all_at(bytes, chunk::range(*number, self.file_bytes).start)?;
         }
@@ -152,7 +189,7 @@ impl PlannedFile {
 
     /// Takes over chunks that were written before a crash but not yet noted: each is verified
     /// against the index. Blocks.
-    pub fn adopt(&self, track: &Track) -> std::io::Result<u64> {
+    pub fn adopt(&self, track: &Track) -> io::Result<u64> {
         let written = self.data.metadata()?.len();
         let mut adopted = 0;
         for number in (0..self.sums.len() as u64).filter(|number| !self.holds(*number)) {
@@ -174,18 +211,19 @@ impl PlannedFile {
     }
 }
 
-fn read_sums(have: &File, file_bytes: u64) -> Option<Vec<u64>> {
+/// The checksums, if they are those of such a file.
+fn read_sums(have: &File, file_bytes: u64) -> io::Result<Option<Vec<u64>>> {
     let count = chunk::count(file_bytes);
     let length = HEAD_BYTES + count * SUM_BYTES;
-    if have.metadata().ok()?.len() != length {
-        return None;
+    if have.metadata()?.len() != length {
+        return Ok(None);
     }
-    let mut bytes = vec![0; usize::try_from(length).ok()?];
-    have.read_exact_at(&mut bytes, 0).ok()?;
-    let (head, sums) = bytes.split_at(usize::try_from(HEAD_BYTES).ok()?);
+    let mut bytes = vec![0; usize::try_from(length).map_err(io::Error::other)?];
+    have.read_exact_at(&mut bytes, 0)?;
+    let (head, sums) = bytes.split_at(HEAD_BYTES as usize);
     if &head[..8] != MAGIC || head[8..] != file_bytes.to_le_bytes() {
-        return None;
+        return Ok(None);
     }
     let sums = sums.chunks_exact(8).map(|sum| u64::from_le_bytes(sum.try_into().unwrap_or([0; 8])));
-    Some(sums.collect())
+    Ok(Some(sums.collect()))
 }

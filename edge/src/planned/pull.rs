@@ -1,22 +1,29 @@
 //! Follows the control plane's plan: accepts it, fetches what it names, run by run, and notes
 //! what is complete. A kill at any time costs at most one run.
 
-use super::{Accepted, Planned};
+use super::file::PlannedFile;
+use super::{Accepted, PLAN_FILE, Planned};
 use crate::engine::RUN_BYTES_MAX;
 use crate::error::Fault;
 use crate::object::Passed;
 use crate::origin::{Origin, Run};
 use crate::title::{Name, Title, Titles};
 use bytes::Bytes;
+use chunks::health;
 use model::chunk::CHUNK_BYTES;
 use model::{EdgeId, FillPlan};
-use std::sync::Arc;
+use std::io;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
 
 /// After a failure, wait at first this long, doubling up to the second.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
+/// Bytes of the disk that are left free, for what is small: indexes, checksums, the plan.
+const SPARE_BYTES: u64 = 1 << 20;
 
 /// The background task of the planned tier.
 pub struct Puller {
@@ -39,6 +46,8 @@ pub struct Puller {
 enum Stopped {
     #[error("a newer plan is there")]
     NewerPlan,
+    #[error("the disk is off")]
+    Off,
     #[error("{0} titles could not be fetched whole")]
     Incomplete(usize),
     #[error(transparent)]
@@ -46,7 +55,7 @@ enum Stopped {
     #[error("the plan is for {0}")]
     WrongEdge(EdgeId),
     #[error(transparent)]
-    Disk(#[from] std::io::Error),
+    Disk(#[from] io::Error),
     #[error(transparent)]
     Fetch(#[from] Fault),
 }
@@ -60,6 +69,8 @@ impl Puller {
             let retry = match &ended {
                 Ok(()) => Duration::MAX,
                 Err(Stopped::NewerPlan) => continue,
+                // It tells itself when it is back.
+                Err(Stopped::Off) => Duration::MAX,
                 Err(stopped) => {
                     tracing::warn!(%stopped, retry_s = wait.as_secs(), "the plan is not complete");
                     wait
@@ -74,7 +85,7 @@ impl Puller {
             };
             tokio::select! {
                 changed = newest.changed() => if changed.is_err() { return },
-                () = self.planned.damaged.notified() => {}
+                () = self.planned.wanting.notified() => {}
                 () = pause => {}
             }
         }
@@ -83,6 +94,9 @@ impl Puller {
     /// Brings the tier to the newest plan.
     async fn step(&self, newest: &mut watch::Receiver<Option<u64>>) -> Result<(), Stopped> {
         let number = *newest.borrow_and_update();
+        if !self.planned.is_up() {
+            return Err(Stopped::Off);
+        }
         if number.is_some() && number != self.planned.number() {
             self.accept().await?;
         }
@@ -94,7 +108,7 @@ impl Puller {
         for (name, bytes) in &accepted.wanted {
             match self.fill_title(name, *bytes, newest).await {
                 Ok(()) => {}
-                Err(Stopped::NewerPlan) => return Err(Stopped::NewerPlan),
+                Err(stopped @ (Stopped::NewerPlan | Stopped::Off)) => return Err(stopped),
                 Err(stopped) => {
                     tracing::warn!(title = %name.0, version = %name.1, %stopped, "planned title");
                     incomplete += 1;
@@ -104,6 +118,7 @@ impl Puller {
         if incomplete > 0 {
             return Err(Stopped::Incomplete(incomplete));
         }
+        self.planned.written();
         if accepted.wanted.len() == accepted.plan.titles.len() {
             self.mark_complete(accepted.plan.number);
         }
@@ -131,10 +146,13 @@ impl Puller {
         );
         let planned = Arc::clone(&self.planned);
         let work = move || {
-            let text = serde_json::to_vec(&plan).map_err(std::io::Error::other)?;
-            crate::disk::replace(&planned.dir.join("plan.json"), &text)?;
+            let text = serde_json::to_vec(&plan).map_err(io::Error::other)?;
+            let path = planned.dir.join(PLAN_FILE);
+            let _place = planned.place.lock().unwrap_or_else(PoisonError::into_inner);
+            let written = crate::disk::replace(&path, &text);
             planned.enforce(Accepted::new(plan, planned.bytes_max));
-            Ok(())
+            // A full disk may have room for it now.
+            written.or_else(|_| crate::disk::replace(&path, &text))
         };
         Ok(blocking(work).await?)
     }
@@ -162,40 +180,104 @@ impl Puller {
         track: usize,
         newest: &watch::Receiver<Option<u64>>,
     ) -> Result<(), Stopped> {
+        let name = title.name();
+        if self.planned.file(&name, track).is_none() {
+            let planned = Arc::clone(&self.planned);
+            self.until_written(newest, move || room(&planned.dir).map(|_| ())).await?;
+        }
         let (planned, opened) = (Arc::clone(&self.planned), Arc::clone(title));
-        let file = blocking(move || {
+        let open = blocking(move || {
             let open = planned.open_title(&opened)?;
             let (Some(file), Some(facts)) = (open.files.get(track), opened.index.tracks.get(track))
             else {
-                return Err(std::io::Error::other("the index has no such track"));
+                return Err(io::Error::other("the index has no such track"));
             };
-            if !file.is_complete() {
-                file.adopt(facts)?;
-            }
-            Ok(Arc::clone(file))
+            if file.is_complete() { Ok(()) } else { file.adopt(facts).map(|_| ()) }
         });
-        let file = file.await?;
-        while let Some(missing) = file.missing(0, RUN_BYTES_MAX / CHUNK_BYTES) {
-            if newest.has_changed().unwrap_or(true) {
-                return Err(Stopped::NewerPlan);
-            }
-            let run = Run { title: Arc::clone(title), track, chunks: missing };
+        if let Err(error) = open.await {
+            return Err(if self.planned.is_up() { error.into() } else { Stopped::Off });
+        }
+        while let Some(chunks) = self.writing(newest, &name, track, next_run).await? {
+            let run = Run { title: Arc::clone(title), track, chunks };
             let mut chunks: Vec<(u64, Bytes)> = Vec::new();
             let keep = |number, bytes| chunks.push((number, bytes));
             let fetched = self.origin.chunks(&run, keep).await;
-            // What arrived before a failure is kept.
-            let stored = Arc::clone(&file);
-            blocking(move || stored.store(&chunks)).await?;
+            // What arrived before a failure is kept; and all of it until the disk takes it, so
+            // that nothing is fetched twice.
+            let store = move |file: &PlannedFile| file.store(&chunks);
+            self.writing(newest, &name, track, store).await?;
+            self.planned.written();
             self.planned.count_present();
             fetched?;
         }
-        tracing::debug!(title = %title.title, file = file.name(), "planned file complete");
+        tracing::debug!(title = %title.title, track, "planned file complete");
         Ok(())
+    }
+
+    /// Does what writes to a file, as [`Puller::until_written`].
+    async fn writing<T: Send + 'static>(
+        &self,
+        newest: &watch::Receiver<Option<u64>>,
+        name: &Name,
+        track: usize,
+        work: impl Fn(&PlannedFile) -> io::Result<T> + Clone + Send + 'static,
+    ) -> Result<T, Stopped> {
+        let (planned, name) = (Arc::clone(&self.planned), name.clone());
+        // The file as it is open now: the disk may have been off meanwhile.
+        let work = move || planned.file(&name, track).map(|file| work(&file)).transpose();
+        self.until_written(newest, work).await?.ok_or(Stopped::Off)
+    }
+
+    /// Does what writes, again and again until the disk takes it.
+    async fn until_written<T: Send + 'static>(
+        &self,
+        newest: &watch::Receiver<Option<u64>>,
+        work: impl Fn() -> io::Result<T> + Clone + Send + 'static,
+    ) -> Result<T, Stopped> {
+        let (mut newest, mut up) = (newest.clone(), self.planned.up.subscribe());
+        let mut waited = None;
+        loop {
+            if newest.has_changed().unwrap_or(true) {
+                return Err(Stopped::NewerPlan);
+            }
+            match blocking(work.clone()).await {
+                Ok(done) => return Ok(done),
+                Err(_) if !self.planned.is_up() => return Err(Stopped::Off),
+                Err(error) => self.planned.not_written(&error),
+            }
+            let wait = health::wait(waited, Duration::ZERO);
+            waited = Some(wait);
+            tokio::select! {
+                _ = newest.changed() => return Err(Stopped::NewerPlan),
+                // Its sender is here.
+                _ = up.wait_for(|up| !up) => return Err(Stopped::Off),
+                () = tokio::time::sleep(wait) => {}
+            }
+        }
     }
 }
 
+/// The next chunks to fetch, as many as there is room for; `None` when all are here. Blocks.
+fn next_run(file: &PlannedFile) -> io::Result<Option<Range<u64>>> {
+    let Some(missing) = file.missing(0, RUN_BYTES_MAX / CHUNK_BYTES) else { return Ok(None) };
+    let room = room(file.path())?;
+    let fitting = file.fitting(missing, room);
+    if fitting.is_empty() { Err(no_room(room)) } else { Ok(Some(fitting)) }
+}
+
+/// Bytes that may be written at `path`; an error when there are none. Blocks.
+fn room(path: &Path) -> io::Result<u64> {
+    let free = chunks::bytes_free(path)?;
+    free.checked_sub(SPARE_BYTES).ok_or_else(|| no_room(free))
+}
+
+fn no_room(bytes: u64) -> io::Error {
+    let text = format!("{bytes} bytes are free, the next chunk needs more");
+    io::Error::new(io::ErrorKind::StorageFull, text)
+}
+
 async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
-) -> std::io::Result<T> {
-    tokio::task::spawn_blocking(work).await.map_err(std::io::Error::other)?
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
 }

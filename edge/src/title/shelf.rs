@@ -2,8 +2,10 @@
 //! its disks hold. Best effort: a file that is missing or wrong costs a fetch.
 
 use super::{Name, Title};
+use crate::planned::Planned;
 use bytes::Bytes;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Index files kept; the oldest go first.
@@ -12,22 +14,22 @@ const FILES_MAX: usize = 4096;
 const SWEEP_EVERY: usize = 256;
 
 /// The folder of indexes: one file a version, `{title}.{version}`. Those of planned titles lie
-/// beside their files and are never swept.
+/// beside their files and are never swept; they are in memory while these are open.
 pub struct Shelf {
     dir: PathBuf,
-    plan_dir: PathBuf,
+    planned: Arc<Planned>,
     writes: AtomicUsize,
 }
 
 impl Shelf {
-    /// The folder `dir`, made if need be; planned titles are below `plan_dir`.
+    /// The folder `dir`, made if need be; `planned` has the planned titles.
     ///
     /// # Errors
     /// When it can't be made.
-    pub fn open(dir: PathBuf, plan_dir: PathBuf) -> std::io::Result<Self> {
+    pub fn open(dir: PathBuf, planned: Arc<Planned>) -> std::io::Result<Self> {
         std::fs::create_dir_all(&dir)?;
         sweep(&dir);
-        Ok(Self { dir, plan_dir, writes: AtomicUsize::new(1) })
+        Ok(Self { dir, planned, writes: AtomicUsize::new(1) })
     }
 
     fn path(&self, name: &Name) -> PathBuf {
@@ -35,15 +37,16 @@ impl Shelf {
     }
 
     /// The title, if its index is here and whole.
-    pub(super) async fn read(&self, name: &Name) -> Option<Title> {
-        for path in [self.path(name), crate::planned::index_path(&self.plan_dir, name)] {
-            let Ok(bytes) = tokio::fs::read(&path).await else { continue };
-            match Title::decode(name, &bytes) {
-                Some(title) => return Some(title),
-                None => tracing::warn!(path = %path.display(), "a stored index is damaged"),
-            }
+    pub(super) async fn read(&self, name: &Name) -> Option<Arc<Title>> {
+        if let Some(title) = self.planned.title(name) {
+            return Some(title);
         }
-        None
+        let path = self.path(name);
+        let title = Title::decode(name, &tokio::fs::read(&path).await.ok()?).map(Arc::new);
+        if title.is_none() {
+            tracing::warn!(path = %path.display(), "a stored index is damaged");
+        }
+        title
     }
 
     /// Keeps a checked index.
