@@ -175,10 +175,19 @@ async fn max_forwards_counts_down_to_who_answers() {
     let options =
         async |most| ask(Method::OPTIONS, &proxy.url("/page"), &[("max-forwards", most)]).await;
     let here = options("0").await;
-    assert_eq!((here.status.as_u16(), here.header("allow")), (200, "GET, HEAD, OPTIONS"));
+    let allowed = here.header("allow");
+    assert_eq!((here.status.as_u16(), here.verdict()), (200, "preflight"));
     assert_eq!(proxy.web.count("/page"), 0);
     options("7").await;
     assert_eq!(proxy.web.asked_for("/page")[0].field("max-forwards"), "6");
+    // Each method that it names is passed on, and no usual one is missing.
+    assert_eq!(allowed, "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
+    for method in allowed.split(", ") {
+        let path = format!("/{method}");
+        proxy.web.put(&path, Item::of(100));
+        ask(method.parse().unwrap(), &proxy.url(&path), &[]).await;
+        assert_eq!(proxy.web.asked_for(&path)[0].method, method);
+    }
     // Of other methods it says nothing.
     proxy.get_with("/page", &[("max-forwards", "0")]).await;
     assert_eq!(proxy.web.count("/page"), 2);

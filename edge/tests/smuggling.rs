@@ -311,6 +311,73 @@ async fn header_bombs_are_refused() {
     stage.edge.stop().await;
 }
 
+/// RFC 9112 section 6.3: where a request has both lengths, the chunks are its body, here as at the
+/// origin, which sees the one length that this edge wrote; and the connection ends with the
+/// answer, so that nothing behind is ever read as a request. HTTP/1.0 has no chunks.
+#[tokio::test]
+async fn of_two_lengths_the_chunks_count_and_the_connection_ends() {
+    let dir = tempfile::tempdir().unwrap();
+    let raw = Raw::start().await;
+    let edge = Edge::start(raw::settings(dir.path(), &raw)).await;
+    let address = address(&edge);
+    let (length, chunked) = ("Content-Length: 4\r\n", "Transfer-Encoding: chunked\r\n");
+    for fields in [format!("{length}{chunked}"), format!("{chunked}{length}")] {
+        for (chunks, body) in [("5\r\nhello\r\n0\r\n\r\n", "hello"), ("0\r\n\r\n", "")] {
+            let sent = format!("{}{HIDDEN}{BEHIND}", request(&fields, chunks));
+            let read = exchange(&address, sent.as_bytes(), false).await;
+            let text = String::from_utf8(read.clone()).unwrap().to_lowercase();
+            assert!(text.starts_with("http/1.1 200"), "{text}");
+            assert!(text.contains("\r\nconnection: close\r\n"), "{text}");
+            assert_eq!(answers(&read).len(), 1, "{text}");
+            let seen = raw.take();
+            let lines: Vec<_> = seen.iter().map(|seen| seen.line.as_str()).collect();
+            assert_eq!(lines, [FIRST], "{fields}");
+            assert_eq!(seen[0].body.as_deref(), Some(body.as_bytes()), "{fields}");
+            assert!(!seen[0].fields.iter().any(|(_, value)| value == "4"), "{:?}", seen[0].fields);
+        }
+        let old = request(&fields, "0\r\n\r\n").replacen("HTTP/1.1", "HTTP/1.0", 1);
+        let read = exchange(&address, format!("{old}{BEHIND}").as_bytes(), false).await;
+        assert_eq!(end(&answers(&read)), Some(End::Refused(400)), "{fields}");
+        assert_eq!(raw.take(), []);
+    }
+    assert_eq!(raw.complaints(), Vec::<String>::new());
+    edge.stop().await;
+}
+
+/// What no request came of is in no other count.
+#[tokio::test]
+async fn what_cannot_be_read_is_counted() {
+    let stage = Stage::new().await;
+    let address = address(&stage.edge);
+    let count = async |protocol: &str, reason: &str| {
+        let labels = format!("{{protocol={protocol:?},reason={reason:?}}}");
+        let line = format!("nearcast_edge_requests_unread_total{labels}");
+        stage.edge.metric(&line).await
+    };
+    let many: String = (0..101).map(|number| format!("x-{number}: 1\r\n")).collect();
+    let (mut malformed, mut too_large) = (0.0, 0.0);
+    for (fields, status) in [
+        ("X : b\r\n", 400),
+        ("Content-Length: 5\r\nContent-Length: 6\r\n", 400),
+        (&many, 431),
+        (&format!("x: {}\r\n", "a".repeat(70 << 10)), 431),
+    ] {
+        // The end of what is sent is read, so no reset overtakes the answer.
+        exchange(&address, request(fields, "").as_bytes(), true).await;
+        *(if status == 400 { &mut malformed } else { &mut too_large }) += 1.0;
+        common::until("the count", || async {
+            let counted =
+                (count("http/1.1", "malformed").await, count("http/1.1", "too-large").await);
+            (counted == (malformed, too_large)).then_some(())
+        })
+        .await;
+    }
+    // What is read, and refused by name, is not among them.
+    exchange(&address, request("Connection: close\r\n", "").as_bytes(), true).await;
+    assert_eq!(count("http/1.1", "malformed").await, malformed);
+    stage.edge.stop().await;
+}
+
 /// Whatever comes, a connection ends, with answers to no more requests than were sent, the
 /// origin has nothing to complain of, and the edge serves on.
 #[tokio::test]

@@ -139,6 +139,7 @@ where
     };
     ended.map_err(|error| {
         shared.metrics.given_up.count_ended(&*error, answers.has_part());
+        shared.metrics.unread.count_ended(&*error);
         error.to_string()
     })
 }

@@ -18,6 +18,7 @@ pub mod tcp;
 pub mod tls;
 mod turns;
 mod unframed;
+mod unread;
 mod watched;
 
 pub use error::Error;

@@ -4,6 +4,7 @@ use crate::Levers;
 use crate::patience::{GivenUp, Patience};
 use crate::shards::{Executor, Seat, Shard, Shards, guarded};
 use crate::tls::{self, Tls};
+use crate::unread::Unread;
 use arena::Arena;
 use bytes::Bytes;
 use counting::{counter, counters, from_zero, gauge, gauges};
@@ -102,6 +103,7 @@ pub struct Metrics {
     pub(crate) shard_open: IntGaugeVec,
     pub(crate) panics: IntCounter,
     pub(crate) given_up: GivenUp,
+    pub(crate) unread: Unread,
     pub(crate) quic: crate::quic::Metrics,
     /// Counters of TLS.
     pub tls: tls::Metrics,
@@ -123,8 +125,8 @@ impl Metrics {
         let shard_open = gauges(r, "shard_connections", help, &["shard"])?;
         let panics = counter(r, "connection_panics_total", "Tasks of connections that panicked")?;
         let (quic, tls) = (crate::quic::Metrics::new(registry)?, tls::Metrics::new(registry)?);
-        let given_up = GivenUp::new(registry)?;
-        Ok(Self { open, shard_open, panics, given_up, quic, tls, refused })
+        let (given_up, unread) = (GivenUp::new(registry)?, Unread::new(registry)?);
+        Ok(Self { open, shard_open, panics, given_up, unread, quic, tls, refused })
     }
 }
 

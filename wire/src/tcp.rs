@@ -33,8 +33,8 @@ pub async fn accept<S: Service>(
             () = shared.drain.cancelled() => return,
             accepted = listener.accept() => accepted,
         };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
             Err(error) => {
                 tracing::warn!(%error, "accepting a connection failed");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -47,7 +47,7 @@ pub async fn accept<S: Service>(
         let (tls, via, own) = (tls.clone(), Arc::clone(&via), Arc::clone(&shared));
         shared.serve(place, async move {
             if let Err(error) = serve(stream, tls, via, &own).await {
-                tracing::debug!(error, "connection ended");
+                tracing::debug!(%peer, error, "connection ended");
             }
         });
     }

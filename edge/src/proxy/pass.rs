@@ -26,7 +26,7 @@ pub async fn on(
     if wanted.method == Method::OPTIONS {
         match caching::forwards(&wanted.fields) {
             Forwards::Unsaid => {}
-            Forwards::Here => return Ok(options()),
+            Forwards::Here => return Ok(options(edge, wanted)),
             Forwards::Left(left) => {
                 ask.fields.insert(header::MAX_FORWARDS, HeaderValue::from(left));
             }
@@ -79,10 +79,16 @@ pub fn via(edge: &Edge, head: &http::response::Parts) -> HeaderMap {
     fields
 }
 
+/// What is passed on, of the methods that are usual: to a bucket, and to any other origin.
+const OF_BUCKETS: &str = "GET, HEAD";
+const PASSED_ON: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
+
 /// To an OPTIONS that goes no further than this node.
-fn options() -> Answer {
+fn options(edge: &Edge, wanted: &Wanted) -> Answer {
+    let allowed = if wanted.site.upstream.is_s3() { OF_BUCKETS } else { PASSED_ON };
     let mut headers = HeaderMap::new();
-    headers.insert(header::ALLOW, HeaderValue::from_static("GET, HEAD, OPTIONS"));
+    headers.insert(header::ALLOW, HeaderValue::from_static(allowed));
+    headers.insert("cache-status", Verdict::Preflight.cache_status(&edge.id));
     Answer::new(Verdict::Preflight, StatusCode::OK, headers, Content::empty())
 }
 

@@ -11,9 +11,11 @@ mod turn;
 
 use crate::patience::Wait;
 use crate::shards::guarded;
+use crate::unread::Why;
 use crate::{Error, HEADER_BYTES_MAX, Request, STREAMS_MAX, Service, Shard, Shared, Via};
 use bytes::{Bytes, BytesMut};
 use futures::FutureExt;
+use h3::error::{Code, StreamError};
 use h3::server::RequestResolver;
 use http::Response;
 use http_body_util::BodyExt;
@@ -281,7 +283,12 @@ async fn request<S: Service>(
             shared.metrics.given_up.count(Wait::Head);
             format!("no request within {REQUEST_MAX:?}")
         })?
-        .map_err(|error| error.to_string())?;
+        .map_err(|error| {
+            if let Some(why) = unread(&error) {
+                shared.metrics.unread.count("h3", why);
+            }
+            error.to_string()
+        })?;
     let (head, ()) = request.into_parts();
     let (mut stream, receiving) = stream.split();
     let id = receiving.id();
@@ -303,6 +310,17 @@ async fn request<S: Service>(
     let outlet = Unfinished(Some(outlet));
     answered?;
     send(shared, outlet, head.unwrap_or_default(), body).await
+}
+
+/// Why a request could not be read, if that is what happened.
+fn unread(error: &StreamError) -> Option<Why> {
+    match error {
+        StreamError::HeaderTooBig { .. } => Some(Why::TooLarge),
+        StreamError::StreamError { code, .. } if *code == Code::H3_MESSAGE_ERROR => {
+            Some(Why::Malformed)
+        }
+        _ => None,
+    }
 }
 
 /// A stream that is reset unless it is finished: one that quinn sees dropped, by an error or by a
