@@ -150,7 +150,8 @@ async fn plain(method: Method, url: &str, fields: &[(&str, &str)]) -> Answer {
     answer
 }
 
-fn tls(certificate: &Path, protocol: &str) -> rustls::ClientConfig {
+/// For a client of this protocol that trusts `certificate` alone.
+pub fn tls(certificate: &Path, protocol: &str) -> rustls::ClientConfig {
     let mut roots = rustls::RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(certificate).unwrap()).unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());

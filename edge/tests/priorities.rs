@@ -1,0 +1,231 @@
+//! RFC 9218: what `Priority` of a request decides, on real connections. Who gets the last room
+//! for responses, who is asked of the origin first, whose bytes leave first by HTTP/3.
+
+#![allow(clippy::unwrap_used, reason = "a story that meets an error has failed")]
+
+mod common;
+
+use bytes::{Buf, Bytes};
+use common::{Answer, Edge, Hold, Item, Proxy, Web, get, get_over, proxy_settings, tls, until};
+use http::Request;
+use nearcast_edge::Limits;
+use std::cell::Cell;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use tokio::net::UdpSocket;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+/// Asks with this urgency, in the background.
+fn spawn(url: &str, priority: &'static str) -> JoinHandle<Answer> {
+    let url = url.to_owned();
+    tokio::spawn(async move { get(&url, &[("priority", priority)]).await })
+}
+
+#[tokio::test]
+async fn the_last_room_for_responses_is_for_what_is_urgent() {
+    let dir = tempfile::tempdir().unwrap();
+    let web = Web::start().await;
+    let settings = proxy_settings(dir.path(), &web.url, &serde_json::json!({}));
+    let limits = Limits { responses: 10, ..Limits::default() };
+    let edge = Edge::start_with(settings, limits).await;
+    let ask = async |priority: &str| {
+        get(&format!("{}/stored", edge.http), &[("priority", priority)]).await
+    };
+    // What is held at the origin has its place. One of an answer that the client has may be given
+    // back a moment later.
+    let held_are = async |count: usize| {
+        until("held", || async { (web.held() == count).then_some(()) }).await;
+    };
+    let is_answered = async |priority: &str| {
+        until("an answer", || async { (ask(priority).await.status == 200).then_some(()) }).await;
+    };
+    web.put("/stored", Item::of(100));
+    is_answered("u=7").await;
+
+    web.hold(Hold::Head);
+    let mut held = Vec::new();
+    for number in 0..9 {
+        let path = format!("/{number}");
+        web.put(&path, Item::of(100));
+        held.push(spawn(&format!("{}{path}", edge.http), "u=3"));
+        held_are(number + 1).await;
+    }
+    for urgent in ["u=0", "u=1", "u=2", "u=3", "i", ""] {
+        is_answered(urgent).await;
+    }
+    for least in ["u=7", "u=6", "u=4", "u=5, i"] {
+        let busy = ask(least).await;
+        assert_eq!((busy.status.as_u16(), busy.verdict()), (503, "busy"), "{least}");
+        assert_eq!(busy.header("retry-after"), "2");
+    }
+    is_answered("u=0").await;
+
+    web.release();
+    for answer in held {
+        assert_eq!(answer.await.unwrap().status, 200);
+    }
+    is_answered("u=7").await;
+    edge.stop().await;
+}
+
+#[tokio::test]
+async fn the_origin_is_asked_for_what_is_urgent_first() {
+    let proxy = Proxy::with(serde_json::json!({ "in-flight-max": 1, "queue-max": 4 })).await;
+    let queued =
+        format!("nearcast_edge_upstream_queued_requests{{hop={:?},site=\"*\"}}", proxy.web.url);
+    let wait = async |count: f64| {
+        let now = || async { proxy.edge.metric(&queued).await };
+        until("the queue", || async { (now().await == count).then_some(()) }).await;
+    };
+    let ask = |path: &str, priority| {
+        proxy.web.put(path, Item::of(100));
+        spawn(&proxy.url(path), priority)
+    };
+    proxy.web.hold(Hold::Head);
+    let first = ask("/first", "u=3");
+    until("the first", || async { (proxy.web.held() == 1).then_some(()) }).await;
+    let late = ask("/late", "u=7");
+    wait(1.0).await;
+    let later = ask("/later", "u=7");
+    wait(2.0).await;
+    let urgent = ask("/urgent", "u=0");
+    wait(3.0).await;
+    let next = ask("/next", "u=0");
+    wait(4.0).await;
+    // The queue is full: what is as little urgent as its last is refused, what is urgent takes
+    // the place of that.
+    assert_eq!(ask("/refused", "u=7").await.unwrap().status, 503);
+    let last = ask("/last", "u=0");
+    let gone = later.await.unwrap();
+    assert_eq!((gone.status.as_u16(), gone.verdict()), (503, "busy"));
+    assert_eq!(gone.header("retry-after"), "2");
+    wait(4.0).await;
+
+    proxy.web.release();
+    for answer in [first, urgent, next, last, late] {
+        assert_eq!(answer.await.unwrap().status, 200);
+    }
+    let asked: Vec<String> = proxy.web.asked().into_iter().map(|asked| asked.target).collect();
+    assert_eq!(asked, ["/first", "/urgent", "/next", "/last", "/late"]);
+    proxy.edge.stop().await;
+}
+
+/// Carries datagrams between a client and an edge. While it is shut, those to the client wait.
+struct Relay {
+    addr: SocketAddr,
+    shut: watch::Sender<bool>,
+    task: JoinHandle<()>,
+}
+
+impl Relay {
+    async fn to(edge: SocketAddr) -> Self {
+        let front = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let back = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        back.connect(edge).await.unwrap();
+        let addr = front.local_addr().unwrap();
+        let (shut, mut is_shut) = watch::channel(false);
+        let task = tokio::spawn(async move {
+            let (mut up, mut down) = (vec![0; 1 << 16], vec![0; 1 << 16]);
+            let (mut client, mut waiting) = (addr, Vec::new());
+            loop {
+                tokio::select! {
+                    Ok((bytes, from)) = front.recv_from(&mut up) => {
+                        client = from;
+                        back.send(&up[..bytes]).await.unwrap();
+                    }
+                    Ok(bytes) = back.recv(&mut down) => waiting.push(down[..bytes].to_vec()),
+                    Ok(()) = is_shut.changed() => {}
+                }
+                if !*is_shut.borrow() {
+                    for datagram in waiting.drain(..) {
+                        front.send_to(&datagram, client).await.unwrap();
+                    }
+                }
+            }
+        });
+        Self { addr, shut, task }
+    }
+}
+
+/// Large enough that next to nothing of it leaves before the client acknowledges something, and
+/// small enough that two are taken whole by the connection before that.
+const BYTES: usize = 600 << 10;
+
+/// Two answers wait on one connection: that of `second` began to wait later. How much of the
+/// first had come when the second was whole.
+async fn first_when_second_is_whole(first: &str, second: &str) -> usize {
+    let proxy = Proxy::new().await;
+    let certificate = proxy.edge.dir.join("tls/cert.pem");
+    for path in ["/first", "/second"] {
+        proxy.web.put(path, Item::of(BYTES as u64));
+        let url = format!("{}{path}", proxy.edge.https);
+        until("a hit", || async {
+            let answer = get_over("http/1.1", &url, &certificate).await;
+            (answer.verdict() == "hit-memory").then_some(())
+        })
+        .await;
+    }
+    let edge = proxy.edge.https.strip_prefix("https://").unwrap().parse().unwrap();
+    let relay = Relay::to(edge).await;
+    let crypto = tls(&certificate, "h3");
+    let crypto = quinn::crypto::rustls::QuicClientConfig::try_from(crypto).unwrap();
+    let mut endpoint = quinn::Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
+    endpoint.set_default_client_config(quinn::ClientConfig::new(Arc::new(crypto)));
+    let quic = endpoint.connect(relay.addr, "127.0.0.1").unwrap().await.unwrap();
+    let (mut driver, mut sender) = h3::client::builder()
+        .send_grease(false)
+        .build::<_, _, Bytes>(h3_quinn::Connection::new(quic))
+        .await
+        .unwrap();
+    let driver = tokio::spawn(async move { driver.wait_idle().await });
+
+    relay.shut.send_replace(true);
+    let sent = "nearcast_edge_body_bytes_total{protocol=\"h3\",site=\"*\",source=\"hit-memory\"}";
+    let mut streams = Vec::new();
+    for (path, priority) in [("/first", first), ("/second", second)] {
+        let request = Request::get(format!("{}{path}", proxy.edge.https));
+        let request = request.header("priority", priority).body(()).unwrap();
+        let mut stream = sender.send_request(request).await.unwrap();
+        stream.finish().await.unwrap();
+        streams.push(stream);
+        let handed = (BYTES * streams.len()) as f64;
+        until("the body to be handed over", || async {
+            (proxy.edge.metric(sent).await >= handed).then_some(())
+        })
+        .await;
+    }
+    relay.shut.send_replace(false);
+
+    let [mut second, mut first] = [streams.pop().unwrap(), streams.pop().unwrap()];
+    let come = Cell::new(0);
+    let rest = async {
+        first.recv_response().await.unwrap();
+        while let Some(piece) = first.recv_data().await.unwrap() {
+            come.set(come.get() + piece.remaining());
+        }
+    };
+    let whole = async {
+        let mut bytes = 0;
+        second.recv_response().await.unwrap();
+        while let Some(piece) = second.recv_data().await.unwrap() {
+            bytes += piece.remaining();
+        }
+        assert_eq!(bytes, BYTES);
+        come.get()
+    };
+    let (when_whole, ()) = tokio::join!(whole, rest);
+    assert_eq!(come.get(), BYTES);
+    driver.abort();
+    relay.task.abort();
+    proxy.edge.stop().await;
+    when_whole
+}
+
+#[tokio::test]
+async fn what_is_urgent_leaves_first_by_http_3() {
+    let before = first_when_second_is_whole("u=6", "u=1").await;
+    assert!(before < BYTES / 4, "{before} of {BYTES} bytes of u=6 came before the end of u=1");
+    let before = first_when_second_is_whole("u=1", "u=6").await;
+    assert!(before > BYTES / 4 * 3, "{before} of {BYTES} bytes of u=1 came before the end of u=6");
+}
