@@ -11,11 +11,9 @@ mod turn;
 
 use crate::patience::Wait;
 use crate::shards::guarded;
-use crate::unread::Why;
 use crate::{Error, HEADER_BYTES_MAX, Request, STREAMS_MAX, Service, Shard, Shared, Via};
 use bytes::{Bytes, BytesMut};
 use futures::FutureExt;
-use h3::error::{Code, StreamError};
 use h3::server::RequestResolver;
 use http::Response;
 use http_body_util::BodyExt;
@@ -284,7 +282,7 @@ async fn request<S: Service>(
             format!("no request within {REQUEST_MAX:?}")
         })?
         .map_err(|error| {
-            if let Some(why) = unread(&error) {
+            if let Some(why) = receiving::unread(&error) {
                 shared.metrics.unread.count("h3", why);
             }
             error.to_string()
@@ -310,17 +308,6 @@ async fn request<S: Service>(
     let outlet = Unfinished(Some(outlet));
     answered?;
     send(shared, outlet, head.unwrap_or_default(), body).await
-}
-
-/// Why a request could not be read, if that is what happened.
-fn unread(error: &StreamError) -> Option<Why> {
-    match error {
-        StreamError::HeaderTooBig { .. } => Some(Why::TooLarge),
-        StreamError::StreamError { code, .. } if *code == Code::H3_MESSAGE_ERROR => {
-            Some(Why::Malformed)
-        }
-        _ => None,
-    }
 }
 
 /// A stream that is reset unless it is finished: one that quinn sees dropped, by an error or by a

@@ -1,6 +1,7 @@
-//! The body of an HTTP/3 request, as the rest of the edge takes bodies.
+//! The body of an HTTP/3 request, as the rest of the edge takes bodies; and why there is no request.
 
 use crate::RequestBody;
+use crate::unread::Why;
 use bytes::{Buf, Bytes};
 use h3::error::{Code, StreamError};
 use h3::server::RequestStream;
@@ -67,5 +68,16 @@ impl http_body::Body for Receiving {
 impl Drop for Receiving {
     fn drop(&mut self) {
         self.stream.stop_sending(Code::H3_NO_ERROR);
+    }
+}
+
+/// Why a request's head could not be read, if that is what happened.
+pub(super) fn unread(error: &StreamError) -> Option<Why> {
+    match error {
+        StreamError::HeaderTooBig { .. } => Some(Why::TooLarge),
+        StreamError::StreamError { code, .. } if *code == Code::H3_MESSAGE_ERROR => {
+            Some(Why::Malformed)
+        }
+        _ => None,
     }
 }

@@ -40,3 +40,49 @@ async fn heads_come_as_they_are() {
     within(driving).await.unwrap();
     world.end().await;
 }
+
+/// No service sees what can't be read.
+#[tokio::test]
+async fn heads_that_cannot_be_read_are_counted() {
+    let world = World::start(1, Levers::default());
+    let connection = world.connect().await;
+    let counted = || {
+        let families = world.registry.gather();
+        let family = families.iter().find(|it| it.name() == "nearcast_edge_requests_unread_total");
+        let of_h3 = family
+            .unwrap()
+            .get_metric()
+            .iter()
+            .filter(|metric| metric.get_label().iter().any(|label| label.value() == "h3"));
+        // By the names of the reasons: malformed, too large.
+        of_h3.map(|metric| metric.get_counter().get_value()).collect::<Vec<_>>()
+    };
+    // QPACK (RFC 9204 appendix A and section 4.5): GET, and nothing else.
+    let malformed = vec![0, 0, 0xd1];
+    // GET, https, /, a host, and a field of 20,000 bytes.
+    let mut too_large = vec![0, 0, 0xd1, 0xd7, 0xc1, 0x50, 1, b'a', 0x21, b'x', 0x7f];
+    let rest = 20_000 - 127;
+    too_large.extend([
+        (rest & 0x7f) as u8 | 0x80,
+        (rest >> 7 & 0x7f) as u8 | 0x80,
+        (rest >> 14) as u8,
+    ]);
+    too_large.resize(too_large.len() + 20_000, b'a');
+    for (head, expected) in [(malformed, [1.0, 0.0]), (too_large, [1.0, 1.0])] {
+        let (mut send, mut receive) = connection.quic.open_bi().await.unwrap();
+        let mut message = vec![1];
+        message.extend((u32::try_from(head.len()).unwrap() | 0x8000_0000).to_be_bytes());
+        message.extend(head);
+        send.write_all(&message).await.unwrap();
+        send.finish().unwrap();
+        // A reset is an end as well.
+        let _ = within(receive.read_to_end(1 << 16)).await;
+        within(async {
+            while counted() != expected {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+    }
+    world.end().await;
+}
