@@ -97,7 +97,7 @@ where
     let pace = Pace::new();
     let (stream, answers) = HalfOpen::new(stream, shared.patience.quiet);
     let watched = Arc::clone(&pace);
-    let cuts = shared.levers.frames;
+    let cuts = !shared.levers.frames;
     let counted = answers.clone();
     let service = service_fn(move |request: http::Request<Incoming>| {
         let (answering, via, pace) =

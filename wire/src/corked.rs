@@ -1,12 +1,12 @@
 //! TLS over TCP, corked: while a connection is polled, what it writes becomes records and waits
 //! here; when it has been polled, the records leave together, in one system call as a rule.
 //!
-//! Invariants: at most [`BATCH_RECORDS`] records wait, and none is made while older ones do, so
-//! a peer that reads slowly holds one batch. A turn asks for another only if it wrote a full
+//! Invariants: at most a batch of records waits, and none is made while older ones do, so a peer
+//! that reads slowly holds one batch. A turn asks for another only if it wrote a full
 //! batch and all of it left: a connection with nothing to send, or whose peer is gone, sleeps.
 
 use crate::Levers;
-use crate::batch::{BATCH_RECORDS, Batch, RECORD_BYTES};
+use crate::batch::{BATCH_RECORDS, Batch, LARGE_RECORDS, RECORD_BYTES};
 use crate::tls::sealing::{self, HEAD_BYTES};
 use crate::watched::Watched;
 use rustls::ServerConnection;
@@ -16,11 +16,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-const BATCH_BYTES: usize = BATCH_RECORDS * RECORD_BYTES;
+/// Plaintext of a turn.
+const TURN_BYTES: usize = BATCH_RECORDS * RECORD_BYTES;
+/// Plaintext of a turn that has a large batch.
+const LARGE_TURN_BYTES: usize = LARGE_RECORDS * RECORD_BYTES;
 /// What rustls may hold at most: a batch, its records' heads and tags, and what it says itself.
-const HELD_BYTES_MAX: usize = BATCH_BYTES + RECORD_BYTES;
+const HELD_BYTES_MAX: usize = TURN_BYTES + RECORD_BYTES;
 /// Pieces of one write that are looked at; hyper and h2 offer no more.
 const PIECES_MAX: usize = 64;
+
+/// A piece so long is worth a record that begins with it.
+const LARGE_PIECE_BYTES: usize = 4 << 10;
 
 /// A socket and its TLS session.
 struct Session {
@@ -95,7 +101,7 @@ impl TlsStream {
     pub fn begin(&self, cx: &mut Context<'_>) -> io::Result<()> {
         let mut session = self.session();
         session.is_blocked = false;
-        session.room = if session.push(cx)?.is_ready() { BATCH_BYTES } else { 0 };
+        session.room = if session.push(cx)?.is_ready() { session.room_of_turn() } else { 0 };
         Ok(())
     }
 
@@ -170,17 +176,23 @@ impl Session {
         Ok(Poll::Ready(()))
     }
 
+    /// Plaintext that a turn takes, if its batch has the room.
+    fn room_of_turn(&self) -> usize {
+        // What rustls holds is no batch.
+        if self.seals == Some(true) { LARGE_TURN_BYTES } else { TURN_BYTES }
+    }
+
     fn write(&mut self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> io::Result<Poll<usize>> {
         if !self.corks {
             if self.push(cx)?.is_pending() {
                 return Ok(Poll::Pending);
             }
-            self.room = BATCH_BYTES;
+            self.room = self.room_of_turn();
         }
         let seals = self.seals != Some(false);
-        let room = match &self.batch {
-            Some(batch) => self.room.min(batch.room()),
-            None => self.room,
+        let room = match seals && self.room > 0 {
+            true => self.room.min(self.batch.get_or_insert_with(Batch::new).room()),
+            false => self.room,
         };
         // What TLS itself has to say goes before what follows it: with the end of this turn.
         if room == 0 || (seals && self.tls.wants_write()) {
@@ -205,7 +217,7 @@ impl Session {
     fn seal(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
         let mut at = self.batch.get_or_insert_with(Batch::new).end();
         let tls = &mut self.tls;
-        let written = sealing::aside(&mut self.batch, || tls.writer().write_vectored(pieces));
+        let written = sealing::aside(&mut self.batch, || write_apart(tls, pieces));
         let batch = self.batch.get_or_insert_with(Batch::new);
         if batch.end() == at {
             // Another suite: rustls holds the records.
@@ -263,6 +275,46 @@ impl Session {
             }
         }
     }
+}
+
+/// Writes pieces as records that begin with a large piece where they can.
+fn write_apart(tls: &mut ServerConnection, mut pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+    let mut written = 0;
+    while !pieces.is_empty() {
+        let (part, rest) = pieces.split_at(together(pieces));
+        let bytes = tls.writer().write_vectored(part)?;
+        written += bytes;
+        if bytes < part.iter().map(|piece| piece.len()).sum() {
+            break;
+        }
+        pieces = rest;
+    }
+    Ok(written)
+}
+
+/// How many of the pieces are cut into records together. A record that is a large piece, and few
+/// bytes behind it, is sealed from where it lies: so where several large pieces have small ones
+/// between them, as frames have heads, those go with what is before them.
+fn together(pieces: &[IoSlice<'_>]) -> usize {
+    let is_small = |piece: &&IoSlice<'_>| piece.len() < LARGE_PIECE_BYTES;
+    let leading = pieces.iter().take_while(is_small).count();
+    if pieces.len() < leading + 2 {
+        return pieces.len();
+    }
+    if leading > 0 {
+        return leading;
+    }
+    let mut end = 0;
+    while end < pieces.len() {
+        let small = pieces[end + 1..].iter().take_while(is_small).count();
+        let next = end + 1 + small;
+        let bytes: usize = pieces[end..next].iter().map(|piece| piece.len()).sum();
+        end = next;
+        if bytes % RECORD_BYTES != 0 {
+            break;
+        }
+    }
+    end
 }
 
 /// The first `room` bytes of `bufs`: how many of `pieces` they take.
@@ -333,5 +385,43 @@ impl AsyncWrite for TlsStream {
             Err(error) if error.kind() == io::ErrorKind::NotConnected => Poll::Ready(Ok(())),
             ended => Poll::Ready(ended),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The plaintext of the records that pieces of these lengths become.
+    fn records(lengths: &[usize]) -> Vec<usize> {
+        let bytes = vec![0; lengths.iter().copied().max().unwrap_or(0)];
+        let pieces: Vec<_> = lengths.iter().map(|&length| IoSlice::new(&bytes[..length])).collect();
+        let (mut rest, mut records) = (&pieces[..], Vec::new());
+        while !rest.is_empty() {
+            let (part, next) = rest.split_at(together(rest));
+            let mut left: usize = part.iter().map(|piece| piece.len()).sum();
+            while left > 0 {
+                records.push(left.min(RECORD_BYTES));
+                left -= left.min(RECORD_BYTES);
+            }
+            rest = next;
+        }
+        records
+    }
+
+    #[test]
+    fn a_record_is_a_frame_and_the_next_ones_head() {
+        const FULL: usize = RECORD_BYTES - 9;
+        // A head, a run that begins with a short frame: what is before the full frames goes first.
+        let run = [200, 9, 36, 9, FULL, 9, FULL, 9, FULL];
+        assert_eq!(records(&run), [254, RECORD_BYTES, RECORD_BYTES, FULL]);
+        // The rest of a frame, of which the last turn had the beginning.
+        assert_eq!(records(&[9_000, 9, FULL, 9, FULL]), [9_009, RECORD_BYTES, FULL]);
+        // One frame, a body of HTTP/1.1 with its head, small answers: as few records as can be.
+        assert_eq!(records(&[9, FULL]), [RECORD_BYTES]);
+        assert_eq!(records(&[300, 1 << 20]).len(), 65);
+        assert_eq!(records(&[300, 100, 9, 2_000, 9, 3_000]), [5_418]);
+        assert_eq!(records(&[9, FULL, 9, 100]), [9, RECORD_BYTES, 100]);
+        assert!(records(&[]).is_empty());
     }
 }

@@ -1,5 +1,5 @@
-//! Bodies cut to size: over TLS, an HTTP/2 DATA frame and its head are exactly one record.
-//! Otherwise each frame of 16 KiB is a full record and one of nine bytes.
+//! Bodies cut to size. Our h2 sends a large piece as a run of DATA frames that are, each with a
+//! head, a record long; cut to such frames beforehand, they are sent one by one.
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};

@@ -7,7 +7,7 @@ pub struct Levers {
     pub cork: bool,
     /// Over TLS 1.3: records are sealed from where their bytes lie, right into what is sent.
     pub seal: bool,
-    /// HTTP/2 over TLS: a DATA frame is exactly one record.
+    /// HTTP/2: large pieces of bodies leave as runs of DATA frames, not frame by frame.
     pub frames: bool,
     /// Plain HTTP/1.1: large pieces of the memory tier leave by `sendfile(2)`.
     pub sendfile: bool,

@@ -21,6 +21,7 @@ mod unframed;
 mod unread;
 mod watched;
 
+pub use batch::{BATCH_BYTES, BEYOND_BYTES_MAX, LARGE_BATCH_BYTES};
 pub use error::Error;
 pub use levers::Levers;
 pub use patience::Patience;

@@ -1,46 +1,46 @@
 //! Whether a connection's peer takes what it asked for. HTTP/2 has a window for each stream: a
 //! peer that opens none takes nothing, though its connection looks alive.
 //!
-//! Invariant: a connection is found stalled only while some body waits for the peer, and none
-//! of its bodies has been asked for more for the whole limit.
+//! Invariant: a connection is found stalled only while pieces of its bodies wait for the peer,
+//! and no byte of any of them has left for the whole limit.
 
+use bytes::{Buf, Bytes};
 use http_body::{Body, Frame, SizeHint};
+use std::io::IoSlice;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+/// Looks at a connection's pace in one limit.
+const LOOKS: u32 = 4;
 
 /// What is known of one connection's bodies.
+#[derive(Debug)]
 pub struct Pace {
-    since: Instant,
-    /// Bodies of which bytes were handed over, and that were not asked for more since.
+    /// Pieces that were handed over, and have not left yet.
     waiting: AtomicUsize,
-    /// When a body was last asked for bytes, in milliseconds after `since`.
-    asked_ms: AtomicU64,
+    /// Grows whenever a piece is handed over, or a part of one leaves.
+    moves: AtomicU64,
 }
 
 impl Pace {
     /// A connection that starts now.
     pub fn new() -> Arc<Self> {
-        Arc::new(Self {
-            since: Instant::now(),
-            waiting: AtomicUsize::new(0),
-            asked_ms: AtomicU64::new(0),
-        })
+        Arc::new(Self { waiting: AtomicUsize::new(0), moves: AtomicU64::new(0) })
     }
 
-    fn elapsed_ms(&self) -> u64 {
-        u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX)
+    fn moved(&self) {
+        self.moves.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Ends once the peer has taken nothing for `limit`.
+    /// Ends once the peer has taken nothing for `limit`, and a part of it at most.
     pub async fn stalled(&self, limit: Duration) {
-        let limit_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
+        let mut looks = Looks::default();
         loop {
-            tokio::time::sleep(limit / 4).await;
-            let quiet_ms = self.elapsed_ms() - self.asked_ms.load(Ordering::Acquire);
-            if self.waiting.load(Ordering::Acquire) > 0 && quiet_ms >= limit_ms {
+            tokio::time::sleep(limit / LOOKS).await;
+            if looks.find_stalled(self) {
                 return;
             }
         }
@@ -49,54 +49,107 @@ impl Pace {
     /// A body; where `is_watched`, its pace counts.
     pub fn watch<B: Body>(self: &Arc<Self>, body: B, is_watched: bool) -> Paced<B> {
         let pace = is_watched.then(|| Arc::clone(self));
-        Paced { body, pace, is_waiting: false, failed: None }
+        Paced { body, pace, failed: None }
     }
 }
 
-/// A body that tells its connection's [`Pace`] when it is asked for bytes. Its error comes a
-/// turn late: hyper first sends what it has, the head at least, and then cuts.
-pub struct Paced<B: Body> {
-    body: B,
-    pace: Option<Arc<Pace>>,
-    is_waiting: bool,
-    failed: Option<B::Error>,
+/// What was seen of a connection by looking at it now and then.
+#[derive(Debug, Default)]
+struct Looks {
+    moves: u64,
+    /// So many looks in a row found pieces waiting, and no move.
+    quiet: u32,
 }
 
-impl<B: Body> Paced<B> {
-    fn waits(&mut self, waits: bool) {
-        let Some(pace) = self.pace.as_ref().filter(|_| waits != self.is_waiting) else { return };
-        self.is_waiting = waits;
-        if waits {
-            pace.waiting.fetch_add(1, Ordering::AcqRel);
-        } else {
-            pace.waiting.fetch_sub(1, Ordering::AcqRel);
+impl Looks {
+    fn find_stalled(&mut self, pace: &Pace) -> bool {
+        let moves = pace.moves.load(Ordering::Relaxed);
+        let is_quiet = pace.waiting.load(Ordering::Relaxed) > 0 && moves == self.moves;
+        self.quiet = if is_quiet { self.quiet + 1 } else { 0 };
+        self.moves = moves;
+        self.quiet >= LOOKS
+    }
+}
+
+/// A piece of a body, which tells its connection's [`Pace`] when parts of it leave.
+#[derive(Debug)]
+pub struct Piece {
+    bytes: Bytes,
+    pace: Option<Arc<Pace>>,
+}
+
+impl Piece {
+    fn new(bytes: Bytes, pace: Option<Arc<Pace>>) -> Self {
+        if let Some(pace) = &pace {
+            pace.waiting.fetch_add(1, Ordering::Relaxed);
+            pace.moved();
+        }
+        Self { bytes, pace }
+    }
+}
+
+impl Buf for Piece {
+    fn remaining(&self) -> usize {
+        self.bytes.remaining()
+    }
+
+    fn chunk(&self) -> &[u8] {
+        self.bytes.chunk()
+    }
+
+    fn chunks_vectored<'a>(&'a self, dst: &mut [IoSlice<'a>]) -> usize {
+        self.bytes.chunks_vectored(dst)
+    }
+
+    fn advance(&mut self, bytes: usize) {
+        self.bytes.advance(bytes);
+        if let Some(pace) = &self.pace {
+            pace.moved();
         }
     }
 }
 
-impl<B: Body<Error: Unpin> + Unpin> Body for Paced<B> {
-    type Data = B::Data;
+impl Drop for Piece {
+    fn drop(&mut self) {
+        if let Some(pace) = &self.pace {
+            pace.waiting.fetch_sub(1, Ordering::Relaxed);
+            pace.moved();
+        }
+    }
+}
+
+/// A body whose pieces tell of their pace. Its error comes a turn late: hyper first sends what it
+/// has, the head at least, and then cuts.
+pub struct Paced<B: Body> {
+    body: B,
+    pace: Option<Arc<Pace>>,
+    failed: Option<B::Error>,
+}
+
+impl<B: Body<Data = Bytes, Error: Unpin> + Unpin> Body for Paced<B> {
+    type Data = Piece;
     type Error = B::Error;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+    ) -> Poll<Option<Result<Frame<Piece>, B::Error>>> {
         let this = self.get_mut();
-        if let Some(pace) = &this.pace {
-            pace.asked_ms.store(pace.elapsed_ms(), Ordering::Release);
-        }
         if let Some(error) = this.failed.take() {
             return Poll::Ready(Some(Err(error)));
         }
-        let next = Pin::new(&mut this.body).poll_frame(cx);
-        this.waits(matches!(next, Poll::Ready(Some(Ok(_)))));
-        if let Poll::Ready(Some(Err(error))) = next {
-            this.failed = Some(error);
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
+        match std::task::ready!(Pin::new(&mut this.body).poll_frame(cx)) {
+            Some(Ok(frame)) => {
+                let frame = frame.map_data(|bytes| Piece::new(bytes, this.pace.clone()));
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Some(Err(error)) => {
+                this.failed = Some(error);
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+            None => Poll::Ready(None),
         }
-        next
     }
 
     fn is_end_stream(&self) -> bool {
@@ -108,8 +161,26 @@ impl<B: Body<Error: Unpin> + Unpin> Body for Paced<B> {
     }
 }
 
-impl<B: Body> Drop for Paced<B> {
-    fn drop(&mut self) {
-        self.waits(false);
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_stalls_while_a_piece_waits_and_nothing_leaves() {
+        let pace = Pace::new();
+        let mut looks = Looks::default();
+        let mut stalled_within = |most: u32| (1..=most).find(|_| looks.find_stalled(&pace));
+        assert_eq!(stalled_within(20), None, "nothing waits");
+        let piece = |bytes| Piece::new(Bytes::from(vec![0; bytes]), Some(Arc::clone(&pace)));
+        let mut steady = piece(100);
+        for _ in 0..20 {
+            assert_eq!(stalled_within(LOOKS), None, "a byte now and then");
+            steady.advance(1);
+        }
+        drop(steady);
+        assert_eq!(stalled_within(20), None, "it has left");
+        let _waiting = [piece(5), piece(0)];
+        // The first look sees them come.
+        assert_eq!(stalled_within(20), Some(LOOKS + 1));
     }
 }

@@ -126,6 +126,7 @@ impl Metrics {
         let panics = counter(r, "connection_panics_total", "Tasks of connections that panicked")?;
         let (quic, tls) = (crate::quic::Metrics::new(registry)?, tls::Metrics::new(registry)?);
         let (given_up, unread) = (GivenUp::new(registry)?, Unread::new(registry)?);
+        crate::batch::register(registry)?;
         Ok(Self { open, shard_open, panics, given_up, unread, quic, tls, refused })
     }
 }

@@ -1,4 +1,4 @@
-//! `vendor/` holds a published crate with a few changes: these, as its diff says, and no others.
+//! `vendor/` holds published crates with a few changes: those that their diffs say, and no others.
 //! Cargo does not bring what is vendored, so this is skipped where the crate is not there by
 //! chance, unless `NEARCAST_VENDORED` is set: `./check --full` brings it.
 
@@ -8,14 +8,12 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-const NAME: &str = "quinn-proto";
-
 /// The published crate, if cargo has brought it to this machine at some time.
-fn published(version: &str) -> Option<PathBuf> {
+fn published(name: &str, version: &str) -> Option<PathBuf> {
     let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
     let home = home.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cargo")))?;
     let registries = std::fs::read_dir(home.join("registry/src")).ok()?;
-    let crates = registries.flatten().map(|entry| entry.path().join(format!("{NAME}-{version}")));
+    let crates = registries.flatten().map(|entry| entry.path().join(format!("{name}-{version}")));
     crates.into_iter().find(|path| path.is_dir())
 }
 
@@ -38,17 +36,22 @@ fn files(root: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
 
 #[test]
 fn what_is_vendored_is_the_published_crate_and_its_diff() {
+    compare("quinn-proto", &["Cargo.toml", "LICENSE-APACHE", "LICENSE-MIT"]);
+    compare("h2", &["Cargo.toml", "LICENSE"]);
+}
+
+fn compare(name: &str, unchanged: &[&str]) {
     let vendor = Path::new(env!("CARGO_MANIFEST_DIR")).join("../vendor");
-    let own = vendor.join(NAME);
+    let own = vendor.join(name);
     let manifest = std::fs::read_to_string(own.join("Cargo.toml")).unwrap();
     let version = manifest.lines().find_map(|line| line.strip_prefix("version = \""));
     let version = version.unwrap().trim_end_matches('"');
-    let Some(published) = published(version) else {
-        assert!(std::env::var_os("NEARCAST_VENDORED").is_none(), "no {NAME} {version} is here");
-        println!("skipped: cargo has not brought {NAME} {version} to this machine");
+    let Some(published) = published(name, version) else {
+        assert!(std::env::var_os("NEARCAST_VENDORED").is_none(), "no {name} {version} is here");
+        println!("skipped: cargo has not brought {name} {version} to this machine");
         return;
     };
-    for file in ["Cargo.toml", "LICENSE-APACHE", "LICENSE-MIT"] {
+    for file in unchanged {
         let read = |folder: &Path| std::fs::read(folder.join(file)).unwrap();
         assert!(read(&own) == read(&published), "{file} differs");
     }
@@ -60,8 +63,8 @@ fn what_is_vendored_is_the_published_crate_and_its_diff() {
         std::fs::write(path, bytes).unwrap();
     }
     let mut git = Command::new("git");
-    git.current_dir(patched.path()).arg("apply").arg(vendor.join(format!("{NAME}.diff")));
-    assert!(git.status().unwrap().success(), "the diff is not of {NAME} {version}");
+    git.current_dir(patched.path()).arg("apply").arg(vendor.join(format!("{name}.diff")));
+    assert!(git.status().unwrap().success(), "the diff is not of {name} {version}");
     let (own, patched) = (files(&own.join("src")), files(&patched.path().join("src")));
     assert_eq!(own.keys().collect::<Vec<_>>(), patched.keys().collect::<Vec<_>>());
     let differing = own.iter().filter(|&(path, bytes)| patched[path] != *bytes);

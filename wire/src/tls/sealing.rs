@@ -29,6 +29,10 @@ pub const HEAD_BYTES: usize = 5;
 /// What sealing adds behind the plaintext: its type, and the tag of AES-GCM.
 pub const TAIL_BYTES: usize = 1 + 16;
 
+/// Bytes behind a record's first piece that are sealed from a copy: heads of frames, and the
+/// record's type.
+const ENDING_BYTES_MAX: usize = 64;
+
 thread_local! {
     /// Where records go, while one connection writes.
     static LENT: RefCell<Option<Batch>> = const { RefCell::new(None) };
@@ -133,11 +137,13 @@ impl Sealer {
     ) -> Result<(), Error> {
         let (nonce, aad) = self.named(seq, out.len());
         let kind = message.typ.to_array();
-        let (text, tail) = out.split_at_mut(message.payload.len());
-        if let Some(piece) = one_piece(&message.payload) {
-            let sealed = self.key.seal_out_of_place_scatter(nonce, aad, piece, text, &kind, tail);
+        if let Some((piece, end)) = Ending::after(&message.payload, kind) {
+            let (text, tail) = out.split_at_mut(piece.len());
+            let end = end.bytes();
+            let sealed = self.key.seal_out_of_place_scatter(nonce, aad, piece, text, end, tail);
             return sealed.map_err(|_| Error::EncryptError);
         }
+        let (text, tail) = out.split_at_mut(message.payload.len());
         // Of several pieces: a copy, and in place.
         gather(&message.payload, text);
         tail[..kind.len()].copy_from_slice(&kind);
@@ -185,21 +191,51 @@ impl MessageEncrypter for Sealer {
     }
 }
 
-/// The payload, where it lies in one piece.
-fn one_piece<'a>(payload: &OutboundChunks<'a>) -> Option<&'a [u8]> {
-    match *payload {
-        OutboundChunks::Single(piece) => Some(piece),
-        OutboundChunks::Multiple { chunks, start, end } => {
-            let mut before = 0;
-            for chunk in chunks {
-                let after = before + chunk.len();
-                if (before..after).contains(&start) {
-                    return chunk.get(start - before..end - before);
+/// What is sealed behind a payload's first piece: its other bytes, if they are few, and its type.
+struct Ending {
+    bytes: [u8; ENDING_BYTES_MAX],
+    length: usize,
+}
+
+impl Ending {
+    /// A payload's first piece, and what ends it; none if more lies in other pieces.
+    fn after<'a>(payload: &OutboundChunks<'a>, kind: [u8; 1]) -> Option<(&'a [u8], Self)> {
+        let mut ending = Self { bytes: [0; ENDING_BYTES_MAX], length: 0 };
+        let first = match *payload {
+            OutboundChunks::Single(piece) => piece,
+            OutboundChunks::Multiple { chunks, start, end } => {
+                let mut before = 0;
+                let mut first = None;
+                for chunk in chunks {
+                    let after = before + chunk.len();
+                    let (from, to) = (start.clamp(before, after), end.clamp(before, after));
+                    let piece = &chunk[from - before..to - before];
+                    match first {
+                        None if piece.is_empty() => {}
+                        None => first = Some(piece),
+                        Some(_) => ending.push(piece)?,
+                    }
+                    if after >= end {
+                        break;
+                    }
+                    before = after;
                 }
-                before = after;
+                first?
             }
-            None
-        }
+        };
+        ending.push(&kind)?;
+        Some((first, ending))
+    }
+
+    fn push(&mut self, bytes: &[u8]) -> Option<()> {
+        let room = self.bytes.get_mut(self.length..self.length + bytes.len())?;
+        room.copy_from_slice(bytes);
+        self.length += bytes.len();
+        Some(())
+    }
+
+    fn bytes(&self) -> &[u8] {
+        &self.bytes[..self.length]
     }
 }
 
@@ -236,8 +272,9 @@ mod tests {
             let mut out = vec![0; end - start];
             gather(&payload, &mut out);
             prop_assert_eq!(&out, &all[start..end]);
-            if let Some(piece) = one_piece(&payload) {
-                prop_assert_eq!(piece, &all[start..end]);
+            if let Some((first, ending)) = Ending::after(&payload, [7]) {
+                let found = [first, ending.bytes()].concat();
+                prop_assert_eq!(found, [&all[start..end], &[7]].concat());
             }
         }
     }

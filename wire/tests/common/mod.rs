@@ -7,7 +7,7 @@ use arena::Arena;
 use bytes::Bytes;
 use http::Response;
 use http_body::{Frame, SizeHint};
-use nearcast_wire::{Levers, Metrics, Request, Service, Shards, Shared, Threads, Via};
+use nearcast_wire::{Levers, Metrics, Patience, Request, Service, Shards, Shared, Threads, Via};
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -121,6 +121,7 @@ pub struct Served<S = Patterns> {
     pub tls: SocketAddr,
     pub shared: Shared<S>,
     pub arena: Arena,
+    registry: prometheus::Registry,
     _threads: Mutex<Threads>,
 }
 
@@ -141,6 +142,15 @@ impl Served {
 
 impl<S: Service> Served<S> {
     pub async fn of(service: Arc<S>, levers: Levers, arena: Arena) -> Self {
+        Self::patient(service, levers, arena, Patience::default()).await
+    }
+
+    pub async fn patient(
+        service: Arc<S>,
+        levers: Levers,
+        arena: Arena,
+        patience: Patience,
+    ) -> Self {
         let provider = Arc::new(nearcast_wire::tls::provider());
         let (chain, key) = identity();
         let key = PrivateKeyDer::try_from(key.clone()).unwrap();
@@ -151,7 +161,8 @@ impl<S: Service> Served<S> {
             .with_single_cert(vec![chain.clone()], key)
             .unwrap();
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        let metrics = Metrics::new(&prometheus::Registry::new()).unwrap();
+        let registry = prometheus::Registry::new();
+        let metrics = Metrics::new(&registry).unwrap();
         let (shards, threads) = Shards::start(NonZeroUsize::new(2).unwrap(), &metrics).unwrap();
         let shared = Shared {
             service,
@@ -159,7 +170,7 @@ impl<S: Service> Served<S> {
             work: Handle::current(),
             places: Arc::new(Semaphore::new(nearcast_wire::CONNECTIONS_MAX)),
             tasks: TaskTracker::new(),
-            patience: nearcast_wire::Patience::default(),
+            patience,
             arena: Some(arena.clone()),
             levers,
             drain: CancellationToken::new(),
@@ -172,7 +183,15 @@ impl<S: Service> Served<S> {
         tokio::spawn(nearcast_wire::tcp::accept(plain, None, via("http"), shared.clone()));
         let acceptor = TlsAcceptor::from(Arc::new(config));
         tokio::spawn(nearcast_wire::tcp::accept(tls, Some(acceptor), via("https"), shared.clone()));
-        Self { plain: plain_addr, tls: tls_addr, shared, arena, _threads: Mutex::new(threads) }
+        let _threads = Mutex::new(threads);
+        Self { plain: plain_addr, tls: tls_addr, shared, arena, registry, _threads }
+    }
+
+    /// A gauge without labels.
+    pub fn gauge(&self, name: &str) -> f64 {
+        let families = self.registry.gather();
+        let family = families.iter().find(|family| family.name() == name);
+        family.unwrap().get_metric()[0].get_gauge().get_value()
     }
 
     /// Waits until no connection is left and every piece of every body is given back.
@@ -304,6 +323,32 @@ pub async fn read_h2(h2: &mut H2, seed: usize, bytes: usize, random: &mut Random
         pause(random).await;
     }
     assert_eq!(check.at, bytes);
+}
+
+/// What an HTTP/2 client says first: so much window for each stream and for the connection.
+pub fn h2_begin(stream_window: u32, window: u32) -> Vec<u8> {
+    let mut said = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    said.extend_from_slice(&[0, 0, 6, 4, 0, 0, 0, 0, 0, 0, 4]);
+    said.extend_from_slice(&stream_window.to_be_bytes());
+    said.extend(h2_window(0, window - 65_535));
+    said
+}
+
+/// Gives more of a stream's window, or with 0 of the connection's.
+pub fn h2_window(stream: u32, more: u32) -> Vec<u8> {
+    [&[0, 0, 4, 8, 0][..], &stream.to_be_bytes(), &more.to_be_bytes()].concat()
+}
+
+/// Asks on a stream of HTTP/2.
+pub fn h2_ask(stream: u32, path: &str) -> Vec<u8> {
+    // RFC 7541 appendix A: GET, https, an authority, a path.
+    let host = "localhost";
+    let mut fields = vec![0x82, 0x87, 0x41, host.len() as u8];
+    fields.extend_from_slice(host.as_bytes());
+    fields.extend_from_slice(&[0x44, path.len() as u8]);
+    fields.extend_from_slice(path.as_bytes());
+    let head = [0, 0, fields.len() as u8, 1, 5];
+    [&head[..], &stream.to_be_bytes(), &fields].concat()
 }
 
 /// One body over a connection of its own.
