@@ -310,7 +310,7 @@ fn together(pieces: &[IoSlice<'_>]) -> usize {
         let next = end + 1 + small;
         let bytes: usize = pieces[end..next].iter().map(|piece| piece.len()).sum();
         end = next;
-        if bytes % RECORD_BYTES != 0 {
+        if !bytes.is_multiple_of(RECORD_BYTES) {
             break;
         }
     }
