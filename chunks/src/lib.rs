@@ -139,16 +139,27 @@ impl Chunks {
     /// request often does, and would count as another player's. This alone decides what is
     /// worth a disk.
     pub fn requested(&self, key: &Key, bytes: usize) {
-        let inner = &self.inner;
-        inner.policy.requested(id(key), disk::stored_bytes(bytes), inner.began.elapsed());
+        self.inner.requested(key, bytes);
     }
 
     /// The chunk, if it is in memory. Goes to a disk if it has become worth one and is on none.
     #[must_use]
     pub fn in_memory(&self, key: &Key) -> Option<Bytes> {
+        self.found(key, |_| ())
+    }
+
+    /// [`Self::requested`] and [`Self::in_memory`] at once; if it is not in memory, nothing is
+    /// counted.
+    #[must_use]
+    pub fn requested_in_memory(&self, key: &Key) -> Option<Bytes> {
+        self.found(key, |chunk| self.inner.requested(key, chunk.bytes().len()))
+    }
+
+    fn found(&self, key: &Key, count: impl FnOnce(&Chunk)) -> Option<Bytes> {
         let inner = &self.inner;
         let on_disk = || inner.disks.may_hold(key);
         let (bytes, goes) = inner.memory.get(key, |chunk| {
+            count(chunk);
             if chunk.count_use() % USES_PER_LOOK == USES_PER_LOOK - 1 && !on_disk() {
                 chunk.unkeep();
             }
@@ -255,6 +266,13 @@ impl Chunks {
 }
 
 impl Inner {
+    fn requested(&self, key: &Key, bytes: usize) {
+        // Without a disk nothing is to be decided.
+        if !self.disks.is_empty() {
+            self.policy.requested(id(key), disk::stored_bytes(bytes), self.began.elapsed());
+        }
+    }
+
     /// Whether a chunk is worth a disk; without disks none is.
     fn admit(&self, key: &Key, bytes: &Bytes, on_disk: impl FnOnce() -> bool) -> bool {
         let size = disk::stored_bytes(bytes.len());

@@ -144,6 +144,15 @@ impl Engine {
         }
     }
 
+    /// [`Self::requested`] and the byte's chunk, if that is in memory; else nothing is counted.
+    pub fn requested_in_memory(&self, object: &Object, byte: u64) -> Option<Bytes> {
+        let key = object.key(byte / CHUNK_BYTES)?;
+        match byte.is_multiple_of(CHUNK_BYTES) {
+            true => self.chunks.requested_in_memory(&key),
+            false => self.chunks.in_memory(&key),
+        }
+    }
+
     /// A chunk. `until` is the first chunk that is not wanted with it: if it must be fetched,
     /// missing neighbours below that come along. Does not wait.
     pub fn chunk(self: &Arc<Self>, object: &Object, number: u64, until: u64, urgency: u8) -> Got {

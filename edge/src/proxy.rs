@@ -83,8 +83,7 @@ impl Wanted {
         if caching::loops(&head.headers, edge.node.id()).refuse() {
             return Err(Refused::Loop);
         }
-        let host =
-            target.host.as_ref().map(|host| in_url(host, asked.via.scheme)).unwrap_or_default();
+        let host = target.host.map(|host| in_url(host, asked.via.scheme)).unwrap_or_default();
         let canonical = site.upstream.canonical_path(&target.path).ok_or(Refused::NoKey)?;
         let query = site.keys.query(target.query).map(Cow::into_owned);
         let (mark, of_query) = query.as_deref().map_or(("", ""), |query| ("?", query));
@@ -172,11 +171,12 @@ pub fn at_hand(edge: &Arc<Edge>, wanted: &Arc<Wanted>) -> Option<Answer> {
     if wanted.method != Method::GET && wanted.method != Method::HEAD {
         return None;
     }
-    let variants = edge.engine.heads.in_memory(&wanted.key)?;
+    let now = now_ms();
+    let variants = edge.engine.heads.in_memory_at(&wanted.key, now)?;
     let Found { head, soft_purged } = selected(edge, wanted, &variants).ok()?;
     let settings = &wanted.caching;
-    match head.facts(settings).reuse(&wanted.fields, now_ms(), settings, soft_purged) {
-        Reuse::Fresh => stored::at_hand(edge, wanted, &head),
+    match head.facts(settings).reuse(&wanted.fields, now, settings, soft_purged) {
+        Reuse::Fresh => stored::at_hand(edge, wanted, &head, now),
         _ => None,
     }
 }
@@ -359,12 +359,14 @@ fn without_body(wanted: &Wanted, mut answer: Answer) -> Answer {
 }
 
 /// A host as it is written in a URL of this scheme.
-fn in_url(host: &hygiene::Host, scheme: &str) -> String {
+fn in_url(host: hygiene::Host, scheme: &str) -> String {
     let usual = if scheme == "https" { 443 } else { 80 };
-    match host.port.filter(|port| *port != usual) {
-        Some(port) => format!("{}:{port}", host.name),
-        None => host.name.clone(),
+    let mut url = host.name;
+    if let Some(port) = host.port.filter(|port| *port != usual) {
+        url.push(':');
+        url.push_str(itoa::Buffer::new().format(port));
     }
+    url
 }
 
 /// Milliseconds since 1970 UTC.

@@ -1,7 +1,7 @@
 //! A title site: strict paths behind a play token, manifests made from the title's index, media
 //! that is checked against it.
 
-use crate::body::{Content, Piece, Sending};
+use crate::body::{Content, Sending};
 use crate::object::{Object as Chunked, Passed};
 use crate::refused::Refused;
 use crate::serve::{Answer, Asked, Edge, TitleSite, set};
@@ -119,7 +119,7 @@ pub async fn media(
     };
     let in_file = ByteRange::new(within.start + part.start, part.bytes);
     let urgency = caching::Priority::of_request(fields).urgency;
-    let mut sending = Sending::new(&edge.engine, object, vec![Piece::Part(in_file)], urgency);
+    let mut sending = Sending::part(&edge.engine, object, in_file, urgency);
     if asked.head.method == Method::HEAD {
         let content = Content::Object(Box::new(sending));
         let answer = Answer::new(known, status, headers, content);

@@ -5,6 +5,7 @@ use crate::wire::Writer;
 use bytes::BytesMut;
 use caching::{Facts, Settings, Stored};
 use http::{HeaderMap, HeaderName, HeaderValue};
+use smallvec::SmallVec;
 use std::borrow::Cow;
 use std::fmt;
 use std::ops::Deref;
@@ -37,15 +38,15 @@ impl KeyId {
     /// [`Self::of`] a URL that comes in parts.
     #[must_use]
     pub fn of_parts<'a>(site: &str, url: impl IntoIterator<Item = &'a str>) -> Self {
-        let mut hasher = blake3::Hasher::new();
+        let mut all = SmallVec::<[u8; 256]>::new();
         // The length keeps (`a`, `bc`) and (`ab`, `c`) apart.
-        hasher.update(&(site.len() as u64).to_le_bytes());
-        hasher.update(site.as_bytes());
+        all.extend_from_slice(&(site.len() as u64).to_le_bytes());
+        all.extend_from_slice(site.as_bytes());
         for part in url {
-            hasher.update(part.as_bytes());
+            all.extend_from_slice(part.as_bytes());
         }
         let mut id = [0; 16];
-        hasher.finalize_xof().fill(&mut id);
+        id.copy_from_slice(&blake3::hash(&all).as_bytes()[..16]);
         Self(id)
     }
 }

@@ -138,6 +138,13 @@ impl Heads {
         self.0.shared.shard(key).in_memory(key, hour_now())
     }
 
+    /// [`Self::in_memory`] for who knows what time it is, in milliseconds since 1970 UTC.
+    #[must_use]
+    pub fn in_memory_at(&self, key: &KeyId, now_ms: i64) -> Option<Variants> {
+        let hour = u32::try_from(now_ms / 3_600_000).unwrap_or(0);
+        self.0.shared.shard(key).in_memory(key, hour)
+    }
+
     /// All that is stored of `key`. Reads of one key that are asked for together are one.
     pub async fn get(&self, key: &KeyId) -> Variants {
         let shared = &self.0.shared;

@@ -75,6 +75,11 @@ impl Sending {
         }
     }
 
+    /// These bytes of an object.
+    pub fn part(engine: &Arc<Engine>, object: Object, range: ByteRange, urgency: u8) -> Self {
+        Self { left: range, ..Self::new(engine, object, Vec::new(), urgency) }
+    }
+
     /// The chunk that it begins with is on its way by this response's own fetch, and so is what
     /// follows it.
     pub fn by_own_fetch(mut self, reading: engine::Reading, source: Verdict) -> Self {
@@ -121,7 +126,13 @@ impl Sending {
     /// [`Self::first`] where all of it is in memory, as far as it is looked ahead; none where it
     /// is not.
     pub fn first_in_memory(&mut self) -> Option<Verdict> {
-        if self.foreseen() != Some(Verdict::HitMemory) {
+        let chunks = chunk::covering(self.left);
+        if self.pieces.is_empty() && chunks.end - chunks.start == 1 {
+            // One look tells: it is here or not.
+            let (engine, object) = (&self.engine, &self.object);
+            let bytes = engine.requested_in_memory(object, self.left.start)?;
+            self.state = State::Have(bytes, Verdict::HitMemory);
+        } else if self.foreseen() != Some(Verdict::HitMemory) {
             return None;
         }
         match self.poll(&mut Context::from_waker(Waker::noop())) {
@@ -140,6 +151,8 @@ impl Sending {
             Piece::Part(range) => Some(*range),
             Piece::Text(_) => None,
         });
+        let begun = Some(self.left).filter(|left| left.bytes > 0);
+        let parts = begun.into_iter().chain(parts);
         parts.map(|range| self.engine.foresee(&self.object, chunk::covering(range))).max()
     }
 

@@ -8,6 +8,7 @@
 use chunks::Key;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -21,8 +22,31 @@ pub struct Pins(Arc<Shared>);
 
 #[derive(Default)]
 struct Shared {
-    held: Mutex<HashMap<Key, Held>>,
+    held: Mutex<HashMap<Key, Held, BuildHasherDefault<AsItIs>>>,
     bytes: AtomicU64,
+}
+
+/// A key begins with what names a body, which is random or a hash: a part of it is as good as
+/// another hash of it.
+#[derive(Default)]
+struct AsItIs(u64);
+
+impl Hasher for AsItIs {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, body: &[u8]) {
+        let start = body.first_chunk().copied().unwrap_or_default();
+        self.0 ^= u64::from_le_bytes(start);
+    }
+
+    fn write_u32(&mut self, number: u32) {
+        // Spread: a table goes by the lowest bits and the highest.
+        self.0 ^= u64::from(number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+
+    fn write_usize(&mut self, _: usize) {}
 }
 
 struct Held {

@@ -75,7 +75,7 @@ fn parts<'a>(sites: &'a Sites, url: &'a str) -> Result<Parts<'a>, String> {
     let bad = |error: hygiene::Refusal| format!("{url:?}: {error}");
     let host = Host::parse(authority).map_err(bad)?;
     let path = hygiene::path(if path.is_empty() { "/" } else { path }).map_err(bad)?;
-    let host = in_url(&host, &scheme);
+    let host = in_url(host, &scheme);
     let site = sites.of(Some(&host)).ok_or_else(|| {
         format!(
             "{url:?}: no site here answers {host}: expected one of {}",

@@ -41,8 +41,13 @@ pub enum How {
 
 /// Answers from a fresh head at once, if all that is wanted is in memory and goes as it is. None
 /// says nothing of why not.
-pub fn at_hand(edge: &Arc<Edge>, wanted: &Arc<Wanted>, head: &Arc<Head>) -> Option<Answer> {
-    match prepare(edge, wanted, head, &How::Fresh).ok()? {
+pub fn at_hand(
+    edge: &Arc<Edge>,
+    wanted: &Arc<Wanted>,
+    head: &Arc<Head>,
+    now_ms: i64,
+) -> Option<Answer> {
+    match prepare(edge, wanted, head, &How::Fresh, now_ms).ok()? {
         Step::Done(answer) => Some(answer),
         Step::Send(ready) if ready.encoding.is_none() && ready.can_be_had(edge) => {
             ready.at_hand(edge)
@@ -62,7 +67,7 @@ pub async fn answer(
     head: Arc<Head>,
     how: How,
 ) -> Result<Answer, Refused> {
-    match prepare(edge, wanted, &head, &how)? {
+    match prepare(edge, wanted, &head, &how, now_ms())? {
         Step::Done(answer) => Ok(answer),
         Step::Pass => Box::pin(pass::on(edge, wanted, crate::serve::no_body())).await,
         Step::Send(ready) if !ready.can_be_had(edge) => {
@@ -102,8 +107,8 @@ fn prepare<'a>(
     wanted: &'a Arc<Wanted>,
     head: &'a Arc<Head>,
     how: &How,
+    now_ms: i64,
 ) -> Result<Step<'a>, Refused> {
-    let now_ms = now_ms();
     let was_stored = match how {
         How::Fresh | How::Stale | How::StandIn { .. } => true,
         How::Fetched { verdict, told, .. } => *verdict == Verdict::Revalidated || told.collapsed,
@@ -148,8 +153,7 @@ impl Ready<'_> {
     }
 
     fn at_hand(mut self, edge: &Arc<Edge>) -> Option<Answer> {
-        let pieces = self.pieces();
-        let mut sending = self.sending(edge, pieces);
+        let mut sending = self.sending(edge);
         let verdict = match self.is_bodiless() {
             true => self.of_first_byte(edge),
             false => sending.first_in_memory()?,
@@ -167,12 +171,11 @@ impl Ready<'_> {
                 let bytes = pieces.iter().map(Bytes::len).sum::<usize>() as u64;
                 compress::encoded(&mut self.headers, encoding, bytes);
                 let pieces = pieces.into_iter().map(Piece::Text).collect();
-                let sending = self.sending(edge, pieces);
+                let sending = self.sending_pieces(edge, pieces);
                 return Ok(self.finish(edge, &how, verdict, sending));
             }
         }
-        let pieces = self.pieces();
-        let mut sending = self.sending(edge, pieces);
+        let mut sending = self.sending(edge);
         if let How::Fetched { verdict, reading, .. } = &mut how
             && let Some(reading) = reading.take()
         {
@@ -191,17 +194,23 @@ impl Ready<'_> {
     }
 
     /// What is sent, in order; the head says so.
-    fn pieces(&mut self) -> Vec<Piece> {
-        match &self.parts {
-            None => vec![Piece::Part(ByteRange::new(0, self.head.bytes))],
+    fn sending(&mut self, edge: &Arc<Edge>) -> Sending {
+        let whole = ByteRange::new(0, self.head.bytes);
+        let part = match self.parts.as_deref() {
+            None => whole,
             Some(parts) => {
                 self.status = StatusCode::PARTIAL_CONTENT;
-                partial(&mut self.headers, parts, self.head.bytes)
+                match partial(&mut self.headers, parts, self.head.bytes) {
+                    Partial::One(part) => part,
+                    Partial::Several(pieces) => return self.sending_pieces(edge, pieces),
+                }
             }
-        }
+        };
+        let urgency = self.wanted.priority.urgency;
+        Sending::part(&edge.engine, self.object.clone(), part, urgency)
     }
 
-    fn sending(&self, edge: &Arc<Edge>, pieces: Vec<Piece>) -> Sending {
+    fn sending_pieces(&self, edge: &Arc<Edge>, pieces: Vec<Piece>) -> Sending {
         let urgency = self.wanted.priority.urgency;
         Sending::new(&edge.engine, self.object.clone(), pieces, urgency)
     }
@@ -230,8 +239,8 @@ fn fixed(how: &How) -> Option<Verdict> {
 
 /// All of an object's bytes; it is a text of bounded size.
 async fn whole(edge: &Edge, object: &Object, urgency: u8) -> Option<Vec<Bytes>> {
-    let pieces = vec![Piece::Part(ByteRange::new(0, object.bytes))];
-    let mut sending = Sending::new(&edge.engine, object.clone(), pieces, urgency);
+    let whole = ByteRange::new(0, object.bytes);
+    let mut sending = Sending::part(&edge.engine, object.clone(), whole, urgency);
     let mut whole = Vec::new();
     while let Some(next) = poll_fn(|cx| sending.poll(cx)).await {
         whole.push(next.ok()?.0);
@@ -312,12 +321,18 @@ fn parts(
     }
 }
 
+/// What a partial answer sends.
+enum Partial {
+    One(ByteRange),
+    Several(Vec<Piece>),
+}
+
 /// The fields and the pieces of a partial answer (RFC 9110 section 15.3.7).
-fn partial(headers: &mut HeaderMap, parts: &[ByteRange], bytes: u64) -> Vec<Piece> {
+fn partial(headers: &mut HeaderMap, parts: &[ByteRange], bytes: u64) -> Partial {
     let range = |part: &ByteRange| format!("bytes {}-{}/{bytes}", part.start, part.end() - 1);
     if let [part] = parts {
         set(headers, header::CONTENT_RANGE, range(part));
-        return vec![Piece::Part(*part)];
+        return Partial::One(*part);
     }
     let boundary = format!("{:032x}", rand::random::<u128>());
     let kind = headers.get(header::CONTENT_TYPE).cloned();
@@ -334,5 +349,5 @@ fn partial(headers: &mut HeaderMap, parts: &[ByteRange], bytes: u64) -> Vec<Piec
         pieces.push(Piece::Part(*part));
     }
     pieces.push(Piece::Text(Bytes::from(format!("\r\n--{boundary}--\r\n"))));
-    pieces
+    Partial::Several(pieces)
 }
