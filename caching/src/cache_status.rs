@@ -1,8 +1,7 @@
 //! The `Cache-Status` field (RFC 9211): how this cache came by a response.
 
-use crate::structured::{key, name_item, printable, string, value};
+use crate::structured::{NAME_BYTES_MAX, is_token, printable};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
-use sfv::{ListSerializer, TokenRef};
 
 /// Longest `key` or `detail` written, in bytes.
 const TEXT_BYTES_MAX: usize = 1024;
@@ -68,41 +67,43 @@ pub struct CacheStatus<'a> {
 }
 
 impl CacheStatus<'_> {
-    /// The member for the node `name`.
+    /// The member for the node `name`. Written by hand, since each answer has one, and a
+    /// serializer of any structured field takes ten times as long.
     #[must_use]
     pub fn value(&self, name: &str) -> HeaderValue {
-        let mut list = ListSerializer::new();
-        let (token, text) = name_item(name);
-        let mut item = match token {
-            Some(token) => list.bare_item(token),
-            None => list.bare_item(string(&text)),
-        };
+        let mut text = Vec::with_capacity(MEMBER_BYTES);
+        if is_token(name) {
+            text.extend_from_slice(name.as_bytes());
+        } else {
+            string(&mut text, name, NAME_BYTES_MAX);
+        }
         if self.hit && self.forwarded.is_none() {
-            item = item.parameter(key("hit"), true);
+            text.extend_from_slice(b";hit");
         }
         if let Some(reason) = self.forwarded {
-            let reason = TokenRef::from_str(reason.as_str()).expect("constant tokens are tokens");
-            item = item.parameter(key("fwd"), reason);
+            text.extend_from_slice(b";fwd=");
+            text.extend_from_slice(reason.as_str().as_bytes());
         }
-        if let Some(status) = self.forwarded_status {
-            item = item.parameter(key("fwd-status"), i64::from(status.as_u16()).clamp_integer());
+        let status = self.forwarded_status.map(|status| i64::from(status.as_u16()));
+        for (start, number) in [(";fwd-status=", status), (";ttl=", self.ttl_s)] {
+            if let Some(number) = number {
+                text.extend_from_slice(start.as_bytes());
+                let number = number.clamp(-INTEGER_MAX, INTEGER_MAX);
+                text.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+            }
         }
-        if let Some(ttl_s) = self.ttl_s {
-            item = item.parameter(key("ttl"), ttl_s.clamp_integer());
-        }
-        for (name, set) in [("stored", self.stored), ("collapsed", self.collapsed)] {
+        for (name, set) in [(";stored", self.stored), (";collapsed", self.collapsed)] {
             if set {
-                item = item.parameter(key(name), true);
+                text.extend_from_slice(name.as_bytes());
             }
         }
-        for (name, text) in [("key", self.key), ("detail", self.detail)] {
-            if let Some(text) = text {
-                let text = printable(text, TEXT_BYTES_MAX);
-                item = item.parameter(key(name), string(&text));
+        for (start, words) in [(";key=", self.key), (";detail=", self.detail)] {
+            if let Some(words) = words {
+                text.extend_from_slice(start.as_bytes());
+                string(&mut text, words, TEXT_BYTES_MAX);
             }
         }
-        let _ = item;
-        value(list.finish().expect("the list has a member"))
+        HeaderValue::from_bytes(&text).expect("all of it is printable ASCII")
     }
 
     /// Appends the member after those of the caches nearer to the origin.
@@ -112,21 +113,60 @@ impl CacheStatus<'_> {
     }
 }
 
-/// Integers of structured fields have at most 15 digits.
-trait ClampInteger {
-    fn clamp_integer(self) -> sfv::Integer;
-}
+/// Room for nearly every member.
+const MEMBER_BYTES: usize = 128;
 
-impl ClampInteger for i64 {
-    fn clamp_integer(self) -> sfv::Integer {
-        let bound = 999_999_999_999_999;
-        sfv::Integer::try_from(self.clamp(-bound, bound)).expect("15 digits fit")
+/// Integers of structured fields have at most 15 digits.
+const INTEGER_MAX: i64 = 999_999_999_999_999;
+
+/// A string item (RFC 9651 section 4.1.6) of as much of `words` as one may have.
+fn string(text: &mut Vec<u8>, words: &str, bytes_max: usize) {
+    text.push(b'"');
+    let words = printable(words, bytes_max);
+    if words.bytes().any(|byte| matches!(byte, b'"' | b'\\')) {
+        for byte in words.bytes() {
+            if matches!(byte, b'"' | b'\\') {
+                text.push(b'\\');
+            }
+            text.push(byte);
+        }
+    } else {
+        text.extend_from_slice(words.as_bytes());
     }
+    text.push(b'"');
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_reader_of_structured_fields_finds_what_was_told(
+            name in "[a-zA-Z*0-9 .:/~\"\\\\-]{1,20}",
+            detail in "[ -~]{0,20}",
+            ttl_s in proptest::option::of(-2_000_000_000_000_000..2_000_000_000_000_000i64),
+            (hit, stored) in any::<(bool, bool)>(),
+        ) {
+            let told = CacheStatus {
+                hit, stored, ttl_s, detail: Some(&detail), ..CacheStatus::default()
+            };
+            let value = told.value(&name);
+            let list = sfv::Parser::new(value.as_bytes()).parse::<sfv::List>().unwrap();
+            let [sfv::ListEntry::Item(item)] = &list[..] else { panic!("{value:?}") };
+            let named = item.bare_item.as_token().map(sfv::TokenRef::as_str);
+            let named = named.or(item.bare_item.as_string().map(sfv::StringRef::as_str));
+            prop_assert_eq!(named, Some(&*name));
+            let of = |name: &'static str| item.params.get(crate::structured::key(name));
+            let ttl = ttl_s.map(|ttl_s| ttl_s.clamp(-INTEGER_MAX, INTEGER_MAX));
+            let read = of("ttl").and_then(sfv::BareItem::as_integer).map(i64::from);
+            prop_assert_eq!(read, ttl);
+            let text = of("detail").and_then(|item| item.as_string()).map(|text| text.as_str());
+            prop_assert_eq!(text, Some(&*detail));
+            prop_assert_eq!((of("hit").is_some(), of("stored").is_some()), (hit, stored));
+        }
+    }
 
     #[test]
     fn members() {

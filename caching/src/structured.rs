@@ -35,8 +35,13 @@ pub fn name_item(name: &str) -> (Option<&TokenRef>, Cow<'_, str>) {
     (TokenRef::from_str(name).ok(), printable(name, NAME_BYTES_MAX))
 }
 
+/// Whether `name` is a token as it stands.
+pub fn is_token(name: &str) -> bool {
+    TokenRef::from_str(name).is_ok()
+}
+
 /// Longest name of a node in a field, in bytes.
-const NAME_BYTES_MAX: usize = 256;
+pub const NAME_BYTES_MAX: usize = 256;
 
 /// `text` with whatever a structured string cannot hold replaced by `?`, cut at `bytes_max`.
 pub fn printable(text: &str, bytes_max: usize) -> Cow<'_, str> {

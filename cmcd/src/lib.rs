@@ -96,7 +96,8 @@ impl Read {
 /// forbids to send both). Never fails.
 #[must_use]
 pub fn read(fields: &HeaderMap, query: Option<&str>) -> Read {
-    if HEADERS.iter().any(|name| fields.contains_key(name)) {
+    // Most requests have few fields: to look at their names is quicker than to look each up.
+    if fields.keys().any(|name| HEADERS.contains(name)) {
         return of_headers(fields);
     }
     match query.and_then(query::find) {

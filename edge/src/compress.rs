@@ -70,34 +70,50 @@ impl Encoding {
 /// 5.2.2.6). All its answers then carry [`vary`], also the plain ones.
 #[must_use]
 pub fn is_compressible(status: StatusCode, fields: &HeaderMap, bytes: u64) -> bool {
-    let is_plain = !fields.contains_key(header::CONTENT_ENCODING)
-        && !fields.contains_key(header::CONTENT_RANGE);
+    let is_plain = || {
+        !fields.contains_key(header::CONTENT_ENCODING)
+            && !fields.contains_key(header::CONTENT_RANGE)
+    };
+    // What says no most often goes first: each hit asks.
     status == StatusCode::OK
         && (BODY_BYTES_MIN..=BODY_BYTES_MAX).contains(&bytes)
-        && is_plain
         && fields.get(header::CONTENT_TYPE).is_some_and(is_text)
+        && is_plain()
         && !members(fields, header::CACHE_CONTROL)
             .any(|one| one.eq_ignore_ascii_case("no-transform"))
 }
 
 fn is_text(content_type: &HeaderValue) -> bool {
-    let Ok(content_type) = content_type.to_str() else { return false };
-    let essence = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    match essence.as_str() {
-        // Events are sent as they come.
-        "text/event-stream" => false,
-        "application/json"
-        | "application/xml"
-        | "application/javascript"
-        | "application/ecmascript"
-        | "application/vnd.apple.mpegurl"
-        | "application/x-mpegurl"
-        | "audio/mpegurl"
-        | "audio/x-mpegurl"
-        | "application/xml-dtd" => true,
-        other => other.starts_with("text/") || other.ends_with("+json") || other.ends_with("+xml"),
-    }
+    let content_type = content_type.as_bytes();
+    let end = content_type.iter().position(|byte| *byte == b';').unwrap_or(content_type.len());
+    let essence = content_type[..end].trim_ascii();
+    let is = |known: &&str| essence.eq_ignore_ascii_case(known.as_bytes());
+    let part = |part: Option<&[u8]>, known: &str| {
+        part.is_some_and(|part| part.eq_ignore_ascii_case(known.as_bytes()))
+    };
+    let starts = |known: &str| part(essence.get(..known.len()), known);
+    let ends = |known: &str| {
+        part(essence.len().checked_sub(known.len()).and_then(|at| essence.get(at..)), known)
+    };
+    // Events are sent as they come.
+    (starts("text/") && !is(&"text/event-stream"))
+        || ends("+json")
+        || ends("+xml")
+        || TEXTS.iter().any(is)
 }
+
+/// Types that are text beside `text/*`, `*+json` and `*+xml`.
+const TEXTS: [&str; 9] = [
+    "application/json",
+    "application/xml",
+    "application/javascript",
+    "application/ecmascript",
+    "application/vnd.apple.mpegurl",
+    "application/x-mpegurl",
+    "audio/mpegurl",
+    "audio/x-mpegurl",
+    "application/xml-dtd",
+];
 
 fn members(fields: &HeaderMap, name: header::HeaderName) -> impl Iterator<Item = &str> {
     let values = fields.get_all(name).into_iter().filter_map(|value| value.to_str().ok());

@@ -202,15 +202,17 @@ fn fields(fields: &HeaderMap, version: Version) -> Result<(), Refusal> {
     let is_multiplexed = matches!(version, Version::HTTP_2 | Version::HTTP_3);
     let mut bytes = 0;
     let mut found = Ok(());
+    let mut has_length = false;
     for (name, value) in fields {
         bytes += name.as_str().len() + value.len();
+        has_length |= name == header::CONTENT_LENGTH || name == header::TRANSFER_ENCODING;
         found = found.and_then(|()| field(name.as_str(), value.as_bytes(), is_multiplexed));
     }
     if bytes > FIELDS_BYTES_MAX {
         return Err(Refusal::FieldsTooLong);
     }
     found?;
-    lengths(fields)
+    if has_length { lengths(fields) } else { Ok(()) }
 }
 
 fn field(name: &str, value: &[u8], is_multiplexed: bool) -> Result<(), Refusal> {

@@ -62,7 +62,8 @@ pub struct Counts {
     /// Fetches that waited for memory in vain.
     pub fetches_without_memory: IntCounter,
     fetch_panics: IntCounter,
-    cmcd: IntCounterVec,
+    /// By verdict.
+    cmcd: [IntCounter; cmcd::Verdict::ALL.len()],
     /// Of connections.
     pub wire: wire::Metrics,
     /// Media responses under way.
@@ -189,15 +190,11 @@ impl Metrics {
                 "Fetches that waited for memory in vain",
             )?,
             fetch_panics: counter(r, "fetch_panics_total", "Tasks of fetches that panicked")?,
-            cmcd: from_zero(
-                counters(
-                    r,
-                    "cmcd_requests_total",
-                    "Requests by what came of their CMCD",
-                    &["verdict"],
-                )?,
-                &cmcd::Verdict::ALL.map(cmcd::Verdict::as_str),
-            ),
+            cmcd: {
+                let help = "Requests by what came of their CMCD";
+                let counters = counters(r, "cmcd_requests_total", help, &["verdict"])?;
+                cmcd::Verdict::ALL.map(|verdict| counters.with_label_values(&[verdict.as_str()]))
+            },
             wire: wire::Metrics::new(r)?,
             responses: gauge(r, "responses", "Media responses under way")?,
             plan_bytes: gauge(r, "plan_bytes", "Bytes named by the plan in force")?,
@@ -234,7 +231,7 @@ impl Metrics {
 
     /// A request was read for CMCD.
     pub fn cmcd(&self, read: &cmcd::Read) {
-        self.cmcd.with_label_values(&[read.verdict.as_str()]).inc();
+        self.cmcd[read.verdict as usize].inc();
     }
 
     /// The head of an answer was ready after `waited`.

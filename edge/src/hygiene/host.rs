@@ -77,9 +77,10 @@ impl Host {
 /// A name of letters, digits, `-` and `_` between dots (an IPv4 address is one as well).
 fn registered(name: &str) -> Result<String, Refusal> {
     let name = name.strip_suffix('.').unwrap_or(name);
-    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    let allowed = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
     let is_label =
-        |label: &str| !label.is_empty() && label.len() <= 63 && label.bytes().all(allowed);
-    let fits = name.len() <= NAME_BYTES_MAX && name.split('.').all(is_label);
+        |label: &[u8]| !label.is_empty() && label.len() <= 63 && label.iter().all(allowed);
+    let mut labels = name.as_bytes().split(|byte| *byte == b'.');
+    let fits = name.len() <= NAME_BYTES_MAX && labels.all(is_label);
     if fits { Ok(name.to_ascii_lowercase()) } else { Err(Refusal::HostBad) }
 }
