@@ -37,15 +37,16 @@ pub struct Account {
 }
 
 impl Account {
-    /// Opens the account of a request that starts now.
+    /// Opens the account of a request that starts now. Boxed: it goes with the answer through
+    /// many hands.
     pub fn open(
         (metrics, prefetch): (Metrics, Prefetch),
         head: Arc<http::request::Parts>,
         protocol: &'static str,
         tally: Arc<Tally>,
         cmcd: String,
-    ) -> Self {
-        Self {
+    ) -> Box<Self> {
+        Box::new(Self {
             metrics,
             prefetch,
             head,
@@ -61,7 +62,7 @@ impl Account {
             sent: 0,
             cut: None,
             place: None,
-        }
+        })
     }
 
     /// There is room for the answer; the place is given back at the end.

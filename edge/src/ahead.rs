@@ -1,7 +1,7 @@
 //! Fetches what will be asked for next, within the budget that [`Prefetch`] keeps: in the
 //! background, less urgent than anything a client waits for.
 
-use crate::body::{Content, Piece, Sending};
+use crate::body::{Content, Sending};
 use crate::object::Object;
 use crate::prefetch::{Permit, Prefetch, key};
 use crate::proxy::Site;
@@ -54,7 +54,7 @@ fn segment_key(object: &Object, number: u32) -> u64 {
 }
 
 async fn bring(edge: &Arc<Edge>, object: Object, range: ByteRange, permit: Permit) {
-    let sending = Sending::new(&edge.engine, object, vec![Piece::Part(range)], URGENCY);
+    let sending = Sending::part(&edge.engine, object, range, URGENCY);
     take(Content::Object(Box::new(sending)), permit).await;
 }
 
@@ -91,7 +91,7 @@ pub fn announced(edge: &Arc<Edge>, site: &Arc<Site>, asked: &Asked<'_>, cmcd: &c
             continue;
         };
         let Some(request) = request(fields, host.as_deref(), &next) else { continue };
-        let (edge, site, via) = (Arc::clone(edge), Arc::clone(site), asked.via.clone());
+        let (edge, site, via) = (Arc::clone(edge), Arc::clone(site), Arc::clone(asked.via));
         let metrics = edge.metrics.clone();
         tokio::spawn(metrics.guarded(async move {
             let head = Arc::new(request.into_parts().0);

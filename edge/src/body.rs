@@ -34,7 +34,7 @@ pub enum Content {
 /// A response's body.
 pub struct Body {
     content: Content,
-    account: Account,
+    account: Box<Account>,
 }
 
 /// An upstream's answer, or a part of it.
@@ -158,7 +158,7 @@ impl Follow {
 
 impl Body {
     /// A body and its account.
-    pub fn new(content: Content, account: Account) -> Self {
+    pub fn new(content: Content, account: Box<Account>) -> Self {
         Self { content, account }
     }
 }

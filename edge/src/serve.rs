@@ -24,7 +24,7 @@ use http_body_util::{BodyExt, Empty};
 use model::EdgeId;
 use std::sync::Arc;
 use upstream::RequestBody;
-use wire::Via;
+use wire::{Reply, Via};
 
 /// Responses with a body under way: each holds the chunk that is being sent and the next, or,
 /// when memory is short, copies of a few KiB. More are refused as busy.
@@ -90,7 +90,7 @@ pub struct Asked<'a> {
     /// `http/1.1`, `h2` or `h3`.
     pub protocol: &'static str,
     /// What its connection tells.
-    pub via: &'a Via,
+    pub via: &'a Arc<Via>,
 }
 
 /// An answer before the fields that all answers share.
@@ -118,7 +118,7 @@ impl Answer {
 
 /// Whose a request is.
 enum Whose<'a> {
-    Titles(&'a TitleSite),
+    Titles,
     Proxy(&'a Arc<Site>),
     Nobodys,
 }
@@ -126,19 +126,19 @@ enum Whose<'a> {
 impl wire::Service for Edge {
     type Body = Body;
 
-    async fn answer(self: &Arc<Self>, request: wire::Request) -> Response<Body> {
+    fn answer(self: &Arc<Self>, request: wire::Request) -> Reply<Body> {
         let wire::Request { head, body, protocol, via } = request;
         let head = Arc::new(head);
-        serve(self, Asked { head: &head, protocol, via: &via }, body).await
+        serve(self, &Asked { head: &head, protocol, via: &via }, body)
     }
 }
 
-/// Answers a request.
-async fn serve(edge: &Arc<Edge>, asked: Asked<'_>, body: RequestBody) -> Response<Body> {
+/// Answers a request: at once, if it is a hit in memory or refused.
+fn serve(edge: &Arc<Edge>, asked: &Asked<'_>, body: RequestBody) -> Reply<Body> {
     let head = asked.head;
     let whose = whose(edge, asked.via, &head.uri, &head.headers);
     let tally = match whose {
-        Whose::Titles(_) => &edge.names.titles,
+        Whose::Titles => &edge.names.titles,
         Whose::Proxy(site) => &site.tally,
         Whose::Nobodys => &edge.names.none,
     };
@@ -152,28 +152,87 @@ async fn serve(edge: &Arc<Edge>, asked: Asked<'_>, body: RequestBody) -> Respons
         Arc::clone(tally),
         if has_told { cmcd.cmcd.to_string() } else { String::new() },
     );
-    let answer = match whose {
-        _ if is_misdirected(&asked) => Err(Refused::Misdirected),
-        // Large futures: each request would move room for them about.
-        Whose::Titles(titles) if asked.via.peer => {
-            Box::pin(peer::answer(edge, titles, &asked)).await
-        }
-        Whose::Titles(titles) => Box::pin(title_site::answer(edge, titles, &asked)).await,
+    let is_titles = matches!(whose, Whose::Titles | Whose::Nobodys);
+    let at_once = |answer: Result<Answer, Refused>, account| {
+        let answer = answer.unwrap_or_else(|refused| refusal(edge, asked, &refused));
+        Reply::Now(respond(edge, asked, answer, account, is_titles))
+    };
+    match whose {
+        _ if is_misdirected(asked) => at_once(Err(Refused::Misdirected), account),
+        Whose::Nobodys => at_once(Err(Refused::NoSite), account),
+        Whose::Titles => later(edge, asked, account, (Waits::Titles, body)),
         Whose::Proxy(site) => {
             // Another node looks ahead itself.
             if site.prefetch && !asked.via.peer {
-                crate::ahead::asked_for(edge, &asked);
+                crate::ahead::asked_for(edge, asked);
                 if has_told {
-                    crate::ahead::announced(edge, site, &asked, &cmcd.cmcd);
+                    crate::ahead::announced(edge, site, asked, &cmcd.cmcd);
                 }
             }
-            proxied(edge, site, &asked, body).await
+            match begin(edge, site, asked) {
+                Ok(Begun::Done(answer)) => at_once(Ok(answer), account),
+                Ok(Begun::Waits(wanted, place)) => {
+                    later(edge, asked, account, (Waits::Proxy(wanted, place), body))
+                }
+                Err(refused) => at_once(Err(refused), account),
+            }
         }
-        Whose::Nobodys => Err(Refused::NoSite),
-    };
-    let is_titles = matches!(whose, Whose::Titles(_) | Whose::Nobodys);
-    let answer = answer.unwrap_or_else(|refused| refusal(edge, &asked, &refused));
-    respond(edge, &asked, answer, account, is_titles)
+    }
+}
+
+/// What a request waits for.
+enum Waits {
+    Titles,
+    Proxy(Arc<proxy::Wanted>, Place),
+}
+
+/// Answers a request that may have to wait. Its body is let go of after that: hyper closes the
+/// connection over one that nobody reads.
+fn later(
+    edge: &Arc<Edge>,
+    asked: &Asked<'_>,
+    account: Box<Account>,
+    (waits, body): (Waits, RequestBody),
+) -> Reply<Body> {
+    let (edge, head, protocol) = (Arc::clone(edge), Arc::clone(asked.head), asked.protocol);
+    let via = Arc::clone(asked.via);
+    Reply::later(async move {
+        let asked = Asked { head: &head, protocol, via: &via };
+        let is_titles = matches!(waits, Waits::Titles);
+        let answer = match (waits, &edge.titles) {
+            (Waits::Proxy(wanted, place), _) => waited(&edge, &wanted, place, body).await,
+            (Waits::Titles, Some(titles)) if via.peer => peer::answer(&edge, titles, &asked).await,
+            (Waits::Titles, Some(titles)) => title_site::answer(&edge, titles, &asked).await,
+            (Waits::Titles, None) => Err(Refused::NoSite),
+        };
+        let answer = answer.unwrap_or_else(|refused| refusal(&edge, &asked, &refused));
+        respond(&edge, &asked, answer, account, is_titles)
+    })
+}
+
+/// What becomes of a request to a proxy site without waiting.
+enum Begun {
+    Done(Answer),
+    Waits(Arc<proxy::Wanted>, Place),
+}
+
+fn begin(edge: &Arc<Edge>, site: &Arc<Site>, asked: &Asked<'_>) -> Result<Begun, Refused> {
+    let wanted = Arc::new(proxy::Wanted::of(edge, site, asked)?);
+    let place = edge.places.take(wanted.priority.urgency)?;
+    Ok(match proxy::at_hand(edge, &wanted) {
+        Some(answer) => Begun::Done(Answer { place: Some(place), ..answer }),
+        None => Begun::Waits(wanted, place),
+    })
+}
+
+async fn waited(
+    edge: &Arc<Edge>,
+    wanted: &Arc<proxy::Wanted>,
+    place: Place,
+    body: RequestBody,
+) -> Result<Answer, Refused> {
+    let answer = proxy::answer(edge, wanted, body).await?;
+    Ok(Answer { place: Some(place), ..answer })
 }
 
 /// Answers a request to a proxy site.
@@ -186,14 +245,11 @@ pub async fn proxied(
     asked: &Asked<'_>,
     body: RequestBody,
 ) -> Result<Answer, Refused> {
-    let wanted = Arc::new(proxy::Wanted::of(edge, site, asked)?);
-    let place = edge.places.take(wanted.priority.urgency)?;
-    let answer = match proxy::at_hand(edge, &wanted) {
-        Some(answer) => answer,
+    match begin(edge, site, asked)? {
+        Begun::Done(answer) => Ok(answer),
         // A large future, which hits do without.
-        None => Box::pin(proxy::answer(edge, &wanted, body)).await?,
-    };
-    Ok(Answer { place: Some(place), ..answer })
+        Begun::Waits(wanted, place) => Box::pin(waited(edge, &wanted, place, body)).await,
+    }
 }
 
 /// The host that a request names, perhaps with a port.
@@ -206,6 +262,9 @@ fn host<'a>(uri: &'a Uri, fields: &'a HeaderMap) -> Option<&'a str> {
 /// for this one, too. Another node (RFC 8586) opens one to this node by its own name, whatever
 /// it asks for.
 fn is_misdirected(asked: &Asked<'_>) -> bool {
+    if asked.via.is_for_any() {
+        return false;
+    }
     let fields = &asked.head.headers;
     let is_unlike = host(&asked.head.uri, fields).is_some_and(|named| {
         let port = named.rfind(':').filter(|at| !named[*at..].contains(']'));
@@ -220,15 +279,15 @@ fn whose<'a>(edge: &'a Edge, via: &Via, uri: &Uri, fields: &HeaderMap) -> Whose<
     let host = host(uri, fields);
     match (edge.sites.of(host), &edge.titles) {
         (Some(site), None) => Whose::Proxy(site),
-        (Some(site), Some(titles)) => {
+        (Some(site), Some(_)) => {
             // A site for any host leaves the title site its paths.
             if &*site.name == crate::settings::ANY_HOST && is_titles(uri.path()) {
-                Whose::Titles(titles)
+                Whose::Titles
             } else {
                 Whose::Proxy(site)
             }
         }
-        (None, Some(titles)) => Whose::Titles(titles),
+        (None, Some(_)) => Whose::Titles,
         (None, None) => Whose::Nobodys,
     }
 }
@@ -276,7 +335,7 @@ fn respond(
     edge: &Edge,
     asked: &Asked<'_>,
     answer: Answer,
-    mut account: Account,
+    mut account: Box<Account>,
     is_titles: bool,
 ) -> Response<Body> {
     let Answer { verdict, status, mut headers, content, promised, place } = answer;
@@ -294,7 +353,13 @@ fn respond(
         _ => content.bytes(),
     };
     if let Some(length) = length.filter(|_| has_body) {
-        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+        let mut text = itoa::Buffer::new();
+        let text = text.format(length);
+        // What is stored nearly always says the same, once.
+        let mut known = headers.get_all(header::CONTENT_LENGTH).iter();
+        if known.next().is_none_or(|known| known != text) || known.next().is_some() {
+            set(&mut headers, header::CONTENT_LENGTH, text.to_owned());
+        }
     }
     account.place(place);
     account.answered(verdict, status.as_u16(), content.bytes());

@@ -1,30 +1,25 @@
 //! HTTP/1.1 and 2 on a stream: requests to the service, within the limits, until the
 //! connection ends.
 
+use crate::aside::Aside;
 use crate::corked::TlsStream;
-use crate::frames::{Cut, FRAME_BYTES};
-use crate::half::{Counted, HalfOpen};
+use crate::half::HalfOpen;
 use crate::pace::Pace;
 use crate::patience::Wait;
+use crate::responding::{Requests, Serving};
 use crate::shards::Executor;
+use crate::timer::HeadTimer;
 use crate::turns::Turns;
 use crate::unframed::Unframed;
-use crate::{HEADER_BYTES_MAX, Request, STREAMS_MAX, Service, Shared, Via};
-use http::Version;
-use http_body::Body;
-use http_body_util::BodyExt;
-use hyper::body::Incoming;
-use hyper::service::service_fn;
+use crate::{HEADER_BYTES_MAX, STREAMS_MAX, Service, Shared, Via};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 /// HTTP/1.1: hyper's buffer, which holds the head.
 const BUFFER_BYTES_MAX: usize = 64 << 10;
-const HEADERS_MAX: usize = 100;
 /// HTTP/2: bytes buffered for sending, a stream.
 const STREAM_SEND_BYTES_MAX: usize = 256 << 10;
 /// HTTP/2: a silent peer is asked whether it is there, and given up.
@@ -59,11 +54,12 @@ fn protocol(executor: Executor, spoken: Spoken, head: Duration) -> auto::Builder
         Spoken::Http2 => builder.http2_only(),
         Spoken::Any => builder,
     };
+    // At most 100 fields: that is hyper's own limit, and to name it would have hyper fill room for
+    // as many for each request.
     builder
         .http1()
-        .timer(TokioTimer::new())
+        .timer(HeadTimer::default())
         .header_read_timeout(head)
-        .max_headers(HEADERS_MAX)
         .max_buf_size(BUFFER_BYTES_MAX)
         .pipeline_flush(false);
     builder
@@ -75,6 +71,12 @@ fn protocol(executor: Executor, spoken: Spoken, head: Duration) -> auto::Builder
         .keep_alive_interval(PING_EVERY)
         .keep_alive_timeout(PING_ANSWER_MAX);
     builder
+}
+
+/// What a connection is told beside its bytes.
+enum Seldom {
+    Stalled,
+    Drains,
 }
 
 /// Serves a stream until its connection ends. Over TLS, `corked` is the same stream.
@@ -93,48 +95,40 @@ where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     S: Service,
 {
-    let answering = Arc::clone(shared);
     let pace = Pace::new();
     let (stream, answers) = HalfOpen::new(stream, shared.patience.quiet);
-    let watched = Arc::clone(&pace);
-    let cuts = !shared.levers.frames;
-    let counted = answers.clone();
-    let service = service_fn(move |request: http::Request<Incoming>| {
-        let (answering, via, pace) =
-            (Arc::clone(&answering), Arc::clone(&via), Arc::clone(&watched));
-        let unframed = unframed.clone();
-        let version = request.version();
-        let is_h2 = version == Version::HTTP_2;
-        let asked = (!is_h2).then(|| counted.asked(request.body().is_end_stream()));
-        async move {
-            let (head, body) = request.into_parts();
-            let protocol = if is_h2 { "h2" } else { "http/1.1" };
-            let bytes_max = if is_h2 && cuts { FRAME_BYTES } else { usize::MAX };
-            let body = body.map_err(Into::into).boxed_unsync();
-            let response = answering.answer(Request { head, body, protocol, via }).await;
-            // An HTTP/1.1 peer that takes nothing is found by its socket.
-            let response = response.map(|body| {
-                let body = Counted::new(unframed.watch(version, body), asked);
-                pace.watch(Cut::new(body, bytes_max), is_h2)
-            });
-            Ok::<_, Infallible>(response)
-        }
-    });
+    let requests = Requests {
+        shared: Arc::clone(shared),
+        via,
+        pace: Arc::clone(&pace),
+        unframed,
+        answers: answers.clone(),
+    };
+    let service = Serving(Arc::new(requests));
     let connection = protocol(shared.executor(), spoken, shared.patience.head)
         .serve_connection(TokioIo::new(stream), service)
         .into_owned();
     let connection = std::pin::pin!(connection);
     let mut turns = Turns::new(connection, corked);
-    let ended = tokio::select! {
-        ended = &mut turns => ended,
-        () = pace.stalled(shared.patience.send) => {
-            shared.metrics.given_up.count(Wait::Send);
-            return Err("the peer takes no bytes".to_owned());
+    let seldom = std::pin::pin!(async {
+        tokio::select! {
+            () = pace.stalled(shared.patience.send) => Seldom::Stalled,
+            () = shared.drain.cancelled() => Seldom::Drains,
         }
-        () = shared.drain.cancelled() => {
-            turns.connection().graceful_shutdown();
-            // What the peer does not take then, the drain's limit ends.
-            turns.await
+    });
+    let ended = tokio::select! {
+        biased;
+        ended = &mut turns => ended,
+        seldom = Aside::new(seldom) => match seldom {
+            Seldom::Stalled => {
+                shared.metrics.given_up.count(Wait::Send);
+                return Err("the peer takes no bytes".to_owned());
+            }
+            Seldom::Drains => {
+                turns.connection().graceful_shutdown();
+                // What the peer does not take then, the drain's limit ends.
+                turns.await
+            }
         }
     };
     ended.map_err(|error| {

@@ -1,6 +1,7 @@
 //! Connections: HTTP/1.1, 2 and 3 over TCP, TLS and QUIC, each within its limits, for any
 //! [`Service`]. It knows nothing of sites, objects or caches.
 
+mod aside;
 mod batch;
 mod connection;
 mod corked;
@@ -12,9 +13,11 @@ mod pace;
 mod patience;
 mod plain;
 pub mod quic;
+mod responding;
 mod service;
 mod shards;
 pub mod tcp;
+mod timer;
 pub mod tls;
 mod turns;
 mod unframed;
@@ -25,7 +28,7 @@ pub use batch::{BATCH_BYTES, BEYOND_BYTES_MAX, LARGE_BATCH_BYTES};
 pub use error::Error;
 pub use levers::Levers;
 pub use patience::Patience;
-pub use service::{Metrics, Place, Request, RequestBody, Service, Shared, Via};
+pub use service::{Answering, Metrics, Place, Reply, Request, RequestBody, Service, Shared, Via};
 pub use shards::{SHARDS_MAX, Seat, Shard, Shards, Threads, is_shard};
 
 use std::time::Duration;

@@ -12,7 +12,9 @@ use http::{HeaderValue, Response};
 use http_body_util::combinators::UnsyncBoxBody;
 use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry};
 use std::fmt::Display;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::context::TokioContext;
@@ -36,11 +38,47 @@ pub trait Service: Send + Sync + 'static {
         + Unpin
         + 'static;
 
-    /// Answers one request.
-    fn answer(
-        self: &Arc<Self>,
-        request: Request,
-    ) -> impl Future<Output = Response<Self::Body>> + Send;
+    /// Answers one request. Must not block.
+    fn answer(self: &Arc<Self>, request: Request) -> Reply<Self::Body>;
+}
+
+/// An answer. Most are hits, which need no future: to make, move and free one costs more than
+/// to find them.
+pub enum Reply<B> {
+    /// It is here.
+    Now(Response<B>),
+    /// It must be waited for.
+    Later(Pin<Box<dyn Future<Output = Response<B>> + Send>>),
+}
+
+impl<B> Reply<B> {
+    /// One that must be waited for.
+    pub fn later(answer: impl Future<Output = Response<B>> + Send + 'static) -> Self {
+        Self::Later(Box::pin(answer))
+    }
+}
+
+/// A [`Reply`] as a future, within the context of the runtime that is no shard's. What it needs
+/// is freed with the answer: an idle connection holds none of it.
+pub enum Answering<B> {
+    /// It is here. Taken once.
+    Now(Option<Response<B>>),
+    /// It is waited for.
+    Later(TokioContext<Pin<Box<dyn Future<Output = Response<B>> + Send>>>),
+}
+
+impl<B: Unpin> Future for Answering<B> {
+    type Output = Response<B>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Response<B>> {
+        let this = self.get_mut();
+        let answer = match this {
+            Self::Now(answer) => answer.take().expect("it is polled until it is ready, not again"),
+            Self::Later(answer) => ready!(Pin::new(answer).poll(cx)),
+        };
+        *this = Self::Now(None);
+        Poll::Ready(answer)
+    }
 }
 
 /// A request and how it came.
@@ -83,6 +121,12 @@ impl Via {
             Some(name) => Arc::new(Self { named: Some(name.into()), ..(*self).clone() }),
             None => self,
         }
+    }
+
+    /// Whether requests for any host may come by the connection, as far as is known.
+    #[must_use]
+    pub fn is_for_any(&self) -> bool {
+        self.named.is_none() || self.tls.is_none()
     }
 
     /// Whether requests for this host, given without a port, may come by the connection (RFC
@@ -223,10 +267,15 @@ impl<S: Service> Shared<S> {
         self.tasks.spawn_on(guarded(task, self.metrics.panics.clone()), shard.handle());
     }
 
-    /// Answers a request, within the context of the runtime that is no shard's. What it needs
-    /// is freed with the answer: an idle connection holds none of it.
-    pub async fn answer(&self, request: Request) -> Response<S::Body> {
-        Box::pin(TokioContext::new(self.service.answer(request), self.work.clone())).await
+    /// Answers a request, within the context of the runtime that is no shard's.
+    pub fn answer(&self, request: Request) -> Answering<S::Body> {
+        let context = self.work.enter();
+        let reply = self.service.answer(request);
+        drop(context);
+        match reply {
+            Reply::Now(answer) => Answering::Now(Some(answer)),
+            Reply::Later(answer) => Answering::Later(TokioContext::new(answer, self.work.clone())),
+        }
     }
 
     /// For what hyper spawns.

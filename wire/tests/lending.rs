@@ -10,7 +10,7 @@ use bytes::Bytes;
 use common::{Check, Served, Stream, ask, byte, head, until};
 use http::Response;
 use http_body_util::Full;
-use nearcast_wire::{Levers, Request, Service};
+use nearcast_wire::{Levers, Reply, Request, Service};
 use std::sync::{Arc, Mutex};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpSocket;
@@ -24,8 +24,8 @@ struct Now(Mutex<Option<Bytes>>);
 impl Service for Now {
     type Body = Full<Bytes>;
 
-    async fn answer(self: &Arc<Self>, _: Request) -> Response<Full<Bytes>> {
-        Response::new(Full::new(self.0.lock().unwrap().clone().unwrap()))
+    fn answer(self: &Arc<Self>, _: Request) -> Reply<Full<Bytes>> {
+        Reply::Now(Response::new(Full::new(self.0.lock().unwrap().clone().unwrap())))
     }
 }
 

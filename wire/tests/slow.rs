@@ -11,7 +11,7 @@ use common::{By, Check, Served, Stream, byte, h2_ask, h2_begin, shake, until};
 use http::Response;
 use http_body_util::Full;
 use nearcast_wire::{
-    BATCH_BYTES, BEYOND_BYTES_MAX, LARGE_BATCH_BYTES, Levers, Patience, Request, Service,
+    BATCH_BYTES, BEYOND_BYTES_MAX, LARGE_BATCH_BYTES, Levers, Patience, Reply, Request, Service,
 };
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,8 +34,8 @@ struct Same(Bytes);
 impl Service for Same {
     type Body = Full<Bytes>;
 
-    async fn answer(self: &Arc<Self>, _: Request) -> Response<Full<Bytes>> {
-        Response::new(Full::new(self.0.clone()))
+    fn answer(self: &Arc<Self>, _: Request) -> Reply<Full<Bytes>> {
+        Reply::Now(Response::new(Full::new(self.0.clone())))
     }
 }
 

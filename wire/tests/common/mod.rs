@@ -7,7 +7,9 @@ use arena::Arena;
 use bytes::Bytes;
 use http::Response;
 use http_body::{Frame, SizeHint};
-use nearcast_wire::{Levers, Metrics, Patience, Request, Service, Shards, Shared, Threads, Via};
+use nearcast_wire::{
+    Levers, Metrics, Patience, Reply, Request, Service, Shards, Shared, Threads, Via,
+};
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -101,7 +103,7 @@ impl Patterns {
 impl Service for Patterns {
     type Body = Pieces;
 
-    async fn answer(self: &Arc<Self>, request: Request) -> Response<Pieces> {
+    fn answer(self: &Arc<Self>, request: Request) -> Reply<Pieces> {
         let mut numbers = request.head.uri.path()[1..].split('/').map(|part| part.parse().unwrap());
         let (seed, bytes): (usize, usize) = (numbers.next().unwrap(), numbers.next().unwrap());
         let (mut random, mut pieces, mut at) = (Random(seed as u64), VecDeque::new(), 0);
@@ -111,7 +113,7 @@ impl Service for Patterns {
             pieces.push_back(self.piece(seed, at..end));
             at = end;
         }
-        Response::new(Pieces { pieces, left: bytes as u64 })
+        Reply::Now(Response::new(Pieces { pieces, left: bytes as u64 }))
     }
 }
 

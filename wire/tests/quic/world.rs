@@ -4,7 +4,7 @@
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Response};
 use nearcast_wire::quic::{Listener, ResetKey, bind};
-use nearcast_wire::{Levers, Metrics, Request, Service, Shards, Shared, Threads, Via};
+use nearcast_wire::{Levers, Metrics, Reply, Request, Service, Shards, Shared, Threads, Via};
 use prometheus::Registry;
 use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{ClientConfig, Endpoint, ReadError, RecvStream, SendStream, TransportConfig};
@@ -84,7 +84,7 @@ pub fn fields(bytes: usize) -> HeaderMap {
 impl Service for Bodies {
     type Body = Body;
 
-    async fn answer(self: &Arc<Self>, request: Request) -> Response<Body> {
+    fn answer(self: &Arc<Self>, request: Request) -> Reply<Body> {
         let mut parts = request.head.uri.path().split('/').skip(1);
         let first = parts.next();
         assert_ne!(first, Some("panic"), "asked for");
@@ -93,10 +93,11 @@ impl Service for Bodies {
             let mut response = Response::new(Body { at: 0, end: 10, cut: false, panics: false });
             *response.status_mut() = then.unwrap().parse().unwrap();
             *response.headers_mut() = fields(parts.next().unwrap().parse().unwrap());
-            return response;
+            return Reply::Now(response);
         }
         let end = first.and_then(|bytes| bytes.parse().ok()).unwrap_or(0);
-        Response::new(Body { at: 0, end, cut: then == Some("cut"), panics: then == Some("panic") })
+        let (cut, panics) = (then == Some("cut"), then == Some("panic"));
+        Reply::Now(Response::new(Body { at: 0, end, cut, panics }))
     }
 }
 

@@ -1,0 +1,133 @@
+//! Requests of HTTP/1.1 and 2 to the service, and answers back, their bodies watched.
+
+use crate::frames::{Cut, FRAME_BYTES};
+use crate::half::{Answers, Asked, Counted};
+use crate::pace::{Pace, Paced};
+use crate::service::Answering;
+use crate::unframed::{Ending, Unframed};
+use crate::{Request, RequestBody, Service, Shared, Via};
+use bytes::Bytes;
+use http::{Response, Version};
+use http_body::Body;
+use http_body_util::{BodyExt, Empty};
+use hyper::body::Incoming;
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+/// A body on its way, as its connection watches it.
+pub type Sent<B> = Paced<Cut<Counted<Ending<B>>>>;
+
+/// What a connection's requests share.
+pub struct Requests<S> {
+    pub shared: Arc<Shared<S>>,
+    pub via: Arc<Via>,
+    pub pace: Arc<Pace>,
+    pub unframed: Unframed,
+    pub answers: Answers,
+}
+
+/// hyper's view of them.
+pub struct Serving<S>(pub Arc<Requests<S>>);
+
+impl<S> Clone for Serving<S> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+/// How the bodies of a request's answer are watched.
+pub struct Watch {
+    version: Version,
+    asked: Option<Asked>,
+}
+
+impl<S: Service> Requests<S> {
+    fn answer(&self, request: http::Request<Incoming>) -> Answering<S::Body> {
+        let is_h2 = request.version() == Version::HTTP_2;
+        let (head, body) = request.into_parts();
+        // A body of no size needs no memory.
+        let body: RequestBody = match body.is_end_stream() {
+            true => Empty::<Bytes>::new().map_err(|never| match never {}).boxed_unsync(),
+            false => body.map_err(Into::into).boxed_unsync(),
+        };
+        let protocol = if is_h2 { "h2" } else { "http/1.1" };
+        let via = Arc::clone(&self.via);
+        self.shared.answer(Request { head, body, protocol, via })
+    }
+
+    fn watched(&self, response: Response<S::Body>, watch: Watch) -> Response<Sent<S::Body>> {
+        let Watch { version, asked } = watch;
+        let is_h2 = version == Version::HTTP_2;
+        let bytes_max = if is_h2 && !self.shared.levers.frames { FRAME_BYTES } else { usize::MAX };
+        response.map(|body| {
+            let body = Counted::new(self.unframed.watch(version, body), asked);
+            // An HTTP/1.1 peer that takes nothing is found by its socket.
+            self.pace.watch(Cut::new(body, bytes_max), is_h2)
+        })
+    }
+}
+
+impl<S: Service> hyper::service::Service<http::Request<Incoming>> for Serving<S> {
+    type Response = Response<Sent<S::Body>>;
+    type Error = Infallible;
+    type Future = Responding<S>;
+
+    fn call(&self, request: http::Request<Incoming>) -> Responding<S> {
+        let (version, is_whole) = (request.version(), request.body().is_end_stream());
+        let is_h2 = version == Version::HTTP_2;
+        let asked = (!is_h2).then(|| self.0.answers.asked(is_whole));
+        let watch = Watch { version, asked };
+        if is_h2 || !is_whole {
+            return Responding::Asked(Some((request, watch)), Arc::clone(&self.0));
+        }
+        match self.0.answer(request) {
+            Answering::Now(response) => {
+                Responding::Ready(response.map(|response| self.0.watched(response, watch)))
+            }
+            later => Responding::Later(later, Some(watch), Arc::clone(&self.0)),
+        }
+    }
+}
+
+/// An answer under way.
+pub enum Responding<S: Service> {
+    /// It is asked for when it is polled. For HTTP/2 that is in a task of its own, so that a panic
+    /// is that request's alone; and a request with a body is not refused before hyper has begun
+    /// to read that, or it would not read it to its end and close the connection.
+    Asked(Option<(http::Request<Incoming>, Watch)>, Arc<Requests<S>>),
+    Later(Answering<S::Body>, Option<Watch>, Arc<Requests<S>>),
+    /// Taken once.
+    Ready(Option<Response<Sent<S::Body>>>),
+}
+
+impl<S: Service> Future for Responding<S> {
+    type Output = Result<Response<Sent<S::Body>>, Infallible>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.get_mut();
+        loop {
+            match this {
+                Self::Ready(response) => {
+                    return Poll::Ready(Ok(response.take().expect("polled until it is ready")));
+                }
+                Self::Asked(request, requests) => {
+                    let (request, watch) = request.take().expect("it is polled to its end");
+                    let requests = Arc::clone(requests);
+                    *this = match requests.answer(request) {
+                        Answering::Now(response) => {
+                            Self::Ready(response.map(|response| requests.watched(response, watch)))
+                        }
+                        later => Self::Later(later, Some(watch), requests),
+                    };
+                }
+                Self::Later(answering, watch, requests) => {
+                    let response = ready!(Pin::new(answering).poll(cx));
+                    let watch = watch.take().expect("it is polled to its end");
+                    *this = Self::Ready(Some(requests.watched(response, watch)));
+                }
+            }
+        }
+    }
+}
