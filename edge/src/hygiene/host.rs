@@ -82,5 +82,12 @@ fn registered(name: &str) -> Result<String, Refusal> {
         |label: &[u8]| !label.is_empty() && label.len() <= 63 && label.iter().all(allowed);
     let mut labels = name.as_bytes().split(|byte| *byte == b'.');
     let fits = name.len() <= NAME_BYTES_MAX && labels.all(is_label);
-    if fits { Ok(name.to_ascii_lowercase()) } else { Err(Refusal::HostBad) }
+    if !fits {
+        return Err(Refusal::HostBad);
+    }
+    // With room for a port.
+    let mut lower = String::with_capacity(name.len() + ":65535".len());
+    lower.push_str(name);
+    lower.make_ascii_lowercase();
+    Ok(lower)
 }
