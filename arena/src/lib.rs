@@ -23,7 +23,7 @@ mod slot;
 
 pub use blocks::{BLOCK_BYTES_MAX, BLOCK_BYTES_MIN, block_bytes};
 pub use extents::EXTENT_BYTES;
-pub use queued::Queued;
+pub use queued::{Queued, unacknowledged};
 pub use slot::{Slot, SlotReader};
 
 use blocks::{Blocks, Renewal};

@@ -89,7 +89,8 @@ impl Queued {
 }
 
 /// Bytes written to a TCP socket that its peer has not acknowledged; none of a broken one.
-fn unacknowledged(socket: BorrowedFd<'_>) -> u64 {
+#[must_use]
+pub fn unacknowledged(socket: BorrowedFd<'_>) -> u64 {
     // SAFETY: of whatever file, the kernel answers TIOCOUTQ with one int, or with an error.
     let bytes = unsafe { ioctl(socket, Getter::<TIOCOUTQ, c_int>::new()) };
     bytes.map_or(0, |bytes| u64::try_from(bytes).unwrap_or(0))

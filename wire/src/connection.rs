@@ -24,7 +24,9 @@ const BUFFER_BYTES_MAX: usize = 64 << 10;
 const STREAM_SEND_BYTES_MAX: usize = 256 << 10;
 /// HTTP/2: a silent peer is asked whether it is there, and given up.
 const PING_EVERY: Duration = Duration::from_secs(20);
-const PING_ANSWER_MAX: Duration = Duration::from_secs(10);
+/// By then the answer is here over 10 kB/s, too: before a PING leave a batch and what the socket
+/// has. Who takes nothing at all is found by its socket.
+const PING_ANSWER_MAX: Duration = Duration::from_secs(60);
 
 /// What a connection speaks. Where that is known before its first byte, nobody looks for HTTP/2's
 /// preface, which would double the buffer that an idle HTTP/1.1 connection keeps.
@@ -96,6 +98,9 @@ where
     S: Service,
 {
     let pace = Pace::new();
+    if let Some(corked) = &corked {
+        corked.tell(&pace);
+    }
     let (stream, answers) = HalfOpen::new(stream, shared.patience.quiet);
     let requests = Requests {
         shared: Arc::clone(shared),
@@ -109,10 +114,14 @@ where
         .serve_connection(TokioIo::new(stream), service)
         .into_owned();
     let connection = std::pin::pin!(connection);
+    let queued = {
+        let corked = corked.clone();
+        move || corked.as_ref().map_or(0, TlsStream::queued_bytes)
+    };
     let mut turns = Turns::new(connection, corked);
     let seldom = std::pin::pin!(async {
         tokio::select! {
-            () = pace.stalled(shared.patience.send) => Seldom::Stalled,
+            () = pace.stalled(shared.patience.send, queued) => Seldom::Stalled,
             () = shared.drain.cancelled() => Seldom::Drains,
         }
     });

@@ -7,10 +7,12 @@
 
 use crate::Levers;
 use crate::batch::{BATCH_RECORDS, Batch, LARGE_RECORDS, RECORD_BYTES};
+use crate::pace::Pace;
 use crate::tls::sealing::{self, HEAD_BYTES};
 use crate::watched::Watched;
 use rustls::ServerConnection;
 use std::io::{self, BufRead, IoSlice, Read, Write};
+use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
@@ -44,6 +46,8 @@ struct Session {
     seals: Option<bool>,
     /// What rustls said during a write.
     said: Said,
+    /// Told when records leave: their plaintext was taken long before, over a slow line.
+    pace: Option<Arc<Pace>>,
 }
 
 /// Takes what rustls has to send.
@@ -86,12 +90,23 @@ impl TlsStream {
             batch: None,
             seals: if levers.seal { None } else { Some(false) },
             said: Said::default(),
+            pace: None,
         };
         Self { session: Arc::new(Mutex::new(session)) }
     }
 
     fn session(&self) -> MutexGuard<'_, Session> {
         self.session.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells this pace when bytes leave.
+    pub fn tell(&self, pace: &Arc<Pace>) {
+        self.session().pace = Some(Arc::clone(pace));
+    }
+
+    /// What the socket has that the peer has not acknowledged.
+    pub fn queued_bytes(&self) -> u64 {
+        arena::unacknowledged(self.session().socket.socket().as_fd())
     }
 
     /// Begins a turn: there is room for a batch, unless the last one has not left yet.
@@ -158,7 +173,12 @@ impl Session {
         while let Some(batch) = self.batch.as_mut().filter(|batch| !batch.waiting().is_empty()) {
             match Pin::new(&mut self.socket).poll_write(cx, batch.waiting())? {
                 Poll::Ready(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Poll::Ready(bytes) => batch.advance(bytes),
+                Poll::Ready(bytes) => {
+                    batch.advance(bytes);
+                    if let Some(pace) = &self.pace {
+                        pace.moved();
+                    }
+                }
                 Poll::Pending => return Ok(Poll::Pending),
             }
         }

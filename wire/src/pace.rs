@@ -31,16 +31,18 @@ impl Pace {
         Arc::new(Self { waiting: AtomicUsize::new(0), moves: AtomicU64::new(0) })
     }
 
-    fn moved(&self) {
+    /// Bytes left.
+    pub fn moved(&self) {
         self.moves.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Ends once the peer has taken nothing for `limit`, and a part of it at most.
-    pub async fn stalled(&self, limit: Duration) {
+    /// Ends once the peer has taken nothing for `limit`, and a part of it at most. `queued` tells
+    /// what the socket has that the peer has not acknowledged.
+    pub async fn stalled(&self, limit: Duration, queued: impl Fn() -> u64) {
         let mut looks = Looks::default();
         loop {
             tokio::time::sleep(limit / LOOKS).await;
-            if looks.find_stalled(self) {
+            if looks.find_stalled(self, queued()) {
                 return;
             }
         }
@@ -57,16 +59,18 @@ impl Pace {
 #[derive(Debug, Default)]
 struct Looks {
     moves: u64,
+    queued: u64,
     /// So many looks in a row found pieces waiting, and no move.
     quiet: u32,
 }
 
 impl Looks {
-    fn find_stalled(&mut self, pace: &Pace) -> bool {
+    fn find_stalled(&mut self, pace: &Pace, queued: u64) -> bool {
         let moves = pace.moves.load(Ordering::Relaxed);
-        let is_quiet = pace.waiting.load(Ordering::Relaxed) > 0 && moves == self.moves;
+        let stands = moves == self.moves && queued >= self.queued;
+        let is_quiet = pace.waiting.load(Ordering::Relaxed) > 0 && stands;
         self.quiet = if is_quiet { self.quiet + 1 } else { 0 };
-        self.moves = moves;
+        (self.moves, self.queued) = (moves, queued);
         self.quiet >= LOOKS
     }
 }
@@ -169,7 +173,7 @@ mod tests {
     fn a_peer_stalls_while_a_piece_waits_and_nothing_leaves() {
         let pace = Pace::new();
         let mut looks = Looks::default();
-        let mut stalled_within = |most: u32| (1..=most).find(|_| looks.find_stalled(&pace));
+        let mut stalled_within = |most: u32| (1..=most).find(|_| looks.find_stalled(&pace, 0));
         assert_eq!(stalled_within(20), None, "nothing waits");
         let piece = |bytes| Piece::new(Bytes::from(vec![0; bytes]), Some(Arc::clone(&pace)));
         let mut steady = piece(100);

@@ -6,10 +6,11 @@
 //! Invariant: a sleep that is polled ends at its time, and not before.
 
 use hyper::rt::{Sleep, Timer};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
+use tokio::task::coop::unconstrained;
 
 /// A connection's timer. Clones share it: only one sleep at a time is to be polled.
 #[derive(Clone, Default)]
@@ -33,7 +34,8 @@ impl Set {
         if sleep.deadline() > at {
             sleep.as_mut().reset(at);
         }
-        while sleep.as_mut().poll(cx).is_ready() {
+        // Not refused for what this turn did before: a refused poll leaves nothing in the wheel.
+        while pin!(unconstrained(sleep.as_mut())).poll(cx).is_ready() {
             if sleep.deadline() >= at {
                 self.wakes = None;
                 return Poll::Ready(());
@@ -83,6 +85,23 @@ mod tests {
 
     async fn polled(sleep: &mut Pin<Box<dyn Sleep>>) -> bool {
         poll_fn(|cx| Poll::Ready(sleep.as_mut().poll(cx).is_ready())).await
+    }
+
+    /// tokio refuses polls of a task that did much in its turn.
+    #[tokio::test]
+    async fn a_sleep_that_is_polled_first_when_a_turn_is_spent_ends_all_the_same() {
+        use tokio::task::coop::{has_budget_remaining, poll_proceed};
+        let mut sleep = HeadTimer::default().sleep(Duration::from_millis(20));
+        poll_fn(|cx| {
+            while has_budget_remaining() {
+                if let Poll::Ready(spent) = poll_proceed(cx) {
+                    spent.made_progress();
+                }
+            }
+            Poll::Ready(assert!(sleep.as_mut().poll(cx).is_pending()))
+        })
+        .await;
+        tokio::time::timeout(Duration::from_secs(60), sleep).await.unwrap();
     }
 
     #[tokio::test]

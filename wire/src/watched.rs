@@ -4,7 +4,9 @@
 
 use crate::patience::{GivenUp, Patience, Wait};
 use crate::unframed::Unframed;
+use arena::unacknowledged;
 use std::io;
+use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
@@ -21,6 +23,8 @@ pub struct Watched {
     first_by: Pin<Box<Sleep>>,
     stalled: Pin<Box<Sleep>>,
     is_stalled: bool,
+    /// What the peer had not acknowledged when that was looked at last.
+    queued_bytes: u64,
     patience: Patience,
     first: Wait,
     given_up: GivenUp,
@@ -57,6 +61,7 @@ impl Watched {
             first_by: Box::pin(tokio::time::sleep(patience.handshake)),
             stalled: Box::pin(tokio::time::sleep(patience.send)),
             is_stalled: false,
+            queued_bytes: 0,
             patience,
             first,
             given_up,
@@ -104,9 +109,19 @@ impl Watched {
         }
         if !self.is_stalled {
             self.is_stalled = true;
+            self.queued_bytes = unacknowledged(self.stream.as_fd());
             self.stalled.as_mut().reset(Instant::now() + self.patience.send);
         }
-        ready!(self.stalled.as_mut().poll(cx));
+        loop {
+            ready!(self.stalled.as_mut().poll(cx));
+            // A socket that has much queued takes more only when a large part of it has left.
+            let queued_bytes = unacknowledged(self.stream.as_fd());
+            if queued_bytes >= self.queued_bytes {
+                break;
+            }
+            self.queued_bytes = queued_bytes;
+            self.stalled.as_mut().reset(Instant::now() + self.patience.send);
+        }
         self.given_up.count(Wait::Send);
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the peer takes no bytes")))
     }

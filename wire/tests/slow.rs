@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpSocket;
+use tokio::sync::Mutex;
 
 const READERS: usize = 400;
 const BODY_BYTES: usize = 4 << 20;
@@ -27,6 +28,9 @@ const THREADS: usize = 2;
 const MOST: usize = READERS * BATCH_BYTES + THREADS * BEYOND_BYTES_MAX;
 // Otherwise nothing is shown.
 const _: () = assert!(READERS * LARGE_BATCH_BYTES > MOST);
+
+/// What is held is counted for the process.
+static ALONE: Mutex<()> = Mutex::const_new(());
 
 /// Answers everything with one body.
 struct Same(Bytes);
@@ -42,11 +46,34 @@ impl Service for Same {
 type Slow = Served<Same>;
 
 async fn start() -> Slow {
-    let body = (0..BODY_BYTES).map(|at| byte(1, at)).collect();
     // However slow the machine is.
-    let patience = Patience { send: Duration::from_secs(600), ..Patience::default() };
+    start_with(Duration::from_secs(600)).await
+}
+
+async fn start_with(send: Duration) -> Slow {
+    let body = (0..BODY_BYTES).map(|at| byte(1, at)).collect();
+    let patience = Patience { send, ..Patience::default() };
     let arena = Arena::new(1 << 20).unwrap();
     Served::patient(Arc::new(Same(body)), Levers::default(), arena, patience).await
+}
+
+/// A batch that takes several limits to leave: bytes leave all the time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_reads_slowly_but_steadily_is_not_given_up() {
+    let _alone = ALONE.lock().await;
+    let served = start_with(Duration::from_secs(2)).await;
+    for by in [By::H1Tls, By::H2Tls] {
+        let mut reader = reader(&served, by).await;
+        until("a large batch waits", || held(&served) == LARGE_BATCH_BYTES).await;
+        let mut bite = vec![0; 16_000];
+        let mut pace = tokio::time::interval(Duration::from_millis(500));
+        for _ in 0..2 * LARGE_BATCH_BYTES / bite.len() {
+            pace.tick().await;
+            reader.read_exact(&mut bite).await.unwrap();
+        }
+        drop(reader);
+        served.empty().await;
+    }
 }
 
 fn held(served: &Slow) -> usize {
@@ -73,6 +100,7 @@ async fn reader(served: &Slow, by: By) -> Stream {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_waits_for_slow_readers_is_bounded() {
+    let _alone = ALONE.lock().await;
     let served = start().await;
     // One alone has a large batch.
     let alone = reader(&served, By::H1Tls).await;

@@ -109,6 +109,8 @@ impl Socket {
 
     /// Lets go what the kernel holds back.
     pub fn flush(&self) {
+        // At the end of a turn: what comes from now on may be told before the next receive.
+        self.drained.store(false, Relaxed);
         self.push(&mut self.lane());
     }
 
