@@ -15,8 +15,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use tokio::sync::watch;
 
-/// A fetch that was given up just as it was joined is asked for again, at most this often.
-const LOST_MAX: usize = 3;
+/// A fetch that was given up just as it was joined is asked for again, at most this often. Where an
+/// origin sends all of an object whenever it is asked, answers leave to one another what another
+/// is about to bring, several times in a row while many ask.
+const LOST_MAX: usize = 128;
 
 /// What is sent, in order.
 pub enum Piece {
