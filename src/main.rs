@@ -13,6 +13,7 @@ use service::config::{self, ConfigError};
 use service::{Shutdown, log};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 /// An SSD hit takes buffers of a MiB and gives them back, which glibc answers with fresh pages
 /// each time (docs/decisions/0007).
@@ -148,11 +149,19 @@ struct File {
     plan: Option<fill_planner::Settings>,
 }
 
+/// Threads that block are waited for so long at the end.
+const THREADS_END_MAX: Duration = Duration::from_secs(5);
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let outcome = match runtime {
-        Ok(runtime) => runtime.block_on(run(cli)),
+        Ok(runtime) => {
+            let outcome = runtime.block_on(run(cli));
+            // A thread that waits for a disk that hangs must not keep the process.
+            runtime.shutdown_timeout(THREADS_END_MAX);
+            outcome
+        }
         Err(error) => Err(error.into()),
     };
     match outcome {

@@ -1,7 +1,7 @@
 //! What an unsafe request's answer makes invalid (RFC 9111 section 4.4, RFC 9875 section 2.2).
 
 use crate::date;
-use crate::tags::{TAGS_MAX, groups};
+use crate::tags::{TAG_BYTES_MAX, TAGS_MAX, groups};
 use http::header::{CONTENT_LOCATION, LOCATION};
 use http::{HeaderMap, Method, StatusCode, Uri};
 
@@ -47,8 +47,10 @@ pub fn invalidated(
         targets.extend(target);
     }
     let groups = groups(response, "cache-group-invalidation").into_iter();
-    // One longer than any tag that is kept still ends what has tags that are not.
-    let groups = groups.filter(|group| !group.is_empty()).take(TAGS_MAX);
+    // One longer than any tag that is kept still ends what has tags that are not; that it is
+    // longer is all that counts.
+    let cut = |group: String| group.chars().take(TAG_BYTES_MAX + 1).collect::<String>();
+    let groups = groups.filter(|group| !group.is_empty()).take(TAGS_MAX).map(cut);
     targets.extend(groups.map(|group| Target::Group(group.into())));
     targets
 }

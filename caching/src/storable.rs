@@ -2,7 +2,7 @@
 
 use crate::control::{self, Directives};
 use crate::freshness::{self, Freshness, Source};
-use crate::{Settings, Stored, request_no_store};
+use crate::{Settings, Stored, date, request_no_store};
 use http::header::{AUTHORIZATION, COOKIE, ETAG, LAST_MODIFIED, SET_COOKIE, VARY};
 use http::{HeaderMap, Method, StatusCode};
 
@@ -194,6 +194,8 @@ struct Said {
     is_prolonged: bool,
     /// Neither does it name one nor hint at one.
     is_mute: bool,
+    /// It says when it was last changed, were it just now: there is a lifetime to guess.
+    is_dated: bool,
 }
 
 impl Said {
@@ -212,6 +214,9 @@ impl Said {
             is_explicit: directives.public || own.is_explicit(),
             is_prolonged: serves_unasked(&fresh) && !lets,
             is_mute: own == Source::None && !directives.no_cache,
+            is_dated: settings.heuristic.is_some()
+                && freshness::is_heuristically_cacheable(status)
+                && date::of(response, &LAST_MODIFIED).is_some(),
         }
     }
 
@@ -247,7 +252,7 @@ fn useless(
     if !said.shares_cookies() && response.contains_key(SET_COOKIE) {
         return Some(Reason::SetCookie);
     }
-    if (said.is_silent() || is_prolonged) && request.contains_key(COOKIE) {
+    if (said.is_silent() || is_prolonged) && !said.is_dated && request.contains_key(COOKIE) {
         return Some(Reason::Cookie);
     }
     let validator = response.contains_key(ETAG) || response.contains_key(LAST_MODIFIED);
