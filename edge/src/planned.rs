@@ -102,7 +102,10 @@ struct Accepted {
     plan: FillPlan,
     /// What of it fits the budget, most valuable first, with its bytes.
     wanted: Vec<(Name, u64)>,
+    /// Every file of it is here.
     complete: bool,
+    /// It lies on the disk: what it names is still wanted after a restart.
+    stored: bool,
 }
 
 impl Accepted {
@@ -123,7 +126,7 @@ impl Accepted {
             let over = plan.titles.len() - wanted.len();
             tracing::warn!(number = plan.number, over, bytes_max, "the plan exceeds the budget");
         }
-        Self { plan, wanted, complete: false }
+        Self { plan, wanted, complete: false, stored: false }
     }
 }
 
@@ -166,6 +169,20 @@ impl Planned {
             }
         }
         self.accepted(accepted);
+    }
+
+    /// Writes the plan in force to the disk, if it is not there. Blocks.
+    fn store_plan(&self) -> io::Result<()> {
+        let _place = self.place.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(accepted) = self.lock_plan().clone().filter(|plan| !plan.stored) else {
+            return Ok(());
+        };
+        self.is_in_place()?;
+        write_plan(&self.dir, &accepted.plan)?;
+        let mut plan = self.lock_plan();
+        let plan = plan.as_mut().filter(|plan| plan.plan.number == accepted.plan.number);
+        plan.into_iter().for_each(|plan| plan.stored = true);
+        Ok(())
     }
 
     fn accepted(&self, accepted: Accepted) {
@@ -356,6 +373,11 @@ impl Planned {
         let bytes: u64 = files.map(|file| file.bytes_present()).sum();
         self.metrics.plan_bytes_present.set(bytes.try_into().unwrap_or(i64::MAX));
     }
+}
+
+fn write_plan(dir: &Path, plan: &FillPlan) -> io::Result<()> {
+    let text = serde_json::to_vec(plan).map_err(io::Error::other)?;
+    crate::disk::replace(&dir.join(PLAN_FILE), &text)
 }
 
 fn read_plan(dir: &Path) -> io::Result<Option<FillPlan>> {

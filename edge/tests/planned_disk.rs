@@ -15,6 +15,7 @@ use common::{Control, DEADLINE, Film, Stage, get, keep_view, token, until, view}
 use fuse::{FaultyDisk, Mode};
 use model::FillPlan;
 use model::plan::PlannedTitle;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -210,7 +211,7 @@ async fn what_a_planned_disk_does_not_take_is_fetched_once_and_kept_until_it_doe
     let (stage, control) = planned_on(&disk).await;
     let before = origin_bytes(&stage).await;
     let file = std::fs::OpenOptions::new().write(true).open(disk.dir.join("v1.mp4")).unwrap();
-    std::os::unix::fs::FileExt::write_all_at(&file, b"not it", 5 * MIB as u64).unwrap();
+    file.write_all_at(b"not it", 5 * MIB as u64).unwrap();
     disk.set(Mode::WritesFail);
     assert_eq!(verdict_of(&stage, 5).await, "origin");
     is(&stage, "writable", 0.0).await;
@@ -333,4 +334,42 @@ async fn the_folder_below_a_planned_disk_that_is_not_mounted_stays_empty() {
     stage.edge.stop().await;
     drop(disk);
     assert_eq!(std::fs::read_dir(&plan).unwrap().count(), 0);
+}
+
+/// Linux remounts a filesystem that it found an error in like that.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_planned_disk_that_becomes_read_only_is_read_and_filled_when_it_takes_writes_again() {
+    const LOST: usize = 30;
+    let dir = tempfile::tempdir().unwrap();
+    let Some(mut disk) = Tmpfs::mount(dir.path(), 100) else { return };
+    let (stage, control) = planned(|data| disk.bind(&data.join("plan"))).await;
+    complete(&control).await;
+    let (plan, before) = (stage.edge.dir.join("plan"), origin_bytes(&stage).await);
+    assert!(run(&["umount", "-l"], &plan));
+    is(&stage, "up", 0.0).await;
+    disk.0.pop();
+    let file = dir.path().join(format!("film/{}/v1.mp4", stage.film.version));
+    let zero = |path: &Path, at: usize, bytes: usize| {
+        let file = std::fs::OpenOptions::new().write(true).open(path).unwrap();
+        file.write_all_at(&vec![0; bytes], at as u64).unwrap();
+    };
+    zero(&file, LOST * MIB, MIB);
+    zero(&file.with_extension("mp4.have"), 16 + 8 * LOST, 8);
+    // Busy until the edge has closed its files.
+    until("a read-only disk", || async {
+        run(&["mount", "-o", "remount,ro"], dir.path()).then_some(())
+    })
+    .await;
+    disk.bind(&plan);
+    comes_back(&stage, 0).await;
+    is(&stage, "writable", 0.0).await;
+    assert_eq!(control.last_beat().unwrap().plan_complete, None);
+    assert_eq!(origin_bytes(&stage).await, before);
+    assert!(run(&["mount", "-o", "remount,rw"], dir.path()));
+    assert!(run(&["mount", "-o", "remount,bind,rw"], &plan));
+    complete(&control).await;
+    is(&stage, "writable", 1.0).await;
+    assert_eq!(origin_bytes(&stage).await - before, MIB);
+    assert_eq!(std::fs::read(&file).unwrap(), stage.film.files["v1.mp4"]);
+    stage.edge.stop().await;
 }

@@ -27,6 +27,7 @@ pub struct PlannedFile {
     identity: Identity,
     data: File,
     have: File,
+    is_readable_only: bool,
     file_bytes: u64,
     sums: Vec<AtomicU64>,
 }
@@ -56,13 +57,10 @@ impl PlannedFile {
     /// Opens the file of `track` in `dir`, made if need be. Blocks.
     pub fn open(dir: &Path, track: &Track) -> io::Result<Self> {
         let name = track.file_name();
-        let open = |path: &Path| {
-            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)
-        };
         let path = dir.join(&name);
-        let data = open(&path)?;
+        let (data, is_readable_only) = open(&path)?;
         let is = data.metadata()?;
-        let have = open(&dir.join(format!("{name}.have")))?;
+        let (have, _) = open(&dir.join(format!("{name}.have")))?;
         let file_bytes = track.facts.file_bytes;
         let sums = match read_sums(&have, file_bytes)? {
             Some(sums) => sums,
@@ -79,7 +77,7 @@ impl PlannedFile {
         };
         let sums = sums.into_iter().map(AtomicU64::new).collect();
         let identity = (is.dev(), is.ino());
-        Ok(Self { name, path, identity, data, have, file_bytes, sums })
+        Ok(Self { name, path, identity, data, have, is_readable_only, file_bytes, sums })
     }
 
     /// Name below the version's folder.
@@ -97,6 +95,11 @@ impl PlannedFile {
         self.identity
     }
 
+    /// Whether its filesystem took no writes when it was opened.
+    pub fn is_readable_only(&self) -> bool {
+        self.is_readable_only
+    }
+
     fn sum_of(&self, number: u64) -> u64 {
         self.sums.get(place(number)).map_or(0, |sum| sum.load(Ordering::Acquire))
     }
@@ -104,6 +107,11 @@ impl PlannedFile {
     /// Whether the chunk is here.
     pub fn holds(&self, number: u64) -> bool {
         self.sum_of(number) != 0
+    }
+
+    /// How many chunks it has.
+    pub fn chunks(&self) -> u64 {
+        self.sums.len() as u64
     }
 
     /// Whether every chunk is here.
@@ -208,6 +216,18 @@ impl PlannedFile {
             self.have.sync_data()?;
         }
         Ok(adopted)
+    }
+}
+
+/// Opens a file, made if need be; for reading alone, and so said, where the filesystem takes no
+/// writes: after an error, Linux remounts it like that.
+fn open(path: &Path) -> io::Result<(File, bool)> {
+    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
+    match file {
+        Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => {
+            Ok((File::open(path)?, true))
+        }
+        file => Ok((file?, false)),
     }
 }
 

@@ -2,7 +2,7 @@
 //! what is complete. A kill at any time costs at most one run.
 
 use super::file::PlannedFile;
-use super::{Accepted, PLAN_FILE, Planned};
+use super::{Accepted, Planned, write_plan};
 use crate::engine::RUN_BYTES_MAX;
 use crate::error::Fault;
 use crate::object::Passed;
@@ -104,6 +104,8 @@ impl Puller {
         if accepted.complete {
             return Ok(());
         }
+        // A disk that does not take the plan now may do so at the end.
+        let _ = self.store_plan().await;
         let mut incomplete = 0;
         for (name, bytes) in &accepted.wanted {
             match self.fill_title(name, *bytes, newest).await {
@@ -118,18 +120,39 @@ impl Puller {
         if incomplete > 0 {
             return Err(Stopped::Incomplete(incomplete));
         }
+        if let Err(error) = self.store_plan().await {
+            return Err(if self.planned.is_up() { error.into() } else { Stopped::Off });
+        }
         self.planned.written();
         if accepted.wanted.len() == accepted.plan.titles.len() {
-            self.mark_complete(accepted.plan.number);
+            self.mark_complete(accepted.plan.number)?;
         }
         Ok(())
     }
 
-    fn mark_complete(&self, number: u64) {
-        if let Some(plan) = self.planned.lock_plan().as_mut().filter(|p| p.plan.number == number) {
-            plan.complete = true;
-            tracing::info!(number, "the plan is complete");
+    async fn store_plan(&self) -> io::Result<()> {
+        let planned = Arc::clone(&self.planned);
+        blocking(move || planned.store_plan()).await
+    }
+
+    /// Notes that all of this plan is here, if that is so: a client may have found something
+    /// damaged meanwhile, or the disk may have been off.
+    fn mark_complete(&self, number: u64) -> Result<(), Stopped> {
+        let mut plan = self.planned.lock_plan();
+        let Some(plan) = plan.as_mut().filter(|plan| plan.plan.number == number) else {
+            return Err(Stopped::NewerPlan);
+        };
+        let lacks = |(name, _): &&(Name, u64)| {
+            let title = self.planned.get(name);
+            !title.is_some_and(|title| title.files.iter().all(|file| file.is_complete()))
+        };
+        let incomplete = plan.wanted.iter().filter(lacks).count();
+        if incomplete > 0 {
+            return Err(Stopped::Incomplete(incomplete));
         }
+        plan.complete = true;
+        tracing::info!(number, "the plan is complete");
+        Ok(())
     }
 
     async fn accept(&self) -> Result<(), Stopped> {
@@ -146,15 +169,16 @@ impl Puller {
         );
         let planned = Arc::clone(&self.planned);
         let work = move || {
-            let text = serde_json::to_vec(&plan).map_err(io::Error::other)?;
-            let path = planned.dir.join(PLAN_FILE);
             let _place = planned.place.lock().unwrap_or_else(PoisonError::into_inner);
-            let written = crate::disk::replace(&path, &text);
-            planned.enforce(Accepted::new(plan, planned.bytes_max));
-            // A full disk may have room for it now.
-            written.or_else(|_| crate::disk::replace(&path, &text))
+            // What is there must not be removed, nor filled, if it is another disk's.
+            planned.is_in_place()?;
+            let stored = write_plan(&planned.dir, &plan).is_ok();
+            // If not: a full disk may have room for it now.
+            planned.enforce(Accepted { stored, ..Accepted::new(plan, planned.bytes_max) });
+            Ok(())
         };
-        Ok(blocking(work).await?)
+        let accepted = blocking(work).await;
+        accepted.map_err(|error| if self.planned.is_up() { error.into() } else { Stopped::Off })
     }
 
     async fn fill_title(
@@ -186,17 +210,16 @@ impl Puller {
             self.until_written(newest, move || room(&planned.dir).map(|_| ())).await?;
         }
         let (planned, opened) = (Arc::clone(&self.planned), Arc::clone(title));
-        let open = blocking(move || {
-            let open = planned.open_title(&opened)?;
-            let (Some(file), Some(facts)) = (open.files.get(track), opened.index.tracks.get(track))
-            else {
-                return Err(io::Error::other("the index has no such track"));
-            };
-            if file.is_complete() { Ok(()) } else { file.adopt(facts).map(|_| ()) }
-        });
+        let open = blocking(move || planned.open_title(&opened).map(|_| ()));
         if let Err(error) = open.await {
             return Err(if self.planned.is_up() { error.into() } else { Stopped::Off });
         }
+        let opened = Arc::clone(title);
+        let adopt = move |file: &PlannedFile| match opened.index.tracks.get(track) {
+            Some(facts) if !file.is_complete() => file.adopt(facts).map(|_| ()),
+            _ => Ok(()),
+        };
+        self.writing(newest, &name, track, adopt).await?;
         while let Some(chunks) = self.writing(newest, &name, track, next_run).await? {
             let run = Run { title: Arc::clone(title), track, chunks };
             let mut chunks: Vec<(u64, Bytes)> = Vec::new();
@@ -224,7 +247,11 @@ impl Puller {
     ) -> Result<T, Stopped> {
         let (planned, name) = (Arc::clone(&self.planned), name.clone());
         // The file as it is open now: the disk may have been off meanwhile.
-        let work = move || planned.file(&name, track).map(|file| work(&file)).transpose();
+        let work = move || {
+            let Some(file) = planned.file(&name, track) else { return Ok(None) };
+            planned.reopen_if_writable(&file)?;
+            work(&file).map(Some)
+        };
         self.until_written(newest, work).await?.ok_or(Stopped::Off)
     }
 

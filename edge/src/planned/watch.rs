@@ -3,8 +3,8 @@
 //!
 //! A disk that takes no writes is still read from; see [`Planned::not_written`].
 
-use super::file::Check;
-use super::{Accepted, Open, PLAN_FILE, Planned, PlannedTitle, read_plan, title_dir};
+use super::file::{Check, PlannedFile};
+use super::{Accepted, Chunk, Open, PLAN_FILE, Planned, PlannedTitle, read_plan, title_dir};
 use crate::title::Name;
 use chunks::health::{self, HANG_MAX, LOOK_EVERY, Looks, Trouble};
 use std::collections::HashMap;
@@ -22,6 +22,8 @@ use tokio::time::{sleep, timeout};
 const THREAD_MAX: Duration = Duration::from_millis(500);
 /// A start waits this long for the disk: a sound one is in use before the first request.
 const START_MAX: Duration = Duration::from_millis(200);
+/// Chunks that are read to tell a disk that works from one that does not.
+const OTHERS_MAX: usize = 8;
 /// The label of a disk that takes no writes, beside [`Trouble::NAMES`].
 pub const UNWRITABLE: &str = "unwritable";
 
@@ -140,15 +142,20 @@ impl Planned {
             return Ok(());
         }
         let root = place.find(&self.dir).map_err(|error| Trouble::Gone(error.to_string()))?;
+        place.device.get_or_insert(root.0);
+        let there = read_plan(&self.dir);
         let known = self.lock_plan().clone();
-        let accepted = match known {
-            Some(known) => Some(Accepted { complete: false, ..known }),
-            None => read_plan(&self.dir)
-                .map_err(|error| Trouble::Failed(error.to_string()))?
-                .map(|plan| Accepted::new(plan, self.bytes_max)),
+        let accepted = if let Some(known) = known {
+            let there = there.ok().flatten();
+            let stored = there.is_some_and(|there| there.number == known.plan.number);
+            Some(Accepted { complete: false, stored, ..known })
+        } else {
+            let there = there.map_err(|error| Trouble::Failed(error.to_string()))?;
+            there.map(|plan| Accepted { stored: true, ..Accepted::new(plan, self.bytes_max) })
         };
         let titles = accepted.as_ref().map_or(Ok(HashMap::new()), |plan| self.open_all(plan))?;
         self.try_suspect(&titles)?;
+        // Another filesystem, perhaps.
         place.device = Some(root.0);
         self.change(|open| {
             *open = Open { titles, root, ..Open::default() };
@@ -190,14 +197,60 @@ impl Planned {
                 Check::Whole(_) | Check::Absent => {}
                 Check::Damaged(reason) => self.damaged(&chunk, &reason),
                 Check::Failed(error) => {
-                    health::takes_bytes(&title_dir(&self.dir, name))
-                        .map_err(|_| Trouble::Failed(error.to_string()))?;
+                    if !self.works_but_for(&chunk, titles) {
+                        return Err(Trouble::Failed(error.to_string()));
+                    }
                     self.damaged(&chunk, &file.forget(*number, error.to_string()));
                 }
             }
         }
         *self.lock_suspect() = None;
         Ok(())
+    }
+
+    /// Whether the disk takes bytes and gives them back; of one that takes none, whether it gives
+    /// another chunk than this.
+    fn works_but_for(
+        &self,
+        (name, track, number): &Chunk,
+        titles: &HashMap<Name, Arc<PlannedTitle>>,
+    ) -> bool {
+        match health::takes_bytes(&title_dir(&self.dir, name)) {
+            Ok(()) => return true,
+            Err(error) => match error.kind() {
+                io::ErrorKind::StorageFull | io::ErrorKind::ReadOnlyFilesystem => {}
+                _ => return false,
+            },
+        }
+        let others = titles.iter().flat_map(|(of, title)| {
+            title.files.iter().enumerate().filter_map(move |(at, file)| {
+                let is_it = |other: u64| of == name && at == *track && other == *number;
+                let other = (0..file.chunks()).find(|other| file.holds(*other) && !is_it(*other));
+                other.map(|other| (file, other))
+            })
+        });
+        let mut others = others.take(OTHERS_MAX);
+        others.any(|(file, other)| matches!(file.read(other), Check::Whole(_)))
+    }
+
+    /// Whether the disk is in use, and the one in its place. The place is locked. Blocks.
+    pub(super) fn is_in_place(&self) -> io::Result<()> {
+        let root = self.opened().root;
+        if !self.is_up() || identity(&self.dir)? != root {
+            return Err(io::Error::other("the disk is not in its place"));
+        }
+        Ok(())
+    }
+
+    /// A file that was opened for reading alone, on a disk that takes writes again, has to be
+    /// opened anew, as all are. Blocks.
+    pub(super) fn reopen_if_writable(&self, file: &PlannedFile) -> io::Result<()> {
+        if !file.is_readable_only() {
+            return Ok(());
+        }
+        health::takes_bytes(&self.dir)?;
+        self.off(&Trouble::Gone("it took no writes, and does again".to_owned()), |_| true);
+        Err(io::ErrorKind::ReadOnlyFilesystem.into())
     }
 
     /// Stops using the disk, if it is in use and `is_it`; says whether that was so.
