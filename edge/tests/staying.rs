@@ -293,6 +293,51 @@ async fn a_plan_that_was_cut_short_is_resumed_and_its_chunks_serve_meanwhile() {
     assert_eq!(std::fs::read(plan_file(&stage, "v1.mp4")).unwrap(), stage.film.files["v1.mp4"]);
 }
 
+/// An edge begins with the plan that it has; then the control plane tells it of that one, or of a
+/// newer one with the same film.
+#[tokio::test]
+async fn what_is_being_fetched_for_the_plan_is_kept_when_a_plan_is_told_of() {
+    for number in [1, 2] {
+        let (mut stage, control) = with_control().await;
+        // Its index is here.
+        stage.get("hls.m3u8").await;
+        stage.origin.hold(true);
+        let asked = async |stage: &Stage, count: usize| {
+            until("a run to be asked for", || async {
+                (stage.origin.media().len() == count).then_some(())
+            })
+            .await;
+        };
+        control.shared.lock().unwrap().plan = Some(plan(&stage, 1));
+        asked(&stage, 1).await;
+        stage.edge.kill().await;
+
+        control.shared.lock().unwrap().plan = None;
+        let mut again = settings(stage.dir.path(), &stage.origin.url);
+        again.control_plane = Some(control.url.clone());
+        stage.edge = Edge::start(again).await;
+        asked(&stage, 2).await;
+        let beats = {
+            let mut shared = control.shared.lock().unwrap();
+            shared.plan = Some(plan(&stage, number));
+            shared.beats.len()
+        };
+        // The second of these was sent when the answer to the first had been read.
+        until("heartbeats", || async {
+            (control.shared.lock().unwrap().beats.len() >= beats + 2).then_some(())
+        })
+        .await;
+        stage.origin.hold(false);
+        complete(&control, number).await;
+        let mut runs = stage.origin.media().split_off(1);
+        runs.sort();
+        let all = runs.len();
+        runs.dedup();
+        assert_eq!(runs.len(), all, "plan {number}: {runs:?}");
+        stage.edge.stop().await;
+    }
+}
+
 #[tokio::test]
 async fn damaged_planned_bytes_are_refetched_and_never_served() {
     let (stage, control) = with_control().await;

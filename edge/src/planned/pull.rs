@@ -61,6 +61,12 @@ enum Stopped {
 }
 
 impl Puller {
+    /// Whether another plan than the one in force is there. The control plane is heard again after
+    /// each start, and then tells the number of a plan that is being filled already.
+    fn is_superseded(&self, newest: Option<u64>) -> bool {
+        newest.is_some() && newest != self.planned.number()
+    }
+
     /// Follows the newest plan number until the sender is gone or the task is dropped.
     pub async fn follow(self, mut newest: watch::Receiver<Option<u64>>) {
         let mut wait = RETRY_AFTER;
@@ -97,7 +103,7 @@ impl Puller {
         if !self.planned.is_up() {
             return Err(Stopped::Off);
         }
-        if number.is_some() && number != self.planned.number() {
+        if self.is_superseded(number) {
             self.accept().await?;
         }
         let Some(accepted) = self.planned.lock_plan().clone() else { return Ok(()) };
@@ -221,6 +227,9 @@ impl Puller {
         };
         self.writing(newest, &name, track, adopt).await?;
         while let Some(chunks) = self.writing(newest, &name, track, next_run).await? {
+            if self.is_superseded(*newest.borrow()) {
+                return Err(Stopped::NewerPlan);
+            }
             let run = Run { title: Arc::clone(title), track, chunks };
             let mut chunks: Vec<(u64, Bytes)> = Vec::new();
             let keep = |number, bytes| chunks.push((number, bytes));
@@ -255,7 +264,8 @@ impl Puller {
         self.until_written(newest, work).await?.ok_or(Stopped::Off)
     }
 
-    /// Does what writes, again and again until the disk takes it.
+    /// Does what writes, again and again until the disk takes it, or there is a newer plan: once
+    /// even then, since that plan may want what was fetched.
     async fn until_written<T: Send + 'static>(
         &self,
         newest: &watch::Receiver<Option<u64>>,
@@ -264,9 +274,6 @@ impl Puller {
         let (mut newest, mut up) = (newest.clone(), self.planned.up.subscribe());
         let mut waited = None;
         loop {
-            if newest.has_changed().unwrap_or(true) {
-                return Err(Stopped::NewerPlan);
-            }
             match blocking(work.clone()).await {
                 Ok(done) => return Ok(done),
                 Err(_) if !self.planned.is_up() => return Err(Stopped::Off),
@@ -275,7 +282,9 @@ impl Puller {
             let wait = health::wait(waited, Duration::ZERO);
             waited = Some(wait);
             tokio::select! {
-                _ = newest.changed() => return Err(Stopped::NewerPlan),
+                _ = newest.wait_for(|number| self.is_superseded(*number)) => {
+                    return Err(Stopped::NewerPlan);
+                }
                 // Its sender is here.
                 _ = up.wait_for(|up| !up) => return Err(Stopped::Off),
                 () = tokio::time::sleep(wait) => {}
