@@ -61,10 +61,20 @@ enum Stopped {
 }
 
 impl Puller {
-    /// Whether another plan than the one in force is there. The control plane is heard again after
-    /// each start, and then tells the number of a plan that is being filled already.
-    fn is_superseded(&self, newest: Option<u64>) -> bool {
-        newest.is_some() && newest != self.planned.number()
+    /// Whether another plan was told of since this one was begun. After a start, the number of the
+    /// one that is being filled already is: that is no other.
+    fn is_superseded(&self, newest: &watch::Receiver<Option<u64>>) -> bool {
+        newest.has_changed().unwrap_or(false) && *newest.borrow() != self.planned.number()
+    }
+
+    /// Waits until it is so.
+    async fn superseded(&self, mut newest: watch::Receiver<Option<u64>>) {
+        while newest.changed().await.is_ok() {
+            if *newest.borrow() != self.planned.number() {
+                return;
+            }
+        }
+        std::future::pending().await
     }
 
     /// Follows the newest plan number until the sender is gone or the task is dropped.
@@ -103,7 +113,7 @@ impl Puller {
         if !self.planned.is_up() {
             return Err(Stopped::Off);
         }
-        if self.is_superseded(number) {
+        if number.is_some() && number != self.planned.number() {
             self.accept().await?;
         }
         let Some(accepted) = self.planned.lock_plan().clone() else { return Ok(()) };
@@ -227,7 +237,7 @@ impl Puller {
         };
         self.writing(newest, &name, track, adopt).await?;
         while let Some(chunks) = self.writing(newest, &name, track, next_run).await? {
-            if self.is_superseded(*newest.borrow()) {
+            if self.is_superseded(newest) {
                 return Err(Stopped::NewerPlan);
             }
             let run = Run { title: Arc::clone(title), track, chunks };
@@ -271,7 +281,7 @@ impl Puller {
         newest: &watch::Receiver<Option<u64>>,
         work: impl Fn() -> io::Result<T> + Clone + Send + 'static,
     ) -> Result<T, Stopped> {
-        let (mut newest, mut up) = (newest.clone(), self.planned.up.subscribe());
+        let mut up = self.planned.up.subscribe();
         let mut waited = None;
         loop {
             match blocking(work.clone()).await {
@@ -282,9 +292,7 @@ impl Puller {
             let wait = health::wait(waited, Duration::ZERO);
             waited = Some(wait);
             tokio::select! {
-                _ = newest.wait_for(|number| self.is_superseded(*number)) => {
-                    return Err(Stopped::NewerPlan);
-                }
+                () = self.superseded(newest.clone()) => return Err(Stopped::NewerPlan),
                 // Its sender is here.
                 _ = up.wait_for(|up| !up) => return Err(Stopped::Off),
                 () = tokio::time::sleep(wait) => {}
