@@ -330,8 +330,28 @@ fn fetches_max(memory_bytes: u64) -> usize {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    pub(crate) use super::inflight::Claim;
     use super::*;
+    use crate::title::Title;
+    use model::{TitleIndex, Version};
     use std::path::Path;
+
+    /// How many chunks a [`film`] has.
+    pub(crate) const CHUNKS: u64 = 16;
+
+    pub(crate) fn film() -> Object {
+        let bytes = vec![0; (CHUNKS * CHUNK_BYTES) as usize];
+        let tracks = vec![crate::planned::faults::track("v", &bytes)];
+        let encoded = TitleIndex { segment_target_ms: 4000, tracks }.encode();
+        let name = ("film".parse().unwrap(), Version::of_index(&encoded));
+        Object::track(&Arc::new(Title::decode(&name, &encoded).unwrap()), 0).unwrap()
+    }
+
+    /// The right to bring a chunk that nobody fetches.
+    pub(crate) fn claim(engine: &Engine, object: &Object, number: u64) -> Claim {
+        let (readers, _) = Readers::begin(number, &Urgency::default());
+        engine.claim_missing(object, number, &readers).unwrap()
+    }
 
     /// The smallest memory, and no other source.
     pub(crate) fn small(dir: &Path) -> Arc<Engine> {

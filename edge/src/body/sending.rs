@@ -15,10 +15,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use tokio::sync::watch;
 
-/// A fetch that was given up just as it was joined is asked for again, at most this often. Where an
-/// origin sends all of an object whenever it is asked, answers leave to one another what another
-/// is about to bring, several times in a row while many ask.
-const LOST_MAX: usize = 128;
+/// A fetch that was given up just as it was joined, or that panicked, is asked for again, at most
+/// this often in a row.
+const LOST_MAX: usize = 3;
 
 /// What is sent, in order.
 pub enum Piece {
@@ -259,9 +258,14 @@ impl Sending {
                 None
             }
             Progress::Landed(bytes, source) => {
-                self.lost = 0;
                 let verdict = self.named(source);
                 self.state = State::Have(bytes, verdict);
+                None
+            }
+            // Told once for an event of an answer: there is no end of them only while there is none
+            // of new answers that bring all of the object.
+            Progress::Moved => {
+                self.state = State::Next;
                 None
             }
             Progress::Failed(Fault::Lost) if self.lost < LOST_MAX => {
@@ -292,6 +296,7 @@ impl Sending {
 
     fn advance(&mut self, bytes: usize) {
         let (bytes, before) = (bytes as u64, self.number());
+        self.lost = 0;
         self.left = ByteRange::new(self.left.start + bytes, self.left.bytes - bytes);
         if self.left.bytes == 0 || self.number() != before {
             self.state = State::Next;
@@ -331,5 +336,55 @@ impl Sending {
             self.pin();
         }
         Ok((part, verdict))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::tests::{Claim, claim as claim_of, film, small};
+    use futures::FutureExt;
+
+    fn next(sending: &mut Sending) -> Option<Result<(Bytes, Verdict), Fault>> {
+        poll_fn(|cx| sending.poll(cx)).now_or_never().flatten()
+    }
+
+    /// A response that waits for a chunk, and the claim that it waits for.
+    fn waiting(engine: &Arc<Engine>) -> (Sending, Claim) {
+        let object = film();
+        let claim = claim_of(engine, &object, 0);
+        let mut sending = Sending::part(engine, object, ByteRange::new(0, 10), 3);
+        assert!(next(&mut sending).is_none());
+        (sending, claim)
+    }
+
+    #[tokio::test]
+    async fn a_chunk_that_is_handed_over_is_waited_for_however_often() {
+        let dir = tempfile::tempdir().unwrap();
+        let engine = small(dir.path());
+        let (mut sending, mut claim) = waiting(&engine);
+        for _ in 0..10 * LOST_MAX {
+            claim.hand_over();
+            claim = claim_of(&engine, &film(), 0);
+            assert!(next(&mut sending).is_none());
+        }
+        let chunk = Bytes::from(vec![7; CHUNK_BYTES as usize]);
+        claim.land(chunk.clone(), Verdict::Origin);
+        let (bytes, _) = next(&mut sending).unwrap().unwrap();
+        assert_eq!(bytes, chunk.slice(..10));
+    }
+
+    #[tokio::test]
+    async fn a_fetch_that_is_lost_is_asked_for_a_few_times_in_a_row() {
+        let dir = tempfile::tempdir().unwrap();
+        let engine = small(dir.path());
+        let (mut sending, mut claim) = waiting(&engine);
+        for _ in 0..LOST_MAX {
+            drop(claim);
+            claim = claim_of(&engine, &film(), 0);
+            assert!(next(&mut sending).is_none());
+        }
+        drop(claim);
+        assert!(matches!(next(&mut sending), Some(Err(Fault::Lost))));
     }
 }

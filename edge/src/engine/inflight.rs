@@ -32,6 +32,9 @@ pub enum Progress {
     },
     /// It is here.
     Landed(Bytes, Verdict),
+    /// It will not come by this fetch, but by another one that is under way, or that whoever asks
+    /// next begins.
+    Moved,
     /// It will not come by this fetch.
     Failed(Fault),
 }
@@ -166,6 +169,8 @@ pub struct Claim {
     progress: watch::Sender<Progress>,
     table: InFlight,
     landed: bool,
+    /// What is told when it is dropped without having landed.
+    unlanded: Progress,
 }
 
 /// A chunk that is being fetched, for one reader.
@@ -219,7 +224,9 @@ impl InFlight {
         let id = table.claims;
         let readers = Arc::clone(readers);
         table.entries.insert(key, Entry { progress: progress.clone(), readers, id });
-        let claim = Claim { key, id, progress: sender, table: self.clone(), landed: false };
+        let unlanded = Progress::Failed(Fault::Lost);
+        let claim =
+            Claim { key, id, progress: sender, table: self.clone(), landed: false, unlanded };
         (claim, progress)
     }
 
@@ -265,6 +272,12 @@ impl Claim {
         self.landed = true;
         self.progress.send_replace(Progress::Failed(fault));
     }
+
+    /// An event of this fetch leaves it to another one. It is out of the table before that is
+    /// told, so that who asks anew at once does not find it again.
+    pub fn hand_over(mut self) {
+        self.unlanded = Progress::Moved;
+    }
 }
 
 impl Drop for Claim {
@@ -275,7 +288,7 @@ impl Drop for Claim {
         }
         drop(table);
         if !self.landed {
-            self.progress.send_replace(Progress::Failed(Fault::Lost));
+            self.progress.send_replace(std::mem::replace(&mut self.unlanded, Progress::Waiting));
         }
     }
 }

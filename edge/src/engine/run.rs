@@ -219,7 +219,7 @@ impl Run {
         for claim in left {
             let number = number(&claim);
             // Who waits for it asks anew, and joins the other.
-            drop(claim);
+            claim.hand_over();
             whole.join(number, |readers| engine.claim_missing(&self.object, number, readers));
         }
     }
@@ -236,6 +236,8 @@ impl Run {
                     self.slot = None;
                 }
                 self.claims.insert(place, claim);
+            } else {
+                claim.hand_over();
             }
         }
     }
@@ -301,7 +303,8 @@ impl Run {
             (self.is_unranged, self.listed) = (false, None);
             // Who waits for these asks for them.
             while self.position().is_some_and(|at| at < arriving.range.start) {
-                (self.slot, _) = (None, self.claims.pop_front());
+                self.slot = None;
+                self.claims.pop_front().into_iter().for_each(Claim::hand_over);
             }
         }
     }

@@ -151,7 +151,9 @@ impl Drop for Listed {
         joined.is_over = true;
         let left = std::mem::take(&mut joined.claims);
         drop(joined);
-        // Who waits for these asks anew.
-        drop(left);
+        // Who waits for these asks anew; but a fetch that panics is not to be had again and again.
+        if !std::thread::panicking() {
+            left.into_iter().for_each(Claim::hand_over);
+        }
     }
 }

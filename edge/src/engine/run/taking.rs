@@ -268,20 +268,8 @@ impl Run {
 mod tests {
     use super::*;
     use crate::engine::inflight::Readers;
-    use crate::object::Object;
-    use crate::title::Title;
-    use model::{TitleIndex, Version};
+    use crate::engine::tests::{CHUNKS, film};
     use upstream::Urgency;
-
-    const CHUNKS: u64 = 16;
-
-    fn film() -> Object {
-        let bytes = vec![0; (CHUNKS * CHUNK_BYTES) as usize];
-        let tracks = vec![crate::planned::faults::track("v", &bytes)];
-        let encoded = TitleIndex { segment_target_ms: 4000, tracks }.encode();
-        let name = ("film".parse().unwrap(), Version::of_index(&encoded));
-        Object::track(&Arc::new(Title::decode(&name, &encoded).unwrap()), 0).unwrap()
-    }
 
     /// An answer that has got to the last chunk while its only reader is at the first.
     fn far_ahead(engine: &Arc<Engine>) -> (Run, crate::engine::Reading) {
