@@ -194,7 +194,8 @@ struct Said {
     is_prolonged: bool,
     /// Neither does it name one nor hint at one.
     is_mute: bool,
-    /// It says when it was last changed, were it just now: there is a lifetime to guess.
+    /// It says when it was last changed: one could guess how long it will be good, were it for no
+    /// time since that is now.
     is_dated: bool,
 }
 
@@ -227,6 +228,10 @@ impl Said {
     fn is_silent(&self) -> bool {
         !self.is_explicit && self.is_mute
     }
+
+    fn is_undated(&self) -> bool {
+        self.is_silent() && !self.is_dated
+    }
 }
 
 /// Whether it is used for a while without asking the origin.
@@ -252,7 +257,7 @@ fn useless(
     if !said.shares_cookies() && response.contains_key(SET_COOKIE) {
         return Some(Reason::SetCookie);
     }
-    if (said.is_silent() || is_prolonged) && !said.is_dated && request.contains_key(COOKIE) {
+    if (said.is_undated() || is_prolonged) && request.contains_key(COOKIE) {
         return Some(Reason::Cookie);
     }
     let validator = response.contains_key(ETAG) || response.contains_key(LAST_MODIFIED);
@@ -387,6 +392,10 @@ mod tests {
             (200, "Cache-Control: max-age=0\nETag: \"a\"", false, false),
             (200, "Expires: 0\nETag: \"a\"", false, false),
             (200, dated, false, true),
+            // Nothing is guessed of these.
+            (200, "Cache-Control: max-age=0\nLast-Modified: @-1000\nDate: @0", false, false),
+            (200, "Expires: 0\nLast-Modified: @-1000\nDate: @0", false, false),
+            (200, "Last-Modified: @0\nDate: @0", false, false),
             (404, "ETag: \"a\"", false, false),
             (500, "ETag: \"a\"", false, false),
             (200, "Cache-Control: public\nETag: \"a\"", true, true),
