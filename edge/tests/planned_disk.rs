@@ -11,7 +11,7 @@ mod common;
 #[path = "../../chunks/tests/support/fuse.rs"]
 mod fuse;
 
-use common::{Control, DEADLINE, Film, Stage, get, keep_view, token, until, view};
+use common::{Control, DEADLINE, Edge, Film, Stage, get, keep_view, settings, token, until, view};
 use fuse::{FaultyDisk, Mode};
 use model::FillPlan;
 use model::plan::PlannedTitle;
@@ -371,5 +371,34 @@ async fn a_planned_disk_that_becomes_read_only_is_read_and_filled_when_it_takes_
     is(&stage, "writable", 1.0).await;
     assert_eq!(origin_bytes(&stage).await - before, MIB);
     assert_eq!(std::fs::read(&file).unwrap(), stage.film.files["v1.mp4"]);
+    stage.edge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plan_that_is_here_is_complete_on_a_read_only_disk_and_one_that_is_not_stored_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(mut disk) = Tmpfs::mount(dir.path(), 100) else { return };
+    let (mut stage, control) = planned(|data| disk.bind(&data.join("plan"))).await;
+    complete(&control).await;
+    stage.edge.stop().await;
+    let plan = stage.dir.path().join("plan");
+    assert!(run(&["mount", "-o", "remount,bind,ro"], &plan));
+    control.shared.lock().unwrap().beats.clear();
+    let mut again = settings(stage.dir.path(), &stage.origin.url);
+    again.control_plane = Some(control.url.clone());
+    stage.edge = Edge::start(again).await;
+    complete(&control).await;
+
+    let newer = FillPlan { number: 2, ..plan_of(&stage.film) };
+    control.shared.lock().unwrap().plan = Some(newer);
+    is(&stage, "writable", 0.0).await;
+    assert_eq!(verdict_of(&stage, 0).await, "hit-plan");
+    assert!(run(&["mount", "-o", "remount,bind,rw"], &plan));
+    until("the newer plan", || async {
+        (control.last_beat()?.plan_complete == Some(2)).then_some(())
+    })
+    .await;
+    is(&stage, "writable", 1.0).await;
+    assert_eq!(origin_bytes(&stage).await, 0);
     stage.edge.stop().await;
 }

@@ -58,9 +58,10 @@ impl PlannedFile {
     pub fn open(dir: &Path, track: &Track) -> io::Result<Self> {
         let name = track.file_name();
         let path = dir.join(&name);
-        let (data, is_readable_only) = open(&path)?;
+        let (data, is_data_readable_only) = open(&path)?;
         let is = data.metadata()?;
-        let (have, _) = open(&dir.join(format!("{name}.have")))?;
+        let (have, is_have_readable_only) = open(&dir.join(format!("{name}.have")))?;
+        let is_readable_only = is_data_readable_only || is_have_readable_only;
         let file_bytes = track.facts.file_bytes;
         let sums = match read_sums(&have, file_bytes)? {
             Some(sums) => sums,

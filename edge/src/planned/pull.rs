@@ -88,6 +88,7 @@ impl Puller {
                 // It tells itself when it is back.
                 Err(Stopped::Off) => Duration::MAX,
                 Err(stopped) => {
+                    self.note(stopped);
                     tracing::warn!(%stopped, retry_s = wait.as_secs(), "the plan is not complete");
                     wait
                 }
@@ -128,6 +129,7 @@ impl Puller {
                 Ok(()) => {}
                 Err(stopped @ (Stopped::NewerPlan | Stopped::Off)) => return Err(stopped),
                 Err(stopped) => {
+                    self.note(&stopped);
                     tracing::warn!(title = %name.0, version = %name.1, %stopped, "planned title");
                     incomplete += 1;
                 }
@@ -144,6 +146,16 @@ impl Puller {
             self.mark_complete(accepted.plan.number)?;
         }
         Ok(())
+    }
+
+    /// A disk that is full or read-only, found while a file was made or the plan stored.
+    fn note(&self, stopped: &Stopped) {
+        use io::ErrorKind::{ReadOnlyFilesystem, StorageFull};
+        if let Stopped::Disk(error) = stopped
+            && matches!(error.kind(), StorageFull | ReadOnlyFilesystem)
+        {
+            self.planned.not_written(error);
+        }
     }
 
     async fn store_plan(&self) -> io::Result<()> {

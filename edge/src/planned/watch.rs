@@ -245,11 +245,15 @@ impl Planned {
     /// A file that was opened for reading alone, on a disk that takes writes again, has to be
     /// opened anew, as all are. Blocks.
     pub(super) fn reopen_if_writable(&self, file: &PlannedFile) -> io::Result<()> {
-        if !file.is_readable_only() {
+        // What is complete needs no writing.
+        if !file.is_readable_only() || file.is_complete() {
             return Ok(());
         }
-        health::takes_bytes(&self.dir)?;
-        self.off(&Trouble::Gone("it took no writes, and does again".to_owned()), |_| true);
+        let reads = Arc::clone(&self.opened().reads);
+        health::takes_bytes(file.path().parent().unwrap_or(&self.dir))?;
+        let trouble = Trouble::Gone("it took no writes, and does again".to_owned());
+        // Not if it is open anew already.
+        self.off(&trouble, |open| Arc::ptr_eq(&open.reads, &reads));
         Err(io::ErrorKind::ReadOnlyFilesystem.into())
     }
 
