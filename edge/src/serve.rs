@@ -297,10 +297,11 @@ fn refusal(edge: &Edge, asked: &Asked<'_>, refused: &Refused) -> Answer {
     let mut headers = HeaderMap::new();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if status == StatusCode::METHOD_NOT_ALLOWED {
+        // What every site takes: whose the request is may not be known.
+        headers.insert(header::ALLOW, HeaderValue::from_static("GET, HEAD, OPTIONS"));
+    }
     match refused {
-        Refused::Method => {
-            headers.insert(header::ALLOW, HeaderValue::from_static("GET, HEAD, OPTIONS"));
-        }
         Refused::Range { bytes } => {
             set(&mut headers, header::CONTENT_RANGE, format!("bytes */{bytes}"));
         }
