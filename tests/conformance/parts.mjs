@@ -74,7 +74,7 @@ export async function startEdge(origin) {
   const folder = await mkdtemp(join(tmpdir(), "nearcast-conformance-"));
   const port = await freePort();
   const url = `http://127.0.0.1:${port}`;
-  const args = ["--log-level", "warn", "edge", "--origin", origin, "--listen", url, "--data-dir", folder];
+  const args = ["--log-level", "warn", "edge", "--origin", origin, "--listen", url, "--admin", "127.0.0.1:0", "--data-dir", folder];
   const child = spawn(process.env.NEARCAST_BIN, args, { stdio: ["ignore", "pipe", "pipe"] });
   let output = "";
   for (const stream of [child.stdout, child.stderr]) {
