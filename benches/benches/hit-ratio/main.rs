@@ -12,7 +12,7 @@
 //!
 //! It fails when in any line the tiers are below S3-FIFO, write more than half of the bytes
 //! missed, or close less than 35 % of the gap from LRU to Belady; and when the simulated tiers
-//! and the real ones, over fewer and smaller chunks, differ.
+//! and the real ones, over fewer and smaller chunks, differ, or these write more than that.
 //!
 //! `--quick`: a million requests of a hundred titles, held to the same. `--real`: only the
 //! comparison with the real tiers, past the page cache, or with `--buffered` through it.
