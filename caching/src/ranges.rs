@@ -107,7 +107,9 @@ pub fn content_range(fields: &HeaderMap) -> Option<ContentRange> {
     let (range, total) = range_and_total(fields)?;
     let dash = range.iter().position(|&byte| byte == b'-')?;
     let (first, last) = (digits(&range[..dash])?, digits(&range[dash + 1..])?);
-    let total = if total == b"*" { None } else { Some(number(total)?) };
+    // A number that does not fit is read as the largest that does.
+    let sound = |total: &u64| *total < i64::MAX as u64;
+    let total = if total == b"*" { None } else { Some(number(total).filter(sound)?) };
     let (first, last) = (u64::try_from(first).ok()?, u64::try_from(last).ok()?);
     let sound = first <= last && last < i64::MAX as u64 && total.is_none_or(|total| last < total);
     sound.then(|| ContentRange { range: ByteRange::new(first, last - first + 1), total })

@@ -286,7 +286,8 @@ impl Engine {
         } else {
             run.begin(self.inflight.claim(object.key(first)?, &readers)?);
             let whole = |number: &u64| object.chunk(*number).end() <= arriving.reach();
-            let last = (first + 1..object.chunks()).take_while(whole).last().unwrap_or(first);
+            let end = object.chunks().min(first + RUN_BYTES_MAX / CHUNK_BYTES);
+            let last = (first + 1..end).take_while(whole).last().unwrap_or(first);
             run.claim_neighbours(self, first + 1..last + 1);
         }
         if run.is_empty() {

@@ -13,6 +13,10 @@ use std::sync::Arc;
 
 const CDN_LOOP: HeaderName = HeaderName::from_static("cdn-loop");
 
+/// The largest object that is cached by chunk, 16 TiB: what claims more is passed on. Chunks have
+/// numbers of 32 bits, and what is done for each chunk of an object must end.
+pub const OBJECT_BYTES_MAX: u64 = 16 << 40;
+
 /// Bytes of known length that are cached by chunk.
 #[derive(Clone)]
 pub struct Object {
@@ -118,7 +122,7 @@ impl Object {
         }
     }
 
-    /// The key of a chunk.
+    /// The key of a chunk; there is one for each of an object of [`OBJECT_BYTES_MAX`].
     pub fn key(&self, number: u64) -> Option<Key> {
         let number = u32::try_from(number).ok()?;
         Some(Key { body: self.body, number })

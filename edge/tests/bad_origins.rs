@@ -6,7 +6,7 @@
 mod common;
 
 use common::WebMisdeed as Misdeed;
-use common::{Answer, CHUNK, Hold, Item, Proxy, Validator, content, until};
+use common::{Answer, CHUNK, Hold, Item, Proxy, Validator, content, get, until};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -309,5 +309,36 @@ async fn a_stumble_in_mid_object_is_mended_where_a_validator_holds_the_parts_tog
         proxy.web.change(PAGE);
         proxy.web.put(PAGE, Item::of(3 * CHUNK).version(proxy.web.count(PAGE) as u64 + 9));
         proxy.get_with(PAGE, &control).await;
+    }
+}
+
+#[tokio::test]
+async fn a_length_that_nobody_has_costs_no_more_than_the_bytes_that_come() {
+    let claimed = [(16 << 40) - BYTES, 16 << 40, 1 << 60, (1 << 63) - 2 * BYTES];
+    for more in claimed {
+        let proxy = stage(Item::of(BYTES)).await;
+        proxy.web.always(Some(Misdeed::Short(more)));
+        let answer = proxy.get(PAGE).await;
+        assert_eq!(answer.status, 200, "{more}");
+        assert!(answer.body.is_err(), "{more}");
+        is_good_again(&proxy, &format!("{more} bytes more")).await;
+    }
+}
+
+#[tokio::test]
+async fn ranges_of_what_claims_to_be_vast_are_served_and_kept_up_to_a_limit() {
+    let kept = ["origin", "hit-memory"];
+    let passed_on = ["bypass", "bypass"];
+    for (total, verdicts) in [(16 << 40, kept), ((16 << 40) + 1, passed_on), (1 << 60, passed_on)] {
+        let proxy = stage(Item::of(3 * CHUNK)).await;
+        proxy.web.always(Some(Misdeed::Vast(total)));
+        for verdict in verdicts {
+            let answer = proxy.part(PAGE, 5..10).await;
+            assert_eq!((answer.status.as_u16(), answer.verdict()), (206, verdict), "{total}");
+            assert_eq!(answer.bytes(), &proxy.web.whole(PAGE).slice(5..10), "{total}");
+        }
+        let url = format!("{}/v1/explain?url={}", proxy.edge.admin, proxy.url(PAGE));
+        let told = get(&url, &[]).await.text();
+        assert_eq!(told.contains("not-looked-at"), verdicts == kept, "{told}");
     }
 }

@@ -183,6 +183,8 @@ pub enum ChunkPlace {
     Filling,
     /// Not here.
     Absent,
+    /// Not known: it is one of more chunks than are looked at.
+    NotLookedAt,
 }
 
 impl ChunkPlace {
@@ -190,6 +192,7 @@ impl ChunkPlace {
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::NotLookedAt => "not-looked-at",
             Self::Memory => "memory",
             Self::Plan => "plan",
             Self::Disk => "disk",

@@ -7,8 +7,10 @@ use model::admin::{ChunkPlace, ChunkRun, VariantState};
 use model::chunk;
 use std::ops::Range;
 
-/// Runs of chunks that are told of one body; past it the last one says where its first is.
+/// Runs of chunks that are told of one body, and chunks that are looked at; the rest is told as
+/// not looked at.
 const RUNS_MAX: usize = 10_000;
+const LOOKED_MAX: u32 = 1 << 17;
 
 /// What is known of one stored representation.
 pub(crate) fn variant(
@@ -69,16 +71,18 @@ pub(crate) fn runs(numbers: Range<u64>, place: impl Fn(u32) -> ChunkPlace) -> Ve
     let number = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
     let (start, end) = (number(numbers.start), number(numbers.end));
     let mut runs: Vec<ChunkRun> = Vec::new();
-    for number in start..end {
+    let most = end.min(start.saturating_add(LOOKED_MAX));
+    for number in start..most {
         let (place, full) = (place(number), runs.len() == RUNS_MAX);
         match runs.last_mut() {
             Some(last) if last.place == place => last.last = number,
-            Some(last) if full => {
-                last.last = end - 1;
-                break;
-            }
+            Some(_) if full => break,
             _ => runs.push(ChunkRun { first: number, last: number, place }),
         }
+    }
+    let rest = runs.last().map_or(start, |run| run.last + 1);
+    if rest < end {
+        runs.push(ChunkRun { first: rest, last: end - 1, place: ChunkPlace::NotLookedAt });
     }
     runs
 }
@@ -104,5 +108,27 @@ mod tests {
             prop_assert!(told.eq(wanted));
             prop_assert!(runs.windows(2).all(|pair| pair[0].place != pair[1].place));
         }
+    }
+
+    #[test]
+    fn what_is_not_looked_at_is_told() {
+        let last = |places: &dyn Fn(u32) -> ChunkPlace| {
+            let looked = std::cell::Cell::new(0);
+            let place = |number| {
+                looked.set(looked.get() + 1);
+                places(number)
+            };
+            let runs = runs(5..1 << 24, place);
+            let run = runs.last().unwrap();
+            assert_eq!((run.place, run.last), (ChunkPlace::NotLookedAt, (1 << 24) - 1));
+            (runs.len(), run.first, looked.get())
+        };
+        assert_eq!(last(&|_| ChunkPlace::Absent), (2, 5 + LOOKED_MAX, LOOKED_MAX));
+        let alternating = |number: u32| match number % 2 {
+            0 => ChunkPlace::Memory,
+            _ => ChunkPlace::Disk,
+        };
+        let runs_max = u32::try_from(RUNS_MAX).unwrap();
+        assert_eq!(last(&alternating), (RUNS_MAX + 1, 5 + runs_max, runs_max + 1));
     }
 }

@@ -122,6 +122,8 @@ pub enum Misdeed {
     WrongRange(u64),
     /// 206 with a length of the whole that is one too large.
     WrongTotal,
+    /// 206 with this length of the whole.
+    Vast(u64),
     /// 206 to who wants the whole.
     Unasked,
     /// Answers as if no condition had been given.

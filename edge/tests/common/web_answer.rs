@@ -244,6 +244,7 @@ fn content_of(
         Some(Misdeed::Unasked) => range = range.end / 2..range.end,
         Some(Misdeed::WrongRange(by)) if is_part => range = range.start + by..range.end + by,
         Some(Misdeed::WrongTotal) if is_part => total += 1,
+        Some(Misdeed::Vast(bytes)) if is_part => total = bytes,
         _ => {}
     }
     if is_part {

@@ -10,6 +10,7 @@ use super::span::{Span, part};
 use super::under_way::{Began, put};
 use crate::engine::Arriving;
 use crate::error::Fault;
+use crate::object::OBJECT_BYTES_MAX;
 use crate::verdict::Verdict;
 use caching::{Storable, Stored};
 use heads::Head;
@@ -67,9 +68,10 @@ impl Fetch {
             read: heads::Read::default(),
         };
         let strong = caching::strong_validator(&stored).is_some();
+        let fits = |bytes: u64| bytes <= OBJECT_BYTES_MAX;
         if stored.status == StatusCode::PARTIAL_CONTENT {
             return match (strong, part(&answer, asked)) {
-                (true, Some((range, total))) => {
+                (true, Some((range, total))) if fits(total) => {
                     let mut stored = stored;
                     stored.status = StatusCode::OK;
                     stored.fields.remove(header::CONTENT_RANGE);
@@ -81,7 +83,7 @@ impl Fetch {
         }
         let length = answer.body.length().filter(|_| answer.body.is_delimited());
         match length {
-            Some(bytes) if strong && bytes > 0 => {
+            Some(bytes) if strong && bytes > 0 && fits(bytes) => {
                 let status = stored.status;
                 let range = ByteRange::new(0, bytes);
                 self.object(answer, head(stored, bytes), range, status, (asked, began))
