@@ -10,7 +10,7 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::Response;
 use bytes::Bytes;
-use common::{Answer, DEADLINE, Edge, settings, until};
+use common::{Answer, DEADLINE, Edge, Proxy, settings, until};
 use http::{StatusCode, header};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
@@ -542,6 +542,26 @@ async fn a_purge_of_nothing_that_could_be_stored_is_refused_by_name() {
         assert!(error.contains("400 Bad Request") && error.contains(wanted), "{error}");
     }
     assert_eq!(stage.edge.metric("nearcast_edge_purges_kept").await, 0.0);
+}
+
+#[tokio::test]
+async fn a_prefix_with_a_query_is_refused_where_queries_are_not_kept_as_they_come() {
+    for (key, query, expected) in [
+        (json!({}), "?v=7", StatusCode::OK),
+        (json!({}), "?CMCD=a", StatusCode::BAD_REQUEST),
+        (json!({ "query": { "keep": ["v"] } }), "?v=7", StatusCode::BAD_REQUEST),
+        (json!({ "sort": true }), "?v=7", StatusCode::BAD_REQUEST),
+        (json!({ "sort": true }), "", StatusCode::OK),
+    ] {
+        let proxy = Proxy::with(key.clone()).await;
+        let prefix = format!("{}{query}", proxy.url("/film"));
+        let request = http::Request::post(format!("{}/v1/purge", proxy.edge.admin))
+            .header("content-type", "application/json")
+            .body(http_body_util::Full::new(Bytes::from(json!({ "prefix": prefix }).to_string())));
+        let client = Client::new(DEADLINE, None, None).unwrap();
+        let answer = client.send(request.unwrap()).await.unwrap();
+        assert_eq!(answer.status(), expected, "{key} {prefix}");
+    }
 }
 
 /// What a web page may send to any address without asking first: a form.

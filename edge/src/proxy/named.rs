@@ -1,7 +1,7 @@
 //! A URL as an operator writes it, and what is stored under it.
 
 use super::{Site, Sites, in_url};
-use crate::hygiene::{self, Host};
+use crate::hygiene::{self, Host, KeyRules};
 use std::sync::Arc;
 
 /// What a URL, or the beginning of some, names.
@@ -46,12 +46,21 @@ pub fn of_host(site: &Site, host: &str, path_and_query: &str) -> Option<String> 
     Some(format!("{host}{key}{query}"))
 }
 
-/// What all URLs that begin with `prefix` are stored under. A query in it is taken as it is.
+/// What all URLs that begin with `prefix` are stored under. A query in it is the beginning of one
+/// that is stored, so the site must store queries as they come.
 ///
 /// # Errors
 /// Says what is wrong, and what is expected.
 pub fn prefix(sites: &Sites, prefix: &str) -> Result<Named, String> {
     let Parts { site, host, path, query } = parts(sites, prefix)?;
+    if query.is_some()
+        && (site.keys != KeyRules::default() || site.keys.query(query) != query.map(Into::into))
+    {
+        return Err(format!(
+            "{prefix:?}: has a query, and the site's rules change queries before they are stored: \
+             expected one that ends before the ?"
+        ));
+    }
     let query = query.map(|query| format!("?{query}")).unwrap_or_default();
     // The beginning of a bucket's keys need not be one.
     let key = site.upstream.canonical_path(&path).unwrap_or((&*path).into());
