@@ -6,6 +6,7 @@ mod common;
 
 use common::{Answer, Edge, get, settings};
 use futures::future::join_all;
+use http::Method;
 use nearcast_edge::{Settings, SiteSettings};
 use std::path::Path;
 
@@ -68,5 +69,13 @@ async fn each_site_signs_as_itself() {
                 assert_eq!(absent.status, 403, "{whose}");
             }
         }
+    }
+    // A bucket is read; what else it would do is nobody's to ask for here.
+    for (method, status) in [(Method::POST, 405), (Method::DELETE, 405), (Method::OPTIONS, 200)] {
+        let host = "one-of-one.example";
+        let answer =
+            common::ask(method.clone(), &format!("{}/film/a", edge.http), &[("host", host)]).await;
+        assert_eq!(answer.status, status, "{method}");
+        assert!(answer.header("allow").starts_with("GET, HEAD"), "{method}: {answer:?}");
     }
 }

@@ -22,6 +22,10 @@ pub async fn on(
     wanted: &Arc<Wanted>,
     body: RequestBody,
 ) -> Result<Answer, Refused> {
+    if wanted.site.upstream.is_s3() && !matches!(wanted.method, Method::GET | Method::HEAD) {
+        let is_asked = wanted.method == Method::OPTIONS;
+        return if is_asked { Ok(options(edge, wanted)) } else { Err(Refused::Method) };
+    }
     let mut ask = wanted.site.ask(wanted);
     if wanted.method == Method::OPTIONS {
         match caching::forwards(&wanted.fields) {
