@@ -17,14 +17,15 @@ use tokio::task::coop::unconstrained;
 pub struct HeadTimer(Arc<Mutex<Set>>);
 
 /// What is in the wheel, and whom it wakes.
-#[derive(Default)]
-struct Set {
+#[derive(Debug, Default)]
+pub(crate) struct Set {
     sleep: Option<Pin<Box<tokio::time::Sleep>>>,
     wakes: Option<Waker>,
 }
 
 impl Set {
-    fn poll_until(&mut self, until: Instant, cx: &mut Context<'_>) -> Poll<()> {
+    /// Waits until this time, whatever other time was waited for before.
+    pub(crate) fn poll_until(&mut self, until: Instant, cx: &mut Context<'_>) -> Poll<()> {
         let at = tokio::time::Instant::from_std(until);
         let sleep = self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at)));
         let is_told = self.wakes.as_ref().is_some_and(|wakes| wakes.will_wake(cx.waker()));

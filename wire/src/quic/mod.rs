@@ -1,7 +1,14 @@
 //! HTTP/3 over QUIC. The only folder that names quinn and h3.
 
+mod alarm;
+mod asking;
+mod fields;
 mod head;
+mod huffman;
+mod inlet;
+mod leaving;
 mod metrics;
+mod plain;
 mod receiving;
 mod reset;
 mod socket;
@@ -10,17 +17,13 @@ mod transport;
 mod turn;
 
 use crate::patience::Wait;
-use crate::shards::guarded;
-use crate::{Error, HEADER_BYTES_MAX, Request, STREAMS_MAX, Service, Shard, Shared, Via};
-use bytes::{Bytes, BytesMut};
+use crate::{Error, HEADER_BYTES_MAX, STREAMS_MAX, Service, Shard, Shared, Via};
+use asking::Asked;
+use bytes::Bytes;
 use futures::FutureExt;
-use h3::server::RequestResolver;
-use http::Response;
-use http_body_util::BodyExt;
 pub use metrics::Metrics;
 use quinn::crypto::rustls::QuicServerConfig;
 use quinn::{Endpoint, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
-use receiving::Receiving;
 pub use reset::ResetKey;
 use socket::Socket;
 use std::fmt::Display;
@@ -32,7 +35,7 @@ use steer::Ids;
 pub use steer::{SOCKETS_MAX, bind};
 use tokio::task::JoinSet;
 use tokio_util::task::TaskTracker;
-use transport::Outlets;
+use transport::BidiStream;
 use turn::Turning;
 
 /// A silent connection is closed.
@@ -47,14 +50,10 @@ const REQUEST_MAX: Duration = Duration::from_secs(10);
 const SEND_WINDOW_BYTES: u64 = 2 << 20;
 /// A connection that drains is quiet when nothing was sent for this long, and four round trips.
 const QUIET_MIN: Duration = Duration::from_millis(100);
-/// The urgency of RFC 9218 section 4.1 that a request without one has.
-const URGENCY_DEFAULT: u8 = 3;
-/// `H3_INTERNAL_ERROR` (RFC 9114 section 8.1).
-const INTERNAL_ERROR: VarInt = VarInt::from_u32(0x102);
+/// `H3_NO_ERROR` (RFC 9114 section 8.1).
+const NO_ERROR: VarInt = VarInt::from_u32(0x100);
 /// Requests have no bodies worth a window.
 const RECEIVE_WINDOW_BYTES: u32 = 256 << 10;
-/// A body is handed to h3 in pieces of at most this, so that a stall is seen in time.
-const PIECE_BYTES_MAX: usize = 256 << 10;
 
 /// What Ethernet takes with IPv4; with IPv6 discovery finds 20 bytes less.
 const DATAGRAM_BYTES_MAX: u16 = 1472;
@@ -125,7 +124,7 @@ impl Listener {
     /// Closes what is still open, and waits until peers were told.
     pub async fn close(&self, limit: Duration) {
         for end in &self.0 {
-            end.endpoint.close(VarInt::from_u32(0x100), b"ending");
+            end.endpoint.close(NO_ERROR, b"ending");
         }
         let idle = async {
             for end in &self.0 {
@@ -211,43 +210,34 @@ async fn connection<S: Service>(
         .map_err(|error| error.to_string())?;
     drop(shaking);
     let via = via.named(named(&quic).as_deref());
-    let transport = quic.clone();
     let mut builder = h3::server::builder();
     builder.max_field_section_size(HEADER_BYTES_MAX.into()).send_grease(false);
-    let quic = transport::Connection::new(quic);
-    let outlets = quic.outlets();
+    let transport = transport::Connection::new(quic.clone());
+    let (inlet, outlets) = (transport.inlet(), transport.outlets());
+    // h3 would end a connection whose client goes after the last request that it knows of; so
+    // it knows of one that does not end.
+    inlet.hand(BidiStream::elsewhere(0));
     let mut connection: Connection =
-        builder.build(quic).await.map_err(|error| error.to_string())?;
-    // At most STREAMS_MAX at a time: the transport sees to that.
-    let requests = TaskTracker::new();
+        builder.build(transport).await.map_err(|error| error.to_string())?;
+    let tasks = TaskTracker::new();
+    let asked = Arc::new(Asked { shared, via, tasks, inlet, outlets });
+    let accepting = asked.tasks.spawn(Arc::clone(&asked).accept(quic.clone()));
     loop {
         let accepted = tokio::select! {
-            () = shared.drain.cancelled() => break,
+            () = asked.shared.drain.cancelled() => break,
             accepted = connection.accept() => accepted,
         };
         match accepted.map_err(|error| error.to_string())? {
             None => return Ok(()),
-            Some(resolver) => {
-                let (via, shared, outlets) = (Arc::clone(&via), shared.clone(), outlets.clone());
-                let panics = shared.metrics.panics.clone();
-                let request = async move {
-                    if let Err(error) = request(resolver, via, &shared, &outlets).await {
-                        tracing::debug!(error, "HTTP/3 request ended");
-                    }
-                };
-                // It is large, and would be moved several times on its way.
-                requests.spawn(guarded(Box::pin(request), panics));
-            }
+            Some(resolver) => asked.resolve(resolver),
         }
     }
-    let _ = connection.shutdown(0).await;
-    requests.close();
-    // The connection must be driven while the last requests end, and until what they sent
-    // has left: dropping it would cut them.
-    tokio::select! {
-        () = async { requests.wait().await; quiet(&transport).await } => {}
-        () = async { while let Ok(Some(_)) = connection.accept().await {} } => {}
+    // Its GOAWAY names the last request.
+    if let Ok(Some(last)) = accepting.await {
+        asked.inlet.hand(BidiStream::elsewhere(last.into()));
     }
+    asked.inlet.open();
+    drain(&mut connection, &asked, &quic).await;
     Ok(())
 }
 
@@ -255,6 +245,29 @@ async fn connection<S: Service>(
 fn named(quic: &quinn::Connection) -> Option<String> {
     let data = quic.handshake_data()?.downcast::<quinn::crypto::rustls::HandshakeData>().ok()?;
     data.server_name
+}
+
+/// Lets the last requests of a connection end.
+async fn drain<S: Service>(
+    connection: &mut Connection,
+    asked: &Arc<Asked<S>>,
+    quic: &quinn::Connection,
+) {
+    while let Some(Ok(Some(resolver))) = connection.accept().now_or_never() {
+        asked.resolve(resolver);
+    }
+    let _ = connection.shutdown(0).await;
+    asked.tasks.close();
+    // The connection must be driven while they end, and until what they sent has left: dropping
+    // it would cut them.
+    tokio::select! {
+        () = async { asked.tasks.wait().await; quiet(quic).await } => {}
+        () = async {
+            while let Ok(Some(resolver)) = connection.accept().await {
+                asked.resolve(resolver);
+            }
+        } => {}
+    }
 }
 
 /// Waits until nothing has been sent for a few round trips. Who does not read has nothing sent
@@ -267,121 +280,4 @@ async fn quiet(transport: &quinn::Connection) {
             return;
         }
     }
-}
-
-async fn request<S: Service>(
-    resolver: RequestResolver<transport::Connection, Bytes>,
-    via: Arc<Via>,
-    shared: &Shared<S>,
-    outlets: &Outlets,
-) -> Result<(), String> {
-    let resolved = tokio::time::timeout(REQUEST_MAX, resolver.resolve_request()).await;
-    let (request, stream) = resolved
-        .map_err(|_| {
-            shared.metrics.given_up.count(Wait::Head);
-            format!("no request within {REQUEST_MAX:?}")
-        })?
-        .map_err(|error| {
-            if let Some(why) = receiving::unread(&error) {
-                shared.metrics.unread.count("h3", why);
-            }
-            error.to_string()
-        })?;
-    let (head, ()) = request.into_parts();
-    let (mut stream, receiving) = stream.split();
-    let id = receiving.id();
-    let urgency = caching::Priority::of_request(&head.headers).urgency;
-    let body = Receiving::of(&head, receiving);
-    let response = shared.answer(Request { head, body, protocol: "h3", via }).await;
-    let (answer, body) = response.into_parts();
-    let head = head::frame(answer.status, &answer.headers);
-    let answered = match head {
-        Some(_) => Ok(()),
-        None => within(shared, stream.send_response(Response::from_parts(answer, ()))).await,
-    };
-    let Some(outlet) = outlets.take(id) else { return answered };
-    // quinn sends what has the higher number first; equals take turns.
-    let priority = i32::from(URGENCY_DEFAULT) - i32::from(urgency);
-    if priority != 0 {
-        let _ = outlet.set_priority(priority);
-    }
-    let outlet = Unfinished(Some(outlet));
-    answered?;
-    send(shared, outlet, head.unwrap_or_default(), body).await
-}
-
-/// A stream that is reset unless it is finished: one that quinn sees dropped, by an error or by a
-/// panic, would end cleanly, with a body that is not whole.
-struct Unfinished(Option<quinn::SendStream>);
-
-impl Drop for Unfinished {
-    fn drop(&mut self) {
-        if let Some(stream) = &mut self.0 {
-            // Closed already is as good.
-            let _ = stream.reset(INTERNAL_ERROR);
-        }
-    }
-}
-
-/// Sends what `head` holds, and a body as DATA frames (RFC 9114 section 7.2.1), their payload by
-/// reference; all at once as far as it is there.
-async fn send<S, B>(
-    shared: &Shared<S>,
-    mut outlet: Unfinished,
-    mut head: BytesMut,
-    mut body: B,
-) -> Result<(), String>
-where
-    B: http_body::Body<Data = Bytes, Error: Display> + Unpin,
-{
-    let Some(stream) = &mut outlet.0 else { return Ok(()) };
-    loop {
-        let frame = match body.frame().now_or_never() {
-            Some(frame) => frame,
-            None => {
-                if !head.is_empty() {
-                    within(shared, stream.write_chunk(head.split().freeze())).await?;
-                }
-                body.frame().await
-            }
-        };
-        let Some(frame) = frame else { break };
-        let frame = frame.map_err(|fault| fault.to_string())?;
-        let Ok(mut bytes) = frame.into_data() else { continue };
-        while !bytes.is_empty() {
-            let piece = bytes.split_to(bytes.len().min(PIECE_BYTES_MAX));
-            head.extend_from_slice(&data_frame(piece.len()));
-            let mut pieces = [head.split().freeze(), piece];
-            within(shared, stream.write_all_chunks(&mut pieces)).await?;
-        }
-    }
-    if !head.is_empty() {
-        within(shared, stream.write_chunk(head.freeze())).await?;
-    }
-    stream.finish().map_err(|error| error.to_string())?;
-    outlet.0 = None;
-    Ok(())
-}
-
-/// The head of a DATA frame: its type, 0, and its length as a QUIC integer of four bytes (RFC
-/// 9000 section 16), which a piece's always fits.
-fn data_frame(bytes: usize) -> [u8; 5] {
-    let length = u32::try_from(bytes).unwrap_or(u32::MAX) & 0x3fff_ffff | 0x8000_0000;
-    let mut head = [0; 5];
-    head[1..].copy_from_slice(&length.to_be_bytes());
-    head
-}
-
-/// A step of sending, unless the peer takes nothing for too long.
-async fn within<S, E: Display>(
-    shared: &Shared<S>,
-    step: impl Future<Output = Result<(), E>>,
-) -> Result<(), String> {
-    tokio::time::timeout(shared.patience.send, step)
-        .await
-        .map_err(|_| {
-            shared.metrics.given_up.count(Wait::Send);
-            "the peer takes no bytes".to_owned()
-        })?
-        .map_err(|error| error.to_string())
 }

@@ -1,7 +1,8 @@
-//! QUIC as h3 sees it, by quinn. Heads go through h3; the sending half of a request's stream is
-//! then taken out, so that bodies are handed to quinn by reference and by priority, neither of
-//! which h3's own sending allows.
+//! QUIC as h3 sees it, by quinn. Of requests h3 sees those that it is handed ([`Inlet`]); their
+//! heads go through it. The sending half of a request's stream is then taken out, so that bodies
+//! are handed to quinn by reference and by priority, neither of which h3's own sending allows.
 
+use super::inlet::Inlet;
 use bytes::{Buf, Bytes};
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -14,11 +15,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 
 type Accepting<T> = BoxFuture<'static, Result<T, ConnectionError>>;
-type Both = (quinn::SendStream, quinn::RecvStream);
+/// A stream of a peer's, both ways.
+pub type Both = (quinn::SendStream, quinn::RecvStream);
 
 /// A connection.
 pub struct Connection {
     quic: quinn::Connection,
+    inlet: Inlet,
     accepting_bidi: Option<Accepting<Both>>,
     accepting_recv: Option<Accepting<quinn::RecvStream>>,
     opening_bidi: Option<Accepting<Both>>,
@@ -49,12 +52,18 @@ impl Connection {
     pub fn new(quic: quinn::Connection) -> Self {
         Self {
             quic,
+            inlet: Inlet::default(),
             accepting_bidi: None,
             accepting_recv: None,
             opening_bidi: None,
             opening_send: None,
             outlets: Outlets::default(),
         }
+    }
+
+    /// Where it takes requests' streams from.
+    pub fn inlet(&self) -> Inlet {
+        self.inlet.clone()
     }
 
     /// The sending halves of its requests' streams.
@@ -95,13 +104,20 @@ impl quic::Connection<Bytes> for Connection {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Result<BidiStream, ConnectionErrorIncoming>> {
-        let quic = &self.quic;
-        let start = || {
-            let quic = quic.clone();
-            async move { quic.accept_bi().await }.boxed()
+        let handed = self.inlet.poll(cx);
+        let mut stream = match handed {
+            Poll::Ready(Some(stream)) => stream,
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(None) => {
+                let quic = &self.quic;
+                let start = || {
+                    let quic = quic.clone();
+                    async move { quic.accept_bi().await }.boxed()
+                };
+                let both = ready!(next(&mut self.accepting_bidi, start, cx));
+                BidiStream::new(both.map_err(connection_error)?)
+            }
         };
-        let both = ready!(next(&mut self.accepting_bidi, start, cx)).map_err(connection_error)?;
-        let mut stream = BidiStream::new(both);
         let send = &mut stream.send;
         locked(&self.outlets.0).insert(send.id.into_inner(), Arc::clone(&send.stream));
         send.outlets = Some(self.outlets.clone());
@@ -155,6 +171,23 @@ pub struct BidiStream {
 impl BidiStream {
     fn new((send, recv): Both) -> Self {
         Self { send: SendStream::new(send), recv: RecvStream::new(recv) }
+    }
+
+    /// One of which a first piece was read already.
+    pub fn begun(both: Both, piece: Option<Bytes>) -> Self {
+        let mut stream = Self::new(both);
+        stream.recv.first = piece;
+        stream
+    }
+
+    /// Stands for one that is another's to answer: h3 learns that there was one with this number.
+    pub fn elsewhere(id: u64) -> Self {
+        let id = StreamId::try_from(id).expect("it is that of a stream, of 62 bits");
+        let send = SendStream { stream: Outlet::default(), id, writing: None, outlets: None };
+        Self {
+            send,
+            recv: RecvStream { id, first: None, stream: None, reading: None, stops: None },
+        }
     }
 }
 
@@ -284,6 +317,8 @@ type Reading = BoxFuture<'static, (quinn::RecvStream, Result<Option<quinn::Chunk
 /// A receiving half.
 pub struct RecvStream {
     id: StreamId,
+    /// Read before h3 asked for it.
+    first: Option<Bytes>,
     stream: Option<quinn::RecvStream>,
     reading: Option<Reading>,
     /// Asked for while a read was under way.
@@ -292,7 +327,8 @@ pub struct RecvStream {
 
 impl RecvStream {
     fn new(stream: quinn::RecvStream) -> Self {
-        Self { id: stream_id(stream.id()), stream: Some(stream), reading: None, stops: None }
+        let id = stream_id(stream.id());
+        Self { id, first: None, stream: Some(stream), reading: None, stops: None }
     }
 }
 
@@ -303,6 +339,9 @@ impl quic::RecvStream for RecvStream {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Option<Bytes>, StreamErrorIncoming>> {
+        if let Some(first) = self.first.take() {
+            return Poll::Ready(Ok(Some(first)));
+        }
         if let Some(mut stream) = self.stream.take() {
             let read = async move {
                 let chunk = stream.read_chunk(usize::MAX, true).await;

@@ -3,6 +3,7 @@
 //! Invariant: whoever wakes a driver during its turn has it polled again, in this turn or in
 //! another one.
 
+use super::alarm::Alarm;
 use super::socket::Socket;
 use crate::shards::guarded;
 use futures::task::AtomicWaker;
@@ -30,7 +31,7 @@ pub struct Turning {
 
 impl Runtime for Turning {
     fn new_timer(&self, at: Instant) -> Pin<Box<dyn AsyncTimer>> {
-        TokioRuntime.new_timer(at)
+        Box::pin(Alarm::at(at))
     }
 
     fn spawn(&self, future: Pin<Box<dyn Future<Output = ()> + Send>>) {

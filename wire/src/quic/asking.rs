@@ -1,0 +1,168 @@
+//! The requests of a connection, from their streams to their answers. One that is plain, and
+//! whose answer is there and fits what may be under way, is answered where its stream was
+//! accepted: no task, future or timer is made for it.
+//!
+//! Invariant: each request is answered once, here or by what h3 makes of it.
+
+use super::inlet::Inlet;
+use super::leaving::{Leaving, Step, Unfinished, soon};
+use super::plain::Plain;
+use super::receiving::{Receiving, unread};
+use super::transport::{self, BidiStream, Outlets};
+use super::{NO_ERROR, REQUEST_MAX};
+use crate::patience::Wait;
+use crate::shards::guarded;
+use crate::{Answering, Request, RequestBody, Service, Shared, Via};
+use bytes::Bytes;
+use futures::FutureExt;
+use h3::server::RequestResolver;
+use http::request::Parts;
+use http_body_util::{BodyExt, Empty};
+use quinn::{Chunk, ReadError, RecvStream, StreamId};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
+use std::sync::Arc;
+use tokio_util::task::TaskTracker;
+
+/// What the requests of a connection have in common.
+pub struct Asked<S> {
+    /// What listeners share.
+    pub shared: Shared<S>,
+    /// What the connection tells of each of them.
+    pub via: Arc<Via>,
+    /// Those that are not answered at once. At most `STREAMS_MAX` at a time: the transport sees
+    /// to that.
+    pub tasks: TaskTracker,
+    /// The way to h3 of those that are not plain.
+    pub inlet: Inlet,
+    /// The sending halves of these.
+    pub outlets: Outlets,
+}
+
+type Resolver = RequestResolver<transport::Connection, Bytes>;
+
+impl<S: Service> Asked<S> {
+    /// Accepts requests until the drain begins or the connection ends; the stream of the last one.
+    pub async fn accept(self: Arc<Self>, quic: quinn::Connection) -> Option<StreamId> {
+        let mut drained = pin!(self.shared.drain.cancelled());
+        let (mut plain, mut last) = (Plain::default(), None);
+        while !self.shared.drain.is_cancelled() {
+            let accepted = tokio::select! {
+                biased;
+                accepted = quic.accept_bi() => accepted,
+                () = &mut drained => break,
+            };
+            let Ok((send, receive)) = accepted else { break };
+            last = Some(send.id());
+            let send = Unfinished::of(send);
+            let begin = AssertUnwindSafe(|| self.begin(&mut plain, send, receive));
+            if catch_unwind(begin).is_err() {
+                self.shared.metrics.panics.inc();
+                tracing::error!("a request's answer panicked");
+            }
+        }
+        last
+    }
+
+    /// Answers a request as far as that needs no waiting, and leaves the rest to a task.
+    fn begin(self: &Arc<Self>, plain: &mut Plain, send: Unfinished, mut receive: RecvStream) {
+        // Its head nearly always comes with the first packet of its stream.
+        if let Some(read) = receive.read_chunk(usize::MAX, true).now_or_never() {
+            return self.go_on(plain, send, receive, read);
+        }
+        let asked = Arc::clone(self);
+        self.spawn(async move {
+            let read = soon(REQUEST_MAX, receive.read_chunk(usize::MAX, true)).await;
+            let read = read.ok_or_else(|| asked.given_up())?;
+            asked.go_on(&mut Plain::default(), send, receive, read);
+            Ok(())
+        });
+    }
+
+    /// The same from the first piece of its stream.
+    fn go_on(
+        self: &Arc<Self>,
+        plain: &mut Plain,
+        send: Unfinished,
+        mut receive: RecvStream,
+        read: Result<Option<Chunk>, ReadError>,
+    ) {
+        // What else was read is read again by h3.
+        let piece = read.ok().flatten().map(|chunk| chunk.bytes);
+        let Some(head) = piece.as_ref().and_then(|piece| plain.read(piece)) else {
+            if let Some(send) = send.released() {
+                self.inlet.hand(BidiStream::begun((send, receive), piece));
+            }
+            return;
+        };
+        // These methods have no body.
+        let _ = receive.stop(NO_ERROR);
+        let body = Empty::new().map_err(|never| match never {}).boxed_unsync();
+        let urgency = urgency(&head);
+        let mut answering = self.answer(head, body);
+        let asked = Arc::clone(self);
+        let Some(answer) = (&mut answering).now_or_never() else {
+            return self.spawn(async move {
+                let answer = answering.await;
+                Leaving::new(send, urgency, answer).finish(&asked.shared).await
+            });
+        };
+        let mut leaving = Leaving::new(send, urgency, answer);
+        match leaving.step() {
+            Step::Ended(Ok(())) => {}
+            Step::Ended(Err(error)) => tracing::debug!(error, "HTTP/3 request ended"),
+            Step::Full | Step::Starved => {
+                self.spawn(async move { leaving.finish(&asked.shared).await });
+            }
+        }
+    }
+
+    fn answer(&self, head: Parts, body: RequestBody) -> Answering<S::Body> {
+        let via = Arc::clone(&self.via);
+        self.shared.answer(Request { head, body, protocol: "h3", via })
+    }
+
+    /// Answers a request that h3 reads.
+    pub fn resolve(self: &Arc<Self>, resolver: Resolver) {
+        let asked = Arc::clone(self);
+        self.spawn(async move {
+            let resolved = soon(REQUEST_MAX, resolver.resolve_request()).await;
+            let resolved = resolved.ok_or_else(|| asked.given_up())?;
+            let (request, stream) = resolved.map_err(|error| {
+                if let Some(why) = unread(&error) {
+                    asked.shared.metrics.unread.count("h3", why);
+                }
+                error.to_string()
+            })?;
+            let (head, ()) = request.into_parts();
+            let (_send, receive) = stream.split();
+            let id = receive.id();
+            let urgency = urgency(&head);
+            let body = Receiving::of(&head, receive);
+            let answer = asked.answer(head, body).await;
+            let Some(send) = asked.outlets.take(id) else { return Ok(()) };
+            Leaving::new(Unfinished::of(send), urgency, answer).finish(&asked.shared).await
+        });
+    }
+
+    /// What is waited for in vain is counted.
+    fn given_up(&self) -> String {
+        self.shared.metrics.given_up.count(Wait::Head);
+        format!("no request within {REQUEST_MAX:?}")
+    }
+
+    /// Runs the rest of a request.
+    fn spawn(&self, rest: impl Future<Output = Result<(), String>> + Send + 'static) {
+        let rest = async move {
+            if let Err(error) = rest.await {
+                tracing::debug!(error, "HTTP/3 request ended");
+            }
+        };
+        // It is large, and would be moved several times on its way.
+        self.tasks.spawn(guarded(Box::pin(rest), self.shared.metrics.panics.clone()));
+    }
+}
+
+fn urgency(head: &Parts) -> u8 {
+    caching::Priority::of_request(&head.headers).urgency
+}

@@ -1,0 +1,58 @@
+//! Requests' streams on their way to h3: those that are not read without it.
+//!
+//! Invariant: at most as many wait as a peer may have open, and h3 is woken for each.
+
+use super::transport::BidiStream;
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+/// The way of a connection's streams to h3.
+#[derive(Clone, Default)]
+pub struct Inlet(Arc<Mutex<Waiting>>);
+
+#[derive(Default)]
+struct Waiting {
+    streams: VecDeque<BidiStream>,
+    /// Whether h3 is to accept what comes from now on.
+    open: bool,
+    waker: Option<Waker>,
+}
+
+impl Inlet {
+    fn locked(&self) -> MutexGuard<'_, Waiting> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Hands a stream to h3.
+    pub fn hand(&self, stream: BidiStream) {
+        let mut waiting = self.locked();
+        waiting.streams.push_back(stream);
+        if let Some(waker) = waiting.waker.take() {
+            waker.wake();
+        }
+    }
+
+    /// From now on h3 accepts by itself.
+    pub fn open(&self) {
+        let mut waiting = self.locked();
+        waiting.open = true;
+        if let Some(waker) = waiting.waker.take() {
+            waker.wake();
+        }
+    }
+
+    /// The next stream for h3; ready without one when it is to accept by itself.
+    pub fn poll(&self, cx: &mut Context<'_>) -> Poll<Option<BidiStream>> {
+        let mut waiting = self.locked();
+        let stream = waiting.streams.pop_front();
+        if stream.is_some() || waiting.open {
+            return Poll::Ready(stream);
+        }
+        match &mut waiting.waker {
+            Some(waker) => waker.clone_from(cx.waker()),
+            none => *none = Some(cx.waker().clone()),
+        }
+        Poll::Pending
+    }
+}

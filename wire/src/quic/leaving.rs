@@ -1,0 +1,217 @@
+//! An answer on its way out: its head and its body's DATA frames (RFC 9114 section 7.2.1), their
+//! payload by reference; all at once as far as it is there and there is room.
+//!
+//! Invariant: a stream ends cleanly after a whole body alone.
+
+use super::head;
+use crate::patience::Wait;
+use crate::{Service, Shared};
+use bytes::{Bytes, BytesMut};
+use futures::FutureExt;
+use http::Response;
+use http_body_util::BodyExt;
+use quinn::{VarInt, WriteError};
+use std::fmt::Display;
+use std::mem;
+use std::pin::pin;
+use std::time::Duration;
+
+/// The urgency of RFC 9218 section 4.1 that a request without one has.
+const URGENCY_DEFAULT: u8 = 3;
+/// A body is handed to quinn in pieces of at most this, so that a stall is seen in time.
+const PIECE_BYTES_MAX: usize = 256 << 10;
+/// `H3_INTERNAL_ERROR` (RFC 9114 section 8.1).
+const INTERNAL_ERROR: VarInt = VarInt::from_u32(0x102);
+/// The head of a DATA frame: its type, and a length of four bytes (RFC 9000 section 16).
+const FRAME_HEAD_BYTES: usize = 5;
+
+/// A stream that is reset unless it is finished: one that quinn sees dropped, by an error or by a
+/// panic, would end cleanly, with a body that is not whole.
+pub struct Unfinished(Option<quinn::SendStream>);
+
+impl Unfinished {
+    /// The sending half of a request's stream.
+    pub fn of(stream: quinn::SendStream) -> Self {
+        Self(Some(stream))
+    }
+
+    /// Gives the stream up to somebody else.
+    pub fn released(mut self) -> Option<quinn::SendStream> {
+        self.0.take()
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        if let Some(stream) = &mut self.0 {
+            // Closed already is as good.
+            let _ = stream.reset(INTERNAL_ERROR);
+        }
+    }
+}
+
+/// What of an answer has not left yet.
+pub struct Leaving<B> {
+    stream: Unfinished,
+    /// Frames' heads, for the same write as what follows them.
+    head: BytesMut,
+    /// Handed to quinn as far as it had room.
+    pieces: [Bytes; 2],
+    /// What else of the body is there.
+    rest: Bytes,
+    body: B,
+    /// The body has ended.
+    over: bool,
+}
+
+/// Where an answer stands.
+pub enum Step {
+    /// It has left, or can't any more.
+    Ended(Result<(), String>),
+    /// What is there waits for room.
+    Full,
+    /// The body has not come that far.
+    Starved,
+}
+
+impl<B> Leaving<B>
+where
+    B: http_body::Body<Data = Bytes, Error: Display> + Unpin,
+{
+    /// An answer by this stream, which leaves before others of a higher urgency (RFC 9218 section
+    /// 4.1).
+    pub fn new(stream: Unfinished, urgency: u8, answer: Response<B>) -> Self {
+        // quinn sends what has the higher number first; equals take turns.
+        let priority = i32::from(URGENCY_DEFAULT) - i32::from(urgency);
+        if let Some(stream) = stream.0.as_ref().filter(|_| priority != 0) {
+            let _ = stream.set_priority(priority);
+        }
+        let (answer, body) = answer.into_parts();
+        let head = head::frame(answer.status, &answer.headers);
+        let (pieces, rest) = ([Bytes::new(), Bytes::new()], Bytes::new());
+        Self { stream, head, pieces, rest, body, over: false }
+    }
+
+    /// Hands over what can be handed over without waiting.
+    pub fn step(&mut self) -> Step {
+        loop {
+            match self.write().now_or_never() {
+                None => return Step::Full,
+                Some(Err(error)) => return Step::Ended(Err(error.to_string())),
+                Some(Ok(())) => {}
+            }
+            if self.over {
+                return Step::Ended(self.end());
+            }
+            if self.cut() {
+                continue;
+            }
+            match self.body.frame().now_or_never() {
+                None => return Step::Starved,
+                Some(frame) => {
+                    if let Err(fault) = self.take(frame) {
+                        return Step::Ended(Err(fault));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Sends the rest, unless the peer takes nothing for too long.
+    pub async fn finish<S: Service>(mut self, shared: &Shared<S>) -> Result<(), String> {
+        loop {
+            match self.step() {
+                Step::Ended(ended) => return ended,
+                Step::Full => within(shared, self.write()).await?,
+                Step::Starved => {
+                    self.pieces[0] = mem::take(&mut self.head).freeze();
+                    within(shared, self.write()).await?;
+                    let frame = self.body.frame().await;
+                    self.take(frame)?;
+                }
+            }
+        }
+    }
+
+    async fn write(&mut self) -> Result<(), WriteError> {
+        let Some(stream) = &mut self.stream.0 else { return Ok(()) };
+        match self.pieces.iter().all(Bytes::is_empty) {
+            true => Ok(()),
+            false => stream.write_all_chunks(&mut self.pieces).await,
+        }
+    }
+
+    /// Makes a DATA frame of the next piece of what is there.
+    fn cut(&mut self) -> bool {
+        if self.rest.is_empty() {
+            return false;
+        }
+        let piece = self.rest.split_to(self.rest.len().min(PIECE_BYTES_MAX));
+        let frame = data_frame(piece.len());
+        let head = if self.head.is_empty() {
+            Bytes::copy_from_slice(&frame)
+        } else {
+            self.head.extend_from_slice(&frame);
+            mem::take(&mut self.head).freeze()
+        };
+        self.pieces = [head, piece];
+        true
+    }
+
+    /// Takes what the body brought.
+    fn take<E: Display>(
+        &mut self,
+        frame: Option<Result<http_body::Frame<Bytes>, E>>,
+    ) -> Result<(), String> {
+        match frame {
+            Some(frame) => {
+                let frame = frame.map_err(|fault| fault.to_string())?;
+                self.rest = frame.into_data().unwrap_or_default();
+            }
+            None => {
+                self.pieces[0] = mem::take(&mut self.head).freeze();
+                self.over = true;
+            }
+        }
+        Ok(())
+    }
+
+    fn end(&mut self) -> Result<(), String> {
+        if let Some(stream) = &mut self.stream.0 {
+            stream.finish().map_err(|error| error.to_string())?;
+        }
+        self.stream.0 = None;
+        Ok(())
+    }
+}
+
+/// The head of a DATA frame: its type, 0, and its length, which a piece's always fits.
+fn data_frame(bytes: usize) -> [u8; FRAME_HEAD_BYTES] {
+    let length = u32::try_from(bytes).unwrap_or(u32::MAX) & 0x3fff_ffff | 0x8000_0000;
+    let mut head = [0; FRAME_HEAD_BYTES];
+    head[1..].copy_from_slice(&length.to_be_bytes());
+    head
+}
+
+/// A step of sending, unless the peer takes nothing for too long.
+async fn within<S, E: Display>(
+    shared: &Shared<S>,
+    step: impl Future<Output = Result<(), E>>,
+) -> Result<(), String> {
+    soon(shared.patience.send, step)
+        .await
+        .ok_or_else(|| {
+            shared.metrics.given_up.count(Wait::Send);
+            "the peer takes no bytes".to_owned()
+        })?
+        .map_err(|error| error.to_string())
+}
+
+/// What a step comes to, unless it takes longer than this. Most are over at once, without a timer.
+pub async fn soon<T>(limit: Duration, step: impl Future<Output = T>) -> Option<T> {
+    let mut step = pin!(step);
+    match step.as_mut().now_or_never() {
+        Some(done) => Some(done),
+        None => tokio::time::timeout(limit, step).await.ok(),
+    }
+}
