@@ -87,7 +87,7 @@ impl<'a> Section<'a> {
 
 /// The static table (RFC 9204 appendix A).
 #[rustfmt::skip]
-const STATIC: [(&str, &str); 99] = [
+pub const STATIC: [(&str, &str); 99] = [
     (":authority", ""),
     (":path", "/"),
     ("age", "0"),

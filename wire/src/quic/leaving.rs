@@ -6,7 +6,7 @@
 use super::head;
 use crate::patience::Wait;
 use crate::{Service, Shared};
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures::FutureExt;
 use http::Response;
 use http_body_util::BodyExt;
@@ -54,7 +54,7 @@ impl Drop for Unfinished {
 pub struct Leaving<B> {
     stream: Unfinished,
     /// Frames' heads, for the same write as what follows them.
-    head: BytesMut,
+    head: Vec<u8>,
     /// Handed to quinn as far as it had room.
     pieces: [Bytes; 2],
     /// What else of the body is there.
@@ -124,7 +124,7 @@ where
                 Step::Ended(ended) => return ended,
                 Step::Full => within(shared, self.write()).await?,
                 Step::Starved => {
-                    self.pieces[0] = mem::take(&mut self.head).freeze();
+                    self.pieces[0] = mem::take(&mut self.head).into();
                     within(shared, self.write()).await?;
                     let frame = self.body.frame().await;
                     self.take(frame)?;
@@ -152,7 +152,7 @@ where
             Bytes::copy_from_slice(&frame)
         } else {
             self.head.extend_from_slice(&frame);
-            mem::take(&mut self.head).freeze()
+            mem::take(&mut self.head).into()
         };
         self.pieces = [head, piece];
         true
@@ -169,7 +169,7 @@ where
                 self.rest = frame.into_data().unwrap_or_default();
             }
             None => {
-                self.pieces[0] = mem::take(&mut self.head).freeze();
+                self.pieces[0] = mem::take(&mut self.head).into();
                 self.over = true;
             }
         }

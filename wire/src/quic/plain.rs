@@ -16,6 +16,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version, header};
 const HEADERS: u64 = 1;
 /// What RFC 9114 section 4.2.2 counts on top of a field's name and value.
 const FIELD_BYTES: usize = 32;
+/// Fields that say more of where a request goes, or of what comes behind its head.
+const ODD: [HeaderName; 3] = [header::HOST, header::CONTENT_LENGTH, header::TRANSFER_ENCODING];
 
 /// Reads the requests of a connection.
 #[derive(Default)]
@@ -52,16 +54,15 @@ impl Plain {
                 Some(_) => return None,
                 None => {
                     let name = HeaderName::from_lowercase(&name).ok()?;
+                    if ODD.contains(&name) {
+                        return None;
+                    }
                     headers.append(name, HeaderValue::from_bytes(&value).ok()?);
                 }
             }
         }
         let fits = bytes <= usize::try_from(HEADER_BYTES_MAX).unwrap_or(usize::MAX);
-        let odd = [header::HOST, header::CONTENT_LENGTH, header::TRANSFER_ENCODING];
-        if !fits || odd.iter().any(|name| headers.contains_key(name)) {
-            return None;
-        }
-        parts(pseudo, headers)
+        if fits { parts(pseudo, headers) } else { None }
     }
 
     /// Takes a pseudo-header field that is as it should be and comes for the first time.

@@ -1,7 +1,7 @@
 //! Heads of answers, as an h3 client reads them.
 
-use crate::world::{World, fields, within};
-use bytes::Bytes;
+use crate::world::{World, assert_first, fields, payload, within};
+use bytes::{Bytes, BytesMut};
 use h3::client::SendRequest;
 use http::Request;
 use nearcast_wire::Levers;
@@ -38,6 +38,41 @@ async fn heads_come_as_they_are() {
     }
     drop(sender);
     within(driving).await.unwrap();
+    world.end().await;
+}
+
+/// GET, https, `/10`, and a host; behind it what `more` has.
+fn head(more: &[u8]) -> Vec<u8> {
+    let fields = [&[0, 0, 0xd1, 0xd7, 0x51, 3, b'/', b'1', b'0', 0x50, 1, b'a'][..], more].concat();
+    let mut message = vec![1, u8::try_from(fields.len()).unwrap()];
+    message.extend(fields);
+    message
+}
+
+/// A head may come in one piece or in several, with fields that say the same twice, or with a body
+/// behind it.
+#[tokio::test]
+async fn whatever_way_a_head_comes_it_is_answered() {
+    let world = World::start(1, Levers::default());
+    let connection = world.connect().await;
+    let plain = head(&[]);
+    let host = head(&[0x24, b'h', b'o', b's', b't', 1, b'a']);
+    let length = [head(&[0x54, 1, b'3']), vec![0, 3, b'x', b'y', b'z']].concat();
+    let other = head(&[0x5f, 0x50, 1, b'u']);
+    for message in [&plain, &host, &length, &other] {
+        for cut in [0, 1, 5, message.len() - 1, message.len()] {
+            let (mut send, mut receive) = connection.quic.open_bi().await.unwrap();
+            send.write_all(&message[..cut]).await.unwrap();
+            // By its answer the first piece of the other one has come, too.
+            assert_first(&within(connection.body("/10")).await.unwrap());
+            send.write_all(&message[cut..]).await.unwrap();
+            let _ = send.finish();
+            let answer = within(receive.read_to_end(1 << 16)).await.unwrap();
+            let body = payload(BytesMut::from(&answer[..]));
+            assert_eq!(body.len(), 10, "cut at {cut}");
+            assert_first(&body);
+        }
+    }
     world.end().await;
 }
 
