@@ -6,9 +6,10 @@
 
 use super::inlet::Inlet;
 use super::leaving::{Leaving, Step, Unfinished, soon};
+use super::outlets::Outlets;
 use super::plain::Plain;
 use super::receiving::{Receiving, unread};
-use super::transport::{self, BidiStream, Outlets};
+use super::transport::{self, BidiStream};
 use super::{NO_ERROR, REQUEST_MAX};
 use crate::patience::Wait;
 use crate::shards::guarded;

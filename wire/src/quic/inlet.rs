@@ -2,9 +2,10 @@
 //!
 //! Invariant: at most as many wait as a peer may have open, and h3 is woken for each.
 
+use super::outlets::locked;
 use super::transport::BidiStream;
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 
 /// The way of a connection's streams to h3.
@@ -20,13 +21,9 @@ struct Waiting {
 }
 
 impl Inlet {
-    fn locked(&self) -> MutexGuard<'_, Waiting> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Hands a stream to h3.
     pub fn hand(&self, stream: BidiStream) {
-        let mut waiting = self.locked();
+        let mut waiting = locked(&self.0);
         waiting.streams.push_back(stream);
         if let Some(waker) = waiting.waker.take() {
             waker.wake();
@@ -35,7 +32,7 @@ impl Inlet {
 
     /// From now on h3 accepts by itself.
     pub fn open(&self) {
-        let mut waiting = self.locked();
+        let mut waiting = locked(&self.0);
         waiting.open = true;
         if let Some(waker) = waiting.waker.take() {
             waker.wake();
@@ -44,7 +41,7 @@ impl Inlet {
 
     /// The next stream for h3; ready without one when it is to accept by itself.
     pub fn poll(&self, cx: &mut Context<'_>) -> Poll<Option<BidiStream>> {
-        let mut waiting = self.locked();
+        let mut waiting = locked(&self.0);
         let stream = waiting.streams.pop_front();
         if stream.is_some() || waiting.open {
             return Poll::Ready(stream);

@@ -8,6 +8,7 @@ mod huffman;
 mod inlet;
 mod leaving;
 mod metrics;
+mod outlets;
 mod plain;
 mod receiving;
 mod reset;

@@ -3,15 +3,15 @@
 //! are handed to quinn by reference and by priority, neither of which h3's own sending allows.
 
 use super::inlet::Inlet;
+use super::outlets::{Outlet, Outlets, locked};
 use bytes::{Buf, Bytes};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use h3::error::Code;
 use h3::quic::{self, ConnectionErrorIncoming, StreamErrorIncoming, StreamId, WriteBuf};
 use quinn::{ConnectionError, ReadError, VarInt, WriteError};
-use std::collections::HashMap;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, ready};
 
 type Accepting<T> = BoxFuture<'static, Result<T, ConnectionError>>;
@@ -27,24 +27,6 @@ pub struct Connection {
     opening_bidi: Option<Accepting<Both>>,
     opening_send: Option<Accepting<quinn::SendStream>>,
     outlets: Outlets,
-}
-
-/// The sending halves of the requests' streams, until they are taken.
-#[derive(Clone, Default)]
-pub struct Outlets(Arc<Mutex<HashMap<u64, Outlet>>>);
-
-type Outlet = Arc<Mutex<Option<quinn::SendStream>>>;
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-impl Outlets {
-    /// Takes the sending half of a request's stream; h3 sends nothing on it any more.
-    pub fn take(&self, id: StreamId) -> Option<quinn::SendStream> {
-        let outlet = locked(&self.0).remove(&id.into_inner())?;
-        locked(&outlet).take()
-    }
 }
 
 impl Connection {
@@ -119,7 +101,7 @@ impl quic::Connection<Bytes> for Connection {
             }
         };
         let send = &mut stream.send;
-        locked(&self.outlets.0).insert(send.id.into_inner(), Arc::clone(&send.stream));
+        self.outlets.insert(send.id, &send.stream);
         send.outlets = Some(self.outlets.clone());
         Poll::Ready(Ok(stream))
     }
@@ -260,7 +242,7 @@ impl SendStream {
 impl Drop for SendStream {
     fn drop(&mut self) {
         if let Some(outlets) = &self.outlets {
-            locked(&outlets.0).remove(&self.id.into_inner());
+            outlets.forget(self.id);
             // Of a request that was never answered: dropped as it is, it would end cleanly.
             quic::SendStream::<Bytes>::reset(self, Code::H3_INTERNAL_ERROR.value());
         }

@@ -65,7 +65,8 @@ async fn whatever_way_a_head_comes_it_is_answered() {
             send.write_all(&message[..cut]).await.unwrap();
             // By its answer the first piece of the other one has come, too.
             assert_first(&within(connection.body("/10")).await.unwrap());
-            send.write_all(&message[cut..]).await.unwrap();
+            // What comes behind a head may be stopped.
+            let _ = send.write_all(&message[cut..]).await;
             let _ = send.finish();
             let answer = within(receive.read_to_end(1 << 16)).await.unwrap();
             let body = payload(BytesMut::from(&answer[..]));
