@@ -57,13 +57,14 @@ pub async fn run(settings: Settings, shutdown: Shutdown) -> Result<()> {
             outcome = check::run(cluster, &ids, started) => outcome?,
             () = shutdown.requested() => bail!("interrupted"),
         };
-        println!("{}", serde_json::to_string(&outcome)?);
+        service::print(format_args!("{}\n", serde_json::to_string(&outcome)?))?;
         if !outcome.ok {
             bail!("the check has failed: see the line above");
         }
         return Ok(());
     }
-    println!("\n  Console: {}\n\n  Ctrl-C ends the demo.", cluster.operator.console());
+    let console = cluster.operator.console();
+    service::print(format_args!("\n  Console: {console}\n\n  Ctrl-C ends the demo.\n"))?;
     shutdown.requested().await;
     eprintln!("Ending.");
     cluster.stop().await

@@ -6,6 +6,7 @@ use clap::Args;
 use jiff::Timestamp;
 use model::admin::{ChunkRun, Explanation, TitleState, VariantState};
 use serde_json::{Value, json};
+use service::print;
 use std::fmt::{self, Write as _};
 
 /// Runs of chunks that are shown; the rest is counted.
@@ -38,10 +39,11 @@ pub async fn run(settings: Settings) -> Result<()> {
             Ok(explanation) => json!({ "admin": said.admin, "explanation": explanation }),
             Err(error) => json!({ "admin": said.admin, "error": error }),
         });
-        println!("{}", json!({ "edges": told.collect::<Vec<Value>>() }));
+        print(format_args!("{}\n", json!({ "edges": told.collect::<Vec<Value>>() })))?;
     } else {
-        let told = said.iter().filter_map(|said| Some((&said.admin, said.answer.as_ref().ok()?)));
-        told.for_each(|(admin, explanation)| print!("{admin}\n{}", Shown(explanation)));
+        let mut told =
+            said.iter().filter_map(|said| Some((&said.admin, said.answer.as_ref().ok()?)));
+        told.try_for_each(|(admin, shown)| print(format_args!("{admin}\n{}", Shown(shown))))?;
     }
     all_well(&said)
 }

@@ -5,6 +5,7 @@ use anyhow::Result;
 use clap::Args;
 use model::admin::{PurgeDone, PurgeRequest};
 use serde_json::{Value, json};
+use service::print;
 
 /// Flags of `nearcast purge`.
 #[derive(Debug, Args)]
@@ -63,10 +64,13 @@ pub async fn run(settings: Settings) -> Result<()> {
             Ok(done) => json!({ "admin": said.admin, "number": done.number }),
             Err(error) => json!({ "admin": said.admin, "error": error }),
         });
-        println!("{}", json!({ "edges": told.collect::<Vec<Value>>() }));
+        print(format_args!("{}\n", json!({ "edges": told.collect::<Vec<Value>>() })))?;
     } else {
-        let done = said.iter().filter_map(|said| Some((&said.admin, said.answer.as_ref().ok()?)));
-        done.for_each(|(admin, done)| println!("{admin}: purged, as number {}", done.number));
+        let mut done =
+            said.iter().filter_map(|said| Some((&said.admin, said.answer.as_ref().ok()?)));
+        done.try_for_each(|(admin, done)| {
+            print(format_args!("{admin}: purged, as number {}\n", done.number))
+        })?;
     }
     all_well(&said)
 }

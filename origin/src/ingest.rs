@@ -32,11 +32,13 @@ const INDEX: &str = "index";
 /// [`Error`] names the file or object; nothing is published then.
 pub async fn run(config: Config, shutdown: Shutdown) -> Result<Report, Error> {
     let report = ingest(&config, &shutdown).await?;
-    if config.json {
-        println!("{}", serde_json::to_string(&report).expect("plain data always serialises"));
+    let printed = if config.json {
+        let report = serde_json::to_string(&report).expect("plain data always serialises");
+        service::print(format_args!("{report}\n"))
     } else {
-        print!("{report}");
-    }
+        service::print(&report)
+    };
+    printed.map_err(|error| Error::file(Path::new("standard output"), error))?;
     Ok(report)
 }
 

@@ -12,10 +12,12 @@ mod error;
 pub mod listen;
 mod lock;
 pub mod log;
+mod print;
 mod shutdown;
 pub mod value;
 
 pub use announce::announce;
 pub use error::Error;
 pub use lock::lock;
+pub use print::print;
 pub use shutdown::Shutdown;
