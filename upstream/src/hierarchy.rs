@@ -58,14 +58,18 @@ impl Config {
         if !is_id(id) {
             return Err(ConfigError::value("edge.id", id, "letters, digits, - and ."));
         }
-        let mut ids: Vec<String> = vec![id.to_owned()];
+        let mut known = Known { id, nodes: Vec::new(), before: 0 };
         let mut group = |name: &str, given: &[Peer]| {
             let key = format!("{key}.{name}");
             if given.len() > PEERS_MAX {
                 return Err(ConfigError::value(&key, given.len(), format!("at most {PEERS_MAX}")));
             }
-            let others = given.iter().enumerate().filter(|(_, peer)| peer.id != id);
-            others.map(|(n, peer)| check_peer(&format!("{key}[{n}]"), peer, &mut ids)).collect()
+            let is_shared = name == "siblings";
+            known.before = known.nodes.len();
+            let peers = given.iter().enumerate();
+            let peers = peers.map(|(n, peer)| known.add(&format!("{key}[{n}]"), peer, is_shared));
+            let peers: Vec<_> = peers.collect::<Result<_, _>>()?;
+            Ok(peers.into_iter().filter(|(peer, _)| peer != id).collect::<Vec<_>>())
         };
         let siblings = group("siblings", &settings.siblings)?;
         let parents = group("parents", &settings.parents)?;
@@ -87,23 +91,46 @@ impl Config {
     }
 }
 
-fn check_peer(
-    key: &str,
-    peer: &Peer,
-    ids: &mut Vec<String>,
-) -> Result<(String, Place), ConfigError> {
-    if !is_id(&peer.id) {
-        return Err(ConfigError::value(&format!("{key}.id"), &peer.id, "letters, digits, - and ."));
-    }
-    if ids.contains(&peer.id) {
-        return Err(ConfigError::value(&format!("{key}.id"), &peer.id, "each node once"));
-    }
-    ids.push(peer.id.clone());
-    let key = format!("{key}.url");
-    match place(&key, &peer.url)? {
-        place @ Place::Http { .. } => Ok((peer.id.clone(), place)),
-        Place::S3 { .. } => {
-            Err(ConfigError::value(&key, &peer.url, "http://host[:port] or https://host[:port]"))
+/// The nodes that were named so far.
+struct Known<'a> {
+    /// This one's own name.
+    id: &'a str,
+    nodes: Vec<(String, Place)>,
+    /// How many of them are of other lists.
+    before: usize,
+}
+
+impl Known<'_> {
+    /// Takes in the peer that stands at `key`. In a list that all nodes share (`is_shared`) one
+    /// may be this node.
+    fn add(
+        &mut self,
+        key: &str,
+        peer: &Peer,
+        is_shared: bool,
+    ) -> Result<(String, Place), ConfigError> {
+        let refused = |expected: &str| ConfigError::value(&format!("{key}.id"), &peer.id, expected);
+        if !is_id(&peer.id) {
+            return Err(refused("letters, digits, - and ."));
         }
+        if self.nodes.iter().any(|(id, _)| *id == peer.id) {
+            return Err(refused("each node once"));
+        }
+        if peer.id == self.id && !is_shared {
+            return Err(refused("another node than this one, whose name it is"));
+        }
+        let key = format!("{key}.url");
+        let place = place(&key, &peer.url)?;
+        if matches!(place, Place::S3 { .. }) {
+            let expected = "http://host[:port] or https://host[:port]";
+            return Err(ConfigError::value(&key, &peer.url, expected));
+        }
+        let listed = &self.nodes[self.before..];
+        if let Some((id, _)) = listed.iter().find(|(_, known)| *known == place) {
+            let expected = format!("a URL of its own: {id} has it");
+            return Err(ConfigError::value(&key, &peer.url, expected));
+        }
+        self.nodes.push((peer.id.clone(), place.clone()));
+        Ok((peer.id.clone(), place))
     }
 }

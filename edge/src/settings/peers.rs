@@ -70,7 +70,7 @@ mod tests {
         assert!(check(None, "", "").is_ok());
         let parent = SIBLINGS.replace("siblings", "parents");
         assert!(check(None, "", &parent).is_ok());
-        // A list of siblings may hold this node, one of parents may not.
+        // All nodes share one list of siblings, so it may hold this one.
         assert!(check(Some("edge-b"), "", SIBLINGS).is_ok());
     }
 
@@ -82,6 +82,14 @@ mod tests {
             check(Some("edge-a"), "https://10.0.0.1:8090", ""),
             check(Some("edge-a"), "10.0.0.1", ""),
             check(Some("edge-a"), "", &SIBLINGS.repeat(2)),
+            check(Some("edge-b"), "", &SIBLINGS.repeat(2)),
+            check(Some("edge-b"), "", &parent),
+            check(Some("edge-b"), "", &parent.replace("parents", "shields")),
+            check(
+                Some("edge-a"),
+                "",
+                &format!("{SIBLINGS}{}", SIBLINGS.replace("edge-b", "edge-c")),
+            ),
             check(Some("edge-a"), "", &SIBLINGS.replace("http", "s3")),
             check(Some("edge-a"), "", &SIBLINGS.replace("edge-b", "edge b")),
             check(Some("edge-a"), "", &format!("{SIBLINGS}{parent}")),
