@@ -271,6 +271,20 @@ async fn a_folder_that_vanishes_is_given_up_and_used_again_when_it_is_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_file_in_a_folders_place_is_told_from_files_that_are_gone() {
+    let tiers = Tiers::open(MEMORY, 1, DISK).await;
+    let dir = tiers.dir(0);
+    // The disk's next try may make the folder anew.
+    while std::fs::write(&dir, "").is_err() {
+        let _ = std::fs::remove_dir_all(&dir);
+    }
+    let failed = |tiers: &Tiers| tiers.metric("ssd_troubles_total", "failed") > 0;
+    tiers.until("the file is told of", failed).await;
+    std::fs::remove_file(&dir).unwrap();
+    tiers.until("the disk is back", |tiers| tiers.disks_up() == 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_emptied_folder_is_used_again() {
     let tiers = Tiers::open(MEMORY, 1, DISK).await;
     let keys = stored(&tiers, 1).await;

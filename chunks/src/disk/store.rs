@@ -256,13 +256,18 @@ async fn open(
     counted: IntCounter,
     spawner: Spawner,
 ) -> Result<(HybridCache<Key, Chunk>, usize, File), String> {
-    let crate::Disk { dir, bytes, direct } = place;
+    let crate::Disk { dir, bytes: set_bytes, direct } = place;
     let lock = folder::lock(&dir)?;
     let direct = direct && folder::takes_direct(&dir);
     // Not more than there is: a small disk would else have a few large blocks, or none.
-    let bytes = bytes.min(folder::bytes_total(&dir).map_err(|error| error.to_string())?);
+    let bytes = set_bytes.min(folder::bytes_total(&dir).map_err(|error| error.to_string())?);
     let block_bytes = block_bytes(bytes);
     let bytes = folder::usable(&dir, bytes / block_bytes, bytes)?;
+    if bytes < set_bytes {
+        let free_bytes = folder::bytes_free(&dir).map_err(|error| error.to_string())?;
+        let dir = dir.display();
+        tracing::warn!(%dir, set_bytes, free_bytes, used_bytes = bytes, "less room than is set");
+    }
     let count = bytes / block_bytes;
     folder::remove_surplus(&dir, count);
     let fifo = Fifo::new(folder::written_last(&dir, count), blocks, counted);

@@ -49,7 +49,7 @@ type Identity = (u64, u64);
 async fn attach(disk: &Disk, device: Option<u64>) -> Result<(Arc<Store>, Identity), Trouble> {
     let dir = disk.dir.clone();
     let probed = spawn_blocking(move || probe(&dir, device)).await;
-    probed.map_err(io::Error::other).flatten().map_err(|error| Trouble::Gone(error.to_string()))?;
+    probed.unwrap_or_else(|error| Err(Trouble::Failed(error.to_string())))?;
     let place = crate::Disk { dir: disk.dir.clone(), bytes: disk.bytes, direct: disk.direct };
     let store = Store::open(place, disk.memory.clone(), &disk.metrics).await;
     let store = Arc::new(store.map_err(Trouble::Failed)?);
@@ -153,7 +153,14 @@ async fn not_written(disk: &Disk, lost: usize) -> Trouble {
 
 /// Whether the folder takes bytes and gives them back. Makes it if need be, but only on the
 /// filesystem where it was at first: a disk that is not mounted must not fill the one below.
-fn probe(dir: &Path, device: Option<u64>) -> io::Result<()> {
+fn probe(dir: &Path, device: Option<u64>) -> Result<(), Trouble> {
+    if std::fs::metadata(dir).is_ok_and(|found| !found.is_dir()) {
+        return Err(Trouble::Failed("expected a folder, found a file".into()));
+    }
+    try_folder(dir, device).map_err(|error| Trouble::Gone(error.to_string()))
+}
+
+fn try_folder(dir: &Path, device: Option<u64>) -> io::Result<()> {
     match device {
         None => std::fs::create_dir_all(dir)?,
         Some(_) if !dir.exists() => std::fs::create_dir(dir)?,
