@@ -9,6 +9,7 @@ mod title;
 use crate::proxy::{Site, Sites, named, now_ms};
 use crate::serve::{Edge, TitleSite};
 use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
 use axum::extract::{DefaultBodyLimit, RawQuery, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -83,7 +84,7 @@ impl From<heads::Error> for Fault {
 async fn purge(
     State(edge): State<Arc<Edge>>,
     fields: HeaderMap,
-    body: Bytes,
+    body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<PurgeDone>, Fault> {
     // A page in a browser on this machine can send any other type here without asking first.
     let json = fields.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
@@ -91,6 +92,7 @@ async fn purge(
         let message = "Content-Type: expected application/json";
         return Err(Fault::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "not-json", message));
     }
+    let body = body.map_err(not_whole)?;
     let request: PurgeRequest =
         serde_json::from_slice(&body).map_err(|error| Fault::bad(error.to_string()))?;
     let purge = checked(request, &edge.sites).map_err(Fault::bad)?;
@@ -98,6 +100,16 @@ async fn purge(
     let number = edge.purges.append(purge).await?;
     tracing::info!(number, kind = shown.0, text = shown.1, soft = shown.2, "purged");
     Ok(Json(PurgeDone { number }))
+}
+
+/// Why a body was not read to its end.
+fn not_whole(rejection: BytesRejection) -> Fault {
+    let status = rejection.status();
+    if status == StatusCode::PAYLOAD_TOO_LARGE {
+        let message = format!("the body: expected at most {BODY_BYTES_MAX} bytes");
+        return Fault::new(status, "too-large", message);
+    }
+    Fault::bad("the body ended early")
 }
 
 /// A purge as the log takes it, in the words of what is stored; or what is wrong with it.

@@ -16,6 +16,7 @@ use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use model::admin::{ChunkPlace, Explanation, PurgeDone, PurgeList};
+use model::api::ApiError;
 use nearcast_edge::Settings;
 use serde_json::{Value, json};
 use service::client::{Client, Error};
@@ -573,4 +574,14 @@ async fn a_page_in_a_browser_can_purge_nothing() {
         .body(http_body_util::Full::new(Bytes::from_static(b"{\"all\": true}")));
     let answer = stage.admin.send(request.unwrap()).await.unwrap();
     assert_eq!(answer.status(), StatusCode::UNSUPPORTED_MEDIA_TYPE);
+}
+
+#[tokio::test]
+async fn a_call_that_is_too_long_is_told_so_as_any_mistake_is() {
+    let stage = Stage::new().await;
+    let refused = stage.purge(json!({ "tag": "t".repeat(64 << 10) })).await;
+    let Err(Error::Status { status, body, .. }) = refused else { panic!("{refused:?}") };
+    let told: ApiError = serde_json::from_str(&body).unwrap();
+    assert_eq!((status, &*told.code), (StatusCode::PAYLOAD_TOO_LARGE, "too-large"));
+    assert!(told.message.contains("expected at most 65536 bytes"), "{}", told.message);
 }
