@@ -2,7 +2,7 @@
 
 use super::values::count;
 use crate::engine::UNVALIDATED_BYTES_MAX;
-use crate::hygiene::{KeyRules, Query};
+use crate::hygiene::{Host, KeyRules, Query};
 use serde::Deserialize;
 use service::config::ConfigError;
 use service::value::{ByteSize, Span};
@@ -118,11 +118,7 @@ impl SiteConfig {
     /// Names the key below `edge.sites."HOST"` and what is expected there.
     pub fn check(host: &str, settings: &SiteSettings) -> Result<Self, ConfigError> {
         let key = format!("edge.sites.\"{host}\"");
-        if !is_host(host) {
-            let expected =
-                "a host name in lower case, with its port unless that is 80 or 443, or *";
-            return Err(ConfigError::value("edge.sites", host, expected));
-        }
+        check_host(host)?;
         let caching = caching_settings(&key, settings)?;
         let rule = |(place, rule): (usize, &TtlSettings)| {
             rule.check(&format!("{key}.ttl[{place}]"))?;
@@ -210,10 +206,27 @@ impl SiteSettings {
     }
 }
 
-fn is_host(host: &str) -> bool {
-    let allowed =
-        |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b".-:[]".contains(&byte);
-    host == ANY_HOST || (!host.is_empty() && host.bytes().all(allowed))
+/// A host as requests are looked up by it: one that they can't name so would never answer.
+fn check_host(host: &str) -> Result<(), ConfigError> {
+    if host == ANY_HOST {
+        return Ok(());
+    }
+    let refused = |expected: &str| Err(ConfigError::value("edge.sites", host, expected));
+    let Ok(Host { name, port }) = Host::parse(host) else {
+        return refused(
+            "a host name, or an IP address (IPv6 in brackets), with its port unless that is 80 \
+             or 443, or *",
+        );
+    };
+    let written = match port {
+        // Whoever asks for these, asks without a port.
+        None | Some(80 | 443) => name,
+        Some(port) => format!("{name}:{port}"),
+    };
+    if written == host {
+        return Ok(());
+    }
+    refused(&format!("{written:?}: lower case, no last dot, no port where it is 80 or 443"))
 }
 
 fn millis(span: Span) -> i64 {
@@ -302,5 +315,35 @@ mod tests {
             error("ttl = [{ path = \"*\", min = \"1s\", max = \"2s\", negative = \"1s\" }]")
                 .is_ok()
         );
+    }
+
+    #[test]
+    fn a_host_is_written_as_requests_are_looked_up() {
+        let checked = |host: &str| {
+            let settings = SiteSettings {
+                origins: upstream::Settings::one("http://127.0.0.1:1").origins,
+                ..SiteSettings::default()
+            };
+            SiteConfig::check(host, &settings).map(|_| ()).map_err(|error| error.to_string())
+        };
+        for host in [ANY_HOST, "a.example", "a_b.example", "a.example:8080", "[::1]", "[::1]:81"] {
+            assert_eq!(checked(host), Ok(()));
+        }
+        let refused = [
+            "a.example:80",
+            "a.example:443",
+            "a.example.",
+            "A.example",
+            "a.example:",
+            "a.example:080",
+            "[0:0:0:0:0:0:0:1]",
+            "::1",
+            "a.example:99999",
+            "http://a.example",
+            "*.a.example",
+            "..:::[[-",
+            "",
+        ];
+        insta::assert_snapshot!(refused.map(|host| checked(host).unwrap_err()).join("\n"));
     }
 }
