@@ -189,7 +189,7 @@ fn explained(error: &anyhow::Error) -> String {
 async fn run(cli: Cli) -> Result<()> {
     if let Command::Config { command: ConfigCommand::Check { file } } = &cli.command {
         check(file)?;
-        println!("{}: all keys and values are valid", file.display());
+        service::print(format_args!("{}: all keys and values are valid\n", file.display()))?;
         return Ok(());
     }
     let file: File = cli.config.as_deref().map(config::load).transpose()?.unwrap_or_default();
@@ -242,32 +242,37 @@ fn end_with_stdin(shutdown: Shutdown) {
 
 /// Checks a file as each command would that reads it.
 fn check(path: &Path) -> Result<()> {
-    let named = || path.display().to_string();
-    let file: File = config::load(path)?;
+    let text = config::read(path)?;
+    let file = config::parse(path, &text)?;
+    check_tables(path, file).map_err(|error| match error.placed(path, &text) {
+        placed @ ConfigError::File { .. } => placed.into(),
+        error => anyhow::Error::from(error).context(path.display().to_string()),
+    })
+}
+
+fn check_tables(path: &Path, file: File) -> Result<(), ConfigError> {
     let level = file.log.log_level.as_deref().unwrap_or(LOG_LEVEL);
-    log::check(level)
-        .map_err(|reason| ConfigError::value("log.log-level", level, reason))
-        .with_context(named)?;
+    log::check(level).map_err(|reason| ConfigError::value("log.log-level", level, reason))?;
     if let Some(settings) = file.ingest {
-        check_store("ingest.store", settings.store.as_deref()).with_context(named)?;
-        origin::ingest::Config::check_table(&settings).with_context(named)?;
+        check_store("ingest.store", settings.store.as_deref())?;
+        origin::ingest::Config::check_table(&settings)?;
     }
     if let Some(settings) = file.origin {
-        check_store("origin.store", settings.store.as_deref()).with_context(named)?;
-        checked(origin::serve::Config::check(settings)).with_context(named)?;
+        check_store("origin.store", settings.store.as_deref())?;
+        checked(origin::serve::Config::check(settings))?;
     }
     if let Some(settings) = file.edge {
         let config = edge::Config::check(settings);
         let notes = config.as_ref().map(edge::Config::notes).unwrap_or_default();
-        checked(config).with_context(named)?;
+        checked(config)?;
         notes.iter().for_each(|note| eprintln!("{}: {note}", path.display()));
     }
     if let Some(settings) = file.control_plane {
-        check_store("control-plane.store", settings.store.as_deref()).with_context(named)?;
-        checked(control_plane::Config::check(settings)).with_context(named)?;
+        check_store("control-plane.store", settings.store.as_deref())?;
+        checked(control_plane::Config::check(settings))?;
     }
     if let Some(settings) = file.plan {
-        checked(fill_planner::Config::check(settings)).with_context(named)?;
+        checked(fill_planner::Config::check(settings))?;
     }
     Ok(())
 }

@@ -58,7 +58,10 @@ fn a_typo_in_a_sites_table_is_named_with_its_own_line() {
     for (rest, at) in [
         ("hedges = true\n", ":3:1: edge.sites.\"films.example\".hedges: unknown field"),
         ("\nretries = \"x\"\n", ":4:11: edge.sites.\"films.example\".retries: invalid type"),
-        ("s3 = { endpiont = \"x\" }\n", ":3:8: edge.sites.\"films.example\".s3: unknown field"),
+        (
+            "s3 = { endpiont = \"x\" }\n",
+            ":3:8: edge.sites.\"films.example\".s3.endpiont: unknown field",
+        ),
         ("stall-timeout = 5\n", ":3:17: edge.sites.\"films.example\".stall-timeout: "),
         ("query = { keep = [\"a=b\"] }\n", ":3:9: edge.sites.\"films.example\".query: parameter"),
         (
@@ -71,7 +74,7 @@ fn a_typo_in_a_sites_table_is_named_with_its_own_line() {
         ),
         (
             "[[edge.sites.\"films.example\".ttl]]\npath = \"*\"\nfixd = \"1h\"\n",
-            ":5:1: edge.sites.\"films.example\".ttl.fixd: unknown field",
+            ":5:1: edge.sites.\"films.example\".ttl[0].fixd: unknown field",
         ),
         (
             "[edge.sites.\"films.example\".health-check]\npaht = \"/\"\n",
@@ -82,6 +85,100 @@ fn a_typo_in_a_sites_table_is_named_with_its_own_line() {
         let error = refused(&["config", "check", &file]);
         assert!(error.contains(&format!("{file}{at}")), "{rest}: {error}");
     }
+}
+
+#[test]
+fn a_value_that_is_not_allowed_is_named_with_its_line() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("nearcast.toml");
+    let file = path.display().to_string();
+    let site = "[edge.sites.\"b.example\"]\norigins = [\"s3://films\"]\n";
+    let s3 = |table: &str| format!("{site}s3 = {{ anonymous = true{table} }}\n");
+    let web = |rest: &str| format!("[edge.sites.\"b.example\"]\norigins = {rest}\n");
+    let url = "[\"http://127.0.0.1:1\"]";
+    let whole = |rest: &str| format!("[edge]\nid = \"a\"\n{rest}\n{}", web(url));
+    for (text, at) in [
+        (
+            s3(", endpoint = \"10.0.0.5:9000\""),
+            ":3:37: edge.sites.\"b.example\".s3.endpoint: \"10.0.0.5:9000\" is not allowed",
+        ),
+        (web("[\"ftp://a\"]"), ":2:12: edge.sites.\"b.example\".origins[0].url: "),
+        (
+            web("[{ url = \"http://a\", wieght = 0 }]"),
+            ":2:32: edge.sites.\"b.example\".origins[0].wieght: unknown field `wieght`",
+        ),
+        (
+            web("[{ url = \"http://a\", priority = -1 }]"),
+            ":2:43: edge.sites.\"b.example\".origins[0].priority: invalid value",
+        ),
+        (web(&format!("{url}\nranges-max = 0")), ":3:14: edge.sites.\"b.example\".ranges-max: "),
+        (
+            web(&format!("{url}\nttl = [{{ path = \"*\", min = \"2s\", max = \"1s\" }}]")),
+            ":3:28: edge.sites.\"b.example\".ttl[0].min: \"2s\"",
+        ),
+        (web(url).replace("b.example", "b.example:80"), ":1:13: edge.sites: \"b.example:80\""),
+        (web("[]"), ":2:11: edge.sites.\"b.example\".origins is missing"),
+        (
+            "[edge.sites.\"b.example\"]\nretries = 1\n".into(),
+            ":1:13: edge.sites.\"b.example\".origins is missing",
+        ),
+        (whole("ca = \"/nope\""), ":3:6: edge.ca: \"/nope\""),
+        (whole("ticket-secret = \"/nope\""), ":3:17: edge.ticket-secret: \"/nope\""),
+        (
+            whole("listen = [\"http://127.0.0.1:1\"]\nadmin = \"127.0.0.1:1\""),
+            ":4:9: edge.admin: \"127.0.0.1:1\" is not allowed",
+        ),
+        (
+            whole("listen = [\"http://127.0.0.1:1\", \"http://127.0.0.1\"]"),
+            ":3:33: edge.listen: \"http://127.0.0.1\" is not allowed",
+        ),
+        ("[edge]\nid = \"a\"\norigin = [\"a\"]\n".into(), ":3:11: edge.origin: \"a\""),
+        ("[origin]\nstore = \"zip:/x\"\n".into(), ":2:9: origin.store: \"zip:/x\""),
+    ] {
+        std::fs::write(&path, &text).unwrap();
+        let error = refused(&["config", "check", &file]);
+        assert!(error.contains(&format!("nearcast: {file}{at}")), "{text}: {error}");
+    }
+}
+
+#[test]
+fn a_reader_that_leaves_ends_a_command_quietly() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("nearcast.toml");
+    std::fs::write(&path, "[edge]\norigin = [\"http://127.0.0.1:1\"]\n").unwrap();
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut check = Command::new(env!("CARGO_BIN_EXE_nearcast"));
+    let check = check.args(["config", "check", &path.display().to_string()]).stdout(writer);
+    let output = check.stderr(std::process::Stdio::piped()).spawn().unwrap().wait_with_output();
+    let output = output.unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn an_ssd_that_is_no_folder_or_has_less_room_than_set_is_told_of() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("file"), "").unwrap();
+    let mut edge = Command::new(env!("CARGO_BIN_EXE_nearcast"));
+    edge.current_dir(dir.path()).args([
+        "edge",
+        "--origin",
+        "http://127.0.0.1:1",
+        "--ssd",
+        "100TiB",
+    ]);
+    edge.args(["--listen", "http://127.0.0.1:0", "--admin", "127.0.0.1:0", "--until-stdin-ends"]);
+    edge.args(["--ssd-dir", "file", "--ssd-dir", "folder"]).stdin(std::process::Stdio::piped());
+    let mut edge = edge.stderr(std::process::Stdio::piped()).spawn().unwrap();
+    let lines = std::io::BufRead::lines(std::io::BufReader::new(edge.stderr.take().unwrap()));
+    let mut wanted = vec!["it fails: expected a folder", "less room than is set"];
+    let told = lines.map_while(Result::ok).any(|line| {
+        wanted.retain(|words| !line.contains(words));
+        wanted.is_empty()
+    });
+    drop(edge.stdin.take());
+    edge.wait().unwrap();
+    assert!(told, "the log does not say: {wanted:?}");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! What an operator may set: as flags, environment or the `[edge]` table, checked once.
 
+mod files;
 mod given;
 mod peers;
 mod sites;
@@ -21,7 +22,8 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use upstream::SiteKind;
 use values::{
-    base_url, count, join_secret, levers, once, parse_listen, patience, shards, site_url, size, ssd,
+    apart, base_url, count, join_secret, levers, once, parse_listen, patience, shards, site_url,
+    size, ssd,
 };
 use wire::{CONNECTIONS_MAX, Levers, Patience};
 
@@ -158,32 +160,29 @@ impl Config {
             let expected = "an http://, https:// or s3:// URL, or a table edge.sites.\"HOST\"";
             return Err(ConfigError::missing("edge.origin", expected));
         }
-        let listen = if settings.listen.is_empty() {
-            LISTEN.map(str::to_owned).to_vec()
-        } else {
-            settings.listen
-        };
-        let addresses = |listen: &[String]| {
-            listen.iter().map(|text| parse_listen("edge.listen", text)).collect::<Result<_, _>>()
-        };
-        let listen: Vec<Listen> = addresses(&listen)?;
-        let fixed: Vec<SocketAddr> =
-            listen.iter().map(|listen| listen.addr).filter(|addr| addr.port() != 0).collect();
-        once("edge.listen", &fixed, SocketAddr::to_string)?;
+        let listen = listeners(&settings.listen)?;
         once("edge.ssd-dir", &settings.ssd_dir, |dir| dir.display().to_string())?;
-        let certificate = certificate(settings.cert, settings.key)?;
+        let certificate = files::certificate(settings.cert, settings.key)?;
+        if listen.iter().any(|listen| listen.tls) {
+            files::check_tls(&certificate, settings.ticket_secret.as_deref())?;
+        }
+        files::check_ca(settings.ca.as_deref())?;
         let named =
             |id: String| id.parse().map_err(|_| ConfigError::value("edge.id", &id, ID_EXPECTED));
         let id: Option<EdgeId> = settings.id.map(named).transpose()?;
         let admin = settings.admin.unwrap_or_else(|| ADMIN.to_owned());
         let allowed = "an address and port, 127.0.0.1:8081";
+        let admin: SocketAddr =
+            admin.parse().map_err(|_| ConfigError::value("edge.admin", &admin, allowed))?;
+        let peers = Peers::check(id.as_ref(), &settings.peer_listen, settings.hierarchy)?;
+        apart(&listen, &peers.listen, admin)?;
         let memory_bytes = MEMORY_BYTES_MIN..=MEMORY_BYTES_MAX;
         let site = |text: &String| site_url("edge.public-url", text);
         Ok(Self {
             listen,
             titles,
             sites,
-            peers: Peers::check(id.as_ref(), &settings.peer_listen, settings.hierarchy)?,
+            peers,
             join_secret: join_secret(settings.join_secret, settings.join_secret_file)?,
             id,
             data_dir: settings.data_dir.unwrap_or_else(|| "nearcast-edge".into()),
@@ -196,7 +195,7 @@ impl Config {
             ticket_secret: settings.ticket_secret,
             ca: settings.ca,
             public_urls: settings.public_url.iter().map(site).collect::<Result<_, _>>()?,
-            admin: admin.parse().map_err(|_| ConfigError::value("edge.admin", &admin, allowed))?,
+            admin,
             announce: settings.announce,
             shards: shards(settings.shards)?,
             limits: Limits {
@@ -223,22 +222,11 @@ impl Config {
     }
 }
 
-/// The operator's certificate and key, which are there, or neither.
-fn certificate(cert: Option<PathBuf>, key: Option<PathBuf>) -> Result<Certificate, ConfigError> {
-    match (cert, key) {
-        (Some(cert), Some(key)) => {
-            for (name, path) in [("edge.cert", &cert), ("edge.key", &key)] {
-                std::fs::File::open(path).map_err(|error| {
-                    let expected = format!("a file that can be read: {error}");
-                    ConfigError::value(name, path.display(), expected)
-                })?;
-            }
-            Ok(Certificate::Own { cert, key })
-        }
-        (None, None) => Ok(Certificate::Generated),
-        (Some(_), None) => Err(ConfigError::missing("edge.key", "the key of edge.cert")),
-        (None, Some(_)) => Err(ConfigError::missing("edge.cert", "the certificate of edge.key")),
-    }
+/// Where to serve: as given, or as usual.
+fn listeners(given: &[String]) -> Result<Vec<Listen>, ConfigError> {
+    let usual = LISTEN.map(str::to_owned);
+    let listen = if given.is_empty() { &usual } else { given };
+    listen.iter().map(|text| parse_listen("edge.listen", text)).collect()
 }
 
 impl Config {
@@ -255,6 +243,7 @@ impl Config {
 fn origins(
     settings: &Settings,
 ) -> Result<(Option<TitlesConfig>, Option<SiteSettings>), ConfigError> {
+    settings.origin.iter().try_for_each(|url| upstream::check_url("edge.origin", url))?;
     let given = settings.origin.iter().enumerate().map(|(place, url)| upstream::Origin {
         // Tried in the order given.
         priority: u32::try_from(place).unwrap_or(u32::MAX),
@@ -333,7 +322,12 @@ mod tests {
                 error(
                     |s| s.listen = vec!["http://127.0.0.1:1".into(), "https://127.0.0.1:1".into()]
                 ),
+                error(|s| s.listen = vec!["http://127.0.0.1:1".into(), "http://0.0.0.0:1".into()]),
+                error(|s| s.peer_listen = vec!["http://127.0.0.1:8080".into()]),
+                error(|s| s.admin = Some("127.0.0.1:8443".into())),
                 error(|s| s.ssd_dir = vec!["a".into(), "b".into(), "a".into()]),
+                error(|s| s.ca = Some("/no/ca".into())),
+                error(|s| s.ticket_secret = Some("/no/secret".into())),
                 error(|s| s.connections_max = Some(0)),
                 error(|s| s.responses_max = Some(0)),
                 error(|s| s.handshake_timeout = Some(Span(Duration::ZERO))),

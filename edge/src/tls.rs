@@ -77,7 +77,7 @@ impl Identity {
 }
 
 /// A chain and its key; that they belong together is said now, not at the first connection.
-fn read(cert: &Path, key: &Path) -> Result<CertifiedKey, Error> {
+pub(crate) fn read(cert: &Path, key: &Path) -> Result<CertifiedKey, Error> {
     let chain: Vec<_> = CertificateDer::pem_file_iter(cert)
         .and_then(Iterator::collect)
         .map_err(|error| failed(cert.display(), error))?;
@@ -89,7 +89,8 @@ fn read(cert: &Path, key: &Path) -> Result<CertifiedKey, Error> {
     CertifiedKey::from_der(chain, key, &provider).map_err(|error| failed(cert.display(), error))
 }
 
-fn read_secret(path: &Path) -> Result<Vec<u8>, Error> {
+/// A secret that is long enough.
+pub(crate) fn read_secret(path: &Path) -> Result<Vec<u8>, Error> {
     let secret = std::fs::read(path).map_err(|error| Error::file(path, error))?;
     let secret = secret.trim_ascii().to_vec();
     if secret.len() < SECRET_BYTES_MIN {

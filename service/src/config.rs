@@ -1,5 +1,7 @@
 //! The configuration file: TOML, read once, every mistake named with file, line and key.
 
+mod place;
+
 use serde::de::DeserializeOwned;
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
@@ -63,20 +65,53 @@ impl ConfigError {
     pub fn missing(key: &str, expected: impl Display) -> Self {
         Self::Missing { key: key.to_owned(), expected: expected.to_string() }
     }
+
+    /// The same with its line in `text`, the file at `path`, if that holds the key (or, for one
+    /// that is missing, the table that it is missed in). Only for what came from that file alone:
+    /// a flag may have gone before it.
+    #[must_use]
+    pub fn placed(self, path: &Path, text: &str) -> Self {
+        let at = match &self {
+            Self::Value { key, given, .. } => place::of_value(text, key, given),
+            Self::Missing { key, .. } => place::of_missing(text, key),
+            Self::Read { .. } | Self::File { .. } => None,
+        };
+        match at {
+            Some(at) => Self::at(path, text, at, String::new(), self.to_string()),
+            None => self,
+        }
+    }
+
+    /// An error at a byte of a file's text.
+    fn at(path: &Path, text: &str, at: usize, key: String, message: String) -> Self {
+        let before = &text[..at];
+        let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+        let line = before.matches('\n').count() + 1;
+        let column = before[line_start..].chars().count() + 1;
+        Self::File { path: path.to_owned(), line, column, key, message }
+    }
 }
 
-/// Reads a configuration file.
+/// Reads and parses a configuration file.
 ///
 /// # Errors
 /// [`ConfigError::Read`] or [`ConfigError::File`].
 pub fn load<T: DeserializeOwned>(path: &Path) -> Result<T, ConfigError> {
+    parse(path, &read(path)?)
+}
+
+/// The text of a configuration file.
+///
+/// # Errors
+/// [`ConfigError::Read`].
+pub fn read(path: &Path) -> Result<String, ConfigError> {
     let read = |source| ConfigError::Read { path: path.to_owned(), source };
     let bytes = std::fs::metadata(path).map_err(read)?.len();
     if bytes > CONFIG_BYTES_MAX {
         let text = format!("{bytes} bytes; a configuration has at most {CONFIG_BYTES_MAX}");
         return Err(read(std::io::Error::other(text)));
     }
-    parse(path, &std::fs::read_to_string(path).map_err(read)?)
+    std::fs::read_to_string(path).map_err(read)
 }
 
 /// Parses the text of the file at `path` (named in errors only).
@@ -87,20 +122,15 @@ pub fn parse<T: DeserializeOwned>(path: &Path, text: &str) -> Result<T, ConfigEr
     toml::from_str(text).map_err(|error| {
         let at = error.span().map_or(0, |span| span.start).min(text.len());
         let at = text.floor_char_boundary(at);
-        let before = &text[..at];
-        let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
-        ConfigError::File {
-            path: path.to_owned(),
-            line: before.matches('\n').count() + 1,
-            column: before[line_start..].chars().count() + 1,
-            key: key_at(text, at),
-            message: error.message().to_owned(),
-        }
+        let key = place::key_at(text, at).map(|key| format!("{key}: "));
+        let key = key.unwrap_or_else(|| guessed_key(text, at));
+        ConfigError::at(path, text, at, key, error.message().to_owned())
     })
 }
 
-/// The key that stands at byte `at`: `edge.memory: `, or nothing where there is none.
-fn key_at(text: &str, at: usize) -> String {
+/// The key that seems to stand at byte `at` of what is no TOML: `edge.memory: `, or nothing
+/// where there is none.
+fn guessed_key(text: &str, at: usize) -> String {
     let start = text[..at].rfind('\n').map_or(0, |newline| newline + 1);
     let Some((key, _)) = text[start..].lines().next().and_then(|line| line.split_once('=')) else {
         return String::new();

@@ -42,6 +42,6 @@ pub use error::Error;
 pub use fault::{ErrorType, Fault};
 pub use hop::HopStatus;
 pub use node::Node;
-pub use settings::{Config, HealthCheck, ORIGINS_MAX, Origin, Settings, SiteKind};
+pub use settings::{Config, HealthCheck, ORIGINS_MAX, Origin, Settings, SiteKind, check_url};
 pub use turns::{Refused, Turn, Turns, Urgency};
 pub use upstream::Upstream;

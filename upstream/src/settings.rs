@@ -1,9 +1,14 @@
 //! What an operator may say of one site's origins, checked once.
 
+mod origin;
+
+pub use origin::Origin;
+
 use crate::s3;
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 use service::config::ConfigError;
 use service::value::Span;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 use url::Url;
@@ -61,17 +66,6 @@ pub struct Settings {
     pub s3: s3::Settings,
 }
 
-/// One origin: a URL, or a table with more.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Origin {
-    /// `http://host[:port][/path]`, `https://...` or `s3://bucket[/prefix]`.
-    pub url: String,
-    /// Its share among those of the same priority.
-    pub weight: u32,
-    /// Lower ones are used first; others when those fail.
-    pub priority: u32,
-}
-
 /// An active health check.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
@@ -81,35 +75,6 @@ pub struct HealthCheck {
     /// How often (default: 5s).
     #[serde(default)]
     pub interval: Option<Span>,
-}
-
-impl<'de> Deserialize<'de> for Origin {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(untagged, expecting = "expected a URL or { url, weight, priority }")]
-        enum Given {
-            Url(String),
-            Table(Table),
-        }
-        #[derive(Deserialize)]
-        #[serde(rename_all = "kebab-case", deny_unknown_fields)]
-        struct Table {
-            url: String,
-            #[serde(default = "one")]
-            weight: u32,
-            #[serde(default)]
-            priority: u32,
-        }
-        fn one() -> u32 {
-            1
-        }
-        Ok(match Given::deserialize(deserializer)? {
-            Given::Url(url) => Self { url, weight: 1, priority: 0 },
-            Given::Table(table) => {
-                Self { url: table.url, weight: table.weight, priority: table.priority }
-            }
-        })
-    }
 }
 
 impl Settings {
@@ -225,6 +190,9 @@ impl Config {
         let origins: Vec<Base> = origins.collect::<Result<_, _>>()?;
         let in_bucket = origins.iter().any(|base| matches!(base.place, Place::S3 { .. }));
         let keys = in_bucket.then(|| s3::Source::find(key, &settings.s3, &s3::env)).transpose()?;
+        if in_bucket {
+            s3::endpoint(key, &settings.s3, &s3::env)?;
+        }
         if !in_bucket && settings.s3 != s3::Settings::default() {
             let expected = "an s3:// URL among its origins, or no table s3";
             return Err(ConfigError::value(&format!("{key}.s3"), "a table", expected));
@@ -332,6 +300,14 @@ fn base(key: &str, origin: &Origin) -> Result<Base, ConfigError> {
     Ok(Base { place, weight, priority: origin.priority })
 }
 
+/// Checks the URL of an origin that stands at `key`.
+///
+/// # Errors
+/// [`ConfigError::Value`] says what is allowed.
+pub fn check_url(key: &str, url: &str) -> Result<(), ConfigError> {
+    place(key, url).map(|_| ())
+}
+
 pub(crate) fn place(key: &str, text: &str) -> Result<Place, ConfigError> {
     if let Some(rest) = text.strip_prefix("s3://") {
         return bucket(rest)
@@ -383,8 +359,8 @@ fn bucket(rest: &str) -> Option<Place> {
     good.then(|| Place::S3 { bucket: bucket.to_owned(), prefix: format!("{prefix}/") })
 }
 
-impl std::fmt::Display for Place {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Http { scheme, authority, prefix } => {
                 write!(f, "{scheme}://{authority}{prefix}")
@@ -423,6 +399,12 @@ mod tests {
             "origins = [\"s3://bucket/../x\"]",
             "origins = [{ url = \"http://a\", weight = 0 }]",
             "origins = [{ uri = \"http://a\" }]",
+            "origins = [{ url = \"http://a\", wieght = 0 }]",
+            "origins = [{ url = \"http://a\", priority = -1 }]",
+            "origins = [{ weight = 1 }]",
+            "origins = [7]",
+            "[[origins]]\nurl = \"http://a\"\n[[origins]]\nurl = \"http://b\"\nweight = \"1\"",
+            "origins = [\"s3://films\"]\ns3 = { anonymous = true, endpoint = \"10.0.0.5:9000\" }",
             "origins = [\"http://a\"]\nretries = 9",
             "origins = [\"http://a\"]\nretry-budget-percent = 101",
             "origins = [\"http://a\"]\nin-flight-max = 0",

@@ -16,6 +16,7 @@ pub(crate) use path::canonical;
 pub(crate) use source::Source;
 
 use crate::fault::Fault;
+use crate::settings::{Place, place};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use jiff::Timestamp;
@@ -95,6 +96,31 @@ pub(crate) enum Refusal {
     NoBucket,
 }
 
+/// Scheme, authority and prefix of another server than AWS, if one is named for the site at
+/// `key`.
+///
+/// # Errors
+/// [`ConfigError::Value`] for what is no HTTP URL.
+pub(crate) fn endpoint(
+    key: &str,
+    settings: &Settings,
+    env: &dyn Fn(&str) -> Option<String>,
+) -> Result<Option<(&'static str, String, String)>, ConfigError> {
+    let variables =
+        || ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"].iter().find_map(|name| env(name));
+    let Some(endpoint) = settings.endpoint.clone().or_else(variables) else { return Ok(None) };
+    let key = format!("{key}.s3.endpoint");
+    let expected = "an http:// or https:// URL";
+    match place(&key, &endpoint) {
+        Ok(Place::Http { scheme, authority, prefix }) => Ok(Some((scheme, authority, prefix))),
+        Ok(Place::S3 { .. }) => Err(ConfigError::value(&key, endpoint, expected)),
+        Err(ConfigError::Value { key, given, .. }) => {
+            Err(ConfigError::value(&key, given, expected))
+        }
+        Err(error) => Err(error),
+    }
+}
+
 impl Bucket {
     /// A bucket by its name and prefix (empty, or ending in a slash).
     pub(crate) fn new(
@@ -108,21 +134,8 @@ impl Bucket {
         let region = settings.region.clone();
         let region = region.or_else(|| first(&["AWS_REGION", "AWS_DEFAULT_REGION"]));
         let region = region.unwrap_or_else(|| "us-east-1".to_owned());
-        let endpoint = settings.endpoint.clone();
-        let endpoint = endpoint.or_else(|| first(&["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"]));
-        let (scheme, authority, base) = match endpoint {
-            Some(endpoint) => {
-                let key = format!("{key}.s3.endpoint");
-                match crate::settings::place(&key, &endpoint)? {
-                    crate::settings::Place::Http { scheme, authority, prefix } => {
-                        (scheme, authority, format!("{prefix}/{bucket}/"))
-                    }
-                    crate::settings::Place::S3 { .. } => {
-                        let expected = "an http:// or https:// URL";
-                        return Err(ConfigError::value(&key, endpoint, expected));
-                    }
-                }
-            }
+        let (scheme, authority, base) = match endpoint(key, settings, env)? {
+            Some((scheme, authority, prefix)) => (scheme, authority, format!("{prefix}/{bucket}/")),
             // A name with dots does not fit the certificate.
             None if bucket.contains('.') => {
                 ("https", format!("s3.{region}.amazonaws.com"), format!("/{bucket}/"))
