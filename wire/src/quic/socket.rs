@@ -342,3 +342,42 @@ impl UdpPoller for Writable {
         Poll::Ready(found)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::future::poll_fn;
+    use std::time::Duration;
+    use tokio::task::yield_now;
+
+    /// One datagram; there is room for two.
+    async fn received(socket: &Socket) -> Vec<u8> {
+        let (mut one, mut other) = ([0; 100], [0; 100]);
+        let mut meta = [RecvMeta::default(); 2];
+        let mut bufs = [IoSliceMut::new(&mut one), IoSliceMut::new(&mut other)];
+        let count = poll_fn(|cx| socket.poll_recv(cx, &mut bufs, &mut meta)).await.unwrap();
+        assert_eq!(count, 1);
+        one[..meta[0].len].to_vec()
+    }
+
+    /// The reactor may tell of it before anyone asks: that is not what the last receive has seen.
+    #[tokio::test]
+    async fn what_comes_after_a_turn_is_received() {
+        let bind = || std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let (own, peer) = (bind(), bind());
+        own.set_nonblocking(true).unwrap();
+        let addr = own.local_addr().unwrap();
+        let metrics = Metrics::new(&prometheus::Registry::new()).unwrap();
+        let socket = Socket::new(own, true, metrics).unwrap();
+        for text in ["first", "second", "third"] {
+            peer.send_to(text.as_bytes(), addr).unwrap();
+            for _ in 0..500 {
+                yield_now().await;
+            }
+            let received = tokio::time::timeout(Duration::from_secs(60), received(&socket));
+            assert_eq!(received.await.expect("it is not lost"), text.as_bytes());
+            assert!(socket.drained.load(Relaxed), "nothing is left behind");
+            socket.flush();
+        }
+    }
+}
