@@ -25,7 +25,7 @@ const STREAM_SEND_BYTES_MAX: usize = 256 << 10;
 /// HTTP/2: a silent peer is asked whether it is there, and given up.
 const PING_EVERY: Duration = Duration::from_secs(20);
 /// By then the answer is here over 10 kB/s, too: before a PING leave a batch and what the socket
-/// has. Who takes nothing at all is found by its socket.
+/// has. Who takes nothing at all is found sooner, by its socket or its pace, whatever it answers.
 const PING_ANSWER_MAX: Duration = Duration::from_secs(60);
 
 /// What a connection speaks. Where that is known before its first byte, nobody looks for HTTP/2's
@@ -99,7 +99,7 @@ where
 {
     let pace = Pace::new();
     if let Some(corked) = &corked {
-        corked.tell(&pace);
+        corked.heed(&pace);
     }
     let (stream, answers) = HalfOpen::new(stream, shared.patience.quiet);
     let requests = Requests {
@@ -114,14 +114,14 @@ where
         .serve_connection(TokioIo::new(stream), service)
         .into_owned();
     let connection = std::pin::pin!(connection);
-    let queued = {
+    let left = {
         let corked = corked.clone();
-        move || corked.as_ref().map_or(0, TlsStream::queued_bytes)
+        move || corked.as_ref().map_or(0, TlsStream::left_bytes)
     };
     let mut turns = Turns::new(connection, corked);
     let seldom = std::pin::pin!(async {
         tokio::select! {
-            () = pace.stalled(shared.patience.send, queued) => Seldom::Stalled,
+            () = pace.stalled(shared.patience.send, left) => Seldom::Stalled,
             () = shared.drain.cancelled() => Seldom::Drains,
         }
     });

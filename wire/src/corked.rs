@@ -12,7 +12,6 @@ use crate::tls::sealing::{self, HEAD_BYTES};
 use crate::watched::Watched;
 use rustls::ServerConnection;
 use std::io::{self, BufRead, IoSlice, Read, Write};
-use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
@@ -46,8 +45,14 @@ struct Session {
     seals: Option<bool>,
     /// What rustls said during a write.
     said: Said,
-    /// Told when records leave: their plaintext was taken long before, over a slow line.
+    /// Tells when bytes of bodies were written: over a slow line their records leave long after.
     pace: Option<Arc<Pace>>,
+    /// What it told at the last push.
+    taken: u64,
+    /// Among what waits are bytes of bodies.
+    has_bodies: bool,
+    /// Of what the socket was given, where the last batch with bytes of bodies ends so far.
+    bodies_end: u64,
 }
 
 /// Takes what rustls has to send.
@@ -91,6 +96,9 @@ impl TlsStream {
             seals: if levers.seal { None } else { Some(false) },
             said: Said::default(),
             pace: None,
+            taken: 0,
+            has_bodies: false,
+            bodies_end: 0,
         };
         Self { session: Arc::new(Mutex::new(session)) }
     }
@@ -99,14 +107,16 @@ impl TlsStream {
         self.session.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Tells this pace when bytes leave.
-    pub fn tell(&self, pace: &Arc<Pace>) {
+    /// Learns by this pace in which batches bytes of bodies are.
+    pub fn heed(&self, pace: &Arc<Pace>) {
         self.session().pace = Some(Arc::clone(pace));
     }
 
-    /// What the socket has that the peer has not acknowledged.
-    pub fn queued_bytes(&self) -> u64 {
-        arena::unacknowledged(self.session().socket.socket().as_fd())
+    /// How many bytes the peer has acknowledged, to the end of the last batch with bytes of
+    /// bodies: it grows while such bytes leave, and by nothing else.
+    pub fn left_bytes(&self) -> u64 {
+        let session = self.session();
+        session.socket.acknowledged_bytes().min(session.bodies_end)
     }
 
     /// Begins a turn: there is room for a batch, unless the last one has not left yet.
@@ -170,15 +180,23 @@ impl Write for Blocking<'_, '_> {
 impl Session {
     /// Hands the socket what waits; ready once nothing does.
     fn push(&mut self, cx: &mut Context<'_>) -> io::Result<Poll<()>> {
+        let pushed = self.push_batch(cx)?;
+        // What was written since the last push is in what waited for this one.
+        let taken = self.pace.as_ref().map_or(0, |pace| pace.taken());
+        self.has_bodies |= taken != self.taken;
+        self.taken = taken;
+        if self.has_bodies {
+            self.bodies_end = self.socket.sent_bytes();
+        }
+        self.has_bodies &= pushed.is_pending();
+        Ok(pushed)
+    }
+
+    fn push_batch(&mut self, cx: &mut Context<'_>) -> io::Result<Poll<()>> {
         while let Some(batch) = self.batch.as_mut().filter(|batch| !batch.waiting().is_empty()) {
             match Pin::new(&mut self.socket).poll_write(cx, batch.waiting())? {
                 Poll::Ready(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Poll::Ready(bytes) => {
-                    batch.advance(bytes);
-                    if let Some(pace) = &self.pace {
-                        pace.moved();
-                    }
-                }
+                Poll::Ready(bytes) => batch.advance(bytes),
                 Poll::Pending => return Ok(Poll::Pending),
             }
         }

@@ -24,6 +24,9 @@ mod unframed;
 mod unread;
 mod watched;
 
+#[cfg(test)]
+mod stalls;
+
 pub use batch::{BATCH_BYTES, BEYOND_BYTES_MAX, LARGE_BATCH_BYTES};
 pub use error::Error;
 pub use levers::Levers;
@@ -40,8 +43,11 @@ pub const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
 /// From the first byte of a request, or from an idle connection's last answer, to the end of
 /// the request's head. A player with a full buffer is silent for most of a minute.
 pub const HEAD_MAX: Duration = Duration::from_secs(60);
-/// A connection that takes no byte for this long is closed.
+/// A connection that takes less than [`SEND_BYTES_MIN`] in this long is closed.
 pub const SEND_STALL_MAX: Duration = Duration::from_secs(30);
+/// Bytes that a peer takes in [`SEND_STALL_MAX`] at least, of what it asked for: a few packets,
+/// which the slowest reader takes, and too many to be had for acknowledging a byte now and then.
+pub const SEND_BYTES_MIN: u64 = 4 << 10;
 /// An answer that brings nothing for this long is not kept up for a peer that sends no more: it
 /// may have stopped reading, too.
 pub const QUIET_MAX: Duration = Duration::from_secs(1);

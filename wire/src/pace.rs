@@ -1,9 +1,11 @@
 //! Whether a connection's peer takes what it asked for. HTTP/2 has a window for each stream: a
 //! peer that opens none takes nothing, though its connection looks alive.
 //!
-//! Invariant: a connection is found stalled only while pieces of its bodies wait for the peer,
-//! and no byte of any of them has left for the whole limit.
+//! Invariant: a connection is found stalled while pieces of its bodies wait for the peer, and less
+//! than [`SEND_BYTES_MIN`] of any of them has left in the whole limit. What else leaves, answers
+//! to pings and settings, does not count: a peer has as many of those as it likes.
 
+use crate::SEND_BYTES_MIN;
 use bytes::{Buf, Bytes};
 use http_body::{Body, Frame, SizeHint};
 use std::io::IoSlice;
@@ -21,28 +23,30 @@ const LOOKS: u32 = 4;
 pub struct Pace {
     /// Pieces that were handed over, and have not left yet.
     waiting: AtomicUsize,
-    /// Grows whenever a piece is handed over, or a part of one leaves.
-    moves: AtomicU64,
+    /// Grows by the bytes of pieces that are written, and by [`SEND_BYTES_MIN`] more with the
+    /// last ones of each: who takes small ones whole takes enough.
+    taken: AtomicU64,
 }
 
 impl Pace {
     /// A connection that starts now.
     pub fn new() -> Arc<Self> {
-        Arc::new(Self { waiting: AtomicUsize::new(0), moves: AtomicU64::new(0) })
+        Arc::new(Self { waiting: AtomicUsize::new(0), taken: AtomicU64::new(0) })
     }
 
-    /// Bytes left.
-    pub fn moved(&self) {
-        self.moves.fetch_add(1, Ordering::Relaxed);
+    /// A number that grows whenever bytes of a piece are written.
+    pub fn taken(&self) -> u64 {
+        self.taken.load(Ordering::Relaxed)
     }
 
-    /// Ends once the peer has taken nothing for `limit`, and a part of it at most. `queued` tells
-    /// what the socket has that the peer has not acknowledged.
-    pub async fn stalled(&self, limit: Duration, queued: impl Fn() -> u64) {
+    /// Ends once the peer has taken next to nothing for `limit`, and a part of it at most. `left`
+    /// tells how far it has acknowledged what was written of bodies, in bytes.
+    pub async fn stalled(&self, limit: Duration, left: impl Fn() -> u64) {
         let mut looks = Looks::default();
         loop {
             tokio::time::sleep(limit / LOOKS).await;
-            if looks.find_stalled(self, queued()) {
+            let waits = self.waiting.load(Ordering::Relaxed) > 0;
+            if looks.find_stalled(waits, self.taken() + left()) {
                 return;
             }
         }
@@ -58,19 +62,18 @@ impl Pace {
 /// What was seen of a connection by looking at it now and then.
 #[derive(Debug, Default)]
 struct Looks {
-    moves: u64,
-    queued: u64,
-    /// So many looks in a row found pieces waiting, and no move.
+    /// How far the peer was when the limit began; not known while nothing waits.
+    from: Option<u64>,
+    /// So many looks since then found pieces waiting.
     quiet: u32,
 }
 
 impl Looks {
-    fn find_stalled(&mut self, pace: &Pace, queued: u64) -> bool {
-        let moves = pace.moves.load(Ordering::Relaxed);
-        let stands = moves == self.moves && queued >= self.queued;
-        let is_quiet = pace.waiting.load(Ordering::Relaxed) > 0 && stands;
-        self.quiet = if is_quiet { self.quiet + 1 } else { 0 };
-        (self.moves, self.queued) = (moves, queued);
+    fn find_stalled(&mut self, waits: bool, taken: u64) -> bool {
+        match self.from {
+            Some(from) if waits && taken < from + SEND_BYTES_MIN => self.quiet += 1,
+            _ => (self.from, self.quiet) = (waits.then_some(taken), 0),
+        }
         self.quiet >= LOOKS
     }
 }
@@ -86,7 +89,6 @@ impl Piece {
     fn new(bytes: Bytes, pace: Option<Arc<Pace>>) -> Self {
         if let Some(pace) = &pace {
             pace.waiting.fetch_add(1, Ordering::Relaxed);
-            pace.moved();
         }
         Self { bytes, pace }
     }
@@ -108,7 +110,8 @@ impl Buf for Piece {
     fn advance(&mut self, bytes: usize) {
         self.bytes.advance(bytes);
         if let Some(pace) = &self.pace {
-            pace.moved();
+            let whole = if self.bytes.is_empty() { SEND_BYTES_MIN } else { 0 };
+            pace.taken.fetch_add(bytes as u64 + whole, Ordering::Relaxed);
         }
     }
 }
@@ -117,7 +120,6 @@ impl Drop for Piece {
     fn drop(&mut self) {
         if let Some(pace) = &self.pace {
             pace.waiting.fetch_sub(1, Ordering::Relaxed);
-            pace.moved();
         }
     }
 }
@@ -173,16 +175,34 @@ mod tests {
     fn a_peer_stalls_while_a_piece_waits_and_nothing_leaves() {
         let pace = Pace::new();
         let mut looks = Looks::default();
-        let mut stalled_within = |most: u32| (1..=most).find(|_| looks.find_stalled(&pace, 0));
+        let mut stalled_within = |most: u32| {
+            let waits = || pace.waiting.load(Ordering::Relaxed) > 0;
+            (1..=most).find(|_| looks.find_stalled(waits(), pace.taken()))
+        };
         assert_eq!(stalled_within(20), None, "nothing waits");
         let piece = |bytes| Piece::new(Bytes::from(vec![0; bytes]), Some(Arc::clone(&pace)));
-        let mut steady = piece(100);
+        let least = usize::try_from(SEND_BYTES_MIN).unwrap();
+        let mut steady = piece(100 * least);
         for _ in 0..20 {
-            assert_eq!(stalled_within(LOOKS), None, "a byte now and then");
-            steady.advance(1);
+            assert_eq!(stalled_within(LOOKS), None, "little by little");
+            steady.advance(least);
         }
         drop(steady);
         assert_eq!(stalled_within(20), None, "it has left");
+        for _ in 0..20 {
+            let (mut small, _next) = (piece(1), piece(1));
+            small.advance(1);
+            assert_eq!(stalled_within(LOOKS), None, "small ones, whole");
+        }
+        assert_eq!(stalled_within(20), None, "they have left");
+        let mut holding = piece(100 * least);
+        let bytes = (0..20).find(|_| {
+            holding.advance(1);
+            stalled_within(1).is_some()
+        });
+        assert_eq!(bytes, Some(LOOKS as usize), "a byte now and then");
+        drop(holding);
+        assert_eq!(stalled_within(20), None, "it is gone");
         let _waiting = [piece(5), piece(0)];
         // The first look sees them come.
         assert_eq!(stalled_within(20), Some(LOOKS + 1));

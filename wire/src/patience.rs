@@ -67,6 +67,11 @@ impl GivenUp {
         Ok(Self(counters))
     }
 
+    #[cfg(test)]
+    pub(crate) fn of(&self, wait: &str) -> u64 {
+        self.0.with_label_values(&[wait]).get()
+    }
+
     pub(crate) fn count(&self, wait: Wait) {
         self.0.with_label_values(&[wait.name()]).inc();
     }

@@ -53,7 +53,11 @@ pub async fn accept<S: Service>(
     }
 }
 
-async fn serve<S: Service>(
+/// Serves a connection until it ends.
+///
+/// # Errors
+/// How it ended, when not as it should.
+pub(crate) async fn serve<S: Service>(
     stream: std::net::TcpStream,
     tls: Option<TlsAcceptor>,
     via: Arc<Via>,

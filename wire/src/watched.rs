@@ -1,7 +1,8 @@
-//! A TCP socket that does not wait for ever: a peer that sends too little at first, or takes
-//! nothing for long, has its connection ended; and one that was sent a part of an answer whose
+//! A TCP socket that does not wait for ever: a peer that sends too little at first, or takes next
+//! to nothing for long, has its connection ended; and one that was sent a part of an answer whose
 //! end only the connection's tells has it reset.
 
+use crate::SEND_BYTES_MIN;
 use crate::patience::{GivenUp, Patience, Wait};
 use crate::unframed::Unframed;
 use arena::unacknowledged;
@@ -16,7 +17,8 @@ use tokio::time::{Instant, Sleep};
 /// Bytes of the shortest sensible request, by which it is clear which protocol is spoken.
 const FIRST_BYTES: usize = 24;
 
-/// A TCP stream that ends a peer which sends too little at first, or takes nothing for long.
+/// A TCP stream that ends a peer which sends too little at first, or takes next to nothing for
+/// long.
 pub struct Watched {
     stream: TcpStream,
     first_bytes: usize,
@@ -25,6 +27,8 @@ pub struct Watched {
     is_stalled: bool,
     /// What the peer had not acknowledged when that was looked at last.
     queued_bytes: u64,
+    /// All that was written.
+    sent_bytes: u64,
     patience: Patience,
     first: Wait,
     given_up: GivenUp,
@@ -48,6 +52,16 @@ impl Watched {
         &self.stream
     }
 
+    /// All that was written to it.
+    pub fn sent_bytes(&self) -> u64 {
+        self.sent_bytes
+    }
+
+    /// What the peer has acknowledged of that.
+    pub fn acknowledged_bytes(&self) -> u64 {
+        self.sent_bytes.saturating_sub(unacknowledged(self.stream.as_fd()))
+    }
+
     /// Watches from now on, as patiently as said; `first` is what is awaited first.
     pub fn new(
         stream: TcpStream,
@@ -62,6 +76,7 @@ impl Watched {
             stalled: Box::pin(tokio::time::sleep(patience.send)),
             is_stalled: false,
             queued_bytes: 0,
+            sent_bytes: 0,
             patience,
             first,
             given_up,
@@ -98,13 +113,14 @@ impl Watched {
     }
 
     /// Passes a write's outcome on, unless writes have stalled for too long.
-    fn watch<T>(
+    fn watch(
         &mut self,
         cx: &mut Context<'_>,
-        outcome: Poll<io::Result<T>>,
-    ) -> Poll<io::Result<T>> {
-        if outcome.is_ready() {
+        outcome: Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(written) = &outcome {
             self.is_stalled = false;
+            self.sent_bytes += written.as_ref().map_or(0, |bytes| *bytes as u64);
             return outcome;
         }
         if !self.is_stalled {
@@ -116,7 +132,7 @@ impl Watched {
             ready!(self.stalled.as_mut().poll(cx));
             // A socket that has much queued takes more only when a large part of it has left.
             let queued_bytes = unacknowledged(self.stream.as_fd());
-            if queued_bytes >= self.queued_bytes {
+            if queued_bytes + SEND_BYTES_MIN > self.queued_bytes {
                 break;
             }
             self.queued_bytes = queued_bytes;

@@ -46,34 +46,11 @@ impl Service for Same {
 type Slow = Served<Same>;
 
 async fn start() -> Slow {
-    // However slow the machine is.
-    start_with(Duration::from_secs(600)).await
-}
-
-async fn start_with(send: Duration) -> Slow {
     let body = (0..BODY_BYTES).map(|at| byte(1, at)).collect();
-    let patience = Patience { send, ..Patience::default() };
+    // However slow the machine is.
+    let patience = Patience { send: Duration::from_secs(600), ..Patience::default() };
     let arena = Arena::new(1 << 20).unwrap();
     Served::patient(Arc::new(Same(body)), Levers::default(), arena, patience).await
-}
-
-/// A batch that takes several limits to leave: bytes leave all the time.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_reads_slowly_but_steadily_is_not_given_up() {
-    let _alone = ALONE.lock().await;
-    let served = start_with(Duration::from_secs(2)).await;
-    for by in [By::H1Tls, By::H2Tls] {
-        let mut reader = reader(&served, by).await;
-        until("a large batch waits", || held(&served) == LARGE_BATCH_BYTES).await;
-        let mut bite = vec![0; 16_000];
-        let mut pace = tokio::time::interval(Duration::from_millis(500));
-        for _ in 0..2 * LARGE_BATCH_BYTES / bite.len() {
-            pace.tick().await;
-            reader.read_exact(&mut bite).await.unwrap();
-        }
-        drop(reader);
-        served.empty().await;
-    }
 }
 
 fn held(served: &Slow) -> usize {
