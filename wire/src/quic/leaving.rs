@@ -3,8 +3,7 @@
 //!
 //! Invariant: a stream ends cleanly after a whole body alone.
 
-use super::head;
-use crate::patience::Wait;
+use super::{head, taking};
 use crate::{Service, Shared};
 use bytes::Bytes;
 use futures::FutureExt;
@@ -18,7 +17,7 @@ use std::time::Duration;
 
 /// The urgency of RFC 9218 section 4.1 that a request without one has.
 const URGENCY_DEFAULT: u8 = 3;
-/// A body is handed to quinn in pieces of at most this, so that a stall is seen in time.
+/// A body is handed to quinn in pieces of at most this.
 const PIECE_BYTES_MAX: usize = 256 << 10;
 /// `H3_INTERNAL_ERROR` (RFC 9114 section 8.1).
 const INTERNAL_ERROR: VarInt = VarInt::from_u32(0x102);
@@ -117,20 +116,25 @@ where
         }
     }
 
-    /// Sends the rest, unless the peer takes nothing for too long.
+    /// Sends the rest, unless the peer takes next to nothing for too long.
     pub async fn finish<S: Service>(mut self, shared: &Shared<S>) -> Result<(), String> {
         loop {
             match self.step() {
                 Step::Ended(ended) => return ended,
-                Step::Full => within(shared, self.write()).await?,
+                Step::Full => self.wait(shared).await?,
                 Step::Starved => {
                     self.pieces[0] = mem::take(&mut self.head).into();
-                    within(shared, self.write()).await?;
+                    self.wait(shared).await?;
                     let frame = self.body.frame().await;
                     self.take(frame)?;
                 }
             }
         }
+    }
+
+    async fn wait<S>(&mut self, shared: &Shared<S>) -> Result<(), String> {
+        let Some(stream) = &mut self.stream.0 else { return Ok(()) };
+        taking::write(shared, stream, &mut self.pieces).await
     }
 
     async fn write(&mut self) -> Result<(), WriteError> {
@@ -191,20 +195,6 @@ fn data_frame(bytes: usize) -> [u8; FRAME_HEAD_BYTES] {
     let mut head = [0; FRAME_HEAD_BYTES];
     head[1..].copy_from_slice(&length.to_be_bytes());
     head
-}
-
-/// A step of sending, unless the peer takes nothing for too long.
-async fn within<S, E: Display>(
-    shared: &Shared<S>,
-    step: impl Future<Output = Result<(), E>>,
-) -> Result<(), String> {
-    soon(shared.patience.send, step)
-        .await
-        .ok_or_else(|| {
-            shared.metrics.given_up.count(Wait::Send);
-            "the peer takes no bytes".to_owned()
-        })?
-        .map_err(|error| error.to_string())
 }
 
 /// What a step comes to, unless it takes longer than this. Most are over at once, without a timer.

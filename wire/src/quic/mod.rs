@@ -14,6 +14,7 @@ mod receiving;
 mod reset;
 mod socket;
 mod steer;
+mod taking;
 mod transport;
 mod turn;
 
