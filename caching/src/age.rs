@@ -42,6 +42,12 @@ impl Age {
         digits.unwrap_or_else(|_| HeaderValue::from(seconds))
     }
 
+    /// How long [`Self::field`] stays the same, in milliseconds.
+    pub(crate) fn stays_ms(&self, now_ms: i64) -> i64 {
+        // A clock that was set back may be set again.
+        if now_ms < self.received_ms { 0 } else { 1000 - self.known_ms(now_ms).rem_euclid(1000) }
+    }
+
     fn known_ms(&self, now_ms: i64) -> i64 {
         let resident_ms = now_ms.saturating_sub(self.received_ms).max(0);
         self.initial_ms.saturating_add(resident_ms).min(UNTRUSTED_MS)
@@ -149,6 +155,31 @@ mod tests {
         late.requested_ms += 999;
         assert_eq!(age_ms(&late, late.received_ms), 0);
         assert_eq!(age_ms(&late, late.received_ms + 1), 1);
+    }
+
+    #[test]
+    fn seconds_stay_until_they_change() {
+        for (lines, received_ms) in [
+            ("Cache-Control: max-age=60\nDate: @0", 0),
+            ("Cache-Control: max-age=60\nDate: @-3\nAge: 5", 417),
+        ] {
+            let mut stored = stored(lines);
+            stored.received_ms += received_ms;
+            let facts = Facts::of(&stored, &Settings::default());
+            let told =
+                |now_ms| (facts.age_field(now_ms), facts.fresh_for_ms(now_ms).div_euclid(1000));
+            let mut now_ms = stored.received_ms;
+            for _ in 0..100 {
+                let stays_ms = facts.stays_ms(now_ms);
+                assert!((1..=1000).contains(&stays_ms), "{lines} {stays_ms}");
+                assert_eq!(told(now_ms), told(now_ms + stays_ms - 1), "{lines}");
+                assert_ne!(told(now_ms), told(now_ms + stays_ms), "{lines}");
+                now_ms += (stays_ms / 3).max(1);
+            }
+            assert_eq!(facts.stays_ms(stored.received_ms - 1), 0);
+            let reuse = facts.reuse(&HeaderMap::new(), now_ms, &Settings::default(), false);
+            assert_eq!(facts.is_fresh(now_ms), reuse == crate::Reuse::Fresh);
+        }
     }
 
     #[test]

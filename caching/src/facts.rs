@@ -52,6 +52,20 @@ impl Facts {
         self.freshness.lifetime_ms.saturating_sub(self.age.ms(now_ms))
     }
 
+    /// [`Self::reuse`] is [`Reuse::Fresh`] for a request that says nothing on caches, where no
+    /// purge does.
+    #[must_use]
+    pub fn is_fresh(&self, now_ms: i64) -> bool {
+        !self.freshness.no_cache && self.fresh_for_ms(now_ms) > 0
+    }
+
+    /// How long, in milliseconds, its age and how long it is fresh stay the same in whole seconds.
+    #[must_use]
+    pub fn stays_ms(&self, now_ms: i64) -> i64 {
+        let left_ms = self.fresh_for_ms(now_ms).rem_euclid(1000) + 1;
+        self.age.stays_ms(now_ms).min(left_ms)
+    }
+
     /// The `Age` field of a response served from the store, in whole seconds.
     #[must_use]
     pub fn age_field(&self, now_ms: i64) -> HeaderValue {

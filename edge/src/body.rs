@@ -9,7 +9,7 @@ mod sending;
 pub use sending::{Piece, Sending};
 
 use crate::account::Account;
-use crate::engine::{GrowingReader, Step};
+use crate::engine::{self, GrowingReader, Step};
 use crate::error::Fault;
 use crate::verdict::Verdict;
 use bytes::Bytes;
@@ -23,12 +23,22 @@ use upstream::UpstreamBody;
 pub enum Content {
     /// A text, or nothing.
     Whole(Bytes),
+    /// All of an object that is one chunk, in memory.
+    Held(Held),
     /// Parts of an object.
     Object(Box<Sending>),
     /// An answer that is still arriving.
     Growing(Box<Follow>),
     /// An upstream's answer, passed on.
     Passing(Box<Passing>),
+}
+
+/// A chunk's bytes, until they are handed over, and the hold on it until the response ends.
+pub struct Held {
+    /// All of them, or nothing.
+    pub bytes: Bytes,
+    /// Held for a connection that takes them late.
+    pub _pin: engine::Pin,
 }
 
 /// A response's body.
@@ -161,6 +171,19 @@ impl Body {
     pub fn new(content: Content, account: Box<Account>) -> Self {
         Self { content, account }
     }
+
+    /// All of it, if that is one piece and at hand. Else it stays as it is.
+    pub fn whole(&mut self) -> Option<Bytes> {
+        let (bytes, source) = match &mut self.content {
+            // A text of the edge's own is no hit because it is at hand.
+            Content::Whole(bytes) => (std::mem::take(bytes), self.account.verdict()),
+            Content::Held(held) => (std::mem::take(&mut held.bytes), Verdict::HitMemory),
+            Content::Object(sending) => sending.whole()?,
+            Content::Growing(_) | Content::Passing(_) => return None,
+        };
+        self.account.sent(source, bytes.len() as u64, false);
+        Some(bytes)
+    }
 }
 
 impl Content {
@@ -173,6 +196,7 @@ impl Content {
     pub fn bytes(&self) -> Option<u64> {
         match self {
             Self::Whole(bytes) => Some(bytes.len() as u64),
+            Self::Held(held) => Some(held.bytes.len() as u64),
             Self::Object(sending) => Some(sending.bytes_left()),
             Self::Growing(follow) => follow.bytes(),
             Self::Passing(passing) => passing.left,
@@ -185,6 +209,11 @@ impl Content {
             Self::Whole(bytes) if bytes.is_empty() => return Poll::Ready(None),
             Self::Whole(bytes) => {
                 return Poll::Ready(Some(Ok((std::mem::take(bytes), Verdict::HitMemory))));
+            }
+            Self::Held(Held { bytes, .. }) if bytes.is_empty() => return Poll::Ready(None),
+            Self::Held(held) => {
+                let bytes = std::mem::take(&mut held.bytes);
+                return Poll::Ready(Some(Ok((bytes, Verdict::HitMemory))));
             }
             Self::Object(sending) => return sending.poll(cx),
             Self::Growing(follow) => (ready!(follow.poll(cx)), follow.verdict),

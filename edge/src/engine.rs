@@ -197,6 +197,14 @@ impl Engine {
         Some(self.pins.pin(object.key(number)?, object.chunk(number).bytes))
     }
 
+    /// A response for all of a body that is one chunk of `bytes` gets it, if it is in memory; else
+    /// nothing is counted. It holds on to it.
+    pub fn whole_in_memory(&self, body: [u8; 16], bytes: u64) -> Option<(Bytes, Pin)> {
+        let key = chunks::Key { body, number: 0 };
+        let chunk = self.chunks.requested_in_memory(&key)?;
+        (chunk.len() as u64 == bytes).then(|| (chunk, self.pins.pin(key, bytes)))
+    }
+
     /// Finds chunk `number`, which the run begins with, on disk or upstream; there with those
     /// below `until` that are missing, too.
     async fn bring(self: Arc<Self>, mut run: Run, number: u64, until: u64) {

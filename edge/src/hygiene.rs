@@ -17,7 +17,7 @@ pub use key::{KeyRules, Query};
 pub use path::canonical as path;
 
 use http::request::Parts;
-use http::{HeaderMap, Method, StatusCode, Version, header};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header};
 use std::borrow::Cow;
 
 /// Path and query as sent. Browsers and S3 clients stay below 8 KiB.
@@ -46,6 +46,38 @@ pub const OBEYED: [&str; 14] = [
     "x-original-host",
     "x-original-url",
     "x-rewrite-url",
+];
+
+/// Fields of a request that decide on its answer, or on whether it gets one, beside those that
+/// `Vary` names.
+const SAID: [&str; 27] = [
+    "cache-control",
+    "cdn-loop",
+    "cmcd-object",
+    "cmcd-request",
+    "cmcd-session",
+    "cmcd-status",
+    "connection",
+    "content-length",
+    "content_length",
+    "expect",
+    "if-match",
+    "if-modified-since",
+    "if-none-match",
+    "if-range",
+    "if-unmodified-since",
+    "keep-alive",
+    "pragma",
+    "priority",
+    "proxy-connection",
+    "range",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "transfer_encoding",
+    "upgrade",
+    "via",
+    "x_forwarded_host",
 ];
 
 /// What a request is for, in the one spelling that is looked up and forwarded.
@@ -213,6 +245,34 @@ fn fields(fields: &HeaderMap, version: Version) -> Result<(), Refusal> {
     }
     found?;
     if has_length { lengths(fields) } else { Ok(()) }
+}
+
+/// The `Host` field, if there is one, of a request whose other fields say nothing that [`check`]
+/// refuses or a hit depends on. None for any other request: it goes the long way. All fields in
+/// one pass.
+pub fn plain_host(fields: &HeaderMap, is_multiplexed: bool) -> Option<Option<&HeaderValue>> {
+    let (mut bytes, mut host) = (0, None);
+    for (name, value) in fields {
+        bytes += name.as_str().len() + value.len();
+        match *name {
+            header::HOST => {
+                if host.replace(value).is_some() {
+                    return None;
+                }
+            }
+            header::USER_AGENT
+            | header::ACCEPT
+            | header::ACCEPT_ENCODING
+            | header::ACCEPT_LANGUAGE
+            | header::COOKIE
+            | header::ORIGIN
+            | header::REFERER => {}
+            header::CONNECTION if !is_multiplexed => {}
+            _ if SAID.contains(&name.as_str()) => return None,
+            _ => {}
+        }
+    }
+    (bytes <= FIELDS_BYTES_MAX && fields.len() <= FIELDS_MAX).then_some(host)
 }
 
 fn field(name: &str, value: &[u8], is_multiplexed: bool) -> Result<(), Refusal> {

@@ -5,6 +5,7 @@
 //! heuristics, and nothing is joined that one validator does not hold together.
 
 mod fetch;
+pub mod lately;
 mod live;
 pub mod named;
 mod pass;

@@ -193,7 +193,7 @@ impl Parts {
             places: Places::new(config.limits.responses),
             encoded: Encoded::new(registry)?,
             prefetch: Prefetch::new(config.prefetch, registry)?,
-            names: crate::serve::Names::default(),
+            names: crate::tally::Names::default(),
         });
         Ok(Self { id, edge, planned, title_site: parts, ready })
     }

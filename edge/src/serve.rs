@@ -10,9 +10,9 @@ use crate::metrics::Metrics;
 use crate::peer;
 use crate::places::{Place, Places};
 use crate::prefetch::Prefetch;
-use crate::proxy::{self, Fetches, Lives, Site, Sites};
+use crate::proxy::{self, Fetches, Lives, Site, Sites, lately};
 use crate::refused::Refused;
-use crate::tally::Tally;
+use crate::tally::Names;
 use crate::title::Titles;
 use crate::title_site;
 use crate::verdict::Verdict;
@@ -60,19 +60,6 @@ pub struct Edge {
     pub prefetch: Prefetch,
     /// For metrics and logs.
     pub names: Names,
-}
-
-/// What requests to no proxy site are counted by.
-pub struct Names {
-    titles: Arc<Tally>,
-    none: Arc<Tally>,
-}
-
-impl Default for Names {
-    fn default() -> Self {
-        let of = |name: &str| Arc::new(Tally::new(name.into()));
-        Self { titles: of("titles"), none: of("none") }
-    }
 }
 
 /// What only a title site needs.
@@ -126,6 +113,10 @@ enum Whose<'a> {
 impl wire::Service for Edge {
     type Body = Body;
 
+    fn whole(body: &mut Body) -> Option<Bytes> {
+        body.whole()
+    }
+
     fn answer(self: &Arc<Self>, request: wire::Request) -> Reply<Body> {
         let wire::Request { head, body, protocol, via } = request;
         let head = Arc::new(head);
@@ -169,6 +160,9 @@ fn serve(edge: &Arc<Edge>, asked: &Asked<'_>, body: RequestBody) -> Reply<Body> 
                     crate::ahead::announced(edge, site, asked, &cmcd.cmcd);
                 }
             }
+            if let Some(hit) = lately::answer(edge, site, asked) {
+                return known(hit, account);
+            }
             match begin(edge, site, asked) {
                 Ok(Begun::Done(answer)) => at_once(Ok(answer), account),
                 Ok(Begun::Waits(wanted, place)) => {
@@ -178,6 +172,15 @@ fn serve(edge: &Arc<Edge>, asked: &Asked<'_>, body: RequestBody) -> Reply<Body> 
             }
         }
     }
+}
+
+/// A hit whose head is ready.
+fn known(hit: lately::Hit, mut account: Box<Account>) -> Reply<Body> {
+    let lately::Hit { known, held, place } = hit;
+    let content = Content::Held(held);
+    account.place(Some(place));
+    account.answered(Verdict::HitMemory, known.status().as_u16(), content.bytes());
+    Reply::Known(known, Body::new(content, account))
 }
 
 /// What a request waits for.
@@ -220,7 +223,10 @@ fn begin(edge: &Arc<Edge>, site: &Arc<Site>, asked: &Asked<'_>) -> Result<Begun,
     let wanted = Arc::new(proxy::Wanted::of(edge, site, asked)?);
     let place = edge.places.take(wanted.priority.urgency)?;
     Ok(match proxy::at_hand(edge, &wanted) {
-        Some(answer) => Begun::Done(Answer { place: Some(place), ..answer }),
+        Some(answer) => {
+            lately::learn(asked, &wanted);
+            Begun::Done(Answer { place: Some(place), ..answer })
+        }
         None => Begun::Waits(wanted, place),
     })
 }
@@ -344,30 +350,34 @@ fn respond(
         headers.insert(CACHE_STATUS, verdict.cache_status(&edge.id));
         cors::expose(&mut headers);
     }
-    if let Some(alt_svc) = &asked.via.alt_svc {
-        headers.insert(header::ALT_SVC, alt_svc.clone());
-    }
     let has_body = status != StatusCode::NO_CONTENT && status != StatusCode::NOT_MODIFIED;
     // To a HEAD, no length is right where that of the GET is not known.
     let length = match asked.head.method {
         Method::HEAD => promised,
         _ => content.bytes(),
     };
-    if let Some(length) = length.filter(|_| has_body) {
-        let mut text = itoa::Buffer::new();
-        let text = text.format(length);
-        // What is stored nearly always says the same, once.
-        let mut known = headers.get_all(header::CONTENT_LENGTH).iter();
-        if known.next().is_none_or(|known| known != text) || known.next().is_some() {
-            set(&mut headers, header::CONTENT_LENGTH, text.to_owned());
-        }
-    }
+    share(&mut headers, asked.via, length.filter(|_| has_body));
     account.place(place);
     account.answered(verdict, status.as_u16(), content.bytes());
     let mut response = Response::new(Body::new(content, account));
     *response.status_mut() = status;
     *response.headers_mut() = headers;
     response
+}
+
+/// Adds the fields that all answers share: the length, where that is told, and where HTTP/3 is.
+pub fn share(headers: &mut HeaderMap, via: &Via, length: Option<u64>) {
+    if let Some(alt_svc) = &via.alt_svc {
+        headers.insert(header::ALT_SVC, alt_svc.clone());
+    }
+    let Some(length) = length else { return };
+    let mut text = itoa::Buffer::new();
+    let text = text.format(length);
+    // What is stored nearly always says the same, once.
+    let mut known = headers.get_all(header::CONTENT_LENGTH).iter();
+    if known.next().is_none_or(|known| known != text) || known.next().is_some() {
+        set(headers, header::CONTENT_LENGTH, text.to_owned());
+    }
 }
 
 /// Sets a field. Only checked names and numbers come here: no value can be refused.

@@ -58,6 +58,21 @@ impl Tally {
     }
 }
 
+/// What requests to no proxy site are counted by.
+pub struct Names {
+    /// To titles.
+    pub titles: Arc<Tally>,
+    /// To nothing that is here.
+    pub none: Arc<Tally>,
+}
+
+impl Default for Names {
+    fn default() -> Self {
+        let of = |name: &str| Arc::new(Tally::new(name.into()));
+        Self { titles: of("titles"), none: of("none") }
+    }
+}
+
 /// The place of what both make up.
 fn kind(verdict: Verdict, protocol: &str) -> Option<usize> {
     let protocol = PROTOCOLS.iter().position(|known| *known == protocol)?;

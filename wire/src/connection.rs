@@ -3,6 +3,7 @@
 
 use crate::aside::Aside;
 use crate::corked::TlsStream;
+use crate::direct::Direct;
 use crate::half::HalfOpen;
 use crate::pace::Pace;
 use crate::patience::Wait;
@@ -49,7 +50,11 @@ impl Spoken {
     }
 }
 
-fn protocol(executor: Executor, spoken: Spoken, head: Duration) -> auto::Builder<Executor> {
+fn protocol(
+    executor: Executor,
+    spoken: Spoken,
+    (timer, head): (HeadTimer, Duration),
+) -> auto::Builder<Executor> {
     let builder = auto::Builder::new(executor);
     let mut builder = match spoken {
         Spoken::Http1 => builder.http1_only(),
@@ -60,7 +65,7 @@ fn protocol(executor: Executor, spoken: Spoken, head: Duration) -> auto::Builder
     // as many for each request.
     builder
         .http1()
-        .timer(HeadTimer::default())
+        .timer(timer)
         .header_read_timeout(head)
         .max_buf_size(BUFFER_BYTES_MAX)
         .pipeline_flush(false);
@@ -102,16 +107,14 @@ where
         corked.heed(&pace);
     }
     let (stream, answers) = HalfOpen::new(stream, shared.patience.quiet);
-    let requests = Requests {
-        shared: Arc::clone(shared),
-        via,
-        pace: Arc::clone(&pace),
-        unframed,
-        answers: answers.clone(),
-    };
-    let service = Serving(Arc::new(requests));
-    let connection = protocol(shared.executor(), spoken, shared.patience.head)
-        .serve_connection(TokioIo::new(stream), service)
+    let (shared_own, pace_own) = (Arc::clone(shared), Arc::clone(&pace));
+    let requests = Requests::new(shared_own, via, pace_own, unframed, answers.clone());
+    let requests = Arc::new(requests);
+    let head = (HeadTimer::default(), shared.patience.head);
+    let is_direct = spoken != Spoken::Http2 && shared.levers.direct;
+    let stream = Direct::new(stream, Arc::clone(&requests), head.clone(), is_direct);
+    let connection = protocol(shared.executor(corked.is_some()), spoken, head)
+        .serve_connection(TokioIo::new(stream), Serving(Arc::clone(&requests)))
         .into_owned();
     let connection = std::pin::pin!(connection);
     let left = {
@@ -134,6 +137,7 @@ where
                 return Err("the peer takes no bytes".to_owned());
             }
             Seldom::Drains => {
+                requests.drain();
                 turns.connection().graceful_shutdown();
                 // What the peer does not take then, the drain's limit ends.
                 turns.await

@@ -337,7 +337,14 @@ fn together(pieces: &[IoSlice<'_>]) -> usize {
     let is_small = |piece: &&IoSlice<'_>| piece.len() < LARGE_PIECE_BYTES;
     let leading = pieces.iter().take_while(is_small).count();
     if pieces.len() < leading + 2 {
-        return pieces.len();
+        let bytes = |pieces: &[IoSlice<'_>]| pieces.iter().map(|piece| piece.len()).sum::<usize>();
+        let records = |pieces| bytes(pieces).div_ceil(RECORD_BYTES);
+        let (small, large) = pieces.split_at(leading);
+        // A head in a record of its own, where that makes no more of them.
+        let is_apart = !small.is_empty()
+            && !large.is_empty()
+            && records(small) + records(large) == records(pieces);
+        return if is_apart { leading } else { pieces.len() };
     }
     if leading > 0 {
         return leading;

@@ -27,6 +27,10 @@ struct Way {
     has_part: AtomicBool,
     /// Reads that wait for them.
     reader: AtomicWaker,
+    /// Requests that were read.
+    calls: AtomicUsize,
+    /// A request came that was not all read with its head: where it ends hyper alone knows.
+    is_hypers: AtomicBool,
 }
 
 /// A stream whose end waits for the answers that go out on it.
@@ -49,6 +53,10 @@ impl Answers {
     /// waits from now on; else from the answer's head on, since it may cut the request short.
     pub fn asked(&self, is_whole: bool) -> Asked {
         self.0.has_part.store(false, Ordering::Release);
+        self.0.calls.fetch_add(1, Ordering::AcqRel);
+        if !is_whole {
+            self.0.is_hypers.store(true, Ordering::Release);
+        }
         let mut asked = Asked { way: Arc::clone(&self.0), is_counted: false };
         if is_whole {
             asked.count();
@@ -135,7 +143,23 @@ impl<T> HalfOpen<T> {
         (open, Answers(way))
     }
 
-    fn is_answering(&self) -> bool {
+    /// Requests that hyper has read, round and round.
+    pub fn calls(&self) -> usize {
+        self.way.calls.load(Ordering::Acquire)
+    }
+
+    /// Where requests end hyper alone knows, from now on.
+    pub fn is_hypers(&self) -> bool {
+        self.way.is_hypers.load(Ordering::Acquire)
+    }
+
+    /// What was read last was a whole request, and hyper knows nothing of it.
+    pub fn answered(&self) {
+        self.way.has_part.store(false, Ordering::Release);
+    }
+
+    /// An answer is on its way, or has not left.
+    pub fn is_answering(&self) -> bool {
         self.way.answers.load(Ordering::Acquire) > 0 || self.way.is_unsent.load(Ordering::Acquire)
     }
 }

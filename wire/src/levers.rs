@@ -11,19 +11,21 @@ pub struct Levers {
     pub frames: bool,
     /// Plain HTTP/1.1: large pieces of the memory tier leave by `sendfile(2)`.
     pub sendfile: bool,
+    /// HTTP/1.1: a small answer at hand leaves without hyper.
+    pub direct: bool,
     /// HTTP/3: what leaves for one peer in one turn leaves by few large sends.
     pub merge: bool,
 }
 
 impl Default for Levers {
     fn default() -> Self {
-        Self { cork: true, seal: true, frames: true, sendfile: true, merge: true }
+        Self { cork: true, seal: true, frames: true, sendfile: true, direct: true, merge: true }
     }
 }
 
 impl Levers {
     /// What [`Levers::off`] knows.
-    pub const NAMES: &str = "cork, seal, frames, sendfile or merge";
+    pub const NAMES: &str = "cork, seal, frames, sendfile, direct or merge";
 
     /// Without the lever of this name; `None` for a name that is none.
     #[must_use]
@@ -33,6 +35,7 @@ impl Levers {
             "seal" => &mut self.seal,
             "frames" => &mut self.frames,
             "sendfile" => &mut self.sendfile,
+            "direct" => &mut self.direct,
             "merge" => &mut self.merge,
             _ => return None,
         };

@@ -1,11 +1,12 @@
 //! Requests of HTTP/1.1 and 2 to the service, and answers back, their bodies watched.
 
+use crate::direct::{BODY_BYTES_MAX, head};
 use crate::frames::{Cut, FRAME_BYTES};
 use crate::half::{Answers, Asked, Counted};
 use crate::pace::{Pace, Paced};
 use crate::service::Answering;
 use crate::unframed::{Ending, Unframed};
-use crate::{Request, RequestBody, Service, Shared, Via};
+use crate::{Known, Reply, Request, RequestBody, Service, Shared, Via};
 use bytes::Bytes;
 use http::{Response, Version};
 use http_body::Body;
@@ -13,25 +14,54 @@ use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
 use std::convert::Infallible;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 
 /// A body on its way, as its connection watches it.
 pub type Sent<B> = Paced<Cut<Counted<Ending<B>>>>;
 
 /// What a connection's requests share.
-pub struct Requests<S> {
-    pub shared: Arc<Shared<S>>,
-    pub via: Arc<Via>,
-    pub pace: Arc<Pace>,
-    pub unframed: Unframed,
-    pub answers: Answers,
+pub struct Requests<S: Service> {
+    shared: Arc<Shared<S>>,
+    via: Arc<Via>,
+    pace: Arc<Pace>,
+    unframed: Unframed,
+    answers: Answers,
+    drains: AtomicBool,
+    /// The answer to the request that hyper reads next, for which the service was asked before.
+    begun: Mutex<Option<Answering<S::Body>>>,
+}
+
+/// The head of an answer that is at hand.
+pub enum Head {
+    Own(http::response::Parts),
+    Known(Arc<Known>),
+}
+
+impl Head {
+    /// Writes it as HTTP/1.1 has it.
+    pub fn write(&self, text: &mut Vec<u8>) {
+        match self {
+            Self::Own(response) => head::write(response, text),
+            Self::Known(known) => text.extend_from_slice(known.text().unwrap_or_default()),
+        }
+    }
+}
+
+/// The length of a body that is short, and has any.
+fn small<B: Body>(body: &B) -> Option<u64> {
+    body.size_hint().exact().filter(|bytes| (1..=BODY_BYTES_MAX).contains(bytes))
+}
+
+fn no_body() -> RequestBody {
+    Empty::<Bytes>::new().map_err(|never| match never {}).boxed_unsync()
 }
 
 /// hyper's view of them.
-pub struct Serving<S>(pub Arc<Requests<S>>);
+pub struct Serving<S: Service>(pub Arc<Requests<S>>);
 
-impl<S> Clone for Serving<S> {
+impl<S: Service> Clone for Serving<S> {
     fn clone(&self) -> Self {
         Self(Arc::clone(&self.0))
     }
@@ -44,12 +74,69 @@ pub struct Watch {
 }
 
 impl<S: Service> Requests<S> {
+    /// None yet.
+    pub fn new(
+        shared: Arc<Shared<S>>,
+        via: Arc<Via>,
+        pace: Arc<Pace>,
+        unframed: Unframed,
+        answers: Answers,
+    ) -> Self {
+        let (drains, begun) = (AtomicBool::new(false), Mutex::new(None));
+        Self { shared, via, pace, unframed, answers, drains, begun }
+    }
+
+    /// The connection is to end after the requests that it has.
+    pub fn drain(&self) {
+        self.drains.store(true, Ordering::Release);
+    }
+
+    /// Whether it is.
+    pub fn drains(&self) -> bool {
+        self.drains.load(Ordering::Acquire)
+    }
+
+    /// Answers an HTTP/1.1 request that has no body, if its answer is small and at hand. Else
+    /// that waits until hyper has read the same request.
+    pub fn at_hand(&self, head: http::request::Parts) -> Option<(Head, Bytes)> {
+        let (protocol, via) = ("http/1.1", Arc::clone(&self.via));
+        let reply = self.shared.reply(Request { head, body: no_body(), protocol, via });
+        let reply = match reply {
+            Reply::Known(known, mut body) => {
+                if known.text().is_some()
+                    && small(&body).is_some()
+                    && let Some(bytes) = S::whole(&mut body)
+                {
+                    return Some((Head::Known(known), bytes));
+                }
+                Reply::Known(known, body)
+            }
+            Reply::Now(mut response) => {
+                let is_whole = |bytes: &u64| head::is_whole(&response, *bytes);
+                if small(response.body()).filter(is_whole).is_some()
+                    && let Some(bytes) = S::whole(response.body_mut())
+                {
+                    return Some((Head::Own(response.into_parts().0), bytes));
+                }
+                Reply::Now(response)
+            }
+            later @ Reply::Later(_) => later,
+        };
+        let begun = self.shared.awaited(reply);
+        *self.begun.lock().unwrap_or_else(PoisonError::into_inner) = Some(begun);
+        None
+    }
+
+    fn begun(&self) -> Option<Answering<S::Body>> {
+        self.begun.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
     fn answer(&self, request: http::Request<Incoming>) -> Answering<S::Body> {
         let is_h2 = request.version() == Version::HTTP_2;
         let (head, body) = request.into_parts();
         // A body of no size needs no memory.
         let body: RequestBody = match body.is_end_stream() {
-            true => Empty::<Bytes>::new().map_err(|never| match never {}).boxed_unsync(),
+            true => no_body(),
             false => body.map_err(Into::into).boxed_unsync(),
         };
         let protocol = if is_h2 { "h2" } else { "http/1.1" };
@@ -82,7 +169,7 @@ impl<S: Service> hyper::service::Service<http::Request<Incoming>> for Serving<S>
         if is_h2 || !is_whole {
             return Responding::Asked(Some((request, watch)), Arc::clone(&self.0));
         }
-        match self.0.answer(request) {
+        match self.0.begun().unwrap_or_else(|| self.0.answer(request)) {
             Answering::Now(response) => {
                 Responding::Ready(response.map(|response| self.0.watched(response, watch)))
             }

@@ -1,10 +1,10 @@
 //! What connections serve, and what they share.
 
-use crate::Levers;
 use crate::patience::{GivenUp, Patience};
 use crate::shards::{Executor, Seat, Shard, Shards, guarded};
 use crate::tls::{self, Tls};
 use crate::unread::Unread;
+use crate::{Known, Levers};
 use arena::Arena;
 use bytes::Bytes;
 use counting::{counter, counters, from_zero, gauge, gauges};
@@ -40,6 +40,10 @@ pub trait Service: Send + Sync + 'static {
 
     /// Answers one request. Must not block.
     fn answer(self: &Arc<Self>, request: Request) -> Reply<Self::Body>;
+
+    /// Takes all that a body, of which nothing was taken yet, has to send, if that is at hand in
+    /// one piece. Else it is left as it is.
+    fn whole(body: &mut Self::Body) -> Option<Bytes>;
 }
 
 /// An answer. Most are hits, which need no future: to make, move and free one costs more than
@@ -47,6 +51,8 @@ pub trait Service: Send + Sync + 'static {
 pub enum Reply<B> {
     /// It is here.
     Now(Response<B>),
+    /// It is here, and its head was made ready before.
+    Known(Arc<Known>, B),
     /// It must be waited for.
     Later(Pin<Box<dyn Future<Output = Response<B>> + Send>>),
 }
@@ -269,18 +275,27 @@ impl<S: Service> Shared<S> {
 
     /// Answers a request, within the context of the runtime that is no shard's.
     pub fn answer(&self, request: Request) -> Answering<S::Body> {
-        let context = self.work.enter();
-        let reply = self.service.answer(request);
-        drop(context);
+        self.awaited(self.reply(request))
+    }
+
+    /// What the service says to a request, within that context.
+    pub(crate) fn reply(&self, request: Request) -> Reply<S::Body> {
+        let _context = self.work.enter();
+        self.service.answer(request)
+    }
+
+    /// The same as a future.
+    pub(crate) fn awaited(&self, reply: Reply<S::Body>) -> Answering<S::Body> {
         match reply {
             Reply::Now(answer) => Answering::Now(Some(answer)),
+            Reply::Known(known, body) => Answering::Now(Some(known.response(body))),
             Reply::Later(answer) => Answering::Later(TokioContext::new(answer, self.work.clone())),
         }
     }
 
     /// For what hyper spawns.
-    pub(crate) fn executor(&self) -> Executor {
-        Executor(self.metrics.panics.clone())
+    pub(crate) fn executor(&self, is_corked: bool) -> Executor {
+        Executor { panics: self.metrics.panics.clone(), at_once: is_corked }
     }
 }
 

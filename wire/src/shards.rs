@@ -13,6 +13,7 @@ use std::num::NonZeroUsize;
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
+use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::task::JoinHandle;
@@ -177,7 +178,12 @@ pub(crate) async fn guarded<F: Future>(task: F, panics: IntCounter) {
 /// Runs what hyper spawns for a connection's streams where the connection runs, and counts
 /// panics.
 #[derive(Debug, Clone)]
-pub(crate) struct Executor(pub(crate) IntCounter);
+pub(crate) struct Executor {
+    pub(crate) panics: IntCounter,
+    /// Begins a task at once, in the connection's turn: most end there, and need none of their
+    /// own. What they write must wait for the turn's end, or it would leave bit by bit.
+    pub(crate) at_once: bool,
+}
 
 impl<F> hyper::rt::Executor<F> for Executor
 where
@@ -185,7 +191,12 @@ where
     F::Output: Send,
 {
     fn execute(&self, task: F) {
-        tokio::spawn(guarded(Box::pin(task), self.0.clone()));
+        let mut task = Box::pin(guarded(task, self.panics.clone()));
+        // Who is not done is polled again by its own task: that is who must be woken.
+        let mut nobody = Context::from_waker(Waker::noop());
+        if !self.at_once || task.as_mut().poll(&mut nobody).is_pending() {
+            tokio::spawn(task);
+        }
     }
 }
 

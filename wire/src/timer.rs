@@ -3,7 +3,7 @@
 //! late, and is set anew when that comes. So a busy connection touches the wheel once for all the
 //! requests of the time that it waits for a head.
 //!
-//! Invariant: a sleep that is polled ends at its time, and not before.
+//! Invariant: a sleep that is polled ends at its time, or where it was put off to, and not before.
 
 use hyper::rt::{Sleep, Timer};
 use std::pin::{Pin, pin};
@@ -21,11 +21,14 @@ pub struct HeadTimer(Arc<Mutex<Set>>);
 pub(crate) struct Set {
     sleep: Option<Pin<Box<tokio::time::Sleep>>>,
     wakes: Option<Waker>,
+    /// No sleep ends before.
+    not_before: Option<Instant>,
 }
 
 impl Set {
-    /// Waits until this time, whatever other time was waited for before.
+    /// Waits until this time, or where it was put off to, whatever other time was waited for before.
     pub(crate) fn poll_until(&mut self, until: Instant, cx: &mut Context<'_>) -> Poll<()> {
+        let until = self.not_before.map_or(until, |least| least.max(until));
         let at = tokio::time::Instant::from_std(until);
         let sleep = self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at)));
         let is_told = self.wakes.as_ref().is_some_and(|wakes| wakes.will_wake(cx.waker()));
@@ -45,6 +48,14 @@ impl Set {
         }
         self.wakes = Some(cx.waker().clone());
         Poll::Pending
+    }
+}
+
+impl HeadTimer {
+    /// The head that is waited for came, and was answered: no sleep ends before another `wait`.
+    pub fn put_off(&self, wait: Duration) {
+        let mut set = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        set.not_before = Some(self.now() + wait);
     }
 }
 
@@ -104,6 +115,18 @@ mod tests {
         })
         .await;
         tokio::time::timeout(Duration::from_secs(60), sleep).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_sleep_that_is_put_off_ends_as_much_later() {
+        let timer = HeadTimer::default();
+        let limit = Duration::from_millis(20);
+        let mut sleep = timer.sleep(limit);
+        assert!(!polled(&mut sleep).await);
+        let began = timer.now();
+        timer.put_off(limit * 3);
+        sleep.await;
+        assert!(timer.now() - began >= limit * 3);
     }
 
     #[tokio::test]

@@ -24,6 +24,10 @@ struct Now(Mutex<Option<Bytes>>);
 impl Service for Now {
     type Body = Full<Bytes>;
 
+    fn whole(_: &mut Full<Bytes>) -> Option<Bytes> {
+        None
+    }
+
     fn answer(self: &Arc<Self>, _: Request) -> Reply<Full<Bytes>> {
         Reply::Now(Response::new(Full::new(self.0.lock().unwrap().clone().unwrap())))
     }

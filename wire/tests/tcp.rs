@@ -17,7 +17,8 @@ const ARENA_BYTES: u64 = 64 << 20;
 
 fn levers() -> Vec<Levers> {
     let all = Levers::default();
-    let without = ["cork", "seal", "frames", "sendfile"].map(|name| all.off(name).unwrap());
+    let without =
+        ["cork", "seal", "frames", "sendfile", "direct"].map(|name| all.off(name).unwrap());
     [all].into_iter().chain(without).collect()
 }
 
@@ -77,6 +78,87 @@ async fn pipelined_requests_are_answered_in_order() {
         }
     }
     served.empty().await;
+}
+
+/// However requests come, each is read once, and what belongs to one is not taken for another.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_of_all_kinds_on_one_connection_are_answered_in_order() {
+    let served = Served::start(Levers::default(), ARENA_BYTES).await;
+    for round in 0..60 {
+        let mut random = Random(round);
+        let by = [By::H1, By::H1Tls][round as usize % 2];
+        let mut stream = served.connect(by).await;
+        let mut seed = round as usize;
+        for _ in 0..20 {
+            let (mut sent, mut asked) = (String::new(), Vec::new());
+            for _ in 0..=random.below(3) / 2 {
+                seed += 1;
+                let bytes = [1, 300, 20_000, 65_536, 65_537][random.below(5)];
+                let more = [
+                    "\r\n\r\n",
+                    "\r\nConnection: keep-alive\r\nX-A:  b \r\n\r\n",
+                    // Ends of lines that hyper takes.
+                    "\n\n",
+                    "\r\nX: GET /9/9 HTTP/1.1\n\r\n",
+                ][random.below(4)];
+                sent += &format!("GET /{seed}/{bytes} HTTP/1.1\r\nHost: localhost{more}");
+                asked.push((seed, bytes));
+            }
+            let mut rest = sent.as_bytes();
+            while !rest.is_empty() {
+                let whole = random.below(2) == 0;
+                let part = if whole { rest.len() } else { 1 + random.below(rest.len()) };
+                stream.write_all(&rest[..part]).await.unwrap();
+                stream.flush().await.unwrap();
+                rest = &rest[part..];
+                common::pause(&mut random).await;
+            }
+            for (seed, bytes) in asked {
+                read(&mut stream, seed, bytes, &mut random).await;
+            }
+        }
+    }
+    served.empty().await;
+}
+
+/// A body that looks like requests is none, however it comes: after its answer comes the next
+/// one's, or the end.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_body_is_no_request() {
+    let served = Served::start(Levers::default(), ARENA_BYTES).await;
+    for round in 0..60 {
+        let mut random = Random(round);
+        let by = [By::H1, By::H1Tls][round as usize % 2];
+        let mut stream = served.connect(by).await;
+        for _ in 0..random.below(3) {
+            ask(&mut stream, 3, 300).await;
+            read(&mut stream, 3, 300, &mut random).await;
+        }
+        let hidden = "GET /7/70 HTTP/1.1\r\nA: b\r\n\r\n".repeat(3);
+        let length = hidden.len();
+        let head = format!("GET /5/500 HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n");
+        let all = head + &hidden;
+        let (first, then) = all.split_at(all.len() - random.below(3) * (length / 3));
+        for part in [first, then] {
+            // It may be closed to what is no longer wanted.
+            let _ = stream.write_all(part.as_bytes()).await;
+            let _ = stream.flush().await;
+            common::pause(&mut random).await;
+        }
+        read(&mut stream, 5, 500, &mut random).await;
+        let _ = stream.write_all(b"GET /9/9 HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        let _ = stream.flush().await;
+        if let Ok(byte) = stream.read_u8().await {
+            assert_eq!(byte, b'H');
+            let mut rest = [0; 400];
+            let mut got = 0;
+            while !rest[..got].windows(4).any(|end| end == b"\r\n\r\n") {
+                got += stream.read(&mut rest[got..]).await.unwrap();
+            }
+            let told = String::from_utf8_lossy(&rest[..got]);
+            assert!(told.contains("content-length: 9\r\n"), "{told}");
+        }
+    }
 }
 
 /// Closes with a reset, whatever is unread.

@@ -146,6 +146,14 @@ impl Sending {
         }
     }
 
+    /// All of it, if that was polled ahead.
+    pub fn whole(&mut self) -> Option<(Bytes, Verdict)> {
+        if self.left.bytes > 0 || !self.pieces.is_empty() {
+            return None;
+        }
+        self.ahead.take_if(|ahead| ahead.is_ok())?.ok()
+    }
+
     /// The costliest source that the parts would have now.
     fn foreseen(&self) -> Option<Verdict> {
         let parts = self.pieces.iter().filter_map(|piece| match piece {

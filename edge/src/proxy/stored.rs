@@ -1,6 +1,6 @@
 //! Answers from what is stored: 304, whole, one range or several, with the age that it has.
 
-use super::{Wanted, now_ms, pass, without_body};
+use super::{Site, Wanted, now_ms, pass, without_body};
 use crate::body::{Content, Piece, Sending};
 use crate::compress::{self, Encoding};
 use crate::engine::Reading;
@@ -10,7 +10,7 @@ use crate::refused::Refused;
 use crate::serve::{Answer, Edge, set};
 use crate::verdict::Verdict;
 use bytes::Bytes;
-use caching::{CacheStatus, Precondition, Ranges};
+use caching::{CacheStatus, Precondition, Ranges, Settings, Stored};
 use heads::Head;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use model::{ByteRange, chunk};
@@ -76,6 +76,27 @@ pub async fn answer(
         }
         Step::Send(ready) => ready.answer(edge, how).await,
     }
+}
+
+/// The fields of the whole of a fresh head, in memory, as they are sent to a request that says
+/// nothing on caches, on parts or on encodings; none where the answer depends on more.
+pub fn plain_fields(
+    edge: &Edge,
+    (site, settings): (&Site, &Arc<Settings>),
+    head: &Head,
+    now_ms: i64,
+) -> Option<HeaderMap> {
+    let Stored { status, fields, .. } = &head.stored;
+    if site.compress && compress::is_compressible(*status, fields, head.bytes) {
+        return None;
+    }
+    let facts = head.facts(settings);
+    let mut headers = facts.reused_fields(&head.stored, now_ms);
+    // That is about the origin's own address.
+    headers.remove(header::ALT_SVC);
+    let told = CacheStatus { hit: true, ..CacheStatus::default() };
+    told_by(edge, told, Verdict::HitMemory, facts.fresh_for_ms(now_ms), &mut headers);
+    Some(headers)
 }
 
 /// What comes of a request and a stored head, before any byte of the body is asked for.
@@ -280,7 +301,7 @@ fn tell(
     headers: &mut HeaderMap,
 ) {
     let left_ms = head.facts(&wanted.caching).fresh_for_ms(now_ms);
-    let mut told = match how {
+    let told = match how {
         How::Fetched { told, verdict, .. } => {
             CacheStatus { stored: *verdict != Verdict::Revalidated, ..*told }
         }
@@ -295,6 +316,16 @@ fn tell(
             ..CacheStatus::default()
         },
     };
+    told_by(edge, told, verdict, left_ms, headers);
+}
+
+fn told_by(
+    edge: &Edge,
+    mut told: CacheStatus<'_>,
+    verdict: Verdict,
+    left_ms: i64,
+    headers: &mut HeaderMap,
+) {
     told.ttl_s = Some(left_ms.div_euclid(1000));
     told.detail = Some(verdict.name());
     told.append(edge.node.id(), headers);

@@ -100,7 +100,7 @@ pub struct Settings {
     /// Segments of a title fetched ahead of who watches it, 0 for none [default: 2]
     #[arg(long, env = "NEARCAST_EDGE_PREFETCH_SEGMENTS", value_name = "N")]
     pub prefetch_segments: Option<u32>,
-    /// For measurements: parts of the write path to leave out, cork, seal, frames, sendfile, merge. Repeatable
+    /// For measurements: parts of the write path to leave out, cork, seal, frames, sendfile, direct, merge. Repeatable
     #[arg(long, env = "NEARCAST_EDGE_WRITE_PATH_OFF", value_delimiter = ',', value_name = "PART")]
     pub write_path_off: Vec<String>,
     /// Proxy sites by host name; in the file only

@@ -5,7 +5,7 @@
 
 use arena::Arena;
 use bytes::Bytes;
-use http::Response;
+use http::{HeaderValue, Response};
 use http_body::{Frame, SizeHint};
 use nearcast_wire::{
     Levers, Metrics, Patience, Reply, Request, Service, Shards, Shared, Threads, Via,
@@ -58,7 +58,8 @@ pub fn byte(seed: usize, at: usize) -> u8 {
     (seed.wrapping_mul(97) ^ at.wrapping_mul(31) ^ (at >> 8) ^ (at >> 16)) as u8
 }
 
-/// `GET /SEED/BYTES`: so many bytes, in pieces of all sizes, of the arena while it has room.
+/// `GET /SEED/BYTES`: so many bytes, in pieces of all sizes, of the arena while it has room. Where
+/// the seed is odd, the head of the answer says all that it has to.
 pub struct Patterns {
     pub arena: Arena,
 }
@@ -103,6 +104,12 @@ impl Patterns {
 impl Service for Patterns {
     type Body = Pieces;
 
+    fn whole(body: &mut Pieces) -> Option<Bytes> {
+        let whole = body.pieces.pop_front_if(|piece| piece.len() as u64 == body.left);
+        body.left -= whole.as_ref().map_or(0, |whole| whole.len() as u64);
+        whole
+    }
+
     fn answer(self: &Arc<Self>, request: Request) -> Reply<Pieces> {
         let mut numbers = request.head.uri.path()[1..].split('/').map(|part| part.parse().unwrap());
         let (seed, bytes): (usize, usize) = (numbers.next().unwrap(), numbers.next().unwrap());
@@ -113,7 +120,13 @@ impl Service for Patterns {
             pieces.push_back(self.piece(seed, at..end));
             at = end;
         }
-        Reply::Now(Response::new(Pieces { pieces, left: bytes as u64 }))
+        let mut response = Response::new(Pieces { pieces, left: bytes as u64 });
+        if seed % 2 == 1 {
+            let fields = response.headers_mut();
+            fields.insert("content-length", bytes.into());
+            fields.insert("date", HeaderValue::from_static("Sat, 21 Nov 2026 22:47:00 GMT"));
+        }
+        Reply::Now(response)
     }
 }
 

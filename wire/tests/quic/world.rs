@@ -84,6 +84,10 @@ pub fn fields(bytes: usize) -> HeaderMap {
 impl Service for Bodies {
     type Body = Body;
 
+    fn whole(_: &mut Body) -> Option<Bytes> {
+        None
+    }
+
     fn answer(self: &Arc<Self>, request: Request) -> Reply<Body> {
         let mut parts = request.head.uri.path().split('/').skip(1);
         let first = parts.next();

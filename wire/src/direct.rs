@@ -1,0 +1,240 @@
+//! HTTP/1.1 requests that need nothing of hyper: a plain GET whose answer is small and at hand is
+//! read where hyper waits for the next head, and answered at once. hyper never sees it. All else
+//! reaches hyper as it came, byte for byte, and so does what this side is not sure of.
+//!
+//! Invariants: a request is read here only when hyper has read all that came before, answered it
+//! and sent that; each request reaches the service once; and who reads a request here finds in it
+//! what hyper would.
+
+pub mod head;
+
+use crate::Service;
+use crate::half::HalfOpen;
+use crate::responding::Requests;
+use crate::timer::HeadTimer;
+use bytes::{Buf, Bytes};
+use std::cell::RefCell;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// The longest body that is answered here. Of longer ones a head is a small part, and they
+/// need not be at hand.
+pub const BODY_BYTES_MAX: u64 = 64 << 10;
+/// Room for most heads of answers; what a thread keeps of it.
+const HEAD_BYTES: usize = 1 << 10;
+
+thread_local! {
+    static HEAD: RefCell<Vec<u8>> = RefCell::new(Vec::with_capacity(HEAD_BYTES));
+}
+
+/// A connection's stream, as hyper has it.
+pub struct Direct<T, S: Service> {
+    stream: HalfOpen<T>,
+    requests: Arc<Requests<S>>,
+    state: State,
+    /// Of a request here: that hyper may take as it likes.
+    has_answered: bool,
+    /// hyper's, for the next head, and how long it waits for that.
+    timer: HeadTimer,
+    head_max: Duration,
+}
+
+/// Whose turn it is.
+enum State {
+    /// hyper has what came, and may not be done with that. It had called the service so often
+    /// before.
+    Beside(head::Ends, usize),
+    /// hyper waits for a head, and has no part of one.
+    Between,
+    /// An answer to a request that was read here leaves.
+    Answering(Rest),
+    /// hyper's, as long as the connection lasts.
+    Off,
+}
+
+/// What is left of an answer.
+struct Rest {
+    head: Vec<u8>,
+    sent: usize,
+    body: Bytes,
+}
+
+impl<T, S: Service> Direct<T, S> {
+    /// The stream of a connection that begins with a request's first byte. Where it may not be
+    /// one of HTTP/1.1 (`is_on` unset), it only passes bytes on. `timer` and `head_max` are
+    /// hyper's.
+    pub fn new(
+        stream: HalfOpen<T>,
+        requests: Arc<Requests<S>>,
+        (timer, head_max): (HeadTimer, Duration),
+        is_on: bool,
+    ) -> Self {
+        let state = if is_on { State::Beside(head::Ends::default(), 0) } else { State::Off };
+        Self { stream, requests, state, has_answered: false, timer, head_max }
+    }
+
+    /// Whether hyper is done with what it has.
+    fn look(&mut self) {
+        let State::Beside(ends, calls) = &self.state else { return };
+        let calls_now = self.stream.calls();
+        if ends.are_several() || self.stream.is_hypers() {
+            self.state = State::Off;
+        } else if ends.is_one_whole()
+            && calls_now == calls.wrapping_add(1)
+            && !self.stream.is_answering()
+        {
+            self.state = State::Between;
+        }
+    }
+
+    /// hyper gets these bytes.
+    fn pass(&mut self, came: &[u8]) {
+        if came.is_empty() {
+            return;
+        }
+        if let State::Between = self.state {
+            self.state = State::Beside(head::Ends::default(), self.stream.calls());
+        }
+        if let State::Beside(ends, _) = &mut self.state {
+            ends.take(came);
+        }
+    }
+}
+
+impl<T: AsyncWrite + Unpin, S: Service> Direct<T, S> {
+    /// Sends what is left of an answer.
+    fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let State::Answering(rest) = &mut self.state else { return Poll::Ready(Ok(())) };
+        // A peer that takes it slowly is not late with its next head.
+        self.timer.put_off(self.head_max);
+        let sent = ready!(poll_send(&mut self.stream, cx, rest));
+        self.state = State::Between;
+        Poll::Ready(sent)
+    }
+}
+
+/// Sends all of an answer.
+fn poll_send<T: AsyncWrite + Unpin>(
+    stream: &mut HalfOpen<T>,
+    cx: &mut Context<'_>,
+    rest: &mut Rest,
+) -> Poll<io::Result<()>> {
+    loop {
+        let head = &rest.head[rest.sent..];
+        if head.is_empty() && rest.body.is_empty() {
+            return Poll::Ready(Ok(()));
+        }
+        let pieces = [IoSlice::new(head), IoSlice::new(&rest.body)];
+        let pieces = if head.is_empty() { &pieces[1..] } else { &pieces[..] };
+        let bytes = ready!(Pin::new(&mut *stream).poll_write_vectored(cx, pieces))?;
+        if bytes == 0 {
+            return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+        }
+        let of_head = bytes.min(head.len());
+        rest.sent += of_head;
+        rest.body.advance(bytes - of_head);
+    }
+}
+
+impl<T: AsyncRead + AsyncWrite + Unpin, S: Service> Direct<T, S> {
+    /// Answers the request that these bytes are, if that is one for here. `None` leaves it to
+    /// hyper, perhaps with an answer.
+    fn answer(&mut self, cx: &mut Context<'_>, came: &[u8]) -> Option<Poll<io::Result<()>>> {
+        let request = head::read(came)?;
+        let (head, body) = self.requests.at_hand(request)?;
+        self.stream.answered();
+        self.has_answered = true;
+        let text = HEAD.with(|kept| std::mem::take(&mut *kept.borrow_mut()));
+        let mut rest = Rest { head: text, sent: 0, body };
+        head.write(&mut rest.head);
+        let sent = poll_send(&mut self.stream, cx, &mut rest);
+        if sent.is_pending() {
+            self.state = State::Answering(rest);
+        } else if rest.head.capacity() <= 4 * HEAD_BYTES {
+            rest.head.clear();
+            HEAD.with(|kept| *kept.borrow_mut() = rest.head);
+        }
+        Some(sent)
+    }
+}
+
+impl<T: AsyncRead + AsyncWrite + Unpin, S: Service> AsyncRead for Direct<T, S> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if matches!(this.state, State::Off) {
+            return Pin::new(&mut this.stream).poll_read(cx, buf);
+        }
+        ready!(this.poll_rest(cx))?;
+        let mut has_sent = false;
+        loop {
+            this.look();
+            let is_between = matches!(this.state, State::Between);
+            if is_between && this.has_answered && this.requests.drains() {
+                // hyper knows of no request that was answered, and would wait for the first.
+                return Poll::Ready(Ok(()));
+            }
+            let start = buf.filled().len();
+            let read = Pin::new(&mut this.stream).poll_read(cx, buf);
+            if read.is_pending() {
+                if has_sent {
+                    this.timer.put_off(this.head_max);
+                }
+                return Poll::Pending;
+            }
+            ready!(read)?;
+            let came = &buf.filled()[start..];
+            let Some(sent) = is_between.then(|| this.answer(cx, came)).flatten() else {
+                this.pass(came);
+                return Poll::Ready(Ok(()));
+            };
+            buf.set_filled(start);
+            ready!(sent)?;
+            has_sent = true;
+        }
+    }
+}
+
+impl<T: AsyncWrite + Unpin, S: Service> AsyncWrite for Direct<T, S> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        ready!(this.poll_rest(cx))?;
+        Pin::new(&mut this.stream).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        ready!(this.poll_rest(cx))?;
+        Pin::new(&mut this.stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+    }
+
+    /// The connection's end comes after what was answered.
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        ready!(this.poll_rest(cx))?;
+        Pin::new(&mut this.stream).poll_shutdown(cx)
+    }
+}

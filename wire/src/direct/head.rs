@@ -1,0 +1,282 @@
+//! The head of a plain GET, read, and that of its answer, written. What is not plain is `None`:
+//! hyper reads it, or refuses it.
+//!
+//! Invariant: what is read here hyper would read in the same way. So there is one way to end a
+//! line and no folding, no body, no word on the connection but that it stays, and of a path only
+//! what every reader takes.
+
+use bytes::{Bytes, BytesMut};
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, DATE, EXPECT, HeaderName, TRAILER, TRANSFER_ENCODING, UPGRADE,
+};
+use http::{
+    HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, request, response,
+};
+use std::cell::RefCell;
+
+/// Longer heads are read by hyper.
+const BYTES_MAX: usize = 8 << 10;
+/// More fields are counted by hyper.
+const FIELDS_MAX: usize = 64;
+/// Room that a thread takes for the heads that come next, at once.
+const KEPT_BYTES: usize = 4 << 10;
+
+const START: &[u8] = b"GET /";
+const VERSION: &[u8] = b" HTTP/1.1\r\n";
+const END: &[u8] = b"\r\n\r\n";
+
+thread_local! {
+    /// A head's bytes go into one piece, which its fields share. When all of them are gone, it
+    /// takes the next.
+    static KEPT: RefCell<BytesMut> = RefCell::new(BytesMut::new());
+}
+
+/// The request that these bytes are, all of them and nothing more.
+pub fn read(came: &[u8]) -> Option<request::Parts> {
+    if came.len() > BYTES_MAX || !came.starts_with(START) || !came.ends_with(END) {
+        return None;
+    }
+    let line = memchr::memchr(b'\n', came)? + 1;
+    let path_end = line.checked_sub(VERSION.len())?;
+    if !came[..line].ends_with(VERSION) || !came[START.len()..path_end].iter().all(is_plain) {
+        return None;
+    }
+    let all = kept(came);
+    let uri = Uri::from_maybe_shared(all.slice(START.len() - 1..path_end)).ok()?;
+    let headers = fields(&all, line)?;
+    let mut request = Request::new(()).into_parts().0;
+    (request.method, request.uri, request.version) = (Method::GET, uri, Version::HTTP_11);
+    request.headers = headers;
+    Some(request)
+}
+
+/// A byte of a path or query (RFC 3986 section 3.3).
+fn is_plain(byte: &u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~/%?=&!$'()*+,;:@".contains(byte)
+}
+
+fn kept(came: &[u8]) -> Bytes {
+    KEPT.with(|kept| {
+        let mut kept = kept.borrow_mut();
+        if kept.capacity() < came.len() {
+            kept.reserve(came.len().max(KEPT_BYTES));
+        }
+        kept.extend_from_slice(came);
+        kept.split().freeze()
+    })
+}
+
+/// The fields from `at` on, to the empty line that ends the head.
+fn fields(all: &Bytes, mut at: usize) -> Option<HeaderMap> {
+    let end = all.len() - 2;
+    let count = memchr::memchr_iter(b'\n', &all[at..end]).count();
+    if count > FIELDS_MAX {
+        return None;
+    }
+    let mut fields = HeaderMap::with_capacity(count);
+    while at < end {
+        let line = memchr::memchr(b'\n', &all[at..])? + at;
+        let colon = memchr::memchr(b':', &all[at..line])? + at;
+        // A name takes no space, so no line is folded, and none is empty.
+        let name = HeaderName::from_bytes(&all[at..colon]).ok()?;
+        let value = all.slice_ref(trimmed(all[colon + 1..line].strip_suffix(b"\r")?));
+        if !is_taken(&name, &value) {
+            return None;
+        }
+        // It takes no control byte.
+        fields.try_append(name, HeaderValue::from_maybe_shared(value).ok()?).ok()?;
+        at = line + 1;
+    }
+    Some(fields)
+}
+
+/// Without spaces around it (RFC 9110 section 5.5).
+fn trimmed(mut value: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = value {
+        value = rest;
+    }
+    value
+}
+
+/// Whether a field changes nothing of where the request or the connection ends.
+fn is_taken(name: &HeaderName, value: &[u8]) -> bool {
+    match *name {
+        CONTENT_LENGTH | TRANSFER_ENCODING | EXPECT | UPGRADE => false,
+        CONNECTION => value.eq_ignore_ascii_case(b"keep-alive"),
+        _ => true,
+    }
+}
+
+/// Whether [`write`] can write this answer's head, before a body of so many bytes: it says how
+/// many, and when, and nothing of the connection.
+pub fn is_whole<B>(response: &Response<B>, body_bytes: u64) -> bool {
+    let status = response.status();
+    let has_body = !matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    if !has_body || status.is_informational() || response.version() != Version::HTTP_11 {
+        return false;
+    }
+    let (mut lengths, mut has_date) = (0, false);
+    for (name, value) in response.headers() {
+        match *name {
+            CONNECTION | TRANSFER_ENCODING | UPGRADE | TRAILER => return false,
+            CONTENT_LENGTH => {
+                let bytes = value.to_str().ok().and_then(|text| text.parse().ok());
+                if bytes != Some(body_bytes) {
+                    return false;
+                }
+                lengths += 1;
+            }
+            DATE => has_date = true,
+            _ => {}
+        }
+    }
+    lengths == 1 && has_date && status.canonical_reason().is_some()
+}
+
+/// Writes a head that [`is_whole`].
+pub fn write(response: &response::Parts, text: &mut Vec<u8>) {
+    let status = response.status;
+    if status == StatusCode::OK {
+        text.extend_from_slice(b"HTTP/1.1 200 OK\r\n");
+    } else {
+        let reason = status.canonical_reason().unwrap_or_default();
+        for part in ["HTTP/1.1 ", status.as_str(), " ", reason, "\r\n"] {
+            text.extend_from_slice(part.as_bytes());
+        }
+    }
+    for (name, value) in &response.headers {
+        let (name, value) = (name.as_str().as_bytes(), value.as_bytes());
+        text.reserve(name.len() + value.len() + ": \r\n\r\n".len());
+        text.extend_from_slice(name);
+        text.extend_from_slice(b": ");
+        text.extend_from_slice(value);
+        text.extend_from_slice(b"\r\n");
+    }
+    text.extend_from_slice(b"\r\n");
+}
+
+/// Where heads end in what hyper gets.
+#[derive(Default)]
+pub struct Ends {
+    count: usize,
+    /// So many of the last bytes are the beginning of such an end, or all of it.
+    matched: usize,
+}
+
+impl Ends {
+    /// What comes next.
+    pub fn take(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            if self.count > 1 {
+                return;
+            }
+            self.matched = match (byte, self.matched) {
+                (b'\r', 2 | 4) => 3,
+                (b'\r', _) => 1,
+                (b'\n', 1) => 2,
+                (b'\n', 3) => {
+                    self.count += 1;
+                    4
+                }
+                // hyper takes a line that ends so; here nobody counts on it.
+                (b'\n', _) => {
+                    self.count = 2;
+                    0
+                }
+                _ => 0,
+            };
+        }
+    }
+
+    /// One head, and nothing behind it.
+    pub fn is_one_whole(&self) -> bool {
+        self.count == 1 && self.matched == END.len()
+    }
+
+    /// More than one, or what may be more.
+    pub fn are_several(&self) -> bool {
+        self.count > 1
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(lines: &str) -> Option<request::Parts> {
+        read(format!("{}\r\n\r\n", lines.replace('|', "\r\n")).as_bytes())
+    }
+
+    #[test]
+    fn plain_requests_are_read() {
+        let head = told("GET /a%20b/c;d?e=f&g HTTP/1.1|Host: A.b:80|accept:*/*|X-e:|x-E: \t g h\t");
+        let head = head.unwrap();
+        assert_eq!((head.method, head.version), (Method::GET, Version::HTTP_11));
+        assert_eq!(head.uri, "/a%20b/c;d?e=f&g");
+        let fields = head.headers.iter();
+        let fields: Vec<_> =
+            fields.map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
+        let wanted: [(_, &[u8]); 4] =
+            [("host", b"A.b:80"), ("accept", b"*/*"), ("x-e", b""), ("x-e", b"g h")];
+        assert_eq!(fields, wanted);
+        assert!(told("GET / HTTP/1.1").is_some());
+        assert!(told("GET / HTTP/1.1|Connection: Keep-Alive").is_some());
+        let many = |count| format!("GET / HTTP/1.1{}", "|a: b".repeat(count));
+        assert!(told(&many(FIELDS_MAX)).is_some() && told(&many(FIELDS_MAX + 1)).is_none());
+    }
+
+    #[test]
+    fn what_is_not_plain_is_hypers() {
+        for lines in [
+            "HEAD / HTTP/1.1|Host: a",
+            "GET  / HTTP/1.1|Host: a",
+            "GET /a b HTTP/1.1|Host: a",
+            "GET /a#b HTTP/1.1|Host: a",
+            "GET /\u{e4} HTTP/1.1|Host: a",
+            "GET /\t HTTP/1.1|Host: a",
+            "GET http://a/ HTTP/1.1|Host: a",
+            "GET * HTTP/1.1|Host: a",
+            "GET / HTTP/1.0|Host: a",
+            "GET / HTTP/1.1 |Host: a",
+            "GET / HTTP/1.1\n|Host: a",
+            "GET / HTTP/1.1|Host : a",
+            "GET / HTTP/1.1|Host: a| b",
+            "GET / HTTP/1.1|Host: a|: b",
+            "GET / HTTP/1.1|Host: a|b",
+            "GET / HTTP/1.1|Host: a\nb: c",
+            "GET / HTTP/1.1|Host: a\r",
+            "GET / HTTP/1.1|Host: a\0",
+            "GET / HTTP/1.1|Host: a\u{b}",
+            "GET / HTTP/1.1|Content-Length: 0",
+            "GET / HTTP/1.1|Transfer-Encoding: chunked",
+            "GET / HTTP/1.1|Expect: 100-continue",
+            "GET / HTTP/1.1|Upgrade: h2c",
+            "GET / HTTP/1.1|Connection: close",
+            "GET / HTTP/1.1|Connection: keep-alive, close",
+            "GET / HTTP/1.1|Host: a||GET /b HTTP/1.1|Host: a",
+        ] {
+            assert!(told(lines).is_none(), "{lines:?}");
+        }
+        assert!(read(b"GET / HTTP/1.1\r\nHost: a\r\n").is_none());
+        assert!(read(b"GET / HTTP/1.1\n\r\n\r\n").is_none());
+    }
+
+    #[test]
+    fn one_whole_head_is_known_however_it_comes() {
+        for (text, whole) in [
+            ("GET / HTTP/1.1\r\nA: b\r\n\r\n", true),
+            ("GET / HTTP/1.1\r\nA: b\r\n", false),
+            ("GET / HTTP/1.1\r\n\r\nG", false),
+            ("GET / HTTP/1.1\r\n\r\n\r\n", false),
+            ("GET / HTTP/1.1\n\r\n", false),
+            ("GET / HTTP/1.1\n\nGET / HTTP/1.1\r\n\r\n", false),
+        ] {
+            for at in 0..text.len() {
+                let mut ends = Ends::default();
+                ends.take(&text.as_bytes()[..at]);
+                ends.take(&text.as_bytes()[at..]);
+                assert_eq!(ends.is_one_whole(), whole, "{text:?} {at}");
+            }
+        }
+    }
+}
