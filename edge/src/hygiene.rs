@@ -255,12 +255,9 @@ pub fn plain_host(fields: &HeaderMap, is_multiplexed: bool) -> Option<Option<&He
     for (name, value) in fields {
         bytes += name.as_str().len() + value.len();
         match *name {
-            header::HOST => {
-                if host.replace(value).is_some() {
-                    return None;
-                }
-            }
-            header::USER_AGENT
+            header::HOST if host.replace(value).is_some() => return None,
+            header::HOST
+            | header::USER_AGENT
             | header::ACCEPT
             | header::ACCEPT_ENCODING
             | header::ACCEPT_LANGUAGE
