@@ -105,7 +105,8 @@ impl Service for Patterns {
     type Body = Pieces;
 
     fn whole(body: &mut Pieces) -> Option<Bytes> {
-        let whole = body.pieces.pop_front_if(|piece| piece.len() as u64 == body.left);
+        let is_whole = body.pieces.front().is_some_and(|piece| piece.len() as u64 == body.left);
+        let whole = if is_whole { body.pieces.pop_front() } else { None };
         body.left -= whole.as_ref().map_or(0, |whole| whole.len() as u64);
         whole
     }
