@@ -65,6 +65,10 @@ pub struct Same(Bytes);
 impl Service for Same {
     type Body = Full<Bytes>;
 
+    fn whole(_: &mut Full<Bytes>) -> Option<Bytes> {
+        None
+    }
+
     fn answer(self: &Arc<Self>, _: Request) -> Reply<Full<Bytes>> {
         Reply::Now(Response::new(Full::new(self.0.clone())))
     }
