@@ -377,6 +377,9 @@ impl<'a> IntoIterator for &'a Ack {
 }
 
 impl Ack {
+    /// Type, largest acknowledged, delay, number of ranges and first range, of a byte each
+    pub(crate) const SIZE_MIN: usize = 5;
+
     pub fn encode<W: BufMut>(
         delay: u64,
         ranges: &ArrayRangeSet,

@@ -1,6 +1,6 @@
 //! Requests as nearly all come: a GET or HEAD whose head is all that its stream brings, in one
-//! piece. They are read here, since h3 takes a task, ten allocations and two parsings of the URI
-//! for each; whatever is not like that, or not as it should be, is left to h3, which knows the
+//! piece. They are read here, since h3 takes two wakes of its task and two parsings of the URI for
+//! each; whatever is not like that, or not as it should be, is left to h3, which knows the
 //! rest of the protocol.
 //!
 //! Invariant: a request that is read here is the one that h3 would have read.

@@ -1,4 +1,5 @@
 use std::{
+    cell::Cell,
     cmp,
     collections::VecDeque,
     convert::TryFrom,
@@ -91,6 +92,12 @@ pub use streams::{
 mod timer;
 use crate::congestion::Controller;
 use timer::{Timer, TimerTable};
+
+thread_local! {
+    /// The buffer of transmits, which goes from one connection of a thread to the next: it stays
+    /// in the processor's caches, and a connection that has nothing to send keeps none
+    static SPARE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
 
 /// Protocol state and logic for a single QUIC connection
 ///
@@ -464,10 +471,18 @@ impl Connection {
         max_datagrams: usize,
         buf: &mut Vec<u8>,
     ) -> Option<Transmit> {
+        SPARE.with(|spare| {
+            let spare = spare.take();
+            if buf.is_empty() && spare.capacity() > buf.capacity() {
+                *buf = spare;
+            }
+        });
         let transmit = self.build_transmit(now, max_datagrams, buf);
-        // Once for all of its packets, which share the time they were sent at
-        if transmit.is_some() {
-            self.set_loss_detection_timer(now);
+        match transmit {
+            // Once for all of its packets, which share the time they were sent at
+            Some(_) => self.set_loss_detection_timer(now),
+            None if buf.is_empty() => SPARE.set(mem::take(buf)),
+            None => {}
         }
         transmit
     }
@@ -3471,6 +3486,8 @@ impl Connection {
             && sent.largest_acked.is_none()
             && self.next_bundled_ack_time.is_some_and(|time| time <= now)
             && space.pending_acks.can_send_with_other_frames()
+            // A packet full of data has no room; don't encode what is then taken out again
+            && buf.len() + frame::Ack::SIZE_MIN <= max_size
         {
             Self::try_populate_acks(
                 now,

@@ -227,10 +227,14 @@ fn prefetch(bytes: &[u8]) {
     use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
 
     const CACHE_LINE: usize = 64;
-    for line in bytes.chunks(CACHE_LINE) {
-        // SAFETY: a hint. It neither faults nor changes what the program sees.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) };
-    }
+    let lines = bytes.chunks_exact(CACHE_LINE);
+    let rest = lines.remainder();
+    lines
+        .chain((!rest.is_empty()).then_some(rest))
+        .for_each(|line| {
+            // SAFETY: a hint. It neither faults nor changes what the program sees.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) };
+        });
 }
 
 #[cfg(not(target_arch = "x86_64"))]
