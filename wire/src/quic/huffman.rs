@@ -76,8 +76,7 @@ pub fn text(coded: &[u8]) -> Option<Vec<u8>> {
         bits -= used;
     }
     // Less than a byte, of ones (RFC 7541 section 5.2).
-    let padding = !(u64::MAX >> bits);
-    (bits < 8 && held == padding).then_some(text)
+    (bits < 8 && held == !(u64::MAX >> bits)).then_some(text)
 }
 
 /// The symbol that these bits begin with, and how many it takes; none when that is 0.
@@ -160,7 +159,7 @@ mod tests {
     #[test]
     fn what_is_not_whole_or_not_printable_is_left() {
         // Padding of zeros; of a whole byte; a symbol cut short; NUL; the end of all strings.
-        for coded in [&[0x00][..], &[0x07, 0xff], &[0xfe], &[0xff, 0xc7], &[0xff; 4]] {
+        for coded in [&[0x00][..], &[0x07, 0xff], &[0xfe], &[0xff, 0xc7], &[0xff; 4], &[0xff; 8]] {
             assert_eq!(text(coded), None, "{coded:02x?}");
         }
     }

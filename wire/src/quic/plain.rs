@@ -49,6 +49,9 @@ impl Plain {
         while !section.is_empty() {
             let (name, value) = section.field()?;
             bytes += name.len() + value.len() + FIELD_BYTES;
+            if bytes > usize::try_from(HEADER_BYTES_MAX).unwrap_or(usize::MAX) {
+                return None;
+            }
             match name.strip_prefix(b":") {
                 Some(name) if headers.is_empty() => self.pseudo(&mut pseudo, name, &value)?,
                 Some(_) => return None,
@@ -57,12 +60,11 @@ impl Plain {
                     if ODD.contains(&name) {
                         return None;
                     }
-                    headers.append(name, HeaderValue::from_bytes(&value).ok()?);
+                    headers.try_append(name, HeaderValue::from_bytes(&value).ok()?).ok()?;
                 }
             }
         }
-        let fits = bytes <= usize::try_from(HEADER_BYTES_MAX).unwrap_or(usize::MAX);
-        if fits { parts(pseudo, headers) } else { None }
+        parts(pseudo, headers)
     }
 
     /// Takes a pseudo-header field that is as it should be and comes for the first time.
@@ -221,6 +223,21 @@ mod tests {
             }
             assert_eq!(Plain::default().read(&framed(&section)).is_some(), fits);
         }
+    }
+
+    /// More names than a map of headers takes, in a piece as large as a stream's window has.
+    #[test]
+    fn a_head_of_very_many_names_is_left() {
+        let mut section = PLAIN.to_vec();
+        for number in 0..30_000_u32 {
+            section.extend([0x24]);
+            section.extend(format!("{number:04x}").as_bytes());
+            section.push(0);
+        }
+        let mut frame = vec![1];
+        frame.extend((u32::try_from(section.len()).unwrap() | 0x8000_0000).to_be_bytes());
+        frame.extend(section);
+        assert!(Plain::default().read(&frame).is_none());
     }
 
     proptest! {
