@@ -19,11 +19,17 @@ use futures::FutureExt;
 use h3::server::RequestResolver;
 use http::request::Parts;
 use http_body_util::{BodyExt, Empty};
-use quinn::{Chunk, ReadError, RecvStream, StreamId};
+use quinn::{Chunk, ReadError, RecvStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+
+/// From a client's stream to its next one (RFC 9000 section 2.1).
+const STREAM_STEP: u64 = 4;
 
 /// What the requests of a connection have in common.
 pub struct Asked<S> {
@@ -38,23 +44,30 @@ pub struct Asked<S> {
     pub inlet: Inlet,
     /// The sending halves of these.
     pub outlets: Outlets,
+    /// The first stream that was not accepted.
+    pub next: AtomicU64,
+    /// No more are accepted: the server drains, or the client goes.
+    pub ending: CancellationToken,
 }
 
-type Resolver = RequestResolver<transport::Connection, Bytes>;
+/// A request that h3 is to read.
+pub type Resolver = RequestResolver<transport::Connection, Bytes>;
 
 impl<S: Service> Asked<S> {
-    /// Accepts requests until the drain begins or the connection ends; the stream of the last one.
-    pub async fn accept(self: Arc<Self>, quic: quinn::Connection) -> Option<StreamId> {
-        let mut drained = pin!(self.shared.drain.cancelled());
-        let (mut plain, mut last) = (Plain::default(), None);
-        while !self.shared.drain.is_cancelled() {
+    /// Accepts requests until the connection ends, or is to.
+    pub async fn accept(self: Arc<Self>, quic: quinn::Connection) {
+        // However it ends: nobody else accepts.
+        let _ending = self.ending.clone().drop_guard();
+        let mut ending = pin!(self.ending.cancelled());
+        let mut plain = Plain::default();
+        while !self.ending.is_cancelled() {
             let accepted = tokio::select! {
                 biased;
                 accepted = quic.accept_bi() => accepted,
-                () = &mut drained => break,
+                () = &mut ending => break,
             };
             let Ok((send, receive)) = accepted else { break };
-            last = Some(send.id());
+            self.next.store(u64::from(send.id()) + STREAM_STEP, Relaxed);
             let send = Unfinished::of(send);
             let begin = AssertUnwindSafe(|| self.begin(&mut plain, send, receive));
             if catch_unwind(begin).is_err() {
@@ -62,37 +75,39 @@ impl<S: Service> Asked<S> {
                 tracing::error!("a request's answer panicked");
             }
         }
-        last
     }
 
     /// Answers a request as far as that needs no waiting, and leaves the rest to a task.
     fn begin(self: &Arc<Self>, plain: &mut Plain, send: Unfinished, mut receive: RecvStream) {
         // Its head nearly always comes with the first packet of its stream.
         if let Some(read) = receive.read_chunk(usize::MAX, true).now_or_never() {
-            return self.go_on(plain, send, receive, read);
+            return self.go_on(plain, send, receive, read, None);
         }
         let asked = Arc::clone(self);
         self.spawn(async move {
-            let read = soon(REQUEST_MAX, receive.read_chunk(usize::MAX, true)).await;
-            let read = read.ok_or_else(|| asked.given_up())?;
-            asked.go_on(&mut Plain::default(), send, receive, read);
+            let by = Instant::now() + REQUEST_MAX;
+            let read = timeout_at(by, receive.read_chunk(usize::MAX, true)).await;
+            let read = read.map_err(|_| asked.given_up())?;
+            asked.go_on(&mut Plain::default(), send, receive, read, Some(by));
             Ok(())
         });
     }
 
-    /// The same from the first piece of its stream.
+    /// The same from the first piece of its stream, which was waited for or not.
     fn go_on(
         self: &Arc<Self>,
         plain: &mut Plain,
         send: Unfinished,
         mut receive: RecvStream,
         read: Result<Option<Chunk>, ReadError>,
+        by: Option<Instant>,
     ) {
         // What else was read is read again by h3.
         let piece = read.ok().flatten().map(|chunk| chunk.bytes);
         let Some(head) = piece.as_ref().and_then(|piece| plain.read(piece)) else {
             if let Some(send) = send.released() {
-                self.inlet.hand(BidiStream::begun((send, receive), piece));
+                let (both, task) = ((send, receive), self.tasks.token());
+                self.inlet.hand(BidiStream::begun(both, piece, by, task));
             }
             return;
         };
@@ -123,11 +138,13 @@ impl<S: Service> Asked<S> {
         self.shared.answer(Request { head, body, protocol: "h3", via })
     }
 
-    /// Answers a request that h3 reads.
+    /// Answers a request that h3 reads, and has just accepted.
     pub fn resolve(self: &Arc<Self>, resolver: Resolver) {
         let asked = Arc::clone(self);
+        let left = self.inlet.by().map(|by| by.saturating_duration_since(Instant::now()));
         self.spawn(async move {
-            let resolved = soon(REQUEST_MAX, resolver.resolve_request()).await;
+            let left = left.unwrap_or(REQUEST_MAX);
+            let resolved = soon(left, resolver.resolve_request()).await;
             let resolved = resolved.ok_or_else(|| asked.given_up())?;
             let (request, stream) = resolved.map_err(|error| {
                 if let Some(why) = unread(&error) {

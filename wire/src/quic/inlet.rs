@@ -7,6 +7,7 @@ use super::transport::BidiStream;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
+use tokio::time::Instant;
 
 /// The way of a connection's streams to h3.
 #[derive(Clone, Default)]
@@ -17,6 +18,8 @@ struct Waiting {
     streams: VecDeque<BidiStream>,
     /// Whether h3 is to accept what comes from now on.
     open: bool,
+    /// By when the head of the one that h3 took last is to be here.
+    by: Option<Instant>,
     waker: Option<Waker>,
 }
 
@@ -39,17 +42,25 @@ impl Inlet {
         }
     }
 
+    /// By when the head of the stream that h3 took last is to be here; none where nothing of it
+    /// was waited for before.
+    pub fn by(&self) -> Option<Instant> {
+        locked(&self.0).by
+    }
+
     /// The next stream for h3; ready without one when it is to accept by itself.
     pub fn poll(&self, cx: &mut Context<'_>) -> Poll<Option<BidiStream>> {
         let mut waiting = locked(&self.0);
         let stream = waiting.streams.pop_front();
-        if stream.is_some() || waiting.open {
+        waiting.by = stream.as_ref().and_then(BidiStream::by);
+        if stream.is_some() {
             return Poll::Ready(stream);
         }
+        // One that was accepted before may still come when h3 accepts by itself.
         match &mut waiting.waker {
             Some(waker) => waker.clone_from(cx.waker()),
             none => *none = Some(cx.waker().clone()),
         }
-        Poll::Pending
+        if waiting.open { Poll::Ready(None) } else { Poll::Pending }
     }
 }

@@ -2,6 +2,7 @@
 
 mod alarm;
 mod asking;
+mod faults;
 mod fields;
 mod head;
 mod huffman;
@@ -19,19 +20,24 @@ mod transport;
 mod turn;
 
 use crate::patience::Wait;
+use crate::shards::guarded;
 use crate::{Error, HEADER_BYTES_MAX, STREAMS_MAX, Service, Shard, Shared, Via};
-use asking::Asked;
+use asking::{Asked, Resolver};
 use bytes::Bytes;
 use futures::FutureExt;
+use h3::ConnectionState;
 pub use metrics::Metrics;
 use quinn::crypto::rustls::QuicServerConfig;
 use quinn::{Endpoint, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
 pub use reset::ResetKey;
 use socket::Socket;
 use std::fmt::Display;
+use std::future::poll_fn;
 use std::net::UdpSocket;
+use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::task::Poll;
 use std::time::Duration;
 use steer::Ids;
 pub use steer::{SOCKETS_MAX, bind};
@@ -56,6 +62,10 @@ const QUIET_MIN: Duration = Duration::from_millis(100);
 const NO_ERROR: VarInt = VarInt::from_u32(0x100);
 /// Requests have no bodies worth a window.
 const RECEIVE_WINDOW_BYTES: u32 = 256 << 10;
+
+/// Number of a stream that stands for those that h3 does not see: the last one that there could
+/// be (RFC 9000 section 2.1). No client comes so far.
+const NOBODYS: u64 = (1 << 62) - 4;
 
 /// What Ethernet takes with IPv4; with IPv6 discovery finds 20 bytes less.
 const DATAGRAM_BYTES_MAX: u16 = 1472;
@@ -218,29 +228,39 @@ async fn connection<S: Service>(
     let (inlet, outlets) = (transport.inlet(), transport.outlets());
     // h3 would end a connection whose client goes after the last request that it knows of; so
     // it knows of one that does not end.
-    inlet.hand(BidiStream::elsewhere(0));
+    inlet.hand(BidiStream::elsewhere(NOBODYS));
     let mut connection: Connection =
         builder.build(transport).await.map_err(|error| error.to_string())?;
     let tasks = TaskTracker::new();
-    let asked = Arc::new(Asked { shared, via, tasks, inlet, outlets });
-    let accepting = asked.tasks.spawn(Arc::clone(&asked).accept(quic.clone()));
+    let (next, ending) = (AtomicU64::new(0), shared.drain.child_token());
+    let asked = Arc::new(Asked { shared, via, tasks, inlet, outlets, next, ending });
+    let accept = Arc::clone(&asked).accept(quic.clone());
+    let accepting = asked.tasks.spawn(guarded(accept, asked.shared.metrics.panics.clone()));
     loop {
         let accepted = tokio::select! {
-            () = asked.shared.drain.cancelled() => break,
-            accepted = connection.accept() => accepted,
+            () = asked.ending.cancelled() => break,
+            accepted = accepted(&mut connection) => accepted?,
         };
-        match accepted.map_err(|error| error.to_string())? {
-            None => return Ok(()),
-            Some(resolver) => asked.resolve(resolver),
-        }
+        let Some(resolver) = accepted else { break };
+        asked.resolve(resolver);
     }
-    // Its GOAWAY names the last request.
-    if let Ok(Some(last)) = accepting.await {
-        asked.inlet.hand(BidiStream::elsewhere(last.into()));
-    }
-    asked.inlet.open();
+    asked.ending.cancel();
+    // Its panic is counted; nothing else can go wrong with it.
+    let _ = accepting.await;
     drain(&mut connection, &asked, &quic).await;
     Ok(())
+}
+
+/// The next request that h3 is to read; none once the client has said that it goes.
+async fn accepted(connection: &mut Connection) -> Result<Option<Resolver>, String> {
+    poll_fn(|cx| {
+        let accepted = pin!(connection.accept()).poll(cx);
+        match accepted {
+            Poll::Pending if connection.is_closing() => Poll::Ready(Ok(None)),
+            accepted => accepted.map_err(|error| error.to_string()),
+        }
+    })
+    .await
 }
 
 /// The name that the client asked the handshake for.
@@ -255,10 +275,15 @@ async fn drain<S: Service>(
     asked: &Arc<Asked<S>>,
     quic: &quinn::Connection,
 ) {
+    // h3's GOAWAY names the last stream that it was handed: that is the first one of those that
+    // are not answered (RFC 9114 section 5.2).
+    asked.inlet.hand(BidiStream::elsewhere(asked.next.load(Relaxed)));
     while let Some(Ok(Some(resolver))) = connection.accept().now_or_never() {
         asked.resolve(resolver);
     }
     let _ = connection.shutdown(0).await;
+    // From now on h3 refuses what comes.
+    asked.inlet.open();
     asked.tasks.close();
     // The connection must be driven while they end, and until what they sent has left: dropping
     // it would cut them.

@@ -2,6 +2,7 @@
 //! heads go through it. The sending half of a request's stream is then taken out, so that bodies
 //! are handed to quinn by reference and by priority, neither of which h3's own sending allows.
 
+use super::faults::{connection_error, lost, read_error, write_error};
 use super::inlet::Inlet;
 use super::outlets::{Outlet, Outlets, locked};
 use bytes::{Buf, Bytes};
@@ -9,10 +10,12 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use h3::error::Code;
 use h3::quic::{self, ConnectionErrorIncoming, StreamErrorIncoming, StreamId, WriteBuf};
-use quinn::{ConnectionError, ReadError, VarInt, WriteError};
+use quinn::{ConnectionError, ReadError, VarInt};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, ready};
+use tokio::time::Instant;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 type Accepting<T> = BoxFuture<'static, Result<T, ConnectionError>>;
 /// A stream of a peer's, both ways.
@@ -101,8 +104,11 @@ impl quic::Connection<Bytes> for Connection {
             }
         };
         let send = &mut stream.send;
-        self.outlets.insert(send.id, &send.stream);
-        send.outlets = Some(self.outlets.clone());
+        // One that stands for another's must not put that one's out.
+        if locked(&send.stream).is_some() {
+            self.outlets.insert(send.id, &send.stream);
+            send.outlets = Some(self.outlets.clone());
+        }
         Poll::Ready(Ok(stream))
     }
 
@@ -148,28 +154,43 @@ impl quic::OpenStreams<Bytes> for Connection {
 pub struct BidiStream {
     send: SendStream,
     recv: RecvStream,
+    by: Option<Instant>,
 }
 
 impl BidiStream {
     fn new((send, recv): Both) -> Self {
-        Self { send: SendStream::new(send), recv: RecvStream::new(recv) }
+        Self { send: SendStream::new(send), recv: RecvStream::new(recv), by: None }
     }
 
-    /// One of which a first piece was read already.
-    pub fn begun(both: Both, piece: Option<Bytes>) -> Self {
-        let mut stream = Self::new(both);
+    /// One of which a first piece was read already, and whose head is to be here by then. `task`
+    /// is kept until it is answered.
+    pub fn begun(
+        both: Both,
+        piece: Option<Bytes>,
+        by: Option<Instant>,
+        task: TaskTrackerToken,
+    ) -> Self {
+        let mut stream = Self { by, ..Self::new(both) };
         stream.recv.first = piece;
+        stream.send.task = Some(task);
         stream
     }
 
     /// Stands for one that is another's to answer: h3 learns that there was one with this number.
+    /// For h3 it does not end.
     pub fn elsewhere(id: u64) -> Self {
         let id = StreamId::try_from(id).expect("it is that of a stream, of 62 bits");
-        let send = SendStream { stream: Outlet::default(), id, writing: None, outlets: None };
+        let stream = Outlet::default();
         Self {
-            send,
+            send: SendStream { stream, id, writing: None, outlets: None, task: None },
             recv: RecvStream { id, first: None, stream: None, reading: None, stops: None },
+            by: None,
         }
+    }
+
+    /// By when its head is to be here, if it was waited for before.
+    pub fn by(&self) -> Option<Instant> {
+        self.by
     }
 }
 
@@ -229,13 +250,15 @@ pub struct SendStream {
     id: StreamId,
     writing: Option<WriteBuf<Bytes>>,
     outlets: Option<Outlets>,
+    /// The connection is kept while h3 has it.
+    task: Option<TaskTrackerToken>,
 }
 
 impl SendStream {
     fn new(stream: quinn::SendStream) -> Self {
         let id = stream_id(stream.id());
         let stream = Arc::new(Mutex::new(Some(stream)));
-        Self { stream, id, writing: None, outlets: None }
+        Self { stream, id, writing: None, outlets: None, task: None }
     }
 }
 
@@ -361,38 +384,4 @@ fn stream_id(id: quinn::StreamId) -> StreamId {
 
 fn taken() -> StreamErrorIncoming {
     StreamErrorIncoming::Unknown("the sending half was taken".into())
-}
-
-fn connection_error(error: ConnectionError) -> ConnectionErrorIncoming {
-    match error {
-        ConnectionError::ApplicationClosed(closed) => {
-            ConnectionErrorIncoming::ApplicationClose { error_code: closed.error_code.into() }
-        }
-        ConnectionError::TimedOut => ConnectionErrorIncoming::Timeout,
-        error => ConnectionErrorIncoming::Undefined(Arc::new(error)),
-    }
-}
-
-fn lost(error: ConnectionError) -> StreamErrorIncoming {
-    StreamErrorIncoming::ConnectionErrorIncoming { connection_error: connection_error(error) }
-}
-
-fn write_error(error: WriteError) -> StreamErrorIncoming {
-    match error {
-        WriteError::Stopped(code) => {
-            StreamErrorIncoming::StreamTerminated { error_code: code.into_inner() }
-        }
-        WriteError::ConnectionLost(error) => lost(error),
-        error => StreamErrorIncoming::Unknown(Box::new(error)),
-    }
-}
-
-fn read_error(error: ReadError) -> StreamErrorIncoming {
-    match error {
-        ReadError::Reset(code) => {
-            StreamErrorIncoming::StreamTerminated { error_code: code.into_inner() }
-        }
-        ReadError::ConnectionLost(error) => lost(error),
-        error => StreamErrorIncoming::Unknown(Box::new(error)),
-    }
 }

@@ -5,4 +5,5 @@
 mod bodies;
 mod connections;
 mod heads;
+mod leaving;
 mod world;

@@ -13,6 +13,7 @@ use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
@@ -32,9 +33,19 @@ pub fn byte(at: usize) -> u8 {
 
 /// Answers `/<bytes>` with so many bytes, `/<bytes>/cut` with an error after as many, and
 /// `/<bytes>/panic` with a panic after as many; `/panic` panics at once. `/head/..`: see [`fields`].
-pub struct Bodies;
+/// `/<bytes>/later` is answered when it may be.
+pub struct Bodies {
+    /// Answers say what was asked, whatever it was.
+    pub echoes: AtomicBool,
+    /// Requests that wait, or have waited.
+    pub asked: AtomicUsize,
+    /// How many of these may be answered.
+    pub answers: Semaphore,
+}
 
+#[derive(Default)]
 pub struct Body {
+    first: Bytes,
     at: usize,
     end: usize,
     cut: bool,
@@ -49,6 +60,10 @@ impl http_body::Body for Body {
         mut self: Pin<&mut Self>,
         _: &mut Context<'_>,
     ) -> Poll<Option<Result<http_body::Frame<Bytes>, io::Error>>> {
+        if !self.first.is_empty() {
+            let first = std::mem::take(&mut self.first);
+            return Poll::Ready(Some(Ok(http_body::Frame::data(first))));
+        }
         let to = self.end.min(self.at + PIECE);
         if self.at == to {
             assert!(!self.panics, "asked for");
@@ -89,19 +104,34 @@ impl Service for Bodies {
     }
 
     fn answer(self: &Arc<Self>, request: Request) -> Reply<Body> {
+        if self.echoes.load(SeqCst) {
+            let head = &request.head;
+            let said = (&head.method, &head.uri, head.uri.scheme(), head.version, &head.headers);
+            let first = format!("{said:?}").into();
+            return Reply::Now(Response::new(Body { first, ..Body::default() }));
+        }
         let mut parts = request.head.uri.path().split('/').skip(1);
         let first = parts.next();
         assert_ne!(first, Some("panic"), "asked for");
         let then = parts.next();
         if first == Some("head") {
-            let mut response = Response::new(Body { at: 0, end: 10, cut: false, panics: false });
+            let mut response = Response::new(Body { end: 10, ..Body::default() });
             *response.status_mut() = then.unwrap().parse().unwrap();
             *response.headers_mut() = fields(parts.next().unwrap().parse().unwrap());
             return Reply::Now(response);
         }
         let end = first.and_then(|bytes| bytes.parse().ok()).unwrap_or(0);
         let (cut, panics) = (then == Some("cut"), then == Some("panic"));
-        Reply::Now(Response::new(Body { at: 0, end, cut, panics }))
+        let response = Response::new(Body { end, cut, panics, ..Body::default() });
+        if then != Some("later") {
+            return Reply::Now(response);
+        }
+        let own = Arc::clone(self);
+        Reply::later(async move {
+            own.asked.fetch_add(1, SeqCst);
+            own.answers.acquire().await.unwrap().forget();
+            response
+        })
     }
 }
 
@@ -138,7 +168,11 @@ impl World {
         let metrics = Metrics::new(&registry).unwrap();
         let (shards, threads) = Shards::start(sockets.len().try_into().unwrap(), &metrics).unwrap();
         let shared = Shared {
-            service: Arc::new(Bodies),
+            service: Arc::new(Bodies {
+                echoes: AtomicBool::new(false),
+                asked: AtomicUsize::new(0),
+                answers: Semaphore::new(0),
+            }),
             shards,
             work: Handle::current(),
             places: Arc::new(Semaphore::new(10_000)),
@@ -207,6 +241,16 @@ impl World {
         family.get_metric()[0].get_counter().get_value()
     }
 
+    /// Waits until the service has been asked for so many answers that wait.
+    pub async fn until_asked(&self, requests: usize) {
+        let asked = async {
+            while self.shared.service.asked.load(SeqCst) < requests {
+                tokio::task::yield_now().await;
+            }
+        };
+        within(asked).await;
+    }
+
     /// Waits until the server has only so many connections.
     pub async fn until_open(&self, connections: i64) {
         let started = Instant::now();
@@ -229,29 +273,47 @@ pub async fn within<T>(step: impl Future<Output = T>) -> T {
 pub struct Connection {
     pub endpoint: Endpoint,
     pub quic: quinn::Connection,
-    _control: SendStream,
+    pub control: SendStream,
 }
 
 impl Connection {
     pub async fn new(endpoint: Endpoint, quic: quinn::Connection) -> Self {
         let mut control = quic.open_uni().await.unwrap();
         control.write_all(&[0, 4, 0]).await.unwrap();
-        Self { endpoint, quic, _control: control }
+        Self { endpoint, quic, control }
     }
 
     /// Asks for a path, and returns what answers.
     pub async fn get(&self, path: &str) -> RecvStream {
+        self.ask(&message(path, &[])).await
+    }
+
+    /// Sends a message, and returns what answers.
+    pub async fn ask(&self, message: &[u8]) -> RecvStream {
         let (mut send, receive) = self.quic.open_bi().await.unwrap();
-        // QPACK's static table: GET, https, :authority and :path by name (RFC 9204 appendix A).
-        let mut head = vec![0, 0, 0xd1, 0xd7, 0x50, 9];
-        head.extend(b"localhost");
-        head.extend([0x51, u8::try_from(path.len()).unwrap()]);
-        head.extend(path.as_bytes());
-        let mut message = vec![1, u8::try_from(head.len()).unwrap()];
-        message.extend(head);
-        send.write_all(&message).await.unwrap();
+        send.write_all(message).await.unwrap();
         send.finish().unwrap();
         receive
+    }
+
+    /// Waits for the server's GOAWAY; the first stream that it does not answer (RFC 9114 section
+    /// 5.2).
+    pub async fn goaway(&self) -> u64 {
+        loop {
+            let mut stream = within(self.quic.accept_uni()).await.unwrap();
+            if read_varint(&mut stream).await != 0 {
+                continue;
+            }
+            loop {
+                let kind = read_varint(&mut stream).await;
+                let length = read_varint(&mut stream).await;
+                if kind == 7 {
+                    return read_varint(&mut stream).await;
+                }
+                let mut frame = vec![0; usize::try_from(length).unwrap()];
+                within(stream.read_exact(&mut frame)).await.unwrap();
+            }
+        }
     }
 
     /// Moves to another address.
@@ -262,13 +324,41 @@ impl Connection {
 
     /// Asks, and reads the whole body.
     pub async fn body(&self, path: &str) -> Result<BytesMut, ReadError> {
-        let mut stream = self.get(path).await;
-        let mut all = BytesMut::new();
-        while let Some(chunk) = within(stream.read_chunk(usize::MAX, true)).await? {
-            all.extend_from_slice(&chunk.bytes);
-        }
-        Ok(payload(all))
+        whole(self.get(path).await).await
     }
+}
+
+/// A message: GET, https, a host and a path, and behind them what `more` has, in QPACK's static
+/// table (RFC 9204 appendix A).
+pub fn message(path: &str, more: &[u8]) -> Vec<u8> {
+    let mut head = vec![0, 0, 0xd1, 0xd7, 0x50, 9];
+    head.extend(b"localhost");
+    head.extend([0x51, u8::try_from(path.len()).unwrap()]);
+    head.extend(path.as_bytes());
+    head.extend(more);
+    let mut message = vec![1, u8::try_from(head.len()).unwrap()];
+    message.extend(head);
+    message
+}
+
+/// `host: localhost`: h3 reads the heads that have it.
+pub const HOST: [u8; 15] = *b"\x24host\x09localhost";
+
+/// The body that a stream brings.
+pub async fn whole(mut stream: RecvStream) -> Result<BytesMut, ReadError> {
+    let mut all = BytesMut::new();
+    while let Some(chunk) = within(stream.read_chunk(usize::MAX, true)).await? {
+        all.extend_from_slice(&chunk.bytes);
+    }
+    Ok(payload(all))
+}
+
+async fn read_varint(stream: &mut RecvStream) -> u64 {
+    let mut number = [0; 8];
+    within(stream.read_exact(&mut number[..1])).await.unwrap();
+    let length = 1 << (number[0] >> 6);
+    within(stream.read_exact(&mut number[1..length])).await.unwrap();
+    varint(&mut BytesMut::from(&number[..length]))
 }
 
 /// The DATA of a message's frames.
