@@ -96,27 +96,18 @@ fn symbol(held: u64) -> (u8, u32) {
 }
 
 #[cfg(test)]
+#[path = "../../tests/quic/huffman.rs"]
+mod whole;
+
+#[cfg(test)]
 mod tests {
+    use super::whole::huffman;
     use super::*;
+    use proptest::prelude::*;
 
     fn bytes(hex: &str) -> Vec<u8> {
         let digits = hex.as_bytes().chunks(2).map(|pair| std::str::from_utf8(pair).unwrap());
         digits.map(|pair| u8::from_str_radix(pair, 16).unwrap()).collect()
-    }
-
-    fn coded(text: &[u8]) -> Vec<u8> {
-        let mut bits = String::new();
-        for symbol in text {
-            let found = CODES.iter().find_map(|codes| {
-                let place = codes.symbols.iter().position(|it| it == symbol)?;
-                Some((codes.first as usize + place, codes.bits as usize))
-            });
-            let (code, length) = found.unwrap();
-            bits += &format!("{code:0length$b}");
-        }
-        bits += &"1".repeat(bits.len().next_multiple_of(8) - bits.len());
-        let bytes = bits.as_bytes().chunks(8).map(|byte| std::str::from_utf8(byte).unwrap());
-        bytes.map(|byte| u8::from_str_radix(byte, 2).unwrap()).collect()
     }
 
     /// The examples of RFC 7541 appendix C.
@@ -149,10 +140,10 @@ mod tests {
         for first in &printable {
             for second in &printable {
                 let expected = [*first, *second, *first];
-                assert_eq!(text(&coded(&expected)).unwrap(), expected);
+                assert_eq!(text(&huffman(&expected)).unwrap(), expected);
             }
         }
-        assert_eq!(text(&coded(&printable)).unwrap(), printable);
+        assert_eq!(text(&huffman(&printable)).unwrap(), printable);
         assert_eq!(text(&[]).unwrap(), b"");
     }
 
@@ -161,6 +152,30 @@ mod tests {
         // Padding of zeros; of a whole byte; a symbol cut short; NUL; the end of all strings.
         for coded in [&[0x00][..], &[0x07, 0xff], &[0xfe], &[0xff, 0xc7], &[0xff; 4], &[0xff; 8]] {
             assert_eq!(text(coded), None, "{coded:02x?}");
+        }
+    }
+
+    proptest! {
+        /// By the whole code, which knows more symbols.
+        #[test]
+        fn texts_come_back(text in prop::collection::vec(b' '..=b'~', 0..100)) {
+            prop_assert_eq!(super::text(&huffman(&text)), Some(text));
+        }
+
+        #[test]
+        fn texts_that_are_not_printable_are_left(
+            text in prop::collection::vec(prop_oneof![9 => b' '..=b'~', 1 => any::<u8>()], 0..30),
+        ) {
+            let printable = text.iter().all(|byte| matches!(byte, b' '..=b'~'));
+            prop_assert_eq!(super::text(&huffman(&text)), printable.then_some(text));
+        }
+
+        /// No two strings mean the same.
+        #[test]
+        fn what_is_read_is_what_was_written(coded in prop::collection::vec(any::<u8>(), 0..12)) {
+            if let Some(read) = text(&coded) {
+                prop_assert_eq!(huffman(&read), coded);
+            }
         }
     }
 }

@@ -5,5 +5,7 @@
 mod bodies;
 mod connections;
 mod heads;
+mod huffman;
 mod leaving;
+mod reading;
 mod world;
