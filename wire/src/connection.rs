@@ -114,7 +114,7 @@ where
     let is_direct = spoken != Spoken::Http2 && shared.levers.direct;
     let stream = Direct::new(stream, Arc::clone(&requests), head.clone(), is_direct);
     let connection = protocol(shared.executor(corked.is_some()), spoken, head)
-        .serve_connection(TokioIo::new(stream), Serving(Arc::clone(&requests)))
+        .serve_connection(TokioIo::new(stream), Serving(requests))
         .into_owned();
     let connection = std::pin::pin!(connection);
     let left = {
@@ -137,7 +137,6 @@ where
                 return Err("the peer takes no bytes".to_owned());
             }
             Seldom::Drains => {
-                requests.drain();
                 turns.connection().graceful_shutdown();
                 // What the peer does not take then, the drain's limit ends.
                 turns.await

@@ -24,6 +24,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 /// The longest body that is answered here. Of longer ones a head is a small part, and they
 /// need not be at hand.
 pub const BODY_BYTES_MAX: u64 = 64 << 10;
+/// Requests that are answered in one call: over TLS hundreds may be at hand, and other connections
+/// have their turns, too.
+const ANSWERS_MAX: usize = 16;
 /// Room for most heads of answers; what a thread keeps of it.
 const HEAD_BYTES: usize = 1 << 10;
 
@@ -36,8 +39,6 @@ pub struct Direct<T, S: Service> {
     stream: HalfOpen<T>,
     requests: Arc<Requests<S>>,
     state: State,
-    /// Of a request here: that hyper may take as it likes.
-    has_answered: bool,
     /// hyper's, for the next head, and how long it waits for that.
     timer: HeadTimer,
     head_max: Duration,
@@ -74,7 +75,7 @@ impl<T, S: Service> Direct<T, S> {
         is_on: bool,
     ) -> Self {
         let state = if is_on { State::Beside(head::Ends::default(), 0) } else { State::Off };
-        Self { stream, requests, state, has_answered: false, timer, head_max }
+        Self { stream, requests, state, timer, head_max }
     }
 
     /// Whether hyper is done with what it has.
@@ -147,7 +148,6 @@ impl<T: AsyncRead + AsyncWrite + Unpin, S: Service> Direct<T, S> {
         let request = head::read(came)?;
         let (head, body) = self.requests.at_hand(request)?;
         self.stream.answered();
-        self.has_answered = true;
         let text = HEAD.with(|kept| std::mem::take(&mut *kept.borrow_mut()));
         let mut rest = Rest { head: text, sent: 0, body };
         head.write(&mut rest.head);
@@ -173,32 +173,23 @@ impl<T: AsyncRead + AsyncWrite + Unpin, S: Service> AsyncRead for Direct<T, S> {
             return Pin::new(&mut this.stream).poll_read(cx, buf);
         }
         ready!(this.poll_rest(cx))?;
-        let mut has_sent = false;
-        loop {
+        let start = buf.filled().len();
+        for _ in 0..ANSWERS_MAX {
             this.look();
             let is_between = matches!(this.state, State::Between);
-            if is_between && this.has_answered && this.requests.drains() {
-                // hyper knows of no request that was answered, and would wait for the first.
-                return Poll::Ready(Ok(()));
-            }
-            let start = buf.filled().len();
-            let read = Pin::new(&mut this.stream).poll_read(cx, buf);
-            if read.is_pending() {
-                if has_sent {
-                    this.timer.put_off(this.head_max);
-                }
-                return Poll::Pending;
-            }
-            ready!(read)?;
+            ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
             let came = &buf.filled()[start..];
             let Some(sent) = is_between.then(|| this.answer(cx, came)).flatten() else {
                 this.pass(came);
                 return Poll::Ready(Ok(()));
             };
             buf.set_filled(start);
+            // From here on the next head is waited for, whatever came of it already.
+            this.timer.put_off(this.head_max);
             ready!(sent)?;
-            has_sent = true;
         }
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 }
 
@@ -238,3 +229,6 @@ impl<T: AsyncWrite + Unpin, S: Service> AsyncWrite for Direct<T, S> {
         Pin::new(&mut this.stream).poll_shutdown(cx)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -14,7 +14,6 @@ use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
 use std::convert::Infallible;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 
@@ -28,7 +27,6 @@ pub struct Requests<S: Service> {
     pace: Arc<Pace>,
     unframed: Unframed,
     answers: Answers,
-    drains: AtomicBool,
     /// The answer to the request that hyper reads next, for which the service was asked before.
     begun: Mutex<Option<Answering<S::Body>>>,
 }
@@ -82,18 +80,7 @@ impl<S: Service> Requests<S> {
         unframed: Unframed,
         answers: Answers,
     ) -> Self {
-        let (drains, begun) = (AtomicBool::new(false), Mutex::new(None));
-        Self { shared, via, pace, unframed, answers, drains, begun }
-    }
-
-    /// The connection is to end after the requests that it has.
-    pub fn drain(&self) {
-        self.drains.store(true, Ordering::Release);
-    }
-
-    /// Whether it is.
-    pub fn drains(&self) -> bool {
-        self.drains.load(Ordering::Acquire)
+        Self { shared, via, pace, unframed, answers, begun: Mutex::new(None) }
     }
 
     /// Answers an HTTP/1.1 request that has no body, if its answer is small and at hand. Else

@@ -7,19 +7,22 @@ use crate::{
     Via, tcp,
 };
 use bytes::Bytes;
+use futures::FutureExt;
 use http::Response;
-use http_body_util::{Empty, Full};
+use http_body_util::{BodyExt, Empty, Full};
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use std::cell::Cell;
+use std::future::poll_fn;
 use std::num::NonZeroUsize;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpSocket};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::task::{JoinHandle, yield_now};
@@ -59,18 +62,41 @@ pub async fn soon<T>(step: impl Future<Output = T>) -> T {
     }
 }
 
-/// Answers everything with one body.
+thread_local! {
+    static POLLS: Cell<usize> = const { Cell::new(0) };
+    static WHOLE: Cell<usize> = const { Cell::new(0) };
+}
+
+/// How often connections of this test were polled.
+pub fn polls() -> usize {
+    POLLS.get()
+}
+
+/// How many bodies of this test's answers were taken whole, by who needs no hyper.
+pub fn whole() -> usize {
+    WHOLE.get()
+}
+
+/// Answers everything with one body, or, where the path is a number, with so much of it, under a
+/// head that says all that it has to.
 pub struct Same(Bytes);
 
 impl Service for Same {
     type Body = Full<Bytes>;
 
-    fn whole(_: &mut Full<Bytes>) -> Option<Bytes> {
-        None
+    fn whole(body: &mut Full<Bytes>) -> Option<Bytes> {
+        WHOLE.set(WHOLE.get() + 1);
+        body.frame().now_or_never()??.ok()?.into_data().ok()
     }
 
-    fn answer(self: &Arc<Self>, _: Request) -> Reply<Full<Bytes>> {
-        Reply::Now(Response::new(Full::new(self.0.clone())))
+    fn answer(self: &Arc<Self>, request: Request) -> Reply<Full<Bytes>> {
+        let Ok(bytes) = request.head.uri.path()[1..].parse::<usize>() else {
+            return Reply::Now(Response::new(Full::new(self.0.clone())));
+        };
+        let response = Response::builder()
+            .header("content-length", bytes)
+            .header("date", "Sat, 21 Nov 2026 22:47:00 GMT");
+        Reply::Now(response.body(Full::new(self.0.slice(..bytes))).unwrap())
     }
 }
 
@@ -85,7 +111,7 @@ pub struct Stage {
 
 /// How a client asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum By {
+pub enum By {
     H1,
     H1Tls,
     H2Tls,
@@ -93,8 +119,8 @@ enum By {
 
 pub trait Both: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Both for T {}
-type Stream = Box<dyn Both>;
-type Serving = JoinHandle<Result<(), String>>;
+pub type Stream = Box<dyn Both>;
+pub type Serving = JoinHandle<Result<(), String>>;
 
 impl Stage {
     /// One where a peer that takes nothing is given up after so long.
@@ -161,12 +187,35 @@ impl Stage {
         let socket = TcpSocket::new_v4().unwrap();
         socket.set_recv_buffer_size(kernel_bytes).unwrap();
         let tcp = socket.connect(listener.local_addr().unwrap()).await.unwrap();
-        let accepted = listener.accept().await.unwrap().0.into_std().unwrap();
+        let accepted = listener.accept().await.unwrap().0;
+        self.serve(by, tcp, accepted).await
+    }
+
+    /// Over a connection for which no kernel takes much, on either side.
+    pub async fn connect_narrow(&self, by: By) -> (Stream, Serving) {
+        let (socket, listener) = (TcpSocket::new_v4().unwrap(), TcpSocket::new_v4().unwrap());
+        socket.set_recv_buffer_size(KERNEL_BYTES).unwrap();
+        listener.set_send_buffer_size(KERNEL_BYTES).unwrap();
+        listener.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let listener = listener.listen(1).unwrap();
+        let tcp = socket.connect(listener.local_addr().unwrap()).await.unwrap();
+        let accepted = listener.accept().await.unwrap().0;
+        self.serve(by, tcp, accepted).await
+    }
+
+    async fn serve(&self, by: By, tcp: TcpStream, accepted: TcpStream) -> (Stream, Serving) {
+        let accepted = accepted.into_std().unwrap();
         let (server, mut client) = self.tls(&[b"h2", b"http/1.1"]);
         let acceptor = (by != By::H1).then(|| TlsAcceptor::from(Arc::new(server)));
         let shared = Arc::clone(&self.shared);
         let serving = tokio::spawn(async move {
-            tcp::serve(accepted, acceptor, Arc::new(Via::new("http", None)), &shared).await
+            let via = Arc::new(Via::new("http", None));
+            let mut serving = pin!(tcp::serve(accepted, acceptor, via, &shared));
+            poll_fn(|cx| {
+                POLLS.set(POLLS.get() + 1);
+                serving.as_mut().poll(cx)
+            })
+            .await
         });
         if by == By::H1 {
             return (Box::new(tcp), serving);
