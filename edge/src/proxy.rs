@@ -166,9 +166,9 @@ struct Found {
 }
 
 /// Answers a request to a proxy site at once, if it is a hit and its first bytes are in memory:
-/// most are, and need no future.
+/// most are, and need no future. What it led to is remembered (see [`lately`]).
 #[must_use]
-pub fn at_hand(edge: &Arc<Edge>, wanted: &Arc<Wanted>) -> Option<Answer> {
+pub fn at_hand(edge: &Arc<Edge>, asked: &Asked<'_>, wanted: &Arc<Wanted>) -> Option<Answer> {
     if wanted.method != Method::GET && wanted.method != Method::HEAD {
         return None;
     }
@@ -177,7 +177,11 @@ pub fn at_hand(edge: &Arc<Edge>, wanted: &Arc<Wanted>) -> Option<Answer> {
     let Found { head, soft_purged } = selected(edge, wanted, &variants).ok()?;
     let settings = &wanted.caching;
     match head.facts(settings).reuse(&wanted.fields, now, settings, soft_purged) {
-        Reuse::Fresh => stored::at_hand(edge, wanted, &head, now),
+        Reuse::Fresh => {
+            let answer = stored::at_hand(edge, wanted, &head, now)?;
+            lately::learn(asked, wanted, &variants);
+            Some(answer)
+        }
         _ => None,
     }
 }

@@ -222,11 +222,8 @@ enum Begun {
 fn begin(edge: &Arc<Edge>, site: &Arc<Site>, asked: &Asked<'_>) -> Result<Begun, Refused> {
     let wanted = Arc::new(proxy::Wanted::of(edge, site, asked)?);
     let place = edge.places.take(wanted.priority.urgency)?;
-    Ok(match proxy::at_hand(edge, &wanted) {
-        Some(answer) => {
-            lately::learn(asked, &wanted);
-            Begun::Done(Answer { place: Some(place), ..answer })
-        }
+    Ok(match proxy::at_hand(edge, asked, &wanted) {
+        Some(answer) => Begun::Done(Answer { place: Some(place), ..answer }),
         None => Begun::Waits(wanted, place),
     })
 }

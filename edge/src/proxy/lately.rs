@@ -20,10 +20,14 @@ use std::sync::{Arc, Weak};
 use wire::{Known, Via};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-/// Targets that a thread remembers. Each takes about 2 KiB, most of that the answer's head.
+/// Targets that a thread remembers. Each takes about 2 KiB, most of that the answer's head, and
+/// never much more than [`TARGET_BYTES_MAX`] and twice [`HEAD_BYTES_MAX`].
 const TARGETS_MAX: usize = 1024;
 /// A longer target or host is not remembered.
 const TARGET_BYTES_MAX: usize = 512;
+/// Names and values of a stored head; what has a longer one is not remembered. Origins may send 16
+/// times as much.
+const HEAD_BYTES_MAX: usize = 4 << 10;
 
 thread_local! {
     static LATELY: RefCell<Vec<Option<Box<Entry>>>> = const { RefCell::new(Vec::new()) };
@@ -77,8 +81,12 @@ pub fn answer(edge: &Edge, site: &Arc<Site>, asked: &Asked<'_>) -> Option<Hit> {
     })
 }
 
-/// Remembers what a request led to.
-pub fn learn(asked: &Asked<'_>, wanted: &Wanted) {
+/// Remembers what a request led to, unless no answer from here can come of what is stored.
+pub fn learn(asked: &Asked<'_>, wanted: &Wanted, variants: &[Arc<Head>]) {
+    let [head] = variants else { return };
+    if !is_plain(head) || !fits(head) || stored::compresses(&wanted.site, head) {
+        return;
+    }
     let Some(target) = Target::of(asked) else { return };
     LATELY.with_borrow_mut(|lately| {
         if lately.is_empty() {
@@ -97,6 +105,18 @@ pub fn learn(asked: &Asked<'_>, wanted: &Wanted) {
             }));
         }
     });
+}
+
+/// Whether a head is of no variant, with a body that can be in memory in one piece.
+fn is_plain(head: &Head) -> bool {
+    head.selecting.is_empty() && (1..=CHUNK_BYTES).contains(&head.bytes)
+}
+
+/// Whether a head is short enough to be made ready.
+fn fits(head: &Head) -> bool {
+    let fields = head.stored.fields.iter();
+    let bytes: usize = fields.map(|(name, value)| name.as_str().len() + value.len()).sum();
+    bytes <= HEAD_BYTES_MAX
 }
 
 impl<'a> Target<'a> {
@@ -136,8 +156,7 @@ impl Entry {
         let now_ms = now_ms();
         let variants = edge.engine.heads.in_memory_at(&self.key, now_ms)?;
         let [head] = &*variants else { return None };
-        let is_good = head.selecting.is_empty()
-            && (1..=CHUNK_BYTES).contains(&head.bytes)
+        let is_good = is_plain(head)
             && edge.purges.verdict(head) == Verdict::Valid
             && head.facts(&self.settings).is_fresh(now_ms);
         if !is_good || edge.engine.under_pressure() {
@@ -158,6 +177,10 @@ impl Entry {
     ) -> Option<Arc<Known>> {
         if let Some(ready) = self.ready.as_ref().filter(|ready| ready.is_for(head, via, now_ms)) {
             return Some(Arc::clone(&ready.known));
+        }
+        // It may be another one than was learnt of.
+        if !fits(head) {
+            return None;
         }
         let rules = (&*self.site, &self.settings);
         let mut fields: HeaderMap = stored::plain_fields(edge, rules, head, now_ms)?;

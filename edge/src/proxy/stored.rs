@@ -86,8 +86,7 @@ pub fn plain_fields(
     head: &Head,
     now_ms: i64,
 ) -> Option<HeaderMap> {
-    let Stored { status, fields, .. } = &head.stored;
-    if site.compress && compress::is_compressible(*status, fields, head.bytes) {
+    if compresses(site, head) {
         return None;
     }
     let facts = head.facts(settings);
@@ -97,6 +96,12 @@ pub fn plain_fields(
     let told = CacheStatus { hit: true, ..CacheStatus::default() };
     told_by(edge, told, Verdict::HitMemory, facts.fresh_for_ms(now_ms), &mut headers);
     Some(headers)
+}
+
+/// Whether a stored body is compressed for who takes that.
+pub fn compresses(site: &Site, head: &Head) -> bool {
+    let Stored { status, fields, .. } = &head.stored;
+    site.compress && compress::is_compressible(*status, fields, head.bytes)
 }
 
 /// What comes of a request and a stored head, before any byte of the body is asked for.
@@ -135,8 +140,7 @@ fn prepare<'a>(
         How::Fetched { verdict, told, .. } => *verdict == Verdict::Revalidated || told.collapsed,
     };
     let mut headers = fields(wanted, head, was_stored, now_ms);
-    let compresses = wanted.site.compress
-        && compress::is_compressible(head.stored.status, &head.stored.fields, head.bytes);
+    let compresses = compresses(&wanted.site, head);
     if compresses {
         compress::vary(&mut headers);
     }
