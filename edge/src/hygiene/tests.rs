@@ -1,7 +1,10 @@
 //! Heads as clients send them, and as attackers do.
 
 use super::*;
+use caching::{Priority, Ranges, Stored};
 use http::Request;
+use proptest::collection::vec;
+use proptest::prelude::*;
 
 fn head(method: &str, version: Version, target: &str, fields: &[(&str, &str)]) -> Parts {
     let mut request = Request::builder().method(method).version(version).uri(target);
@@ -186,4 +189,84 @@ fn codes_are_one_to_a_refusal() {
     assert_eq!(codes.len(), all.len());
     assert!(all.iter().all(|refusal| refusal.parts().0.is_client_error()
         || refusal.parts().0 == StatusCode::NOT_IMPLEMENTED));
+}
+
+/// Names that mean something to somebody, and such as look like them.
+const NAMES: [&str; 24] = [
+    "accept",
+    "accept-encoding",
+    "authorization",
+    "cookie",
+    "forwarded",
+    "host",
+    "x-forwarded-host",
+    "x_forwarded-host",
+    "content-type",
+    "content-range",
+    "content-encoding",
+    "surrogate-capability",
+    "if",
+    "if-schedule-tag-match",
+    "rangex",
+    "max-forwards",
+    "warning",
+    "date",
+    "age",
+    "alt-used",
+    "http2-settings",
+    "save-data",
+    "early-data",
+    "x-a",
+];
+const VALUES: [&str; 12] = [
+    "",
+    "a.example",
+    "no-cache",
+    "max-age=0",
+    "no-store, only-if-cached",
+    "bytes=0-1",
+    "\"a\"",
+    "*",
+    "u=0, i",
+    "chunked",
+    "edge-a",
+    "100-continue",
+];
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(4096))]
+
+    /// What counts as saying nothing is refused by nobody, and nobody finds anything in it.
+    #[test]
+    fn who_says_nothing_says_nothing_to_anybody(
+        version in prop_oneof![Just(Version::HTTP_11), Just(Version::HTTP_2), Just(Version::HTTP_3)],
+        fields in vec((0..NAMES.len() + SAID.len(), 0..VALUES.len()), 0..3),
+    ) {
+        let name = |at: usize| NAMES.get(at).copied().unwrap_or_else(|| SAID[at - NAMES.len()]);
+        let fields: Vec<_> = fields.iter().map(|(at, value)| (name(*at), VALUES[*value])).collect();
+        let is_multiplexed = version != Version::HTTP_11;
+        let target = if is_multiplexed { "https://a.example/" } else { "/" };
+        let parts = head("GET", version, target, &fields);
+        let request = &parts.headers;
+        if plain_host(request, is_multiplexed).is_none() {
+            return Ok(());
+        }
+        let of_host = [Refusal::HostMissing, Refusal::HostBad, Refusal::HostUnlike];
+        let refused = check(&parts).err().filter(|refusal| !of_host.contains(refusal));
+        prop_assert_eq!(refused, None);
+        let (settings, nothing) = (caching::Settings::default(), HeaderMap::new());
+        let fresh = HeaderMap::from_iter([(header::CACHE_CONTROL, HeaderValue::from_static("max-age=9"))]);
+        let stored = Stored { status: StatusCode::OK, fields: fresh, requested_ms: 0, received_ms: 0 };
+        for (now_ms, soft_purged) in [(0, false), (0, true), (20_000, false)] {
+            let told = |request| caching::reuse(request, &stored, now_ms, &settings, soft_purged);
+            prop_assert_eq!(told(request), told(&nothing));
+        }
+        prop_assert!(!caching::only_if_cached(request, &settings));
+        prop_assert!(!caching::request_no_store(request) && !caching::is_conditional(request));
+        prop_assert_eq!(caching::ranges(request, 100, 9), Ranges::Whole);
+        prop_assert!(caching::if_range(request, &stored));
+        prop_assert_eq!(Priority::of_request(request), Priority::default());
+        let found = caching::loops(request, "edge-a");
+        prop_assert_eq!((found.own, found.hops), (0, 0));
+    }
 }

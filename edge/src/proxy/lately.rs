@@ -84,7 +84,7 @@ pub fn answer(edge: &Edge, site: &Arc<Site>, asked: &Asked<'_>) -> Option<Hit> {
 /// Remembers what a request led to, unless no answer from here can come of what is stored.
 pub fn learn(asked: &Asked<'_>, wanted: &Wanted, variants: &[Arc<Head>]) {
     let [head] = variants else { return };
-    if !is_plain(head) || !fits(head) || stored::compresses(&wanted.site, head) {
+    if !is_plain(head) || !fits(&head.stored.fields) || stored::compresses(&wanted.site, head) {
         return;
     }
     let Some(target) = Target::of(asked) else { return };
@@ -112,11 +112,10 @@ fn is_plain(head: &Head) -> bool {
     head.selecting.is_empty() && (1..=CHUNK_BYTES).contains(&head.bytes)
 }
 
-/// Whether a head is short enough to be made ready.
-fn fits(head: &Head) -> bool {
-    let fields = head.stored.fields.iter();
-    let bytes: usize = fields.map(|(name, value)| name.as_str().len() + value.len()).sum();
-    bytes <= HEAD_BYTES_MAX
+/// Whether a stored head is short enough to be made ready.
+fn fits(fields: &HeaderMap) -> bool {
+    let bytes = fields.iter().map(|(name, value)| name.as_str().len() + value.len());
+    bytes.sum::<usize>() <= HEAD_BYTES_MAX
 }
 
 impl<'a> Target<'a> {
@@ -179,7 +178,7 @@ impl Entry {
             return Some(Arc::clone(&ready.known));
         }
         // It may be another one than was learnt of.
-        if !fits(head) {
+        if !fits(&head.stored.fields) {
             return None;
         }
         let rules = (&*self.site, &self.settings);
@@ -202,5 +201,21 @@ impl Ready {
         self.times_ms.contains(&now_ms)
             && std::ptr::eq(self.head.as_ptr(), Arc::as_ptr(head))
             && self.alt_svc == via.alt_svc
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_heads_are_not_made_ready() {
+        let name = http::HeaderName::from_static("x-a");
+        let of = |bytes: usize| {
+            let value = HeaderValue::from_bytes(&vec![b'b'; bytes - name.as_str().len()]);
+            HeaderMap::from_iter([(name.clone(), value.unwrap())])
+        };
+        assert!(fits(&HeaderMap::new()) && fits(&of(HEAD_BYTES_MAX)));
+        assert!(!fits(&of(HEAD_BYTES_MAX + 1)) && !fits(&of(60 << 10)));
     }
 }
