@@ -15,6 +15,7 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -62,11 +63,14 @@ pub fn byte(seed: usize, at: usize) -> u8 {
 /// the seed is odd, the head of the answer says all that it has to.
 pub struct Patterns {
     pub arena: Arena,
+    /// Bodies that were taken whole, by who answers without hyper or h3.
+    pub whole: Arc<AtomicUsize>,
 }
 
 pub struct Pieces {
     pieces: VecDeque<Bytes>,
     left: u64,
+    whole: Arc<AtomicUsize>,
 }
 
 impl http_body::Body for Pieces {
@@ -93,6 +97,10 @@ impl http_body::Body for Pieces {
 }
 
 impl Patterns {
+    pub fn of(arena: &Arena) -> Self {
+        Self { arena: arena.clone(), whole: Arc::default() }
+    }
+
     fn piece(&self, seed: usize, range: std::ops::Range<usize>) -> Bytes {
         let bytes: Vec<u8> = range.map(|at| byte(seed, at)).collect();
         let Some(mut slot) = self.arena.slot(bytes.len()) else { return bytes.into() };
@@ -108,6 +116,7 @@ impl Service for Patterns {
         let is_whole = body.pieces.front().is_some_and(|piece| piece.len() as u64 == body.left);
         let whole = if is_whole { body.pieces.pop_front() } else { None };
         body.left -= whole.as_ref().map_or(0, |whole| whole.len() as u64);
+        body.whole.fetch_add(usize::from(whole.is_some()), Ordering::Relaxed);
         whole
     }
 
@@ -121,7 +130,8 @@ impl Service for Patterns {
             pieces.push_back(self.piece(seed, at..end));
             at = end;
         }
-        let mut response = Response::new(Pieces { pieces, left: bytes as u64 });
+        let whole = Arc::clone(&self.whole);
+        let mut response = Response::new(Pieces { pieces, left: bytes as u64, whole });
         if seed % 2 == 1 {
             let fields = response.headers_mut();
             fields.insert("content-length", bytes.into());
@@ -152,7 +162,12 @@ fn identity() -> &'static (CertificateDer<'static>, Vec<u8>) {
 impl Served {
     pub async fn start(levers: Levers, arena_bytes: u64) -> Self {
         let arena = Arena::new(arena_bytes).unwrap();
-        Self::of(Arc::new(Patterns { arena: arena.clone() }), levers, arena).await
+        Self::of(Arc::new(Patterns::of(&arena)), levers, arena).await
+    }
+
+    /// How many answers were made without hyper.
+    pub fn whole(&self) -> usize {
+        self.shared.service.whole.load(Ordering::Relaxed)
     }
 }
 
