@@ -6,7 +6,10 @@
 //!
 //! What HTTP/1.1 framing hides from a head is hyper's: it refuses folded lines and odd chunks,
 //! and of both lengths at once takes the chunks, drops the other and closes the connection after
-//! its answer (RFC 9112 section 6.3). `tests/smuggling.rs` holds it to that.
+//! its answer (RFC 9112 section 6.3). `tests/smuggling.rs` holds it to that. Plain GETs may be read
+//! beside hyper (`wire/src/direct.rs`), and beside h3 (`wire/src/quic/plain.rs`): such as have no
+//! framing but the end of their head. And what [`plain_host`] finds nothing in may be answered
+//! without [`check`], if its target and host passed before, byte for byte.
 
 mod host;
 mod key;
