@@ -21,7 +21,7 @@ use wire::{Known, Via};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 /// Targets that a thread remembers. Each takes about 2 KiB, most of that the answer's head, and
-/// never much more than [`TARGET_BYTES_MAX`] and twice [`HEAD_BYTES_MAX`].
+/// never more than a few times [`HEAD_BYTES_MAX`].
 const TARGETS_MAX: usize = 1024;
 /// A longer target or host is not remembered.
 const TARGET_BYTES_MAX: usize = 512;
