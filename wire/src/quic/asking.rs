@@ -184,3 +184,65 @@ impl<S: Service> Asked<S> {
 fn urgency(head: &Parts) -> u8 {
     caching::Priority::of_request(&head.headers).urgency
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::quic::{Shaking, connection};
+    use crate::stalls::{Stage, holds_the_clock, soon};
+    use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
+    use quinn::{ClientConfig, Endpoint, ServerConfig};
+    use std::time::Duration;
+
+    /// Waits, while the clock goes on as packets that are sent apart need it to.
+    async fn apart<T>(step: impl Future<Output = T>) -> T {
+        let mut step = pin!(step);
+        soon(async {
+            loop {
+                if let std::task::Poll::Ready(done) = futures::poll!(&mut step) {
+                    return done;
+                }
+                tokio::time::advance(Duration::from_millis(1)).await;
+            }
+        })
+        .await
+    }
+
+    /// A head whose first byte comes late has no more time for the rest than one that comes in time.
+    #[tokio::test(start_paused = true)]
+    async fn a_head_has_one_limit_from_its_first_byte_to_its_last() {
+        holds_the_clock();
+        let stage = Stage::new(REQUEST_MAX);
+        let (tls, mut client) = stage.tls(&[b"h3"]);
+        client.alpn_protocols = vec![b"h3".to_vec()];
+        let any = ([127, 0, 0, 1], 0).into();
+        let crypto = Arc::new(QuicServerConfig::try_from(tls).unwrap());
+        let server = Endpoint::server(ServerConfig::with_crypto(crypto), any).unwrap();
+        let at = server.local_addr().unwrap();
+        let shared = Shared::clone(&stage.shared);
+        tokio::spawn(async move {
+            let incoming = server.accept().await.unwrap();
+            let via = Arc::new(Via::new("https", None));
+            connection(incoming, Shaking::of(&Arc::default()), via, shared).await
+        });
+        let crypto = Arc::new(QuicClientConfig::try_from(client).unwrap());
+        let client = Endpoint::client(any).unwrap();
+        let config = ClientConfig::new(crypto);
+        let connecting = client.connect_with(config, at, "localhost").unwrap();
+        let quic = apart(connecting).await.unwrap();
+        let ask = || async {
+            let (mut send, mut answer) = quic.open_bi().await.unwrap();
+            send.write_all(&[1, 8, 0, 0, 0xd1, 0xd7, 0x50, 1, b'a', 0xc1]).await.unwrap();
+            answer.read_chunk(1, true).await.unwrap().unwrap();
+        };
+        let (mut send, _answer) = quic.open_bi().await.unwrap();
+        // By its answer the stream before it is known.
+        apart(ask()).await;
+        stage.later(REQUEST_MAX * 3 / 4).await;
+        send.write_all(&[1]).await.unwrap();
+        apart(ask()).await;
+        assert_eq!(stage.given_up("head"), 0);
+        stage.later(REQUEST_MAX / 4).await;
+        assert_eq!(stage.given_up("head"), 1);
+    }
+}
