@@ -15,7 +15,8 @@ const FRAME_HEAD: [u8; 5] = [1, 0x80, 0, 0, 0];
 const STATUS: u8 = 24;
 
 /// The frame, with room for the head of another one. A peer that takes no head of this size
-/// refuses it (RFC 9114 section 4.2.2); ours are as large as origins make them.
+/// refuses it (RFC 9114 section 4.2.2); ours are as large as origins make them, whatever the
+/// peer's SETTINGS_MAX_FIELD_SECTION_SIZE says.
 pub fn frame(status: StatusCode, fields: &HeaderMap) -> Vec<u8> {
     let size = |(name, value): (&http::HeaderName, &http::HeaderValue)| {
         name.as_str().len() + value.len() + FIELD_BYTES
