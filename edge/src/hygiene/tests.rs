@@ -191,8 +191,36 @@ fn codes_are_one_to_a_refusal() {
         || refusal.parts().0 == StatusCode::NOT_IMPLEMENTED));
 }
 
-/// Names that mean something to somebody, and such as look like them.
-const NAMES: [&str; 24] = [
+/// Names that mean something to somebody, and such as look like them; not taken from [`SAID`], which
+/// may lack one.
+const NAMES: [&str; 51] = [
+    "cache-control",
+    "cdn-loop",
+    "cmcd-object",
+    "cmcd-request",
+    "cmcd-session",
+    "cmcd-status",
+    "connection",
+    "content-length",
+    "content_length",
+    "expect",
+    "if-match",
+    "if-modified-since",
+    "if-none-match",
+    "if-range",
+    "if-unmodified-since",
+    "keep-alive",
+    "pragma",
+    "priority",
+    "proxy-connection",
+    "range",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "transfer_encoding",
+    "upgrade",
+    "via",
+    "x_forwarded_host",
     "accept",
     "accept-encoding",
     "authorization",
@@ -240,10 +268,10 @@ proptest! {
     #[test]
     fn who_says_nothing_says_nothing_to_anybody(
         version in prop_oneof![Just(Version::HTTP_11), Just(Version::HTTP_2), Just(Version::HTTP_3)],
-        fields in vec((0..NAMES.len() + SAID.len(), 0..VALUES.len()), 0..3),
+        fields in vec((0..NAMES.len(), 0..VALUES.len()), 0..3),
     ) {
-        let name = |at: usize| NAMES.get(at).copied().unwrap_or_else(|| SAID[at - NAMES.len()]);
-        let fields: Vec<_> = fields.iter().map(|(at, value)| (name(*at), VALUES[*value])).collect();
+        let fields: Vec<_> =
+            fields.iter().map(|(name, value)| (NAMES[*name], VALUES[*value])).collect();
         let is_multiplexed = version != Version::HTTP_11;
         let target = if is_multiplexed { "https://a.example/" } else { "/" };
         let parts = head("GET", version, target, &fields);
