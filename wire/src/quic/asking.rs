@@ -19,7 +19,7 @@ use futures::FutureExt;
 use h3::server::RequestResolver;
 use http::request::Parts;
 use http_body_util::{BodyExt, Empty};
-use quinn::{Chunk, ReadError, RecvStream};
+use quinn::{Chunk, ReadError, RecvStream, VarInt};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::Arc;
@@ -30,6 +30,9 @@ use tokio_util::task::TaskTracker;
 
 /// From a client's stream to its next one (RFC 9000 section 2.1).
 const STREAM_STEP: u64 = 4;
+
+/// `H3_REQUEST_INCOMPLETE` (RFC 9114 section 8.1).
+const REQUEST_INCOMPLETE: VarInt = VarInt::from_u32(0x10d);
 
 /// What the requests of a connection have in common.
 pub struct Asked<S> {
@@ -102,6 +105,13 @@ impl<S: Service> Asked<S> {
         read: Result<Option<Chunk>, ReadError>,
         by: Option<Instant>,
     ) {
+        // No request at all. h3 would keep its number as long as the connection lasts.
+        if matches!(read, Ok(None) | Err(ReadError::Reset(_))) {
+            if let Some(mut send) = send.released() {
+                let _ = send.reset(REQUEST_INCOMPLETE);
+            }
+            return;
+        }
         // What else was read is read again by h3.
         let piece = read.ok().flatten().map(|chunk| chunk.bytes);
         let Some(head) = piece.as_ref().and_then(|piece| plain.read(piece)) else {

@@ -16,7 +16,7 @@ pub struct Inlet(Arc<Mutex<Waiting>>);
 #[derive(Default)]
 struct Waiting {
     streams: VecDeque<BidiStream>,
-    /// Whether h3 is to accept what comes from now on.
+    /// Whether what else comes is refused.
     open: bool,
     /// By when the head of the one that h3 took last is to be here.
     by: Option<Instant>,
@@ -33,7 +33,7 @@ impl Inlet {
         }
     }
 
-    /// From now on h3 accepts by itself.
+    /// From now on what else comes is accepted only to be refused.
     pub fn open(&self) {
         let mut waiting = locked(&self.0);
         waiting.open = true;
@@ -48,7 +48,7 @@ impl Inlet {
         locked(&self.0).by
     }
 
-    /// The next stream for h3; ready without one when it is to accept by itself.
+    /// The next stream for h3; ready without one when what else comes is refused.
     pub fn poll(&self, cx: &mut Context<'_>) -> Poll<Option<BidiStream>> {
         let mut waiting = locked(&self.0);
         let stream = waiting.streams.pop_front();
@@ -56,7 +56,7 @@ impl Inlet {
         if stream.is_some() {
             return Poll::Ready(stream);
         }
-        // One that was accepted before may still come when h3 accepts by itself.
+        // One that was accepted before may still come.
         match &mut waiting.waker {
             Some(waker) => waker.clone_from(cx.waker()),
             none => *none = Some(cx.waker().clone()),

@@ -282,7 +282,7 @@ async fn drain<S: Service>(
         asked.resolve(resolver);
     }
     let _ = connection.shutdown(0).await;
-    // From now on h3 refuses what comes.
+    // From now on what comes is refused.
     asked.inlet.open();
     asked.tasks.close();
     // The connection must be driven while they end, and until what they sent has left: dropping

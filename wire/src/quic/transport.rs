@@ -17,6 +17,9 @@ use std::task::{Context, Poll, ready};
 use tokio::time::Instant;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
+/// `H3_REQUEST_REJECTED` (RFC 9114 section 8.1).
+const REQUEST_REJECTED: VarInt = VarInt::from_u32(0x10b);
+
 type Accepting<T> = BoxFuture<'static, Result<T, ConnectionError>>;
 /// A stream of a peer's, both ways.
 pub type Both = (quinn::SendStream, quinn::RecvStream);
@@ -93,15 +96,19 @@ impl quic::Connection<Bytes> for Connection {
         let mut stream = match handed {
             Poll::Ready(Some(stream)) => stream,
             Poll::Pending => return Poll::Pending,
-            Poll::Ready(None) => {
+            // GOAWAY has said that none of what comes now is answered: a client may have asked
+            // elsewhere already. (h3 would answer the first of them.)
+            Poll::Ready(None) => loop {
                 let quic = &self.quic;
                 let start = || {
                     let quic = quic.clone();
                     async move { quic.accept_bi().await }.boxed()
                 };
                 let both = ready!(next(&mut self.accepting_bidi, start, cx));
-                BidiStream::new(both.map_err(connection_error)?)
-            }
+                let (mut send, mut receive) = both.map_err(connection_error)?;
+                // Closed already is as good.
+                let _ = (send.reset(REQUEST_REJECTED), receive.stop(REQUEST_REJECTED));
+            },
         };
         let send = &mut stream.send;
         // One that stands for another's must not put that one's out.

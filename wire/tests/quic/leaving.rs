@@ -55,8 +55,8 @@ async fn a_stream_that_was_accepted_is_answered_when_its_head_comes() {
     }
 }
 
-/// A GOAWAY names the first stream that is not answered; what has the same number and was on its
-/// way is answered all the same, and what comes after it may be sent again elsewhere.
+/// A GOAWAY names the first stream that is not answered: it and what comes after it may be sent
+/// again elsewhere, so the service must not be asked.
 #[tokio::test]
 async fn a_drain_refuses_what_comes_after_it() {
     let world = World::start(1, Levers::default());
@@ -65,11 +65,23 @@ async fn a_drain_refuses_what_comes_after_it() {
     world.until_asked(1).await;
     world.shared.drain.cancel();
     assert_eq!(connection.goaway().await, 4);
-    assert_whole(connection.body("/30000").await);
-    let refused = connection.body("/30000").await;
-    assert!(matches!(refused, Err(ReadError::Reset(code)) if code.into_inner() == 0x10b));
+    for _ in 0..2 {
+        let refused = connection.body("/30000").await;
+        assert!(matches!(refused, Err(ReadError::Reset(code)) if code.into_inner() == 0x10b));
+    }
     world.shared.service.answers.add_permits(1);
     assert_whole(whole(waiting).await);
+    world.end().await;
+}
+
+/// Whatever a client gives up before its first byte ends there; what follows is answered.
+#[tokio::test]
+async fn a_stream_without_a_request_is_incomplete() {
+    let world = World::start(1, Levers::default());
+    let connection = world.connect().await;
+    let ended = whole(connection.ask(&[]).await).await;
+    assert!(matches!(ended, Err(ReadError::Reset(code)) if code.into_inner() == 0x10d));
+    assert_whole(connection.body("/30000").await);
     world.end().await;
 }
 
