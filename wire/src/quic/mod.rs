@@ -42,6 +42,7 @@ use std::time::Duration;
 use steer::Ids;
 pub use steer::{SOCKETS_MAX, bind};
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 use transport::BidiStream;
 use turn::Turning;
@@ -143,7 +144,7 @@ impl Listener {
                 end.endpoint.wait_idle().await;
             }
         };
-        let _ = tokio::time::timeout(limit, idle).await;
+        let _ = timeout(limit, idle).await;
     }
 }
 
@@ -212,7 +213,7 @@ async fn connection<S: Service>(
     via: Arc<Via>,
     shared: Shared<S>,
 ) -> Result<(), String> {
-    let shaken = tokio::time::timeout(shared.patience.handshake, incoming).await;
+    let shaken = timeout(shared.patience.handshake, incoming).await;
     shared.metrics.tls.shaken_quic(matches!(shaken, Ok(Ok(_))));
     let quic = shaken
         .map_err(|_| {
@@ -281,7 +282,8 @@ async fn drain<S: Service>(
     while let Some(Ok(Some(resolver))) = connection.accept().now_or_never() {
         asked.resolve(resolver);
     }
-    let _ = connection.shutdown(0).await;
+    // Who takes nothing at all does not hold up what else is to end.
+    let _ = timeout(asked.shared.patience.send, connection.shutdown(0)).await;
     // From now on what comes is refused.
     asked.inlet.open();
     asked.tasks.close();
