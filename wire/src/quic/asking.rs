@@ -9,6 +9,7 @@ use super::leaving::{Leaving, Step, Unfinished, soon};
 use super::outlets::Outlets;
 use super::plain::Plain;
 use super::receiving::{Receiving, unread};
+use super::taking::Tally;
 use super::transport::{self, BidiStream};
 use super::{NO_ERROR, REQUEST_MAX};
 use crate::patience::Wait;
@@ -23,7 +24,7 @@ use quinn::{Chunk, ReadError, RecvStream, VarInt};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -31,8 +32,13 @@ use tokio_util::task::TaskTracker;
 /// From a client's stream to its next one (RFC 9000 section 2.1).
 const STREAM_STEP: u64 = 4;
 
+/// `H3_EXCESSIVE_LOAD` (RFC 9114 section 8.1).
+const EXCESSIVE_LOAD: VarInt = VarInt::from_u32(0x107);
 /// `H3_REQUEST_INCOMPLETE` (RFC 9114 section 8.1).
 const REQUEST_INCOMPLETE: VarInt = VarInt::from_u32(0x10d);
+/// Streams of a connection that brought no request; with the next one it is closed. h3 keeps the
+/// numbers of those that it was handed for as long as the connection lasts.
+pub const FUTILE_MAX: usize = 1000;
 
 /// What the requests of a connection have in common.
 pub struct Asked<S> {
@@ -51,6 +57,12 @@ pub struct Asked<S> {
     pub next: AtomicU64,
     /// No more are accepted: the server drains, or the client goes.
     pub ending: CancellationToken,
+    /// What answers of each urgency have handed over.
+    pub tally: Tally,
+    /// Streams that brought no request.
+    pub futile: AtomicUsize,
+    /// The connection.
+    pub quic: quinn::Connection,
 }
 
 /// A request that h3 is to read.
@@ -58,7 +70,7 @@ pub type Resolver = RequestResolver<transport::Connection, Bytes>;
 
 impl<S: Service> Asked<S> {
     /// Accepts requests until the connection ends, or is to.
-    pub async fn accept(self: Arc<Self>, quic: quinn::Connection) {
+    pub async fn accept(self: Arc<Self>) {
         // However it ends: nobody else accepts.
         let _ending = self.ending.clone().drop_guard();
         let mut ending = pin!(self.ending.cancelled());
@@ -66,7 +78,7 @@ impl<S: Service> Asked<S> {
         while !self.ending.is_cancelled() {
             let accepted = tokio::select! {
                 biased;
-                accepted = quic.accept_bi() => accepted,
+                accepted = self.quic.accept_bi() => accepted,
                 () = &mut ending => break,
             };
             let Ok((send, receive)) = accepted else { break };
@@ -110,7 +122,7 @@ impl<S: Service> Asked<S> {
             if let Some(mut send) = send.released() {
                 let _ = send.reset(REQUEST_INCOMPLETE);
             }
-            return;
+            return self.futile();
         }
         // What else was read is read again by h3.
         let piece = read.ok().flatten().map(|chunk| chunk.bytes);
@@ -130,15 +142,15 @@ impl<S: Service> Asked<S> {
         let Some(answer) = (&mut answering).now_or_never() else {
             return self.spawn(async move {
                 let answer = answering.await;
-                Leaving::new(send, urgency, answer).finish(&asked.shared).await
+                Leaving::new(send, urgency, answer).finish(&asked.shared, &asked.tally).await
             });
         };
         let mut leaving = Leaving::new(send, urgency, answer);
-        match leaving.step() {
+        match leaving.step(&self.tally) {
             Step::Ended(Ok(())) => {}
             Step::Ended(Err(error)) => tracing::debug!(error, "HTTP/3 request ended"),
             Step::Full | Step::Starved => {
-                self.spawn(async move { leaving.finish(&asked.shared).await });
+                self.spawn(async move { leaving.finish(&asked.shared, &asked.tally).await });
             }
         }
     }
@@ -155,8 +167,12 @@ impl<S: Service> Asked<S> {
         self.spawn(async move {
             let left = left.unwrap_or(REQUEST_MAX);
             let resolved = soon(left, resolver.resolve_request()).await;
-            let resolved = resolved.ok_or_else(|| asked.given_up())?;
+            let resolved = resolved.ok_or_else(|| {
+                asked.futile();
+                asked.given_up()
+            })?;
             let (request, stream) = resolved.map_err(|error| {
+                asked.futile();
                 if let Some(why) = unread(&error) {
                     asked.shared.metrics.unread.count("h3", why);
                 }
@@ -165,12 +181,22 @@ impl<S: Service> Asked<S> {
             let (head, ()) = request.into_parts();
             let (_send, receive) = stream.split();
             let id = receive.id();
+            asked.outlets.read(id);
             let urgency = urgency(&head);
             let body = Receiving::of(&head, receive);
             let answer = asked.answer(head, body).await;
             let Some(send) = asked.outlets.take(id) else { return Ok(()) };
-            Leaving::new(Unfinished::of(send), urgency, answer).finish(&asked.shared).await
+            let leaving = Leaving::new(Unfinished::of(send), urgency, answer);
+            leaving.finish(&asked.shared, &asked.tally).await
         });
+    }
+
+    /// A stream has brought no request. A few do, by accident.
+    fn futile(&self) {
+        if self.futile.fetch_add(1, Relaxed) == FUTILE_MAX {
+            self.shared.metrics.quic.futile.inc();
+            self.quic.close(EXCESSIVE_LOAD, b"streams without requests");
+        }
     }
 
     /// What is waited for in vain is counted.

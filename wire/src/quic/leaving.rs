@@ -3,6 +3,7 @@
 //!
 //! Invariant: a stream ends cleanly after a whole body alone.
 
+use super::taking::Tally;
 use super::{head, taking};
 use crate::{Service, Shared};
 use bytes::Bytes;
@@ -52,6 +53,7 @@ impl Drop for Unfinished {
 /// What of an answer has not left yet.
 pub struct Leaving<B> {
     stream: Unfinished,
+    urgency: u8,
     /// Frames' heads, for the same write as what follows them.
     head: Vec<u8>,
     /// Handed to quinn as far as it had room.
@@ -88,13 +90,16 @@ where
         let (answer, body) = answer.into_parts();
         let head = head::frame(answer.status, &answer.headers);
         let (pieces, rest) = ([Bytes::new(), Bytes::new()], Bytes::new());
-        Self { stream, head, pieces, rest, body, over: false }
+        Self { stream, urgency, head, pieces, rest, body, over: false }
     }
 
     /// Hands over what can be handed over without waiting.
-    pub fn step(&mut self) -> Step {
+    pub fn step(&mut self, tally: &Tally) -> Step {
         loop {
-            match self.write().now_or_never() {
+            let bytes = self.waiting();
+            let written = self.write().now_or_never();
+            tally.add(self.urgency, bytes - self.waiting());
+            match written {
                 None => return Step::Full,
                 Some(Err(error)) => return Step::Ended(Err(error.to_string())),
                 Some(Ok(())) => {}
@@ -117,14 +122,18 @@ where
     }
 
     /// Sends the rest, unless the peer takes next to nothing for too long.
-    pub async fn finish<S: Service>(mut self, shared: &Shared<S>) -> Result<(), String> {
+    pub async fn finish<S: Service>(
+        mut self,
+        shared: &Shared<S>,
+        tally: &Tally,
+    ) -> Result<(), String> {
         loop {
-            match self.step() {
+            match self.step(tally) {
                 Step::Ended(ended) => return ended,
-                Step::Full => self.wait(shared).await?,
+                Step::Full => self.wait(shared, tally).await?,
                 Step::Starved => {
                     self.pieces[0] = mem::take(&mut self.head).into();
-                    self.wait(shared).await?;
+                    self.wait(shared, tally).await?;
                     let frame = self.body.frame().await;
                     self.take(frame)?;
                 }
@@ -132,9 +141,14 @@ where
         }
     }
 
-    async fn wait<S>(&mut self, shared: &Shared<S>) -> Result<(), String> {
+    async fn wait<S>(&mut self, shared: &Shared<S>, tally: &Tally) -> Result<(), String> {
         let Some(stream) = &mut self.stream.0 else { return Ok(()) };
-        taking::write(shared, stream, &mut self.pieces).await
+        taking::write(shared, (tally, self.urgency), stream, &mut self.pieces).await
+    }
+
+    /// Bytes that quinn has had no room for.
+    fn waiting(&self) -> usize {
+        self.pieces.iter().map(Bytes::len).sum()
     }
 
     async fn write(&mut self) -> Result<(), WriteError> {

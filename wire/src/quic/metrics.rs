@@ -11,6 +11,8 @@ pub struct Metrics {
     pub failed: IntCounter,
     /// Clients that were asked to prove their address first.
     pub retried: IntCounter,
+    /// Connections that were closed for streams without requests.
+    pub futile: IntCounter,
     /// Sockets that no longer merge.
     pub unmerged: IntCounter,
 }
@@ -29,6 +31,7 @@ impl Metrics {
             segments: counter("merged_datagrams", "Datagrams that left by merged UDP sends")?,
             failed: counter("merged_sends_failed", "Merged UDP sends that the system refused")?,
             retried: counter("retries", "Clients asked to prove their address first")?,
+            futile: counter("floods", "Connections closed for streams without requests")?,
             unmerged: counter("merging_stopped", "UDP sockets that no longer merge sends")?,
         })
     }

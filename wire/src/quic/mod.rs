@@ -4,6 +4,7 @@ mod alarm;
 mod asking;
 mod faults;
 mod fields;
+mod halves;
 mod head;
 mod huffman;
 mod inlet;
@@ -22,6 +23,7 @@ mod turn;
 use crate::patience::Wait;
 use crate::shards::guarded;
 use crate::{Error, HEADER_BYTES_MAX, STREAMS_MAX, Service, Shard, Shared, Via};
+pub use asking::FUTILE_MAX;
 use asking::{Asked, Resolver};
 use bytes::Bytes;
 use futures::FutureExt;
@@ -41,6 +43,7 @@ use std::task::Poll;
 use std::time::Duration;
 use steer::Ids;
 pub use steer::{SOCKETS_MAX, bind};
+use taking::Tally;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
@@ -234,9 +237,22 @@ async fn connection<S: Service>(
         builder.build(transport).await.map_err(|error| error.to_string())?;
     let tasks = TaskTracker::new();
     let (next, ending) = (AtomicU64::new(0), shared.drain.child_token());
-    let asked = Arc::new(Asked { shared, via, tasks, inlet, outlets, next, ending });
-    let accept = Arc::clone(&asked).accept(quic.clone());
-    let accepting = asked.tasks.spawn(guarded(accept, asked.shared.metrics.panics.clone()));
+    let (tally, futile) = (Tally::default(), AtomicUsize::new(0));
+    let asked = Asked {
+        shared,
+        via,
+        tasks,
+        inlet,
+        outlets,
+        next,
+        ending,
+        tally,
+        futile,
+        quic: quic.clone(),
+    };
+    let asked = Arc::new(asked);
+    let accept = guarded(Arc::clone(&asked).accept(), asked.shared.metrics.panics.clone());
+    let accepting = asked.tasks.spawn(accept);
     loop {
         let accepted = tokio::select! {
             () = asked.ending.cancelled() => break,

@@ -5,14 +5,51 @@
 
 use h3::quic::StreamId;
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Bytes of a request's stream that h3 is given before the head is read: what Huffman's code makes
+/// of the longest head that is read takes less. h3 itself would collect a frame of any length.
+pub const HEAD_STREAM_BYTES_MAX: usize = 4 * crate::HEADER_BYTES_MAX as usize;
 
 /// The sending halves of the requests' streams, until they are taken.
 #[derive(Clone, Default)]
-pub struct Outlets(Arc<Mutex<HashMap<u64, Outlet>>>);
+pub struct Outlets(Arc<Mutex<HashMap<u64, Arc<Outlet>>>>);
 
-/// A sending half, until it is taken.
-pub type Outlet = Arc<Mutex<Option<quinn::SendStream>>>;
+/// A sending half, until it is taken, and what its stream brings until the head is read.
+#[derive(Default)]
+pub struct Outlet {
+    send: Mutex<Option<quinn::SendStream>>,
+    came: AtomicUsize,
+    read: AtomicBool,
+    full: AtomicBool,
+}
+
+impl Outlet {
+    /// The sending half of a stream.
+    pub fn of(stream: quinn::SendStream) -> Arc<Self> {
+        Arc::new(Self { send: Mutex::new(Some(stream)), ..Self::default() })
+    }
+
+    /// None once it was taken.
+    pub fn send(&self) -> MutexGuard<'_, Option<quinn::SendStream>> {
+        locked(&self.send)
+    }
+
+    /// Whether h3 is to have these bytes: its head is read, or there was room for them.
+    pub fn takes(&self, bytes: usize) -> bool {
+        // A piece may bring the rest of the head and what follows it.
+        let room = self.came.fetch_add(bytes, Relaxed) < HEAD_STREAM_BYTES_MAX;
+        let takes = room || self.read.load(Relaxed);
+        self.full.fetch_or(!takes, Relaxed);
+        takes
+    }
+
+    /// Whether more has come than a head has.
+    pub fn is_full(&self) -> bool {
+        self.full.load(Relaxed)
+    }
+}
 
 /// What a mutex holds, whatever happened to others who held it.
 pub fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -23,11 +60,18 @@ impl Outlets {
     /// Takes the sending half of a request's stream; h3 sends nothing on it any more.
     pub fn take(&self, id: StreamId) -> Option<quinn::SendStream> {
         let outlet = locked(&self.0).remove(&id.into_inner())?;
-        locked(&outlet).take()
+        outlet.send().take()
+    }
+
+    /// The head of this request was read.
+    pub fn read(&self, id: StreamId) {
+        if let Some(outlet) = locked(&self.0).get(&id.into_inner()) {
+            outlet.read.store(true, Relaxed);
+        }
     }
 
     /// Keeps the sending half of a stream.
-    pub fn insert(&self, id: StreamId, outlet: &Outlet) {
+    pub fn insert(&self, id: StreamId, outlet: &Arc<Outlet>) {
         locked(&self.0).insert(id.into_inner(), Arc::clone(outlet));
     }
 

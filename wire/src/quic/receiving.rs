@@ -10,7 +10,7 @@ use http_body_util::BodyExt;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-type Stream = RequestStream<super::transport::RecvStream, Bytes>;
+type Stream = RequestStream<super::halves::RecvStream, Bytes>;
 
 /// A request's body under way. Whatever of it is not read is refused when it is dropped.
 pub struct Receiving {
@@ -75,6 +75,9 @@ impl Drop for Receiving {
 pub(super) fn unread(error: &StreamError) -> Option<Why> {
     match error {
         StreamError::HeaderTooBig { .. } => Some(Why::TooLarge),
+        StreamError::Undefined(error) if error.is::<super::halves::TooLong>() => {
+            Some(Why::TooLarge)
+        }
         StreamError::StreamError { code, .. } if *code == Code::H3_MESSAGE_ERROR => {
             Some(Why::Malformed)
         }

@@ -2,17 +2,16 @@
 //! heads go through it. The sending half of a request's stream is then taken out, so that bodies
 //! are handed to quinn by reference and by priority, neither of which h3's own sending allows.
 
-use super::faults::{connection_error, lost, read_error, write_error};
+use super::faults::{connection_error, lost};
+use super::halves::{RecvStream, SendStream, stream_id};
 use super::inlet::Inlet;
-use super::outlets::{Outlet, Outlets, locked};
-use bytes::{Buf, Bytes};
+use super::outlets::{Outlet, Outlets};
+use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use h3::error::Code;
 use h3::quic::{self, ConnectionErrorIncoming, StreamErrorIncoming, StreamId, WriteBuf};
-use quinn::{ConnectionError, ReadError, VarInt};
-use std::pin::Pin;
-use std::sync::{Arc, Mutex};
+use quinn::{ConnectionError, VarInt};
 use std::task::{Context, Poll, ready};
 use tokio::time::Instant;
 use tokio_util::task::task_tracker::TaskTrackerToken;
@@ -110,12 +109,7 @@ impl quic::Connection<Bytes> for Connection {
                 let _ = (send.reset(REQUEST_REJECTED), receive.stop(REQUEST_REJECTED));
             },
         };
-        let send = &mut stream.send;
-        // One that stands for another's must not put that one's out.
-        if locked(&send.stream).is_some() {
-            self.outlets.insert(send.id, &send.stream);
-            send.outlets = Some(self.outlets.clone());
-        }
+        stream.send.keep_in(&self.outlets);
         Poll::Ready(Ok(stream))
     }
 
@@ -166,7 +160,8 @@ pub struct BidiStream {
 
 impl BidiStream {
     fn new((send, recv): Both) -> Self {
-        Self { send: SendStream::new(send), recv: RecvStream::new(recv), by: None }
+        let (send, recv) = (SendStream::new(send), RecvStream::new(recv));
+        Self { send, recv, by: None }
     }
 
     /// One of which a first piece was read already, and whose head is to be here by then. `task`
@@ -177,22 +172,17 @@ impl BidiStream {
         by: Option<Instant>,
         task: TaskTrackerToken,
     ) -> Self {
-        let mut stream = Self { by, ..Self::new(both) };
-        stream.recv.first = piece;
-        stream.send.task = Some(task);
-        stream
+        let id = stream_id(both.0.id());
+        let outlet = Outlet::of(both.0);
+        let recv = RecvStream::of_request(both.1, piece, &outlet);
+        Self { send: SendStream::of_request(outlet, id, task), recv, by }
     }
 
     /// Stands for one that is another's to answer: h3 learns that there was one with this number.
     /// For h3 it does not end.
     pub fn elsewhere(id: u64) -> Self {
         let id = StreamId::try_from(id).expect("it is that of a stream, of 62 bits");
-        let stream = Outlet::default();
-        Self {
-            send: SendStream { stream, id, writing: None, outlets: None, task: None },
-            recv: RecvStream { id, first: None, stream: None, reading: None, stops: None },
-            by: None,
-        }
+        Self { send: SendStream::elsewhere(id), recv: RecvStream::elsewhere(id), by: None }
     }
 
     /// By when its head is to be here, if it was waited for before.
@@ -249,146 +239,4 @@ impl quic::RecvStream for BidiStream {
     fn recv_id(&self) -> StreamId {
         self.recv.recv_id()
     }
-}
-
-/// A sending half, until it is taken.
-pub struct SendStream {
-    stream: Outlet,
-    id: StreamId,
-    writing: Option<WriteBuf<Bytes>>,
-    outlets: Option<Outlets>,
-    /// The connection is kept while h3 has it.
-    task: Option<TaskTrackerToken>,
-}
-
-impl SendStream {
-    fn new(stream: quinn::SendStream) -> Self {
-        let id = stream_id(stream.id());
-        let stream = Arc::new(Mutex::new(Some(stream)));
-        Self { stream, id, writing: None, outlets: None, task: None }
-    }
-}
-
-impl Drop for SendStream {
-    fn drop(&mut self) {
-        if let Some(outlets) = &self.outlets {
-            outlets.forget(self.id);
-            // Of a request that was never answered: dropped as it is, it would end cleanly.
-            quic::SendStream::<Bytes>::reset(self, Code::H3_INTERNAL_ERROR.value());
-        }
-    }
-}
-
-impl quic::SendStream<Bytes> for SendStream {
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StreamErrorIncoming>> {
-        let Some(data) = &mut self.writing else { return Poll::Ready(Ok(())) };
-        let mut stream = locked(&self.stream);
-        let Some(stream) = &mut *stream else { return Poll::Ready(Err(taken())) };
-        while data.has_remaining() {
-            let written = ready!(Pin::new(&mut *stream).poll_write(cx, data.chunk()));
-            data.advance(written.map_err(write_error)?);
-        }
-        self.writing = None;
-        Poll::Ready(Ok(()))
-    }
-
-    fn send_data<T: Into<WriteBuf<Bytes>>>(&mut self, data: T) -> Result<(), StreamErrorIncoming> {
-        if self.writing.is_some() {
-            let why = "data was sent before the stream was ready".to_owned();
-            let connection_error = ConnectionErrorIncoming::InternalError(why);
-            return Err(StreamErrorIncoming::ConnectionErrorIncoming { connection_error });
-        }
-        self.writing = Some(data.into());
-        Ok(())
-    }
-
-    fn poll_finish(&mut self, _: &mut Context<'_>) -> Poll<Result<(), StreamErrorIncoming>> {
-        let finished = match &mut *locked(&self.stream) {
-            Some(stream) => {
-                stream.finish().map_err(|error| StreamErrorIncoming::Unknown(Box::new(error)))
-            }
-            None => Err(taken()),
-        };
-        Poll::Ready(finished)
-    }
-
-    fn reset(&mut self, code: u64) {
-        if let Some(stream) = &mut *locked(&self.stream) {
-            // Closed already is as good.
-            let _ = stream.reset(VarInt::from_u64(code).unwrap_or(VarInt::MAX));
-        }
-    }
-
-    fn send_id(&self) -> StreamId {
-        self.id
-    }
-}
-
-type Reading = BoxFuture<'static, (quinn::RecvStream, Result<Option<quinn::Chunk>, ReadError>)>;
-
-/// A receiving half.
-pub struct RecvStream {
-    id: StreamId,
-    /// Read before h3 asked for it.
-    first: Option<Bytes>,
-    stream: Option<quinn::RecvStream>,
-    reading: Option<Reading>,
-    /// Asked for while a read was under way.
-    stops: Option<VarInt>,
-}
-
-impl RecvStream {
-    fn new(stream: quinn::RecvStream) -> Self {
-        let id = stream_id(stream.id());
-        Self { id, first: None, stream: Some(stream), reading: None, stops: None }
-    }
-}
-
-impl quic::RecvStream for RecvStream {
-    type Buf = Bytes;
-
-    fn poll_data(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<Option<Bytes>, StreamErrorIncoming>> {
-        if let Some(first) = self.first.take() {
-            return Poll::Ready(Ok(Some(first)));
-        }
-        if let Some(mut stream) = self.stream.take() {
-            let read = async move {
-                let chunk = stream.read_chunk(usize::MAX, true).await;
-                (stream, chunk)
-            };
-            self.reading = Some(read.boxed());
-        }
-        let Some(reading) = &mut self.reading else { return Poll::Ready(Ok(None)) };
-        let (mut stream, chunk) = ready!(reading.as_mut().poll(cx));
-        self.reading = None;
-        if let Some(code) = self.stops.take() {
-            let _ = stream.stop(code);
-        }
-        self.stream = Some(stream);
-        Poll::Ready(chunk.map(|chunk| chunk.map(|chunk| chunk.bytes)).map_err(read_error))
-    }
-
-    fn stop_sending(&mut self, code: u64) {
-        let code = VarInt::from_u64(code).unwrap_or(VarInt::MAX);
-        match &mut self.stream {
-            // Closed already is as good.
-            Some(stream) => drop(stream.stop(code)),
-            None => self.stops = Some(code),
-        }
-    }
-
-    fn recv_id(&self) -> StreamId {
-        self.id
-    }
-}
-
-fn stream_id(id: quinn::StreamId) -> StreamId {
-    StreamId::try_from(u64::from(id)).expect("both are QUIC stream ids of 62 bits")
-}
-
-fn taken() -> StreamErrorIncoming {
-    StreamErrorIncoming::Unknown("the sending half was taken".into())
 }

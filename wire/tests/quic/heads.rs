@@ -5,6 +5,8 @@ use bytes::{Bytes, BytesMut};
 use h3::client::SendRequest;
 use http::Request;
 use nearcast_wire::Levers;
+use nearcast_wire::quic::FUTILE_MAX;
+use quinn::{ConnectionError, ReadError, ReadToEndError};
 
 type Sender = SendRequest<h3_quinn::OpenStreams, Bytes>;
 
@@ -77,6 +79,72 @@ async fn whatever_way_a_head_comes_it_is_answered() {
     world.end().await;
 }
 
+/// Whether a message's status is 431 (RFC 9204 section 4.5.4), in Huffman's code or without.
+fn is_431(message: &[u8]) -> bool {
+    let value = |value: &[u8]| message.windows(value.len()).any(|it| it == value);
+    message[0] == 1 && (value(b"\x5f\x09\x03431") || value(b"\x5f\x09\x83\x69\x90\xff"))
+}
+
+/// A head of any length is not waited for, nor kept: it is answered once more than the longest one
+/// has come. What comes behind a head may be as long.
+#[tokio::test]
+async fn a_head_without_end_is_answered() {
+    let world = World::start(1, Levers::default());
+    let connection = world.connect().await;
+    let (mut send, mut receive) = connection.quic.open_bi().await.unwrap();
+    let mut sent = 0;
+    let sending = async {
+        send.write_all(&[1, 0xc0, 0, 0, 1, 0, 0, 0, 0]).await.unwrap();
+        while send.write_all(&[0; 10_000]).await.is_ok() {
+            sent += 10_000;
+        }
+    };
+    let (answer, ()) = within(async { tokio::join!(receive.read_to_end(1 << 16), sending) }).await;
+    assert!(is_431(&answer.unwrap()));
+    // What is under way when it is answered.
+    assert!(sent <= (64 + 512) << 10, "{sent} bytes were taken");
+
+    let (mut send, mut receive) = connection.quic.open_bi().await.unwrap();
+    send.write_all(&head(b"\x24host\x01a")).await.unwrap();
+    send.write_all(&[0, 0x80, 3, 0, 0]).await.unwrap();
+    // It may be stopped.
+    let _ = send.write_all(&[7; 3 << 16]).await;
+    let _ = send.finish();
+    let answer = within(receive.read_to_end(1 << 16)).await.unwrap();
+    assert_eq!(payload(BytesMut::from(&answer[..])).len(), 10);
+    world.end().await;
+}
+
+/// Streams that end before they ask cost a connection its life, once there are very many of them.
+#[tokio::test]
+async fn streams_without_requests_end_their_connection() {
+    let world = World::start(1, Levers::default());
+    let connection = world.connect().await;
+    let mut sent = 0;
+    let ended = within(async {
+        loop {
+            let Ok((mut send, _receive)) = connection.quic.open_bi().await else { break };
+            // Some have begun a head, which is h3's to read.
+            if send.write_all(&[1][..sent % 2]).await.is_err()
+                || send.reset(0x10c_u32.into()).is_err()
+            {
+                break;
+            }
+            sent += 1;
+            if sent == FUTILE_MAX / 2 {
+                assert_first(&connection.body("/1000").await.unwrap());
+            }
+        }
+        connection.quic.closed().await
+    })
+    .await;
+    assert!(sent >= FUTILE_MAX);
+    let ConnectionError::ApplicationClosed(closed) = ended else { panic!("{ended}") };
+    assert_eq!(closed.error_code, 0x107_u32.into());
+    assert_eq!(world.counter("nearcast_edge_quic_floods_total") as u64, 1);
+    world.end().await;
+}
+
 /// No service sees what can't be read.
 #[tokio::test]
 async fn heads_that_cannot_be_read_are_counted() {
@@ -111,8 +179,11 @@ async fn heads_that_cannot_be_read_are_counted() {
         message.extend(head);
         send.write_all(&message).await.unwrap();
         send.finish().unwrap();
-        // A reset is an end as well.
-        let _ = within(receive.read_to_end(1 << 16)).await;
+        let answer = within(receive.read_to_end(1 << 16)).await;
+        match expected[1] {
+            0.0 => assert!(matches!(answer, Err(ReadToEndError::Read(ReadError::Reset(_))))),
+            _ => assert!(is_431(&answer.unwrap())),
+        }
         within(async {
             while counted() != expected {
                 tokio::task::yield_now().await;

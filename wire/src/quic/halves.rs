@@ -1,0 +1,246 @@
+//! The halves of streams as h3 has them, by quinn.
+//!
+//! Invariant: a request's stream ends cleanly only after what h3 answers by itself (431), never
+//! because it was dropped; and h3 collects no more of it than [`HEAD_STREAM_BYTES_MAX`] before its
+//! head is read.
+
+use super::faults::{read_error, write_error};
+use super::head;
+use super::outlets::{HEAD_STREAM_BYTES_MAX, Outlet, Outlets};
+use bytes::{Buf, Bytes};
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use h3::error::Code;
+use h3::quic::{self, ConnectionErrorIncoming, StreamErrorIncoming, StreamId, WriteBuf};
+use http::{HeaderMap, StatusCode};
+use quinn::{ReadError, VarInt};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use tokio_util::task::task_tracker::TaskTrackerToken;
+
+/// More came than a head has.
+#[derive(Debug, thiserror::Error)]
+#[error("no head within {HEAD_STREAM_BYTES_MAX} bytes of its stream")]
+pub struct TooLong;
+
+/// A sending half, until it is taken.
+pub struct SendStream {
+    outlet: Arc<Outlet>,
+    id: StreamId,
+    writing: Option<WriteBuf<Bytes>>,
+    /// h3 has sent something, whole: it has no other answer than 431.
+    written: bool,
+    outlets: Option<Outlets>,
+    /// The connection is kept while h3 has it.
+    _task: Option<TaskTrackerToken>,
+}
+
+impl SendStream {
+    /// One of our own.
+    pub fn new(stream: quinn::SendStream) -> Self {
+        let id = stream_id(stream.id());
+        Self::with(Outlet::of(stream), id, None)
+    }
+
+    /// That of a request; `task` is kept as long.
+    pub fn of_request(outlet: Arc<Outlet>, id: StreamId, task: TaskTrackerToken) -> Self {
+        Self::with(outlet, id, Some(task))
+    }
+
+    /// That of a stream whose sending half is another's.
+    pub fn elsewhere(id: StreamId) -> Self {
+        Self::with(Arc::default(), id, None)
+    }
+
+    fn with(outlet: Arc<Outlet>, id: StreamId, task: Option<TaskTrackerToken>) -> Self {
+        Self { outlet, id, writing: None, written: false, outlets: None, _task: task }
+    }
+
+    /// Has its answer take it from there. One that stands for another's must not put that one's
+    /// out.
+    pub fn keep_in(&mut self, outlets: &Outlets) {
+        if self.outlet.send().is_some() {
+            outlets.insert(self.id, &self.outlet);
+            self.outlets = Some(outlets.clone());
+        }
+    }
+
+    /// Ends a request's stream that nobody took.
+    fn end(&mut self) {
+        if let Some(stream) = &mut *self.outlet.send() {
+            if self.outlet.is_full() {
+                let answer =
+                    head::frame(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, &HeaderMap::new());
+                // It is the first that is written, and fits any window that is one.
+                self.written =
+                    stream.write_all(&answer).now_or_never().is_some_and(|it| it.is_ok());
+            }
+            // h3's own answer is whole. Else it was never answered, and would end cleanly.
+            // Closed already is as good.
+            match self.written && self.writing.is_none() {
+                true => drop(stream.finish()),
+                false => drop(stream.reset(code(Code::H3_INTERNAL_ERROR.value()))),
+            }
+        }
+    }
+}
+
+impl Drop for SendStream {
+    fn drop(&mut self) {
+        if let Some(outlets) = self.outlets.take() {
+            outlets.forget(self.id);
+            self.end();
+        }
+    }
+}
+
+impl quic::SendStream<Bytes> for SendStream {
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StreamErrorIncoming>> {
+        let Some(data) = &mut self.writing else { return Poll::Ready(Ok(())) };
+        let mut stream = self.outlet.send();
+        let Some(stream) = &mut *stream else { return Poll::Ready(Err(taken())) };
+        while data.has_remaining() {
+            let written = ready!(Pin::new(&mut *stream).poll_write(cx, data.chunk()));
+            data.advance(written.map_err(write_error)?);
+        }
+        self.writing = None;
+        self.written = true;
+        Poll::Ready(Ok(()))
+    }
+
+    fn send_data<T: Into<WriteBuf<Bytes>>>(&mut self, data: T) -> Result<(), StreamErrorIncoming> {
+        if self.writing.is_some() {
+            let why = "data was sent before the stream was ready".to_owned();
+            let connection_error = ConnectionErrorIncoming::InternalError(why);
+            return Err(StreamErrorIncoming::ConnectionErrorIncoming { connection_error });
+        }
+        self.writing = Some(data.into());
+        Ok(())
+    }
+
+    fn poll_finish(&mut self, _: &mut Context<'_>) -> Poll<Result<(), StreamErrorIncoming>> {
+        let finished = match &mut *self.outlet.send() {
+            Some(stream) => {
+                stream.finish().map_err(|error| StreamErrorIncoming::Unknown(Box::new(error)))
+            }
+            None => Err(taken()),
+        };
+        Poll::Ready(finished)
+    }
+
+    fn reset(&mut self, code: u64) {
+        if let Some(stream) = &mut *self.outlet.send() {
+            // Closed already is as good.
+            let _ = stream.reset(self::code(code));
+        }
+    }
+
+    fn send_id(&self) -> StreamId {
+        self.id
+    }
+}
+
+type Reading = BoxFuture<'static, (quinn::RecvStream, Result<Option<quinn::Chunk>, ReadError>)>;
+
+/// A receiving half.
+pub struct RecvStream {
+    id: StreamId,
+    /// Read before h3 asked for it.
+    first: Option<Bytes>,
+    stream: Option<quinn::RecvStream>,
+    reading: Option<Reading>,
+    /// Asked for while a read was under way.
+    stops: Option<VarInt>,
+    /// The sending half of a request's.
+    outlet: Option<Arc<Outlet>>,
+}
+
+impl RecvStream {
+    /// One that the peer opened to send alone.
+    pub fn new(stream: quinn::RecvStream) -> Self {
+        let id = stream_id(stream.id());
+        Self { stream: Some(stream), ..Self::elsewhere(id) }
+    }
+
+    /// That of a request, of which this was read already.
+    pub fn of_request(
+        stream: quinn::RecvStream,
+        first: Option<Bytes>,
+        outlet: &Arc<Outlet>,
+    ) -> Self {
+        Self { first, outlet: Some(Arc::clone(outlet)), ..Self::new(stream) }
+    }
+
+    /// That of a stream that is another's: nothing comes, and it does not end.
+    pub fn elsewhere(id: StreamId) -> Self {
+        Self { id, first: None, stream: None, reading: None, stops: None, outlet: None }
+    }
+
+    /// What h3 is given.
+    fn given(&self, piece: Bytes) -> Result<Option<Bytes>, StreamErrorIncoming> {
+        match &self.outlet {
+            Some(outlet) if !outlet.takes(piece.len()) => {
+                Err(StreamErrorIncoming::Unknown(Box::new(TooLong)))
+            }
+            _ => Ok(Some(piece)),
+        }
+    }
+}
+
+impl quic::RecvStream for RecvStream {
+    type Buf = Bytes;
+
+    fn poll_data(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Option<Bytes>, StreamErrorIncoming>> {
+        if let Some(first) = self.first.take() {
+            return Poll::Ready(self.given(first));
+        }
+        if let Some(mut stream) = self.stream.take() {
+            let read = async move {
+                let chunk = stream.read_chunk(usize::MAX, true).await;
+                (stream, chunk)
+            };
+            self.reading = Some(read.boxed());
+        }
+        let Some(reading) = &mut self.reading else { return Poll::Ready(Ok(None)) };
+        let (mut stream, chunk) = ready!(reading.as_mut().poll(cx));
+        self.reading = None;
+        if let Some(code) = self.stops.take() {
+            let _ = stream.stop(code);
+        }
+        self.stream = Some(stream);
+        Poll::Ready(match chunk.map_err(read_error)? {
+            Some(chunk) => self.given(chunk.bytes),
+            None => Ok(None),
+        })
+    }
+
+    fn stop_sending(&mut self, code: u64) {
+        let code = self::code(code);
+        match &mut self.stream {
+            // Closed already is as good.
+            Some(stream) => drop(stream.stop(code)),
+            None => self.stops = Some(code),
+        }
+    }
+
+    fn recv_id(&self) -> StreamId {
+        self.id
+    }
+}
+
+fn code(code: u64) -> VarInt {
+    VarInt::from_u64(code).unwrap_or(VarInt::MAX)
+}
+
+fn taken() -> StreamErrorIncoming {
+    StreamErrorIncoming::Unknown("the sending half was taken".into())
+}
+
+/// The id of a stream, as h3 has it.
+pub fn stream_id(id: quinn::StreamId) -> StreamId {
+    StreamId::try_from(u64::from(id)).expect("both are QUIC stream ids of 62 bits")
+}
