@@ -212,6 +212,19 @@ pub fn check(head: &Parts) -> Result<Target<'_>, Refusal> {
     Ok(Target { host, path: path(uri.path())?, query: uri.query() })
 }
 
+/// Whether a request names one host, and a good one, as each must whoever answers it (RFC 9112
+/// section 3.2).
+///
+/// # Errors
+/// [`Refusal::HostMissing`], [`Refusal::HostTwice`] or [`Refusal::HostBad`].
+pub fn host(head: &Parts) -> Result<(), Refusal> {
+    match host::of(head) {
+        // What the target says counts for who serves no sites by host.
+        Ok(_) | Err(Refusal::HostUnlike) => Ok(()),
+        Err(refusal) => Err(refusal),
+    }
+}
+
 fn method(method: &Method) -> Result<(), Refusal> {
     match method {
         method if method.as_str().len() > METHOD_BYTES_MAX => Err(Refusal::MethodTooLong),

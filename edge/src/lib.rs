@@ -36,6 +36,7 @@ mod title_site;
 mod tls;
 mod verdict;
 mod view;
+mod whose;
 
 pub use error::Error;
 pub use run::{DRAIN_MAX, run};

@@ -6,6 +6,7 @@ use crate::body::{Body, Content};
 use crate::cors;
 use crate::encoded::Encoded;
 use crate::engine::Engine;
+use crate::hygiene;
 use crate::metrics::Metrics;
 use crate::peer;
 use crate::places::{Place, Places};
@@ -17,9 +18,10 @@ use crate::title::Titles;
 use crate::title_site;
 use crate::verdict::Verdict;
 use crate::view::Views;
+use crate::whose::{Whose, is_misdirected, unhosted, whose};
 use bytes::Bytes;
 use heads::PurgeLog;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Uri, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
 use http_body_util::{BodyExt, Empty};
 use model::EdgeId;
 use std::sync::Arc;
@@ -103,13 +105,6 @@ impl Answer {
     }
 }
 
-/// Whose a request is.
-enum Whose<'a> {
-    Titles,
-    Proxy(&'a Arc<Site>),
-    Nobodys,
-}
-
 impl wire::Service for Edge {
     type Body = Body;
 
@@ -149,9 +144,12 @@ fn serve(edge: &Arc<Edge>, asked: &Asked<'_>, body: RequestBody) -> Reply<Body> 
         Reply::Now(respond(edge, asked, answer, account, is_titles))
     };
     match whose {
-        _ if is_misdirected(asked) => at_once(Err(Refused::Misdirected), account),
-        Whose::Nobodys => at_once(Err(Refused::NoSite), account),
-        Whose::Titles => later(edge, asked, account, (Waits::Titles, body)),
+        _ if is_misdirected(asked) => at_once(Err(unhosted(asked, Refused::Misdirected)), account),
+        Whose::Nobodys => at_once(Err(unhosted(asked, Refused::NoSite)), account),
+        Whose::Titles => match hygiene::host(head) {
+            Ok(()) => later(edge, asked, account, (Waits::Titles, body)),
+            Err(refusal) => at_once(Err(refusal.into()), account),
+        },
         Whose::Proxy(site) => {
             // Another node looks ahead itself.
             if site.prefetch && !asked.via.peer {
@@ -252,46 +250,6 @@ pub async fn proxied(
         Begun::Done(answer) => Ok(answer),
         // A large future, which hits do without.
         Begun::Waits(wanted, place) => Box::pin(waited(edge, &wanted, place, body)).await,
-    }
-}
-
-/// The host that a request names, perhaps with a port.
-fn host<'a>(uri: &'a Uri, fields: &'a HeaderMap) -> Option<&'a str> {
-    let field = || fields.get(header::HOST).and_then(|host| host.to_str().ok());
-    uri.authority().map(http::uri::Authority::as_str).or_else(field)
-}
-
-/// Whether a request came by a connection that was opened for another host, and can't be good
-/// for this one, too. Another node (RFC 8586) opens one to this node by its own name, whatever
-/// it asks for.
-fn is_misdirected(asked: &Asked<'_>) -> bool {
-    if asked.via.is_for_any() {
-        return false;
-    }
-    let fields = &asked.head.headers;
-    let is_unlike = host(&asked.head.uri, fields).is_some_and(|named| {
-        let port = named.rfind(':').filter(|at| !named[*at..].contains(']'));
-        let name = &named[..port.unwrap_or(named.len())];
-        !asked.via.is_for(name.strip_suffix('.').unwrap_or(name))
-    });
-    is_unlike && !fields.contains_key("cdn-loop")
-}
-
-fn whose<'a>(edge: &'a Edge, via: &Via, uri: &Uri, fields: &HeaderMap) -> Whose<'a> {
-    let is_titles = if via.peer { peer::is_titles } else { title_site::is_titles };
-    let host = host(uri, fields);
-    match (edge.sites.of(host), &edge.titles) {
-        (Some(site), None) => Whose::Proxy(site),
-        (Some(site), Some(_)) => {
-            // A site for any host leaves the title site its paths.
-            if &*site.name == crate::settings::ANY_HOST && is_titles(uri.path()) {
-                Whose::Titles
-            } else {
-                Whose::Proxy(site)
-            }
-        }
-        (None, Some(_)) => Whose::Titles,
-        (None, None) => Whose::Nobodys,
     }
 }
 

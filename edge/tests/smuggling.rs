@@ -8,7 +8,7 @@ mod common;
 #[path = "common/raw.rs"]
 mod raw;
 
-use common::{Edge, Stage};
+use common::{Edge, Item, Stage, Web, proxy_settings};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use raw::Raw;
@@ -280,6 +280,46 @@ async fn nothing_is_smuggled_to_an_origin() {
     }
     assert_eq!(raw.complaints(), Vec::<String>::new());
     edge.stop().await;
+}
+
+/// RFC 9112 section 3.2, whoever would answer: any host's site, that of one host, or titles.
+#[tokio::test]
+async fn a_request_without_one_good_host_is_refused_and_its_connection_closed() {
+    let (dirs, web) = ([(); 2].map(|()| tempfile::tempdir().unwrap()), Web::start().await);
+    web.put("/t/behind", Item::of(10));
+    let any = proxy_settings(dirs[0].path(), &web.url, &serde_json::json!({}));
+    let mut named = proxy_settings(dirs[1].path(), &web.url, &serde_json::json!({}));
+    let site = named.sites.remove("*").unwrap();
+    named.sites.insert("a".to_owned(), site);
+    let (any, named, titles) = (Edge::start(any).await, Edge::start(named).await, Stage::new());
+    let titles = titles.await;
+    for edge in [&any, &named, &titles.edge] {
+        for (hosts, code) in [
+            ("", "host-missing"),
+            ("X: a\r\n", "host-missing"),
+            ("Host: a\r\nHost: a\r\n", "host-twice"),
+            ("Host: b\r\nX: 1\r\nHost: a\r\n", "host-twice"),
+            ("Host: b\r\nHost: c\r\n", "host-twice"),
+            ("Host:\r\n", "host-bad"),
+            ("Host: a b\r\n", "host-bad"),
+            ("Host: a/b\r\n", "host-bad"),
+            ("Host: user@a\r\n", "host-bad"),
+            ("Host: a:port\r\n", "host-bad"),
+            ("Host: [::1\r\n", "host-bad"),
+        ] {
+            let bytes = format!("GET /t/behind HTTP/1.1\r\n{hosts}\r\n{BEHIND}");
+            let read = exchange(&address(edge), bytes.as_bytes(), false).await;
+            let answers = answers(&read);
+            let [(status, body)] = &answers[..] else { panic!("{hosts:?}: {answers:?}") };
+            assert!(*status == 400 && body.contains(code), "{hosts:?}: {status} {body}");
+        }
+    }
+    assert_eq!(web.count("/t/behind"), 0);
+    // HTTP/1.0 knows sites without a name.
+    for (edge, status) in [(&any, 200), (&named, 421)] {
+        let read = exchange(&address(edge), b"GET /t/behind HTTP/1.0\r\n\r\n", false).await;
+        assert!(read.starts_with(format!("HTTP/1.0 {status}").as_bytes()), "{}", show(&read));
+    }
 }
 
 #[tokio::test]
