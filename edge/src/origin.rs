@@ -121,6 +121,7 @@ impl Origin {
             status => return Err(Fault::unavailable(format!("{} answered {status}", answer.hop))),
         }
         let (hop, mut body, source) = (answer.hop, answer.body, source(answer.kind));
+        body.leave_if_silent();
         let mut whole = BytesMut::new();
         while let Some(data) = body.next().await.transpose()? {
             self.metrics.fetched(source, data.len());
@@ -205,8 +206,9 @@ impl Origin {
         let answer = self.upstream.send(ask).await?;
         let given = caching::content_range(&answer.head.headers).map(|given| given.range);
         if answer.head.status == StatusCode::PARTIAL_CONTENT && given == Some(range) {
-            let (held, source) = (BytesMut::new(), source(answer.kind));
-            return Ok(Pieces { body: answer.body, held, hop: answer.hop, source });
+            let (mut body, source) = (answer.body, source(answer.kind));
+            body.leave_if_silent();
+            return Ok(Pieces { body, held: BytesMut::new(), hop: answer.hop, source });
         }
         // The index names this file: an origin without it is broken, the title is not unknown.
         let (hop, status) = (answer.hop, answer.head.status);

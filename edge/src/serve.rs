@@ -18,7 +18,7 @@ use crate::title::Titles;
 use crate::title_site;
 use crate::verdict::Verdict;
 use crate::view::Views;
-use crate::whose::{Whose, is_misdirected, unhosted, whose};
+use crate::whose::{Whose, asks_the_node, is_misdirected, unhosted, whose};
 use bytes::Bytes;
 use heads::PurgeLog;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
@@ -144,6 +144,7 @@ fn serve(edge: &Arc<Edge>, asked: &Asked<'_>, body: RequestBody) -> Reply<Body> 
         Reply::Now(respond(edge, asked, answer, account, is_titles))
     };
     match whose {
+        _ if asks_the_node(asked) => at_once(Ok(here()), account),
         _ if is_misdirected(asked) => at_once(Err(unhosted(asked, Refused::Misdirected)), account),
         Whose::Nobodys => at_once(Err(unhosted(asked, Refused::NoSite)), account),
         Whose::Titles => match hygiene::host(head) {
@@ -251,6 +252,11 @@ pub async fn proxied(
         // A large future, which hits do without.
         Begun::Waits(wanted, place) => Box::pin(waited(edge, &wanted, place, body)).await,
     }
+}
+
+/// The answer to a node that asks whether this one is there.
+fn here() -> Answer {
+    Answer::new(Verdict::Preflight, StatusCode::NO_CONTENT, HeaderMap::new(), Content::empty())
 }
 
 fn refusal(edge: &Edge, asked: &Asked<'_>, refused: &Refused) -> Answer {

@@ -7,7 +7,7 @@ use crate::proxy::Site;
 use crate::refused::Refused;
 use crate::serve::{Asked, Edge};
 use crate::title_site;
-use http::{HeaderMap, Uri, header};
+use http::{HeaderMap, Method, Uri, header};
 use std::sync::Arc;
 use wire::Via;
 
@@ -41,6 +41,13 @@ pub fn is_misdirected(asked: &Asked<'_>) -> bool {
         !asked.via.is_for(name.strip_suffix('.').unwrap_or(name))
     });
     is_unlike && !fields.contains_key("cdn-loop")
+}
+
+/// Whether another node asks whether this one is there (RFC 9110 section 7.6.2).
+pub fn asks_the_node(asked: &Asked<'_>) -> bool {
+    asked.via.peer
+        && asked.head.method == Method::OPTIONS
+        && matches!(caching::forwards(&asked.head.headers), caching::Forwards::Here)
 }
 
 /// Why a request is sent away: its host, if there is something wrong with that, before anything

@@ -43,6 +43,9 @@ async fn every_series_that_an_alarm_watches_is_there_from_the_start() {
     let dir = tempfile::tempdir().unwrap();
     let web = Web::start().await;
     let mut settings = proxy_settings(dir.path(), &web.url, &serde_json::json!({}));
+    // Another node.
+    let around = serde_json::json!({ "parents": [{ "id": "region-1", "url": web.url }] });
+    settings.hierarchy = serde_json::from_value(around).unwrap();
     settings.ssd = Some(ByteSize(512 << 20));
     let edge = Edge::start(settings).await;
     // One answer, so that there are answers at all.

@@ -53,6 +53,9 @@ async fn every_metric_is_told_with_its_labels() {
     web.put("/film.mp4", Item::of(3 << 20));
     web.put("/edit", Item::of(10).field("cache-group-invalidation", "\"red\""));
     let mut settings = proxy_settings(dir.path(), &web.url, &serde_json::json!({}));
+    // Another node.
+    let around = serde_json::json!({ "parents": [{ "id": "region-1", "url": web.url }] });
+    settings.hierarchy = serde_json::from_value(around).unwrap();
     settings.ssd = Some(ByteSize(512 << 20));
     let edge = Edge::start(settings).await;
     let certificate = edge.dir.join("tls/cert.pem");

@@ -3,8 +3,9 @@
 //! The clock runs while somebody waits for bytes, so a slow reader is not held against the
 //! server. Two rules: no silence longer than the stall limit, and no drip.
 
+use crate::ask::HopKind;
 use crate::fault::{ErrorType, Fault, body_error};
-use crate::hop::Flight;
+use crate::flight::Flight;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
@@ -16,6 +17,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::time::{Instant, Sleep};
+use tokio_util::sync::WaitForCancellationFutureOwned;
 
 /// A server that sends fewer bytes than this while it is waited for during two stall limits
 /// drips.
@@ -29,6 +31,8 @@ pub struct UpstreamBody {
     patience: Option<Patience>,
     delimited: bool,
     own: Option<OwnLoad>,
+    /// Ends when the hop is found silent, if it is to be left then.
+    silence: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
 }
 
 /// Counts a request that this node answers as the owner among its siblings.
@@ -78,7 +82,8 @@ impl UpstreamBody {
             bytes: 0,
         });
         let source = Source::Live(body);
-        let mut body = Self { source, flight: Some(flight), patience, delimited, own: None };
+        let flight = Some(flight);
+        let mut body = Self { source, flight, patience, delimited, own: None, silence: None };
         if body.is_end_stream() {
             body.whole();
         }
@@ -88,12 +93,22 @@ impl UpstreamBody {
     /// A body that was read already.
     pub(crate) fn held(bytes: Bytes) -> Self {
         let source = Source::Held(Some(bytes).filter(|bytes| !bytes.is_empty()));
-        Self { source, flight: None, patience: None, delimited: true, own: None }
+        let (flight, patience, own, silence) = (None, None, None, None);
+        Self { source, flight, patience, delimited: true, own, silence }
     }
 
     /// Counts as this node's own work until it is dropped.
     pub(crate) fn keep(&mut self, own: Option<OwnLoad>) {
         self.own = own;
+    }
+
+    /// What is left of it can be had elsewhere: a node that gives no sign of life is waited for no
+    /// longer than the time that shows that, rather than for the stall limit.
+    pub fn leave_if_silent(&mut self) {
+        let peer = |flight: &&Flight| flight.hop().kind != HopKind::Origin;
+        if let Some(flight) = self.flight.as_ref().filter(peer) {
+            self.silence = Some(Box::pin(flight.alive().clone().cancelled_owned()));
+        }
     }
 
     /// The next bytes; `None` at the end of a whole body.
@@ -171,6 +186,16 @@ impl UpstreamBody {
         }
     }
 
+    fn silent(&mut self) -> Fault {
+        let flight = self.flight.take();
+        let hop = flight.as_ref().map_or("", |flight| flight.hop().id.as_str());
+        let why = format!("{hop}: no sign of life in mid-body");
+        let fault = Fault::cut(ErrorType::ConnectionReadTimeout, why);
+        flight.into_iter().for_each(|mut flight| flight.silent(&fault));
+        (self.source, self.silence) = (Source::Held(None), None);
+        fault
+    }
+
     fn slow(&mut self, what: &str) -> Fault {
         let hop = self.flight.as_ref().map_or("", |flight| flight.hop().id.as_str());
         let fault = Fault::cut(ErrorType::ConnectionReadTimeout, format!("{hop}: {what}"));
@@ -220,6 +245,10 @@ impl Body for UpstreamBody {
         };
         if let Poll::Ready(frame) = polled {
             return Poll::Ready(self.polled(frame));
+        }
+        let silence = self.silence.as_mut();
+        if silence.is_some_and(|silence| silence.as_mut().poll(cx).is_ready()) {
+            return Poll::Ready(Some(Err(self.silent())));
         }
         let Some(patience) = &mut self.patience else { return Poll::Pending };
         std::task::ready!(patience.poll(cx));

@@ -111,8 +111,7 @@ impl Breaker {
         self.slot(now).1 += 1;
         // Requests that were under way when it opened tell nothing about now: a trial does.
         if self.open.as_ref().is_some_and(|open| open.trial.is_some()) {
-            self.open = None;
-            self.slots = [(0, 0, 0); SLOTS];
+            self.close();
         }
     }
 
@@ -142,11 +141,11 @@ impl Breaker {
         }
     }
 
-    /// Opens at once, whatever the counts: nobody listens there.
-    pub(crate) fn trip(&mut self, now: Instant) {
-        if self.open.is_none() {
-            self.open_for(self.limits.pause, now);
-        }
+    /// Closes, whatever the counts: what they are of is over.
+    pub(crate) fn close(&mut self) {
+        self.open = None;
+        self.in_row = 0;
+        self.slots = [(0, 0, 0); SLOTS];
     }
 
     fn open_for(&mut self, pause: Duration, now: Instant) {

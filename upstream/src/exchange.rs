@@ -4,7 +4,8 @@ use crate::ask::{Answer, Ask, HopKind};
 use crate::body::UpstreamBody;
 use crate::connect::{FIELDS_MAX, HEAD_BYTES_MAX};
 use crate::fault::{ErrorType, Fault, connect_error, head_error};
-use crate::hop::{Flight, Hop, Target, Way};
+use crate::flight::Flight;
+use crate::hop::{Hop, Target, Way};
 use crate::s3::{self, Keys, Refusal};
 use crate::settings::{SiteKind, Times};
 use crate::turns::Urgency;
@@ -39,6 +40,8 @@ pub(crate) struct Failure {
     pub(crate) fault: Fault,
     /// The hop can't have seen any of the request.
     pub(crate) unsent: bool,
+    /// The hop gives no sign of life: that says nothing about others of its kind.
+    pub(crate) silent: bool,
 }
 
 /// What an exchange may take.
@@ -92,7 +95,11 @@ impl Sending {
 
 impl Failure {
     fn unsent(fault: Fault) -> Self {
-        Self { fault, unsent: true }
+        Self { fault, unsent: true, silent: false }
+    }
+
+    fn sent(fault: Fault) -> Self {
+        Self { fault, unsent: false, silent: false }
     }
 }
 
@@ -127,7 +134,7 @@ pub(crate) async fn exchange(
                         let error = ErrorType::ProxyConfigurationError;
                         let fault = Fault::unavailable(error, why);
                         way.tell(&fault);
-                        return Err(Failure { fault, unsent: false });
+                        return Err(Failure::sent(fault));
                     }
                     Refusal::Final | Refusal::Again => from_s3(head, UpstreamBody::held(held), way),
                 }
@@ -167,13 +174,13 @@ async fn head(
     sending: &Sending,
     terms: &Terms,
 ) -> Result<Response<Incoming>, Failure> {
-    let hop = flight.hop().clone();
+    let (hop, alive) = (flight.hop().clone(), flight.alive().clone());
     let began = Instant::now();
     let mut pace = UploadPace { until: began + terms.times.first_byte, bytes: 0 };
     let mut response = std::pin::pin!(hop.pool.request(request));
     let fail = |flight: &mut Flight, fault: Fault, unsent: bool| {
         flight.failed(&fault, !unsent);
-        Failure { fault, unsent }
+        Failure { fault, unsent, silent: false }
     };
     let done = loop {
         let moved = sending.upload.as_ref().and_then(|upload| upload.moved());
@@ -182,12 +189,18 @@ async fn head(
         let limit = if moved.is_some() { limit } else { limit.min(terms.deadline) };
         tokio::select! {
             done = &mut response => break done,
+            () = alive.cancelled() => {
+                let why = format!("{}: no sign of life while it was waited for", hop.id);
+                let fault = Fault::timed_out(ErrorType::HttpResponseTimeout, why);
+                flight.silent(&fault);
+                return Err(Failure { fault, unsent: false, silent: true });
+            }
             () = tokio::time::sleep_until(limit.min(pace.until).into()) => {
                 if let Some(upload) = &sending.upload
                     && pace.is_drip(upload, terms.times.first_byte, Instant::now())
                 {
                     let why = "the body came too slowly".into();
-                    return Err(Failure { fault: Fault::Slow { why }, unsent: false });
+                    return Err(Failure::sent(Fault::Slow { why }));
                 }
                 if Instant::now() < limit {
                     continue;
@@ -196,7 +209,7 @@ async fn head(
                 if now == moved {
                     if sending.upload.as_ref().is_some_and(|upload| upload.is_starved()) {
                         let why = "the rest of the body did not come in time".into();
-                        return Err(Failure { fault: Fault::Slow { why }, unsent: false });
+                        return Err(Failure::sent(Fault::Slow { why }));
                     }
                     let why = format!("{}: no answer within {:?}", hop.id, began.elapsed());
                     let fault = Fault::timed_out(ErrorType::HttpResponseTimeout, why);
@@ -211,7 +224,7 @@ async fn head(
             if let Some(why) = sending.upload.as_ref().and_then(|upload| upload.failed()) {
                 // The client's fault, not the hop's: the flight ends without a verdict.
                 let fault = Fault::Aborted { why: why.into() };
-                return Err(Failure { fault, unsent: false });
+                return Err(Failure::sent(fault));
             }
             if error.is_connect() {
                 return Err(fail(flight, connect_error(&hop.id, &error), true));
@@ -266,7 +279,7 @@ fn plain(
         let why = format!("{}: {} to {to:?}", flight.hop().id, head.status);
         let fault = Fault::Redirected { why: why.into() };
         flight.failed(&fault, true);
-        return Err(Failure { fault, unsent: false });
+        return Err(Failure::sent(fault));
     }
     let delimited = is_delimited(&sending.method, &head);
     let events = head.headers.get(header::CONTENT_TYPE);
@@ -305,7 +318,7 @@ async fn refused(
             let why = format!("{}: {} with a bad body", flight.hop().id, head.status);
             let fault = Fault::unavailable(ErrorType::HttpResponseIncomplete, why);
             flight.failed(&fault, true);
-            Err(Failure { fault, unsent: false })
+            Err(Failure::sent(fault))
         }
     }
 }

@@ -24,7 +24,8 @@ pub struct Settings {
     pub parents: Vec<Peer>,
     /// The shield before the origin.
     pub shields: Vec<Peer>,
-    /// The longest time to a connection with one of these (default: 300ms).
+    /// The longest time to a connection with one of these, and to a sign of life of one that is
+    /// waited for (default: 300ms).
     pub connect_timeout: Option<Span>,
 }
 

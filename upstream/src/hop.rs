@@ -4,17 +4,20 @@ use crate::ask::{HopId, HopKind};
 use crate::breaker::{self, Admit, Breaker, State};
 use crate::connect::Pool;
 use crate::fault::{ErrorType, Fault};
+use crate::flight::Flight;
 use crate::latency::Latency;
 use crate::metrics::Meter;
 use crate::order::Standing;
+use crate::pulse::Pulse;
 use crate::s3::Bucket;
 use crate::turns::{Refused, Turn, Turns, Urgency};
 use counting::Untold;
 use http::StatusCode;
 use std::fmt::Display;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+use tokio_util::sync::CancellationToken;
 
 /// A hop that failed is asked after the others for this long.
 const AVOIDED: Duration = Duration::from_secs(5);
@@ -30,12 +33,14 @@ pub(crate) struct Hop {
     pub(crate) kind: HopKind,
     pub(crate) place: Target,
     pub(crate) pool: Pool,
+    /// Whether it gives signs of life, where that is looked after: a node's.
+    pub(crate) pulse: Option<Pulse>,
     state: Mutex<Known>,
     healthy: AtomicBool,
     slots: Turns,
     limits: Limits,
     queued: AtomicUsize,
-    under_way: AtomicUsize,
+    pub(crate) under_way: AtomicUsize,
 }
 
 /// How its requests are made.
@@ -52,16 +57,26 @@ pub(crate) struct Limits {
     pub(crate) breaker: breaker::Limits,
 }
 
-struct Known {
-    breaker: Breaker,
-    failed: Option<Instant>,
+pub(crate) struct Known {
+    pub(crate) breaker: Breaker,
+    pub(crate) failed: Option<Instant>,
     bad_statuses: u32,
-    latency: Latency,
+    pub(crate) latency: Latency,
+    /// Cancelled when the hop is found silent; a new one when it is back.
+    alive: CancellationToken,
 }
 
 impl Known {
+    fn would_admit(&self, now: Instant) -> bool {
+        !self.alive.is_cancelled() && self.breaker.would_admit(now)
+    }
+
+    fn state(&self, now: Instant) -> State {
+        if self.alive.is_cancelled() { State::Open } else { self.breaker.state(now) }
+    }
+
     /// An exchange was whole, or given up after a good head.
-    fn good(&mut self, status: Option<StatusCode>, now: Instant) {
+    pub(crate) fn good(&mut self, status: Option<StatusCode>, now: Instant) {
         self.breaker.good(now);
         let bad = status.is_some_and(|status| matches!(status.as_u16(), 502..=504));
         self.bad_statuses = if bad { self.bad_statuses.saturating_add(1) } else { 0 };
@@ -74,15 +89,6 @@ pub(crate) struct Way {
     pub(crate) hop: Arc<Hop>,
     pub(crate) meter: Meter,
     untold: Mutex<Untold>,
-}
-
-/// A request under way: whoever drops it has told how it ended, or it is taken as given up.
-pub(crate) struct Flight {
-    way: Arc<Way>,
-    _slot: Turn,
-    started: Instant,
-    head: Option<StatusCode>,
-    ended: bool,
 }
 
 /// What is known of a hop, for operators.
@@ -109,15 +115,23 @@ impl Hop {
         (id, kind): (HopId, HopKind),
         place: Target,
         pool: Pool,
+        pulse: Option<Pulse>,
         limits: Limits,
     ) -> Self {
         let breaker = Breaker::new(limits.breaker, Instant::now());
-        let known = Known { breaker, failed: None, bad_statuses: 0, latency: Latency::default() };
+        let known = Known {
+            breaker,
+            failed: None,
+            bad_statuses: 0,
+            latency: Latency::default(),
+            alive: CancellationToken::new(),
+        };
         Self {
             id,
             kind,
             place,
             pool,
+            pulse,
             state: Mutex::new(known),
             healthy: AtomicBool::new(true),
             slots: Turns::new(limits.in_flight_max, limits.queue_max),
@@ -127,25 +141,55 @@ impl Hop {
         }
     }
 
-    fn known(&self) -> MutexGuard<'_, Known> {
+    pub(crate) fn known(&self) -> MutexGuard<'_, Known> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Requests under way and waiting.
     pub(crate) fn load(&self) -> usize {
-        self.under_way.load(Relaxed) + self.queued.load(Relaxed)
+        self.under_way.load(SeqCst) + self.queued.load(Relaxed)
     }
 
     /// Whether its breaker would let a request pass.
     pub(crate) fn would_admit(&self) -> bool {
-        self.known().breaker.would_admit(Instant::now())
+        self.known().would_admit(Instant::now())
+    }
+
+    /// Whether requests to it are under way.
+    pub(crate) fn is_asked(&self) -> bool {
+        self.under_way.load(SeqCst) > 0
+    }
+
+    /// Whether it gave no sign of life when it was last looked after.
+    pub(crate) fn is_silent(&self) -> bool {
+        self.known().alive.is_cancelled()
+    }
+
+    /// It gives no sign of life: whoever waits for it is to go elsewhere.
+    pub(crate) fn lost(&self, why: &dyn Display) {
+        let alive = self.known().alive.clone();
+        if !alive.is_cancelled() {
+            alive.cancel();
+            self.pulse.iter().for_each(|pulse| pulse.up(false));
+            tracing::warn!(hop = %self.id, %why, "the node is silent");
+        }
+    }
+
+    /// It answers again.
+    pub(crate) fn back(&self) {
+        let mut known = self.known();
+        known.alive = CancellationToken::new();
+        known.breaker.close();
+        drop(known);
+        self.pulse.iter().for_each(|pulse| pulse.up(true));
+        tracing::warn!(hop = %self.id, "the node answers again");
     }
 
     pub(crate) fn standing(&self) -> Standing {
         let now = Instant::now();
         let known = self.known();
         let lately = |at: Instant| now.duration_since(at) < AVOIDED;
-        if !known.breaker.would_admit(now) {
+        if !known.would_admit(now) {
             Standing::Open
         } else if !self.healthy.load(Relaxed) {
             Standing::Down
@@ -169,9 +213,9 @@ impl Hop {
         HopStatus {
             hop: self.id.clone(),
             kind: self.kind,
-            breaker: known.breaker.state(Instant::now()),
+            breaker: known.state(Instant::now()),
             healthy: self.healthy.load(Relaxed),
-            in_flight: self.under_way.load(Relaxed),
+            in_flight: self.under_way.load(SeqCst),
             p50: known.latency.quantile(0.5),
             p99: known.latency.quantile(0.99),
         }
@@ -215,16 +259,19 @@ impl Way {
         deadline: Instant,
     ) -> Result<Flight, Fault> {
         let slot = self.slot(urgency, deadline).await?;
-        let admitted = self.hop.known().breaker.admit(Instant::now());
+        let (admitted, alive) = {
+            let mut known = self.hop.known();
+            let alive = known.alive.clone();
+            let is_silent = alive.is_cancelled();
+            let admitted = if is_silent { Admit::No } else { known.breaker.admit(Instant::now()) };
+            (admitted, alive)
+        };
         if admitted == Admit::No {
             self.meter.ended("open");
             let why = format!("{}: it failed too often lately", self.hop.id);
             return Err(Fault::unavailable(ErrorType::DestinationUnavailable, why));
         }
-        self.hop.under_way.fetch_add(1, Relaxed);
-        self.meter.in_flight.inc();
-        let (way, started) = (self.clone(), Instant::now());
-        Ok(Flight { way, _slot: slot, started, head: None, ended: false })
+        Ok(Flight::begin(self.clone(), slot, alive))
     }
 
     async fn slot(&self, urgency: &Urgency, deadline: Instant) -> Result<Turn, Fault> {
@@ -266,7 +313,7 @@ impl Way {
     }
 
     /// `why`: what it did wrong, if that is what changes.
-    fn note(&self, why: Option<&dyn Display>, change: impl FnOnce(&mut Known, Instant)) {
+    pub(crate) fn note(&self, why: Option<&dyn Display>, change: impl FnOnce(&mut Known, Instant)) {
         let now = Instant::now();
         let mut known = self.hop.known();
         let before = known.breaker.state(now);
@@ -278,100 +325,5 @@ impl Way {
             let why = why.map(tracing::field::display);
             tracing::warn!(hop = %self.hop.id, ?before, ?after, why, "breaker");
         }
-    }
-}
-
-/// Whether something came that is no good answer.
-fn is_broken_answer(fault: &Fault) -> bool {
-    use crate::ErrorType as E;
-    matches!(
-        fault.error_type(),
-        E::HttpProtocolError
-            | E::HttpResponseHeaderSectionSize
-            | E::HttpResponseTransferCoding
-            | E::HttpResponseIncomplete
-            | E::HttpResponseBodySize
-    )
-}
-
-impl Flight {
-    pub(crate) fn hop(&self) -> &Arc<Hop> {
-        &self.way.hop
-    }
-
-    /// The head is here.
-    pub(crate) fn head(&mut self, status: StatusCode) {
-        self.head = Some(status);
-        let took = self.started.elapsed();
-        self.way.meter.head.observe(took.as_secs_f64());
-        self.way.hop.known().latency.note(took);
-    }
-
-    pub(crate) fn received(&self, bytes: usize) {
-        self.way.meter.bytes.inc_by(bytes as u64);
-    }
-
-    /// The answer is whole.
-    pub(crate) fn whole(&mut self) {
-        let status = self.head;
-        self.end(None, |known, now| known.good(status, now));
-        self.way.meter.ended(class(self.head));
-    }
-
-    /// There is no whole answer. A peer without a connection is left alone at once. An origin's
-    /// breaker counts what says something of the origin as a whole: no connection, no answer. A
-    /// broken answer may be about what was asked for, and whoever asks for that again and again
-    /// must not close the origin to all others.
-    pub(crate) fn failed(&mut self, fault: &Fault, connected: bool) {
-        let peer = self.way.hop.kind != HopKind::Origin;
-        let silent = self.head.is_none() && !is_broken_answer(fault);
-        self.way.tell(fault);
-        self.end(Some(fault), |known, now| {
-            known.failed = Some(now);
-            if peer || !connected || silent {
-                _ = known.breaker.failed(now);
-            } else {
-                known.breaker.abandoned();
-            }
-            if peer && !connected {
-                known.breaker.trip(now);
-            }
-        });
-        self.way.meter.ended(fault.name());
-        tracing::debug!(hop = %self.way.hop.id, %fault, "exchange failed");
-    }
-
-    fn end(&mut self, why: Option<&dyn Display>, change: impl FnOnce(&mut Known, Instant)) {
-        if !self.ended {
-            self.ended = true;
-            self.way.note(why, change);
-        }
-    }
-}
-
-impl Drop for Flight {
-    fn drop(&mut self) {
-        if !self.ended {
-            // Whoever gives up a body has seen a good head; without a head nothing is known.
-            if self.head.is_some() {
-                self.way.note(None, |known, now| known.good(self.head, now));
-                self.way.meter.ended(class(self.head));
-            } else {
-                self.way.note(None, |known, _| known.breaker.abandoned());
-                self.way.meter.ended("abandoned");
-            }
-        }
-        self.way.hop.under_way.fetch_sub(1, Relaxed);
-        self.way.meter.in_flight.dec();
-    }
-}
-
-fn class(status: Option<StatusCode>) -> &'static str {
-    match status.map_or(0, |status| status.as_u16() / 100) {
-        2 => "2xx",
-        3 => "3xx",
-        4 => "4xx",
-        5 => "5xx",
-        _ => "other",
     }
 }

@@ -1,6 +1,7 @@
 //! What is counted of upstream traffic.
 
 use crate::breaker::State;
+use crate::pulse;
 use prometheus::{
     Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry,
 };
@@ -23,6 +24,8 @@ pub(crate) struct Metrics {
     breaker: IntGaugeVec,
     healthy: IntGaugeVec,
     refreshes: IntCounterVec,
+    node_up: IntGaugeVec,
+    probes: IntCounterVec,
 }
 
 /// Of one hop of one site.
@@ -83,7 +86,25 @@ impl Metrics {
                 "Times that credentials for S3 were asked for, by outcome.",
                 &["site", "outcome"],
             )?,
+            node_up: counting::gauges(
+                registry,
+                &name("node_up"),
+                "0 while another node gives no sign of life, and is asked for nothing.",
+                &["hop"],
+            )?,
+            probes: counters(
+                "probes_total",
+                "Times that a node of which nothing came was asked whether it is there.",
+                &["hop", "outcome"],
+            )?,
         })
+    }
+
+    /// Of a node's life.
+    pub(crate) fn pulse(&self, hop: &str) -> pulse::Meter {
+        let probes = |outcome| self.probes.with_label_values(&[hop, outcome]);
+        let (answered, unanswered) = (probes("answered"), probes("unanswered"));
+        pulse::Meter { up: self.node_up.with_label_values(&[hop]), answered, unanswered }
     }
 
     pub(crate) fn meter(&self, site: &str, hop: &str) -> Meter {

@@ -8,6 +8,7 @@ use crate::connect::{self, Tls};
 use crate::hierarchy;
 use crate::hop::{Hop, Limits, Target};
 use crate::metrics::Metrics;
+use crate::pulse::Pulse;
 use crate::settings::Place;
 use http::{HeaderValue, Uri};
 use prometheus::Registry;
@@ -50,17 +51,23 @@ impl Node {
             service::client::connector(ca_pem).map_err(|error| Error::Tls(error.to_string()))?;
         let loop_info = HeaderValue::from_str(&config.id)
             .map_err(|_| Error::Tls(format!("the id {:?} fits no field", config.id)))?;
+        let metrics = Metrics::new(registry)?;
         let peers = |peers: Vec<(String, Place)>, kind| {
-            let hop = |(id, place)| Arc::new(peer(id, kind, &place, &tls, config.connect));
+            let pulse = |id: &str| Pulse::new(config.connect, metrics.pulse(id));
+            let connect = config.connect;
+            let hop = |(id, place): (String, Place)| {
+                let pulse = pulse(&id);
+                Arc::new(peer((id, kind), &place, &tls, connect, pulse))
+            };
             peers.into_iter().map(hop).collect()
         };
         Ok(Self(Arc::new(Inner {
             loop_info,
-            metrics: Metrics::new(registry)?,
             siblings: peers(config.siblings, HopKind::Sibling),
             parents: peers(config.parents, HopKind::Parent),
             shields: peers(config.shields, HopKind::Parent),
             own_load: Arc::default(),
+            metrics,
             id: config.id,
             tls,
         })))
@@ -88,14 +95,21 @@ impl Node {
     }
 }
 
-fn peer(id: String, kind: HopKind, place: &Place, tls: &Tls, connect: Duration) -> Hop {
+fn peer(
+    (id, kind): (String, HopKind),
+    place: &Place,
+    tls: &Tls,
+    connect: Duration,
+    pulse: Pulse,
+) -> Hop {
     let limits = Limits {
         in_flight_max: PEER_IN_FLIGHT_MAX,
         queue_max: PEER_QUEUE_MAX,
         breaker: breaker::PEER,
     };
     let (target, uri) = http_target(place);
-    Hop::new((HopId(id.into()), kind), target, connect::pool(tls, uri, connect), limits)
+    let pool = connect::pool(tls, uri, connect);
+    Hop::new((HopId(id.into()), kind), target, pool, Some(pulse), limits)
 }
 
 /// How requests to an HTTP place are made, and where its connections go.

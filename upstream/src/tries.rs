@@ -184,8 +184,9 @@ impl<'a> Tries<'a> {
     }
 
     fn next_peer(&mut self) -> Option<Arc<Way>> {
-        let unsent = |last: &Result<_, Failure>| matches!(last, Err(failure) if failure.unsent);
-        if self.tries_at_level > 0 && !self.last.as_ref().is_some_and(unsent) {
+        let down = |failure: &Failure| failure.unsent || failure.silent;
+        let is_down = matches!(&self.last, Some(Err(failure)) if down(failure));
+        if self.tries_at_level > 0 && !is_down {
             self.up();
         }
         while self.level != Level::Origin {

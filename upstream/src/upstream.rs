@@ -189,7 +189,7 @@ fn build_origins(config: &Config, node: &Node) -> Result<Vec<Hop>, Error> {
         };
         let id = HopId(base.place.to_string().into());
         let pool = connect::pool(&node.0.tls, uri, config.times.connect);
-        Ok(Hop::new((id, HopKind::Origin), target, pool, limits))
+        Ok(Hop::new((id, HopKind::Origin), target, pool, None, limits))
     };
     config.origins.iter().map(build).collect()
 }

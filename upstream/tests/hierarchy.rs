@@ -4,10 +4,12 @@
 mod common;
 
 use common::*;
+use futures::future::join_all;
 use nearcast_upstream::{Ask, BreakerState, Fault, HopKind, SiteKind, hierarchy};
 use service::value::Span;
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 use tokio::sync::Notify;
 
@@ -214,6 +216,122 @@ async fn a_peer_that_is_off_is_skipped_and_remembered() {
     }
     let tried = site.metric("requests_total", &[("outcome", "timed-out")]);
     assert!((1.0..3.0).contains(&tried), "{tried}");
+}
+
+/// A node that takes connections and requests and says nothing, until it is told to go on.
+async fn mute(said: &'static str) -> (Origin, Arc<AtomicBool>) {
+    let well = Arc::new(AtomicBool::new(false));
+    let is_well = well.clone();
+    let steps = move |_: usize, seen: &Seen| match is_well.load(Relaxed) {
+        false => vec![Step::Hang],
+        true if seen.line.starts_with("OPTIONS") => status(200),
+        true => ok(said),
+    };
+    (Origin::new(steps).await, well)
+}
+
+/// Requests of clients that came to an origin, without what nodes ask each other.
+fn asked(origin: &Origin) -> usize {
+    origin.seen().iter().filter(|seen| seen.line.starts_with("GET")).count()
+}
+
+fn second() -> Option<Span> {
+    Some(Span(Duration::from_secs(1)))
+}
+
+#[tokio::test]
+async fn whoever_waits_for_a_node_that_hangs_goes_on_elsewhere_until_it_answers_again() {
+    const ASKS: usize = 20;
+    for level in 0..3 {
+        let (hung, well) = mute("h").await;
+        let origin = Origin::saying("o").await;
+        let (url, mut levels) = (hung.url(), [&[][..]; 3]);
+        let nodes = [("node-9", url.as_str())];
+        levels[level] = &nodes;
+        let site = edge_that_waits(levels, &origin.url(), "retries = 0", second());
+        // Of siblings, this node owns some itself.
+        let keys = |first| (first..first + ASKS as u64).map(|key| ask_for("/a", key));
+        let answers = join_all(keys(0).map(|ask| site.upstream.send(ask))).await;
+        for answer in answers {
+            assert_eq!(whole(answer.unwrap()).await.unwrap(), (200, "o".into()));
+        }
+        let waited = asked(&hung);
+        assert!(waited > 0 && site.metric("requests_total", &[("outcome", "timed-out")]) == 0.0);
+        let silent = site.metric("requests_total", &[("outcome", "silent"), ("hop", "node-9")]);
+        assert_eq!((silent, site.metric("node_up", &[])), (waited as f64, 0.0));
+        assert_eq!(site.upstream.status()[0].breaker, BreakerState::Open);
+
+        // Nobody is sent there.
+        for answer in join_all(keys(100).map(|ask| site.upstream.send(ask))).await {
+            assert_eq!(answer.unwrap().kind, HopKind::Origin);
+        }
+        assert_eq!(asked(&hung), waited);
+
+        well.store(true, Relaxed);
+        until("it is known to be back", || site.metric("node_up", &[]) == 1.0).await;
+        let answers = join_all(keys(0).map(|ask| site.upstream.send(ask))).await;
+        assert!(answers.iter().any(|answer| answer.as_ref().unwrap().hop.as_str() == "node-9"));
+    }
+}
+
+#[tokio::test]
+async fn the_owner_that_hangs_has_a_stand_in_of_its_kind() {
+    let ((hung, _well), two) = (mute("1").await, Origin::saying("2").await);
+    let (shield, origin) = (Origin::saying("s").await, Origin::saying("o").await);
+    let parents = [("region-1", hung.url()), ("region-2", two.url())];
+    let parents = parents.each_ref().map(|(id, url)| (*id, url.as_str()));
+    let levels: [&[(&str, &str)]; 3] = [&[], &parents, &[("shield-1", &shield.url())]];
+    let site = edge_that_waits(levels, &origin.url(), "retries = 0", second());
+    let answers = join_all((0..40).map(|key| site.upstream.send(ask_for("/a", key)))).await;
+    for answer in answers {
+        assert_eq!(answer.unwrap().hop.as_str(), "region-2");
+    }
+    assert!(asked(&hung) > 0);
+}
+
+#[tokio::test]
+async fn a_node_whose_origin_takes_long_is_waited_for() {
+    let go = Arc::new(Notify::new());
+    let held = go.clone();
+    let steps = move |_: usize, seen: &Seen| match seen.line.starts_with("OPTIONS") {
+        true => status(200),
+        false => [vec![Step::Until(held.clone())], ok("p")].concat(),
+    };
+    let (parent, origin) = (Origin::new(steps).await, Origin::saying("o").await);
+    let levels: [&[(&str, &str)]; 3] = [&[], &[("region-1", &parent.url())], &[]];
+    let limit = Some(Span(Duration::from_secs(3)));
+    let site = Arc::new(edge_that_waits(levels, &origin.url(), "retries = 0", limit));
+    let asking = site.clone();
+    let asking = tokio::spawn(async move { asking.get("/a").await });
+    let answered = [("outcome", "answered")];
+    until("it says that it is there", || site.metric("probes_total", &answered) > 0.0).await;
+    go.notify_one();
+    assert_eq!(asking.await.unwrap().unwrap(), (200, "p".into()));
+    let probe = parent.seen().into_iter().find(|seen| seen.line == "OPTIONS / HTTP/1.1").unwrap();
+    assert_eq!(probe.field("max-forwards"), Some("0"));
+    assert_eq!((origin.count(), site.metric("node_up", &[])), (0, 1.0));
+    // Once nothing is asked of it, nothing is.
+    assert_eq!(asked(&parent), 1);
+}
+
+#[tokio::test]
+async fn a_node_that_hangs_in_mid_body_is_left_if_the_rest_is_elsewhere() {
+    let head = "HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nhalf";
+    let steps = move |_: usize, seen: &Seen| match seen.line.starts_with("OPTIONS") {
+        true => vec![Step::Hang],
+        false => vec![send(head), Step::Hang],
+    };
+    let (parent, origin) = (Origin::new(steps).await, Origin::saying("o").await);
+    let levels: [&[(&str, &str)]; 3] = [&[], &[("region-1", &parent.url())], &[]];
+    let site = edge_that_waits(levels, &origin.url(), "stall-timeout = \"10m\"", second());
+    let mut body = site.upstream.send(ask("/a")).await.unwrap().body;
+    body.leave_if_silent();
+    assert_eq!(body.next().await.unwrap().unwrap(), "half");
+    let fault = body.next().await.unwrap().unwrap_err();
+    assert!(matches!(fault, Fault::Cut { .. }), "{fault}");
+    assert!(body.next().await.is_none());
+    assert_eq!(site.metric("requests_total", &[("outcome", "silent")]), 1.0);
+    assert_eq!(site.get("/a").await.unwrap(), (200, "o".into()));
 }
 
 #[tokio::test]

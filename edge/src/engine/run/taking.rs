@@ -60,6 +60,9 @@ impl Run {
         extends: bool,
     ) -> Result<End, Fault> {
         self.source = arriving.source;
+        if self.object.can_be_fetched() {
+            arriving.body.leave_if_silent();
+        }
         let (mut at, end) = (arriving.range.start, arriving.range.end());
         let (reach, first) = (arriving.reach(), self.front());
         let extends = extends || self.is_unranged;

@@ -1,0 +1,151 @@
+//! One request under way at a hop, and what its end says of the hop.
+//!
+//! Invariant: each has one end, told once, and its hop's counts are right whatever drops it.
+
+use crate::ask::HopKind;
+use crate::fault::Fault;
+use crate::hop::{Hop, Known, Way};
+use crate::pulse::{self, Pulse};
+use crate::turns::Turn;
+use http::StatusCode;
+use std::fmt::Display;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::SeqCst;
+use std::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+/// A request under way: whoever drops it has told how it ended, or it is taken as given up.
+pub(crate) struct Flight {
+    way: Arc<Way>,
+    _slot: Turn,
+    started: Instant,
+    alive: CancellationToken,
+    head: Option<StatusCode>,
+    ended: bool,
+}
+
+/// Whether something came that is no good answer.
+fn is_broken_answer(fault: &Fault) -> bool {
+    use crate::ErrorType as E;
+    matches!(
+        fault.error_type(),
+        E::HttpProtocolError
+            | E::HttpResponseHeaderSectionSize
+            | E::HttpResponseTransferCoding
+            | E::HttpResponseIncomplete
+            | E::HttpResponseBodySize
+    )
+}
+
+impl Flight {
+    /// A request that begins now; `alive` is cancelled when its hop is found silent.
+    pub(crate) fn begin(way: Arc<Way>, slot: Turn, alive: CancellationToken) -> Self {
+        way.hop.under_way.fetch_add(1, SeqCst);
+        pulse::watch(&way.hop);
+        way.meter.in_flight.inc();
+        Self { way, _slot: slot, started: Instant::now(), alive, head: None, ended: false }
+    }
+
+    fn heard(&self) {
+        self.way.hop.pulse.iter().for_each(Pulse::heard);
+    }
+
+    /// Cancelled when the hop is found silent.
+    pub(crate) fn alive(&self) -> &CancellationToken {
+        &self.alive
+    }
+
+    /// The hop gives no sign of life. Its breaker is for hops that answer, badly.
+    pub(crate) fn silent(&mut self, fault: &Fault) {
+        self.way.tell(fault);
+        self.end(Some(fault), |known, now| {
+            known.failed = Some(now);
+            known.breaker.abandoned();
+        });
+        self.way.meter.ended("silent");
+    }
+
+    pub(crate) fn hop(&self) -> &Arc<Hop> {
+        &self.way.hop
+    }
+
+    /// The head is here.
+    pub(crate) fn head(&mut self, status: StatusCode) {
+        self.head = Some(status);
+        self.heard();
+        let took = self.started.elapsed();
+        self.way.meter.head.observe(took.as_secs_f64());
+        self.way.hop.known().latency.note(took);
+    }
+
+    pub(crate) fn received(&self, bytes: usize) {
+        self.heard();
+        self.way.meter.bytes.inc_by(bytes as u64);
+    }
+
+    /// The answer is whole.
+    pub(crate) fn whole(&mut self) {
+        let status = self.head;
+        self.end(None, |known, now| known.good(status, now));
+        self.way.meter.ended(class(self.head));
+    }
+
+    /// There is no whole answer. A peer without a connection is left alone until it gives a sign
+    /// of life. An origin's breaker counts what says something of the origin as a whole: no
+    /// connection, no answer. A broken answer may be about what was asked for, and whoever asks
+    /// for that again and again must not close the origin to all others.
+    pub(crate) fn failed(&mut self, fault: &Fault, connected: bool) {
+        let peer = self.way.hop.kind != HopKind::Origin;
+        let silent = self.head.is_none() && !is_broken_answer(fault);
+        self.way.tell(fault);
+        if peer && !connected {
+            self.way.hop.lost(fault);
+        }
+        self.end(Some(fault), |known, now| {
+            known.failed = Some(now);
+            if peer && !connected {
+                known.breaker.abandoned();
+            } else if peer || !connected || silent {
+                _ = known.breaker.failed(now);
+            } else {
+                known.breaker.abandoned();
+            }
+        });
+        self.way.meter.ended(fault.name());
+        tracing::debug!(hop = %self.way.hop.id, %fault, "exchange failed");
+    }
+
+    fn end(&mut self, why: Option<&dyn Display>, change: impl FnOnce(&mut Known, Instant)) {
+        if !self.ended {
+            self.ended = true;
+            self.way.note(why, change);
+        }
+    }
+}
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        if !self.ended {
+            // Whoever gives up a body has seen a good head; without a head nothing is known.
+            if self.head.is_some() {
+                self.way.note(None, |known, now| known.good(self.head, now));
+                self.way.meter.ended(class(self.head));
+            } else {
+                self.way.note(None, |known, _| known.breaker.abandoned());
+                self.way.meter.ended("abandoned");
+            }
+        }
+        self.way.hop.under_way.fetch_sub(1, SeqCst);
+        self.way.meter.in_flight.dec();
+    }
+}
+
+fn class(status: Option<StatusCode>) -> &'static str {
+    match status.map_or(0, |status| status.as_u16() / 100) {
+        2 => "2xx",
+        3 => "3xx",
+        4 => "4xx",
+        5 => "5xx",
+        _ => "other",
+    }
+}
