@@ -26,6 +26,14 @@ impl<'a> Section<'a> {
         }
     }
 
+    /// A section with whatever prefix: h3 looks for nothing in a dynamic table that has no room.
+    pub fn any(bytes: &'a [u8]) -> Option<Self> {
+        let mut section = Self(bytes);
+        section.integer(8)?;
+        section.integer(7)?;
+        Some(section)
+    }
+
     /// Whether all fields were read.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -51,34 +59,55 @@ impl<'a> Section<'a> {
         None
     }
 
+    /// The next field's name alone. Its value need not be one that can be read here.
+    pub fn name(&mut self) -> Option<Cow<'a, [u8]>> {
+        let first = *self.0.first()?;
+        let name = match first {
+            _ if first & 0xc0 == 0xc0 => {
+                return Some(Cow::Borrowed(STATIC.get(self.integer(6)?)?.0.as_bytes()));
+            }
+            _ if first & 0xd0 == 0x50 => Cow::Borrowed(STATIC.get(self.integer(4)?)?.0.as_bytes()),
+            _ if first & 0xe0 == 0x20 => self.string(3)?,
+            _ => return None,
+        };
+        self.coded(7)?;
+        Some(name)
+    }
+
     /// A string, whose length has so many bits of its first byte (section 4.1.2).
     fn string(&mut self, bits: u32) -> Option<Cow<'a, [u8]>> {
         let is_coded = *self.0.first()? & coded(bits) != 0;
-        let length = self.integer(bits)?;
-        let (text, rest) = self.0.split_at_checked(length)?;
-        self.0 = rest;
+        let text = self.coded(bits)?;
         match is_coded {
             true => huffman::text(text).map(Cow::Owned),
             false => Some(Cow::Borrowed(text)),
         }
     }
 
-    /// An integer that has so many bits of its first byte (RFC 7541 section 5.1), of at most two
-    /// bytes more: nothing in a head that is read here is longer.
+    /// The same as it is written, in Huffman's code or not.
+    fn coded(&mut self, bits: u32) -> Option<&'a [u8]> {
+        let length = self.integer(bits)?;
+        let (text, rest) = self.0.split_at_checked(length)?;
+        self.0 = rest;
+        Some(text)
+    }
+
+    /// An integer that has so many bits of its first byte (RFC 7541 section 5.1), of at most nine
+    /// bytes more, as h3 reads it.
     fn integer(&mut self, bits: u32) -> Option<usize> {
-        let most = (1_usize << bits) - 1;
+        let most = (1_u64 << bits) - 1;
         let (first, rest) = self.0.split_first()?;
         self.0 = rest;
-        let mut value = usize::from(*first) & most;
+        let mut value = u64::from(*first) & most;
         if value < most {
-            return Some(value);
+            return usize::try_from(value).ok();
         }
-        for shift in [0, 7] {
+        for shift in (0..63).step_by(7) {
             let (byte, rest) = self.0.split_first()?;
             self.0 = rest;
-            value += usize::from(byte & 0x7f) << shift;
+            value = value.checked_add(u64::from(byte & 0x7f) << shift)?;
             if byte & 0x80 == 0 {
-                return Some(value);
+                return usize::try_from(value).ok();
             }
         }
         None

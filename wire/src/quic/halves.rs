@@ -6,6 +6,7 @@
 
 use super::faults::{read_error, write_error};
 use super::head;
+use super::heading::Heading;
 use super::outlets::{HEAD_STREAM_BYTES_MAX, Outlet, Outlets};
 use bytes::{Buf, Bytes};
 use futures::FutureExt;
@@ -80,6 +81,9 @@ impl SendStream {
             // Closed already is as good.
             match self.written && self.writing.is_none() {
                 true => drop(stream.finish()),
+                false if self.outlet.is_refused() => {
+                    drop(stream.reset(code(Code::H3_MESSAGE_ERROR.value())));
+                }
                 false => drop(stream.reset(code(Code::H3_INTERNAL_ERROR.value()))),
             }
         }
@@ -154,6 +158,8 @@ pub struct RecvStream {
     stops: Option<VarInt>,
     /// The sending half of a request's.
     outlet: Option<Arc<Outlet>>,
+    /// The start of a request's, until its head is whole.
+    heading: Option<Heading>,
 }
 
 impl RecvStream {
@@ -169,22 +175,31 @@ impl RecvStream {
         first: Option<Bytes>,
         outlet: &Arc<Outlet>,
     ) -> Self {
-        Self { first, outlet: Some(Arc::clone(outlet)), ..Self::new(stream) }
+        let (outlet, heading) = (Some(Arc::clone(outlet)), Some(Heading::default()));
+        Self { first, outlet, heading, ..Self::new(stream) }
     }
 
     /// That of a stream that is another's: nothing comes, and it does not end.
     pub fn elsewhere(id: StreamId) -> Self {
-        Self { id, first: None, stream: None, reading: None, stops: None, outlet: None }
+        let (first, stream, reading, stops) = (None, None, None, None);
+        Self { id, first, stream, reading, stops, outlet: None, heading: None }
     }
 
-    /// What h3 is given.
-    fn given(&self, piece: Bytes) -> Result<Option<Bytes>, StreamErrorIncoming> {
-        match &self.outlet {
-            Some(outlet) if !outlet.takes(piece.len()) => {
-                Err(StreamErrorIncoming::Unknown(Box::new(TooLong)))
-            }
-            _ => Ok(Some(piece)),
+    /// What h3 is given of what has come; none: nothing so far.
+    fn given(&mut self, piece: Bytes) -> Result<Option<Bytes>, StreamErrorIncoming> {
+        let Some(outlet) = &self.outlet else { return Ok(Some(piece)) };
+        if !outlet.takes(piece.len()) {
+            return Err(StreamErrorIncoming::Unknown(Box::new(TooLong)));
         }
+        let Some(heading) = &mut self.heading else { return Ok(Some(piece)) };
+        let given = heading.took(piece).map_err(|malformed| {
+            outlet.refuse();
+            StreamErrorIncoming::Unknown(Box::new(malformed))
+        })?;
+        if given.is_some() {
+            self.heading = None;
+        }
+        Ok(given)
     }
 }
 
@@ -195,27 +210,36 @@ impl quic::RecvStream for RecvStream {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Option<Bytes>, StreamErrorIncoming>> {
-        if let Some(first) = self.first.take() {
-            return Poll::Ready(self.given(first));
+        loop {
+            if let Some(first) = self.first.take() {
+                match self.given(first)? {
+                    Some(given) => return Poll::Ready(Ok(Some(given))),
+                    None => continue,
+                }
+            }
+            if let Some(mut stream) = self.stream.take() {
+                let read = async move {
+                    let chunk = stream.read_chunk(usize::MAX, true).await;
+                    (stream, chunk)
+                };
+                self.reading = Some(read.boxed());
+            }
+            let Some(reading) = &mut self.reading else { return Poll::Ready(Ok(None)) };
+            let (mut stream, chunk) = ready!(reading.as_mut().poll(cx));
+            self.reading = None;
+            if let Some(code) = self.stops.take() {
+                let _ = stream.stop(code);
+            }
+            self.stream = Some(stream);
+            match chunk.map_err(read_error)? {
+                Some(chunk) => self.first = Some(chunk.bytes),
+                // What there is of a head is h3's to judge.
+                None => {
+                    let rest = self.heading.as_mut().and_then(Heading::rest);
+                    return Poll::Ready(Ok(rest));
+                }
+            }
         }
-        if let Some(mut stream) = self.stream.take() {
-            let read = async move {
-                let chunk = stream.read_chunk(usize::MAX, true).await;
-                (stream, chunk)
-            };
-            self.reading = Some(read.boxed());
-        }
-        let Some(reading) = &mut self.reading else { return Poll::Ready(Ok(None)) };
-        let (mut stream, chunk) = ready!(reading.as_mut().poll(cx));
-        self.reading = None;
-        if let Some(code) = self.stops.take() {
-            let _ = stream.stop(code);
-        }
-        self.stream = Some(stream);
-        Poll::Ready(match chunk.map_err(read_error)? {
-            Some(chunk) => self.given(chunk.bytes),
-            None => Ok(None),
-        })
     }
 
     fn stop_sending(&mut self, code: u64) {

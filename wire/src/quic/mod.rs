@@ -6,6 +6,7 @@ mod faults;
 mod fields;
 mod halves;
 mod head;
+mod heading;
 mod huffman;
 mod inlet;
 mod leaving;

@@ -23,6 +23,7 @@ pub struct Outlet {
     came: AtomicUsize,
     read: AtomicBool,
     full: AtomicBool,
+    refused: AtomicBool,
 }
 
 impl Outlet {
@@ -43,6 +44,16 @@ impl Outlet {
         let takes = room || self.read.load(Relaxed);
         self.full.fetch_or(!takes, Relaxed);
         takes
+    }
+
+    /// The head is malformed.
+    pub fn refuse(&self) {
+        self.refused.store(true, Relaxed);
+    }
+
+    /// Whether the head is malformed.
+    pub fn is_refused(&self) -> bool {
+        self.refused.load(Relaxed)
     }
 
     /// Whether more has come than a head has.

@@ -13,7 +13,7 @@ use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version, header};
 
 /// HEADERS (RFC 9114 section 7.2.2).
-const HEADERS: u64 = 1;
+pub const HEADERS: u64 = 1;
 /// What RFC 9114 section 4.2.2 counts on top of a field's name and value.
 const FIELD_BYTES: usize = 32;
 /// Fields that say more of where a request goes, or of what comes behind its head.
@@ -121,7 +121,7 @@ fn parts(pseudo: Pseudo, headers: HeaderMap) -> Option<Parts> {
 }
 
 /// A QUIC integer (RFC 9000 section 16), and what comes after it.
-fn varint(bytes: &[u8]) -> Option<(u64, &[u8])> {
+pub fn varint(bytes: &[u8]) -> Option<(u64, &[u8])> {
     let first = *bytes.first()?;
     let (head, rest) = bytes.split_at_checked(1 << (first >> 6))?;
     let value =

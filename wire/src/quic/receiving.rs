@@ -8,14 +8,33 @@ use h3::server::RequestStream;
 use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 type Stream = RequestStream<super::halves::RecvStream, Bytes>;
+
+/// Empty DATA frames in a row that are not taken for the end of a body.
+const NONES_MAX: u32 = 16;
+
+/// The body is not as long as the head says (RFC 9114 section 4.1.2).
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+#[error("Content-Length is {said}, and {came} bytes of body came")]
+pub struct Unlike {
+    said: u64,
+    came: u64,
+}
 
 /// A request's body under way. Whatever of it is not read is refused when it is dropped.
 pub struct Receiving {
     stream: Stream,
     length: Option<u64>,
+    /// Bytes so far.
+    came: u64,
+    /// What completes a body of a known length. It is passed on once the stream ends there, since
+    /// nobody may look at a body beyond its length.
+    last: Bytes,
+    code: Code,
+    /// Times in a row that h3 had nothing.
+    nones: u32,
     ended: bool,
 }
 
@@ -26,7 +45,29 @@ impl Receiving {
         let length = length.and_then(|length| length.to_str().ok()?.parse().ok());
         // HTTP/3 does not say before its end whether there is a body; these methods have none.
         let has_none = length.is_none() && head.method.is_safe();
-        Self { stream, length, ended: has_none || length == Some(0) }.boxed_unsync()
+        let ended = has_none || length == Some(0);
+        let (last, code) = (Bytes::new(), Code::H3_NO_ERROR);
+        Self { stream, length, came: 0, last, code, nones: 0, ended }.boxed_unsync()
+    }
+
+    /// What has come of the body, if that is enough to be passed on.
+    fn took(&mut self, piece: Option<Bytes>) -> Result<Option<Bytes>, Unlike> {
+        self.came += piece.as_ref().map_or(0, |piece| piece.len() as u64);
+        let unlike = |said: &u64| self.came > *said || (piece.is_none() && self.came < *said);
+        if let Some(said) = self.length.filter(unlike) {
+            return Err(Unlike { said, came: self.came });
+        }
+        match piece {
+            Some(piece) if self.length == Some(self.came) => {
+                // After it there may be empty frames.
+                if self.last.is_empty() {
+                    self.last = piece;
+                }
+                Ok(None)
+            }
+            Some(piece) => Ok(Some(piece)),
+            None => Ok(Some(std::mem::take(&mut self.last))),
+        }
     }
 }
 
@@ -42,18 +83,31 @@ impl http_body::Body for Receiving {
         if this.ended {
             return Poll::Ready(None);
         }
-        let received: Poll<Result<Option<_>, StreamError>> = this.stream.poll_recv_data(cx);
-        received.map(|received| match received {
-            Ok(Some(mut data)) => Some(Ok(Frame::data(data.copy_to_bytes(data.remaining())))),
-            Ok(None) => {
-                this.ended = true;
-                None
+        loop {
+            let received: Result<Option<_>, StreamError> = ready!(this.stream.poll_recv_data(cx));
+            let piece = match received {
+                // h3 makes the same of an empty frame as of the end.
+                Ok(None) if this.nones < NONES_MAX => {
+                    this.nones += 1;
+                    continue;
+                }
+                Ok(piece) => piece.map(|mut data| data.copy_to_bytes(data.remaining())),
+                Err(error) => {
+                    this.ended = true;
+                    return Poll::Ready(Some(Err(error.into())));
+                }
+            };
+            (this.ended, this.nones) = (piece.is_none(), 0);
+            match this.took(piece) {
+                Ok(Some(last)) if last.is_empty() && this.ended => return Poll::Ready(None),
+                Ok(Some(piece)) => return Poll::Ready(Some(Ok(Frame::data(piece)))),
+                Ok(None) => {}
+                Err(unlike) => {
+                    (this.ended, this.code) = (true, Code::H3_MESSAGE_ERROR);
+                    return Poll::Ready(Some(Err(unlike.into())));
+                }
             }
-            Err(error) => {
-                this.ended = true;
-                Some(Err(error.into()))
-            }
-        })
+        }
     }
 
     fn is_end_stream(&self) -> bool {
@@ -67,7 +121,7 @@ impl http_body::Body for Receiving {
 
 impl Drop for Receiving {
     fn drop(&mut self) {
-        self.stream.stop_sending(Code::H3_NO_ERROR);
+        self.stream.stop_sending(self.code);
     }
 }
 
@@ -77,6 +131,9 @@ pub(super) fn unread(error: &StreamError) -> Option<Why> {
         StreamError::HeaderTooBig { .. } => Some(Why::TooLarge),
         StreamError::Undefined(error) if error.is::<super::halves::TooLong>() => {
             Some(Why::TooLarge)
+        }
+        StreamError::Undefined(error) if error.is::<super::heading::Malformed>() => {
+            Some(Why::Malformed)
         }
         StreamError::StreamError { code, .. } if *code == Code::H3_MESSAGE_ERROR => {
             Some(Why::Malformed)

@@ -145,6 +145,39 @@ async fn streams_without_requests_end_their_connection() {
     world.end().await;
 }
 
+/// What one reader takes for one request and another for another is nobody's (RFC 9114 section 4.3).
+#[tokio::test]
+async fn heads_that_mean_two_things_are_refused() {
+    let world = World::start(1, Levers::default());
+    let connection = world.connect().await;
+    let name = |name: &[u8]| [&[0x27, (name.len() - 7) as u8][..], name, &[1, b'/']].concat();
+    let odd = [
+        head(&[0xd4]),
+        head(&[0xd7]),
+        head(&[0x50, 1, b'b']),
+        head(&[0xc1]),
+        head(&[0xd9]),
+        head(&[0x5f, 0x50, 1, b'u', 0xc1]),
+        head(&name(b":authority")),
+        [&[0x21, 1, 9][..], &head(&[0xc1])].concat(),
+    ];
+    for message in &odd {
+        for cut in [0, 1, 9, message.len()] {
+            let (mut send, mut receive) = connection.quic.open_bi().await.unwrap();
+            send.write_all(&message[..cut]).await.unwrap();
+            // By its answer the first piece of the other one has come, too.
+            assert_first(&within(connection.body("/10")).await.unwrap());
+            // It may be refused already.
+            let _ = send.write_all(&message[cut..]).await;
+            let _ = send.finish();
+            let answer = within(receive.read_to_end(1 << 16)).await;
+            let malformed = ReadError::Reset(0x10e_u32.into());
+            assert_eq!(answer, Err(ReadToEndError::Read(malformed)), "{message:02x?}");
+        }
+    }
+    world.end().await;
+}
+
 /// No service sees what can't be read.
 #[tokio::test]
 async fn heads_that_cannot_be_read_are_counted() {

@@ -98,8 +98,14 @@ async fn a_drain_ends_idle_connections() {
 
 async fn assert_ended(connection: &Connection) {
     let ended = within(connection.quic.closed()).await;
-    let ConnectionError::ApplicationClosed(closed) = ended else { panic!("{ended}") };
-    assert_eq!(closed.error_code.into_inner(), 0x100);
+    match ended {
+        ConnectionError::ApplicationClosed(closed) => {
+            assert_eq!(closed.error_code.into_inner(), 0x100);
+        }
+        // The packet that says so may be lost on a busy machine; who asks later is told that.
+        ConnectionError::Reset => {}
+        ended => panic!("{ended}"),
+    }
 }
 
 /// The client goes; its body comes whole, and the connection then ends.

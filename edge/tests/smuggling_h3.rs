@@ -1,0 +1,95 @@
+//! HTTP/3 requests whose bodies are not as long as they say (RFC 9114 section 4.1.2): refused, told
+//! to nobody as a whole request, and never the origin's fault.
+
+#![allow(clippy::unwrap_used, reason = "a story that meets an error has failed")]
+
+mod common;
+
+use bytes::Bytes;
+use common::{DEADLINE, Edge, Item, Web, proxy_settings, tls};
+use h3::client::SendRequest;
+use http::{Method, Request, StatusCode};
+use std::sync::Arc;
+
+/// More than open the breaker of an origin that fails them all.
+const TRIES: usize = 40;
+
+struct Story {
+    _dir: tempfile::TempDir,
+    web: Web,
+    edge: Edge,
+    sender: SendRequest<h3_quinn::OpenStreams, Bytes>,
+}
+
+impl Story {
+    async fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let web = Web::start().await;
+        let settings = proxy_settings(dir.path(), &web.url, &serde_json::json!({}));
+        let edge = Edge::start(settings).await;
+        let certificate = edge.dir.join("tls/cert.pem");
+        let addr = edge.https.strip_prefix("https://").unwrap().parse().unwrap();
+        let crypto = tls(&certificate, "h3");
+        let crypto = quinn::crypto::rustls::QuicClientConfig::try_from(crypto).unwrap();
+        let mut endpoint = quinn::Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
+        endpoint.set_default_client_config(quinn::ClientConfig::new(Arc::new(crypto)));
+        let quic = endpoint.connect(addr, "127.0.0.1").unwrap().await.unwrap();
+        let quic = h3_quinn::Connection::new(quic);
+        let (mut driver, sender) =
+            h3::client::builder().send_grease(false).build::<_, _, Bytes>(quic).await.unwrap();
+        tokio::spawn(async move { driver.wait_idle().await });
+        Self { _dir: dir, web, edge, sender }
+    }
+
+    /// What comes of a body in these frames; none: the stream was reset.
+    async fn post(&self, path: &str, said: usize, frames: &[usize]) -> Option<StatusCode> {
+        let request = Request::builder().method(Method::POST);
+        let request = request.uri(format!("{}{path}", self.edge.https));
+        let request = request.header("content-length", said).body(()).unwrap();
+        let exchange = async {
+            let mut stream = self.sender.clone().send_request(request).await.ok()?;
+            for bytes in frames {
+                // Who answers before the end may stop what is left of it.
+                let _ = stream.send_data(vec![b'a'; *bytes].into()).await;
+            }
+            let _ = stream.finish().await;
+            Some(stream.recv_response().await.ok()?.status())
+        };
+        tokio::time::timeout(DEADLINE, exchange).await.expect("an end")
+    }
+}
+
+#[tokio::test]
+async fn a_body_as_long_as_it_says_arrives_whole() {
+    let story = Story::new().await;
+    story.web.put("/a", Item::of(10));
+    let cases: [(usize, &[usize]); 5] =
+        [(0, &[]), (3, &[3]), (3, &[1, 2]), (3, &[0, 2, 0, 1, 0]), (70_000, &[40_000, 30_000])];
+    for (said, frames) in cases {
+        let status = story.post("/a", said, frames).await;
+        assert_eq!(status, Some(StatusCode::NO_CONTENT), "{said} {frames:?}");
+    }
+    assert_eq!(story.web.count("/a"), cases.len());
+    story.edge.stop().await;
+}
+
+#[tokio::test]
+async fn a_body_of_another_length_is_refused_and_no_fault_of_the_origin() {
+    let story = Story::new().await;
+    story.web.put("/a", Item::of(10));
+    story.web.put("/b", Item::of(10));
+    let cases: [(usize, &[usize]); 6] =
+        [(10, &[3]), (10, &[]), (3, &[40]), (3, &[3, 1]), (3, &[1, 1, 0, 2]), (1, &[1, 30_000])];
+    for (said, frames) in cases {
+        let status = story.post("/a", said, frames).await;
+        let is_refused = status.is_none_or(|status| status == StatusCode::BAD_REQUEST);
+        assert!(is_refused, "{said} {frames:?}: {status:?}");
+    }
+    for _ in 0..TRIES {
+        let _ = story.post("/a", 10, &[3]).await;
+    }
+    assert_eq!(story.web.count("/a"), 0);
+    let answer = common::get(&format!("{}/b", story.edge.http), &[]).await;
+    assert_eq!(answer.status, StatusCode::OK, "{}", answer.verdict());
+    story.edge.stop().await;
+}
