@@ -5,6 +5,7 @@
 //! head is read.
 
 use super::faults::{read_error, write_error};
+use super::frames::Frames;
 use super::head;
 use super::heading::Heading;
 use super::outlets::{HEAD_STREAM_BYTES_MAX, Outlet, Outlets};
@@ -20,9 +21,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
-/// More came than a head has.
+/// More came than a head has, or a frame.
 #[derive(Debug, thiserror::Error)]
-#[error("no head within {HEAD_STREAM_BYTES_MAX} bytes of its stream")]
+#[error("no head, or no whole frame, within {HEAD_STREAM_BYTES_MAX} bytes of its stream")]
 pub struct TooLong;
 
 /// A sending half, until it is taken.
@@ -160,6 +161,7 @@ pub struct RecvStream {
     outlet: Option<Arc<Outlet>>,
     /// The start of a request's, until its head is whole.
     heading: Option<Heading>,
+    frames: Frames,
 }
 
 impl RecvStream {
@@ -176,24 +178,31 @@ impl RecvStream {
         outlet: &Arc<Outlet>,
     ) -> Self {
         let (outlet, heading) = (Some(Arc::clone(outlet)), Some(Heading::default()));
-        Self { first, outlet, heading, ..Self::new(stream) }
+        Self { first, outlet, heading, frames: Frames::of_request(), ..Self::new(stream) }
     }
 
     /// That of a stream that is another's: nothing comes, and it does not end.
     pub fn elsewhere(id: StreamId) -> Self {
         let (first, stream, reading, stops) = (None, None, None, None);
-        Self { id, first, stream, reading, stops, outlet: None, heading: None }
+        let frames = Frames::of_peer();
+        Self { id, first, stream, reading, stops, outlet: None, heading: None, frames }
     }
 
     /// What h3 is given of what has come; none: nothing so far.
     fn given(&mut self, piece: Bytes) -> Result<Option<Bytes>, StreamErrorIncoming> {
-        let Some(outlet) = &self.outlet else { return Ok(Some(piece)) };
-        if !outlet.takes(piece.len()) {
+        let whole = self.frames.takes(&piece);
+        let taken = match &self.outlet {
+            Some(outlet) => outlet.takes(piece.len(), whole),
+            None => whole,
+        };
+        if !taken {
             return Err(StreamErrorIncoming::Unknown(Box::new(TooLong)));
         }
         let Some(heading) = &mut self.heading else { return Ok(Some(piece)) };
         let given = heading.took(piece).map_err(|malformed| {
-            outlet.refuse();
+            if let Some(outlet) = &self.outlet {
+                outlet.refuse();
+            }
             StreamErrorIncoming::Unknown(Box::new(malformed))
         })?;
         if given.is_some() {

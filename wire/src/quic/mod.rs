@@ -4,6 +4,7 @@ mod alarm;
 mod asking;
 mod faults;
 mod fields;
+mod frames;
 mod halves;
 mod head;
 mod heading;

@@ -37,11 +37,12 @@ impl Outlet {
         locked(&self.send)
     }
 
-    /// Whether h3 is to have these bytes: its head is read, or there was room for them.
-    pub fn takes(&self, bytes: usize) -> bool {
+    /// Whether h3 is to have these bytes, whose frames are not too long: its head is read, or
+    /// there was room for them.
+    pub fn takes(&self, bytes: usize, frames: bool) -> bool {
         // A piece may bring the rest of the head and what follows it.
         let room = self.came.fetch_add(bytes, Relaxed) < HEAD_STREAM_BYTES_MAX;
-        let takes = room || self.read.load(Relaxed);
+        let takes = frames && (room || self.read.load(Relaxed));
         self.full.fetch_or(!takes, Relaxed);
         takes
     }
@@ -58,7 +59,7 @@ impl Outlet {
 
     /// Whether more has come than a head has.
     pub fn is_full(&self) -> bool {
-        self.full.load(Relaxed)
+        self.full.load(Relaxed) && !self.read.load(Relaxed)
     }
 }
 

@@ -6,7 +6,7 @@ use h3::client::SendRequest;
 use http::Request;
 use nearcast_wire::Levers;
 use nearcast_wire::quic::FUTILE_MAX;
-use quinn::{ConnectionError, ReadError, ReadToEndError};
+use quinn::{ConnectionError, ReadError, ReadToEndError, WriteError};
 
 type Sender = SendRequest<h3_quinn::OpenStreams, Bytes>;
 
@@ -91,18 +91,17 @@ fn is_431(message: &[u8]) -> bool {
 async fn a_head_without_end_is_answered() {
     let world = World::start(1, Levers::default());
     let connection = world.connect().await;
-    let (mut send, mut receive) = connection.quic.open_bi().await.unwrap();
-    let mut sent = 0;
-    let sending = async {
-        send.write_all(&[1, 0xc0, 0, 0, 1, 0, 0, 0, 0]).await.unwrap();
-        while send.write_all(&[0; 10_000]).await.is_ok() {
-            sent += 10_000;
-        }
-    };
-    let (answer, ()) = within(async { tokio::join!(receive.read_to_end(1 << 16), sending) }).await;
-    assert!(is_431(&answer.unwrap()));
-    // What is under way when it is answered.
-    assert!(sent <= (64 + 512) << 10, "{sent} bytes were taken");
+    // A frame that is too long, and frames without end that say nothing.
+    let long = [1, 0xc0, 0, 0, 1, 0, 0, 0, 0].into_iter().chain(std::iter::repeat_n(0, 3 << 20));
+    let many = [0x21, 2, 0, 0].into_iter().cycle().take(3 << 20);
+    for message in [long.collect::<Vec<u8>>(), many.collect()] {
+        let (mut send, mut receive) = connection.quic.open_bi().await.unwrap();
+        let sending = async { send.write_all(&message).await.unwrap_err() };
+        let told = async { tokio::join!(receive.read_to_end(1 << 16), sending) };
+        let (answer, stopped) = within(told).await;
+        assert!(is_431(&answer.unwrap()));
+        assert!(matches!(stopped, WriteError::Stopped(_)), "{stopped}");
+    }
 
     let (mut send, mut receive) = connection.quic.open_bi().await.unwrap();
     send.write_all(&head(b"\x24host\x01a")).await.unwrap();
@@ -112,6 +111,20 @@ async fn a_head_without_end_is_answered() {
     let _ = send.finish();
     let answer = within(receive.read_to_end(1 << 16)).await.unwrap();
     assert_eq!(payload(BytesMut::from(&answer[..])).len(), 10);
+    world.end().await;
+}
+
+/// What h3 would keep in memory until it is whole.
+#[tokio::test]
+async fn a_long_frame_of_a_control_stream_ends_its_connection() {
+    let world = World::start(1, Levers::default());
+    let mut connection = world.connect().await;
+    // Frames that nobody knows are passed over.
+    connection.control.write_all(&[0x21, 2, 0, 0].repeat(50_000)).await.unwrap();
+    assert_first(&connection.body("/1000").await.unwrap());
+    connection.control.write_all(&[0x21, 0xc0, 0, 0, 1, 0, 0, 0, 0]).await.unwrap();
+    let ended = within(connection.quic.closed()).await;
+    assert!(matches!(ended, ConnectionError::ApplicationClosed(_)), "{ended}");
     world.end().await;
 }
 

@@ -1,0 +1,158 @@
+//! Frames as they pass on their way to h3, which collects any frame but DATA until it is whole,
+//! however long it is, even one that it does not know and passes over.
+//!
+//! Invariant: no frame but DATA passes that says it is longer than [`FRAME_BYTES_MAX`].
+
+use super::outlets::HEAD_STREAM_BYTES_MAX;
+
+/// Of a frame (RFC 9114 section 7.1) of a request, or of a control stream.
+pub const FRAME_BYTES_MAX: u64 = HEAD_STREAM_BYTES_MAX as u64;
+/// DATA, which is handed on as it comes (section 7.2.1).
+const DATA: u64 = 0;
+/// A control stream (section 6.2.1).
+const CONTROL: u64 = 0;
+
+/// What has passed of a stream.
+#[derive(Debug)]
+pub struct Frames {
+    next: Next,
+    /// A number that is not whole (RFC 9000 section 16).
+    number: [u8; 8],
+    have: usize,
+}
+
+/// What the next byte belongs to.
+#[derive(Debug)]
+enum Next {
+    /// What kind of stream it is.
+    Stream,
+    /// A frame's type.
+    Kind,
+    /// The length of a frame of this type.
+    Length(u64),
+    /// A frame, of which this is left.
+    Payload(u64),
+    /// Not frames.
+    Other,
+}
+
+impl Frames {
+    /// Of a request.
+    pub fn of_request() -> Self {
+        Self { next: Next::Kind, number: [0; 8], have: 0 }
+    }
+
+    /// Of a stream that the peer opened to send alone.
+    pub fn of_peer() -> Self {
+        Self { next: Next::Stream, ..Self::of_request() }
+    }
+
+    /// Whether these may pass.
+    pub fn takes(&mut self, mut bytes: &[u8]) -> bool {
+        while let [first, rest @ ..] = bytes {
+            self.next = match self.next {
+                Next::Other => return true,
+                Next::Payload(left) => {
+                    let skipped =
+                        usize::try_from(left).map_or(bytes.len(), |left| left.min(bytes.len()));
+                    bytes = &bytes[skipped..];
+                    after(left - skipped as u64)
+                }
+                _ => {
+                    bytes = rest;
+                    let Some(number) = self.number(*first) else { continue };
+                    match self.next {
+                        Next::Stream if number != CONTROL => Next::Other,
+                        Next::Kind => Next::Length(number),
+                        Next::Length(kind) if kind != DATA && number > FRAME_BYTES_MAX => {
+                            return false;
+                        }
+                        Next::Length(_) => after(number),
+                        _ => Next::Kind,
+                    }
+                }
+            };
+        }
+        true
+    }
+
+    /// The number that ends with this byte.
+    fn number(&mut self, byte: u8) -> Option<u64> {
+        self.number[self.have] = byte;
+        self.have += 1;
+        let length = 1 << (self.number[0] >> 6);
+        if self.have < length {
+            return None;
+        }
+        self.have = 0;
+        let rest = self.number[1..length].iter();
+        Some(
+            rest.fold(u64::from(self.number[0] & 0x3f), |value, &byte| {
+                value << 8 | u64::from(byte)
+            }),
+        )
+    }
+}
+
+fn after(left: u64) -> Next {
+    if left == 0 { Next::Kind } else { Next::Payload(left) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// In four or eight bytes, as it may be spelled.
+    fn number(into: &mut Vec<u8>, value: u64) {
+        match u32::try_from(value) {
+            Ok(value) if value < 1 << 30 => into.extend((value | 0x8000_0000).to_be_bytes()),
+            _ => into.extend((value | 0xc000_0000_0000_0000).to_be_bytes()),
+        }
+    }
+
+    #[test]
+    fn what_is_no_control_stream_passes() {
+        for kind in [1, 2, 3, 0x21] {
+            let mut stream = vec![kind];
+            stream.extend([0x21, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff]);
+            assert!(Frames::of_peer().takes(&stream));
+            stream[0] = 0;
+            assert!(!Frames::of_peer().takes(&stream));
+        }
+    }
+
+    proptest! {
+        /// However a stream is cut, what passes ends before the first frame that is too long.
+        #[test]
+        fn frames_end_where_they_say(
+            frames in proptest::collection::vec((0_u64..4, prop_oneof![
+                0_u64..100, FRAME_BYTES_MAX - 1..FRAME_BYTES_MAX + 2
+            ]), 1..6),
+            cuts in proptest::collection::vec(1_usize..5_000, 1..40),
+            control in any::<bool>(),
+        ) {
+            let mut stream = if control { vec![0] } else { Vec::new() };
+            let mut passes = None;
+            for (kind, length) in frames {
+                number(&mut stream, kind);
+                number(&mut stream, length);
+                if kind != DATA && length > FRAME_BYTES_MAX {
+                    passes = passes.or(Some(stream.len() - 1));
+                }
+                stream.resize(stream.len() + usize::try_from(length).unwrap(), 0xff);
+            }
+            let mut watched = if control { Frames::of_peer() } else { Frames::of_request() };
+            let (mut at, mut cuts) = (0, cuts.into_iter().cycle());
+            while at < stream.len() {
+                let to = (at + cuts.next().unwrap()).min(stream.len());
+                let taken = watched.takes(&stream[at..to]);
+                prop_assert_eq!(taken, passes.is_none_or(|passes| to <= passes), "{}..{}", at, to);
+                if !taken {
+                    return Ok(());
+                }
+                at = to;
+            }
+        }
+    }
+}
