@@ -17,6 +17,7 @@ mod plain;
 mod receiving;
 mod reset;
 mod socket;
+mod start;
 mod steer;
 mod taking;
 mod transport;
@@ -35,6 +36,7 @@ use quinn::crypto::rustls::QuicServerConfig;
 use quinn::{Endpoint, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
 pub use reset::ResetKey;
 use socket::Socket;
+use start::Starts;
 use std::fmt::Display;
 use std::future::poll_fn;
 use std::net::UdpSocket;
@@ -208,6 +210,7 @@ fn transport() -> Result<TransportConfig, quinn::VarIntBoundsExceeded> {
         .receive_window(VarInt::from_u32(4 * RECEIVE_WINDOW_BYTES))
         .send_window(SEND_WINDOW_BYTES)
         .mtu_discovery_config(Some(mtu))
+        .congestion_controller_factory(Arc::new(Starts::default()))
         .max_idle_timeout(Some(IdleTimeout::try_from(IDLE_MAX)?));
     Ok(transport)
 }
