@@ -113,9 +113,14 @@ where
     let head = (HeadTimer::default(), shared.patience.head);
     let is_direct = spoken != Spoken::Http2 && shared.levers.direct;
     let stream = Direct::new(stream, Arc::clone(&requests), head.clone(), is_direct);
-    let connection = protocol(shared.executor(corked.is_some()), spoken, head)
-        .serve_connection(TokioIo::new(stream), Serving(requests))
-        .into_owned();
+    let builder = protocol(shared.executor(corked.is_some()), spoken, head);
+    let asked = Arc::clone(&requests);
+    let begin = || builder.serve_connection(TokioIo::new(stream), Serving(requests)).into_owned();
+    // Where HTTP/2 is known before its first byte, which is over TLS.
+    let connection = match spoken == Spoken::Http2 && shared.levers.direct {
+        true => crate::at_hand::begin(asked, begin),
+        false => begin(),
+    };
     let connection = std::pin::pin!(connection);
     let left = {
         let corked = corked.clone();

@@ -2,7 +2,9 @@
 //!
 //! Invariant: however it leaves, its fields are the same.
 
+use crate::at_hand;
 use crate::direct::head;
+use bytes::Bytes;
 use http::{HeaderMap, Response, StatusCode};
 
 /// The head of an answer with a body, as long as it stays the same.
@@ -11,6 +13,8 @@ pub struct Known {
     fields: HeaderMap,
     /// As HTTP/1.1 has it, if it can be sent as it is.
     text: Option<Box<[u8]>>,
+    /// As a block of HTTP/2's fields, likewise.
+    block: Option<Bytes>,
 }
 
 impl Known {
@@ -21,13 +25,14 @@ impl Known {
         *response.status_mut() = status;
         *response.headers_mut() = fields;
         let is_whole = head::is_whole(&response, body_bytes);
+        let block = at_hand::block(&response, body_bytes);
         let response = response.into_parts().0;
         let text = is_whole.then(|| {
             let mut text = Vec::new();
             head::write(&response, &mut text);
             text.into()
         });
-        Self { status, fields: response.headers, text }
+        Self { status, fields: response.headers, text, block }
     }
 
     /// Its status.
@@ -38,6 +43,10 @@ impl Known {
 
     pub(crate) fn text(&self) -> Option<&[u8]> {
         self.text.as_deref()
+    }
+
+    pub(crate) fn block(&self) -> Option<Bytes> {
+        self.block.clone()
     }
 
     /// The answer with this body.

@@ -11,7 +11,7 @@ pub struct Levers {
     pub frames: bool,
     /// Plain HTTP/1.1: large pieces of the memory tier leave by `sendfile(2)`.
     pub sendfile: bool,
-    /// HTTP/1.1: a small answer at hand leaves without hyper.
+    /// HTTP/1.1, and HTTP/2 over TLS: a small answer at hand leaves without hyper.
     pub direct: bool,
     /// HTTP/3: what leaves for one peer in one turn leaves by few large sends.
     pub merge: bool,

@@ -2,6 +2,11 @@
 //! [`Service`]. It knows nothing of sites, objects or caches.
 
 mod aside;
+#[cfg(feature = "at-hand")]
+mod at_hand;
+#[cfg(not(feature = "at-hand"))]
+#[path = "without_at_hand.rs"]
+mod at_hand;
 mod batch;
 mod connection;
 mod corked;

@@ -39,6 +39,12 @@ impl Pace {
         self.taken.load(Ordering::Relaxed)
     }
 
+    /// So many bytes of a body that is whole were written, by who has no piece of it.
+    #[cfg(feature = "at-hand")]
+    pub fn took(&self, bytes: usize) {
+        self.taken.fetch_add(bytes as u64 + SEND_BYTES_MIN, Ordering::Relaxed);
+    }
+
     /// Ends once the peer has taken next to nothing for `limit`, and a part of it at most. `left`
     /// tells how far it has acknowledged what was written of bodies, in bytes.
     pub async fn stalled(&self, limit: Duration, left: impl Fn() -> u64) {

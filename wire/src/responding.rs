@@ -1,6 +1,8 @@
 //! Requests of HTTP/1.1 and 2 to the service, and answers back, their bodies watched.
 
-use crate::direct::{BODY_BYTES_MAX, head};
+use crate::at_hand;
+pub use crate::direct::BODY_BYTES_MAX;
+use crate::direct::head;
 use crate::frames::{Cut, FRAME_BYTES};
 use crate::half::{Answers, Asked, Counted};
 use crate::pace::{Pace, Paced};
@@ -48,7 +50,7 @@ impl Head {
 }
 
 /// The length of a body that is short, and has any.
-fn small<B: Body>(body: &B) -> Option<u64> {
+pub fn small<B: Body>(body: &B) -> Option<u64> {
     body.size_hint().exact().filter(|bytes| (1..=BODY_BYTES_MAX).contains(bytes))
 }
 
@@ -86,9 +88,7 @@ impl<S: Service> Requests<S> {
     /// Answers an HTTP/1.1 request that has no body, if its answer is small and at hand. Else
     /// that waits until hyper has read the same request.
     pub fn at_hand(&self, head: http::request::Parts) -> Option<(Head, Bytes)> {
-        let (protocol, via) = ("http/1.1", Arc::clone(&self.via));
-        let reply = self.shared.reply(Request { head, body: no_body(), protocol, via });
-        let reply = match reply {
+        let reply = match self.reply(head, "http/1.1") {
             Reply::Known(known, mut body) => {
                 if known.text().is_some()
                     && small(&body).is_some()
@@ -109,9 +109,26 @@ impl<S: Service> Requests<S> {
             }
             later @ Reply::Later(_) => later,
         };
-        let begun = self.shared.awaited(reply);
+        let begun = self.awaited(reply);
         *self.begun.lock().unwrap_or_else(PoisonError::into_inner) = Some(begun);
         None
+    }
+
+    /// What the service says to a request without a body.
+    pub fn reply(&self, head: http::request::Parts, protocol: &'static str) -> Reply<S::Body> {
+        let via = Arc::clone(&self.via);
+        self.shared.reply(Request { head, body: no_body(), protocol, via })
+    }
+
+    /// The same as a future.
+    pub fn awaited(&self, reply: Reply<S::Body>) -> Answering<S::Body> {
+        self.shared.awaited(reply)
+    }
+
+    /// So many bytes of a body that is whole were handed over.
+    #[cfg(feature = "at-hand")]
+    pub fn took(&self, bytes: usize) {
+        self.pace.took(bytes);
     }
 
     fn begun(&self) -> Option<Answering<S::Body>> {
@@ -148,15 +165,20 @@ impl<S: Service> hyper::service::Service<http::Request<Incoming>> for Serving<S>
     type Error = Infallible;
     type Future = Responding<S>;
 
-    fn call(&self, request: http::Request<Incoming>) -> Responding<S> {
+    fn call(&self, mut request: http::Request<Incoming>) -> Responding<S> {
         let (version, is_whole) = (request.version(), request.body().is_end_stream());
         let is_h2 = version == Version::HTTP_2;
         let asked = (!is_h2).then(|| self.0.answers.asked(is_whole));
         let watch = Watch { version, asked };
-        if is_h2 || !is_whole {
+        let begun = match is_h2 {
+            true => at_hand::begun::<S, _>(&mut request),
+            false => None,
+        };
+        if begun.is_none() && (is_h2 || !is_whole) {
             return Responding::Asked(Some((request, watch)), Arc::clone(&self.0));
         }
-        match self.0.begun().unwrap_or_else(|| self.0.answer(request)) {
+        let begun = begun.or_else(|| self.0.begun());
+        match begun.unwrap_or_else(|| self.0.answer(request)) {
             Answering::Now(response) => {
                 Responding::Ready(response.map(|response| self.0.watched(response, watch)))
             }

@@ -126,6 +126,7 @@ mod frame;
 #[allow(missing_docs)]
 pub mod frame;
 
+pub mod at_hand;
 pub mod client;
 pub mod ext;
 pub mod server;

@@ -150,6 +150,8 @@ pub struct Handshake<T, B: Buf = Bytes> {
     builder: Builder,
     /// The current state of the handshake.
     state: Handshaking<T, B>,
+    /// Who is asked for answers that are at hand.
+    at_hand: Option<crate::at_hand::Hook>,
     /// Span tracking the handshake
     span: tracing::Span,
 }
@@ -387,6 +389,7 @@ where
 
         // Create the codec.
         let mut codec = Codec::new(io);
+        let at_hand = crate::at_hand::taken();
 
         if let Some(max) = builder.settings.max_frame_size() {
             codec.set_max_recv_frame_size(max as usize);
@@ -410,6 +413,7 @@ where
         Handshake {
             builder,
             state,
+            at_hand,
             span,
         }
     }
@@ -1535,6 +1539,7 @@ where
                                 .local_max_error_reset_streams,
                             settings: self.builder.settings.clone(),
                             data_frame_budget: self.builder.data_frame_budget,
+                            at_hand: self.at_hand.take(),
                         },
                     );
 

@@ -225,6 +225,13 @@ impl<S: Service> Served<S> {
         family.unwrap().get_metric()[0].get_gauge().get_value()
     }
 
+    /// A counter without labels.
+    pub fn counter(&self, name: &str) -> f64 {
+        let families = self.registry.gather();
+        let family = families.iter().find(|family| family.name() == name);
+        family.unwrap().get_metric()[0].get_counter().get_value()
+    }
+
     /// Waits until no connection is left and every piece of every body is given back.
     pub async fn empty(&self) {
         until("no connection is left", || self.shared.tasks.is_empty()).await;

@@ -1,9 +1,10 @@
 use super::run::{Run, FRAME_SIZE_MAX};
+use crate::at_hand::Answer;
 use crate::codec::UserError;
-use crate::frame::{self, Frame, FrameSize};
+use crate::frame::{self, Frame, FrameSize, StreamId};
 use crate::hpack;
 
-use bytes::{Buf, BufMut, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -57,6 +58,7 @@ struct Encoder<B> {
 #[derive(Debug)]
 enum Next<B> {
     Data(Run<B>),
+    Answer(Run<Bytes>),
     Continuation(frame::Continuation),
 }
 
@@ -65,6 +67,20 @@ enum Next<B> {
 /// The minimum MAX_FRAME_SIZE is 16kb, so always be able to send a HEADERS
 /// frame that big.
 const DEFAULT_BUFFER_CAPACITY: usize = 16 * 1_024;
+
+/// The longest field block of a whole answer that is buffered: with the body that is copied
+/// behind it half of the write buffer.
+pub const HEAD_BYTES_MAX: usize = 4 * 1_024;
+
+/// The longest body of a whole answer.
+pub const BODY_BYTES_MAX: usize = 64 * 1_024;
+
+/// Bodies of whole answers that are copied behind their heads, so that several of them can leave
+/// together.
+const COPIED_BYTES_MAX: usize = 4 * 1_024;
+
+/// Flag of a HEADERS frame.
+const END_HEADERS: u8 = 0x4;
 
 /// Chain payloads bigger than this when vectored I/O is enabled. The remote
 /// will never advertise a max frame size less than this (well, the spec says
@@ -126,6 +142,22 @@ where
         self.encoder.has_capacity()
     }
 
+    /// Ready once a whole answer can be buffered.
+    pub fn poll_ready_for_answer(&mut self, cx: &mut Context) -> Poll<io::Result<()>> {
+        if !self.encoder.has_room_for_answer() {
+            ready!(self.flush(cx))?;
+            if !self.encoder.has_room_for_answer() {
+                return Poll::Pending;
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Buffers a whole answer, for which it is ready.
+    pub fn buffer_answer(&mut self, id: StreamId, answer: Answer) {
+        self.encoder.buffer_answer(id, answer)
+    }
+
     /// Buffer a frame.
     ///
     /// `poll_ready` must be called first to ensure that a frame may be
@@ -144,6 +176,10 @@ where
                 let n = match self.encoder.next {
                     Some(Next::Data(ref mut run)) => {
                         tracing::trace!(queued_data_frame = true);
+                        let mut buf = (&mut self.encoder.buf).chain(run);
+                        ready!(poll_write_buf(Pin::new(&mut self.inner), cx, &mut buf))?
+                    }
+                    Some(Next::Answer(ref mut run)) => {
                         let mut buf = (&mut self.encoder.buf).chain(run);
                         ready!(poll_write_buf(Pin::new(&mut self.inner), cx, &mut buf))?
                     }
@@ -216,7 +252,32 @@ where
                 }
                 ControlFlow::Continue
             }
-            None => ControlFlow::Break,
+            Some(Next::Answer(_)) | None => ControlFlow::Break,
+        }
+    }
+
+    fn has_room_for_answer(&self) -> bool {
+        const BYTES: usize = 2 * frame::HEADER_LEN + HEAD_BYTES_MAX + COPIED_BYTES_MAX;
+        let buf = self.buf.get_ref();
+        self.next.is_none()
+            && self.hpack.has_nothing_to_say()
+            && buf.capacity() - buf.len() >= BYTES
+    }
+
+    fn buffer_answer(&mut self, id: StreamId, answer: Answer) {
+        assert!(self.has_room_for_answer());
+        let Answer { head, body } = answer;
+        let size = self.max_data_size();
+        let buf = self.buf.get_mut();
+        frame::Head::new(frame::Kind::Headers, END_HEADERS, id).encode(head.len(), buf);
+        buf.put_slice(&head);
+        let is_copied = body.len() <= COPIED_BYTES_MAX;
+        let mut data = frame::Data::new(id, body);
+        data.set_end_stream(true);
+        if is_copied {
+            data.encode_chunk(buf);
+        } else {
+            self.next = Some(Next::Answer(Run::new(data, size)));
         }
     }
 
@@ -300,6 +361,7 @@ where
     fn is_empty(&self) -> bool {
         match self.next {
             Some(Next::Data(ref run)) => !run.has_remaining(),
+            Some(Next::Answer(ref run)) => !run.has_remaining(),
             _ => !self.buf.has_remaining(),
         }
     }

@@ -4,11 +4,13 @@ mod framed_write;
 pub(crate) mod run;
 
 pub use self::error::{SendError, UserError};
+pub use self::framed_write::{BODY_BYTES_MAX, HEAD_BYTES_MAX};
 
 use self::framed_read::FramedRead;
 use self::framed_write::FramedWrite;
 
-use crate::frame::{self, Data, Frame};
+use crate::at_hand::Answer;
+use crate::frame::{self, Data, Frame, StreamId};
 use crate::proto::Error;
 
 use bytes::Buf;
@@ -151,6 +153,16 @@ where
     /// TODO: Rename this to avoid conflicts with Sink::buffer
     pub fn buffer(&mut self, item: Frame<B>) -> Result<(), UserError> {
         self.framed_write().buffer(item)
+    }
+
+    /// Ready once a whole answer can be buffered.
+    pub fn poll_ready_for_answer(&mut self, cx: &mut Context) -> Poll<io::Result<()>> {
+        self.framed_write().poll_ready_for_answer(cx)
+    }
+
+    /// Buffers a whole answer, for which it is ready.
+    pub fn buffer_answer(&mut self, id: StreamId, answer: Answer) {
+        self.framed_write().buffer_answer(id, answer)
     }
 
     /// Flush buffered data to the wire

@@ -252,6 +252,12 @@ impl Headers {
         (self.header_block.pseudo, self.header_block.fields)
     }
 
+    /// Takes what was decoded; what is left has no fields.
+    pub(crate) fn take_parts(&mut self) -> (Pseudo, HeaderMap) {
+        let block = &mut self.header_block;
+        (std::mem::take(&mut block.pseudo), std::mem::take(&mut block.fields))
+    }
+
     #[cfg(feature = "unstable")]
     pub fn pseudo_mut(&mut self) -> &mut Pseudo {
         &mut self.header_block.pseudo

@@ -1,4 +1,4 @@
-use super::table::{Index, Table};
+use super::table::{index_static, Index, Table};
 use super::{huffman, Header};
 
 use bytes::{BufMut, BytesMut};
@@ -95,6 +95,11 @@ impl Encoder {
                 }
             }
         }
+    }
+
+    /// Whether a header block may be written that this encoder did not make.
+    pub(crate) fn has_nothing_to_say(&self) -> bool {
+        self.size_update.is_none()
     }
 
     /// Encode a set of headers into the provide buffer
@@ -225,6 +230,16 @@ impl Encoder {
 impl Default for Encoder {
     fn default() -> Encoder {
         Encoder::new(4096, 0)
+    }
+}
+
+/// Writes a field in a way that changes no dynamic table, and needs none.
+pub(crate) fn encode_apart(header: Header, dst: &mut BytesMut) {
+    let (value, is_sensitive) = (header.value_slice(), header.is_sensitive());
+    match index_static(&header) {
+        Some((index, true)) => encode_int(index, 7, 0x80, dst),
+        Some((index, false)) => encode_not_indexed(index, value, is_sensitive, dst),
+        None => encode_not_indexed2(header.name().as_slice(), value, is_sensitive, dst),
     }
 }
 

@@ -8,5 +8,6 @@ mod table;
 mod test;
 
 pub use self::decoder::{Decoder, DecoderError, NeedMore};
+pub(crate) use self::encoder::encode_apart;
 pub use self::encoder::Encoder;
 pub use self::header::{BytesStr, Header};

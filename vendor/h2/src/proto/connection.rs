@@ -1,5 +1,7 @@
+use crate::at_hand::Hook;
 use crate::codec::UserError;
 use crate::frame::{Reason, StreamId};
+use crate::proto::peer::PollMessage;
 use crate::{client, server};
 
 use crate::frame::DEFAULT_INITIAL_WINDOW_SIZE;
@@ -60,6 +62,9 @@ where
     /// A `tracing` span tracking the lifetime of the connection.
     span: tracing::Span,
 
+    /// Who is asked for answers that are at hand.
+    at_hand: Option<Hook>,
+
     /// Client or server
     _phantom: PhantomData<P>,
 }
@@ -87,6 +92,7 @@ pub(crate) struct Config {
     pub local_error_reset_streams_max: Option<usize>,
     pub settings: frame::Settings,
     pub data_frame_budget: DataFrameBudget,
+    pub at_hand: Option<Hook>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -168,6 +174,7 @@ where
                 settings: Settings::new(config.settings),
                 streams,
                 span,
+                at_hand: config.at_hand,
                 _phantom: PhantomData,
             },
         }
@@ -384,11 +391,13 @@ where
             }
             ready!(self.poll_ready(cx))?;
 
-            match self
-                .inner
-                .as_dyn()
-                .recv_frame(ready!(Pin::new(&mut self.codec).poll_next(cx)?))?
-            {
+            let received = match ready!(Pin::new(&mut self.codec).poll_next(cx)?) {
+                Some(Frame::Headers(frame)) if self.inner.at_hand.is_some() => {
+                    self.recv_request(cx, frame)?
+                }
+                frame => self.inner.as_dyn().recv_frame(frame)?,
+            };
+            match received {
                 ReceivedFrame::Settings(frame) => {
                     self.inner.settings.recv_settings(
                         frame,
@@ -405,6 +414,62 @@ where
                     return Poll::Ready(Ok(()));
                 }
             }
+        }
+    }
+
+    /// Answers a request at once, if its answer is at hand; else it goes the usual way.
+    fn recv_request(
+        &mut self,
+        cx: &mut Context,
+        mut frame: frame::Headers,
+    ) -> Result<ReceivedFrame, Error> {
+        let message = match self.claim_for_answer(cx, &frame)? {
+            None => None,
+            Some(claimed) => {
+                let id = frame.stream_id();
+                let (pseudo, fields) = frame.take_parts();
+                let asked = match P::r#dyn().convert_poll_message(pseudo, fields, id) {
+                    Ok(PollMessage::Server(request)) => match &self.inner.at_hand {
+                        Some(hook) => hook.answer(request, claimed as usize),
+                        None => Err(request),
+                    }
+                    .map_err(|request| Ok(PollMessage::Server(request))),
+                    other => Err(other),
+                };
+                let sent = asked.as_ref().ok().map(|answer| answer.body.len() as WindowSize);
+                self.inner.streams.settle_for_answer(id, claimed, sent)?;
+                match asked {
+                    Ok(answer) => {
+                        self.codec.buffer_answer(id, answer);
+                        return Ok(ReceivedFrame::Continue);
+                    }
+                    Err(message) => Some(message),
+                }
+            }
+        };
+        self.inner.as_dyn().recv_headers(frame, message)
+    }
+
+    /// Bytes of the windows, for an answer to this request that is at hand. None where the
+    /// request, or the connection, is not as nearly all are.
+    fn claim_for_answer(
+        &mut self,
+        cx: &mut Context,
+        frame: &frame::Headers,
+    ) -> Result<Option<WindowSize>, Error> {
+        let pseudo = frame.pseudo();
+        let is_plain = frame.is_end_stream()
+            && !frame.is_over_size()
+            && pseudo.method == Some(http::Method::GET)
+            && pseudo.protocol.is_none()
+            && pseudo.status.is_none()
+            && !frame.fields().contains_key(http::header::CONTENT_LENGTH);
+        if !is_plain {
+            return Ok(None);
+        }
+        match self.codec.poll_ready_for_answer(cx)? {
+            Poll::Ready(()) => Ok(self.inner.streams.claim_for_answer(frame.stream_id())),
+            Poll::Pending => Ok(None),
         }
     }
 
@@ -557,16 +622,23 @@ where
         self.go_away_now_data(reason, debug_data);
     }
 
+    /// `message`: what the frame was read as, if it was.
+    fn recv_headers(
+        &mut self,
+        frame: frame::Headers,
+        message: Option<Result<PollMessage, Error>>,
+    ) -> Result<ReceivedFrame, Error> {
+        tracing::trace!(?frame, "recv HEADERS");
+        Ok(match self.streams.recv_headers(frame, message)? {
+            streams::RecvOutcome::Processed => ReceivedFrame::Continue,
+            streams::RecvOutcome::Refused(id) => ReceivedFrame::Refused(id),
+        })
+    }
+
     fn recv_frame(&mut self, frame: Option<Frame>) -> Result<ReceivedFrame, Error> {
         use crate::frame::Frame::*;
         match frame {
-            Some(Headers(frame)) => {
-                tracing::trace!(?frame, "recv HEADERS");
-                match self.streams.recv_headers(frame)? {
-                    streams::RecvOutcome::Processed => (),
-                    streams::RecvOutcome::Refused(id) => return Ok(ReceivedFrame::Refused(id)),
-                }
-            }
+            Some(Headers(frame)) => return self.recv_headers(frame, None),
             Some(Data(frame)) => {
                 tracing::trace!(?frame, "recv DATA");
                 self.streams.recv_data(frame)?;

@@ -109,6 +109,32 @@ impl Prioritize {
         self.max_buffer_size
     }
 
+    /// Claims `most` of the connection's window, or what it has, unless somebody waits to send.
+    pub fn claim_for_answer(&mut self, most: WindowSize) -> Option<WindowSize> {
+        let is_idle = self.pending_send.is_empty()
+            && self.pending_capacity.is_empty()
+            && self.in_flight_data_frame == InFlightData::Nothing;
+        let claimed = most.min(self.flow.available().as_size());
+        (is_idle && claimed > 0 && self.flow.claim_capacity(claimed).is_ok()).then_some(claimed)
+    }
+
+    /// Gives back what was claimed, but for what is sent.
+    pub fn settle_for_answer(
+        &mut self,
+        claimed: WindowSize,
+        sent: WindowSize,
+        store: &mut Store,
+        counts: &mut Counts,
+    ) {
+        assert!(sent <= claimed, "an answer within its room");
+        // As for data of a stream: it is taken from what is available once more.
+        let _res = self.flow.assign_capacity(sent);
+        debug_assert!(_res.is_ok());
+        let _res = self.flow.send_data(sent);
+        debug_assert!(_res.is_ok());
+        self.assign_connection_capacity(claimed - sent, store, counts);
+    }
+
     /// Queue a frame to be sent to the remote
     pub fn queue_frame<B>(
         &mut self,

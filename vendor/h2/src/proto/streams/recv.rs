@@ -149,12 +149,27 @@ impl Recv {
         Ok(Some(id))
     }
 
+    /// Whether the peer may open this stream now.
+    pub fn may_open(&self, id: StreamId) -> bool {
+        id.is_client_initiated()
+            && id <= self.max_stream_id
+            && matches!(self.next_stream_id, Ok(next) if id >= next)
+    }
+
+    /// A stream that the peer [may open](Self::may_open) was opened, and is closed.
+    pub fn open_and_close(&mut self, id: StreamId, counts: &mut Counts) -> Result<(), Error> {
+        self.open(id, Open::Headers, counts)?;
+        self.last_processed_id = id;
+        Ok(())
+    }
+
     /// Transition the stream state based on receiving headers
     ///
     /// The caller ensures that the frame represents headers and not trailers.
     pub fn recv_headers(
         &mut self,
         frame: frame::Headers,
+        message: Option<Result<peer::PollMessage, Error>>,
         stream: &mut store::Ptr,
         counts: &mut Counts,
     ) -> Result<(), RecvHeaderBlockError> {
@@ -255,9 +270,12 @@ impl Recv {
         }
 
         if !pseudo.is_informational() {
-            let message = counts
-                .peer()
-                .convert_poll_message(pseudo, fields, stream_id)?;
+            let message = match message {
+                Some(message) => message?,
+                None => counts
+                    .peer()
+                    .convert_poll_message(pseudo, fields, stream_id)?,
+            };
 
             // Push the frame onto the stream's recv buffer
             stream

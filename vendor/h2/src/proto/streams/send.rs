@@ -65,6 +65,24 @@ impl Send {
         self.init_window_sz
     }
 
+    /// Claims what the windows have for a whole answer, if nothing else waits to be sent.
+    pub fn claim_for_answer(&mut self, most: WindowSize) -> Option<WindowSize> {
+        self.prioritize
+            .claim_for_answer(most.min(self.init_window_sz))
+    }
+
+    /// Gives back what was claimed, but for what is sent.
+    pub fn settle_for_answer(
+        &mut self,
+        claimed: WindowSize,
+        sent: WindowSize,
+        store: &mut Store,
+        counts: &mut Counts,
+    ) {
+        self.prioritize
+            .settle_for_answer(claimed, sent, store, counts)
+    }
+
     pub fn open(&mut self) -> Result<StreamId, UserError> {
         let stream_id = self.ensure_next_stream_id()?;
         self.next_stream_id = stream_id.next_id();

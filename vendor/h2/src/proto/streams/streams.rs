@@ -1,9 +1,10 @@
 use super::recv::RecvHeaderBlockError;
 use super::store::{self, Entry, Resolve, Store};
 use super::{Buffer, BufferStatus, Config, Counts, Prioritized, Recv, Send, Stream, StreamId};
-use crate::codec::{Codec, SendError, UserError};
+use crate::codec::{Codec, SendError, UserError, BODY_BYTES_MAX};
 use crate::ext::Protocol;
 use crate::frame::{self, Frame, Reason};
+use crate::proto::peer::PollMessage;
 use crate::proto::{peer, Error, Initiator, Open, Peer, WindowSize};
 use crate::{client, proto, server};
 
@@ -136,6 +137,36 @@ where
             .recv
             .set_target_connection_window(size, &mut me.actions.task)?;
         me.counts.set_target_connection_window_size(size);
+        Ok(())
+    }
+
+    /// Claims what the windows have for the whole answer to the request that would open this
+    /// stream, [`BODY_BYTES_MAX`] at most, if it may, and nothing else waits to be sent.
+    pub fn claim_for_answer(&mut self, id: StreamId) -> Option<WindowSize> {
+        let mut me = self.inner.lock().unwrap();
+        let Inner { actions, counts, .. } = &mut *me;
+        let may_open = actions.conn_error.is_none()
+            && actions.recv.may_open(id)
+            && counts.can_inc_num_recv_streams();
+        may_open
+            .then(|| actions.send.claim_for_answer(BODY_BYTES_MAX as WindowSize))
+            .flatten()
+    }
+
+    /// Gives back what was claimed, but for what is sent. If there is such an answer, the stream
+    /// was opened, and is closed.
+    pub fn settle_for_answer(
+        &mut self,
+        id: StreamId,
+        claimed: WindowSize,
+        sent: Option<WindowSize>,
+    ) -> Result<(), Error> {
+        let mut me = self.inner.lock().unwrap();
+        let Inner { actions, counts, store, .. } = &mut *me;
+        if sent.is_some() {
+            actions.recv.open_and_close(id, counts)?;
+        }
+        actions.send.settle_for_answer(claimed, sent.unwrap_or(0), store, counts);
         Ok(())
     }
 
@@ -389,10 +420,14 @@ impl<B> DynStreams<'_, B> {
     }
 
     /// Reports whether the connection must refuse the stream opened by the peer.
-    pub fn recv_headers(&mut self, frame: frame::Headers) -> Result<RecvOutcome, Error> {
+    pub fn recv_headers(
+        &mut self,
+        frame: frame::Headers,
+        message: Option<Result<PollMessage, Error>>,
+    ) -> Result<RecvOutcome, Error> {
         let mut me = self.inner.lock().unwrap();
 
-        me.recv_headers(self.peer, self.send_buffer, frame)
+        me.recv_headers(self.peer, self.send_buffer, frame, message)
     }
 
     pub fn recv_data(&mut self, frame: frame::Data) -> Result<(), Error> {
@@ -472,6 +507,7 @@ impl Inner {
         peer: peer::Dyn,
         send_buffer: &SendBuffer<B>,
         frame: frame::Headers,
+        message: Option<Result<PollMessage, Error>>,
     ) -> Result<RecvOutcome, Error> {
         let id = frame.stream_id();
 
@@ -550,7 +586,7 @@ impl Inner {
             );
 
             let res = if stream.state.is_recv_headers() {
-                match actions.recv.recv_headers(frame, stream, counts) {
+                match actions.recv.recv_headers(frame, message, stream, counts) {
                     Ok(()) => Ok(()),
                     Err(RecvHeaderBlockError::Oversize) => {
                         if peer.is_server() {
