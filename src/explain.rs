@@ -113,7 +113,10 @@ fn variant(f: &mut fmt::Formatter<'_>, state: &VariantState) -> fmt::Result {
 }
 
 fn freshness(state: &VariantState) -> String {
-    let of = format!("age {} of {}", span(state.age_ms), span(state.lifetime_ms));
+    let mut of = format!("age {} of {}", span(state.age_ms), span(state.lifetime_ms));
+    if state.waived_ms > 0 {
+        of += &format!(", not counting the {} that the origin took", span(state.waived_ms));
+    }
     let from = &state.lifetime_from;
     match (state.no_cache, state.fresh_for_ms) {
         (true, _) => "asks the origin before every use (no-cache)".to_owned(),
@@ -179,6 +182,7 @@ mod tests {
             validator: Some("\"v1\"".into()),
             received_ms: 1_795_000_000_000,
             age_ms: 5_000,
+            waived_ms: 0,
             lifetime_ms: 60_000,
             fresh_for_ms: 55_000,
             lifetime_from: "max-age".into(),

@@ -23,8 +23,7 @@ impl Age {
     pub(crate) fn of(stored: &Stored) -> Self {
         let reported_ms = reported_ms(&stored.fields);
         let received_ms = stored.received_ms;
-        let delay_ms = received_ms.saturating_sub(stored.requested_ms).max(0);
-        let corrected_ms = reported_ms.unwrap_or(0).saturating_add(delay_ms);
+        let corrected_ms = reported_ms.unwrap_or(0).saturating_add(delay_ms(stored));
         let initial_ms = apparent_ms(stored).max(corrected_ms);
         Self { initial_ms, received_ms, is_trusted: reported_ms.is_some() }
     }
@@ -70,6 +69,11 @@ pub(crate) fn reused(fields: &HeaderMap, listed: &[HeaderName], age: HeaderValue
     // An insertion fails only past 32,768 fields, which no listener lets in.
     let _ = fields.try_insert(AGE, age);
     fields
+}
+
+/// How long the origin took to answer, in milliseconds: the RFC's `response_delay`.
+pub(crate) fn delay_ms(stored: &Stored) -> i64 {
+    stored.received_ms.saturating_sub(stored.requested_ms).max(0)
 }
 
 /// The age with which a response came, without the time that the origin took.

@@ -49,7 +49,7 @@ impl Facts {
     /// [`crate::fresh_for_ms`].
     #[must_use]
     pub fn fresh_for_ms(&self, now_ms: i64) -> i64 {
-        self.freshness.lifetime_ms.saturating_sub(self.age.ms(now_ms))
+        self.freshness.left_ms(self.age.ms(now_ms))
     }
 
     /// [`Self::reuse`] is [`Reuse::Fresh`] for a request that says nothing on caches, where no

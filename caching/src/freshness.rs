@@ -1,6 +1,7 @@
 //! How long a response is fresh, and how long it may be used after that (RFC 9111 section 4.2,
 //! RFC 5861, RFC 8246, RFC 9213).
 
+use crate::age::delay_ms;
 use crate::control::{self, Directives};
 use crate::{Settings, Stored, age_ms, date};
 use http::header::{DATE, EXPIRES, LAST_MODIFIED};
@@ -11,6 +12,10 @@ use http::{HeaderMap, StatusCode};
 pub struct Freshness {
     /// How long after its generation it is fresh, in milliseconds; not negative.
     pub lifetime_ms: i64,
+    /// What of its age does not count against that, in milliseconds: a lifetime of the operator's
+    /// runs from when the answer came, so that the time for which the origin held it back is not
+    /// taken off; an answer that was held for longer than a rule says would be stale at once.
+    pub waived_ms: i64,
     /// How long after that it may be used while it is revalidated, in milliseconds.
     pub while_revalidate_ms: i64,
     /// How long after the lifetime it may be used when the origin fails, in milliseconds.
@@ -25,6 +30,19 @@ pub struct Freshness {
     pub immutable: bool,
     /// Where the lifetime comes from.
     pub source: Source,
+}
+
+impl Freshness {
+    /// How much longer a response of this age is fresh, in milliseconds; 0 or less: it is stale.
+    #[must_use]
+    pub fn left_ms(&self, age_ms: i64) -> i64 {
+        self.lifetime_ms.saturating_add(self.waived_ms).saturating_sub(age_ms)
+    }
+
+    /// As for an answer that the origin took no time for.
+    pub(crate) fn at_once(self) -> Self {
+        Self { waived_ms: 0, ..self }
+    }
 }
 
 /// Where a lifetime comes from.
@@ -58,6 +76,11 @@ impl Source {
         matches!(self, Self::Targeted | Self::SMaxage | Self::MaxAge | Self::Expires)
     }
 
+    /// The operator named it.
+    fn is_ruled(self) -> bool {
+        matches!(self, Self::Negative | Self::Fixed | Self::Min | Self::Max)
+    }
+
     /// A word for logs and `nearcast explain`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -80,24 +103,25 @@ impl Source {
 #[must_use]
 pub fn freshness(stored: &Stored, settings: &Settings) -> Freshness {
     let directives = control::of_response(&stored.fields, &settings.targeted);
-    of(stored.status, &stored.fields, stored.received_ms, &directives, settings)
+    of(stored.status, &stored.fields, (stored.received_ms, delay_ms(stored)), &directives, settings)
 }
 
 /// How much longer the response is fresh, in milliseconds; 0 or less: it is stale.
 #[must_use]
 pub fn fresh_for_ms(stored: &Stored, now_ms: i64, settings: &Settings) -> i64 {
-    freshness(stored, settings).lifetime_ms.saturating_sub(age_ms(stored, now_ms))
+    freshness(stored, settings).left_ms(age_ms(stored, now_ms))
 }
 
-/// [`freshness`] of parts.
+/// [`freshness`] of parts: when it came, and how long after it was asked for.
 pub(crate) fn of(
     status: StatusCode,
     fields: &HeaderMap,
-    received_ms: i64,
+    (received_ms, delay_ms): (i64, i64),
     directives: &Directives,
     settings: &Settings,
 ) -> Freshness {
-    let (lifetime_ms, source) = lifetime(status, fields, received_ms, directives, settings);
+    let (lifetime_ms, source) =
+        lifetime(status, fields, (received_ms, delay_ms), directives, settings);
     let no_store = directives.no_store && !directives.must_understand;
     let no_cache = directives.no_cache || no_store || directives.private;
     let no_stale = directives.must_revalidate || directives.proxy_revalidate || no_cache;
@@ -115,6 +139,7 @@ pub(crate) fn of(
     let if_error_ms = if stands_in { settings.if_error_ms } else { 0 };
     Freshness {
         lifetime_ms,
+        waived_ms: if source.is_ruled() { delay_ms } else { 0 },
         while_revalidate_ms: window(directives.while_revalidate_ms, settings.while_revalidate_ms),
         if_error_ms: window(directives.if_error_ms, if_error_ms),
         must_revalidate: directives.must_revalidate || directives.proxy_revalidate || shared,
@@ -127,7 +152,7 @@ pub(crate) fn of(
 fn lifetime(
     status: StatusCode,
     fields: &HeaderMap,
-    received_ms: i64,
+    (received_ms, delay_ms): (i64, i64),
     directives: &Directives,
     settings: &Settings,
 ) -> (i64, Source) {
@@ -143,9 +168,11 @@ fn lifetime(
     if error {
         return (lifetime_ms, source);
     }
+    // By when each ends: the operator's run from when the answer came.
+    let ends = |ruled_ms: i64| ruled_ms.saturating_add(delay_ms);
     match (ttl.min_ms, ttl.max_ms) {
-        (Some(min_ms), _) if min_ms > lifetime_ms => (min_ms, Source::Min),
-        (_, Some(max_ms)) if max_ms < lifetime_ms => (max_ms.max(0), Source::Max),
+        (Some(min_ms), _) if ends(min_ms) > lifetime_ms => (min_ms.max(0), Source::Min),
+        (_, Some(max_ms)) if ends(max_ms) < lifetime_ms => (max_ms.max(0), Source::Max),
         _ => (lifetime_ms.max(0), source),
     }
 }
@@ -354,6 +381,41 @@ mod tests {
         assert_eq!((fresh.lifetime_ms, fresh.source), (7000, Source::Negative));
         let none = Settings { heuristic: None::<Heuristic>, ..Settings::default() };
         assert_eq!(freshness(&stored("Last-Modified: @-1000"), &none).source, Source::None);
+    }
+
+    /// An origin that holds a playlist back until it changes: what the operator allows begins
+    /// when it comes, what the origin allows began before (RFC 9111 section 4.2.3).
+    #[test]
+    fn an_operators_lifetime_runs_from_when_the_answer_came() {
+        let fixed = Ttl { fixed_ms: Some(1000), ..Ttl::default() };
+        let min = Ttl { min_ms: Some(1000), ..Ttl::default() };
+        let max = Ttl { max_ms: Some(1000), ..Ttl::default() };
+        let table = [
+            (200, fixed, "Cache-Control: max-age=6", 1000, Source::Fixed),
+            (200, fixed, "Cache-Control: max-age=6\nAge: 1", 0, Source::Fixed),
+            (200, min, "", 1000, Source::Min),
+            (200, min, "Cache-Control: max-age=2", 1000, Source::Min),
+            (200, min, "Cache-Control: max-age=6", 4500, Source::MaxAge),
+            (200, max, "Cache-Control: max-age=6", 1000, Source::Max),
+            (200, max, "Cache-Control: max-age=2", 500, Source::MaxAge),
+            (200, max, "Cache-Control: max-age=1", -500, Source::MaxAge),
+            (200, Ttl::default(), "Cache-Control: max-age=1", -500, Source::MaxAge),
+            (503, max, "", 1000, Source::Negative),
+            (503, max, "Cache-Control: max-age=1", -500, Source::MaxAge),
+        ];
+        for (status, ttl, lines, left_ms, source) in table {
+            let settings = Settings { ttl, negative_ms: Some(1000), ..Settings::default() };
+            let mut held = stored(lines);
+            held.status = StatusCode::from_u16(status).unwrap();
+            held.requested_ms -= 1500;
+            let told = format!("{status} {ttl:?} {lines}");
+            assert_eq!(fresh_for_ms(&held, NOW_MS, &settings), left_ms, "{told}");
+            assert_eq!(freshness(&held, &settings).source, source, "{told}");
+        }
+        let settings = Settings { ttl: fixed, ..Settings::default() };
+        let mut unknown = stored("Age: x");
+        unknown.requested_ms -= 1500;
+        assert!(fresh_for_ms(&unknown, NOW_MS, &settings) < 0, "age unknown");
     }
 
     #[test]

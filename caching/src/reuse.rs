@@ -87,7 +87,7 @@ pub(crate) fn decide(
 }
 
 fn judge(wishes: &Directives, fresh: &Freshness, age_ms: i64, soft_purged: bool) -> Reuse {
-    let left_ms = fresh.lifetime_ms.saturating_sub(age_ms);
+    let left_ms = fresh.left_ms(age_ms);
     let is_fresh = left_ms > 0 && !soft_purged;
     if fresh.no_cache {
         return Reuse::Revalidate(Why::NoCache);
@@ -126,7 +126,7 @@ fn judge(wishes: &Directives, fresh: &Freshness, age_ms: i64, soft_purged: bool)
 #[must_use]
 pub fn joinable(request: &HeaderMap, stored: &Stored, settings: &Settings) -> bool {
     let wishes = wishes(request, settings);
-    let fresh = freshness(stored, settings);
+    let fresh = freshness(stored, settings).at_once();
     let verdict = judge(&wishes, &fresh, age_on_arrival_ms(stored), false);
     matches!(verdict, Reuse::Fresh | Reuse::StaleWhileRevalidate | Reuse::StaleAccepted)
 }
@@ -158,7 +158,7 @@ pub fn stale_on_error(
 ) -> bool {
     let wishes = wishes(request, settings);
     let fresh = freshness(stored, settings);
-    let left_ms = fresh.lifetime_ms.saturating_sub(age_ms(stored, now_ms));
+    let left_ms = fresh.left_ms(age_ms(stored, now_ms));
     if wishes.no_cache || fresh.no_cache {
         return false;
     }

@@ -40,7 +40,9 @@ pub struct Heuristic {
     pub max_ms: i64,
 }
 
-/// The operator's lifetimes for successful responses and redirects, all in milliseconds. They
+/// The operator's lifetimes for successful responses and redirects, all in milliseconds from when
+/// the answer came, less the `Age` with which it did (the time that the origin took does not
+/// count). They
 /// change how long a response is fresh, never whether others may have it: what forbids storing
 /// does so under any of them, a cookie included ([`crate::Reason::Cookie`]).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

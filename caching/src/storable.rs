@@ -207,7 +207,7 @@ impl Said {
         settings: &Settings,
     ) -> Self {
         // Date is present after `received_fields`; without it the guess is 0 and the rest holds.
-        let fresh = freshness::of(status, response, 0, directives, settings);
+        let fresh = freshness::of(status, response, (0, 0), directives, settings);
         let (own_ms, own) = freshness::by_origin(status, response, 0, directives, settings);
         let lets = directives.public || own_ms > 0 || directives.while_revalidate_ms > Some(0);
         Self {

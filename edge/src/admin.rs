@@ -194,7 +194,8 @@ async fn explain_url(
     }
     let named = named::url(&edge.sites, &asked);
     let named = named.map_err(|reason| Fault::bad(format!("url: {reason}")))?;
-    let (settings, now_ms) = (named.site.caching_of(&named.path), now_ms());
+    let settings = named.site.caching_of(&named.path, named.query.as_deref());
+    let now_ms = now_ms();
     let key = KeyId::of(&named.site.name, &named.url);
     let variants = edge.engine.heads.get(&key).await;
     let variants = variants.iter().map(|head| {

@@ -17,6 +17,7 @@ mod path;
 
 pub use host::Host;
 pub use key::{KeyRules, Query};
+pub(crate) use key::{expected_of, has};
 pub use path::canonical as path;
 
 use http::request::Parts;

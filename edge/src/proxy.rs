@@ -64,7 +64,7 @@ pub struct Wanted {
     pub fields: Fields,
     /// RFC 9218.
     pub priority: caching::Priority,
-    /// The caching rules of the site for this path.
+    /// The caching rules of the site for this path and query.
     pub caching: Arc<caching::Settings>,
     /// The canonical path; none where that is the client's spelling.
     respelled: Option<String>,
@@ -91,7 +91,7 @@ impl Wanted {
         let key = KeyId::of_parts(&site.name, [&*host, &*canonical, mark, of_query]);
         Ok(Self {
             key,
-            caching: site.caching_of(&target.path),
+            caching: site.caching_of(&target.path, query.as_deref()),
             respelled: match target.path {
                 Cow::Borrowed(_) => None,
                 Cow::Owned(path) => Some(path),

@@ -8,6 +8,7 @@ mod values;
 
 pub use given::{Secret, Settings};
 pub use peers::Peers;
+pub(crate) use sites::Rule;
 pub use sites::{ANY_HOST, SiteConfig, SiteSettings, TtlSettings};
 
 use crate::prefetch;

@@ -92,8 +92,8 @@ pub struct Head {
 }
 
 impl Head {
-    /// What its fields say under these rules. A site has one set of rules for a path: they are
-    /// read once.
+    /// What its fields say under these rules. A site has one set of rules for a path and query:
+    /// they are read once.
     pub fn facts(&self, settings: &Arc<Settings>) -> Cow<'_, Facts> {
         let of = || Facts::of(&self.stored, settings);
         let (known, facts) = self.read.0.get_or_init(|| (Arc::clone(settings), of()));

@@ -130,6 +130,10 @@ pub struct VariantState {
     pub age_ms: i64,
     /// How long it is fresh in all.
     pub lifetime_ms: i64,
+    /// What of the age does not count against that: the time that the origin took to answer, where
+    /// the lifetime is the operator's.
+    #[serde(default)]
+    pub waived_ms: i64,
     /// How much longer; not positive: it is stale.
     pub fresh_for_ms: i64,
     /// Where the lifetime comes from.

@@ -50,7 +50,9 @@ export function newest(playlist) {
   return first + (playlist.match(/#EXTINF:/g)?.length ?? 0) - 1;
 }
 
-export async function startLive(folder) {
+/** Two packagers before one folder. `isMute`: of media they don't say how long it may be kept, as
+ * a web server before a folder. */
+export async function startLive(folder, { isMute = false } = {}) {
   const asked = [];
   /** Each version of the playlist: its newest segment, its text, when it was seen. */
   const versions = [];
@@ -99,6 +101,7 @@ export async function startLive(folder) {
   async function answer(url) {
     const name = url.pathname.slice(1);
     if (name === PLAYLIST) return playlist(url);
+    if (name === "healthz") return [200, "no-store", ""];
     if (name === "player.html") return [200, KEPT.page, PAGE];
     if (name === "hls.min.js") {
       return [200, KEPT.page, await readFile(new URL("node_modules/hls.js/dist/hls.min.js", import.meta.url))];
@@ -107,32 +110,41 @@ export async function startLive(folder) {
     return bytes ? [200, KEPT.segment, bytes] : [404, KEPT.absent, ""];
   }
 
-  const server = createServer(async (request, response) => {
+  const serve = async (request, response) => {
     const url = new URL(request.url, "http://origin");
     const entry = { target: request.url, path: url.pathname, at: Date.now(), status: null };
     asked.push(entry);
     const [status, kept, body] = await answer(url);
     entry.status = status;
     const type = TYPES[url.pathname.split(".").pop()] ?? "text/plain";
-    response.writeHead(status, { "Content-Type": type, "Cache-Control": kept, "Content-Length": Buffer.byteLength(body) });
+    const says = isMute && kept !== KEPT.page ? {} : { "Cache-Control": kept };
+    response.writeHead(status, { "Content-Type": type, ...says, "Content-Length": Buffer.byteLength(body) });
     response.end(request.method === "HEAD" ? "" : body);
-  });
-  await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
+  };
+  const servers = [createServer(serve), createServer(serve)];
+  for (const server of servers) await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
   await until(() => `a playlist of ffmpeg; it said: ${complaint}`, 30_000, () => (versions.at(-1)?.number ?? 0) >= 3);
 
   return {
-    url: `http://127.0.0.1:${server.address().port}`,
+    urls: servers.map((server) => `http://127.0.0.1:${server.address().port}`),
     asked,
     versions,
     /** How often a target was asked for. */
     times: (target) => asked.filter((entry) => entry.target === target).length,
+    /** Both packagers die. */
+    async die() {
+      for (const server of servers.filter(({ listening }) => listening)) {
+        const closed = new Promise((resolve) => server.close(resolve));
+        server.closeAllConnections();
+        await closed;
+      }
+    },
     async stop() {
       clearInterval(looking);
       const ended = new Promise((resolve) => encoder.on("close", resolve));
       encoder.kill("SIGKILL");
       await ended;
-      server.closeAllConnections();
-      await new Promise((resolve) => server.close(resolve));
+      await this.die();
     },
   };
 }

@@ -2,7 +2,7 @@
 
 import { spawn } from "node:child_process";
 import { createHash, X509Certificate } from "node:crypto";
-import { mkdir, mkdtemp, readFile, rm } from "node:fs/promises";
+import { mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 
@@ -97,13 +97,17 @@ export async function startStack() {
   };
 }
 
-/** An edge by itself, before an origin of one's own. */
-export async function startEdge(folder, flags) {
+/** An edge by itself, before an origin of one's own; `config` is the text of its file, if any. */
+export async function startEdge(folder, flags, config = null) {
   const binary = process.env.NEARCAST_BIN;
   if (!binary) throw new Error("NEARCAST_BIN must name the nearcast binary");
   await mkdir(folder, { recursive: true });
   const announce = join(folder, "announce.json");
   const args = ["--log-level", "warn", "edge", "--listen", "http://127.0.0.1:0", "--admin", "127.0.0.1:0", "--memory", "64MiB", "--ssd", "0", "--data-dir", join(folder, "data"), "--announce", announce];
+  if (config !== null) {
+    await writeFile(join(folder, "nearcast.toml"), config);
+    args.unshift("--config", join(folder, "nearcast.toml"));
+  }
   const child = spawn(binary, [...args, ...flags], { stdio: ["ignore", "pipe", "pipe"] });
   const { output, exit, hasExited } = watch(child);
   const { urls, admin } = await until(() => `the edge's announcement; it said:\n${output()}`, START_MS_MAX, async () => {

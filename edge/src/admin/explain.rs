@@ -30,6 +30,7 @@ pub(crate) fn variant(
         received_ms: stored.received_ms,
         age_ms: caching::age_ms(stored, now_ms),
         lifetime_ms: freshness.lifetime_ms,
+        waived_ms: freshness.waived_ms,
         fresh_for_ms: caching::fresh_for_ms(stored, now_ms, settings),
         lifetime_from: freshness.source.as_str().to_owned(),
         while_revalidate_ms: freshness.while_revalidate_ms,

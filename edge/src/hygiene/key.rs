@@ -86,20 +86,9 @@ impl TryFrom<Raw> for Query {
             if names.len() > NAMES_MAX {
                 return Err(format!("{} parameters: expected at most {NAMES_MAX}", names.len()));
             }
-            let is_bad = |name: &&String| {
-                let fits = (1..=NAME_BYTES_MAX).contains(&name.len());
-                let allowed = |byte: u8| byte.is_ascii_graphic() && !b"&=#".contains(&byte);
-                !fits || !name.bytes().all(allowed)
-            };
-            if let Some(name) = names.iter().find(is_bad) {
-                return Err(format!(
-                    "parameter {name:?}: expected 1 to {NAME_BYTES_MAX} visible ASCII characters, none of & = #"
-                ));
-            }
-            match names.iter().find(|name| !is_plain_or_prefix(name)) {
-                Some(name) => Err(format!(
-                    "parameter {name:?}: expected * as its last character alone, after the beginning of a name, as utm_*"
-                )),
+            let bad = names.iter().find_map(|name| Some((name, expected_of(name)?)));
+            match bad {
+                Some((name, expected)) => Err(format!("parameter {name:?}: expected {expected}")),
                 None => Ok(names),
             }
         };
@@ -142,6 +131,24 @@ impl KeyRules {
         }
         (!pairs.is_empty()).then(|| Cow::Owned(pairs.join("&")))
     }
+}
+
+/// What a parameter's name should be, where it is not.
+pub(crate) fn expected_of(name: &str) -> Option<String> {
+    let allowed = |byte: u8| byte.is_ascii_graphic() && !b"&=#".contains(&byte);
+    let fits = (1..=NAME_BYTES_MAX).contains(&name.len());
+    if !fits || !name.bytes().all(allowed) {
+        return Some(format!("1 to {NAME_BYTES_MAX} visible ASCII characters, none of & = #"));
+    }
+    let expected = "* as its last character alone, after the beginning of a name, as utm_*";
+    (!is_plain_or_prefix(name)).then(|| expected.to_owned())
+}
+
+/// Whether a query has a parameter of this name; `*` at the end stands for any that begin so.
+pub(crate) fn has(query: Option<&str>, wanted: &str) -> bool {
+    query.is_some_and(|query| {
+        query.split('&').any(|pair| !pair.is_empty() && is_named(wanted, name(pair)))
+    })
 }
 
 /// One `*` at most, at the end, and something before it.

@@ -2,6 +2,7 @@
 
 use super::{Site, Sites, in_url};
 use crate::hygiene::{self, Host, KeyRules};
+use std::borrow::Cow;
 use std::sync::Arc;
 
 /// What a URL, or the beginning of some, names.
@@ -10,8 +11,10 @@ pub struct Named {
     pub site: Arc<Site>,
     /// `host/path?query` by the site's key rules.
     pub url: String,
-    /// The canonical path: what the site's rules are looked up by.
+    /// The canonical path: what the site's rules are looked up by,
     pub path: String,
+    /// and what of the query belongs to the key.
+    pub query: Option<String>,
 }
 
 /// A URL in its parts.
@@ -28,10 +31,11 @@ struct Parts<'a> {
 /// Says what is wrong, and what is expected.
 pub fn url(sites: &Sites, url: &str) -> Result<Named, String> {
     let Parts { site, host, path, query } = parts(sites, url)?;
-    let query = site.keys.query(query).map(|query| format!("?{query}")).unwrap_or_default();
+    let query = site.keys.query(query).map(Cow::into_owned);
     let key = site.upstream.canonical_path(&path);
     let key = key.ok_or_else(|| format!("{url:?}: the site's bucket can't have such a key"))?;
-    Ok(Named { url: format!("{host}{key}{query}"), site: Arc::clone(site), path })
+    let url = format!("{host}{}", super::with_query(&key, query.as_deref()));
+    Ok(Named { url, site: Arc::clone(site), path, query })
 }
 
 /// What a path and query of this host are stored under; none if no request for them passes.
@@ -61,10 +65,10 @@ pub fn prefix(sites: &Sites, prefix: &str) -> Result<Named, String> {
              expected one that ends before the ?"
         ));
     }
-    let query = query.map(|query| format!("?{query}")).unwrap_or_default();
     // The beginning of a bucket's keys need not be one.
     let key = site.upstream.canonical_path(&path).unwrap_or((&*path).into());
-    Ok(Named { url: format!("{host}{key}{query}"), site: Arc::clone(site), path })
+    let url = format!("{host}{}", super::with_query(&key, query));
+    Ok(Named { url, site: Arc::clone(site), path, query: query.map(str::to_owned) })
 }
 
 fn parts<'a>(sites: &'a Sites, url: &'a str) -> Result<Parts<'a>, String> {

@@ -1,9 +1,9 @@
 //! A proxy site at work: where its content comes from, and by what rules it is kept.
 
 use super::Wanted;
-use crate::hygiene::KeyRules;
+use crate::hygiene::{self, KeyRules};
 use crate::object::Web;
-use crate::settings::{ANY_HOST, SiteConfig};
+use crate::settings::{ANY_HOST, Rule, SiteConfig};
 use crate::tally::Tally;
 use http::{HeaderValue, Method};
 use std::collections::HashMap;
@@ -54,12 +54,29 @@ pub struct Site {
     /// Whether what players announce is fetched ahead.
     pub prefetch: bool,
     caching: Arc<caching::Settings>,
-    rules: Vec<(String, Arc<caching::Settings>)>,
+    rules: Vec<Ruled>,
+}
+
+/// A rule at work.
+struct Ruled {
+    path: String,
+    query: Option<String>,
+    caching: Arc<caching::Settings>,
+}
+
+impl Ruled {
+    fn of(rule: Rule) -> Self {
+        Self { path: rule.path, query: rule.query, caching: Arc::new(rule.caching) }
+    }
+
+    fn is_for(&self, path: &str, query: Option<&str>) -> bool {
+        matches(&self.path, path)
+            && self.query.as_deref().is_none_or(|wanted| hygiene::has(query, wanted))
+    }
 }
 
 impl Site {
     fn open(config: SiteConfig, node: &upstream::Node) -> Result<Self, upstream::Error> {
-        let rules = config.rules.into_iter();
         Ok(Self {
             tally: Arc::new(Tally::new(config.host.as_str().into())),
             name: config.host.as_str().into(),
@@ -71,14 +88,14 @@ impl Site {
             compress: config.compress,
             prefetch: config.prefetch,
             caching: Arc::new(config.caching),
-            rules: rules.map(|(path, caching)| (path, Arc::new(caching))).collect(),
+            rules: config.rules.into_iter().map(Ruled::of).collect(),
         })
     }
 
-    /// The rules for a path.
-    pub fn caching_of(&self, path: &str) -> Arc<caching::Settings> {
-        let rule = self.rules.iter().find(|(pattern, _)| matches(pattern, path));
-        Arc::clone(rule.map_or(&self.caching, |(_, caching)| caching))
+    /// The rules for a path, and what of the query belongs to the key.
+    pub fn caching_of(&self, path: &str, query: Option<&str>) -> Arc<caching::Settings> {
+        let rule = self.rules.iter().find(|rule| rule.is_for(path, query));
+        Arc::clone(rule.map_or(&self.caching, |rule| &rule.caching))
     }
 
     /// How long a usable stale answer is held back for the origin's: longer than the operator
@@ -169,6 +186,26 @@ impl Sites {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_rule_may_be_for_what_has_a_parameter() {
+        let rule = |query: Option<&str>| {
+            let caching = Arc::new(caching::Settings::default());
+            Ruled { path: "*.m3u8".to_owned(), query: query.map(str::to_owned), caching }
+        };
+        for (wanted, path, query, expected) in [
+            (None, "/a.m3u8", None, true),
+            (None, "/a.m3u8", Some("_HLS_msn=1"), true),
+            (Some("_HLS_msn"), "/a.m3u8", Some("_HLS_msn=1"), true),
+            (Some("_HLS_msn"), "/a.m3u8", Some("a=1&_HLS_msn"), true),
+            (Some("_HLS_msn"), "/a.m3u8", Some("a=_HLS_msn&x_HLS_msn=1&_HLS_msn2=1"), false),
+            (Some("_HLS_msn"), "/a.m3u8", None, false),
+            (Some("_HLS_msn"), "/a.m4s", Some("_HLS_msn=1"), false),
+            (Some("_HLS_*"), "/a.m3u8", Some("_HLS_part=1"), true),
+        ] {
+            assert_eq!(rule(wanted).is_for(path, query), expected, "{wanted:?} {path} {query:?}");
+        }
+    }
 
     #[test]
     fn a_star_stands_for_anything() {

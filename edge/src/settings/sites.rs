@@ -2,13 +2,15 @@
 
 use super::values::count;
 use crate::engine::UNVALIDATED_BYTES_MAX;
-use crate::hygiene::{Host, KeyRules, Query};
+use crate::hygiene::{Host, KeyRules, Query, expected_of};
+use http::{HeaderName, header};
 use serde::Deserialize;
 use service::config::ConfigError;
 use service::value::{ByteSize, Span};
 use std::collections::BTreeMap;
 use std::time::Duration;
 use upstream::SiteKind;
+use url::Url;
 
 /// Ranges in one request; more are refused. A player asks for one, a PDF reader for a handful.
 const RANGES_MAX: usize = 16;
@@ -17,6 +19,10 @@ const RANGES_ALLOWED_MAX: usize = 64;
 /// How long a stale answer that may be used is held back for a slow origin: far above what one
 /// takes that is well, and no longer than a viewer is patient.
 const STALE_AFTER: Duration = Duration::from_secs(2);
+/// The longest that an answer may be good or stand in, as an operator says: more is a slip.
+const TTL_MAX: Duration = Duration::from_secs(3650 * 24 * 3600);
+/// Fields that have their own place in the order, or none that a cache need ask.
+const NOT_TARGETED: [HeaderName; 3] = [header::CACHE_CONTROL, header::EXPIRES, header::PRAGMA];
 /// The host of a site that answers for every host.
 pub const ANY_HOST: &str = "*";
 
@@ -54,7 +60,7 @@ pub struct SiteSettings {
     pub query: Query,
     /// Sort them by name.
     pub sort: bool,
-    /// Rules for how long answers are good, the first that matches the path.
+    /// Rules for how long answers are good, the first that matches.
     pub ttl: Vec<TtlSettings>,
     /// Whether the client's `Cache-Control` and `Pragma` are heeded [default: true].
     pub heed_client: Option<bool>,
@@ -76,22 +82,37 @@ pub struct SiteSettings {
     pub prefetch: Option<bool>,
 }
 
-/// How long answers are good whose path matches.
+/// How long answers are good whose path, and query, match.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct TtlSettings {
     /// A path with `*` for anything, as `/live/*` or `*.m3u8`.
     pub path: String,
+    /// Only for requests whose query has a parameter of this name that belongs to the key; `*` at
+    /// its end stands for any that begin so.
+    pub query: Option<String>,
     /// Whatever the origin says.
     pub fixed: Option<Span>,
     /// At least.
     pub min: Option<Span>,
     /// At most.
     pub max: Option<Span>,
-    /// For errors (404, 405, 410, 414, 5xx) that say nothing.
+    /// For errors that say nothing and are not of one request alone (404, 410, 503, ...).
     pub negative: Option<Span>,
     /// How long an answer may be used while it is revalidated, where the origin says nothing.
     pub stale_while_revalidate: Option<Span>,
+    /// As [`SiteSettings::stale_if_error`], which it goes before.
+    pub stale_if_error: Option<Span>,
+}
+
+/// A rule, checked.
+#[derive(Debug, Clone)]
+pub(crate) struct Rule {
+    /// A path with `*` for anything.
+    pub path: String,
+    /// The parameter that the query must have.
+    pub query: Option<String>,
+    pub caching: caching::Settings,
 }
 
 /// A site, checked.
@@ -102,8 +123,8 @@ pub struct SiteConfig {
     pub(crate) upstream: upstream::Config,
     pub(crate) keys: KeyRules,
     pub(crate) caching: caching::Settings,
-    /// By path, the first that matches.
-    pub(crate) rules: Vec<(String, caching::Settings)>,
+    /// The first that matches counts.
+    pub(crate) rules: Vec<Rule>,
     pub(crate) stale_after: Duration,
     pub(crate) ranges_max: usize,
     pub(crate) unvalidated_bytes_max: u64,
@@ -119,10 +140,12 @@ impl SiteConfig {
     pub fn check(host: &str, settings: &SiteSettings) -> Result<Self, ConfigError> {
         let key = format!("edge.sites.\"{host}\"");
         check_host(host)?;
+        check_origins(&key, &settings.origins)?;
         let caching = caching_settings(&key, settings)?;
         let rule = |(place, rule): (usize, &TtlSettings)| {
             rule.check(&format!("{key}.ttl[{place}]"))?;
-            Ok((rule.path.clone(), ruled(&caching, rule)))
+            let (path, query) = (rule.path.clone(), rule.query.clone());
+            Ok(Rule { path, query, caching: ruled(&caching, rule) })
         };
         let unvalidated = settings.unvalidated_max.unwrap_or(ByteSize(UNVALIDATED_BYTES_MAX));
         if unvalidated.0 > UNVALIDATED_BYTES_MAX {
@@ -157,6 +180,10 @@ impl SiteConfig {
 }
 
 impl TtlSettings {
+    fn others(&self) -> [Option<Span>; 3] {
+        [self.negative, self.stale_while_revalidate, self.stale_if_error]
+    }
+
     /// A rule that matches some path and changes something.
     fn check(&self, key: &str) -> Result<(), ConfigError> {
         let path = format!("{key}.path");
@@ -167,6 +194,21 @@ impl TtlSettings {
         if !self.path.starts_with(['/', '*']) {
             return Err(ConfigError::value(&path, &self.path, expected));
         }
+        if let Some((query, expected)) =
+            self.query.as_deref().and_then(|query| Some((query, expected_of(query)?)))
+        {
+            return Err(ConfigError::value(&format!("{key}.query"), query, expected));
+        }
+        for (name, given) in [
+            ("fixed", self.fixed),
+            ("min", self.min),
+            ("max", self.max),
+            ("negative", self.negative),
+            ("stale-while-revalidate", self.stale_while_revalidate),
+            ("stale-if-error", self.stale_if_error),
+        ] {
+            check_span(&format!("{key}.{name}"), given)?;
+        }
         match (self.fixed, self.min, self.max) {
             (Some(fixed), Some(_), _) | (Some(fixed), _, Some(_)) => {
                 let expected = "either fixed, or min and max";
@@ -176,10 +218,9 @@ impl TtlSettings {
                 let expected = format!("at most max, {max}");
                 Err(ConfigError::value(&format!("{key}.min"), min, expected))
             }
-            (None, None, None)
-                if self.negative.is_none() && self.stale_while_revalidate.is_none() =>
-            {
-                let expected = "fixed, min, max, negative or stale-while-revalidate";
+            (None, None, None) if self.others().iter().all(Option::is_none) => {
+                let expected =
+                    "fixed, min, max, negative, stale-while-revalidate or stale-if-error";
                 Err(ConfigError::missing(key, expected))
             }
             _ => Ok(()),
@@ -229,6 +270,51 @@ fn check_host(host: &str) -> Result<(), ConfigError> {
     refused(&format!("{written:?}: lower case, no last dot, no port where it is 80 or 443"))
 }
 
+/// Each origin once: a second one would be tried after the first has failed, and have its share.
+fn check_origins(key: &str, origins: &[upstream::Origin]) -> Result<(), ConfigError> {
+    // What is no URL is named by those who read it as one.
+    let place = |origin: &upstream::Origin| {
+        let url = Url::parse(&origin.url).ok();
+        url.map(|url| url.as_str().trim_end_matches('/').to_owned())
+    };
+    let mut known: Vec<(String, usize)> = Vec::new();
+    for (number, origin) in origins.iter().enumerate() {
+        let Some(url) = place(origin) else { continue };
+        if let Some((_, first)) = known.iter().find(|(other, _)| *other == url) {
+            let expected = format!("each origin once: origins[{first}] is the same");
+            return Err(ConfigError::value(
+                &format!("{key}.origins[{number}]"),
+                &origin.url,
+                expected,
+            ));
+        }
+        known.push((url, number));
+    }
+    Ok(())
+}
+
+fn check_span(key: &str, given: Option<Span>) -> Result<(), ConfigError> {
+    match given.filter(|span| span.0 > TTL_MAX) {
+        Some(span) => Err(ConfigError::value(key, span, format!("at most {}", Span(TTL_MAX)))),
+        None => Ok(()),
+    }
+}
+
+/// Fields that go before `Cache-Control`: none of those that they go before.
+fn targeted(key: &str, names: &[String]) -> Result<Vec<HeaderName>, ConfigError> {
+    let name = |name: &String| {
+        let bad = |expected: &str| ConfigError::value(key, name, expected);
+        let parsed: HeaderName = name.parse().map_err(|_| bad("names of header fields"))?;
+        if NOT_TARGETED.contains(&parsed) {
+            return Err(bad("fields that go before Cache-Control, as CDN-Cache-Control"));
+        }
+        Ok(parsed)
+    };
+    let names = names.iter().map(name).collect::<Result<Vec<_>, _>>()?;
+    super::values::once(key, &names, HeaderName::to_string)?;
+    Ok(names)
+}
+
 fn millis(span: Span) -> i64 {
     i64::try_from(span.0.as_millis()).unwrap_or(i64::MAX)
 }
@@ -241,15 +327,13 @@ fn caching_settings(key: &str, settings: &SiteSettings) -> Result<caching::Setti
     if let Some(heed) = settings.heed_client {
         caching.request_directives = heed;
     }
+    check_span(&format!("{key}.stale-if-error"), settings.stale_if_error)?;
+    check_span(&format!("{key}.stale-after"), settings.stale_after)?;
     if let Some(stale) = settings.stale_if_error {
         caching.if_error_ms = millis(stale);
     }
-    if let Some(targeted) = &settings.targeted {
-        let name = |name: &String| {
-            let key = format!("{key}.targeted");
-            name.parse().map_err(|_| ConfigError::value(&key, name, "names of header fields"))
-        };
-        caching.targeted = targeted.iter().map(name).collect::<Result<_, _>>()?;
+    if let Some(names) = &settings.targeted {
+        caching.targeted = targeted(&format!("{key}.targeted"), names)?;
     }
     Ok(caching)
 }
@@ -264,6 +348,9 @@ fn ruled(caching: &caching::Settings, rule: &TtlSettings) -> caching::Settings {
     caching.negative_ms = rule.negative.map(millis).or(caching.negative_ms);
     if let Some(stale) = rule.stale_while_revalidate {
         caching.while_revalidate_ms = millis(stale);
+    }
+    if let Some(stale) = rule.stale_if_error {
+        caching.if_error_ms = millis(stale);
     }
     caching
 }
@@ -306,6 +393,16 @@ mod tests {
             "ttl = [{ path = \"*\", fixed = \"1s\", max = \"2s\" }]",
             "ttl = [{ path = \"*\", fixed = \"1s\" }, { path = \"/\", min = \"90s\", max = \"1m\" }]",
             "ttl = [{ path = \"*\" }]",
+            "ttl = [{ path = \"*\", query = \"a=b\", fixed = \"1s\" }]",
+            "ttl = [{ path = \"*\", query = \"*\", fixed = \"1s\" }]",
+            "ttl = [{ path = \"*\", fixed = \"99999999999h\" }]",
+            "ttl = [{ path = \"*\", stale-if-error = \"3651d\" }]",
+            "stale-if-error = \"99999999999h\"",
+            "stale-after = \"3651d\"",
+            "targeted = [\"Cache-Control\"]",
+            "targeted = [\"CDN-Cache-Control\", \"cdn-cache-control\"]",
+            "targeted = [\"a b\"]",
+            "[[origins]]\nurl = \"HTTP://127.0.0.1:1/\"",
             "connect-timeout = \"0s\"",
             "s3 = { region = \"eu-north-1\" }",
         ];
