@@ -1,11 +1,16 @@
 //! The compact form of what was read, for a log line.
 
+use crate::next::{NextObject, Span};
 use crate::tokens::Token;
 use crate::{Cmcd, LOG_BYTES_MAX, Numbers};
 use std::fmt::{self, Write as _};
 
-/// The compact form: what was understood, in CMCD's own notation and in the order of its keys.
-/// `nor` is left out, since its query may hold a secret. At most [`LOG_BYTES_MAX`].
+/// Of a reference in `nor` so many bytes at its end are told: a file's name, and some of its path.
+const REFERENCE_BYTES_MAX: usize = 64;
+
+/// The compact form: what was understood, in CMCD's own notation and in the order of its keys,
+/// but that `nor` and `nrr` come last. References in `nor` are told without their query, which
+/// may hold a secret, and shortened (`...` in front). At most [`LOG_BYTES_MAX`].
 impl fmt::Display for Cmcd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut line = Line(String::new());
@@ -27,6 +32,7 @@ impl fmt::Display for Cmcd {
         line.numbers("tab", &self.tab).numbers("tb", &self.tb);
         line.numbers("tbl", &self.tbl).numbers("tpb", &self.tpb);
         line.bare("v", (self.v != 1).then_some(self.v));
+        line.next(&self.nor).bare("nrr", self.nrr.map(|range| format!("\"{range}\"")));
         f.write_str(&line.0)
     }
 }
@@ -59,6 +65,15 @@ impl Line {
         self.bare(key, value.map(quoted))
     }
 
+    fn next(&mut self, objects: &[NextObject]) -> &mut Self {
+        let told: Vec<String> = objects.iter().map(next).collect();
+        match told.as_slice() {
+            [] => self,
+            [one] if objects[0].range.is_none() => self.part(&format!("nor={one}")),
+            several => self.part(&format!("nor=({})", several.join(" "))),
+        }
+    }
+
     fn numbers(&mut self, key: &str, numbers: &Numbers) -> &mut Self {
         let text = match numbers.0.as_slice() {
             [] => return self,
@@ -77,6 +92,34 @@ impl Line {
             }
         };
         self.part(&format!("{key}={text}"))
+    }
+}
+
+/// One of `nor`. What no URL holds as it is is escaped, as players escape it.
+fn next(object: &NextObject) -> String {
+    let path = object.reference.split(['?', '#']).next().unwrap_or_default();
+    let mut text = String::new();
+    for byte in path.bytes() {
+        // Writing to a string can't fail.
+        let _ = match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' => write!(text, "{}", char::from(byte)),
+            byte if b"-._~/:@!$&'()*+,;=".contains(&byte) => write!(text, "{}", char::from(byte)),
+            byte => write!(text, "%{byte:02X}"),
+        };
+    }
+    if text.len() > REFERENCE_BYTES_MAX {
+        text.replace_range(..text.len() - REFERENCE_BYTES_MAX, "...");
+    }
+    match object.range {
+        Some(range) => format!("\"{text}\";r=\"{range}\""),
+        None => format!("\"{text}\""),
+    }
+}
+
+impl fmt::Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-", self.first)?;
+        self.last.map_or(Ok(()), |last| write!(f, "{last}"))
     }
 }
 
