@@ -200,10 +200,7 @@ impl Refusal {
 /// # Errors
 /// [`Refusal`] names what is wrong.
 pub fn check(head: &Parts) -> Result<Target<'_>, Refusal> {
-    method(&head.method)?;
-    sizes(head)?;
-    fields(&head.headers, head.version)?;
-    let host = host::of(head)?;
+    let host = all_but_path(head)?;
     let uri = &head.uri;
     // `Uri` shows an empty path as `/`, and `*` as itself.
     let origin_form = uri.path().starts_with('/') && uri.path_and_query().is_some();
@@ -224,6 +221,27 @@ pub fn host(head: &Parts) -> Result<(), Refusal> {
         Ok(_) | Err(Refusal::HostUnlike) => Ok(()),
         Err(refusal) => Err(refusal),
     }
+}
+
+/// Whether a request asks what the server can do, not what a resource can: `OPTIONS *` (RFC 9110
+/// section 9.3.7).
+pub fn is_of_the_server(head: &Parts) -> bool {
+    head.method == Method::OPTIONS && head.uri.path() == "*"
+}
+
+/// As [`check`], for what has no path.
+///
+/// # Errors
+/// [`Refusal`] names what is wrong.
+pub fn check_of_the_server(head: &Parts) -> Result<(), Refusal> {
+    all_but_path(head).map(drop)
+}
+
+fn all_but_path(head: &Parts) -> Result<Option<Host>, Refusal> {
+    method(&head.method)?;
+    sizes(head)?;
+    fields(&head.headers, head.version)?;
+    host::of(head)
 }
 
 fn method(method: &Method) -> Result<(), Refusal> {

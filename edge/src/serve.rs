@@ -145,6 +145,7 @@ fn serve(edge: &Arc<Edge>, asked: &Asked<'_>, body: RequestBody) -> Reply<Body> 
     };
     match whose {
         _ if asks_the_node(asked) => at_once(Ok(here()), account),
+        _ if hygiene::is_of_the_server(head) => at_once(options(edge, asked), account),
         _ if is_misdirected(asked) => at_once(Err(unhosted(asked, Refused::Misdirected)), account),
         Whose::Nobodys => at_once(Err(unhosted(asked, Refused::NoSite)), account),
         Whose::Titles => match hygiene::host(head) {
@@ -259,14 +260,25 @@ fn here() -> Answer {
     Answer::new(Verdict::Preflight, StatusCode::NO_CONTENT, HeaderMap::new(), Content::empty())
 }
 
+/// What every site takes: whose a request is may not be known.
+const ALLOWED: &str = "GET, HEAD, OPTIONS";
+
+/// To `OPTIONS *`, which is for no site.
+fn options(edge: &Edge, asked: &Asked<'_>) -> Result<Answer, Refused> {
+    hygiene::check_of_the_server(asked.head)?;
+    let mut headers = HeaderMap::new();
+    headers.insert(header::ALLOW, HeaderValue::from_static(ALLOWED));
+    headers.insert("cache-status", Verdict::Preflight.cache_status(&edge.id));
+    Ok(Answer::new(Verdict::Preflight, StatusCode::NO_CONTENT, headers, Content::empty()))
+}
+
 fn refusal(edge: &Edge, asked: &Asked<'_>, refused: &Refused) -> Answer {
     let (verdict, status, _) = refused.parts();
     let mut headers = HeaderMap::new();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     if status == StatusCode::METHOD_NOT_ALLOWED {
-        // What every site takes: whose the request is may not be known.
-        headers.insert(header::ALLOW, HeaderValue::from_static("GET, HEAD, OPTIONS"));
+        headers.insert(header::ALLOW, HeaderValue::from_static(ALLOWED));
     }
     match refused {
         Refused::Range { bytes } => {

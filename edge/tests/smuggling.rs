@@ -322,6 +322,40 @@ async fn a_request_without_one_good_host_is_refused_and_its_connection_closed() 
     }
 }
 
+/// RFC 9110 section 9.3.7: nobody's path, so no site need be named, but a host must be.
+#[tokio::test]
+async fn what_the_server_can_do_is_told_by_itself() {
+    let stage = Stage::new().await;
+    for (request, told) in [
+        ("OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n", &[204, 401][..]),
+        ("OPTIONS * HTTP/1.1\r\n\r\n", &[400]),
+        // A title site has no such path.
+        ("GET * HTTP/1.1\r\nHost: a\r\n\r\n", &[400, 401]),
+    ] {
+        let bytes = format!("{request}{BEHIND}");
+        let read = exchange(&address(&stage.edge), bytes.as_bytes(), false).await;
+        let statuses: Vec<u16> = answers(&read).iter().map(|(status, _)| *status).collect();
+        assert_eq!(statuses, told, "{request:?}: {}", show(&read));
+        let allows = show(&read).to_ascii_lowercase().contains("allow: get, head, options");
+        assert_eq!(allows, told[0] == 204, "{}", show(&read));
+    }
+}
+
+/// No request should have one (RFC 9112 section 3.2). hyper's `Uri` drops it, so that it can't be
+/// refused; it makes no copy of its own, and does not reach an origin.
+#[tokio::test]
+async fn a_fragment_is_no_part_of_what_is_asked_for() {
+    let (dir, web) = (tempfile::tempdir().unwrap(), Web::start().await);
+    web.put("/a", Item::of(10).field("cache-control", "max-age=60"));
+    let edge = Edge::start(proxy_settings(dir.path(), &web.url, &serde_json::json!({}))).await;
+    for target in ["/a#b", "/a#c?d", "/a"] {
+        let bytes = format!("GET {target} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+        let read = exchange(&address(&edge), bytes.as_bytes(), false).await;
+        assert!(read.starts_with(b"HTTP/1.1 200"), "{target}: {}", show(&read));
+    }
+    assert_eq!(web.count("/a"), 1);
+}
+
 #[tokio::test]
 async fn header_bombs_are_refused() {
     let stage = Stage::new().await;
