@@ -1,7 +1,8 @@
 //! A herd: thousands ask for one cold object at once. The origin sends each byte once, every
-//! body is right, and the last one's first byte is told beside the time that as many hits take.
+//! body is right. The last one's first byte is told beside the time that as many hits take, and
+//! whether it met what is aimed at; a time fails nothing.
 //!
-//! `NEARCAST_HERD=10000` for the whole herd.
+//! `NEARCAST_HERD=10000` for the whole herd, with `--release --nocapture` for its figures.
 
 #![allow(clippy::unwrap_used, reason = "a story that meets an error has failed")]
 
@@ -21,6 +22,8 @@ use tokio::task::JoinSet;
 use versions::{Origin, Thing};
 
 const HERD: usize = 500;
+/// What is aimed at: the last first byte comes within so many times what as many hits take in all.
+const RATIO_AIM: f64 = 1.2;
 /// Requests of one connection at a time.
 const STREAMS: usize = 64;
 const BYTES: usize = 4 << 20;
@@ -100,8 +103,10 @@ async fn a_herd_costs_the_origin_each_byte_once() {
     assert_eq!(origin.requests(), 1);
     let ratio = cold.0.as_secs_f64() / hits.1.as_secs_f64();
     println!(
-        "{count} requests: the last first byte came after {:?}, as many hits took {:?}, ratio \
-         {ratio:.2}; the last byte after {:?}, the hits' last first byte after {:?}",
+        "{count} requests: the last first byte came after {:?}, as many hits took {:?}; the last \
+         byte after {:?}, the hits' last first byte after {:?}",
         cold.0, hits.1, cold.1, hits.0
     );
+    let met = if ratio <= RATIO_AIM { "met" } else { "MISSED" };
+    println!("herd: ratio {ratio:.2}, aim at most {RATIO_AIM}: {met}");
 }
