@@ -3,6 +3,7 @@
 //! Closed: all requests pass. Too many failures open it: none passes. After a pause one
 //! request passes as a trial (half-open): its success closes, its failure opens for longer.
 
+use crate::window::Window;
 use std::time::{Duration, Instant};
 
 /// When a breaker opens, and for how long.
@@ -28,9 +29,6 @@ pub(crate) const PEER: Limits =
 const WINDOW_REQUESTS_MIN: u32 = 20;
 /// The share of failures, in percent, that opens it.
 const FAILURES_PERCENT_MAX: u32 = 50;
-/// The window is this many slots of this length.
-const SLOTS: usize = 10;
-const SLOT: Duration = Duration::from_secs(1);
 /// A trial that nobody reported on is forgotten after this time.
 const TRIAL_MAX: Duration = Duration::from_secs(60);
 
@@ -60,9 +58,7 @@ pub enum State {
 pub(crate) struct Breaker {
     limits: Limits,
     in_row: u32,
-    /// Good and failed requests of each slot, and which slot of time it holds.
-    slots: [(u64, u32, u32); SLOTS],
-    since: Instant,
+    window: Window,
     open: Option<Opened>,
 }
 
@@ -75,7 +71,7 @@ struct Opened {
 
 impl Breaker {
     pub(crate) fn new(limits: Limits, now: Instant) -> Self {
-        Self { limits, in_row: 0, slots: [(0, 0, 0); SLOTS], since: now, open: None }
+        Self { limits, in_row: 0, window: Window::new(now), open: None }
     }
 
     /// Whether a request may go. A trial must be reported by [`Self::good`],
@@ -108,17 +104,17 @@ impl Breaker {
     /// A request ended well.
     pub(crate) fn good(&mut self, now: Instant) {
         self.in_row = 0;
-        self.slot(now).1 += 1;
+        self.window.good(now);
         // Requests that were under way when it opened tell nothing about now: a trial does.
         if self.open.as_ref().is_some_and(|open| open.trial.is_some()) {
-            self.close();
+            self.close(now);
         }
     }
 
     /// A request failed. Returns whether that opened it.
     pub(crate) fn failed(&mut self, now: Instant) -> bool {
         self.in_row = self.in_row.saturating_add(1);
-        self.slot(now).2 += 1;
+        self.window.failed(now);
         match &self.open {
             Some(Opened { trial: Some(_), pause, .. }) => {
                 let pause = (*pause * 2).min(self.limits.pause_max);
@@ -142,10 +138,10 @@ impl Breaker {
     }
 
     /// Closes, whatever the counts: what they are of is over.
-    pub(crate) fn close(&mut self) {
+    pub(crate) fn close(&mut self, now: Instant) {
         self.open = None;
         self.in_row = 0;
-        self.slots = [(0, 0, 0); SLOTS];
+        self.window = Window::new(now);
     }
 
     fn open_for(&mut self, pause: Duration, now: Instant) {
@@ -153,23 +149,8 @@ impl Breaker {
         self.in_row = 0;
     }
 
-    fn number(&self, now: Instant) -> u64 {
-        now.duration_since(self.since).as_secs() / SLOT.as_secs()
-    }
-
-    fn slot(&mut self, now: Instant) -> &mut (u64, u32, u32) {
-        let number = self.number(now);
-        let place = usize::try_from(number % SLOTS as u64).unwrap_or(0);
-        if self.slots[place].0 != number {
-            self.slots[place] = (number, 0, 0);
-        }
-        &mut self.slots[place]
-    }
-
     fn mostly_failed(&self, now: Instant) -> bool {
-        let oldest = (self.number(now) + 1).saturating_sub(SLOTS as u64);
-        let recent = self.slots.iter().filter(|slot| slot.0 >= oldest);
-        let (good, failed) = recent.fold((0, 0), |sum, slot| (sum.0 + slot.1, sum.1 + slot.2));
+        let (good, failed) = self.window.counts(now);
         good + failed >= WINDOW_REQUESTS_MIN
             && failed * 100 >= (good + failed) * FAILURES_PERCENT_MAX
     }

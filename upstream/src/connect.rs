@@ -1,26 +1,31 @@
-//! Connections to one hop: a pool with limits on what a head may hold, and a deadline for
-//! each connection.
+//! Connections to one hop: a pool with limits on what a head may hold, a deadline for each
+//! connection, and a fresh one for a request whose own was given up by the other side.
 //!
 //! A pool connects to its hop alone, whatever the URL of a request says: the URL carries the
 //! host that the request is for, which may be the site's.
 
 use crate::fault::ConnectTimedOut;
+use crate::link::{Link, Linked};
 use crate::upload::SendBody;
-use http::Uri;
+use http::{Extensions, Request, Response, Uri};
+use hyper::body::Incoming;
 use hyper_rustls::{HttpsConnector, MaybeHttpsStream};
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::connect::{CaptureConnection, HttpConnector, capture_connection};
+use hyper_util::client::legacy::{Client, Error};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use prometheus::IntCounter;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
-use std::time::Duration;
-use tokio::net::TcpStream;
+use std::time::{Duration, Instant};
 use tower::Service;
 
 /// Idle connections kept to a hop for each host that is asked for.
 const IDLE_CONNECTIONS_MAX: usize = 64;
-/// How long an idle connection is kept: less than servers keep it, so that few are lost in use.
+/// How long an idle connection is kept. Some servers keep it for a few seconds only: what they
+/// close while it is idle is seen, and what they close in use is sent anew.
 const IDLE_MAX: Duration = Duration::from_secs(20);
 /// The longest head of an answer; a read of a body takes as much at once.
 pub(crate) const HEAD_BYTES_MAX: usize = 64 << 10;
@@ -32,9 +37,29 @@ const H2_CONNECTION_BYTES_MAX: u32 = 16 << 20;
 /// An HTTP/2 connection without a sign of life is given up after both.
 const H2_PING: Duration = Duration::from_secs(10);
 const H2_PING_TIMEOUT: Duration = Duration::from_secs(5);
+/// A request is sent anew this often, should each of its connections turn out to be given up.
+const ANEW_MAX: u32 = 3;
 
 pub(crate) type Tls = HttpsConnector<HttpConnector>;
-pub(crate) type Pool = Client<Connector, SendBody>;
+
+/// Connections to one place.
+pub(crate) struct Pool {
+    client: Client<Connector, SendBody>,
+    /// Those that requests went over, as long as they are there.
+    known: Mutex<Vec<(Arc<Link>, CaptureConnection)>>,
+    /// Requests sent anew.
+    anew: IntCounter,
+}
+
+/// Why a request has no answer.
+pub(crate) struct Unanswered {
+    pub(crate) error: Error,
+    /// Its connection was there before it, and given up by the other side without a byte of an
+    /// answer: that says nothing of the server.
+    pub(crate) is_stale: bool,
+    /// The other side dropped the connection with something unread.
+    pub(crate) is_reset: bool,
+}
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -47,8 +72,8 @@ pub(crate) struct Connector {
 }
 
 /// A pool of connections to `target`, each of which is there within `limit` or not at all.
-pub(crate) fn pool(tls: &Tls, target: Uri, limit: Duration) -> Pool {
-    Client::builder(TokioExecutor::new())
+pub(crate) fn pool(tls: &Tls, target: Uri, limit: Duration, anew: IntCounter) -> Pool {
+    let client = Client::builder(TokioExecutor::new())
         .timer(TokioTimer::new())
         .pool_timer(TokioTimer::new())
         .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
@@ -60,11 +85,85 @@ pub(crate) fn pool(tls: &Tls, target: Uri, limit: Duration) -> Pool {
         .http2_initial_connection_window_size(H2_CONNECTION_BYTES_MAX)
         .http2_keep_alive_interval(H2_PING)
         .http2_keep_alive_timeout(H2_PING_TIMEOUT)
-        .build(Connector { tls: tls.clone(), target, limit })
+        .build(Connector { tls: tls.clone(), target, limit });
+    Pool { client, known: Mutex::default(), anew }
+}
+
+impl Pool {
+    /// Sends a request; anew where its connection was there before it and was given up, and it may
+    /// be sent twice (RFC 9110 section 9.2.2) with all of its body.
+    ///
+    /// # Errors
+    /// Why there is no answer.
+    pub(crate) async fn request(
+        &self,
+        request: Request<SendBody>,
+    ) -> Result<Response<Incoming>, Unanswered> {
+        let mut times = 0;
+        loop {
+            let outcome = self.once(request.clone()).await;
+            let is_stale = outcome.as_ref().is_err_and(|unanswered| unanswered.is_stale);
+            let may_again = request.method().is_idempotent() && request.body().is_untouched();
+            if !is_stale || !may_again || times == ANEW_MAX {
+                return outcome;
+            }
+            times += 1;
+            self.anew.inc();
+        }
+    }
+
+    async fn once(&self, mut request: Request<SendBody>) -> Result<Response<Incoming>, Unanswered> {
+        let captured = capture_connection(&mut request);
+        let began = Instant::now();
+        match self.client.request(request).await {
+            Ok(mut response) => {
+                if let Some(link) = response.extensions_mut().remove() {
+                    self.know(link, captured);
+                }
+                Ok(response)
+            }
+            Err(error) => {
+                let link = link(&captured);
+                let is_stale = link.as_ref().is_some_and(|link| link.is_stale(began));
+                if is_stale {
+                    self.retire(began);
+                }
+                let is_reset = link.is_some_and(|link| link.is_reset());
+                Err(Unanswered { error, is_stale, is_reset })
+            }
+        }
+    }
+
+    fn know(&self, link: Arc<Link>, captured: CaptureConnection) {
+        if !link.listed.swap(true, Relaxed) {
+            let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+            known.retain(|(link, _)| !link.is_closed());
+            known.push((link, captured));
+        }
+    }
+
+    /// No request goes any more over connections opened before then: what became of one of them
+    /// may have become of all, as when another server has taken over the address.
+    fn retire(&self, before: Instant) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.retain(|(link, captured)| {
+            let is_old = link.opened() < before;
+            if is_old && let Some(connected) = captured.connection_metadata().as_ref() {
+                connected.poison();
+            }
+            !is_old
+        });
+    }
+}
+
+fn link(captured: &CaptureConnection) -> Option<Arc<Link>> {
+    let mut extras = Extensions::new();
+    captured.connection_metadata().as_ref()?.get_extras(&mut extras);
+    extras.remove()
 }
 
 impl Service<Uri> for Connector {
-    type Response = MaybeHttpsStream<TokioIo<TcpStream>>;
+    type Response = TokioIo<Linked>;
     type Error = BoxError;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, BoxError>> + Send>>;
 
@@ -86,7 +185,7 @@ impl Service<Uri> for Connector {
                     tls.inner().get_ref().0.inner().inner().set_nodelay(true)
                 }
             }?;
-            Ok(stream)
+            Ok(TokioIo::new(Linked::new(stream)))
         })
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::ask::{Answer, Ask, HopKind};
 use crate::body::UpstreamBody;
-use crate::connect::{FIELDS_MAX, HEAD_BYTES_MAX};
+use crate::connect::{FIELDS_MAX, HEAD_BYTES_MAX, Unanswered};
 use crate::fault::{ErrorType, Fault, connect_error, head_error};
 use crate::flight::Flight;
 use crate::hop::{Hop, Target, Way};
@@ -220,7 +220,7 @@ async fn head(
     };
     match done {
         Ok(response) => check(response, &hop).map_err(|fault| fail(flight, fault, false)),
-        Err(error) => {
+        Err(Unanswered { error, is_stale, is_reset }) => {
             if let Some(why) = sending.upload.as_ref().and_then(|upload| upload.failed()) {
                 // The client's fault, not the hop's: the flight ends without a verdict.
                 let fault = Fault::Aborted { why: why.into() };
@@ -229,7 +229,16 @@ async fn head(
             if error.is_connect() {
                 return Err(fail(flight, connect_error(&hop.id, &error), true));
             }
-            Err(fail(flight, head_error(&hop.id, &error), false))
+            let fault = head_error(&hop.id, &error);
+            // Who stops reading a body does not like that body, and says so in an answer that may
+            // be lost with the connection.
+            let is_refusal =
+                |upload: &Arc<Upload>| upload.bytes() > 0 && (is_reset || upload.is_cut());
+            if is_stale || sending.upload.as_ref().is_some_and(is_refusal) {
+                flight.unjudged(&fault);
+                return Err(Failure::sent(fault));
+            }
+            Err(fail(flight, fault, false))
         }
     }
 }

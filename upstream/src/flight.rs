@@ -58,10 +58,7 @@ impl Flight {
     /// The hop gives no sign of life. Its breaker is for hops that answer, badly.
     pub(crate) fn silent(&mut self, fault: &Fault) {
         self.way.tell(fault);
-        self.end(Some(fault), |known, now| {
-            known.failed = Some(now);
-            known.breaker.abandoned();
-        });
+        self.end(Some(fault), |known, _| known.breaker.abandoned());
         self.way.meter.ended("silent");
     }
 
@@ -102,7 +99,11 @@ impl Flight {
             self.way.hop.lost(fault);
         }
         self.end(Some(fault), |known, now| {
-            known.failed = Some(now);
+            if connected {
+                known.bad(now)
+            } else {
+                known.failed = Some(now)
+            }
             if peer && !connected {
                 known.breaker.abandoned();
             } else if peer || !connected || silent {
@@ -113,6 +114,13 @@ impl Flight {
         });
         self.way.meter.ended(fault.name());
         tracing::debug!(hop = %self.way.hop.id, %fault, "exchange failed");
+    }
+
+    /// There is no answer, for a reason that says nothing of the hop.
+    pub(crate) fn unjudged(&mut self, fault: &Fault) {
+        self.way.tell(fault);
+        self.end(Some(fault), |known, _| known.breaker.abandoned());
+        self.way.meter.ended(fault.name());
     }
 
     fn end(&mut self, why: Option<&dyn Display>, change: impl FnOnce(&mut Known, Instant)) {

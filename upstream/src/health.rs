@@ -61,7 +61,7 @@ async fn ask(site: &Inner, way: &Way, path: String) -> Result<(), String> {
     let asked = async {
         let (request, _) = sending.request(&way.hop).await.map_err(|fault| fault.to_string())?;
         let response = way.hop.pool.request(request).await;
-        match response.map_err(|error| service::client::chain(&error))?.status() {
+        match response.map_err(|lost| service::client::chain(&lost.error))?.status() {
             status if status.as_u16() < 400 => Ok(()),
             status => Err(format!("it answered {status}")),
         }

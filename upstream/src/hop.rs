@@ -11,6 +11,7 @@ use crate::order::Standing;
 use crate::pulse::Pulse;
 use crate::s3::Bucket;
 use crate::turns::{Refused, Turn, Turns, Urgency};
+use crate::window::Window;
 use counting::Untold;
 use http::StatusCode;
 use std::fmt::Display;
@@ -21,9 +22,11 @@ use tokio_util::sync::CancellationToken;
 
 /// A hop that failed is asked after the others for this long.
 const AVOIDED: Duration = Duration::from_secs(5);
-/// So is one that answered this often in a row that it can't answer (502, 503, 504). Its
-/// breaker stays closed: what it says may be about what it was asked for.
-const BAD_STATUSES_MAX: u32 = 3;
+/// So is one that can be reached but failed this often within the window, and this share of all
+/// requests, in percent: no answer, a broken or wrong one, or that it can't (502, 503, 504). Less
+/// may be about what it was asked for.
+const BAD_MAX: u32 = 3;
+const BAD_PERCENT_MAX: u32 = 50;
 /// The longest wait for another request to end: who waits longer is told to come back later.
 const QUEUE_TIME_MAX: Duration = Duration::from_secs(5);
 
@@ -59,8 +62,9 @@ pub(crate) struct Limits {
 
 pub(crate) struct Known {
     pub(crate) breaker: Breaker,
+    /// When it last failed, if that is to keep requests away.
     pub(crate) failed: Option<Instant>,
-    bad_statuses: u32,
+    lately: Window,
     pub(crate) latency: Latency,
     /// Cancelled when the hop is found silent; a new one when it is back.
     alive: CancellationToken,
@@ -78,9 +82,26 @@ impl Known {
     /// An exchange was whole, or given up after a good head.
     pub(crate) fn good(&mut self, status: Option<StatusCode>, now: Instant) {
         self.breaker.good(now);
-        let bad = status.is_some_and(|status| matches!(status.as_u16(), 502..=504));
-        self.bad_statuses = if bad { self.bad_statuses.saturating_add(1) } else { 0 };
-        self.failed = (self.bad_statuses >= BAD_STATUSES_MAX).then_some(now);
+        if status.is_some_and(|status| matches!(status.as_u16(), 502..=504)) {
+            return self.bad(now);
+        }
+        self.lately.good(now);
+        if !self.is_bad(now) {
+            self.failed = None;
+        }
+    }
+
+    /// An exchange with it came to nothing good, though it was reached.
+    pub(crate) fn bad(&mut self, now: Instant) {
+        self.lately.failed(now);
+        if self.is_bad(now) {
+            self.failed = Some(now);
+        }
+    }
+
+    fn is_bad(&self, now: Instant) -> bool {
+        let (good, bad) = self.lately.counts(now);
+        bad >= BAD_MAX && bad * 100 >= (good + bad) * BAD_PERCENT_MAX
     }
 }
 
@@ -122,7 +143,7 @@ impl Hop {
         let known = Known {
             breaker,
             failed: None,
-            bad_statuses: 0,
+            lately: Window::new(Instant::now()),
             latency: Latency::default(),
             alive: CancellationToken::new(),
         };
@@ -179,7 +200,7 @@ impl Hop {
     pub(crate) fn back(&self) {
         let mut known = self.known();
         known.alive = CancellationToken::new();
-        known.breaker.close();
+        known.breaker.close(Instant::now());
         drop(known);
         self.pulse.iter().for_each(|pulse| pulse.up(true));
         tracing::warn!(hop = %self.id, "the node answers again");
@@ -304,7 +325,7 @@ impl Way {
         let peer = self.hop.kind != HopKind::Origin;
         self.tell(&why);
         self.note(Some(&why), |known, now| {
-            known.failed = Some(now);
+            known.bad(now);
             if peer {
                 _ = known.breaker.failed(now);
             }

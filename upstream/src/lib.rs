@@ -24,6 +24,7 @@ mod health;
 pub mod hierarchy;
 mod hop;
 mod latency;
+mod link;
 mod metrics;
 mod node;
 mod order;
@@ -36,6 +37,7 @@ mod tries;
 mod turns;
 mod upload;
 mod upstream;
+mod window;
 
 pub use ask::{Answer, Ask, HopId, HopKind, PATH_BYTES_MAX, RequestBody};
 pub use body::UpstreamBody;

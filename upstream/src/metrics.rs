@@ -26,6 +26,7 @@ pub(crate) struct Metrics {
     refreshes: IntCounterVec,
     node_up: IntGaugeVec,
     probes: IntCounterVec,
+    anew: IntCounterVec,
 }
 
 /// Of one hop of one site.
@@ -92,12 +93,22 @@ impl Metrics {
                 "0 while another node gives no sign of life, and is asked for nothing.",
                 &["hop"],
             )?,
+            anew: counters(
+                "anew_total",
+                "Requests sent anew since the connection that they went over had been given up.",
+                &["hop"],
+            )?,
             probes: counters(
                 "probes_total",
                 "Times that a node of which nothing came was asked whether it is there.",
                 &["hop", "outcome"],
             )?,
         })
+    }
+
+    /// Requests sent anew over another connection to a hop.
+    pub(crate) fn anew(&self, hop: &str) -> IntCounter {
+        self.anew.with_label_values(&[hop])
     }
 
     /// Of a node's life.

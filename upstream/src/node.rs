@@ -4,7 +4,7 @@
 use crate::Error;
 use crate::ask::{HopId, HopKind};
 use crate::breaker;
-use crate::connect::{self, Tls};
+use crate::connect::{self, Pool, Tls};
 use crate::hierarchy;
 use crate::hop::{Hop, Limits, Target};
 use crate::metrics::Metrics;
@@ -14,7 +14,6 @@ use http::{HeaderValue, Uri};
 use prometheus::Registry;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
-use std::time::Duration;
 
 /// Requests under way at a peer. None waits: there is another way.
 const PEER_IN_FLIGHT_MAX: usize = 1024;
@@ -53,11 +52,11 @@ impl Node {
             .map_err(|_| Error::Tls(format!("the id {:?} fits no field", config.id)))?;
         let metrics = Metrics::new(registry)?;
         let peers = |peers: Vec<(String, Place)>, kind| {
-            let pulse = |id: &str| Pulse::new(config.connect, metrics.pulse(id));
-            let connect = config.connect;
             let hop = |(id, place): (String, Place)| {
-                let pulse = pulse(&id);
-                Arc::new(peer((id, kind), &place, &tls, connect, pulse))
+                let pulse = Pulse::new(config.connect, metrics.pulse(&id));
+                let (target, uri) = http_target(&place);
+                let pool = connect::pool(&tls, uri, config.connect, metrics.anew(&id));
+                Arc::new(peer((id, kind), target, pool, pulse))
             };
             peers.into_iter().map(hop).collect()
         };
@@ -95,20 +94,12 @@ impl Node {
     }
 }
 
-fn peer(
-    (id, kind): (String, HopKind),
-    place: &Place,
-    tls: &Tls,
-    connect: Duration,
-    pulse: Pulse,
-) -> Hop {
+fn peer((id, kind): (String, HopKind), target: Target, pool: Pool, pulse: Pulse) -> Hop {
     let limits = Limits {
         in_flight_max: PEER_IN_FLIGHT_MAX,
         queue_max: PEER_QUEUE_MAX,
         breaker: breaker::PEER,
     };
-    let (target, uri) = http_target(place);
-    let pool = connect::pool(tls, uri, connect);
     Hop::new((HopId(id.into()), kind), target, pool, Some(pulse), limits)
 }
 

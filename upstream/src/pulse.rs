@@ -119,7 +119,7 @@ async fn probe(hop: &Hop, pulse: &Pulse) -> Result<(), String> {
     let asked = tokio::time::timeout(pulse.limit, hop.pool.request(request(hop))).await;
     let answered = match asked {
         Ok(Ok(_)) => Ok(()),
-        Ok(Err(error)) => Err(service::client::chain(&error)),
+        Ok(Err(lost)) => Err(service::client::chain(&lost.error)),
         Err(_) => Err(format!("no sign of life within {:?}", pulse.limit)),
     };
     match &answered {

@@ -18,6 +18,8 @@ pub(crate) struct Upload {
     bytes: AtomicU64,
     /// Whether the server waits for the client.
     starved: AtomicBool,
+    /// Whether its end was taken.
+    ended: AtomicBool,
     failed: OnceLock<String>,
 }
 
@@ -25,8 +27,8 @@ impl Upload {
     pub(crate) fn new(body: RequestBody) -> Arc<Self> {
         let hint = body.size_hint();
         let (moved, failed, starved) = (Mutex::new(None), OnceLock::new(), AtomicBool::default());
-        let bytes = AtomicU64::new(0);
-        Arc::new(Self { body: Mutex::new(body), hint, moved, bytes, starved, failed })
+        let (bytes, ended) = (AtomicU64::new(0), AtomicBool::default());
+        Arc::new(Self { body: Mutex::new(body), hint, moved, bytes, starved, ended, failed })
     }
 
     /// When the server last took a piece.
@@ -44,6 +46,15 @@ impl Upload {
         self.starved.load(Relaxed)
     }
 
+    /// Whether some of it was taken, but not all.
+    pub(crate) fn is_cut(&self) -> bool {
+        let whole = self
+            .hint
+            .exact()
+            .map_or_else(|| self.ended.load(Relaxed), |exact| self.bytes() >= exact);
+        self.bytes() > 0 && !whole
+    }
+
     /// What the client's side failed with.
     pub(crate) fn failed(&self) -> Option<&str> {
         self.failed.get().map(String::as_str)
@@ -53,6 +64,13 @@ impl Upload {
 /// What a connection sends: nothing, or an upload.
 #[derive(Clone)]
 pub(crate) struct SendBody(pub(crate) Option<Arc<Upload>>);
+
+impl SendBody {
+    /// Whether none of it was taken.
+    pub(crate) fn is_untouched(&self) -> bool {
+        self.0.as_ref().is_none_or(|upload| upload.moved().is_none())
+    }
+}
 
 impl Body for SendBody {
     type Data = Bytes;
@@ -69,6 +87,7 @@ impl Body for SendBody {
         if polled.is_ready() {
             *upload.moved.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
         }
+        upload.ended.fetch_or(matches!(polled, Poll::Ready(None)), Relaxed);
         if let Poll::Ready(Some(Ok(frame))) = &polled {
             let taken = frame.data_ref().map_or(0, Bytes::len);
             upload.bytes.fetch_add(taken as u64, Relaxed);

@@ -188,7 +188,8 @@ fn build_origins(config: &Config, node: &Node) -> Result<Vec<Hop>, Error> {
             }
         };
         let id = HopId(base.place.to_string().into());
-        let pool = connect::pool(&node.0.tls, uri, config.times.connect);
+        let anew = node.0.metrics.anew(id.as_str());
+        let pool = connect::pool(&node.0.tls, uri, config.times.connect, anew);
         Ok(Hop::new((id, HopKind::Origin), target, pool, None, limits))
     };
     config.origins.iter().map(build).collect()

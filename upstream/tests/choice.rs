@@ -62,7 +62,30 @@ async fn an_origin_that_failed_lately_is_asked_last() {
     for _ in 0..5 {
         site.get("/a").await.unwrap();
     }
-    assert_eq!((first.count(), second.count()), (1, 5));
+    assert_eq!((first.count(), second.count()), (3, 5));
+    // Where nobody listens, once says it all.
+    let gone = format!("http://{}", nobody().await);
+    let site = pair(&gone, &second.url(), "");
+    for _ in 0..5 {
+        site.get("/a").await.unwrap();
+    }
+    assert_eq!(site.metric("requests_total", &[("hop", &gone)]), 1.0);
+}
+
+#[tokio::test]
+async fn what_one_origin_never_answers_keeps_nothing_else_from_it() {
+    let steps = |_: usize, seen: &Seen| match seen.line.contains("/bad") {
+        true => vec![Step::Close],
+        false => ok("first"),
+    };
+    let (first, second) = (Origin::new(steps).await, Origin::saying("second").await);
+    let site = pair(&first.url(), &second.url(), "");
+    for _ in 0..20 {
+        assert_eq!(site.get("/bad").await.unwrap().1, "second");
+        assert_eq!(site.get("/a").await.unwrap().1, "first");
+        assert_eq!(site.get("/b").await.unwrap().1, "first");
+    }
+    assert_eq!(site.upstream.status()[0].breaker, BreakerState::Closed);
 }
 
 #[tokio::test]
@@ -105,8 +128,10 @@ async fn what_the_caller_avoids_or_blames_is_asked_last() {
     let avoiding = Ask { avoid: Some(hop.clone()), ..ask("/a") };
     assert_ne!(site.upstream.send(avoiding).await.unwrap().hop, hop);
     site.upstream.blame(&hop, "its bytes were wrong");
+    assert_eq!(site.upstream.send(ask("/a")).await.unwrap().hop, hop);
+    (0..2).for_each(|_| site.upstream.blame(&hop, "its bytes were wrong"));
     assert_ne!(site.upstream.send(ask("/a")).await.unwrap().hop, hop);
-    assert_eq!(site.metric("requests_total", &[("outcome", "wrong")]), 1.0);
+    assert_eq!(site.metric("requests_total", &[("outcome", "wrong")]), 3.0);
 }
 
 #[tokio::test]
