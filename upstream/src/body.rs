@@ -30,6 +30,8 @@ pub struct UpstreamBody {
     flight: Option<Flight>,
     patience: Option<Patience>,
     delimited: bool,
+    /// No other body shares its connection.
+    alone: bool,
     own: Option<OwnLoad>,
     /// Ends when the hop is found silent, if it is to be left then.
     silence: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
@@ -71,7 +73,7 @@ impl UpstreamBody {
         body: Incoming,
         flight: Flight,
         (limit, progress): (Duration, bool),
-        delimited: bool,
+        (delimited, alone): (bool, bool),
     ) -> Self {
         let patience = Some(Patience {
             limit,
@@ -83,7 +85,8 @@ impl UpstreamBody {
         });
         let source = Source::Live(body);
         let flight = Some(flight);
-        let mut body = Self { source, flight, patience, delimited, own: None, silence: None };
+        let (own, silence) = (None, None);
+        let mut body = Self { source, flight, patience, delimited, alone, own, silence };
         if body.is_end_stream() {
             body.whole();
         }
@@ -94,7 +97,13 @@ impl UpstreamBody {
     pub(crate) fn held(bytes: Bytes) -> Self {
         let source = Source::Held(Some(bytes).filter(|bytes| !bytes.is_empty()));
         let (flight, patience, own, silence) = (None, None, None, None);
-        Self { source, flight, patience, delimited: true, own, silence }
+        Self { source, flight, patience, delimited: true, alone: true, own, silence }
+    }
+
+    /// Whether it harms nobody when no more of it is taken for a while: it has a connection of its
+    /// own, and half of the places at its hop are free.
+    pub fn may_wait(&self) -> bool {
+        self.alone && self.flight.as_ref().is_none_or(|flight| flight.hop().is_at_ease())
     }
 
     /// Counts as this node's own work until it is dropped.

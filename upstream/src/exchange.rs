@@ -291,11 +291,12 @@ fn plain(
         return Err(Failure::sent(fault));
     }
     let delimited = is_delimited(&sending.method, &head);
+    let alone = head.version < Version::HTTP_2;
     let events = head.headers.get(header::CONTENT_TYPE);
     let events = events.is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"));
     let stall = if events { EVENTS_STALL } else { terms.times.stall };
     let (hop, kind) = (flight.hop().id.clone(), flight.hop().kind);
-    let body = UpstreamBody::live(body, flight, (stall, !events), delimited);
+    let body = UpstreamBody::live(body, flight, (stall, !events), (delimited, alone));
     Ok(Answer { head, body, hop, kind, storable: true, head_after: Duration::ZERO })
 }
 

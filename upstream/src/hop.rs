@@ -171,6 +171,11 @@ impl Hop {
         self.under_way.load(SeqCst) + self.queued.load(Relaxed)
     }
 
+    /// Whether half of its places are free.
+    pub(crate) fn is_at_ease(&self) -> bool {
+        self.load() <= self.limits.in_flight_max / 2
+    }
+
     /// Whether its breaker would let a request pass.
     pub(crate) fn would_admit(&self) -> bool {
         self.known().would_admit(Instant::now())

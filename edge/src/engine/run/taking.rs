@@ -18,9 +18,13 @@ use upstream::UpstreamBody;
 /// How many chunks an answer may be ahead of its foremost reader. More would fill memory on
 /// behalf of a player that is slow, or about to leave.
 const AHEAD_CHUNKS: u64 = 4;
-/// An answer that is so far ahead is held open for this long; what is left is then asked for
-/// again when somebody gets there, if the answer is of a kind that can be.
+/// An answer that is so far ahead is held open for this long where others need its place; what is
+/// left is then asked for again when somebody gets there, if the answer is of a kind that can be.
 const PAUSE_MAX: Duration = Duration::from_secs(2);
+/// Where nobody does, it is held for this long: the origin has sent more already than was taken,
+/// as much as the sockets' buffers have room for, and would send that again. So a player that
+/// takes 300 kbit/s keeps its answer; servers wait for 60 s for their clients.
+const HELD_MAX: Duration = Duration::from_secs(30);
 /// Where the origin knows no ranges, what is left costs all that is before it again.
 const UNRANGED_PAUSE_MAX: Duration = Duration::from_secs(60);
 /// With this much or less to come, an answer that everybody left is taken to its end.
@@ -84,7 +88,7 @@ impl Run {
                 }
                 return Err(Fault::unavailable("the answer is shorter than it said"));
             }
-            if self.slot.is_none() && !self.wait_for_readers(at, end - at).await {
+            if self.slot.is_none() && !self.wait_for_readers(&arriving.body, at, end - at).await {
                 return Ok(End::Left);
             }
             let Some(data) = self.next(&mut arriving.body, end - at).await? else {
@@ -94,7 +98,7 @@ impl Run {
             if data.len() as u64 > end - at {
                 return Err(Fault::unavailable("the answer is longer than it said"));
             }
-            match self.put(engine, data, at, end).await? {
+            match self.put(engine, (data, &arriving.body), at, end).await? {
                 Some(after) => at = after,
                 None => return Ok(End::Left),
             }
@@ -110,14 +114,24 @@ impl Run {
     }
 
     /// Waits while the answer is too far ahead. False: nobody wants more of it.
-    async fn wait_for_readers(&mut self, at: u64, rest: u64) -> bool {
-        let pause = if self.is_unranged { UNRANGED_PAUSE_MAX } else { PAUSE_MAX };
-        self.wait_up_to(pause, at, rest).await
+    async fn wait_for_readers(&mut self, body: &UpstreamBody, at: u64, rest: u64) -> bool {
+        match self.is_unranged {
+            true => self.wait_up_to([UNRANGED_PAUSE_MAX; 2], || false, at, rest).await,
+            false => self.wait_up_to([PAUSE_MAX, HELD_MAX], || body.may_wait(), at, rest).await,
+        }
     }
 
-    async fn wait_up_to(&mut self, pause: Duration, at: u64, rest: u64) -> bool {
+    /// Waits for `pause`, and while it `may_wait` for up to `most`.
+    async fn wait_up_to(
+        &mut self,
+        [pause, most]: [Duration; 2],
+        may_wait: impl Fn() -> bool,
+        at: u64,
+        rest: u64,
+    ) -> bool {
         // One limit for the whole pause: a reader that creeps on does not begin it anew.
-        let until = Instant::now() + pause;
+        let began = Instant::now();
+        let (mut until, last) = (began + pause, began + most);
         while self.front().is_some_and(|front| front > self.readers.wanted() + AHEAD_CHUNKS) {
             if self.readers.is_left() && self.is_finished(rest) {
                 break;
@@ -126,7 +140,10 @@ impl Run {
                 return false;
             }
             if tokio::time::timeout_at(until, self.readers.changed()).await.is_err() {
-                return false;
+                if until >= last || !may_wait() {
+                    return false;
+                }
+                until = last.min(until + pause);
             }
             self.join(at);
         }
@@ -188,7 +205,7 @@ impl Run {
     async fn put(
         &mut self,
         engine: &Arc<Engine>,
-        data: Bytes,
+        (data, body): (Bytes, &UpstreamBody),
         at: u64,
         end: u64,
     ) -> Result<Option<u64>, Fault> {
@@ -206,7 +223,7 @@ impl Run {
             if self.slot.is_none() {
                 // A pause comes before a slot is taken: one begun and not gone on with is memory
                 // that nobody has.
-                if !self.wait_for_readers(at, end - at).await {
+                if !self.wait_for_readers(body, at, end - at).await {
                     return Ok(None);
                 }
                 self.slot = Some(self.room(engine, length).await?);
@@ -296,17 +313,34 @@ mod tests {
             std::future::pending().await
         };
         let goes_on = tokio::select! {
-            goes_on = run.wait_up_to(pause, 0, CHUNK_BYTES * CHUNKS) => goes_on,
+            goes_on = run.wait_up_to([pause; 2], || true, 0, CHUNK_BYTES * CHUNKS) => goes_on,
             () = creeping => unreachable!("it is pending"),
         };
         assert!(!goes_on);
+    }
+
+    /// An answer that nobody gets near to is held open for longer where its place is not needed.
+    #[tokio::test]
+    async fn where_nobody_needs_its_place_an_answer_is_held() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut run, _reading) = far_ahead(&crate::engine::tests::small(dir.path()));
+        let pauses = [Duration::from_millis(20), Duration::from_millis(100)];
+        for (places, looks) in [(0, 1), (2, 3), (100, 5)] {
+            let looked = std::cell::Cell::new(0);
+            let may_wait = || looked.replace(looked.get() + 1) < places;
+            let began = Instant::now();
+            assert!(!run.wait_up_to(pauses, may_wait, 0, CHUNK_BYTES * CHUNKS).await);
+            assert!(began.elapsed() >= pauses[0] * looks);
+            assert_eq!(looked.get(), looks.min(4));
+        }
     }
 
     #[tokio::test]
     async fn a_reader_that_comes_near_ends_the_pause() {
         let dir = tempfile::tempdir().unwrap();
         let (mut run, reading) = far_ahead(&crate::engine::tests::small(dir.path()));
-        let mut waiting = Box::pin(run.wait_up_to(UNRANGED_PAUSE_MAX, 0, CHUNK_BYTES * CHUNKS));
+        let mut waiting =
+            Box::pin(run.wait_up_to([HELD_MAX; 2], || false, 0, CHUNK_BYTES * CHUNKS));
         reading.want(CHUNKS - 2 - AHEAD_CHUNKS);
         assert_eq!((&mut waiting).now_or_never(), None);
         reading.want(CHUNKS - 1 - AHEAD_CHUNKS);
