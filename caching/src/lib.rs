@@ -56,7 +56,9 @@ pub use precondition::{
 };
 pub use priority::Priority;
 pub use proxy_status::{ProxyError, ProxyStatus};
-pub use ranges::{ContentRange, Ranges, content_range, ranges, unsatisfied_total};
+pub use ranges::{
+    ContentRange, Ranges, content_range, is_past_counting, ranges, unsatisfied_total,
+};
 pub use refresh::{Exchange, HeadUpdate, Renewal, head_update, refreshed};
 pub use reuse::{Reuse, Why, joinable, only_if_cached, request_no_store, reuse, stale_on_error};
 pub use settings::{Heuristic, Settings, Ttl};

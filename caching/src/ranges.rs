@@ -1,7 +1,7 @@
 //! Ranges of bytes: several in one request, and those of a 206 (RFC 9110 section 14).
 
 use crate::date;
-use crate::list::{Quotes, digits, members};
+use crate::list::{Quotes, members};
 use http::HeaderMap;
 use http::header::{CONTENT_RANGE, RANGE};
 use model::ByteRange;
@@ -68,9 +68,11 @@ fn part(spec: &[u8], bytes: u64) -> Option<Option<ByteRange>> {
     Some((first < bytes).then(|| range(last.saturating_add(1).min(bytes))))
 }
 
-/// Numbers past 2^63 count as 2^63 - 1: beyond any representation.
+/// One too great for `u64` counts as the greatest: beyond any representation.
 fn number(text: &[u8]) -> Option<u64> {
-    digits(text).and_then(|number| u64::try_from(number).ok())
+    let are_digits = !text.is_empty() && text.iter().all(u8::is_ascii_digit);
+    let add = |sum: u64, digit: &u8| sum.saturating_mul(10).saturating_add(u64::from(digit - b'0'));
+    are_digits.then(|| text.iter().fold(0, add))
 }
 
 /// Merges parts that overlap or touch; a merged one stands where the first of it stood.
@@ -101,18 +103,30 @@ pub struct ContentRange {
 }
 
 /// Reads the `Content-Range` of a 206. None if it is absent, malformed, of another unit, or
-/// contradicts itself: not to be stored.
+/// contradicts itself, or its numbers are none of 64 bits: not to be stored.
 #[must_use]
 pub fn content_range(fields: &HeaderMap) -> Option<ContentRange> {
     let (range, total) = range_and_total(fields)?;
     let dash = range.iter().position(|&byte| byte == b'-')?;
-    let (first, last) = (digits(&range[..dash])?, digits(&range[dash + 1..])?);
-    // A number that does not fit is read as the largest that does.
-    let sound = |total: &u64| *total < i64::MAX as u64;
-    let total = if total == b"*" { None } else { Some(number(total).filter(sound)?) };
-    let (first, last) = (u64::try_from(first).ok()?, u64::try_from(last).ok()?);
-    let sound = first <= last && last < i64::MAX as u64 && total.is_none_or(|total| last < total);
+    // One that does not fit is read as the greatest.
+    let fits = |text: &[u8]| number(text).filter(|number| *number < u64::MAX);
+    let (first, last) = (fits(&range[..dash])?, fits(&range[dash + 1..])?);
+    let total = if total == b"*" { None } else { Some(fits(total)?) };
+    let sound = first <= last && total.is_none_or(|total| last < total);
     sound.then(|| ContentRange { range: ByteRange::new(first, last - first + 1), total })
+}
+
+/// Whether the `Content-Range` of a 206 is well-formed, but of numbers that are not counted here:
+/// [`content_range`] reads none from 2^64 - 1 on.
+#[must_use]
+pub fn is_past_counting(fields: &HeaderMap) -> bool {
+    let numbers = || {
+        let (range, total) = range_and_total(fields)?;
+        let dash = range.iter().position(|&byte| byte == b'-')?;
+        let total = if total == b"*" { Some(0) } else { number(total) };
+        Some([number(&range[..dash])?, number(&range[dash + 1..])?, total?])
+    };
+    numbers().is_some_and(|numbers| numbers.contains(&u64::MAX))
 }
 
 /// The whole length that a 416 names (`bytes */N`).
@@ -159,6 +173,7 @@ mod tests {
             ("bytes=0-9,5-19", parts(&[(0, 20)])),
             ("bytes=90-,0-9,10-19", parts(&[(90, 10), (0, 20)])),
             ("bytes=0-1,200-300", parts(&[(0, 2)])),
+            ("bytes=0-18446744073709551616", parts(&[(0, 100)])),
             ("bytes=0-9223372036854775808", parts(&[(0, 100)])),
             ("bytes=0-99999999999999999999999", parts(&[(0, 100)])),
             ("bytes=9223372036854775808-", Ranges::Unsatisfiable),
@@ -185,6 +200,16 @@ mod tests {
         assert_eq!(ranges(&fields("Range: bytes=0-"), 0, 4), Ranges::Unsatisfiable);
     }
 
+    #[test]
+    fn ranges_past_two_to_the_63rd_are_where_they_say() {
+        let (far, bytes) = ((1 << 63) + 5, u64::MAX - 1);
+        let of = |value: &str| ranges(&fields(&format!("Range: {value}")), bytes, 1);
+        assert_eq!(of(&format!("bytes={far}-{}", far + 9)), parts(&[(far, 10)]));
+        assert_eq!(of(&format!("bytes={far}-")), parts(&[(far, bytes - far)]));
+        assert_eq!(of(&format!("bytes=-{far}")), parts(&[(bytes - far, far)]));
+        assert_eq!(of(&format!("bytes={bytes}-")), Ranges::Unsatisfiable);
+    }
+
     /// RFC 9110 section 14.4.
     #[test]
     fn what_a_206_holds() {
@@ -193,6 +218,11 @@ mod tests {
             |start, bytes, total| Some(ContentRange { range: ByteRange::new(start, bytes), total });
         assert_eq!(read("bytes 0-4/10"), sound(0, 5, Some(10)));
         assert_eq!(read("bytes 4-9/*"), sound(4, 6, None));
+        for most in [i64::MAX as u64 - 1, i64::MAX as u64, 1 << 63, u64::MAX - 1] {
+            assert_eq!(read(&format!("bytes 0-4/{most}")), sound(0, 5, Some(most)));
+            let last = most - 1;
+            assert_eq!(read(&format!("bytes {last}-{last}/{most}")), sound(last, 1, Some(most)));
+        }
         for bad in [
             "bytes 5-4/10",
             "bytes 0-10/10",
@@ -202,9 +232,26 @@ mod tests {
             "bytes=0-4/10",
             "items 0-4/10",
             "bytes 0-99999999999999999999/*",
+            "bytes 0-4/18446744073709551615",
+            "bytes 0-4/18446744073709551616",
+            "bytes 0-18446744073709551615/*",
             "",
         ] {
             assert_eq!(read(bad), None, "{bad}");
+        }
+        let past = |value: &str| is_past_counting(&fields(&format!("Content-Range: {value}")));
+        for value in [
+            "bytes 0-4/18446744073709551615",
+            "bytes 0-4/99999999999999999999999",
+            "bytes 0-99999999999999999999/*",
+            "bytes 18446744073709551615-18446744073709551615/18446744073709551616",
+        ] {
+            assert!(past(value), "{value}");
+        }
+        for value in
+            ["bytes 0-4/18446744073709551614", "bytes 4-0/10", "bytes */99999999999999999999"]
+        {
+            assert!(!past(value), "{value}");
         }
         assert_eq!(unsatisfied_total(&fields("Content-Range: bytes */47")), Some(47));
         assert_eq!(unsatisfied_total(&fields("Content-Range: bytes 0-1/47")), None);

@@ -20,7 +20,7 @@ pub use growing::{Growing, GrowingReader, REST_BYTES_MAX, Step, UNVALIDATED_BYTE
 pub use inflight::{Coming, Progress, Reading};
 pub use owned::{OWNED_RUN_BYTES, owned_run_end};
 pub use pins::{COPIED_BYTES_MAX, Pin};
-pub use run::{Arriving, Run};
+pub use run::{ANSWER_BYTES_MIN, Arriving, Run};
 
 use crate::error::Fault;
 use crate::metrics::Metrics;
@@ -293,9 +293,9 @@ impl Engine {
             }
         } else {
             run.begin(self.inflight.claim(object.key(first)?, &readers)?);
-            let whole = |number: &u64| object.chunk(*number).end() <= arriving.reach();
+            let begun = |number: &u64| object.chunk(*number).start < arriving.reach();
             let end = object.chunks().min(first + RUN_BYTES_MAX / CHUNK_BYTES);
-            let last = (first + 1..end).take_while(whole).last().unwrap_or(first);
+            let last = (first + 1..end).take_while(begun).last().unwrap_or(first);
             run.claim_neighbours(self, first + 1..last + 1);
         }
         if run.is_empty() {

@@ -47,6 +47,15 @@ pub enum Fault {
     /// What an origin sent is not what the title's version stands for, twice.
     #[error("the origin's bytes are not those of this version")]
     Corrupt,
+    /// What an origin answers to a range is too little of it, twice.
+    #[error(
+        "the origin sends fewer than {} bytes of a range at a time",
+        crate::engine::ANSWER_BYTES_MIN
+    )]
+    Short,
+    /// What an origin names as the place or the length of a part is too great to be counted.
+    #[error("the origin tells of 2^64 - 1 bytes or more in Content-Range: expected fewer")]
+    Uncounted,
     /// The origin fails: it has been asked as often as it may be.
     #[error("the origin answered {0}")]
     Answered(http::StatusCode),
@@ -76,12 +85,13 @@ impl Fault {
     /// Whether another try may do better.
     pub(crate) fn may_pass(&self) -> bool {
         match self {
-            Self::Unavailable(_) | Self::Corrupt => true,
+            Self::Unavailable(_) | Self::Corrupt | Self::Short => true,
             Self::Upstream(fault) => fault.is_retryable(),
             Self::NotFound
             | Self::Answered(_)
             | Self::Changed
             | Self::Gone
+            | Self::Uncounted
             | Self::Busy
             | Self::Lost => false,
         }

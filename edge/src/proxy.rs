@@ -200,9 +200,9 @@ pub async fn answer(
     }
     for _ in 0..TRIES_MAX {
         match cached(edge, wanted).await {
-            // The origin has another version by now, or a chunk is gone that can't be fetched,
-            // or the fetch that was joined is of no use to this request.
-            Err(Refused::Fault(Fault::Changed | Fault::Gone)) => {}
+            // The origin has another version by now, or a chunk is gone that can't be fetched or
+            // only in crumbs, or the fetch that was joined is of no use to this request.
+            Err(Refused::Fault(Fault::Changed | Fault::Gone | Fault::Short)) => {}
             answered => return answered,
         }
     }

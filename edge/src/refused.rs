@@ -89,6 +89,8 @@ impl Refused {
             Self::Fault(Fault::NotFound) => (V::Absent, S::NOT_FOUND, "no-such-title"),
             Self::Fault(Fault::Unavailable(_)) => (V::Failed, S::BAD_GATEWAY, "origin-failed"),
             Self::Fault(Fault::Corrupt) => (V::Failed, S::BAD_GATEWAY, "origin-corrupt"),
+            Self::Fault(Fault::Short) => (V::Failed, S::BAD_GATEWAY, "origin-short"),
+            Self::Fault(Fault::Uncounted) => (V::Failed, S::BAD_GATEWAY, "origin-uncounted"),
             Self::Fault(Fault::Answered(_)) => (V::Failed, S::BAD_GATEWAY, "origin-failed"),
             Self::Fault(Fault::Changed) => (V::Failed, S::BAD_GATEWAY, "origin-changes"),
             Self::Fault(Fault::Gone) => (V::Failed, S::BAD_GATEWAY, "origin-changes"),
@@ -123,6 +125,8 @@ impl Refused {
                 | Fault::Gone
                 | Fault::Answered(_),
             ) => Some(ProxyError::HttpProtocolError),
+            Self::Fault(Fault::Short) => Some(ProxyError::HttpResponseIncomplete),
+            Self::Fault(Fault::Uncounted) => Some(ProxyError::HttpResponseBodySize),
             Self::Fault(Fault::Lost) => Some(ProxyError::ProxyInternalError),
             Self::Loop => Some(ProxyError::ProxyLoopDetected),
             // So that another node goes around this one.

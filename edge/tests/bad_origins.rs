@@ -329,16 +329,31 @@ async fn a_length_that_nobody_has_costs_no_more_than_the_bytes_that_come() {
 async fn ranges_of_what_claims_to_be_vast_are_served_and_kept_up_to_a_limit() {
     let kept = ["origin", "hit-memory"];
     let passed_on = ["bypass", "bypass"];
-    for (total, verdicts) in [(16 << 40, kept), ((16 << 40) + 1, passed_on), (1 << 60, passed_on)] {
+    let totals = [(16 << 40) + 1, 1 << 60, (1 << 63) - 1, 1 << 63, u64::MAX - 1];
+    let passed_on = totals.map(|total| (total, passed_on));
+    for (total, verdicts) in [(16 << 40, kept)].into_iter().chain(passed_on) {
         let proxy = stage(Item::of(3 * CHUNK)).await;
         proxy.web.always(Some(Misdeed::Vast(total)));
         for verdict in verdicts {
             let answer = proxy.part(PAGE, 5..10).await;
             assert_eq!((answer.status.as_u16(), answer.verdict()), (206, verdict), "{total}");
             assert_eq!(answer.bytes(), &proxy.web.whole(PAGE).slice(5..10), "{total}");
+            let filling = "nearcast_edge_filling_chunks ";
+            let is_here = async || (proxy.edge.metric(filling).await == 0.0).then_some(());
+            until("the chunk is whole", is_here).await;
         }
         let url = format!("{}/v1/explain?url={}", proxy.edge.admin, proxy.url(PAGE));
         let told = get(&url, &[]).await.text();
         assert_eq!(told.contains("not-looked-at"), verdicts == kept, "{told}");
     }
+}
+
+#[tokio::test]
+async fn a_length_past_counting_has_a_name() {
+    let proxy = stage(Item::of(3 * CHUNK)).await;
+    proxy.web.always(Some(Misdeed::Vast(u64::MAX)));
+    let expected = (502, "failed", "origin-uncounted", "http_response_body_size");
+    let (status, verdict, code, error) = named(&proxy.part(PAGE, 5..10).await);
+    assert_eq!((status, &*verdict, &*code, &*error), expected);
+    is_good_again(&proxy, "a vast total").await;
 }

@@ -14,7 +14,7 @@ const PRIORITY: HeaderName = HeaderName::from_static("priority");
 impl Engine {
     /// An object's bytes could not be had as its head promises: the head goes.
     pub(super) fn failed(&self, object: &Object, fault: &Fault) {
-        if let (Kind::Web(web), Fault::Changed | Fault::Gone | Fault::NotFound) =
+        if let (Kind::Web(web), Fault::Changed | Fault::Gone | Fault::NotFound | Fault::Short) =
             (&object.kind, fault)
         {
             self.heads.remove(web.wanted.key, &web.head);

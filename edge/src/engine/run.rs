@@ -27,6 +27,9 @@ use upstream::{HopId, Turn, Turns, UpstreamBody};
 
 /// Tries for a byte that does not come.
 const TRIES_MAX: usize = 2;
+/// An upstream may answer with less than was asked for (RFC 9110 section 15.3.7), and is asked for
+/// the rest. Less than this is no progress: so a chunk costs 16 answers at most.
+pub const ANSWER_BYTES_MIN: u64 = CHUNK_BYTES / 16;
 /// Of an answer that comes whole though a part was asked for, this many chunks before and after
 /// the one that is wanted are claimed: 2 GiB each way.
 const CLAIMS_MAX: u64 = 2048;
@@ -254,13 +257,20 @@ impl Run {
         while let Some(missing) = self.missing() {
             let front = self.front();
             let (fault, hop) = match self.one_try(engine, missing, avoid.take()).await {
-                Ok(End::Done) => continue,
+                Ok(End::Done | End::Short) => {
+                    tries = 0;
+                    // More is asked for while somebody reads; a chunk that has begun is completed.
+                    if self.is_empty() || self.slot.is_some() || !self.readers.give_up() {
+                        continue;
+                    }
+                    return engine.metrics.filled(FillEnd::Left, self.began.elapsed());
+                }
                 Ok(End::Left) => return engine.metrics.filled(FillEnd::Left, self.began.elapsed()),
                 Err(failed) => failed,
             };
             // Only a chunk is progress: an origin may stall after a few bytes each time.
             tries = if self.front() == front { tries + 1 } else { 1 };
-            if let (Some(hop), Fault::Corrupt) = (&hop, &fault) {
+            if let (Some(hop), Fault::Corrupt | Fault::Short) = (&hop, &fault) {
                 engine.blame(&self.object, hop, &fault);
             }
             avoid = hop;
@@ -291,7 +301,11 @@ impl Run {
         if self.is_empty() {
             return Ok(End::Done);
         }
-        self.take(engine, arriving, false).await.map_err(|fault| (fault, Some(hop)))
+        let is_little = arriving.range.bytes < ANSWER_BYTES_MIN;
+        match self.take(engine, arriving, false).await {
+            Ok(End::Short) if is_little => Err((Fault::Short, Some(hop))),
+            ended => ended.map_err(|fault| (fault, Some(hop))),
+        }
     }
 
     /// Suits the claims to what has come: all of the object, or a part after all.
@@ -316,6 +330,8 @@ impl Run {
         match self.take(engine, arriving, true).await {
             Ok(End::Done) => engine.metrics.filled(FillEnd::Done, self.began.elapsed()),
             Ok(End::Left) => engine.metrics.filled(FillEnd::Left, self.began.elapsed()),
+            // What is missing of the chunk that it has begun.
+            Ok(End::Short) => self.fetch(engine).await,
             Err(fault) if again && fault.may_pass() => {
                 engine.metrics.fill(FillEnd::Retried);
                 tracing::debug!(%fault, "fetching the rest");

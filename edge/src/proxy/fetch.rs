@@ -208,7 +208,7 @@ impl Fetch {
     }
 
     /// The exchange itself. A 304 that is of no use is followed by a whole fetch, and so is a
-    /// part of which what is wanted can't be cut out.
+    /// part of which what is wanted can't be cut out, though it was asked for to the byte.
     async fn exchange(mut self) -> (Outcome, Option<Own>) {
         let range = self.range_to_ask().await;
         let conditional =
@@ -233,6 +233,14 @@ impl Fetch {
         if asked != range && matches!(&own, Some(Own::Unshared(unshared)) if is_other(unshared)) {
             drop(own);
             (outcome, own) = self.once(None, range).await;
+        }
+        let wrong = |own: &Option<Own>| match own {
+            Some(Own::Unshared(unshared)) if unshared.is_a_wrong_part() => self.exact(unshared),
+            _ => None,
+        };
+        if let Some(exact) = wrong(&own).filter(|_| !may_be_whole) {
+            drop(own);
+            (outcome, own) = self.once(None, Some(exact)).await;
         }
         if matches!(&own, Some(Own::Unshared(unshared)) if unshared.is_a_wrong_part()) {
             drop(own);
@@ -260,7 +268,10 @@ impl Fetch {
         }
         let received_ms = now_ms();
         if answer.head.status == StatusCode::PARTIAL_CONTENT && !is_of(&answer, range) {
-            let fault = Fault::unavailable("answered 206 with other bytes than were asked for");
+            let fault = match caching::is_past_counting(&answer.head.headers) {
+                true => Fault::Uncounted,
+                false => Fault::unavailable("answered 206 with other bytes than were asked for"),
+            };
             self.wanted.site.upstream.blame(&answer.hop, &fault.to_string());
             return (self.failed(fault), None);
         }

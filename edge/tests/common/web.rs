@@ -97,7 +97,7 @@ impl Item {
     }
 }
 
-/// What the origin does in place of answering well. Offsets count in the body that is sent.
+/// What the origin does in place of answering well, or as well as it might. Offsets count in the body that is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Misdeed {
     /// Promises so many bytes more than it sends, and closes.
@@ -124,6 +124,8 @@ pub enum Misdeed {
     WrongTotal,
     /// 206 with this length of the whole.
     Vast(u64),
+    /// 206 with so many bytes at most, however many were asked for (RFC 9110 section 15.3.7).
+    Cap(u64),
     /// 206 to who wants the whole.
     Unasked,
     /// Answers as if no condition had been given.

@@ -245,6 +245,7 @@ fn content_of(
         Some(Misdeed::WrongRange(by)) if is_part => range = range.start + by..range.end + by,
         Some(Misdeed::WrongTotal) if is_part => total += 1,
         Some(Misdeed::Vast(bytes)) if is_part => total = bytes,
+        Some(Misdeed::Cap(bytes)) if is_part => range.end = range.end.min(range.start + bytes),
         _ => {}
     }
     if is_part {

@@ -22,6 +22,8 @@ use tokio::task::JoinSet;
 const STEPS: usize = 220;
 /// Requests under way at a time.
 const CLIENTS_MAX: usize = 16;
+/// What an origin sends of a range at most, if it has such a limit: chunks, parts of some, crumbs.
+const CAPS: [usize; 6] = [1 << 20, 2 << 20, 1_500_000, 700_000, 100_000, 9_000];
 /// How often those who wait are told to go on, at the end.
 const TICK: Duration = Duration::from_millis(5);
 const MEMORY: ByteSize = ByteSize(16 << 20);
@@ -82,6 +84,7 @@ fn things(rng: &mut StdRng) -> Vec<Thing> {
             has_ranges: rng.random_bool(0.8),
             heeds: rng.random_bool(0.5),
             cache_control: caches.choose(rng).unwrap(),
+            cap: rng.random_bool(0.4).then(|| *CAPS.choose(rng).unwrap()),
             bytes: [5_000, 900_000, 2_300_000, 3_500_000, 6_200_000, 1 << 20][number],
         })
         .collect();

@@ -25,6 +25,8 @@ use tokio::sync::watch;
 const POOL_BYTES: usize = 48 << 20;
 /// Bytes in a frame of a body.
 const FRAME_BYTES: usize = 48 << 10;
+/// With fewer in an answer, an edge does not go on from there.
+const ANSWER_BYTES_MIN: usize = 64 << 10;
 /// 2020-01-01: what changes then is old enough for `Last-Modified` to be a strong validator.
 const EPOCH_S: u64 = 1_577_836_800;
 
@@ -58,6 +60,8 @@ pub struct Thing {
     /// Heeds `If-Match`, `If-Unmodified-Since` and `If-Range`; many origins don't.
     pub heeds: bool,
     pub cache_control: &'static str,
+    /// Answers a range with so many bytes at most.
+    pub cap: Option<usize>,
     /// About so many bytes.
     pub bytes: usize,
 }
@@ -70,13 +74,18 @@ impl Thing {
             has_ranges: true,
             heeds: true,
             cache_control: "max-age=3600",
+            cap: None,
             bytes,
         }
     }
 
     /// Missing parts of it can be asked for.
     pub fn is_strong(&self) -> bool {
-        matches!(self.known, Known::Strong | Known::Date) && self.has_length
+        matches!(self.known, Known::Strong | Known::Date) && self.has_length && !self.gives_crumbs()
+    }
+
+    fn gives_crumbs(&self) -> bool {
+        self.cap.is_some_and(|cap| cap < ANSWER_BYTES_MIN)
     }
 }
 
@@ -336,7 +345,8 @@ fn judge(
     if range.start >= range.end {
         return (StatusCode::RANGE_NOT_SATISFIABLE, 0..0);
     }
-    (StatusCode::PARTIAL_CONTENT, range)
+    let most = thing.cap.map_or(range.end, |cap| range.start + cap);
+    (StatusCode::PARTIAL_CONTENT, range.start..range.end.min(most))
 }
 
 fn body(bytes: Bytes, misdeed: Option<Misdeed>, mut stalled: watch::Receiver<u64>) -> Body {

@@ -38,6 +38,8 @@ const UNRANGED_REST_BYTES_MAX: u64 = 4 * RUN_BYTES_MAX;
 pub enum End {
     /// What it holds of what is claimed is here.
     Done,
+    /// It was whole, and ended within a chunk: an upstream may send less than was asked for.
+    Short,
     /// Nobody reads any more, or nobody so far.
     Left,
 }
@@ -73,20 +75,23 @@ impl Run {
         if extends {
             self.extend(engine, at, reach);
         }
-        loop {
+        let ended = loop {
             self.join(at);
             let Some(position) = self.position() else {
                 match &self.listed {
                     Some(listed) if !listed.ends() => continue,
-                    _ => break,
+                    _ => break End::Done,
                 }
             };
             if position >= end {
                 // An upstream may send less than was asked for, but not nothing.
-                if self.slot.is_none() && self.front() != first {
-                    break;
+                match (&self.slot, self.front() != first) {
+                    (Some(_), _) => break End::Short,
+                    (None, true) => break End::Done,
+                    (None, false) => {
+                        return Err(Fault::unavailable("the answer is shorter than it said"));
+                    }
                 }
-                return Err(Fault::unavailable("the answer is shorter than it said"));
             }
             if self.slot.is_none() && !self.wait_for_readers(&arriving.body, at, end - at).await {
                 return Ok(End::Left);
@@ -105,12 +110,12 @@ impl Run {
             if extends {
                 self.extend(engine, at, reach);
             }
-        }
+        };
         // So that the connection is seen to be free for the next request.
         if at == end {
             let _ = arriving.body.frame().now_or_never();
         }
-        Ok(End::Done)
+        Ok(ended)
     }
 
     /// Waits while the answer is too far ahead. False: nobody wants more of it.
@@ -270,7 +275,7 @@ impl Run {
         };
         let after = self.claims.back().map_or(0, |claim| number(claim) + 1);
         let mut next = after.max(at.div_ceil(CHUNK_BYTES)).max(self.claimed_until);
-        while next <= most && next < self.object.chunks() && self.object.chunk(next).end() <= end {
+        while next <= most && next < self.object.chunks() && self.object.chunk(next).start < end {
             match engine.claim_missing(&self.object, next, &self.readers) {
                 Some(claim) => self.claims.push_back(claim),
                 None if self.is_unranged => {}

@@ -5,8 +5,8 @@ use super::super::by_hop;
 use super::super::live::Live;
 use super::super::renewing::{self, Renewed};
 use super::Fetch;
-use super::outcome::{Cut, Outcome, Own, Unshared};
-use super::span::{Span, part};
+use super::outcome::{Outcome, Own, Unshared};
+use super::span::{Part, Span};
 use super::under_way::{Began, put};
 use crate::engine::Arriving;
 use crate::error::Fault;
@@ -70,13 +70,13 @@ impl Fetch {
         let strong = caching::strong_validator(&stored).is_some();
         let fits = |bytes: u64| bytes <= OBJECT_BYTES_MAX;
         if stored.status == StatusCode::PARTIAL_CONTENT {
-            return match (strong, part(&answer, asked)) {
-                (true, Some((range, total))) if fits(total) => {
+            return match Part::of(&answer, asked) {
+                Some(Part { given, total, is_enough: true, .. }) if strong && fits(total) => {
                     let mut stored = stored;
                     stored.status = StatusCode::OK;
                     stored.fields.remove(header::CONTENT_RANGE);
                     let status = StatusCode::PARTIAL_CONTENT;
-                    self.object(answer, head(stored, total), range, status, (asked, began))
+                    self.object(answer, head(stored, total), given, status, (asked, began))
                 }
                 _ => self.unshared(answer, stored, asked),
             };
@@ -164,18 +164,9 @@ impl Fetch {
         stored: Stored,
         asked: Option<Span>,
     ) -> (Outcome, Option<Own>) {
-        let cut = match (stored.status, part(&answer, asked)) {
-            (StatusCode::PARTIAL_CONTENT, Some((given, total))) => {
-                match caching::ranges(&self.wanted.fields, total, 1) {
-                    caching::Ranges::Parts(parts) => parts
-                        .first()
-                        .filter(|part| given.start <= part.start && part.end() <= given.end())
-                        .map(|part| Cut { given, total, wanted: *part }),
-                    _ => None,
-                }
-            }
-            _ => None,
-        };
+        let part =
+            Part::of(&answer, asked).filter(|_| stored.status == StatusCode::PARTIAL_CONTENT);
+        let cut = part.and_then(|part| part.cut(&self.wanted.fields));
         let Stored { fields, requested_ms, .. } = stored;
         let unshared = Unshared { answer, fields, requested_ms, cut };
         (Outcome::Alone, Some(Own::Unshared(Box::new(unshared))))

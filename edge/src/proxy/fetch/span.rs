@@ -2,16 +2,19 @@
 //! around what the client wants, and where runs have owners, of one run at a time.
 
 use super::Fetch;
-use crate::engine::{OWNED_RUN_BYTES, owned_run_end};
-use http::{Method, StatusCode, header};
+use super::outcome::{Cut, Unshared};
+use crate::engine::{ANSWER_BYTES_MIN, OWNED_RUN_BYTES, owned_run_end};
+use caching::{ContentRange, Ranges};
+use http::{HeaderMap, Method, StatusCode, header};
 use model::ByteRange;
 use model::chunk::CHUNK_BYTES;
 use upstream::{Answer, Ask};
 
-/// Whole chunks to ask for: from a byte on, up to another or the end.
+/// What to ask for: from a byte on, up to another or the end. Whole chunks, unless the origin
+/// sends too little for these.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Span {
-    /// The first byte, of a chunk.
+    /// The first byte.
     pub start: u64,
     /// After the last one; none: up to the object's end.
     pub end: Option<u64>,
@@ -39,7 +42,7 @@ impl Fetch {
     /// An answer that was asked for as a part, and is all there is, is a whole one for a client
     /// that wants the whole.
     pub(super) fn made_whole(&self, mut answer: Answer, asked: Option<Span>) -> Answer {
-        let is_all = part(&answer, asked).is_some_and(|(given, total)| given.bytes == total);
+        let is_all = Part::of(&answer, asked).is_some_and(|part| part.given.bytes == part.total);
         let wants_whole = !self.wanted.fields.contains_key(header::RANGE);
         if wants_whole && is_all && answer.head.status == StatusCode::PARTIAL_CONTENT {
             answer.head.status = StatusCode::OK;
@@ -88,6 +91,14 @@ impl Fetch {
         }
     }
 
+    /// To the byte what the client wants, of whose chunks the origin has sent too little for the
+    /// cache, and nothing that is wanted.
+    pub(super) fn exact(&self, sent: &Unshared) -> Option<Span> {
+        let total = caching::content_range(&sent.answer.head.headers)?.total?;
+        let range = one_range(&self.wanted.fields, total)?;
+        Some(Span { start: range.start, end: Some(range.end()) })
+    }
+
     /// The length of what is wanted, by a HEAD.
     async fn length(&self) -> Option<u64> {
         let ask = Ask { method: Method::HEAD, ..self.wanted.site.ask(&self.wanted) };
@@ -98,17 +109,55 @@ impl Fetch {
     }
 }
 
-/// What a partial answer holds, if it is what was asked for: whole chunks, or up to the end.
-pub fn part(answer: &Answer, asked: Option<Span>) -> Option<(ByteRange, u64)> {
-    let given = caching::content_range(&answer.head.headers)?;
-    let (asked, total) = (asked?, given.total?);
-    let range = given.range;
-    let fits = range.start == asked.start
-        && range.end() <= total
-        && (range.end() == total || Some(range.end()) == asked.end);
-    // The framing, if it names a length, must agree with what the field says.
-    let framed = answer.body.length().is_none_or(|length| length == range.bytes);
-    (fits && framed).then_some((range, total))
+/// A partial answer that is what was asked for, or the beginning of it (RFC 9110 section 15.3.7).
+pub struct Part {
+    /// What it holds.
+    pub given: ByteRange,
+    /// The whole representation's length.
+    pub total: u64,
+    /// The origin sent less than it was asked for.
+    is_short: bool,
+    /// It is of use to the cache: all that was asked for, all that there is, or enough of it.
+    pub is_enough: bool,
+}
+
+impl Part {
+    /// None if it is something else, or does not say what it is.
+    pub fn of(answer: &Answer, asked: Option<Span>) -> Option<Self> {
+        let asked = asked.filter(|_| is_of(answer, asked))?;
+        let ContentRange { range: given, total } = caching::content_range(&answer.head.headers)?;
+        let total = total.filter(|total| given.end() <= *total)?;
+        // The framing, if it names a length, must agree with what the field says.
+        let framed = answer.body.length().is_none_or(|length| length == given.bytes);
+        let is_all = given.end() == total || Some(given.end()) == asked.end;
+        let is_enough = is_all || given.bytes >= ANSWER_BYTES_MIN;
+        let is_enough = is_enough && asked.start.is_multiple_of(CHUNK_BYTES);
+        let is_short = Some(given.end()) != asked.end;
+        framed.then_some(Self { given, total, is_short, is_enough })
+    }
+
+    /// What of it a client wants that asks for one range: only the beginning of that, if the
+    /// origin sent no more. None if more would have had to be asked for.
+    pub fn cut(&self, fields: &HeaderMap) -> Option<Cut> {
+        let (given, total) = (self.given, self.total);
+        let range = one_range(fields, total)?;
+        let is_begun = (given.start..given.end()).contains(&range.start)
+            && (self.is_short || range.end() <= given.end());
+        let end = range.end().min(given.end());
+        is_begun.then(|| Cut {
+            given,
+            total,
+            wanted: ByteRange::new(range.start, end - range.start),
+        })
+    }
+}
+
+/// What a client wants that asks for one range of something that long.
+fn one_range(fields: &HeaderMap, total: u64) -> Option<ByteRange> {
+    match caching::ranges(fields, total, 1) {
+        Ranges::Parts(parts) => parts.first().copied(),
+        _ => None,
+    }
 }
 
 /// Whether a partial answer holds what was asked for or the beginning of it: an origin may send
