@@ -48,6 +48,8 @@ async fn what_is_no_answer_has_a_name() {
         (Misdeed::Mute, 502, "origin-failed", "connection_terminated"),
         (Misdeed::Garbage, 502, "origin-failed", "http_protocol_error"),
         (Misdeed::HeaderBomb(2000), 502, "origin-failed", "http_response_header_section_size"),
+        (Misdeed::Short(u64::MAX - BYTES), 502, "origin-failed", "http_response_body_size"),
+        (Misdeed::Short(u64::MAX - BYTES - 1), 502, "origin-failed", "http_response_body_size"),
         (Misdeed::TwoLengths, 502, "origin-failed", "http_protocol_error"),
         (Misdeed::Unasked, 502, "origin-failed", "http_protocol_error"),
         (Misdeed::Stall(0), 504, "origin-slow", "connection_read_timeout"),

@@ -7,6 +7,7 @@
 use crate::fault::ConnectTimedOut;
 use crate::link::{Link, Linked};
 use crate::upload::SendBody;
+use crate::watched::Watched;
 use http::{Extensions, Request, Response, Uri};
 use hyper::body::Incoming;
 use hyper_rustls::{HttpsConnector, MaybeHttpsStream};
@@ -163,7 +164,7 @@ fn link(captured: &CaptureConnection) -> Option<Arc<Link>> {
 }
 
 impl Service<Uri> for Connector {
-    type Response = TokioIo<Linked>;
+    type Response = TokioIo<Watched<Linked>>;
     type Error = BoxError;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, BoxError>> + Send>>;
 
@@ -185,7 +186,7 @@ impl Service<Uri> for Connector {
                     tls.inner().get_ref().0.inner().inner().set_nodelay(true)
                 }
             }?;
-            Ok(TokioIo::new(Linked::new(stream)))
+            Ok(TokioIo::new(Watched::new(Linked::new(stream))))
         })
     }
 }

@@ -3,7 +3,9 @@
 
 pub use caching::ProxyError as ErrorType;
 
+use crate::watched::HeadSeen;
 use http::StatusCode;
+use hyper_util::client::legacy::Error as ClientError;
 use std::error::Error as StdError;
 use std::fmt;
 use std::io;
@@ -205,9 +207,16 @@ pub(crate) fn connect_error(hop: &impl fmt::Display, error: &(dyn StdError + 'st
     Fault::unavailable(error, why)
 }
 
-/// Why no head came over a connection.
-pub(crate) fn head_error(hop: &impl fmt::Display, error: &(dyn StdError + 'static)) -> Fault {
+/// Why no head came over a connection. hyper's "too large" may be the body that is announced.
+pub(crate) fn head_error(hop: &impl fmt::Display, error: &ClientError) -> Fault {
+    let mut known = http::Extensions::new();
+    error.connect_info().inspect(|connected| connected.get_extras(&mut known));
+    let is_whole = known.get().is_some_and(HeadSeen::is_whole);
     let error_type = match find::<hyper::Error>(error) {
+        Some(error) if error.is_parse_too_large() && is_whole => {
+            let why = format!("{hop}: a Content-Length of 2^64 - 2 or more");
+            return Fault::unavailable(ErrorType::HttpResponseBodySize, why);
+        }
         Some(error) if error.is_parse_too_large() => ErrorType::HttpResponseHeaderSectionSize,
         Some(error) if error.is_parse() => ErrorType::HttpProtocolError,
         _ => ErrorType::ConnectionTerminated,

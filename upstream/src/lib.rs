@@ -37,6 +37,7 @@ mod tries;
 mod turns;
 mod upload;
 mod upstream;
+mod watched;
 mod window;
 
 pub use ask::{Answer, Ask, HopId, HopKind, PATH_BYTES_MAX, RequestBody};
