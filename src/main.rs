@@ -244,37 +244,41 @@ fn end_with_stdin(shutdown: Shutdown) {
 fn check(path: &Path) -> Result<()> {
     let text = config::read(path)?;
     let file = config::parse(path, &text)?;
-    check_tables(path, file).map_err(|error| match error.placed(path, &text) {
+    let told = |mistake: ConfigError| match mistake.placed(path, &text) {
         placed @ ConfigError::File { .. } => placed.into(),
-        error => anyhow::Error::from(error).context(path.display().to_string()),
+        mistake => anyhow::Error::from(mistake).context(path.display().to_string()),
+    };
+    check_tables(path, file).map_err(|mistakes| {
+        let told = mistakes.each().into_iter().map(|mistake| explained(&told(mistake)));
+        anyhow::Error::msg(told.collect::<Vec<_>>().join("\n"))
     })
 }
 
+/// Every table, so that each mistake is told.
 fn check_tables(path: &Path, file: File) -> Result<(), ConfigError> {
     let level = file.log.log_level.as_deref().unwrap_or(LOG_LEVEL);
-    log::check(level).map_err(|reason| ConfigError::value("log.log-level", level, reason))?;
-    if let Some(settings) = file.ingest {
-        check_store("ingest.store", settings.store.as_deref())?;
-        origin::ingest::Config::check_table(&settings)?;
-    }
-    if let Some(settings) = file.origin {
-        check_store("origin.store", settings.store.as_deref())?;
-        checked(origin::serve::Config::check(settings))?;
-    }
-    if let Some(settings) = file.edge {
+    let level = log::check(level).map_err(|why| ConfigError::value("log.log-level", level, why));
+    let ingest = file.ingest.iter().flat_map(|settings| {
+        let store = check_store("ingest.store", settings.store.as_deref());
+        [store, origin::ingest::Config::check_table(settings).map(drop)]
+    });
+    let origin = file.origin.into_iter().flat_map(|settings| {
+        let store = check_store("origin.store", settings.store.as_deref());
+        [store, checked(origin::serve::Config::check(settings))]
+    });
+    let edge = file.edge.into_iter().map(|settings| {
         let config = edge::Config::check(settings);
         let notes = config.as_ref().map(edge::Config::notes).unwrap_or_default();
-        checked(config)?;
         notes.iter().for_each(|note| eprintln!("{}: {note}", path.display()));
-    }
-    if let Some(settings) = file.control_plane {
-        check_store("control-plane.store", settings.store.as_deref())?;
-        checked(control_plane::Config::check(settings))?;
-    }
-    if let Some(settings) = file.plan {
-        checked(fill_planner::Config::check(settings))?;
-    }
-    Ok(())
+        checked(config)
+    });
+    let control_plane = file.control_plane.into_iter().flat_map(|settings| {
+        let store = check_store("control-plane.store", settings.store.as_deref());
+        [store, checked(control_plane::Config::check(settings))]
+    });
+    let plan = file.plan.into_iter().map(|settings| checked(fill_planner::Config::check(settings)));
+    let tables = ingest.chain(origin).chain(edge).chain(control_plane).chain(plan);
+    config::all([level.map(drop)].into_iter().chain(tables)).map(drop)
 }
 
 /// The URL of a store, without touching the store.

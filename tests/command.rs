@@ -88,6 +88,49 @@ fn a_typo_in_a_sites_table_is_named_with_its_own_line() {
 }
 
 #[test]
+fn every_mistake_of_a_file_is_told_with_its_line() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("nearcast.toml");
+    let text = r#"[log]
+log-level = "edge=loud"
+[edge]
+listen = ["tcp://127.0.0.1:1"]
+head-timeout = "0s"
+[edge.sites."a.example"]
+origins = ["ftp://a", "http://127.0.0.1:1", "http://user@b"]
+ranges-max = 0
+ttl = [{ path = "x", fixed = "1s" }, { path = "*" }]
+[edge.sites."B.example"]
+origins = ["http://127.0.0.1:1"]
+[plan]
+control-plane = "here"
+"#;
+    std::fs::write(&path, text).unwrap();
+    let file = path.display().to_string();
+    let error = refused(&["config", "check", &file]);
+    for at in [
+        ":2:13: log.log-level: ",
+        ":4:11: edge.listen: \"tcp://127.0.0.1:1\" is not allowed: expected ",
+        ":5:16: edge.head-timeout: ",
+        ":7:12: edge.sites.\"a.example\".origins[0].url: \"ftp://a\" is not allowed: expected ",
+        ":7:45: edge.sites.\"a.example\".origins[2].url: ",
+        ":8:14: edge.sites.\"a.example\".ranges-max: ",
+        ":9:17: edge.sites.\"a.example\".ttl[0].path: \"x\" is not allowed: expected ",
+        ":9:38: edge.sites.\"a.example\".ttl[1] is missing: expected ",
+        ":10:13: edge.sites: \"B.example\" is not allowed: expected ",
+        ":13:17: plan.control-plane: ",
+    ] {
+        let told = error.lines().any(|line| line.contains(&file) && line.contains(at));
+        assert!(told, "{at}: {error}");
+    }
+    assert_eq!(error.lines().count(), 10, "{error}");
+    // So does the start, of what it needs.
+    std::fs::write(&path, text.replace("log-level = \"edge=loud\"\n", "")).unwrap();
+    let error = refused(&["--config", &file, "edge"]);
+    assert!(error.contains("origins[2].url") && error.contains("B.example"), "{error}");
+}
+
+#[test]
 fn a_value_that_is_not_allowed_is_named_with_its_line() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("nearcast.toml");

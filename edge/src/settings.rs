@@ -15,7 +15,7 @@ use crate::prefetch;
 use crate::serve::RESPONSES_MAX;
 use chunks::MEMORY_BYTES_MIN;
 use model::EdgeId;
-use service::config::ConfigError;
+use service::config::{ConfigError, both};
 use service::value::ByteSize;
 use sites::check_sites;
 use std::net::SocketAddr;
@@ -152,16 +152,19 @@ impl Config {
     /// Checks settings.
     ///
     /// # Errors
-    /// Names the first key with a value that is not allowed, or that is missing.
+    /// Names the keys with a value that is not allowed, or that are missing: those of all sites,
+    /// of their origins and rules, and the first of the others.
     pub fn check(settings: Settings) -> Result<Self, ConfigError> {
-        let patience = patience(&settings)?;
-        let (titles, any) = origins(&settings)?;
-        let sites = check_sites(&settings.sites, any)?;
+        let sites = match origins(&settings) {
+            Ok((titles, any)) => check_sites(&settings.sites, any).map(|sites| (titles, sites)),
+            Err(mistake) => both(Err(mistake), check_sites(&settings.sites, None)),
+        };
+        let heard = both(patience(&settings), listeners(&settings.listen));
+        let ((titles, sites), (patience, listen)) = both(sites, heard)?;
         if titles.is_none() && sites.is_empty() {
             let expected = "an http://, https:// or s3:// URL, or a table edge.sites.\"HOST\"";
             return Err(ConfigError::missing("edge.origin", expected));
         }
-        let listen = listeners(&settings.listen)?;
         once("edge.ssd-dir", &settings.ssd_dir, |dir| dir.display().to_string())?;
         let certificate = files::certificate(settings.cert, settings.key)?;
         if listen.iter().any(|listen| listen.tls) {

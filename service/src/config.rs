@@ -52,9 +52,64 @@ pub enum ConfigError {
         /// What is allowed.
         expected: String,
     },
+    /// More than one mistake; none of these is of this kind.
+    #[error("{}", lines(.0))]
+    Several(Vec<ConfigError>),
+}
+
+fn lines(mistakes: &[ConfigError]) -> String {
+    let lines: Vec<String> = mistakes.iter().map(ToString::to_string).collect();
+    lines.join("\n")
+}
+
+/// What all of these give.
+///
+/// # Errors
+/// Every mistake in them, in their order: one alone, or [`ConfigError::Several`].
+pub fn all<T>(
+    checked: impl IntoIterator<Item = Result<T, ConfigError>>,
+) -> Result<Vec<T>, ConfigError> {
+    let (mut good, mut mistakes) = (Vec::new(), Vec::new());
+    for checked in checked {
+        match checked {
+            Ok(value) => good.push(value),
+            Err(mistake) => mistakes.extend(mistake.each()),
+        }
+    }
+    match mistakes.len() {
+        0 => Ok(good),
+        1 => Err(mistakes.remove(0)),
+        _ => Err(ConfigError::Several(mistakes)),
+    }
+}
+
+/// What both of these give.
+///
+/// # Errors
+/// Every mistake in them, as [`all`] has it.
+pub fn both<A, B>(
+    one: Result<A, ConfigError>,
+    other: Result<B, ConfigError>,
+) -> Result<(A, B), ConfigError> {
+    match (one, other) {
+        (Ok(one), Ok(other)) => Ok((one, other)),
+        (Err(mistake), Ok(_)) | (Ok(_), Err(mistake)) => Err(mistake),
+        (Err(one), Err(other)) => {
+            Err(ConfigError::Several([one.each(), other.each()].into_iter().flatten().collect()))
+        }
+    }
 }
 
 impl ConfigError {
+    /// The mistakes that this is.
+    #[must_use]
+    pub fn each(self) -> Vec<Self> {
+        match self {
+            Self::Several(mistakes) => mistakes,
+            one => vec![one],
+        }
+    }
+
     /// A value that is not allowed.
     pub fn value(key: &str, given: impl Display, expected: impl Display) -> Self {
         let (given, expected) = (given.to_string(), expected.to_string());
@@ -71,10 +126,14 @@ impl ConfigError {
     /// a flag may have gone before it.
     #[must_use]
     pub fn placed(self, path: &Path, text: &str) -> Self {
+        if let Self::Several(mistakes) = self {
+            let mistakes = mistakes.into_iter().map(|mistake| mistake.placed(path, text));
+            return Self::Several(mistakes.collect());
+        }
         let at = match &self {
             Self::Value { key, given, .. } => place::of_value(text, key, given),
             Self::Missing { key, .. } => place::of_missing(text, key),
-            Self::Read { .. } | Self::File { .. } => None,
+            Self::Read { .. } | Self::File { .. } | Self::Several(_) => None,
         };
         match at {
             Some(at) => Self::at(path, text, at, String::new(), self.to_string()),

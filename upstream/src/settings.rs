@@ -6,7 +6,7 @@ pub use origin::Origin;
 
 use crate::s3;
 use serde::Deserialize;
-use service::config::ConfigError;
+use service::config::{ConfigError, all};
 use service::value::Span;
 use std::fmt;
 use std::sync::Arc;
@@ -187,7 +187,7 @@ impl Config {
         }
         let origins = settings.origins.iter().enumerate();
         let origins = origins.map(|(n, origin)| base(&format!("{key}.origins[{n}]"), origin));
-        let origins: Vec<Base> = origins.collect::<Result<_, _>>()?;
+        let origins: Vec<Base> = all(origins)?;
         let in_bucket = origins.iter().any(|base| matches!(base.place, Place::S3 { .. }));
         let keys = in_bucket.then(|| s3::Source::find(key, &settings.s3, &s3::env)).transpose()?;
         if in_bucket {

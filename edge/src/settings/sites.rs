@@ -5,7 +5,7 @@ use crate::engine::UNVALIDATED_BYTES_MAX;
 use crate::hygiene::{Host, KeyRules, Query, expected_of};
 use http::{HeaderName, header};
 use serde::Deserialize;
-use service::config::ConfigError;
+use service::config::{ConfigError, all, both};
 use service::value::{ByteSize, Span};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -139,34 +139,30 @@ impl SiteConfig {
     /// Names the key below `edge.sites."HOST"` and what is expected there.
     pub fn check(host: &str, settings: &SiteSettings) -> Result<Self, ConfigError> {
         let key = format!("edge.sites.\"{host}\"");
-        check_host(host)?;
-        check_origins(&key, &settings.origins)?;
         let caching = caching_settings(&key, settings)?;
         let rule = |(place, rule): (usize, &TtlSettings)| {
             rule.check(&format!("{key}.ttl[{place}]"))?;
             let (path, query) = (rule.path.clone(), rule.query.clone());
             Ok(Rule { path, query, caching: ruled(&caching, rule) })
         };
-        let unvalidated = settings.unvalidated_max.unwrap_or(ByteSize(UNVALIDATED_BYTES_MAX));
-        if unvalidated.0 > UNVALIDATED_BYTES_MAX {
-            let expected = format!("at most {}", ByteSize(UNVALIDATED_BYTES_MAX));
-            let key = format!("{key}.unvalidated-max");
-            return Err(ConfigError::value(&key, unvalidated, expected));
-        }
+        let upstream = upstream::Config::check(&key, host, SiteKind::Proxy, &settings.upstream());
+        let rules = all(settings.ttl.iter().enumerate().map(rule));
+        let ranges_key = format!("{key}.ranges-max");
+        let ranges_max = count(&ranges_key, settings.ranges_max, RANGES_MAX, RANGES_ALLOWED_MAX);
+        let unvalidated = unvalidated_bytes_max(&key, settings.unvalidated_max);
+        let named = both(check_host(host), check_origins(&key, &settings.origins));
+        let upstream = both(named, upstream).map(|(_, upstream)| upstream);
+        let ((upstream, rules), (ranges_max, unvalidated_bytes_max)) =
+            both(both(upstream, rules), both(ranges_max, unvalidated))?;
         Ok(Self {
             host: host.to_owned(),
-            upstream: upstream::Config::check(&key, host, SiteKind::Proxy, &settings.upstream())?,
+            upstream,
             keys: KeyRules { query: settings.query.clone(), sort: settings.sort },
-            rules: settings.ttl.iter().enumerate().map(rule).collect::<Result<_, _>>()?,
+            rules,
             caching,
             stale_after: settings.stale_after.map_or(STALE_AFTER, |after| after.0),
-            ranges_max: count(
-                &format!("{key}.ranges-max"),
-                settings.ranges_max,
-                RANGES_MAX,
-                RANGES_ALLOWED_MAX,
-            )?,
-            unvalidated_bytes_max: unvalidated.0,
+            ranges_max,
+            unvalidated_bytes_max,
             compress: settings.compress.unwrap_or(true),
             prefetch: settings.prefetch.unwrap_or(true),
         })
@@ -315,6 +311,15 @@ fn targeted(key: &str, names: &[String]) -> Result<Vec<HeaderName>, ConfigError>
     Ok(names)
 }
 
+fn unvalidated_bytes_max(key: &str, given: Option<ByteSize>) -> Result<u64, ConfigError> {
+    let bytes = given.unwrap_or(ByteSize(UNVALIDATED_BYTES_MAX));
+    if bytes.0 > UNVALIDATED_BYTES_MAX {
+        let expected = format!("at most {}", ByteSize(UNVALIDATED_BYTES_MAX));
+        return Err(ConfigError::value(&format!("{key}.unvalidated-max"), bytes, expected));
+    }
+    Ok(bytes.0)
+}
+
 fn millis(span: Span) -> i64 {
     i64::try_from(span.0.as_millis()).unwrap_or(i64::MAX)
 }
@@ -369,7 +374,7 @@ pub fn check_sites(
     }
     let named = sites.iter().map(|(host, settings)| SiteConfig::check(host, settings));
     let any = any.iter().map(|settings| SiteConfig::check(ANY_HOST, settings));
-    named.chain(any).collect()
+    all(named.chain(any))
 }
 
 #[cfg(test)]
