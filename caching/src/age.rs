@@ -59,6 +59,19 @@ pub fn age_ms(stored: &Stored, now_ms: i64) -> i64 {
     Age::of(stored).ms(now_ms)
 }
 
+/// A moment at which the origin was asked for a response at the earliest, where it was received
+/// after a request of `requested_ms`. Without an `Age` no cache on the way has kept it. An age has
+/// whole seconds: the part of one that it lacks counts in full. One that is not to be trusted
+/// says nothing: then it may be as old as can be.
+#[must_use]
+pub fn asked_ms(fields: &HeaderMap, requested_ms: i64) -> i64 {
+    if !fields.contains_key(AGE) {
+        return requested_ms;
+    }
+    let ago_ms = reported_ms(fields).map(|ms| ms.saturating_add(999));
+    ago_ms.map_or(i64::MIN, |ago_ms| requested_ms.saturating_sub(ago_ms))
+}
+
 /// The fields of a response served from the store: the stored ones less those that
 /// `no-cache="..."` lists, with the current `Age`.
 pub(crate) fn reused(fields: &HeaderMap, listed: &[HeaderName], age: HeaderValue) -> HeaderMap {
@@ -135,6 +148,15 @@ mod tests {
         for (lines, wanted) in table {
             assert_eq!(reported_ms(&stored(lines).fields), wanted, "{lines}");
         }
+    }
+
+    #[test]
+    fn a_kept_response_was_asked_for_before_its_age_began() {
+        let asked_ms = |lines: &str| asked_ms(&stored(lines).fields, NOW_MS);
+        assert_eq!(asked_ms("Date: @-100"), NOW_MS);
+        assert_eq!(asked_ms("Age: 0"), NOW_MS - 999);
+        assert_eq!(asked_ms("Age: 7, 3"), NOW_MS - 7_999);
+        assert_eq!(asked_ms("Age: a"), i64::MIN);
     }
 
     /// RFC 9111 section 4.2.3.

@@ -42,7 +42,7 @@ mod tags;
 mod validator;
 mod vary;
 
-pub use age::age_ms;
+pub use age::{age_ms, asked_ms};
 pub use cache_status::{CacheStatus, Forwarded};
 pub use facts::Facts;
 pub use forward::{

@@ -54,7 +54,7 @@ pub const OBEYED: [&str; 14] = [
 
 /// Fields of a request that decide on its answer, or on whether it gets one, beside those that
 /// `Vary` names.
-const SAID: [&str; 27] = [
+const SAID: [&str; 28] = [
     "cache-control",
     "cdn-loop",
     "cmcd-object",
@@ -71,6 +71,7 @@ const SAID: [&str; 27] = [
     "if-range",
     "if-unmodified-since",
     "keep-alive",
+    "nearcast-newer-than",
     "pragma",
     "priority",
     "proxy-connection",

@@ -23,7 +23,7 @@ use crate::hygiene;
 use crate::refused::Refused;
 use crate::serve::{Answer, Asked, Edge};
 use crate::verdict::Verdict;
-use caching::{CacheStatus, Forwarded, Reuse};
+use caching::{CacheStatus, Forwarded, Reuse, Why};
 use fetch::{Fetch, Outcome};
 use heads::{Head, KeyId, Variants};
 use http::request::Parts;
@@ -32,7 +32,7 @@ use std::borrow::Cow;
 use std::ops::Deref;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
-use upstream::RequestBody;
+use upstream::{NewerThan, RequestBody};
 
 /// How often a request starts over, since what it was about to be answered from has changed.
 const TRIES_MAX: usize = 3;
@@ -66,6 +66,8 @@ pub struct Wanted {
     pub priority: caching::Priority,
     /// The caching rules of the site for this path and query.
     pub caching: Arc<caching::Settings>,
+    /// Another node wants nothing from before a purge that may not have come to this one.
+    pub newer_than: Option<NewerThan>,
     /// The canonical path; none where that is the client's spelling.
     respelled: Option<String>,
     /// What of the query counts.
@@ -89,9 +91,14 @@ impl Wanted {
         let query = site.keys.query(target.query).map(Cow::into_owned);
         let (mark, of_query) = query.as_deref().map_or(("", ""), |query| ("?", query));
         let key = KeyId::of_parts(&site.name, [&*host, &*canonical, mark, of_query]);
+        let caching = site.caching_of(&target.path, query.as_deref());
+        // By a listener for clients, anybody may say so: where `no-cache` counts, that is no more.
+        let is_heeded = asked.via.peer || caching.request_directives;
+        let told = || NewerThan::of(&head.headers, now_ms());
         Ok(Self {
             key,
-            caching: site.caching_of(&target.path, query.as_deref()),
+            newer_than: is_heeded.then(told).flatten(),
+            caching,
             respelled: match target.path {
                 Cow::Borrowed(_) => None,
                 Cow::Owned(path) => Some(path),
@@ -142,6 +149,7 @@ impl Wanted {
         for name in hygiene::OBEYED {
             forwarded.remove(name);
         }
+        upstream::forget_newer_than(&mut forwarded);
         caching::strip_conditions(&mut forwarded);
         forwarded
     }
@@ -149,6 +157,33 @@ impl Wanted {
     /// A request whose answer is nobody else's unless its fields say so: it waits for nobody.
     fn is_personal(&self) -> bool {
         self.fields.contains_key(header::AUTHORIZATION)
+    }
+
+    /// Whether what is stored is from before a purge that another node knows of.
+    fn is_older(&self, head: &Head) -> bool {
+        self.newer_than.as_ref().is_some_and(|newer| head.asked_ms <= newer.unix_ms)
+    }
+
+    /// Whether what is stored answers the request, which selects it.
+    fn reuse(&self, head: &Head, now_ms: i64, soft_purged: bool) -> Reuse {
+        if self.is_older(head) {
+            return Reuse::Revalidate(Why::RequestNoCache);
+        }
+        head.facts(&self.caching).reuse(&self.fields, now_ms, &self.caching, soft_purged)
+    }
+
+    /// Whether what is stored may answer in place of an origin that fails.
+    fn may_stand_in(&self, head: &Head, soft_purged: bool) -> bool {
+        let (fields, settings) = (&self.fields, &self.caching);
+        !self.is_older(head)
+            && caching::stale_on_error(fields, &head.stored, now_ms(), settings, soft_purged)
+    }
+
+    /// Tells another node that the answer is as new as it wants.
+    fn confirm_newer(&self, fields: &mut HeaderMap) {
+        if let Some(newer) = &self.newer_than {
+            newer.confirm(fields);
+        }
     }
 }
 
@@ -175,8 +210,7 @@ pub fn at_hand(edge: &Arc<Edge>, asked: &Asked<'_>, wanted: &Arc<Wanted>) -> Opt
     let now = now_ms();
     let variants = edge.engine.heads.in_memory_at(&wanted.key, now)?;
     let Found { head, soft_purged } = selected(edge, wanted, &variants).ok()?;
-    let settings = &wanted.caching;
-    match head.facts(settings).reuse(&wanted.fields, now, settings, soft_purged) {
+    match wanted.reuse(&head, now, soft_purged) {
         Reuse::Fresh => {
             let answer = stored::at_hand(edge, wanted, &head, now)?;
             lately::learn(asked, wanted, &variants);
@@ -211,13 +245,11 @@ pub async fn answer(
 
 async fn cached(edge: &Arc<Edge>, wanted: &Arc<Wanted>) -> Result<Answer, Refused> {
     let now = now_ms();
-    let settings = &wanted.caching;
     let Found { head, soft_purged } = match find(edge, wanted).await {
         Ok(found) => found,
         Err(missing) => return not_stored(edge, wanted, missing).await,
     };
-    let reuse = head.facts(settings).reuse(&wanted.fields, now, settings, soft_purged);
-    match reuse {
+    match wanted.reuse(&head, now, soft_purged) {
         Reuse::Fresh => stored::answer(edge, wanted, head, stored::How::Fresh).await,
         Reuse::StaleAccepted => stored::answer(edge, wanted, head, stored::How::Stale).await,
         Reuse::StaleWhileRevalidate => {
@@ -302,7 +334,8 @@ async fn fetched(
     };
     match outcome {
         Outcome::Stored { head, verdict, status } => {
-            if collapsed && edge.purges.verdict(&head) != heads::Verdict::Valid {
+            let is_ended = || edge.purges.verdict(&head) != heads::Verdict::Valid;
+            if collapsed && (is_ended() || wanted.is_older(&head)) {
                 // The fetch began before a purge that this request may have come after.
                 return Err(Refused::Fault(Fault::Changed));
             }
@@ -351,7 +384,7 @@ async fn fetched(
 
 fn may_be_stale(edge: &Edge, wanted: &Wanted, head: &Head) -> bool {
     let soft_purged = edge.purges.verdict(head) == heads::Verdict::Soft;
-    caching::stale_on_error(&wanted.fields, &head.stored, now_ms(), &wanted.caching, soft_purged)
+    wanted.may_stand_in(head, soft_purged)
 }
 
 /// An answer without a body but a length, for HEAD.

@@ -85,6 +85,9 @@ pub struct Head {
     /// [`PurgeLog::number`](crate::PurgeLog::number) when its fetch, or its last successful
     /// revalidation, began: only a purge with a higher number ends it.
     pub epoch: u64,
+    /// The origin was not asked for what it says before this moment, in milliseconds since 1970
+    /// UTC, whichever nodes are between. Read from disk it is what [`caching::asked_ms`] says.
+    pub asked_ms: i64,
     /// What the purge log said last. `Seen::default()` in a new head.
     pub seen: Seen,
     /// What its fields say, once they were read. `Read::default()` in a new head.

@@ -72,6 +72,7 @@ pub(crate) fn decode(key: &KeyId, row: &[u8]) -> Option<Head> {
     })?;
     let fields = compacted(&fields.into_iter().collect());
     let tags = list(&mut row, |row| row.text().map(Box::from))?;
+    let asked_ms = caching::asked_ms(&fields, requested_ms);
     let stored = Stored { status, fields, requested_ms, received_ms };
     row.0.is_empty().then_some(Head {
         site,
@@ -82,6 +83,7 @@ pub(crate) fn decode(key: &KeyId, row: &[u8]) -> Option<Head> {
         bytes,
         tags,
         epoch,
+        asked_ms,
         seen: Seen::default(),
         read: Read::default(),
     })
@@ -122,6 +124,7 @@ pub(crate) mod tests {
             bytes: 5 << 20,
             tags: vec!["film".into(), "season-1".into()],
             epoch: 7,
+            asked_ms: 1_795_000_000_000,
             seen: Seen::default(),
             read: Read::default(),
         }

@@ -72,6 +72,7 @@ async fn heads_take_what_they_say_that_they_take() {
             bytes: 1 << 20,
             tags: vec!["season-1".into(), "episode-7".into()],
             epoch: 1,
+            asked_ms: 1_795_000_000_000,
             seen: Seen::default(),
             read: Read::default(),
         });

@@ -32,6 +32,7 @@ fn head(number: usize, epoch: u64) -> Arc<Head> {
         bytes: 1 << 20,
         tags: Vec::new(),
         epoch,
+        asked_ms: requested_ms,
         seen: Seen::default(),
         read: Read::default(),
     })

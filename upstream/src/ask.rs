@@ -36,6 +36,11 @@ pub struct Ask {
     pub run: u64,
     /// Not this hop, if there is another.
     pub avoid: Option<HopId>,
+    /// Other nodes are asked for nothing that is from this moment or before, in milliseconds since
+    /// 1970 UTC.
+    pub newer_than_ms: Option<i64>,
+    /// No other node is asked.
+    pub at_the_origin: bool,
     /// In place of the site's `first-byte-timeout`.
     pub first_byte: Option<Duration>,
     /// Its place among those that wait for the same hop.
@@ -55,6 +60,8 @@ impl Ask {
             key,
             run: 0,
             avoid: None,
+            newer_than_ms: None,
+            at_the_origin: false,
             first_byte: None,
             urgency: Urgency::default(),
         }
@@ -74,6 +81,8 @@ pub struct Answer {
     pub kind: HopKind,
     /// Whether it may be stored at all: S3's refusals may not, whatever the rules say.
     pub storable: bool,
+    /// Another node says that it is newer than was asked for.
+    pub is_newer: bool,
     /// From the ask to the head.
     pub head_after: Duration,
 }

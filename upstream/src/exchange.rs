@@ -6,15 +6,16 @@ use crate::connect::{FIELDS_MAX, HEAD_BYTES_MAX, Unanswered};
 use crate::fault::{ErrorType, Fault, connect_error, head_error};
 use crate::flight::Flight;
 use crate::hop::{Hop, Target, Way};
+use crate::newer;
 use crate::s3::{self, Keys, Refusal};
 use crate::settings::{SiteKind, Times};
 use crate::turns::Urgency;
 use crate::upload::{SendBody, Upload};
-use http::{HeaderMap, Method, Request, Response, StatusCode, Version, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// The longest silence between events of a stream of events, which come when they come.
 const EVENTS_STALL: Duration = Duration::from_secs(600);
@@ -29,6 +30,7 @@ pub(crate) struct Sending {
     pub(crate) path: String,
     pub(crate) host: String,
     pub(crate) fields: HeaderMap,
+    pub(crate) newer_than_ms: Option<i64>,
     pub(crate) upload: Option<Arc<Upload>>,
     pub(crate) pass_host: bool,
     pub(crate) urgency: Urgency,
@@ -60,6 +62,7 @@ impl Sending {
             path: ask.path,
             host: ask.host,
             fields,
+            newer_than_ms: ask.newer_than_ms,
             upload: ask.body.map(Upload::new),
             pass_host: false,
             urgency: ask.urgency,
@@ -91,6 +94,18 @@ impl Sending {
         *request.headers_mut() = fields;
         Ok((request, keys))
     }
+
+    /// Tells another node how new its answer is to be; gives what was said.
+    fn tell_newer_than(&self, hop: &Hop, fields: &mut HeaderMap) -> Option<HeaderValue> {
+        let newer_than_ms = self.newer_than_ms.filter(|_| hop.kind != HopKind::Origin)?;
+        Some(newer::tell(fields, newer_than_ms, now_ms()))
+    }
+}
+
+/// Milliseconds since 1970 UTC.
+fn now_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
 impl Failure {
@@ -114,10 +129,11 @@ pub(crate) async fn exchange(
     loop {
         let mut flight =
             way.enter(&sending.urgency, terms.deadline).await.map_err(Failure::unsent)?;
-        let (request, keys) = sending.request(&way.hop).await.map_err(Failure::unsent)?;
+        let (mut request, keys) = sending.request(&way.hop).await.map_err(Failure::unsent)?;
+        let newer_than = sending.tell_newer_than(&way.hop, request.headers_mut());
         let response = head(&mut flight, request, sending, terms).await?;
         flight.head(response.status());
-        let answer = match &way.hop.place {
+        let mut answer = match &way.hop.place {
             Target::Http { .. } => plain(response, flight, sending, terms)?,
             Target::S3(bucket)
                 if s3::is_refusal(response.status())
@@ -144,6 +160,7 @@ pub(crate) async fn exchange(
                 from_s3(answer.head, answer.body, way)
             }
         };
+        answer.is_newer = newer::take(&mut answer.head.headers, newer_than.as_ref());
         return Ok(Answer { head_after: started.elapsed(), ..answer });
     }
 }
@@ -263,9 +280,8 @@ fn check(response: Response<Incoming>, hop: &Hop) -> Result<Response<Incoming>, 
         let why = format!("{}: a Transfer-Encoding that fits no body", hop.id);
         return Err(Fault::unavailable(ErrorType::HttpProtocolError, why));
     }
-    let size = |(name, value): (&header::HeaderName, &header::HeaderValue)| {
-        name.as_str().len() + value.len() + 4
-    };
+    let size =
+        |(name, value): (&header::HeaderName, &HeaderValue)| name.as_str().len() + value.len() + 4;
     let bytes: usize = fields.iter().map(size).sum();
     if fields.len() > FIELDS_MAX || bytes > HEAD_BYTES_MAX {
         let why = format!("{}: a head of {} fields and {bytes} bytes", hop.id, fields.len());
@@ -297,7 +313,15 @@ fn plain(
     let stall = if events { EVENTS_STALL } else { terms.times.stall };
     let (hop, kind) = (flight.hop().id.clone(), flight.hop().kind);
     let body = UpstreamBody::live(body, flight, (stall, !events), (delimited, alone));
-    Ok(Answer { head, body, hop, kind, storable: true, head_after: Duration::ZERO })
+    Ok(Answer {
+        head,
+        body,
+        hop,
+        kind,
+        storable: true,
+        is_newer: false,
+        head_after: Duration::ZERO,
+    })
 }
 
 /// Whether the end of the body can be told from a connection that broke (RFC 9112, 6.3).
@@ -337,5 +361,5 @@ fn from_s3(mut head: http::response::Parts, body: UpstreamBody, way: &Way) -> An
     let storable = !s3::is_refusal(head.status);
     s3::clean(&mut head);
     let (hop, kind) = (way.hop.id.clone(), way.hop.kind);
-    Answer { head, body, hop, kind, storable, head_after: Duration::ZERO }
+    Answer { head, body, hop, kind, storable, is_newer: false, head_after: Duration::ZERO }
 }

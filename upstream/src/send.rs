@@ -72,6 +72,7 @@ fn prepare(site: &Inner, mut ask: Ask) -> Result<(Sending, Wish), Fault> {
         run: Run { key: ask.key, number: ask.run },
         passed,
         avoid: ask.avoid.take(),
+        at_the_origin: ask.at_the_origin,
         method: ask.method.clone(),
         has_body: ask.body.is_some(),
     };

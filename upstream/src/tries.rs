@@ -62,6 +62,7 @@ pub(crate) struct Wish {
     pub(crate) run: Run,
     pub(crate) passed: Vec<String>,
     pub(crate) avoid: Option<HopId>,
+    pub(crate) at_the_origin: bool,
     pub(crate) method: Method,
     pub(crate) has_body: bool,
 }
@@ -75,7 +76,7 @@ impl<'a> Tries<'a> {
             avoid: wish.avoid,
             repeatable: wish.method.is_idempotent() && !wish.has_body,
             hedgeable: wish.method == Method::GET && !wish.has_body,
-            level: Level::Sibling,
+            level: if wish.at_the_origin { Level::Origin } else { Level::Sibling },
             tries_at_level: 0,
             tried: Vec::new(),
             origins: None,

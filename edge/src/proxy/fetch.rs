@@ -134,9 +134,7 @@ impl Fetch {
         }
         let Some(variants) = edge.engine.heads.in_memory(&wanted.key) else { return false };
         super::selected(edge, wanted, &variants).is_ok_and(|found| {
-            let facts = found.head.facts(&wanted.caching);
-            let (fields, now_ms) = (&wanted.fields, now_ms());
-            let reuse = facts.reuse(fields, now_ms, &wanted.caching, found.soft_purged);
+            let reuse = wanted.reuse(&found.head, now_ms(), found.soft_purged);
             matches!(reuse, caching::Reuse::Fresh)
         })
     }
@@ -256,7 +254,7 @@ impl Fetch {
     ) -> (Outcome, Option<Own>) {
         let epoch = self.edge.purges.number();
         let range = range.filter(|_| conditional.is_none() || self.is_in_chunks());
-        let Sent { answered, requested_ms, began, is_outdated } =
+        let Sent { answered, requested_ms, asked_ms, began } =
             self.send(conditional.as_ref(), range).await;
         let answer = match answered {
             Ok(answer) => answer,
@@ -267,6 +265,7 @@ impl Fetch {
             return (self.failed(Fault::Answered(answer.head.status)), None);
         }
         let received_ms = now_ms();
+        let sent = renewing::Sent { requested_ms, began, epoch, asked_ms };
         if answer.head.status == StatusCode::PARTIAL_CONTENT && !is_of(&answer, range) {
             let fault = match caching::is_past_counting(&answer.head.headers) {
                 true => Fault::Uncounted,
@@ -278,10 +277,10 @@ impl Fetch {
         if answer.head.status == StatusCode::NOT_MODIFIED
             && let (Some((old, _)), true) = (&self.stale, conditional.is_some())
         {
-            if is_outdated || self.edge.fetches.is_outdated(&self.wanted.key, began) {
+            if self.edge.fetches.is_outdated(&self.wanted.key, began) {
                 return (Outcome::Failed(Fault::Changed), None);
             }
-            return self.refreshed(old, &answer, renewing::Sent { requested_ms, began, epoch });
+            return self.refreshed(old, &answer, sent);
         }
         let stored = Stored {
             status: answer.head.status,
@@ -289,10 +288,7 @@ impl Fetch {
             requested_ms,
             received_ms,
         };
-        if is_outdated {
-            return self.unshared(answer, stored, range);
-        }
-        self.settle(answer, stored, (epoch, began), range)
+        self.settle(answer, stored, sent, range)
     }
 
     /// Whether what is stored is had in parts. What is only kept whole is asked about as a whole.
@@ -302,11 +298,7 @@ impl Fetch {
     }
 
     fn may_be_stale(&self) -> bool {
-        self.stale.as_ref().is_some_and(|(head, soft)| {
-            let settings = &self.wanted.caching;
-            let fields = &self.wanted.fields;
-            caching::stale_on_error(fields, &head.stored, now_ms(), settings, *soft)
-        })
+        self.stale.as_ref().is_some_and(|(head, soft)| self.wanted.may_stand_in(head, *soft))
     }
 
     fn failed(&self, fault: Fault) -> Outcome {

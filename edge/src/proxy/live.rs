@@ -171,8 +171,7 @@ impl Live {
 
     /// Whether it answers a request that comes while it arrives.
     pub fn is_for(&self, wanted: &Wanted, purges: &PurgeLog) -> bool {
-        let (facts, now) = (self.head.facts(&wanted.caching), super::now_ms());
-        let reuse = facts.reuse(&wanted.fields, now, &wanted.caching, false);
+        let reuse = wanted.reuse(&self.head, super::now_ms(), false);
         self.is_selected(wanted, purges) && matches!(reuse, caching::Reuse::Fresh)
     }
 
@@ -192,6 +191,7 @@ impl Live {
         let head = &self.head;
         caching::selects(&head.selecting, &head.stored.fields, &wanted.fields)
             && !self.is_purged(purges)
+            && !wanted.is_older(head)
             && !wanted.is_personal()
     }
 
@@ -239,6 +239,7 @@ impl Live {
             ..told
         };
         told.append(edge.node.id(), &mut headers);
+        wanted.confirm_newer(&mut headers);
         match caching::precondition(&wanted.method, &wanted.fields, stored) {
             Precondition::NotModified => return Ok(stored::unchanged(&headers, verdict)),
             Precondition::Failed => {
@@ -297,6 +298,7 @@ mod tests {
             bytes: 0,
             tags: Vec::new(),
             epoch: 0,
+            asked_ms: 0,
             seen: heads::Seen::default(),
             read: heads::Read::default(),
         };

@@ -29,6 +29,8 @@ pub struct Sent {
     pub began: Began,
     /// The number of the last purge.
     pub epoch: u64,
+    /// When the origin was asked at the earliest, likewise.
+    pub asked_ms: i64,
 }
 
 /// Renews a stored head by the 304 that came for it (RFC 9111 section 4.3.4); none if that is
@@ -46,14 +48,16 @@ pub fn by_304(
             Renewal::Changed => return None,
             Renewal::Alone { renewed, ends } => (renewed, ends),
             Renewal::Shared(renewed) => {
-                let head = Head { epoch: sent.epoch, ..renewed_head(old, renewed, wanted)? };
+                let renewed = renewed_head(old, renewed, wanted)?;
+                let head = Head { epoch: sent.epoch, asked_ms: sent.asked_ms, ..renewed };
                 return Some(Renewed::Shared(shared(edge, wanted, old, head, sent.began)));
             }
         };
     if ends {
         edge.engine.heads.remove(wanted.key, old);
     }
-    Some(Renewed::Alone(Arc::new(Head { stored, epoch: sent.epoch, ..(**old).clone() })))
+    let Sent { epoch, asked_ms, .. } = sent;
+    Some(Renewed::Alone(Arc::new(Head { stored, epoch, asked_ms, ..(**old).clone() })))
 }
 
 /// Keeps a renewed head.

@@ -140,6 +140,7 @@ fn prepare<'a>(
         How::Fetched { verdict, told, .. } => *verdict == Verdict::Revalidated || told.collapsed,
     };
     let mut headers = fields(wanted, head, was_stored, now_ms);
+    wanted.confirm_newer(&mut headers);
     let compresses = compresses(&wanted.site, head);
     if compresses {
         compress::vary(&mut headers);

@@ -102,12 +102,13 @@ impl PurgeLog {
         verdict
     }
 
-    /// Whether what has this URL and these tags was purged at `unix_ms` or later: then an answer
-    /// made before that moment, which another cache has kept, says nothing any more.
+    /// When the last purge of what has this URL and these tags was taken, in milliseconds since
+    /// 1970 UTC: an answer made before that moment, which another cache has kept, says nothing any
+    /// more.
     #[must_use]
-    pub fn since(&self, site: &str, url: &str, tags: &[Box<str>], unix_ms: i64) -> bool {
+    pub fn last(&self, site: &str, url: &str, tags: &[Box<str>]) -> Option<i64> {
         let rules = self.state.rules.read().unwrap_or_else(PoisonError::into_inner);
-        rules.since(site, url, tags, unix_ms)
+        rules.last(site, url, tags)
     }
 
     /// Appends a purge. It is on disk and in force when its number is returned; should the

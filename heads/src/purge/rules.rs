@@ -259,11 +259,12 @@ impl Rules {
         verdicts.max().unwrap_or(Verdict::Valid)
     }
 
-    /// Whether a purge of what has this URL and these tags was taken at `unix_ms` or later.
-    pub(crate) fn since(&self, site: &str, url: &str, tags: &[Box<str>], unix_ms: i64) -> bool {
-        let late = |purged: &Arc<Purged>| purged.unix_ms >= unix_ms;
-        let mut entries = self.keys_of(site, url, tags).filter_map(|key| self.entries.get(&key));
-        entries.any(|entry| [&entry.hard, &entry.soft].into_iter().flatten().any(late))
+    /// When the last purge of what has this URL and these tags was taken, in milliseconds since
+    /// 1970 UTC.
+    pub(crate) fn last(&self, site: &str, url: &str, tags: &[Box<str>]) -> Option<i64> {
+        let entries = self.keys_of(site, url, tags).filter_map(|key| self.entries.get(&key));
+        let purges = entries.flat_map(|entry| [&entry.hard, &entry.soft].into_iter().flatten());
+        purges.map(|purged| purged.unix_ms).max()
     }
 
     /// The keys of all purges that could match a head: everything, its URL, its tags, and its
@@ -466,7 +467,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn what_was_purged_since_a_moment() {
+    fn when_it_was_purged_last() {
         let mut rules = Rules::new(10, PURGES_MAX);
         let taken = |number, unix_ms, what, soft| {
             let purge = Purge { what, site: None, soft, note: String::new() };
@@ -474,9 +475,9 @@ pub(super) mod tests {
         };
         drop(rules.apply(taken(11, 500, What::All, false)));
         drop(rules.apply(taken(12, 700, What::Tag("film".into()), true)));
-        let since = |tag: &str, unix_ms| rules.since("s", "h.test/a", &[tag.into()], unix_ms);
-        assert!(since("film", 700) && since("other", 500));
-        assert!(!since("film", 701) && !since("other", 501));
+        let last = |rules: &Rules, tag: &str| rules.last("s", "h.test/a", &[tag.into()]);
+        assert_eq!((last(&rules, "film"), last(&rules, "other")), (Some(700), Some(500)));
+        assert_eq!(last(&Rules::new(10, PURGES_MAX), "film"), None);
     }
 
     #[test]

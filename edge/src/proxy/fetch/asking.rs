@@ -1,5 +1,8 @@
-//! The request to the origin, or to another node before it, and whether what came is from before
-//! a purge.
+//! The request to the origin, or to another node before it, and what is done where that answers
+//! from before a purge.
+//!
+//! Invariant: what another node has kept since before a purge that this node knows of, or that a
+//! node below it does, is never given on.
 
 use super::super::now_ms;
 use super::Fetch;
@@ -7,7 +10,6 @@ use super::span::Span;
 use super::under_way::Began;
 use crate::engine::OWNED_RUN_BYTES;
 use crate::error::Fault;
-use caching::Stored;
 use http::{HeaderMap, HeaderValue, header};
 use upstream::{Answer, Ask, HopKind};
 
@@ -15,9 +17,9 @@ use upstream::{Answer, Ask, HopKind};
 pub(super) struct Sent {
     pub(super) answered: Result<Answer, Fault>,
     pub(super) requested_ms: i64,
+    /// When the origin was asked at the earliest, whichever nodes are between.
+    pub(super) asked_ms: i64,
     pub(super) began: Began,
-    /// Another node answered with what is from before a purge.
-    pub(super) is_outdated: bool,
 }
 
 impl Fetch {
@@ -42,38 +44,58 @@ impl Fetch {
         ask
     }
 
-    /// Sends the request. What another node has kept since before a purge is asked for again, so
-    /// that the node asks as well: the purge may not have come to it yet.
+    /// Sends the request. Another node is told of the last purge, which may not have come to it
+    /// yet: it asks as well then, unless it has done so since. Where the answer alone tells, by its
+    /// tags, that it was purged, that node is asked again; one that answers from before the purge
+    /// for all that is passed by.
     pub(super) async fn send(&self, conditional: Option<&HeaderMap>, range: Option<Span>) -> Sent {
-        let first = self.sent(self.ask(conditional, range)).await;
-        if !first.is_outdated {
-            return first;
+        let ask = || self.ask(conditional, range);
+        let known_ms = self.newer_than_ms(None);
+        let first = self.sent(Ask { newer_than_ms: known_ms, ..ask() }).await;
+        let Some(purged_ms) = self.purged_since(&first) else { return first };
+        drop(first);
+        if known_ms < Some(purged_ms) {
+            let second = self.sent(Ask { newer_than_ms: Some(purged_ms), ..ask() }).await;
+            if self.purged_since(&second).is_none() {
+                return second;
+            }
         }
-        let mut ask = self.ask(conditional, range);
-        ask.fields.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-        self.sent(ask).await
+        self.sent(Ask { at_the_origin: true, ..ask() }).await
     }
 
     async fn sent(&self, ask: Ask) -> Sent {
         let (began, requested_ms) = (self.edge.fetches.now(), now_ms());
+        let newer_than_ms = ask.newer_than_ms;
         let answered = self.wanted.site.upstream.send(ask).await.map_err(Fault::from);
-        let is_outdated = answered.as_ref().is_ok_and(|answer| self.is_from_before_a_purge(answer));
-        Sent { answered, requested_ms, began, is_outdated }
+        let asked_ms = match &answered {
+            Ok(answer) if answer.kind != HopKind::Origin => {
+                let told_ms = caching::asked_ms(&answer.head.headers, requested_ms);
+                let newer_ms = newer_than_ms.filter(|_| answer.is_newer);
+                newer_ms.map_or(told_ms, |newer_ms| told_ms.max(newer_ms + 1))
+            }
+            _ => requested_ms,
+        };
+        Sent { answered, requested_ms, asked_ms, began }
     }
 
-    /// Whether another node's cache has answered with what was made before a purge that this
-    /// node knows. An origin is not asked such things: who purges has changed it before.
-    fn is_from_before_a_purge(&self, answer: &Answer) -> bool {
+    /// When the last purge was, if another node's cache has answered with what may be from before
+    /// it. An origin is not asked such things: who purges has changed it before.
+    fn purged_since(&self, sent: &Sent) -> Option<i64> {
+        let answer = sent.answered.as_ref().ok()?;
         let fields = &answer.head.headers;
         if answer.kind == HopKind::Origin || !fields.contains_key(header::AGE) {
-            return false;
+            return None;
         }
-        let (now, status) = (now_ms(), answer.head.status);
-        let kept = Stored { status, fields: fields.clone(), requested_ms: now, received_ms: now };
-        // An age is told in whole seconds.
-        let made_ms = now.saturating_sub(caching::age_ms(&kept, now)).saturating_sub(1_000);
-        let mut tags = caching::tags(fields).tags;
+        self.newer_than_ms(Some(fields)).filter(|purged_ms| sent.asked_ms <= *purged_ms)
+    }
+
+    /// When what is asked for was purged last, as far as this node or the one that asks knows; by
+    /// the tags of what is stored and of an answer, too.
+    pub(super) fn newer_than_ms(&self, answered: Option<&HeaderMap>) -> Option<i64> {
+        let mut tags = answered.map(|fields| caching::tags(fields).tags).unwrap_or_default();
         tags.extend(self.stale.iter().flat_map(|(old, _)| old.tags.iter().cloned()));
-        self.edge.purges.since(&self.wanted.site.name, &self.wanted.url(), &tags, made_ms)
+        let (wanted, purges) = (&self.wanted, &self.edge.purges);
+        let below = wanted.newer_than.as_ref().map(|newer| newer.unix_ms);
+        purges.last(&wanted.site.name, &wanted.url(), &tags).max(below)
     }
 }

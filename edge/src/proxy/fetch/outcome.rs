@@ -120,7 +120,10 @@ impl Own {
         told: CacheStatus<'static>,
     ) -> Result<Answered, Refused> {
         match self {
-            Self::Unshared(unshared) => Ok(pass::answer(edge, wanted, *unshared, told)),
+            Self::Unshared(mut unshared) => {
+                wanted.confirm_newer(&mut unshared.fields);
+                Ok(pass::answer(edge, wanted, *unshared, told))
+            }
             Self::Renewed(head, status) => {
                 let told = CacheStatus { forwarded_status: Some(status), ..told };
                 let how = How::Fetched { verdict: Verdict::Revalidated, told, reading: None };

@@ -40,9 +40,10 @@ impl Fetch {
         &self,
         answer: Answer,
         stored: Stored,
-        (epoch, began): (u64, Began),
+        sent: renewing::Sent,
         asked: Option<Span>,
     ) -> (Outcome, Option<Own>) {
+        let renewing::Sent { began, epoch, asked_ms, .. } = sent;
         let wanted = &self.wanted;
         let (fields, request) = (&stored.fields, &wanted.fields);
         let storable =
@@ -64,6 +65,7 @@ impl Fetch {
             body: rand::random(),
             bytes,
             epoch,
+            asked_ms,
             seen: heads::Seen::default(),
             read: heads::Read::default(),
         };

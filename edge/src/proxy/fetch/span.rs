@@ -101,7 +101,9 @@ impl Fetch {
 
     /// The length of what is wanted, by a HEAD.
     async fn length(&self) -> Option<u64> {
-        let ask = Ask { method: Method::HEAD, ..self.wanted.site.ask(&self.wanted) };
+        let newer_than_ms = self.newer_than_ms(None);
+        let ask = self.wanted.site.ask(&self.wanted);
+        let ask = Ask { method: Method::HEAD, newer_than_ms, ..ask };
         let answer = self.wanted.site.upstream.send(ask).await.ok()?;
         let length =
             answer.head.headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()?;
