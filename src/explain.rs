@@ -94,6 +94,10 @@ fn title(f: &mut fmt::Formatter<'_>, state: &TitleState) -> fmt::Result {
     writeln!(f, "    chunks: {}", chunks(&media.chunks))
 }
 
+/// The words for what a purge has done to a variant.
+const SOFT: &str = "soft";
+const HARD: &str = "hard";
+
 fn variant(f: &mut fmt::Formatter<'_>, state: &VariantState) -> fmt::Result {
     let validator = state.validator.as_deref().unwrap_or("no strong validator");
     writeln!(f, "  {}, {} bytes, {validator}", state.status, state.bytes)?;
@@ -104,7 +108,9 @@ fn variant(f: &mut fmt::Formatter<'_>, state: &VariantState) -> fmt::Result {
     let received = received.map_or_else(|_| "?".to_owned(), |at| at.to_string());
     writeln!(f, "    received {received}, body {}", state.body)?;
     writeln!(f, "    {}", freshness(state))?;
-    writeln!(f, "    {}", stale(state))?;
+    if state.purge != HARD {
+        writeln!(f, "    {}", stale(state))?;
+    }
     writeln!(f, "    purges: {} (epoch {})", purged(&state.purge), state.epoch)?;
     if !state.tags.is_empty() {
         writeln!(f, "    tags: {}", state.tags.join(", "))?;
@@ -118,10 +124,12 @@ fn freshness(state: &VariantState) -> String {
         of += &format!(", not counting the {} that the origin took", span(state.waived_ms));
     }
     let from = &state.lifetime_from;
-    match (state.no_cache, state.fresh_for_ms) {
-        (true, _) => "asks the origin before every use (no-cache)".to_owned(),
-        (false, left) if left > 0 => format!("fresh for {} ({of}, by {from})", span(left)),
-        (false, left) => format!("stale since {} ({of}, by {from})", span(left.saturating_neg())),
+    match (&*state.purge, state.no_cache, state.fresh_for_ms) {
+        (HARD, ..) => "ended by a purge: never served again".to_owned(),
+        (_, true, _) => "asks the origin before every use (no-cache)".to_owned(),
+        (SOFT, _, left) if left > 0 => format!("stale by a soft purge ({of}, by {from})"),
+        (_, _, left) if left > 0 => format!("fresh for {} ({of}, by {from})", span(left)),
+        (.., left) => format!("stale since {} ({of}, by {from})", span(left.saturating_neg())),
     }
 }
 
@@ -135,8 +143,8 @@ fn stale(state: &VariantState) -> String {
 
 fn purged(verdict: &str) -> &str {
     match verdict {
-        "soft" => "revalidates before the next use",
-        "hard" => "ended",
+        SOFT => "revalidates before the next use",
+        HARD => "ended",
         other => other,
     }
 }
@@ -241,6 +249,39 @@ mod tests {
 10 disk, 11 disk, and 8 more runs
 "
         );
+    }
+
+    /// What was purged is not told to be fresh, nor what a hard purge ended to stand in for an
+    /// origin that fails.
+    #[test]
+    fn a_purged_variant_is_told_as_such() {
+        let shown = |purge: &str| {
+            let state = r#"{"selecting":[],"status":200,"validator":null,"received_ms":0,
+                "age_ms":5000,"lifetime_ms":60000,"fresh_for_ms":55000,"lifetime_from":"max-age",
+                "while_revalidate_ms":0,"if_error_ms":3600000,"must_revalidate":false,
+                "no_cache":false,"immutable":false,"tags":[],"epoch":41,"purge":"PURGE",
+                "body":"00ff","bytes":0,"chunks":[]}"#;
+            let state = serde_json::from_str(&state.replace("PURGE", purge)).unwrap();
+            let explanation = Explanation {
+                site: "films".into(),
+                url: "films.example/a.mp4".into(),
+                key: "0a0b".into(),
+                number: 42,
+                now_ms: 5_000,
+                variants: vec![state],
+                title: None,
+            };
+            Shown(&explanation).to_string()
+        };
+        let hard = shown(HARD);
+        assert!(
+            hard.contains("    ended by a purge: never served again\n    purges: ended "),
+            "{hard}"
+        );
+        let soft = shown(SOFT);
+        let wanted = "    stale by a soft purge (age 5 s of 60 s, by max-age)\n    stale for 0 ms \
+                      while it is revalidated, 60 min when the origin fails\n    purges: revalidates";
+        assert!(soft.contains(wanted), "{soft}");
     }
 
     #[test]

@@ -82,6 +82,14 @@ impl Fault {
         Self::Unavailable(reason.to_string().into())
     }
 
+    /// The status that an origin failed by, where it gave one.
+    pub(crate) fn status(&self) -> Option<http::StatusCode> {
+        match self {
+            Self::Answered(status) => Some(*status),
+            _ => None,
+        }
+    }
+
     /// Whether another try may do better.
     pub(crate) fn may_pass(&self) -> bool {
         match self {

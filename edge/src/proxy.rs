@@ -8,6 +8,7 @@ mod fetch;
 pub mod lately;
 mod live;
 pub mod named;
+mod newer;
 mod pass;
 mod renewing;
 mod site;
@@ -23,7 +24,7 @@ use crate::hygiene;
 use crate::refused::Refused;
 use crate::serve::{Answer, Asked, Edge};
 use crate::verdict::Verdict;
-use caching::{CacheStatus, Forwarded, Reuse, Why};
+use caching::{CacheStatus, Forwarded, Reuse};
 use fetch::{Fetch, Outcome};
 use heads::{Head, KeyId, Variants};
 use http::request::Parts;
@@ -92,12 +93,9 @@ impl Wanted {
         let (mark, of_query) = query.as_deref().map_or(("", ""), |query| ("?", query));
         let key = KeyId::of_parts(&site.name, [&*host, &*canonical, mark, of_query]);
         let caching = site.caching_of(&target.path, query.as_deref());
-        // By a listener for clients, anybody may say so: where `no-cache` counts, that is no more.
-        let is_heeded = asked.via.peer || caching.request_directives;
-        let told = || NewerThan::of(&head.headers, now_ms());
         Ok(Self {
             key,
-            newer_than: is_heeded.then(told).flatten(),
+            newer_than: newer::than(asked, &caching),
             caching,
             respelled: match target.path {
                 Cow::Borrowed(_) => None,
@@ -157,33 +155,6 @@ impl Wanted {
     /// A request whose answer is nobody else's unless its fields say so: it waits for nobody.
     fn is_personal(&self) -> bool {
         self.fields.contains_key(header::AUTHORIZATION)
-    }
-
-    /// Whether what is stored is from before a purge that another node knows of.
-    fn is_older(&self, head: &Head) -> bool {
-        self.newer_than.as_ref().is_some_and(|newer| head.asked_ms <= newer.unix_ms)
-    }
-
-    /// Whether what is stored answers the request, which selects it.
-    fn reuse(&self, head: &Head, now_ms: i64, soft_purged: bool) -> Reuse {
-        if self.is_older(head) {
-            return Reuse::Revalidate(Why::RequestNoCache);
-        }
-        head.facts(&self.caching).reuse(&self.fields, now_ms, &self.caching, soft_purged)
-    }
-
-    /// Whether what is stored may answer in place of an origin that fails.
-    fn may_stand_in(&self, head: &Head, soft_purged: bool) -> bool {
-        let (fields, settings) = (&self.fields, &self.caching);
-        !self.is_older(head)
-            && caching::stale_on_error(fields, &head.stored, now_ms(), settings, soft_purged)
-    }
-
-    /// Tells another node that the answer is as new as it wants.
-    fn confirm_newer(&self, fields: &mut HeaderMap) {
-        if let Some(newer) = &self.newer_than {
-            newer.confirm(fields);
-        }
     }
 }
 
@@ -265,7 +236,9 @@ async fn cached(edge: &Arc<Edge>, wanted: &Arc<Wanted>) -> Result<Answer, Refuse
             if let Some(live) = edge.lives.find(wanted, &edge.purges) {
                 return live.answer(edge, wanted, (None, None), joined(forwarded)).await;
             }
-            fetched(edge, wanted, Some(Found { head, soft_purged }), forwarded).await
+            let found = Found { head, soft_purged };
+            let answered = fetched(edge, wanted, Some(found), forwarded).await;
+            answered.map_err(|refused| refused.forwarded(forwarded))
         }
     }
 }
@@ -282,7 +255,8 @@ async fn not_stored(
     if caching::only_if_cached(&wanted.fields, &wanted.caching) {
         return Err(Refused::OnlyIfCached);
     }
-    fetched(edge, wanted, None, missing).await
+    let answered = fetched(edge, wanted, None, missing).await;
+    answered.map_err(|refused| refused.forwarded(missing))
 }
 
 /// `Cache-Status` of who only joins what is arriving.
@@ -363,11 +337,12 @@ async fn fetched(
             live.answer(edge, wanted, (fetch::reader(own), hold), told(None)).await
         }
         // Who only waited may want nothing stale.
-        Outcome::Stale(head) if !may_be_stale(edge, wanted, &head) => {
-            Err(Refused::Fault(Fault::Answered(StatusCode::BAD_GATEWAY)))
+        Outcome::Stale(head, status) if !may_be_stale(edge, wanted, &head) => {
+            let status = status.unwrap_or(StatusCode::BAD_GATEWAY);
+            Err(Refused::Fault(Fault::Answered(status)))
         }
-        Outcome::Stale(head) => {
-            let how = stored::How::StandIn { told: told(None) };
+        Outcome::Stale(head, status) => {
+            let how = stored::How::StandIn { told: told(status) };
             stored::answer(edge, wanted, head, how).await
         }
         Outcome::Failed(fault) => Err(Refused::Fault(fault)),

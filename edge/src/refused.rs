@@ -2,8 +2,9 @@
 
 use crate::error::Fault;
 use crate::verdict::Verdict;
-use caching::ProxyError;
-use http::StatusCode;
+use caching::{CacheStatus, Forwarded, ProxyError};
+use http::{HeaderValue, StatusCode};
+use model::EdgeId;
 use model::api::ApiError;
 use model::route::RouteError;
 use token::Refusal;
@@ -38,6 +39,14 @@ pub enum Refused {
     /// The bytes could not be had.
     #[error(transparent)]
     Fault(#[from] Fault),
+    /// The bytes could not be had from upstream.
+    #[error("{fault}")]
+    Fetch {
+        /// What was wrong.
+        fault: Fault,
+        /// Why they were asked for.
+        forwarded: Forwarded,
+    },
     /// Too many responses under way.
     #[error("too many responses are under way")]
     Busy,
@@ -71,6 +80,35 @@ pub enum Refused {
 }
 
 impl Refused {
+    /// The same, and why upstream was asked; not of what makes a request start over.
+    #[must_use]
+    pub fn forwarded(self, forwarded: Forwarded) -> Self {
+        match self {
+            Self::Fault(fault) if !matches!(fault, Fault::Changed | Fault::Gone) => {
+                Self::Fetch { fault, forwarded }
+            }
+            other => other,
+        }
+    }
+
+    /// Its `Cache-Status` at the node of this name (RFC 9211).
+    #[must_use]
+    pub fn cache_status(&self, edge: &EdgeId) -> HeaderValue {
+        let (verdict, _, _) = self.parts();
+        match self {
+            Self::Fetch { fault, forwarded } if verdict == Verdict::Failed => {
+                let told = CacheStatus {
+                    forwarded: Some(*forwarded),
+                    forwarded_status: fault.status(),
+                    detail: Some(verdict.name()),
+                    ..CacheStatus::default()
+                };
+                told.value(edge.as_str())
+            }
+            _ => verdict.cache_status(edge),
+        }
+    }
+
     /// Its verdict, status and stable code.
     #[must_use]
     pub fn parts(&self) -> (Verdict, StatusCode, &'static str) {
@@ -97,6 +135,7 @@ impl Refused {
             Self::Fault(Fault::Upstream(fault)) => upstream_parts(fault),
             Self::Fault(Fault::Lost) => (V::Failed, S::BAD_GATEWAY, "fetch-lost"),
             Self::Fault(Fault::Busy) => (V::Busy, S::SERVICE_UNAVAILABLE, "busy"),
+            Self::Fetch { fault, .. } => Self::Fault(fault.clone()).parts(),
             Self::Busy => (V::Busy, S::SERVICE_UNAVAILABLE, "busy"),
             Self::Request(refusal) => {
                 let (status, code) = refusal.parts();
@@ -127,6 +166,7 @@ impl Refused {
             ) => Some(ProxyError::HttpProtocolError),
             Self::Fault(Fault::Short) => Some(ProxyError::HttpResponseIncomplete),
             Self::Fault(Fault::Uncounted) => Some(ProxyError::HttpResponseBodySize),
+            Self::Fetch { fault, .. } => Self::Fault(fault.clone()).proxy_error(),
             Self::Fault(Fault::Lost) => Some(ProxyError::ProxyInternalError),
             Self::Loop => Some(ProxyError::ProxyLoopDetected),
             // So that another node goes around this one.
@@ -139,6 +179,7 @@ impl Refused {
     #[must_use]
     pub fn body(&self) -> ApiError {
         let message = match self {
+            Self::Fetch { fault, .. } => return Self::Fault(fault.clone()).body(),
             Self::Fault(Fault::Unavailable(_)) => "the origin failed".to_owned(),
             Self::Fault(Fault::Upstream(fault)) => upstream_text(fault).to_owned(),
             other => other.to_string(),

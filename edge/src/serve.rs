@@ -274,6 +274,7 @@ fn options(edge: &Edge, asked: &Asked<'_>) -> Result<Answer, Refused> {
 
 fn refusal(edge: &Edge, asked: &Asked<'_>, refused: &Refused) -> Answer {
     let (verdict, status, _) = refused.parts();
+    let told = refused.cache_status(&edge.id);
     let mut headers = HeaderMap::new();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -297,7 +298,7 @@ fn refusal(edge: &Edge, asked: &Asked<'_>, refused: &Refused) -> Answer {
             caching::ProxyStatus { error, details: None, next_hop: None, received_status: None };
         told.append(edge.node.id(), &mut headers);
     }
-    headers.insert(CACHE_STATUS, verdict.cache_status(&edge.id));
+    headers.insert(CACHE_STATUS, told);
     let body = serde_json::to_vec(&refused.body()).unwrap_or_default();
     let content = Content::Whole(body.into());
     let mut answer = Answer::new(verdict, status, headers, content);

@@ -6,7 +6,9 @@
 mod common;
 
 use common::WebMisdeed as Misdeed;
-use common::{Answer, CHUNK, Hold, Item, Proxy, Validator, content, get, until};
+use common::{Answer, CHUNK, DEADLINE, Hold, Item, Proxy, Validator, content, get, until};
+use model::admin::PurgeDone;
+use service::client::Client;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -249,12 +251,31 @@ async fn stale_is_served_in_place_of_each_failure_where_that_is_allowed() {
                 assert_eq!(answer.verdict(), "stale", "{why}");
                 let told = answer.header("cache-status");
                 assert!(told.contains(";fwd=stale;") && !told.contains("hit"), "{told}");
+                let is_told = told.contains(";fwd-status=503;");
+                assert_eq!(is_told, misdeed == Misdeed::Status(503), "{told}");
                 assert!(answer.bytes() == &content(PAGE, 1, "", 0..BYTES), "{why}");
+            } else if matches!(misdeed, Misdeed::Mute | Misdeed::Garbage) {
+                let told = "edge-a;fwd=stale;detail=\"failed\"";
+                assert_eq!(answer.header("cache-status"), told, "{why}");
             }
             proxy.web.always(None);
             assert!(proxy.get(PAGE).await.bytes() == &proxy.web.whole(PAGE), "{why}");
         }
     }
+}
+
+/// RFC 9211 section 2.4: a purge ends what is left of its time.
+#[tokio::test]
+async fn no_time_is_left_of_what_is_softly_purged() {
+    let proxy = stage(Item::of(BYTES)).await;
+    proxy.get(PAGE).await;
+    let url = format!("{}/v1/purge", proxy.edge.admin);
+    let request = serde_json::json!({ "all": true, "soft": true });
+    let admin = Client::new(DEADLINE, None, None).unwrap();
+    admin.post_json::<_, PurgeDone>(&url, &request).await.unwrap();
+    proxy.web.always(Some(Misdeed::Status(503)));
+    let told = "edge-a;fwd=stale;fwd-status=503;detail=\"stale\"";
+    assert_eq!(proxy.get(PAGE).await.header("cache-status"), told);
 }
 
 /// Not after `first-byte-timeout`: the origin may hold its answer for as long as it likes.

@@ -47,14 +47,25 @@ async fn a_304_freshens_what_is_stored_with_its_own_fields() {
     }
 }
 
-/// RFC 9211: why an answer that is only kept whole was asked for, and that it is kept only where
-/// that is sure.
+/// A `Cache-Status` without its `ttl`, and that: it is another one a part of a second later.
+fn without_ttl(answer: &Answer) -> (String, Option<i64>) {
+    let parts = answer.header("cache-status").split(';');
+    let (ttl, others): (Vec<_>, Vec<_>) = parts.partition(|part| part.starts_with("ttl="));
+    (others.join(";"), ttl.first().map(|ttl| ttl["ttl=".len()..].parse().unwrap()))
+}
+
+/// RFC 9211: why an answer that is only kept whole was asked for, and that it is kept, and for how
+/// long, only where that is sure.
 #[tokio::test]
 async fn cache_status_of_an_answer_that_is_kept_whole() {
     let item = Item::of(3000).validator(Validator::Weak);
     let proxy = with(item.clone().vary("accept-language")).await;
     let told = async |path: &str, fields: &[(&str, &str)]| {
-        proxy.get_with(path, fields).await.header("cache-status").to_owned()
+        let (told, ttl) = without_ttl(&proxy.get_with(path, fields).await);
+        let is_stored = told.contains(";stored;") || told.contains(";hit;");
+        let is_right = ttl.is_none_or(|ttl| path == "/stale" || (1..=3600).contains(&ttl));
+        assert_eq!((ttl.is_some(), is_right), (is_stored, true), "{path}: {told} {ttl:?}");
+        told
     };
     let expected = "edge-a;fwd=uri-miss;fwd-status=200;stored;detail=\"origin\"";
     assert_eq!(told(PAGE, &[]).await, expected);
@@ -68,6 +79,11 @@ async fn cache_status_of_an_answer_that_is_kept_whole() {
     told("/stale", &[]).await;
     proxy.web.change("/stale");
     assert!(told("/stale", &[]).await.starts_with("edge-a;fwd=stale;"));
+    proxy.web.put("/gone", item.clone().validator(Validator::None).status(404));
+    let expected = "edge-a;fwd=uri-miss;fwd-status=404;stored;detail=\"origin\"";
+    assert_eq!(told("/gone", &[]).await, expected);
+    let is_kept = || async { told("/gone", &[]).await.contains(";hit;").then_some(()) };
+    until("a hit", is_kept).await;
     // Nobody knows whether these come whole.
     proxy.web.put("/long", Item::of(5 << 20).validator(Validator::Weak));
     proxy.web.put("/chunked", item.chunked());

@@ -102,7 +102,7 @@ impl Fetch {
         let (wait, ticket) = fetches.flights.join(self.flight(), &self.urgency);
         let stand_in = self.stand_in();
         let Some(ticket) = ticket else {
-            let outcome = stand_in.or(wait).await.unwrap_or_else(Outcome::Stale);
+            let outcome = stand_in.or(wait).await.unwrap_or_else(|head| Outcome::Stale(head, None));
             return (outcome, None, true);
         };
         // A fetch may have landed between the look and the join: all start over.
@@ -116,7 +116,7 @@ impl Fetch {
         match stand_in.or(wait).await {
             Ok(outcome) => (outcome, receiver.await.ok().flatten(), false),
             // It goes on in the background.
-            Err(head) => (Outcome::Stale(head), None, false),
+            Err(head) => (Outcome::Stale(head, None), None, false),
         }
     }
 
@@ -193,8 +193,8 @@ impl Fetch {
             Outcome::Growing(live, hold) => {
                 live.answer(&edge, &wanted, (reader(own), hold), told(None)).await
             }
-            Outcome::Stale(head) => {
-                let how = super::stored::How::StandIn { told: told(None) };
+            Outcome::Stale(head, status) => {
+                let how = super::stored::How::StandIn { told: told(status) };
                 super::stored::answer(&edge, &wanted, head, how).await
             }
             Outcome::Failed(fault) => Err(Refused::Fault(fault)),
@@ -303,7 +303,9 @@ impl Fetch {
 
     fn failed(&self, fault: Fault) -> Outcome {
         match &self.stale {
-            Some((head, _)) if self.may_be_stale() => Outcome::Stale(Arc::clone(head)),
+            Some((head, _)) if self.may_be_stale() => {
+                Outcome::Stale(Arc::clone(head), fault.status())
+            }
             _ => Outcome::Failed(fault),
         }
     }

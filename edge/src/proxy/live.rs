@@ -232,9 +232,12 @@ impl Live {
             compress::vary(&mut headers);
         }
         let verdict = if collapsed { Verdict::Filling } else { self.source };
+        let left_ms = self.head.facts(&wanted.caching).fresh_for_ms(super::now_ms());
+        let will_be_kept = self.will_be_kept();
         let told = CacheStatus {
             forwarded_status: Some(self.status),
-            stored: self.will_be_kept(),
+            stored: will_be_kept,
+            ttl_s: will_be_kept.then(|| left_ms.div_euclid(1000)),
             detail: Some(verdict.name()),
             ..told
         };

@@ -94,7 +94,8 @@ pub fn plain_fields(
     // That is about the origin's own address.
     headers.remove(header::ALT_SVC);
     let told = CacheStatus { hit: true, ..CacheStatus::default() };
-    told_by(edge, told, Verdict::HitMemory, facts.fresh_for_ms(now_ms), &mut headers);
+    let left_ms = facts.fresh_for_ms(now_ms);
+    told_by(edge, told, Verdict::HitMemory, Some(left_ms), &mut headers);
     Some(headers)
 }
 
@@ -305,7 +306,10 @@ fn tell(
     verdict: Verdict,
     headers: &mut HeaderMap,
 ) {
+    // A purge ends what is left of its time.
+    let is_purged = edge.purges.verdict(head) != heads::Verdict::Valid;
     let left_ms = head.facts(&wanted.caching).fresh_for_ms(now_ms);
+    let left_ms = Some(left_ms).filter(|left_ms| *left_ms < 0 || !is_purged);
     let told = match how {
         How::Fetched { told, verdict, .. } => {
             CacheStatus { stored: *verdict != Verdict::Revalidated, ..*told }
@@ -328,10 +332,10 @@ fn told_by(
     edge: &Edge,
     mut told: CacheStatus<'_>,
     verdict: Verdict,
-    left_ms: i64,
+    left_ms: Option<i64>,
     headers: &mut HeaderMap,
 ) {
-    told.ttl_s = Some(left_ms.div_euclid(1000));
+    told.ttl_s = left_ms.map(|left_ms| left_ms.div_euclid(1000));
     told.detail = Some(verdict.name());
     told.append(edge.node.id(), headers);
 }

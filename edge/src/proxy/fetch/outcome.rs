@@ -29,8 +29,8 @@ pub enum Outcome {
     },
     /// An answer that is kept once it is whole.
     Growing(Arc<Live>, Hold),
-    /// The origin failed: what is stored may still be used.
-    Stale(Arc<Head>),
+    /// The origin failed, by this status or without one: what is stored may still be used.
+    Stale(Arc<Head>, Option<StatusCode>),
     /// The answer is for the one who asked.
     Alone,
     /// Nothing to answer from.
