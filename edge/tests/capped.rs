@@ -222,7 +222,9 @@ async fn who_leaves_ends_the_series_of_answers() {
     let proxy = stage(Item::of(20 * CHUNK), CHUNK).await;
     proxy.web.hold(Hold::Byte(2 * CHUNK));
     let mut film = proxy.open(FILM, &[("range", "bytes=0-")]).await;
-    assert_eq!(film.take(9).await.unwrap(), proxy.web.part(FILM, 0..9));
+    // So far that the edge has somebody to ask the third one for, whatever sockets buffer.
+    let taken = film.take(2 * CHUNK as usize).await.unwrap();
+    assert!(taken == proxy.web.part(FILM, 0..2 * CHUNK));
     let is_held = || async { (proxy.web.held() == 1).then_some(()) };
     until("the third answer", is_held).await;
     drop(film);
