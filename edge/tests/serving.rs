@@ -243,6 +243,18 @@ async fn a_corrupted_byte_is_refetched_and_never_served() {
 }
 
 #[tokio::test]
+async fn a_chunk_that_comes_in_parts_and_corrupt_is_given_up() {
+    let stage = Stage::new().await;
+    stage.origin.always(Some(Misdeed::CorruptAndShort(600_000)));
+    let answer = stage.get("v1/0.m4s").await;
+    assert_eq!((answer.status.as_u16(), answer.code().as_str()), (502, "origin-corrupt"));
+    // Two parts of the chunk, twice.
+    assert_eq!(stage.origin.media().len(), 4, "{:?}", stage.origin.media());
+    stage.origin.always(None);
+    assert_eq!(stage.get("v1/0.m4s").await.bytes(), &stage.film.segment("v1", 0));
+}
+
+#[tokio::test]
 async fn an_origin_that_dies_in_mid_body_cuts_the_player_and_is_no_clean_end() {
     let stage = Stage::new().await;
     stage.get("hls.m3u8").await;

@@ -258,7 +258,10 @@ impl Run {
             let front = self.front();
             let (fault, hop) = match self.one_try(engine, missing, avoid.take()).await {
                 Ok(End::Done | End::Short) => {
-                    tries = 0;
+                    // An answer may end within a chunk, which may turn out corrupt each time.
+                    if self.front() != front {
+                        tries = 0;
+                    }
                     // More is asked for while somebody reads; a chunk that has begun is completed.
                     if self.is_empty() || self.slot.is_some() || !self.readers.give_up() {
                         continue;

@@ -20,6 +20,8 @@ use tokio::sync::watch;
 pub enum Misdeed {
     /// Flips a bit of the byte at this offset of the answer.
     Corrupt(usize),
+    /// Sends so many bytes of a range at most, and flips a bit of the first.
+    CorruptAndShort(usize),
     /// Closes the connection after this many bytes of the body.
     Cut(usize),
     /// Sends nothing after this many bytes of the body.
@@ -152,6 +154,10 @@ async fn answer(
     if let Some(range) = range {
         let (first, last) = range.strip_prefix("bytes=").unwrap().split_once('-').unwrap();
         let (first, last): (usize, usize) = (first.parse().unwrap(), last.parse().unwrap());
+        let last = match misdeed {
+            Some(Misdeed::CorruptAndShort(most)) => last.min(first + most - 1),
+            _ => last,
+        };
         bytes = object.slice(first..=last);
         *response.status_mut() = StatusCode::PARTIAL_CONTENT;
         let given = format!("bytes {first}-{last}/{}", object.len());
@@ -165,7 +171,8 @@ async fn answer(
 fn body(bytes: Bytes, misdeed: Option<Misdeed>) -> Body {
     let frame = |bytes: Bytes| Ok::<_, io::Error>(Frame::data(bytes));
     match misdeed {
-        Some(Misdeed::Corrupt(at)) => {
+        Some(Misdeed::Corrupt(_) | Misdeed::CorruptAndShort(_)) => {
+            let at = if let Some(Misdeed::Corrupt(at)) = misdeed { at } else { 0 };
             let mut wrong = bytes.to_vec();
             wrong[at] ^= 1;
             Full::new(wrong.into()).map_err(|never| match never {}).boxed()
