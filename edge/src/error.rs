@@ -90,6 +90,12 @@ impl Fault {
         }
     }
 
+    /// Whether the request starts over from what is stored, and asks for it alone in the end: what
+    /// it was about to be answered from has changed, is gone, or comes in crumbs only.
+    pub(crate) fn starts_over(&self) -> bool {
+        matches!(self, Self::Changed | Self::Gone | Self::Short)
+    }
+
     /// Whether another try may do better.
     pub(crate) fn may_pass(&self) -> bool {
         match self {

@@ -207,7 +207,7 @@ pub async fn answer(
         match cached(edge, wanted).await {
             // The origin has another version by now, or a chunk is gone that can't be fetched or
             // only in crumbs, or the fetch that was joined is of no use to this request.
-            Err(Refused::Fault(Fault::Changed | Fault::Gone | Fault::Short)) => {}
+            Err(Refused::Fault(fault)) if fault.starts_over() => {}
             answered => return answered,
         }
     }

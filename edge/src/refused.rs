@@ -84,9 +84,7 @@ impl Refused {
     #[must_use]
     pub fn forwarded(self, forwarded: Forwarded) -> Self {
         match self {
-            Self::Fault(fault) if !matches!(fault, Fault::Changed | Fault::Gone) => {
-                Self::Fetch { fault, forwarded }
-            }
+            Self::Fault(fault) if !fault.starts_over() => Self::Fetch { fault, forwarded },
             other => other,
         }
     }

@@ -190,6 +190,19 @@ async fn crumbs_of_what_is_known_end_too() {
     }
 }
 
+/// The same where it was revalidated first.
+#[tokio::test]
+async fn crumbs_of_what_was_revalidated_end_too() {
+    let item = Item::of(BYTES).cache_control("max-age=0");
+    let proxy = stage(item, u64::MAX >> 1).await;
+    proxy.part(FILM, 0..9).await;
+    proxy.web.always(Some(WebMisdeed::Cap(100)));
+    let (asked, far) = (proxy.web.count(FILM), 2 * CHUNK + 200_000);
+    let answer = proxy.part(FILM, far..far + CHUNK).await;
+    is_part(&proxy, &answer, far..far + 100, BYTES, "revalidated");
+    assert!(proxy.web.count(FILM) - asked <= 8, "{:?}", proxy.web.ranges(FILM));
+}
+
 /// What is too large for the cache, or can't be kept in parts.
 #[tokio::test]
 async fn what_is_passed_on_is_passed_on_as_short_as_it_came() {
