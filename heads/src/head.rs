@@ -86,7 +86,8 @@ pub struct Head {
     /// revalidation, began: only a purge with a higher number ends it.
     pub epoch: u64,
     /// The origin was not asked for what it says before this moment, in milliseconds since 1970
-    /// UTC, whichever nodes are between. Read from disk it is what [`caching::asked_ms`] says.
+    /// UTC, whichever nodes are between. Read from disk it is what [`caching::asked_ms`] says:
+    /// where another node answered, earlier by the `Age`, which costs one more revalidation at most.
     pub asked_ms: i64,
     /// What the purge log said last. `Seen::default()` in a new head.
     pub seen: Seen,
