@@ -100,6 +100,8 @@ head-timeout = "0s"
 origins = ["ftp://a", "http://127.0.0.1:1", "http://user@b"]
 ranges-max = 0
 ttl = [{ path = "x", fixed = "1s" }, { path = "*" }]
+stale-after = "3651d"
+targeted = ["Cache-Control"]
 [edge.sites."B.example"]
 origins = ["http://127.0.0.1:1"]
 [plan]
@@ -117,13 +119,15 @@ control-plane = "here"
         ":8:14: edge.sites.\"a.example\".ranges-max: ",
         ":9:17: edge.sites.\"a.example\".ttl[0].path: \"x\" is not allowed: expected ",
         ":9:38: edge.sites.\"a.example\".ttl[1] is missing: expected ",
-        ":10:13: edge.sites: \"B.example\" is not allowed: expected ",
-        ":13:17: plan.control-plane: ",
+        ":10:15: edge.sites.\"a.example\".stale-after: ",
+        ":11:12: edge.sites.\"a.example\".targeted: ",
+        ":12:13: edge.sites: \"B.example\" is not allowed: expected ",
+        ":15:17: plan.control-plane: ",
     ] {
         let told = error.lines().any(|line| line.contains(&file) && line.contains(at));
         assert!(told, "{at}: {error}");
     }
-    assert_eq!(error.lines().count(), 10, "{error}");
+    assert_eq!(error.lines().count(), 12, "{error}");
     // So does the start, of what it needs.
     std::fs::write(&path, text.replace("log-level = \"edge=loud\"\n", "")).unwrap();
     let error = refused(&["--config", &file, "edge"]);

@@ -139,12 +139,9 @@ impl SiteConfig {
     /// Names the key below `edge.sites."HOST"` and what is expected there.
     pub fn check(host: &str, settings: &SiteSettings) -> Result<Self, ConfigError> {
         let key = format!("edge.sites.\"{host}\"");
-        let caching = caching_settings(&key, settings)?;
-        let rule = |(place, rule): (usize, &TtlSettings)| {
-            rule.check(&format!("{key}.ttl[{place}]"))?;
-            let (path, query) = (rule.path.clone(), rule.query.clone());
-            Ok(Rule { path, query, caching: ruled(&caching, rule) })
-        };
+        let caching = caching_settings(&key, settings);
+        let rule =
+            |(place, rule): (usize, &TtlSettings)| rule.check(&format!("{key}.ttl[{place}]"));
         let upstream = upstream::Config::check(&key, host, SiteKind::Proxy, &settings.upstream());
         let rules = all(settings.ttl.iter().enumerate().map(rule));
         let ranges_key = format!("{key}.ranges-max");
@@ -152,8 +149,10 @@ impl SiteConfig {
         let unvalidated = unvalidated_bytes_max(&key, settings.unvalidated_max);
         let named = both(check_host(host), check_origins(&key, &settings.origins));
         let upstream = both(named, upstream).map(|(_, upstream)| upstream);
-        let ((upstream, rules), (ranges_max, unvalidated_bytes_max)) =
-            both(both(upstream, rules), both(ranges_max, unvalidated))?;
+        let rest = both(both(ranges_max, unvalidated), caching);
+        let ((upstream, _), ((ranges_max, unvalidated_bytes_max), caching)) =
+            both(both(upstream, rules), rest)?;
+        let rules = settings.ttl.iter().map(|rule| rule.rule(&caching)).collect();
         Ok(Self {
             host: host.to_owned(),
             upstream,
@@ -178,6 +177,12 @@ impl SiteConfig {
 impl TtlSettings {
     fn others(&self) -> [Option<Span>; 3] {
         [self.negative, self.stale_while_revalidate, self.stale_if_error]
+    }
+
+    /// It, once it is checked, on top of the site's own settings.
+    fn rule(&self, caching: &caching::Settings) -> Rule {
+        let (path, query) = (self.path.clone(), self.query.clone());
+        Rule { path, query, caching: ruled(caching, self) }
     }
 
     /// A rule that matches some path and changes something.
@@ -332,13 +337,18 @@ fn caching_settings(key: &str, settings: &SiteSettings) -> Result<caching::Setti
     if let Some(heed) = settings.heed_client {
         caching.request_directives = heed;
     }
-    check_span(&format!("{key}.stale-if-error"), settings.stale_if_error)?;
-    check_span(&format!("{key}.stale-after"), settings.stale_after)?;
+    let spans = both(
+        check_span(&format!("{key}.stale-if-error"), settings.stale_if_error),
+        check_span(&format!("{key}.stale-after"), settings.stale_after),
+    );
+    let names = settings.targeted.as_ref();
+    let names = names.map(|names| targeted(&format!("{key}.targeted"), names)).transpose();
+    let (_, names) = both(spans, names)?;
     if let Some(stale) = settings.stale_if_error {
         caching.if_error_ms = millis(stale);
     }
-    if let Some(names) = &settings.targeted {
-        caching.targeted = targeted(&format!("{key}.targeted"), names)?;
+    if let Some(names) = names {
+        caching.targeted = names;
     }
     Ok(caching)
 }
@@ -368,13 +378,17 @@ pub fn check_sites(
     sites: &BTreeMap<String, SiteSettings>,
     any: Option<SiteSettings>,
 ) -> Result<Vec<SiteConfig>, ConfigError> {
-    if any.is_some() && sites.contains_key(ANY_HOST) {
-        let expected = "either edge.origin or the table edge.sites.\"*\", which is the same site";
-        return Err(ConfigError::value("edge.sites", ANY_HOST, expected));
-    }
+    let once = match any.is_some() && sites.contains_key(ANY_HOST) {
+        true => {
+            let expected =
+                "either edge.origin or the table edge.sites.\"*\", which is the same site";
+            Err(ConfigError::value("edge.sites", ANY_HOST, expected))
+        }
+        false => Ok(()),
+    };
     let named = sites.iter().map(|(host, settings)| SiteConfig::check(host, settings));
     let any = any.iter().map(|settings| SiteConfig::check(ANY_HOST, settings));
-    all(named.chain(any))
+    both(once, all(named.chain(any))).map(|(_, sites)| sites)
 }
 
 #[cfg(test)]
