@@ -59,7 +59,8 @@ impl<'a> Section<'a> {
         None
     }
 
-    /// The next field's name alone. Its value need not be one that can be read here.
+    /// The next field's name alone; `:` if it is in Huffman's code and can't be read, which others
+    /// might. Its value need not be one that can be read here.
     pub fn name(&mut self) -> Option<Cow<'a, [u8]>> {
         let first = *self.0.first()?;
         let name = match first {
@@ -67,7 +68,7 @@ impl<'a> Section<'a> {
                 return Some(Cow::Borrowed(STATIC.get(self.integer(6)?)?.0.as_bytes()));
             }
             _ if first & 0xd0 == 0x50 => Cow::Borrowed(STATIC.get(self.integer(4)?)?.0.as_bytes()),
-            _ if first & 0xe0 == 0x20 => self.string(3)?,
+            _ if first & 0xe0 == 0x20 => self.text(3)?.unwrap_or(Cow::Borrowed(b":")),
             _ => return None,
         };
         self.coded(7)?;
@@ -76,12 +77,17 @@ impl<'a> Section<'a> {
 
     /// A string, whose length has so many bits of its first byte (section 4.1.2).
     fn string(&mut self, bits: u32) -> Option<Cow<'a, [u8]>> {
+        self.text(bits)?
+    }
+
+    /// The same; none within: it is there, in Huffman's code that can't be read.
+    fn text(&mut self, bits: u32) -> Option<Option<Cow<'a, [u8]>>> {
         let is_coded = *self.0.first()? & coded(bits) != 0;
         let text = self.coded(bits)?;
-        match is_coded {
+        Some(match is_coded {
             true => huffman::text(text).map(Cow::Owned),
             false => Some(Cow::Borrowed(text)),
-        }
+        })
     }
 
     /// The same as it is written, in Huffman's code or not.

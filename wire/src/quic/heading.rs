@@ -10,9 +10,9 @@ use super::plain::{HEADERS, varint};
 use bytes::{Bytes, BytesMut};
 use std::borrow::Cow;
 
-/// A pseudo-header field comes twice, too late, or is one of answers.
+/// A pseudo-header field comes twice, too late, or is none of requests; or a name can't be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("pseudo-header fields come once each, before all others, and :status not at all")]
+#[error("pseudo-header fields are those of requests, once each and before all others")]
 pub struct Malformed;
 
 /// Those of a request (RFC 9114 section 4.3.1, RFC 9220 section 3).
@@ -78,10 +78,10 @@ impl Heading {
     }
 }
 
-/// Frames that mean something: DATA, CANCEL_PUSH, SETTINGS, PUSH_PROMISE, GOAWAY, MAX_PUSH_ID
+/// Frames that h3 does not pass over: DATA, CANCEL_PUSH, SETTINGS, PUSH_PROMISE, GOAWAY, MAX_PUSH_ID
 /// (section 11.2.1), those of HTTP/2 that must not come, and WebTransport's, which has no length.
 fn is_known(kind: u64) -> bool {
-    kind <= 0xd || kind == 0x41
+    matches!(kind, 0..=9 | 0xd | 0x41)
 }
 
 /// Looks at a field section's names, as far as they can be read at all.
@@ -93,9 +93,8 @@ fn check(section: &[u8]) -> Result<(), Malformed> {
             is_over = true;
             continue;
         }
-        let place = OF_REQUESTS.iter().position(|known| **known == *name);
-        let again = place.is_some_and(|place| std::mem::replace(&mut seen[place], true));
-        if is_over || again || *name == *b":status" {
+        let place = OF_REQUESTS.iter().position(|known| **known == *name).ok_or(Malformed)?;
+        if is_over || std::mem::replace(&mut seen[place], true) {
             return Err(Malformed);
         }
     }
@@ -156,7 +155,7 @@ mod tests {
     #[test]
     fn what_means_two_things_does_not_pass() {
         let regular: &[u8] = &[0x22, b'n', b's', 0];
-        let sections: [(&str, &[&[u8]]); 10] = [
+        let sections: [(&str, &[&[u8]]); 14] = [
             ("two methods", &[&GOOD, &[0xd4]]),
             ("two schemes", &[&GOOD, &[0xd7]]),
             ("two hosts", &[&GOOD, &[0x50, 1, b'b']]),
@@ -177,12 +176,27 @@ mod tests {
                     &[0xc1],
                 ],
             ),
+            ("one that is unknown", &[&GOOD, &[0x22, b':', b'a', 1, b'b']]),
+            ("a name in Huffman's code, padded too far", &[&GOOD, &[0x2a, 0xf3, 0xff, 0]]),
+            ("one before another host", &[&GOOD, &[0x2a, 0xf3, 0xff, 0, 0x50, 1, b'b']]),
+            ("a name of nothing printable", &[&GOOD, &[0x2c, 0xff, 0xff, 0xff, 0xff, 0]]),
             ("another prefix, as h3 reads it", &[&[9, 0x85], &GOOD[2..], &[0xd4]]),
         ];
         for (what, section) in sections {
             let stream = framed(&section.concat());
             for size in [1, 2, 7, stream.len()] {
                 assert_eq!(given(&stream, size), Err(Malformed), "{what}");
+            }
+        }
+    }
+
+    #[test]
+    fn frames_that_h3_passes_over_hide_no_head() {
+        let bad = framed(&[&GOOD[..], &[0xd4]].concat());
+        for kind in (0xa..=0xc).chain(0xe..0x40) {
+            let stream = [&[kind, 0, kind, 2, 1, 1][..], &bad].concat();
+            for size in [1, 3, stream.len()] {
+                assert_eq!(given(&stream, size), Err(Malformed), "{kind:#x}");
             }
         }
     }

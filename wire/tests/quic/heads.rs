@@ -173,6 +173,8 @@ async fn heads_that_mean_two_things_are_refused() {
         head(&[0x5f, 0x50, 1, b'u', 0xc1]),
         head(&name(b":authority")),
         [&[0x21, 1, 9][..], &head(&[0xc1])].concat(),
+        [&[0x0a, 0][..], &head(&[0xc1])].concat(),
+        head(&[0x2a, 0xf3, 0xff, 0, 0x50, 1, b'b']),
     ];
     for message in &odd {
         for cut in [0, 1, 9, message.len()] {
