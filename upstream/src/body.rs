@@ -6,14 +6,15 @@
 use crate::ask::HopKind;
 use crate::fault::{ErrorType, Fault, body_error};
 use crate::flight::Flight;
+use crate::hop::Held;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use std::fmt;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::time::{Instant, Sleep};
@@ -32,6 +33,8 @@ pub struct UpstreamBody {
     delimited: bool,
     /// No other body shares its connection.
     alone: bool,
+    /// It was let wait for its readers.
+    held: OnceLock<Held>,
     own: Option<OwnLoad>,
     /// Ends when the hop is found silent, if it is to be left then.
     silence: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
@@ -86,7 +89,8 @@ impl UpstreamBody {
         let source = Source::Live(body);
         let flight = Some(flight);
         let (own, silence) = (None, None);
-        let mut body = Self { source, flight, patience, delimited, alone, own, silence };
+        let held = OnceLock::new();
+        let mut body = Self { source, flight, patience, delimited, alone, held, own, silence };
         if body.is_end_stream() {
             body.whole();
         }
@@ -97,13 +101,23 @@ impl UpstreamBody {
     pub(crate) fn held(bytes: Bytes) -> Self {
         let source = Source::Held(Some(bytes).filter(|bytes| !bytes.is_empty()));
         let (flight, patience, own, silence) = (None, None, None, None);
-        Self { source, flight, patience, delimited: true, alone: true, own, silence }
+        let held = OnceLock::new();
+        Self { source, flight, patience, delimited: true, alone: true, held, own, silence }
     }
 
     /// Whether it harms nobody when no more of it is taken for a while: it has a connection of its
-    /// own, and half of the places at its hop are free.
+    /// own, half of the places at its hop are free, and few others wait. From then on, a cut says
+    /// nothing of the hop: it may have waited long enough for us.
     pub fn may_wait(&self) -> bool {
-        self.alone && self.flight.as_ref().is_none_or(|flight| flight.hop().is_at_ease())
+        let Some(flight) = self.flight.as_ref().filter(|_| self.alone) else { return self.alone };
+        if !flight.hop().is_at_ease() {
+            return false;
+        }
+        if let (None, Some(held)) = (self.held.get(), flight.hop().hold()) {
+            // Set by nobody in between: only the body's owner asks.
+            let _ = self.held.set(held);
+        }
+        self.held.get().is_some()
     }
 
     /// Counts as this node's own work until it is dropped.
@@ -158,7 +172,10 @@ impl UpstreamBody {
 
     fn fail(&mut self, fault: Fault) -> Fault {
         if let Some(mut flight) = self.flight.take() {
-            flight.failed(&fault, true);
+            match self.held.take() {
+                Some(_) => flight.unjudged(&fault),
+                None => flight.failed(&fault, true),
+            }
         }
         self.source = Source::Held(None);
         fault

@@ -143,12 +143,13 @@ impl Pool {
         }
     }
 
-    /// No request goes any more over connections opened before then: what became of one of them
-    /// may have become of all, as when another server has taken over the address.
+    /// No request goes any more over connections opened before then that have not been heard of
+    /// since: what became of one may have become of all, as when another server has taken over
+    /// the address.
     fn retire(&self, before: Instant) {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         known.retain(|(link, captured)| {
-            let is_old = link.opened() < before;
+            let is_old = link.is_unheard_since(before);
             if is_old && let Some(connected) = captured.connection_metadata().as_ref() {
                 connected.poison();
             }

@@ -87,15 +87,16 @@ impl Flight {
         self.way.meter.ended(class(self.head));
     }
 
-    /// There is no whole answer. A peer without a connection is left alone until it gives a sign
-    /// of life. An origin's breaker counts what says something of the origin as a whole: no
+    /// There is no whole answer. A peer without a connection, and of which nothing else comes
+    /// either, is left alone until it gives a sign of life. An origin's breaker counts what says something of the origin as a whole: no
     /// connection, no answer. A broken answer may be about what was asked for, and whoever asks
     /// for that again and again must not close the origin to all others.
     pub(crate) fn failed(&mut self, fault: &Fault, connected: bool) {
         let peer = self.way.hop.kind != HopKind::Origin;
         let silent = self.head.is_none() && !is_broken_answer(fault);
         self.way.tell(fault);
-        if peer && !connected {
+        let lost = peer && !connected && self.way.hop.pulse.as_ref().is_some_and(Pulse::is_quiet);
+        if lost {
             self.way.hop.lost(fault);
         }
         self.end(Some(fault), |known, now| {
@@ -104,7 +105,7 @@ impl Flight {
             } else {
                 known.failed = Some(now)
             }
-            if peer && !connected {
+            if lost {
                 known.breaker.abandoned();
             } else if peer || !connected || silent {
                 _ = known.breaker.failed(now);

@@ -27,6 +27,9 @@ const AVOIDED: Duration = Duration::from_secs(5);
 /// may be about what it was asked for.
 const BAD_MAX: u32 = 3;
 const BAD_PERCENT_MAX: u32 = 50;
+/// Answers of a hop that wait for slow readers at a time. Each occupies a connection of the hop's,
+/// and what the kernel buffers of it here.
+const HELD_ANSWERS_MAX: usize = 32;
 /// The longest wait for another request to end: who waits longer is told to come back later.
 const QUEUE_TIME_MAX: Duration = Duration::from_secs(5);
 
@@ -43,6 +46,7 @@ pub(crate) struct Hop {
     slots: Turns,
     limits: Limits,
     queued: AtomicUsize,
+    held: AtomicUsize,
     pub(crate) under_way: AtomicUsize,
 }
 
@@ -158,6 +162,7 @@ impl Hop {
             slots: Turns::new(limits.in_flight_max, limits.queue_max),
             limits,
             queued: AtomicUsize::new(0),
+            held: AtomicUsize::new(0),
             under_way: AtomicUsize::new(0),
         }
     }
@@ -174,6 +179,13 @@ impl Hop {
     /// Whether half of its places are free.
     pub(crate) fn is_at_ease(&self) -> bool {
         self.load() <= self.limits.in_flight_max / 2
+    }
+
+    /// A place for an answer that is to wait for its readers; none: as many do already.
+    pub(crate) fn hold(self: &Arc<Self>) -> Option<Held> {
+        let place = |held| (held < HELD_ANSWERS_MAX).then_some(held + 1);
+        self.held.fetch_update(Relaxed, Relaxed, place).ok()?;
+        Some(Held(Arc::clone(self)))
     }
 
     /// Whether its breaker would let a request pass.
@@ -245,6 +257,15 @@ impl Hop {
             p50: known.latency.quantile(0.5),
             p99: known.latency.quantile(0.99),
         }
+    }
+}
+
+/// An answer that may wait for its readers.
+pub(crate) struct Held(Arc<Hop>);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.held.fetch_sub(1, Relaxed);
     }
 }
 

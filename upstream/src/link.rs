@@ -10,13 +10,17 @@ use hyper_util::rt::TokioIo;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::task::{Context, Poll};
-use std::time::Instant;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::time::Sleep;
 
 type Stream = MaybeHttpsStream<TokioIo<TcpStream>>;
+
+/// How long the reader has for what came before a cut.
+const CUT_READ_MAX: Duration = Duration::from_secs(10);
 
 /// What is known of a connection.
 #[derive(Debug)]
@@ -28,6 +32,8 @@ pub(crate) struct Link {
     spoke: AtomicBool,
     /// Something came since something was last sent.
     heard: AtomicBool,
+    /// When something came last, in microseconds since it was opened.
+    heard_us: AtomicU64,
     /// The other side ended it, well or badly.
     ended: AtomicBool,
     /// The other side did not take what was sent.
@@ -38,8 +44,17 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    pub(crate) fn opened(&self) -> Instant {
-        self.opened
+    /// Whether it was opened before then, and nothing came over it since.
+    pub(crate) fn is_unheard_since(&self, then: Instant) -> bool {
+        self.opened < then
+            && self.opened + Duration::from_micros(self.heard_us.load(Relaxed)) < then
+    }
+
+    fn came(&self) {
+        let at = u64::try_from(self.opened.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.heard_us.store(at, Relaxed);
+        self.spoke.store(true, Relaxed);
+        self.heard.store(true, Relaxed);
     }
 
     pub(crate) fn is_closed(&self) -> bool {
@@ -66,6 +81,10 @@ impl Link {
 pub(crate) struct Linked {
     io: TokioIo<Stream>,
     link: Arc<Link>,
+    /// The reader has come to its end.
+    is_over: bool,
+    /// Since something could not be sent.
+    cut: Option<Pin<Box<Sleep>>>,
 }
 
 impl Linked {
@@ -76,26 +95,30 @@ impl Linked {
             shared: stream.connected().is_negotiated_h2(),
             spoke: no(),
             heard: no(),
+            heard_us: AtomicU64::new(0),
             ended: no(),
             reset: no(),
             closed: no(),
             listed: no(),
         };
-        Self { io: TokioIo::new(stream), link: Arc::new(link) }
+        Self { io: TokioIo::new(stream), link: Arc::new(link), is_over: false, cut: None }
     }
 
     /// To an HTTP/1.1 connection that the other side has cut, nothing is written any more, and
-    /// the error is left to the reader: an answer may have come before the cut, as from a server
-    /// that refuses a body without reading it. The end of what came wakes the reader.
-    fn sent<T>(&self, sent: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        match sent {
-            Poll::Ready(Err(error)) if is_reset(&error) => {
-                self.link.reset.store(true, Relaxed);
-                self.link.ended.store(true, Relaxed);
-                if self.link.shared { Poll::Ready(Err(error)) } else { Poll::Pending }
-            }
-            sent => sent,
+    /// the error is left to the reader, for as long as it may still find something: an answer may
+    /// have come before the cut, as from a server that refuses a body without reading it.
+    fn sent<T>(&mut self, cx: &mut Context<'_>, sent: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        let error = match sent {
+            Poll::Ready(Err(error)) if is_reset(&error) => error,
+            sent => return sent,
+        };
+        self.link.reset.store(true, Relaxed);
+        self.link.ended.store(true, Relaxed);
+        if !self.link.shared && !self.is_over {
+            let cut = self.cut.get_or_insert_with(|| Box::pin(tokio::time::sleep(CUT_READ_MAX)));
+            ready!(cut.as_mut().poll(cx));
         }
+        Poll::Ready(Err(error))
     }
 }
 
@@ -123,18 +146,14 @@ impl AsyncRead for Linked {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let (before, room) = (buf.filled().len(), buf.remaining());
-        let read = std::task::ready!(Pin::new(&mut self.io).poll_read(cx, buf));
-        let link = &self.link;
-        match &read {
-            Ok(()) if buf.filled().len() > before => {
-                link.spoke.store(true, Relaxed);
-                link.heard.store(true, Relaxed);
-            }
-            Ok(()) => _ = link.ended.fetch_or(room > 0, Relaxed),
-            Err(error) => {
-                link.ended.store(true, Relaxed);
-                link.reset.fetch_or(is_reset(error), Relaxed);
-            }
+        let read = ready!(Pin::new(&mut self.io).poll_read(cx, buf));
+        let came = read.is_ok() && buf.filled().len() > before;
+        if came {
+            self.link.came();
+        } else if read.is_err() || room > 0 {
+            self.is_over = true;
+            self.link.ended.store(true, Relaxed);
+            self.link.reset.fetch_or(read.as_ref().is_err_and(is_reset), Relaxed);
         }
         Poll::Ready(read)
     }
@@ -148,7 +167,7 @@ impl AsyncWrite for Linked {
     ) -> Poll<io::Result<usize>> {
         self.link.heard.store(false, Relaxed);
         let sent = Pin::new(&mut self.io).poll_write(cx, buf);
-        self.sent(sent)
+        self.sent(cx, sent)
     }
 
     fn poll_write_vectored(
@@ -158,7 +177,7 @@ impl AsyncWrite for Linked {
     ) -> Poll<io::Result<usize>> {
         self.link.heard.store(false, Relaxed);
         let sent = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
-        self.sent(sent)
+        self.sent(cx, sent)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -167,7 +186,7 @@ impl AsyncWrite for Linked {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let sent = Pin::new(&mut self.io).poll_flush(cx);
-        self.sent(sent)
+        self.sent(cx, sent)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

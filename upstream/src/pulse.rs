@@ -53,6 +53,11 @@ impl Pulse {
         self.meter.up.set(i64::from(is_up));
     }
 
+    /// Whether nothing came for as long as may be.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.heard_at().elapsed() >= self.limit
+    }
+
     fn heard_at(&self) -> Instant {
         self.began + Duration::from_micros(self.heard.load(Relaxed))
     }

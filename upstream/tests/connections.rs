@@ -164,3 +164,27 @@ async fn a_body_that_is_not_taken_is_not_the_origins_failure() {
     assert_eq!(site.upstream.status()[0].breaker, BreakerState::Closed);
     assert_eq!(site.get("/a").await.unwrap().1, "good");
 }
+
+/// What could not be sent is not kept: no task, connection or body of the client's.
+#[tokio::test]
+async fn a_reset_upload_leaves_nothing_behind() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        let (stream, _) = listener.accept().unwrap();
+        // Sockets buffer less than what comes: some of it is still to be written at the reset.
+        while stream.peek(&mut vec![0; 64 << 10]).unwrap() < 64 << 10 {}
+    });
+    let site = alone(&url);
+    let (kept, sent) = (Arc::new(()), Arc::new(AtomicUsize::new(0)));
+    let (held, counted) = (kept.clone(), sent.clone());
+    let pieces = stream::repeat_with(move || {
+        let _ = &held;
+        counted.fetch_add(1, SeqCst);
+        piece(256 << 10)
+    });
+    let body = StreamBody::new(pieces).boxed_unsync();
+    assert_eq!(site.upstream.send(post(body)).await.unwrap_err().status(), 502);
+    assert!(sent.load(SeqCst) > 0);
+    until("the body is dropped", || Arc::strong_count(&kept) == 1).await;
+}

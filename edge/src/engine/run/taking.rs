@@ -23,8 +23,8 @@ const AHEAD_CHUNKS: u64 = 4;
 const PAUSE_MAX: Duration = Duration::from_secs(2);
 /// Where nobody does, it is held for this long: the origin has sent more already than was taken,
 /// as much as the sockets' buffers have room for, and would send that again. So a player that
-/// takes 300 kbit/s keeps its answer; servers wait for 60 s for their clients.
-const HELD_MAX: Duration = Duration::from_secs(30);
+/// takes 500 kbit/s keeps its answer; nodes wait for 30 s for who reads, other servers for 60 s.
+const HELD_MAX: Duration = Duration::from_secs(20);
 /// Where the origin knows no ranges, what is left costs all that is before it again.
 const UNRANGED_PAUSE_MAX: Duration = Duration::from_secs(60);
 /// With this much or less to come, an answer that everybody left is taken to its end.
