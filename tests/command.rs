@@ -120,7 +120,7 @@ control-plane = "here"
         ":9:17: edge.sites.\"a.example\".ttl[0].path: \"x\" is not allowed: expected ",
         ":9:38: edge.sites.\"a.example\".ttl[1] is missing: expected ",
         ":10:15: edge.sites.\"a.example\".stale-after: ",
-        ":11:12: edge.sites.\"a.example\".targeted: ",
+        ":11:13: edge.sites.\"a.example\".targeted: ",
         ":12:13: edge.sites: \"B.example\" is not allowed: expected ",
         ":15:17: plan.control-plane: ",
     ] {
