@@ -90,6 +90,37 @@ async fn who_comes_late_to_a_slow_fill_joins_it() {
     }
 }
 
+/// Who asked wants nothing stale: whoever takes it has it all the same.
+#[tokio::test]
+async fn a_fetch_that_fails_ends_in_what_each_who_waits_may_have() {
+    for field in [("cache-control", "no-cache"), ("nearcast-newer-than", "0")] {
+        let proxy = Proxy::with(serde_json::json!({ "retries": 0, "hedge": false })).await;
+        proxy.web.put(FILM, Item::stale(CHUNK, "stale-if-error=600"));
+        let whole = proxy.get(FILM).await;
+        proxy.web.always(Some(WebMisdeed::Mute));
+        proxy.web.hold(Hold::Head);
+        let others = async {
+            until("the first waits", || async { (proxy.web.held() == 1).then_some(()) }).await;
+            let release = async {
+                let all = || async {
+                    let open = proxy.edge.metric("nearcast_edge_connections").await;
+                    (open >= 21.0).then_some(())
+                };
+                until("all wait", all).await;
+                proxy.web.release();
+            };
+            tokio::join!(join_all((0..20).map(|_| proxy.get(FILM))), release).0
+        };
+        let fields = [field];
+        let (first, others) = tokio::join!(proxy.get_with(FILM, &fields), others);
+        assert_eq!(first.status, 502, "{field:?}");
+        for other in others {
+            assert_eq!((other.status.as_u16(), other.verdict()), (200, "stale"), "{field:?}");
+            assert!(other.bytes() == whole.bytes(), "{field:?}");
+        }
+    }
+}
+
 /// RFC 9111 section 4.3.2.
 #[tokio::test]
 async fn a_condition_that_fails_is_the_origins_to_decide_while_it_comes() {

@@ -103,6 +103,11 @@ impl Fetch {
         let stand_in = self.stand_in();
         let Some(ticket) = ticket else {
             let outcome = stand_in.or(wait).await.unwrap_or_else(|head| Outcome::Stale(head, None));
+            // The one who asked may want nothing stale.
+            let outcome = match outcome {
+                Outcome::Failed(fault) if !fault.starts_over() => self.failed(fault),
+                outcome => outcome,
+            };
             return (outcome, None, true);
         };
         // A fetch may have landed between the look and the join: all start over.
