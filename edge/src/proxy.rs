@@ -33,7 +33,7 @@ use std::borrow::Cow;
 use std::ops::Deref;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
-use upstream::{NewerThan, RequestBody};
+use upstream::RequestBody;
 
 /// How often a request starts over, since what it was about to be answered from has changed.
 const TRIES_MAX: usize = 3;
@@ -68,7 +68,7 @@ pub struct Wanted {
     /// The caching rules of the site for this path and query.
     pub caching: Arc<caching::Settings>,
     /// Another node wants nothing from before a purge that may not have come to this one.
-    pub newer_than: Option<NewerThan>,
+    newer_than: Option<newer::Newer>,
     /// The canonical path; none where that is the client's spelling.
     respelled: Option<String>,
     /// What of the query counts.
@@ -147,7 +147,7 @@ impl Wanted {
         for name in hygiene::OBEYED {
             forwarded.remove(name);
         }
-        upstream::forget_newer_than(&mut forwarded);
+        self.forward_newer(&mut forwarded);
         caching::strip_conditions(&mut forwarded);
         forwarded
     }
@@ -201,7 +201,7 @@ pub async fn answer(
     body: RequestBody,
 ) -> Result<Answer, Refused> {
     if wanted.method != Method::GET && wanted.method != Method::HEAD {
-        return pass::on(edge, wanted, body).await;
+        return pass::on(edge, wanted, &[], body).await;
     }
     for _ in 0..TRIES_MAX {
         match cached(edge, wanted).await {
@@ -358,8 +358,8 @@ async fn fetched(
 }
 
 fn may_be_stale(edge: &Edge, wanted: &Wanted, head: &Head) -> bool {
-    let soft_purged = edge.purges.verdict(head) == heads::Verdict::Soft;
-    wanted.may_stand_in(head, soft_purged)
+    let verdict = edge.purges.verdict(head);
+    verdict != heads::Verdict::Hard && wanted.may_stand_in(head, verdict == heads::Verdict::Soft)
 }
 
 /// An answer without a body but a length, for HEAD.

@@ -646,4 +646,38 @@ async fn a_node_that_does_not_heed_clients_heeds_a_purge_below_it() {
     let answer = fetch(&shield, "/b", &told).await;
     assert_eq!((answer.header("nearcast-newer-than"), web.count("/b")), ("", 2));
     assert_eq!(fetch(&shield, "/a", &told).await.header("nearcast-newer-than"), "");
+    // A condition that fails is passed on, but not to who has that version from before the purge.
+    assert_eq!(fetch(&shield, "/b", &[("if-match", "\"v1\"")]).await.status, 200);
+    for method in [Method::GET, Method::HEAD] {
+        let url = format!("{}/b", outer.http);
+        let answer = ask(method, &url, &[("host", SITE), ("if-match", "\"v1\"")]).await;
+        assert_eq!((answer.status.as_u16(), verdict(&answer, "edge-b").as_str()), (412, "bypass"));
+    }
+    assert_eq!(web.count("/b"), 4);
+}
+
+/// What a client says of a purge is told to the nodes above as a client's wish, not as this node's
+/// word.
+#[tokio::test]
+async fn no_client_speaks_for_a_node() {
+    let dirs = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    let [child, above] = nodes(["edge-a", "shield-1"]);
+    let web = Web::start().await;
+    web.put("/a", Item::of(1_000));
+    let mut shield = counted(&dirs[1], &above, &web.url, hierarchy::Settings::default());
+    shield.sites.get_mut(SITE).unwrap().heed_client = Some(false);
+    let shield = Edge::start(shield).await;
+    let edge = Edge::start(counted(&dirs[0], &child, &web.url, below(&[above]))).await;
+    assert_eq!(verdict(&fetch(&edge, "/a", &[]).await, "shield-1"), "origin");
+    let newer = ("nearcast-newer-than", "0");
+    let answer = fetch(&edge, "/a", &[newer]).await;
+    assert_eq!(verdict(&answer, "edge-a"), "revalidated");
+    assert_eq!((answer.header("nearcast-newer-than"), web.count("/a")), ("", 1));
+    // No origin is to be asked: there is nothing to answer from.
+    let none = fetch(&edge, "/a", &[newer, ("cache-control", "only-if-cached")]).await;
+    assert_eq!((none.status.as_u16(), web.count("/a")), (504, 1));
+    // By the listener for nodes it is a node's word.
+    let answer = get(&format!("{}/a", edge.peer), &[("host", SITE), newer]).await;
+    assert_eq!((answer.header("nearcast-newer-than"), web.count("/a")), ("0", 2));
+    drop(shield);
 }

@@ -242,13 +242,14 @@ impl Live {
             ..told
         };
         told.append(edge.node.id(), &mut headers);
-        wanted.confirm_newer(&mut headers);
+        wanted.confirm_newer(&mut headers, self.head.asked_ms);
         match caching::precondition(&wanted.method, &wanted.fields, stored) {
             Precondition::NotModified => return Ok(stored::unchanged(&headers, verdict)),
             Precondition::Failed => {
                 // The one who asked reads no further.
                 drop((first, hold));
-                return Box::pin(pass::on(edge, wanted, crate::serve::no_body())).await;
+                let (tags, body) = (&self.head.tags, crate::serve::no_body());
+                return Box::pin(pass::on(edge, wanted, tags, body)).await;
             }
             Precondition::Go => {}
         }

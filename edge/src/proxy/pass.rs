@@ -13,13 +13,15 @@ use std::sync::Arc;
 use upstream::{Ask, RequestBody};
 
 /// Passes a request on with its conditions and its body, and invalidates what a success of an
-/// unsafe method makes invalid (RFC 9111 section 4.4).
+/// unsafe method makes invalid (RFC 9111 section 4.4). What is asked for, with these tags, may have
+/// been purged: what other nodes have of it may be from before that, so none of them is asked.
 ///
 /// # Errors
 /// [`Refused::Fault`].
 pub async fn on(
     edge: &Arc<Edge>,
     wanted: &Arc<Wanted>,
+    tags: &[Box<str>],
     body: RequestBody,
 ) -> Result<Answer, Refused> {
     if wanted.site.upstream.is_s3() && !matches!(wanted.method, Method::GET | Method::HEAD) {
@@ -42,7 +44,13 @@ pub async fn on(
         }
     }
     let has_body = !http_body::Body::is_end_stream(&body);
-    let ask = Ask { method: wanted.method.clone(), body: has_body.then_some(body), ..ask };
+    let is_looked_up = matches!(wanted.method, Method::GET | Method::HEAD);
+    let ask = Ask {
+        method: wanted.method.clone(),
+        body: has_body.then_some(body),
+        at_the_origin: is_looked_up && wanted.purged_ms(edge, tags).is_some(),
+        ..ask
+    };
     let requested_ms = now_ms();
     let answer = wanted.site.upstream.send(ask).await.map_err(crate::error::Fault::from)?;
     let (status, fields) = (answer.head.status, &answer.head.headers);

@@ -69,7 +69,7 @@ pub async fn answer(
 ) -> Result<Answer, Refused> {
     match prepare(edge, wanted, &head, &how, now_ms())? {
         Step::Done(answer) => Ok(answer),
-        Step::Pass => Box::pin(pass::on(edge, wanted, crate::serve::no_body())).await,
+        Step::Pass => Box::pin(pass::on(edge, wanted, &head.tags, crate::serve::no_body())).await,
         Step::Send(ready) if !ready.can_be_had(edge) => {
             edge.engine.heads.remove(wanted.key, &head);
             Err(Refused::Fault(Fault::Gone))
@@ -141,7 +141,7 @@ fn prepare<'a>(
         How::Fetched { verdict, told, .. } => *verdict == Verdict::Revalidated || told.collapsed,
     };
     let mut headers = fields(wanted, head, was_stored, now_ms);
-    wanted.confirm_newer(&mut headers);
+    wanted.confirm_newer(&mut headers, head.asked_ms);
     let compresses = compresses(&wanted.site, head);
     if compresses {
         compress::vary(&mut headers);

@@ -94,8 +94,6 @@ impl Fetch {
     pub(super) fn newer_than_ms(&self, answered: Option<&HeaderMap>) -> Option<i64> {
         let mut tags = answered.map(|fields| caching::tags(fields).tags).unwrap_or_default();
         tags.extend(self.stale.iter().flat_map(|(old, _)| old.tags.iter().cloned()));
-        let (wanted, purges) = (&self.wanted, &self.edge.purges);
-        let below = wanted.newer_than.as_ref().map(|newer| newer.unix_ms);
-        purges.last(&wanted.site.name, &wanted.url(), &tags).max(below)
+        self.wanted.purged_ms(&self.edge, &tags)
     }
 }
