@@ -181,9 +181,9 @@ impl<S: Service> Asked<S> {
             let (head, ()) = request.into_parts();
             let (_send, receive) = stream.split();
             let id = receive.id();
-            asked.outlets.read(id);
+            let Some(outlet) = asked.outlets.read(id) else { return Ok(()) };
             let urgency = urgency(&head);
-            let body = Receiving::of(&head, receive);
+            let body = Receiving::of(&head, receive, outlet);
             let answer = asked.answer(head, body).await;
             let Some(send) = asked.outlets.take(id) else { return Ok(()) };
             let leaving = Leaving::new(Unfinished::of(send), urgency, answer);

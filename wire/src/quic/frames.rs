@@ -1,9 +1,11 @@
 //! Frames as they pass on their way to h3, which collects any frame but DATA until it is whole,
 //! however long it is, even one that it does not know and passes over.
 //!
-//! Invariant: no frame but DATA passes that says it is longer than [`FRAME_BYTES_MAX`].
+//! Invariant: no frame but DATA passes that says it is longer than [`FRAME_BYTES_MAX`], and nothing
+//! of a request behind its trailers but frames that nobody knows.
 
 use super::outlets::HEAD_STREAM_BYTES_MAX;
+use super::plain::HEADERS;
 
 /// Of a frame (RFC 9114 section 7.1) of a request, or of a control stream.
 pub const FRAME_BYTES_MAX: u64 = HEAD_STREAM_BYTES_MAX as u64;
@@ -12,9 +14,30 @@ const DATA: u64 = 0;
 /// A control stream (section 6.2.1).
 const CONTROL: u64 = 0;
 
+/// The head and the trailers (section 4.1).
+const SECTIONS_MAX: u8 = 2;
+
+/// Why frames do not pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Fault {
+    /// It would be collected.
+    #[error("a frame is longer than {FRAME_BYTES_MAX} bytes")]
+    Long,
+    /// Section 4.1.
+    #[error("DATA or HEADERS come behind a request's trailers")]
+    Behind,
+    /// Section 7.1.
+    #[error("a request ends within DATA")]
+    Cut,
+}
+
 /// What has passed of a stream.
 #[derive(Debug)]
 pub struct Frames {
+    /// HEADERS so far; none: it is no request.
+    sections: Option<u8>,
+    /// Bytes of body so far.
+    body: u64,
     next: Next,
     /// A number that is not whole (RFC 9000 section 16).
     number: [u8; 8],
@@ -30,8 +53,8 @@ enum Next {
     Kind,
     /// The length of a frame of this type.
     Length(u64),
-    /// A frame, of which this is left.
-    Payload(u64),
+    /// A frame of this type, of which this is left.
+    Payload(u64, u64),
     /// Not frames.
     Other,
 }
@@ -39,41 +62,73 @@ enum Next {
 impl Frames {
     /// Of a request.
     pub fn of_request() -> Self {
-        Self { next: Next::Kind, number: [0; 8], have: 0 }
+        Self { sections: Some(0), body: 0, next: Next::Kind, number: [0; 8], have: 0 }
     }
 
     /// Of a stream that the peer opened to send alone.
     pub fn of_peer() -> Self {
-        Self { next: Next::Stream, ..Self::of_request() }
+        Self { sections: None, next: Next::Stream, ..Self::of_request() }
     }
 
-    /// Whether these may pass.
-    pub fn takes(&mut self, mut bytes: &[u8]) -> bool {
+    /// Bytes of body that have passed.
+    pub fn body(&self) -> u64 {
+        self.body
+    }
+
+    /// Whether a frame is not whole.
+    pub fn is_cut(&self) -> bool {
+        self.have > 0 || matches!(self.next, Next::Length(_) | Next::Payload(..))
+    }
+
+    /// Whether DATA is not whole, whose length has passed.
+    pub fn is_body_cut(&self) -> bool {
+        matches!(self.next, Next::Payload(DATA, _))
+    }
+
+    /// Takes the next bytes of the stream.
+    ///
+    /// # Errors
+    /// [`Fault`]: they may not pass.
+    pub fn takes(&mut self, mut bytes: &[u8]) -> Result<(), Fault> {
         while let [first, rest @ ..] = bytes {
             self.next = match self.next {
-                Next::Other => return true,
-                Next::Payload(left) => {
+                Next::Other => return Ok(()),
+                Next::Payload(kind, left) => {
                     let skipped =
                         usize::try_from(left).map_or(bytes.len(), |left| left.min(bytes.len()));
                     bytes = &bytes[skipped..];
-                    after(left - skipped as u64)
+                    if kind == DATA {
+                        self.body += skipped as u64;
+                    }
+                    after(kind, left - skipped as u64)
                 }
                 _ => {
                     bytes = rest;
                     let Some(number) = self.number(*first) else { continue };
                     match self.next {
                         Next::Stream if number != CONTROL => Next::Other,
-                        Next::Kind => Next::Length(number),
+                        Next::Kind => self.begun(number)?,
                         Next::Length(kind) if kind != DATA && number > FRAME_BYTES_MAX => {
-                            return false;
+                            return Err(Fault::Long);
                         }
-                        Next::Length(_) => after(number),
+                        Next::Length(kind) => after(kind, number),
                         _ => Next::Kind,
                     }
                 }
             };
         }
-        true
+        Ok(())
+    }
+
+    /// A frame of this type comes.
+    fn begun(&mut self, kind: u64) -> Result<Next, Fault> {
+        if let Some(sections) = self.sections.as_mut().filter(|_| matches!(kind, DATA | HEADERS)) {
+            if *sections == SECTIONS_MAX {
+                return Err(Fault::Behind);
+            }
+            *sections += u8::from(kind == HEADERS);
+        }
+        Ok(Next::Length(kind))
     }
 
     /// The number that ends with this byte.
@@ -94,8 +149,8 @@ impl Frames {
     }
 }
 
-fn after(left: u64) -> Next {
-    if left == 0 { Next::Kind } else { Next::Payload(left) }
+fn after(kind: u64, left: u64) -> Next {
+    if left == 0 { Next::Kind } else { Next::Payload(kind, left) }
 }
 
 #[cfg(test)]
@@ -116,9 +171,34 @@ mod tests {
         for kind in [1, 2, 3, 0x21] {
             let mut stream = vec![kind];
             stream.extend([0x21, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff]);
-            assert!(Frames::of_peer().takes(&stream));
+            assert_eq!(Frames::of_peer().takes(&stream), Ok(()));
             stream[0] = 0;
-            assert!(!Frames::of_peer().takes(&stream));
+            assert_eq!(Frames::of_peer().takes(&stream), Err(Fault::Long));
+        }
+    }
+
+    #[test]
+    fn behind_trailers_only_what_nobody_knows_passes() {
+        let request = [1, 1, 9, 0, 2, 7, 7, 0x21, 1, 9, 0, 1, 7, 1, 1, 9, 0x21, 1, 9];
+        for more in [&[0, 1, 7][..], &[0, 0], &[1, 0]] {
+            let mut frames = Frames::of_request();
+            assert_eq!(frames.takes(&request), Ok(()));
+            assert_eq!((frames.body(), frames.is_cut()), (3, false));
+            assert_eq!(frames.takes(more), Err(Fault::Behind));
+        }
+    }
+
+    #[test]
+    fn what_is_cut() {
+        let request = [1, 1, 9, 0, 0x40, 2, 7, 7];
+        let cut = |cut| {
+            let mut frames = Frames::of_request();
+            frames.takes(&request[..cut]).unwrap();
+            (frames.is_cut(), frames.is_body_cut())
+        };
+        let whole = [0, 3, 8];
+        for at in 0..=request.len() {
+            assert_eq!(cut(at), (!whole.contains(&at), at == 6 || at == 7), "{at}");
         }
     }
 
@@ -133,8 +213,12 @@ mod tests {
             control in any::<bool>(),
         ) {
             let mut stream = if control { vec![0] } else { Vec::new() };
-            let mut passes = None;
+            let (mut passes, mut sections) = (None, 0);
             for (kind, length) in frames {
+                if !control && kind <= HEADERS && sections == SECTIONS_MAX {
+                    passes = passes.or(Some(stream.len() + 3));
+                }
+                sections += u8::from(kind == HEADERS);
                 number(&mut stream, kind);
                 number(&mut stream, length);
                 if kind != DATA && length > FRAME_BYTES_MAX {
@@ -146,7 +230,7 @@ mod tests {
             let (mut at, mut cuts) = (0, cuts.into_iter().cycle());
             while at < stream.len() {
                 let to = (at + cuts.next().unwrap()).min(stream.len());
-                let taken = watched.takes(&stream[at..to]);
+                let taken = watched.takes(&stream[at..to]).is_ok();
                 prop_assert_eq!(taken, passes.is_none_or(|passes| to <= passes), "{}..{}", at, to);
                 if !taken {
                     return Ok(());

@@ -5,7 +5,7 @@
 //! head is read.
 
 use super::faults::{read_error, write_error};
-use super::frames::Frames;
+use super::frames::{Fault, Frames};
 use super::head;
 use super::heading::Heading;
 use super::outlets::{HEAD_STREAM_BYTES_MAX, Outlet, Outlets};
@@ -16,6 +16,7 @@ use h3::error::Code;
 use h3::quic::{self, ConnectionErrorIncoming, StreamErrorIncoming, StreamId, WriteBuf};
 use http::{HeaderMap, StatusCode};
 use quinn::{ReadError, VarInt};
+use std::error::Error;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -190,7 +191,11 @@ impl RecvStream {
 
     /// What h3 is given of what has come; none: nothing so far.
     fn given(&mut self, piece: Bytes) -> Result<Option<Bytes>, StreamErrorIncoming> {
-        let whole = self.frames.takes(&piece);
+        let passes = self.frames.takes(&piece);
+        if passes == Err(Fault::Behind) {
+            return Err(self.refused(Fault::Behind));
+        }
+        let whole = passes.is_ok();
         let taken = match &self.outlet {
             Some(outlet) => outlet.takes(piece.len(), whole),
             None => whole,
@@ -199,16 +204,36 @@ impl RecvStream {
             return Err(StreamErrorIncoming::Unknown(Box::new(TooLong)));
         }
         let Some(heading) = &mut self.heading else { return Ok(Some(piece)) };
-        let given = heading.took(piece).map_err(|malformed| {
-            if let Some(outlet) = &self.outlet {
-                outlet.refuse();
-            }
-            StreamErrorIncoming::Unknown(Box::new(malformed))
-        })?;
+        let given = heading.took(piece).map_err(|malformed| self.refused(malformed))?;
         if given.is_some() {
             self.heading = None;
         }
         Ok(given)
+    }
+
+    /// What h3 is given when nothing more comes.
+    fn rest(&mut self) -> Result<Option<Bytes>, StreamErrorIncoming> {
+        // What there is of a head is h3's to judge.
+        if let Some(heading) = &mut self.heading {
+            return Ok(heading.rest());
+        }
+        // h3 takes it for the end of a body.
+        if self.outlet.is_some() && self.frames.is_body_cut() {
+            return Err(self.refused(Fault::Cut));
+        }
+        // Other frames that are cut are h3's to judge, once it gets there.
+        if let Some(outlet) = self.outlet.as_ref().filter(|_| !self.frames.is_cut()) {
+            outlet.end(self.frames.body());
+        }
+        Ok(None)
+    }
+
+    /// Tells a request's sending half, too.
+    fn refused(&self, why: impl Error + Send + Sync + 'static) -> StreamErrorIncoming {
+        if let Some(outlet) = &self.outlet {
+            outlet.refuse();
+        }
+        StreamErrorIncoming::Unknown(Box::new(why))
     }
 }
 
@@ -242,11 +267,7 @@ impl quic::RecvStream for RecvStream {
             self.stream = Some(stream);
             match chunk.map_err(read_error)? {
                 Some(chunk) => self.first = Some(chunk.bytes),
-                // What there is of a head is h3's to judge.
-                None => {
-                    let rest = self.heading.as_mut().and_then(Heading::rest);
-                    return Poll::Ready(Ok(rest));
-                }
+                None => return Poll::Ready(self.rest()),
             }
         }
     }

@@ -6,7 +6,7 @@
 use h3::quic::StreamId;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// Bytes of a request's stream that h3 is given before the head is read: what Huffman's code makes
 /// of the longest head that is read takes less. h3 itself would collect a frame of any length.
@@ -24,6 +24,7 @@ pub struct Outlet {
     read: AtomicBool,
     full: AtomicBool,
     refused: AtomicBool,
+    body: OnceLock<u64>,
 }
 
 impl Outlet {
@@ -57,6 +58,16 @@ impl Outlet {
         self.refused.load(Relaxed)
     }
 
+    /// The request has ended, with so many bytes of body.
+    pub fn end(&self, body: u64) {
+        self.body.get_or_init(|| body);
+    }
+
+    /// Bytes of body; none: the request has not ended.
+    pub fn body(&self) -> Option<u64> {
+        self.body.get().copied()
+    }
+
     /// Whether more has come than a head has.
     pub fn is_full(&self) -> bool {
         self.full.load(Relaxed) && !self.read.load(Relaxed)
@@ -75,11 +86,11 @@ impl Outlets {
         outlet.send().take()
     }
 
-    /// The head of this request was read.
-    pub fn read(&self, id: StreamId) {
-        if let Some(outlet) = locked(&self.0).get(&id.into_inner()) {
-            outlet.read.store(true, Relaxed);
-        }
+    /// The head of this request was read. None: its sending half was taken.
+    pub fn read(&self, id: StreamId) -> Option<Arc<Outlet>> {
+        let outlet = locked(&self.0).get(&id.into_inner()).cloned()?;
+        outlet.read.store(true, Relaxed);
+        Some(outlet)
     }
 
     /// Keeps the sending half of a stream.

@@ -1,5 +1,6 @@
 //! The body of an HTTP/3 request, as the rest of the edge takes bodies; and why there is no request.
 
+use super::outlets::Outlet;
 use crate::RequestBody;
 use crate::unread::Why;
 use bytes::{Buf, Bytes};
@@ -8,12 +9,13 @@ use h3::server::RequestStream;
 use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 type Stream = RequestStream<super::halves::RecvStream, Bytes>;
 
-/// Empty DATA frames in a row that are not taken for the end of a body.
-const NONES_MAX: u32 = 16;
+/// Times that h3 has nothing, before others of its thread have their turn.
+const NONES_PER_TURN: u32 = 64;
 
 /// The body is not as long as the head says (RFC 9114 section 4.1.2).
 #[derive(Debug, Clone, Copy, thiserror::Error)]
@@ -26,6 +28,8 @@ pub struct Unlike {
 /// A request's body under way. Whatever of it is not read is refused when it is dropped.
 pub struct Receiving {
     stream: Stream,
+    /// Knows when the stream has ended, and with how much of a body.
+    outlet: Arc<Outlet>,
     length: Option<u64>,
     /// Bytes so far.
     came: u64,
@@ -33,21 +37,23 @@ pub struct Receiving {
     /// nobody may look at a body beyond its length.
     last: Bytes,
     code: Code,
-    /// Times in a row that h3 had nothing.
+    /// Times that h3 had nothing.
     nones: u32,
     ended: bool,
 }
 
 impl Receiving {
-    /// The body of the request with this head.
-    pub fn of(head: &http::request::Parts, stream: Stream) -> RequestBody {
+    /// The body of the request with this head. Where its length is 0 it is over at once, and what
+    /// comes behind the head all the same is refused, but the request is not: who passes on a body
+    /// of no bytes asks for none, and so would never be told.
+    pub fn of(head: &http::request::Parts, stream: Stream, outlet: Arc<Outlet>) -> RequestBody {
         let length = head.headers.get(http::header::CONTENT_LENGTH);
         let length = length.and_then(|length| length.to_str().ok()?.parse().ok());
         // HTTP/3 does not say before its end whether there is a body; these methods have none.
         let has_none = length.is_none() && head.method.is_safe();
         let ended = has_none || length == Some(0);
         let (last, code) = (Bytes::new(), Code::H3_NO_ERROR);
-        Self { stream, length, came: 0, last, code, nones: 0, ended }.boxed_unsync()
+        Self { stream, outlet, length, came: 0, last, code, nones: 0, ended }.boxed_unsync()
     }
 
     /// What has come of the body, if that is enough to be passed on.
@@ -86,18 +92,25 @@ impl http_body::Body for Receiving {
         loop {
             let received: Result<Option<_>, StreamError> = ready!(this.stream.poll_recv_data(cx));
             let piece = match received {
-                // h3 makes the same of an empty frame as of the end.
-                Ok(None) if this.nones < NONES_MAX => {
-                    this.nones += 1;
+                // h3 makes the same of an empty frame, and of trailers, as of the end.
+                Ok(None) if this.outlet.body() != Some(this.came) => {
+                    this.nones = this.nones.wrapping_add(1);
+                    if this.nones.is_multiple_of(NONES_PER_TURN) {
+                        cx.waker().wake_by_ref();
+                        return Poll::Pending;
+                    }
                     continue;
                 }
                 Ok(piece) => piece.map(|mut data| data.copy_to_bytes(data.remaining())),
                 Err(error) => {
                     this.ended = true;
+                    if unread(&error) == Some(Why::Malformed) {
+                        this.code = Code::H3_MESSAGE_ERROR;
+                    }
                     return Poll::Ready(Some(Err(error.into())));
                 }
             };
-            (this.ended, this.nones) = (piece.is_none(), 0);
+            this.ended = piece.is_none();
             match this.took(piece) {
                 Ok(Some(last)) if last.is_empty() && this.ended => return Poll::Ready(None),
                 Ok(Some(piece)) => return Poll::Ready(Some(Ok(Frame::data(piece)))),
@@ -132,7 +145,9 @@ pub(super) fn unread(error: &StreamError) -> Option<Why> {
         StreamError::Undefined(error) if error.is::<super::halves::TooLong>() => {
             Some(Why::TooLarge)
         }
-        StreamError::Undefined(error) if error.is::<super::heading::Malformed>() => {
+        StreamError::Undefined(error)
+            if error.is::<super::heading::Malformed>() || error.is::<super::frames::Fault>() =>
+        {
             Some(Why::Malformed)
         }
         StreamError::StreamError { code, .. } if *code == Code::H3_MESSAGE_ERROR => {

@@ -8,4 +8,5 @@ mod heads;
 mod huffman;
 mod leaving;
 mod reading;
+mod requests;
 mod world;

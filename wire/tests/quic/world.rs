@@ -3,6 +3,7 @@
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Response};
+use http_body_util::BodyExt;
 use nearcast_wire::quic::{Listener, ResetKey, bind};
 use nearcast_wire::{Levers, Metrics, Reply, Request, Service, Shards, Shared, Threads, Via};
 use prometheus::Registry;
@@ -119,6 +120,13 @@ impl Service for Bodies {
             *response.status_mut() = then.unwrap().parse().unwrap();
             *response.headers_mut() = fields(parts.next().unwrap().parse().unwrap());
             return Reply::Now(response);
+        }
+        if first == Some("read") {
+            return Reply::later(async {
+                let read = request.body.collect().await.map(|body| body.to_bytes().len());
+                let cut = read.is_err();
+                Response::new(Body { end: read.unwrap_or(1), cut, ..Body::default() })
+            });
         }
         let end = first.and_then(|bytes| bytes.parse().ok()).unwrap_or(0);
         let (cut, panics) = (then == Some("cut"), then == Some("panic"));
