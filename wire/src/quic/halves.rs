@@ -163,6 +163,8 @@ pub struct RecvStream {
     /// The start of a request's, until its head is whole.
     heading: Option<Heading>,
     frames: Frames,
+    /// It is given nothing more.
+    full: bool,
 }
 
 impl RecvStream {
@@ -186,7 +188,7 @@ impl RecvStream {
     pub fn elsewhere(id: StreamId) -> Self {
         let (first, stream, reading, stops) = (None, None, None, None);
         let frames = Frames::of_peer();
-        Self { id, first, stream, reading, stops, outlet: None, heading: None, frames }
+        Self { id, first, stream, reading, stops, outlet: None, heading: None, frames, full: false }
     }
 
     /// What h3 is given of what has come; none: nothing so far.
@@ -201,6 +203,12 @@ impl RecvStream {
             None => whole,
         };
         if !taken {
+            // h3 closes a connection for its control stream's sake only if it knows which one that
+            // is, and this piece may be the first.
+            if self.outlet.is_none() {
+                self.full = true;
+                return Ok(Some(piece));
+            }
             return Err(StreamErrorIncoming::Unknown(Box::new(TooLong)));
         }
         let Some(heading) = &mut self.heading else { return Ok(Some(piece)) };
@@ -244,6 +252,9 @@ impl quic::RecvStream for RecvStream {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Option<Bytes>, StreamErrorIncoming>> {
+        if self.full {
+            return Poll::Ready(Err(StreamErrorIncoming::Unknown(Box::new(TooLong))));
+        }
         loop {
             if let Some(first) = self.first.take() {
                 match self.given(first)? {

@@ -128,6 +128,18 @@ async fn a_long_frame_of_a_control_stream_ends_its_connection() {
     world.end().await;
 }
 
+/// The same in the first piece of the stream, before h3 knows what kind of stream it is.
+#[tokio::test]
+async fn a_control_stream_that_begins_with_a_long_frame_ends_its_connection() {
+    let world = World::start(1, Levers::default());
+    let quic = world.client().connect(world.addr, "localhost").unwrap().await.unwrap();
+    let mut control = quic.open_uni().await.unwrap();
+    control.write_all(&[0, 4, 0, 0x21, 0xc0, 0, 0, 1, 0, 0, 0, 0]).await.unwrap();
+    let ended = within(quic.closed()).await;
+    assert!(matches!(ended, ConnectionError::ApplicationClosed(_)), "{ended}");
+    world.end().await;
+}
+
 /// Streams that end before they ask cost a connection its life, once there are very many of them.
 #[tokio::test]
 async fn streams_without_requests_end_their_connection() {
