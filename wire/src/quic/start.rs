@@ -33,8 +33,15 @@ impl ControllerFactory for Starts {
     fn build(self: Arc<Self>, now: Instant, mtu: u16) -> Box<dyn Controller> {
         let cubic = Arc::clone(&self.0).build(now, mtu);
         let initial = cubic.initial_window();
-        Box::new(Start { cubic, mtu, initial, phase: Some(Phase::of(now)) })
+        Box::new(Start { cubic, mtu, initial, phase: Some(Phase::of(now)), ended: None })
     }
+}
+
+/// Cubic with this window, in slow start.
+fn cubic(window: u64, now: Instant, mtu: u16) -> Box<dyn Controller> {
+    let mut config = CubicConfig::default();
+    config.initial_window(window);
+    Arc::new(config).build(now, mtu)
 }
 
 /// A congestion controller.
@@ -45,6 +52,8 @@ struct Start {
     initial: u64,
     /// None once slow start is over.
     phase: Option<Phase>,
+    /// When it ended without a loss, until there is one.
+    ended: Option<Instant>,
 }
 
 /// Where slow start is.
@@ -116,11 +125,9 @@ impl Phase {
 impl Start {
     /// Has cubic go on from the window that there is: it takes none, but that of a loss.
     fn end(&mut self, now: Instant) {
-        self.phase = None;
-        let window = self.cubic.window();
-        let mut config = CubicConfig::default();
-        config.initial_window((window as f64 / BETA).ceil() as u64);
-        self.cubic = Arc::new(config).build(now, self.mtu);
+        (self.phase, self.ended) = (None, Some(now));
+        let window = (self.cubic.window() as f64 / BETA).ceil() as u64;
+        self.cubic = cubic(window, now, self.mtu);
         self.cubic.on_congestion_event(now, now, false, 0);
     }
 }
@@ -147,6 +154,11 @@ impl Controller for Start {
 
     fn on_congestion_event(&mut self, now: Instant, sent: Instant, persistent: bool, lost: u64) {
         self.phase = None;
+        // Cubic would take what was under way then for part of a loss that it knows of. What it
+        // forgets it sets anew, with this loss for its first.
+        if self.ended.take().is_some_and(|ended| sent <= ended) {
+            self.cubic = cubic(self.cubic.window(), now, self.mtu);
+        }
         self.cubic.on_congestion_event(now, sent, persistent, lost);
     }
 
@@ -165,7 +177,8 @@ impl Controller for Start {
 
     fn clone_box(&self) -> Box<dyn Controller> {
         let cubic = self.cubic.clone_box();
-        Box::new(Self { cubic, mtu: self.mtu, initial: self.initial, phase: self.phase.clone() })
+        let (phase, ended) = (self.phase.clone(), self.ended);
+        Box::new(Self { cubic, mtu: self.mtu, initial: self.initial, phase, ended })
     }
 
     fn initial_window(&self) -> u64 {
@@ -244,17 +257,45 @@ mod tests {
         assert!(turns > 0, "it was seen");
     }
 
+    /// One whose slow start has ended now, with so many times the window that it began with.
+    fn ended(now: Instant, factor: u64) -> (Start, u64) {
+        let initial = Arc::new(CubicConfig::default()).build(now, 1_500).window();
+        let cubic = cubic(factor * initial, now, 1_500);
+        let phase = Some(Phase::of(now));
+        let mut start = Start { cubic, mtu: 1_500, initial, phase, ended: None };
+        start.end(now);
+        (start, initial)
+    }
+
+    /// A loss of what was under way when slow start ended is a loss like any other, and one that
+    /// is found after it belongs to it.
+    #[test]
+    fn what_was_under_way_may_be_lost() {
+        let now = Instant::now() + MILLI;
+        for (first, second) in [(now - MILLI, now - MILLI), (now, now), (now + MILLI, now - MILLI)]
+        {
+            for factor in [1, 3, 100] {
+                let (mut start, initial) = ended(now, factor);
+                let kept = (factor * initial) as f64 * BETA;
+                for (sent, found) in [(first, 2), (second, 3)] {
+                    start.on_congestion_event(now + found * MILLI, sent, false, 1);
+                    assert!((start.window() as f64 - kept).abs() <= 2.0, "{factor}");
+                    assert_eq!(start.metrics().ssthresh, Some(start.window()), "{factor}");
+                }
+                assert_eq!(start.initial_window(), initial);
+            }
+        }
+        let (mut start, _) = ended(now, 100);
+        start.on_congestion_event(now + MILLI, now - MILLI, true, 1);
+        assert_eq!(start.window(), 2 * 1_500);
+    }
+
     /// The window stays what it is when slow start ends, and a loss takes what cubic's takes.
     #[test]
     fn cubic_goes_on_from_there() {
         let now = Instant::now();
-        let initial = Arc::new(CubicConfig::default()).build(now, 1_500).window();
         for factor in [1, 3, 100] {
-            let mut config = CubicConfig::default();
-            config.initial_window(factor * initial);
-            let cubic = Arc::new(config).build(now, 1_500);
-            let mut start = Start { cubic, mtu: 1_500, initial, phase: Some(Phase::of(now)) };
-            start.end(now);
+            let (mut start, initial) = ended(now, factor);
             assert!(start.window().abs_diff(factor * initial) <= 1, "{factor}");
             assert!(start.metrics().ssthresh.is_some_and(|threshold| threshold <= start.window()));
             assert_eq!(start.initial_window(), initial);
