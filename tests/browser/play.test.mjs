@@ -93,7 +93,10 @@ for (const [player, signal] of PLAYERS) {
   story(`${player} plays, switches, seeks and survives ${signal}`, {}, async ({ page, stack, title }) => {
     await startPlay(page, { title, player });
     const first = await playUntil(page, "first frames", 20_000, (state) => state.currentTime > 0.5 && state.decodedFrames > 5);
-    const played = await playUntil(page, "20 s of play", 60_000, (state) => state.currentTime > 20);
+    // The browser tells a segment's protocol a moment after it has come.
+    const played = await playUntil(page, "20 s of play", 60_000, ({ currentTime, segments }) => {
+      return currentTime > 20 && segments.every(({ protocol }) => protocol !== null);
+    });
     assert.ok(played.decodedFrames - first.decodedFrames > FRAMES_MIN, `${played.decodedFrames} frames decoded in 20 s`);
     assert.ok(played.segments.every(({ verdict, protocol }) => verdict !== null && protocol === "http/1.1"), "verdict and protocol of each segment");
     await switchRendition(page);
