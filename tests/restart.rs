@@ -4,9 +4,12 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 #![allow(missing_docs, reason = "a test binary")]
 
+mod lines;
+
+use lines::{field, head};
 use nearcast::cluster::Process;
 use std::collections::{HashMap, HashSet};
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -40,25 +43,6 @@ fn content(number: usize, version: u32, start: usize, bytes: usize) -> Vec<u8> {
     reader.set_position(start as u64);
     reader.fill(&mut content);
     content
-}
-
-/// A request's or an answer's first line and fields, in lower case; none at the end.
-fn head(stream: &mut impl BufRead) -> Option<Vec<String>> {
-    let mut lines = Vec::new();
-    loop {
-        let mut line = String::new();
-        if stream.read_line(&mut line).ok()? == 0 {
-            return None;
-        }
-        match line.trim_end() {
-            "" => return Some(lines),
-            line => lines.push(line.to_lowercase()),
-        }
-    }
-}
-
-fn field<'a>(head: &'a [String], name: &str) -> Option<&'a str> {
-    head.iter().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
 }
 
 /// An origin, a thread a connection. A POST makes another version.

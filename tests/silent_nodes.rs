@@ -4,8 +4,11 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 #![allow(missing_docs, reason = "a test binary")]
 
+mod lines;
+
+use lines::{field, head};
 use nearcast::cluster::{Process, Signal};
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -25,25 +28,6 @@ fn content(number: usize) -> Vec<u8> {
     let mut content = vec![0; if number < LARGE_FROM { SMALL } else { LARGE }];
     blake3::Hasher::new().update(&number.to_le_bytes()).finalize_xof().fill(&mut content);
     content
-}
-
-/// A message's first line and fields, in lower case; none at the end.
-fn head(stream: &mut impl BufRead) -> Option<Vec<String>> {
-    let mut lines = Vec::new();
-    loop {
-        let mut line = String::new();
-        if stream.read_line(&mut line).ok()? == 0 {
-            return None;
-        }
-        match line.trim_end() {
-            "" => return Some(lines),
-            line => lines.push(line.to_lowercase()),
-        }
-    }
-}
-
-fn field<'a>(head: &'a [String], name: &str) -> Option<&'a str> {
-    head.iter().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
 }
 
 /// An origin of `/NUMBER`, a thread a connection.
