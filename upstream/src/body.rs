@@ -3,7 +3,7 @@
 //! The clock runs while somebody waits for bytes, so a slow reader is not held against the
 //! server. Two rules: no silence longer than the stall limit, and no drip.
 
-use crate::ask::HopKind;
+use crate::ask::{HopId, HopKind};
 use crate::fault::{ErrorType, Fault, body_error};
 use crate::flight::Flight;
 use crate::hop::Held;
@@ -187,15 +187,16 @@ impl UpstreamBody {
         frame: Option<Result<Frame<Bytes>, hyper::Error>>,
     ) -> Option<Result<Frame<Bytes>, Fault>> {
         match frame {
+            None if !self.has_ended() => {
+                let why = format!("{}: its stream ended before the body did", self.hop());
+                Some(Err(self.fail(Fault::cut(ErrorType::HttpResponseIncomplete, why))))
+            }
             None => {
                 self.whole();
                 None
             }
             Some(Err(error)) => {
-                let fault = match &self.flight {
-                    Some(flight) => body_error(&flight.hop().id, &error),
-                    None => body_error(&"origin", &error),
-                };
+                let fault = body_error(&self.hop(), &error);
                 Some(Err(self.fail(fault)))
             }
             Some(Ok(frame)) => {
@@ -212,19 +213,30 @@ impl UpstreamBody {
         }
     }
 
+    /// Whether an end that was told is one: of HTTP/2, hyper takes a reset or a GOAWAY without an
+    /// error for an end, which is so of a request (RFC 9113 section 8.1), but an answer ends with
+    /// END_STREAM alone.
+    fn has_ended(&self) -> bool {
+        self.alone || self.is_end_stream()
+    }
+
+    /// Who sends it.
+    fn hop(&self) -> HopId {
+        self.flight.as_ref().map_or_else(|| HopId("".into()), |flight| flight.hop().id.clone())
+    }
+
     fn silent(&mut self) -> Fault {
-        let flight = self.flight.take();
-        let hop = flight.as_ref().map_or("", |flight| flight.hop().id.as_str());
-        let why = format!("{hop}: no sign of life in mid-body");
+        let why = format!("{}: no sign of life in mid-body", self.hop());
         let fault = Fault::cut(ErrorType::ConnectionReadTimeout, why);
+        let flight = self.flight.take();
         flight.into_iter().for_each(|mut flight| flight.silent(&fault));
         (self.source, self.silence) = (Source::Held(None), None);
         fault
     }
 
     fn slow(&mut self, what: &str) -> Fault {
-        let hop = self.flight.as_ref().map_or("", |flight| flight.hop().id.as_str());
-        let fault = Fault::cut(ErrorType::ConnectionReadTimeout, format!("{hop}: {what}"));
+        let why = format!("{}: {what}", self.hop());
+        let fault = Fault::cut(ErrorType::ConnectionReadTimeout, why);
         self.fail(fault)
     }
 }

@@ -1,10 +1,11 @@
 //! Connections to one hop: a pool with limits on what a head may hold, a deadline for each
-//! connection, and a fresh one for a request whose own was given up by the other side.
+//! connection, and a fresh one for a request whose own was given up by the other side, or that
+//! the other side did not take.
 //!
 //! A pool connects to its hop alone, whatever the URL of a request says: the URL carries the
 //! host that the request is for, which may be the site's.
 
-use crate::fault::ConnectTimedOut;
+use crate::fault::{self, ConnectTimedOut};
 use crate::link::{Link, Linked};
 use crate::upload::SendBody;
 use crate::watched::Watched;
@@ -38,7 +39,8 @@ const H2_CONNECTION_BYTES_MAX: u32 = 16 << 20;
 /// An HTTP/2 connection without a sign of life is given up after both.
 const H2_PING: Duration = Duration::from_secs(10);
 const H2_PING_TIMEOUT: Duration = Duration::from_secs(5);
-/// A request is sent anew this often, should each of its connections turn out to be given up.
+/// A request is sent anew this often, should each of its connections turn out to be given up, or
+/// each server refuse it.
 const ANEW_MAX: u32 = 3;
 
 pub(crate) type Tls = HttpsConnector<HttpConnector>;
@@ -55,11 +57,22 @@ pub(crate) struct Pool {
 /// Why a request has no answer.
 pub(crate) struct Unanswered {
     pub(crate) error: Error,
-    /// Its connection was there before it, and given up by the other side without a byte of an
-    /// answer: that says nothing of the server.
-    pub(crate) is_stale: bool,
+    pub(crate) fate: Fate,
     /// The other side dropped the connection with something unread.
     pub(crate) is_reset: bool,
+}
+
+/// What has become of a request without an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// The server has not looked at it: it said so (RFC 9113 sections 6.8 and 8.7), or none of it
+    /// was sent. Any request may be sent anew.
+    Unprocessed,
+    /// Its connection was there before it, and given up by the other side without a byte of an
+    /// answer: that says nothing of the server.
+    GivenUp,
+    /// The server may have done anything with it.
+    Unknown,
 }
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -91,8 +104,8 @@ pub(crate) fn pool(tls: &Tls, target: Uri, limit: Duration, anew: IntCounter) ->
 }
 
 impl Pool {
-    /// Sends a request; anew where its connection was there before it and was given up, and it may
-    /// be sent twice (RFC 9110 section 9.2.2) with all of its body.
+    /// Sends a request; anew where all of its body is there still, and it was not processed, or may
+    /// be sent twice (RFC 9110 section 9.2.2) and its connection was given up.
     ///
     /// # Errors
     /// Why there is no answer.
@@ -103,9 +116,12 @@ impl Pool {
         let mut times = 0;
         loop {
             let outcome = self.once(request.clone()).await;
-            let is_stale = outcome.as_ref().is_err_and(|unanswered| unanswered.is_stale);
-            let may_again = request.method().is_idempotent() && request.body().is_untouched();
-            if !is_stale || !may_again || times == ANEW_MAX {
+            let may_again = match outcome.as_ref().map_err(|unanswered| unanswered.fate) {
+                Err(Fate::Unprocessed) => true,
+                Err(Fate::GivenUp) => request.method().is_idempotent(),
+                Ok(_) | Err(Fate::Unknown) => false,
+            };
+            if !may_again || !request.body().is_untouched() || times == ANEW_MAX {
                 return outcome;
             }
             times += 1;
@@ -125,12 +141,15 @@ impl Pool {
             }
             Err(error) => {
                 let link = link(&captured);
-                let is_stale = link.as_ref().is_some_and(|link| link.is_stale(began));
-                if is_stale {
-                    self.retire(began);
+                let fate = fate(&error, link.as_deref(), began);
+                match fate {
+                    // That connection takes no more, or no more at a time.
+                    Fate::Unprocessed => poison(&captured),
+                    Fate::GivenUp => self.retire(began),
+                    Fate::Unknown => {}
                 }
                 let is_reset = link.is_some_and(|link| link.is_reset());
-                Err(Unanswered { error, is_stale, is_reset })
+                Err(Unanswered { error, fate, is_reset })
             }
         }
     }
@@ -150,11 +169,31 @@ impl Pool {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         known.retain(|(link, captured)| {
             let is_old = link.is_unheard_since(before);
-            if is_old && let Some(connected) = captured.connection_metadata().as_ref() {
-                connected.poison();
+            if is_old {
+                poison(captured);
             }
             !is_old
         });
+    }
+}
+
+/// What became of a request that began then.
+fn fate(error: &Error, link: Option<&Link>, began: Instant) -> Fate {
+    let is_shared = link.is_some_and(Link::is_shared);
+    let is_gone = is_shared && fault::is_unqueued(error);
+    if fault::is_refused(error) || (is_shared && fault::is_unsent(error)) {
+        Fate::Unprocessed
+    } else if is_gone || link.is_some_and(|link| link.is_stale(began)) {
+        Fate::GivenUp
+    } else {
+        Fate::Unknown
+    }
+}
+
+/// No request goes over it any more.
+fn poison(captured: &CaptureConnection) {
+    if let Some(connected) = captured.connection_metadata().as_ref() {
+        connected.poison();
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::ask::{Answer, Ask, HopKind};
 use crate::body::UpstreamBody;
-use crate::connect::{FIELDS_MAX, HEAD_BYTES_MAX, Unanswered};
+use crate::connect::{FIELDS_MAX, Fate, HEAD_BYTES_MAX, Unanswered};
 use crate::fault::{ErrorType, Fault, connect_error, head_error};
 use crate::flight::Flight;
 use crate::hop::{Hop, Target, Way};
@@ -237,7 +237,7 @@ async fn head(
     };
     match done {
         Ok(response) => check(response, &hop).map_err(|fault| fail(flight, fault, false)),
-        Err(Unanswered { error, is_stale, is_reset }) => {
+        Err(Unanswered { error, fate, is_reset }) => {
             if let Some(why) = sending.upload.as_ref().and_then(|upload| upload.failed()) {
                 // The client's fault, not the hop's: the flight ends without a verdict.
                 let fault = Fault::Aborted { why: why.into() };
@@ -251,7 +251,14 @@ async fn head(
             // be lost with the connection.
             let is_refusal =
                 |upload: &Arc<Upload>| upload.bytes() > 0 && (is_reset || upload.is_cut());
-            if is_stale || sending.upload.as_ref().is_some_and(is_refusal) {
+            // It was sent to others as often as may be.
+            if fate == Fate::Unprocessed
+                && sending.upload.as_deref().is_none_or(Upload::is_untouched)
+            {
+                flight.failed(&fault, true);
+                return Err(Failure::unsent(fault));
+            }
+            if fate != Fate::Unknown || sending.upload.as_ref().is_some_and(is_refusal) {
                 flight.unjudged(&fault);
                 return Err(Failure::sent(fault));
             }

@@ -224,6 +224,27 @@ pub(crate) fn head_error(hop: &impl fmt::Display, error: &ClientError) -> Fault 
     Fault::unavailable(error_type, format!("{hop}: {}", chain(error)))
 }
 
+/// Whether a server of HTTP/2 says that it has not looked at the request: it refused it (RFC 9113
+/// section 8.7), or began to close the connection before it (section 6.8). h2 gives GOAWAY as the
+/// error of streams after the last one that it names; others go on.
+pub(crate) fn is_refused(error: &(dyn StdError + 'static)) -> bool {
+    find::<h2::Error>(error).is_some_and(|error| {
+        let is_refused = error.reason() == Some(h2::Reason::REFUSED_STREAM);
+        error.is_remote() && (error.is_go_away() || (error.is_reset() && is_refused))
+    })
+}
+
+/// Whether hyper gave up a request of which nothing was sent.
+pub(crate) fn is_unsent(error: &(dyn StdError + 'static)) -> bool {
+    find::<hyper::Error>(error).is_some_and(hyper::Error::is_canceled)
+}
+
+/// Whether hyper lost a request with the queue of its connection: it waited there for another
+/// stream of HTTP/2 to end, and was perhaps just sent.
+pub(crate) fn is_unqueued(error: &(dyn StdError + 'static)) -> bool {
+    find::<hyper::Error>(error).is_some_and(hyper::Error::is_user)
+}
+
 /// Why a body is not whole.
 pub(crate) fn body_error(hop: &impl fmt::Display, error: &(dyn StdError + 'static)) -> Fault {
     let error_type = match find::<io::Error>(error).map(io::Error::kind) {

@@ -57,6 +57,11 @@ impl Link {
         self.heard.store(true, Relaxed);
     }
 
+    /// Whether several requests at a time go over it.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.shared
+    }
+
     pub(crate) fn is_closed(&self) -> bool {
         self.closed.load(Relaxed)
     }

@@ -95,7 +95,7 @@ impl Metrics {
             )?,
             anew: counters(
                 "anew_total",
-                "Requests sent anew since the connection that they went over had been given up.",
+                "Requests sent anew since their connection had been given up, or did not take them.",
                 &["hop"],
             )?,
             probes: counters(

@@ -36,6 +36,11 @@ impl Upload {
         *self.moved.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether none of it was taken.
+    pub(crate) fn is_untouched(&self) -> bool {
+        self.moved().is_none()
+    }
+
     /// Bytes that the server has taken so far.
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes.load(Relaxed)
@@ -66,9 +71,9 @@ impl Upload {
 pub(crate) struct SendBody(pub(crate) Option<Arc<Upload>>);
 
 impl SendBody {
-    /// Whether none of it was taken.
+    /// Whether all of it is there still.
     pub(crate) fn is_untouched(&self) -> bool {
-        self.0.as_ref().is_none_or(|upload| upload.moved().is_none())
+        self.0.as_deref().is_none_or(Upload::is_untouched)
     }
 }
 

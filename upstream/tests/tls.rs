@@ -10,30 +10,16 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
-use nearcast_upstream::{Config, ErrorType, Fault, Node, SiteKind, Upstream};
-use prometheus::Registry;
-use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use nearcast_upstream::{ErrorType, Fault, Upstream};
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
 use tokio::net::TcpListener;
-use tokio_rustls::TlsAcceptor;
 
 type Log = Arc<Mutex<Vec<(Version, Option<String>, Option<String>)>>>;
 
 /// A real hyper server behind TLS. What it has seen: version, `:authority`, `Host`.
 async fn server(protocols: &[&str], names: &[&str]) -> (String, String, Log) {
-    let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-    let made = rcgen::generate_simple_self_signed(names).unwrap();
-    let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(made.signing_key.serialize_der()));
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let mut config = rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![made.cert.der().clone()], key)
-        .unwrap();
-    config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
-    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let (acceptor, ca) = acceptor(protocols, names);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("https://{}", listener.local_addr().unwrap());
     let log = Log::default();
@@ -53,7 +39,7 @@ async fn server(protocols: &[&str], names: &[&str]) -> (String, String, Log) {
             });
         }
     });
-    (url, made.cert.pem(), log)
+    (url, ca, log)
 }
 
 async fn answer(request: Request<Incoming>, seen: &Log) -> Response<Full<Bytes>> {
@@ -65,10 +51,7 @@ async fn answer(request: Request<Incoming>, seen: &Log) -> Response<Full<Bytes>>
 }
 
 fn site(text: &str, ca: Option<&str>) -> Upstream {
-    let node = Node::alone("edge-1", ca.map(str::as_bytes), &Registry::new()).unwrap();
-    let settings = settings(text);
-    let config = Config::check("edge.sites.test", "test", SiteKind::Proxy, &settings).unwrap();
-    Upstream::new(config, &node).unwrap()
+    site_that_trusts(ca, text).upstream
 }
 
 #[tokio::test]

@@ -7,12 +7,14 @@ use nearcast_upstream::{
     Answer, Ask, Config, Fault, Node, Settings, SiteKind, Upstream, hierarchy,
 };
 use prometheus::Registry;
+use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::AbortHandle;
+use tokio_rustls::TlsAcceptor;
 
 /// What an origin does for one request, in order.
 #[derive(Clone)]
@@ -211,10 +213,35 @@ pub fn site(kind: SiteKind, text: &str) -> Site {
 }
 
 pub fn site_of(hierarchy: hierarchy::Config, kind: SiteKind, text: &str) -> Site {
+    site_at(hierarchy, None, kind, text)
+}
+
+/// A proxy site that trusts nobody but `ca`, in PEM.
+pub fn site_that_trusts(ca: Option<&str>, text: &str) -> Site {
+    site_at(hierarchy::Config::alone("edge-1").unwrap(), ca, SiteKind::Proxy, text)
+}
+
+fn site_at(hierarchy: hierarchy::Config, ca: Option<&str>, kind: SiteKind, text: &str) -> Site {
     let registry = Registry::new();
-    let node = Node::new(hierarchy, None, &registry).unwrap();
+    let node = Node::new(hierarchy, ca.map(str::as_bytes), &registry).unwrap();
     let config = Config::check("edge.sites.test", "test", kind, &settings(text)).unwrap();
     Site { upstream: Upstream::new(config, &node).unwrap(), registry }
+}
+
+/// The TLS of a server with these names, and what to trust it by, in PEM.
+pub fn acceptor(protocols: &[&str], names: &[&str]) -> (TlsAcceptor, String) {
+    let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+    let made = rcgen::generate_simple_self_signed(names).unwrap();
+    let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(made.signing_key.serialize_der()));
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![made.cert.der().clone()], key)
+        .unwrap();
+    config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
+    (TlsAcceptor::from(Arc::new(config)), made.cert.pem())
 }
 
 pub fn ask(path: &str) -> Ask {
