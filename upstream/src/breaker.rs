@@ -32,16 +32,10 @@ const FAILURES_PERCENT_MAX: u32 = 50;
 /// A trial that nobody reported on is forgotten after this time.
 const TRIAL_MAX: Duration = Duration::from_secs(60);
 
-/// What a breaker says.
+/// What a request that may go reports with. Only reports of what began since the breaker last
+/// changed count: who began before tells of what was before, and ends no trial.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Admit {
-    /// Go.
-    Yes,
-    /// Go, as the one trial: report how it ended.
-    Trial,
-    /// Not now.
-    No,
-}
+pub(crate) struct Pass(u64);
 
 /// Its state, as shown to operators.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,6 +54,8 @@ pub(crate) struct Breaker {
     in_row: u32,
     window: Window,
     open: Option<Opened>,
+    /// Of those who began since it last opened, closed, or let a trial go.
+    pass: Pass,
 }
 
 #[derive(Debug)]
@@ -71,19 +67,20 @@ struct Opened {
 
 impl Breaker {
     pub(crate) fn new(limits: Limits, now: Instant) -> Self {
-        Self { limits, in_row: 0, window: Window::new(now), open: None }
+        Self { limits, in_row: 0, window: Window::new(now), open: None, pass: Pass(0) }
     }
 
-    /// Whether a request may go. A trial must be reported by [`Self::good`],
-    /// [`Self::failed`] or [`Self::abandoned`].
-    pub(crate) fn admit(&mut self, now: Instant) -> Admit {
-        let Some(open) = &mut self.open else { return Admit::Yes };
-        let on_trial = open.trial.is_some_and(|at| now.duration_since(at) < TRIAL_MAX);
-        if now < open.until || on_trial {
-            return Admit::No;
+    /// Lets a request go, or not. Its end must be reported, as it may be a trial's, by
+    /// [`Self::good`], [`Self::failed`] or [`Self::abandoned`].
+    pub(crate) fn admit(&mut self, now: Instant) -> Option<Pass> {
+        if !self.would_admit(now) {
+            return None;
         }
-        open.trial = Some(now);
-        Admit::Trial
+        if let Some(open) = &mut self.open {
+            open.trial = Some(now);
+            self.pass.0 += 1;
+        }
+        Some(self.pass)
     }
 
     /// Whether [`Self::admit`] would let a request go.
@@ -102,37 +99,50 @@ impl Breaker {
     }
 
     /// A request ended well.
-    pub(crate) fn good(&mut self, now: Instant) {
+    pub(crate) fn good(&mut self, pass: Pass, now: Instant) {
+        if pass != self.pass {
+            return;
+        }
+        if self.open.is_some() {
+            return self.close(now);
+        }
         self.in_row = 0;
         self.window.good(now);
-        // Requests that were under way when it opened tell nothing about now: a trial does.
-        if self.open.as_ref().is_some_and(|open| open.trial.is_some()) {
+    }
+
+    /// A request has an answer, which may take long to come whole: that ends a trial.
+    pub(crate) fn answered(&mut self, pass: Pass, now: Instant) {
+        if pass == self.pass && self.open.is_some() {
             self.close(now);
         }
     }
 
-    /// A request failed. Returns whether that opened it.
-    pub(crate) fn failed(&mut self, now: Instant) -> bool {
+    /// A request failed.
+    pub(crate) fn failed(&mut self, pass: Pass, now: Instant) {
+        if pass != self.pass {
+            return;
+        }
+        if let Some(open) = &self.open {
+            let pause = (open.pause * 2).min(self.limits.pause_max);
+            return self.open_for(pause, now);
+        }
         self.in_row = self.in_row.saturating_add(1);
         self.window.failed(now);
-        match &self.open {
-            Some(Opened { trial: Some(_), pause, .. }) => {
-                let pause = (*pause * 2).min(self.limits.pause_max);
-                self.open_for(pause, now);
-                true
-            }
-            Some(_) => false,
-            None if self.in_row >= self.limits.in_row_max || self.mostly_failed(now) => {
-                self.open_for(self.limits.pause, now);
-                true
-            }
-            None => false,
+        if self.in_row >= self.limits.in_row_max || self.mostly_failed(now) {
+            self.open_for(self.limits.pause, now);
+        }
+    }
+
+    /// What came of a request that was good was wrong.
+    pub(crate) fn blamed(&mut self, now: Instant) {
+        if self.open.is_none() {
+            self.failed(self.pass, now);
         }
     }
 
     /// A request's end tells nothing: a trial's place is free again.
-    pub(crate) fn abandoned(&mut self) {
-        if let Some(open) = &mut self.open {
+    pub(crate) fn abandoned(&mut self, pass: Pass) {
+        if let Some(open) = self.open.as_mut().filter(|_| pass == self.pass) {
             open.trial = None;
         }
     }
@@ -142,11 +152,13 @@ impl Breaker {
         self.open = None;
         self.in_row = 0;
         self.window = Window::new(now);
+        self.pass.0 += 1;
     }
 
     fn open_for(&mut self, pause: Duration, now: Instant) {
         self.open = Some(Opened { until: now + pause, pause, trial: None });
         self.in_row = 0;
+        self.pass.0 += 1;
     }
 
     fn mostly_failed(&self, now: Instant) -> bool {
@@ -166,7 +178,8 @@ mod tests {
 
     fn opened(now: Instant) -> Breaker {
         let mut breaker = Breaker::new(ORIGIN, now);
-        (0..ORIGIN.in_row_max).for_each(|_| _ = breaker.failed(now));
+        let pass = breaker.admit(now).unwrap();
+        (0..ORIGIN.in_row_max).for_each(|_| breaker.failed(pass, now));
         breaker
     }
 
@@ -174,12 +187,14 @@ mod tests {
     fn failures_in_a_row_open_it_and_a_good_trial_closes_it() {
         let now = Instant::now();
         let mut breaker = opened(now);
-        assert_eq!((breaker.state(now), breaker.admit(now)), (State::Open, Admit::No));
+        assert_eq!((breaker.state(now), breaker.admit(now)), (State::Open, None));
         let later = now + ORIGIN.pause;
         assert_eq!(breaker.state(later), State::HalfOpen);
-        assert_eq!((breaker.admit(later), breaker.admit(later)), (Admit::Trial, Admit::No));
-        breaker.good(later);
-        assert_eq!((breaker.state(later), breaker.admit(later)), (State::Closed, Admit::Yes));
+        let trial = breaker.admit(later).unwrap();
+        assert_eq!(breaker.admit(later), None);
+        breaker.good(trial, later);
+        assert_eq!(breaker.state(later), State::Closed);
+        assert!(breaker.admit(later).is_some() && breaker.admit(later).is_some());
     }
 
     #[test]
@@ -190,8 +205,8 @@ mod tests {
         for _ in 0..8 {
             assert!(!breaker.would_admit(now + pause - ms(1)));
             now += pause;
-            assert_eq!(breaker.admit(now), Admit::Trial);
-            breaker.failed(now);
+            let trial = breaker.admit(now).unwrap();
+            breaker.failed(trial, now);
             pause = (pause * 2).min(ORIGIN.pause_max);
         }
         assert_eq!(pause, ORIGIN.pause_max);
@@ -202,39 +217,74 @@ mod tests {
         let now = Instant::now();
         let mut breaker = opened(now);
         let later = now + ORIGIN.pause;
-        assert_eq!(breaker.admit(later), Admit::Trial);
-        breaker.abandoned();
-        assert_eq!(breaker.admit(later), Admit::Trial);
-        // Even one that nobody reported on.
-        assert_eq!(breaker.admit(later + TRIAL_MAX), Admit::Trial);
+        let first = breaker.admit(later).unwrap();
+        breaker.abandoned(first);
+        let second = breaker.admit(later).unwrap();
+        // Even one that nobody reported on, which then comes too late.
+        let third = breaker.admit(later + TRIAL_MAX).unwrap();
+        breaker.good(second, later + TRIAL_MAX);
+        assert_eq!(breaker.state(later + TRIAL_MAX), State::HalfOpen);
+        breaker.good(third, later + TRIAL_MAX);
+        assert_eq!(breaker.state(later + TRIAL_MAX), State::Closed);
     }
 
     #[test]
     fn half_failing_opens_it_and_old_failures_are_forgotten() {
         let now = Instant::now();
         let mut breaker = Breaker::new(ORIGIN, now);
+        let pass = breaker.admit(now).unwrap();
         for n in 0..WINDOW_REQUESTS_MIN {
             assert_eq!(breaker.state(now), State::Closed, "after {n}");
-            if n % 2 == 0 { breaker.good(now) } else { _ = breaker.failed(now) }
+            if n % 2 == 0 { breaker.good(pass, now) } else { breaker.failed(pass, now) }
         }
         assert_eq!(breaker.state(now), State::Open);
         let mut breaker = Breaker::new(ORIGIN, now);
         for n in 0..u64::from(WINDOW_REQUESTS_MIN) * 3 {
             let at = now + ms(n * 1100);
+            let pass = breaker.admit(at).unwrap();
             if n % 2 == 0 {
-                breaker.good(at)
+                breaker.good(pass, at)
             } else {
-                _ = breaker.failed(at)
+                breaker.failed(pass, at)
             }
             assert_eq!(breaker.state(at), State::Closed);
         }
     }
 
     #[test]
-    fn a_late_success_does_not_close_what_is_open() {
+    fn who_began_before_ends_no_trial_and_opens_nothing_that_closed_since() {
         let now = Instant::now();
-        let mut breaker = opened(now);
-        breaker.good(now + ms(1));
-        assert_eq!(breaker.admit(now + ms(2)), Admit::No);
+        let mut breaker = Breaker::new(ORIGIN, now);
+        let before = breaker.admit(now).unwrap();
+        (0..ORIGIN.in_row_max).for_each(|_| breaker.failed(before, now));
+        breaker.good(before, now + ms(1));
+        assert_eq!(breaker.state(now + ms(1)), State::Open);
+        let later = now + ORIGIN.pause;
+        let trial = breaker.admit(later).unwrap();
+        let reports: [&dyn Fn(&mut Breaker); 3] = [
+            &|breaker| breaker.good(before, later),
+            &|breaker| breaker.failed(before, later),
+            &|breaker| breaker.abandoned(before),
+        ];
+        for report in reports {
+            report(&mut breaker);
+            assert_eq!((breaker.state(later), breaker.admit(later)), (State::HalfOpen, None));
+        }
+        breaker.answered(trial, later);
+        assert_eq!(breaker.state(later), State::Closed);
+        (0..ORIGIN.in_row_max).for_each(|_| breaker.failed(before, later));
+        assert_eq!(breaker.state(later), State::Closed);
+    }
+
+    #[test]
+    fn blame_opens_it_but_ends_no_trial() {
+        let now = Instant::now();
+        let mut breaker = Breaker::new(PEER, now);
+        (0..PEER.in_row_max).for_each(|_| breaker.blamed(now));
+        let later = now + PEER.pause;
+        let trial = breaker.admit(later).unwrap();
+        breaker.blamed(later);
+        breaker.good(trial, later);
+        assert_eq!(breaker.state(later), State::Closed);
     }
 }

@@ -3,6 +3,7 @@
 //! Invariant: each has one end, told once, and its hop's counts are right whatever drops it.
 
 use crate::ask::HopKind;
+use crate::breaker::Pass;
 use crate::fault::Fault;
 use crate::hop::{Hop, Known, Way};
 use crate::pulse::{self, Pulse};
@@ -18,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 pub(crate) struct Flight {
     way: Arc<Way>,
     _slot: Turn,
+    pass: Pass,
     started: Instant,
     alive: CancellationToken,
     head: Option<StatusCode>,
@@ -39,11 +41,11 @@ fn is_broken_answer(fault: &Fault) -> bool {
 
 impl Flight {
     /// A request that begins now; `alive` is cancelled when its hop is found silent.
-    pub(crate) fn begin(way: Arc<Way>, slot: Turn, alive: CancellationToken) -> Self {
+    pub(crate) fn begin(way: Arc<Way>, slot: Turn, pass: Pass, alive: CancellationToken) -> Self {
         way.hop.under_way.fetch_add(1, SeqCst);
         pulse::watch(&way.hop);
         way.meter.in_flight.inc();
-        Self { way, _slot: slot, started: Instant::now(), alive, head: None, ended: false }
+        Self { way, _slot: slot, pass, started: Instant::now(), alive, head: None, ended: false }
     }
 
     fn heard(&self) {
@@ -58,7 +60,7 @@ impl Flight {
     /// The hop gives no sign of life. Its breaker is for hops that answer, badly.
     pub(crate) fn silent(&mut self, fault: &Fault) {
         self.way.tell(fault);
-        self.end(Some(fault), |known, _| known.breaker.abandoned());
+        self.end(Some(fault), |known, pass, _| known.breaker.abandoned(pass));
         self.way.meter.ended("silent");
     }
 
@@ -72,7 +74,13 @@ impl Flight {
         self.heard();
         let took = self.started.elapsed();
         self.way.meter.head.observe(took.as_secs_f64());
-        self.way.hop.known().latency.note(took);
+        let is_origin = self.way.hop.kind == HopKind::Origin;
+        self.way.note(None, |known, now| {
+            known.latency.note(took);
+            if is_origin {
+                known.breaker.answered(self.pass, now);
+            }
+        });
     }
 
     pub(crate) fn received(&self, bytes: usize) {
@@ -83,14 +91,15 @@ impl Flight {
     /// The answer is whole.
     pub(crate) fn whole(&mut self) {
         let status = self.head;
-        self.end(None, |known, now| known.good(status, now));
+        self.end(None, |known, pass, now| known.good(pass, status, now));
         self.way.meter.ended(class(self.head));
     }
 
     /// There is no whole answer. A peer without a connection, and of which nothing else comes
-    /// either, is left alone until it gives a sign of life. An origin's breaker counts what says something of the origin as a whole: no
-    /// connection, no answer. A broken answer may be about what was asked for, and whoever asks
-    /// for that again and again must not close the origin to all others.
+    /// either, is left alone until it gives a sign of life. An origin's breaker counts what says
+    /// something of the origin as a whole: no connection, no answer. A broken answer may be about
+    /// what was asked for, and whoever asks for that again and again must not close the origin to
+    /// all others.
     pub(crate) fn failed(&mut self, fault: &Fault, connected: bool) {
         let peer = self.way.hop.kind != HopKind::Origin;
         let silent = self.head.is_none() && !is_broken_answer(fault);
@@ -99,18 +108,16 @@ impl Flight {
         if lost {
             self.way.hop.lost(fault);
         }
-        self.end(Some(fault), |known, now| {
+        self.end(Some(fault), |known, pass, now| {
             if connected {
                 known.bad(now)
             } else {
                 known.failed = Some(now)
             }
-            if lost {
-                known.breaker.abandoned();
-            } else if peer || !connected || silent {
-                _ = known.breaker.failed(now);
+            if !lost && (peer || !connected || silent) {
+                known.breaker.failed(pass, now);
             } else {
-                known.breaker.abandoned();
+                known.breaker.abandoned(pass);
             }
         });
         self.way.meter.ended(fault.name());
@@ -120,14 +127,14 @@ impl Flight {
     /// There is no answer, for a reason that says nothing of the hop.
     pub(crate) fn unjudged(&mut self, fault: &Fault) {
         self.way.tell(fault);
-        self.end(Some(fault), |known, _| known.breaker.abandoned());
+        self.end(Some(fault), |known, pass, _| known.breaker.abandoned(pass));
         self.way.meter.ended(fault.name());
     }
 
-    fn end(&mut self, why: Option<&dyn Display>, change: impl FnOnce(&mut Known, Instant)) {
+    fn end(&mut self, why: Option<&dyn Display>, change: impl FnOnce(&mut Known, Pass, Instant)) {
         if !self.ended {
             self.ended = true;
-            self.way.note(why, change);
+            self.way.note(why, |known, now| change(known, self.pass, now));
         }
     }
 }
@@ -137,10 +144,10 @@ impl Drop for Flight {
         if !self.ended {
             // Whoever gives up a body has seen a good head; without a head nothing is known.
             if self.head.is_some() {
-                self.way.note(None, |known, now| known.good(self.head, now));
+                self.way.note(None, |known, now| known.good(self.pass, self.head, now));
                 self.way.meter.ended(class(self.head));
             } else {
-                self.way.note(None, |known, _| known.breaker.abandoned());
+                self.way.note(None, |known, _| known.breaker.abandoned(self.pass));
                 self.way.meter.ended("abandoned");
             }
         }

@@ -1,7 +1,7 @@
 //! One place to ask: its connections, its limits, and what is known of its health.
 
 use crate::ask::{HopId, HopKind};
-use crate::breaker::{self, Admit, Breaker, State};
+use crate::breaker::{self, Breaker, Pass, State};
 use crate::connect::Pool;
 use crate::fault::{ErrorType, Fault};
 use crate::flight::Flight;
@@ -84,8 +84,8 @@ impl Known {
     }
 
     /// An exchange was whole, or given up after a good head.
-    pub(crate) fn good(&mut self, status: Option<StatusCode>, now: Instant) {
-        self.breaker.good(now);
+    pub(crate) fn good(&mut self, pass: Pass, status: Option<StatusCode>, now: Instant) {
+        self.breaker.good(pass, now);
         if status.is_some_and(|status| matches!(status.as_u16(), 502..=504)) {
             return self.bad(now);
         }
@@ -306,19 +306,19 @@ impl Way {
         deadline: Instant,
     ) -> Result<Flight, Fault> {
         let slot = self.slot(urgency, deadline).await?;
-        let (admitted, alive) = {
+        let admitted = {
             let mut known = self.hop.known();
             let alive = known.alive.clone();
             let is_silent = alive.is_cancelled();
-            let admitted = if is_silent { Admit::No } else { known.breaker.admit(Instant::now()) };
-            (admitted, alive)
+            let pass = if is_silent { None } else { known.breaker.admit(Instant::now()) };
+            pass.map(|pass| (pass, alive))
         };
-        if admitted == Admit::No {
+        let Some((pass, alive)) = admitted else {
             self.meter.ended("open");
             let why = format!("{}: it failed too often lately", self.hop.id);
             return Err(Fault::unavailable(ErrorType::DestinationUnavailable, why));
-        }
-        Ok(Flight::begin(self.clone(), slot, alive))
+        };
+        Ok(Flight::begin(self.clone(), slot, pass, alive))
     }
 
     async fn slot(&self, urgency: &Urgency, deadline: Instant) -> Result<Turn, Fault> {
@@ -353,7 +353,7 @@ impl Way {
         self.note(Some(&why), |known, now| {
             known.bad(now);
             if peer {
-                _ = known.breaker.failed(now);
+                known.breaker.blamed(now);
             }
         });
         self.meter.ended("wrong");

@@ -1,0 +1,90 @@
+//! Breakers: what ends a trial.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod common;
+
+use common::*;
+use nearcast_upstream::{BreakerState, ErrorType, SiteKind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use tokio::sync::Notify;
+
+/// Failures that open a breaker.
+const FAILURES: usize = 20;
+
+/// Opens the breaker of a site whose origin fails `/bad`.
+async fn open(site: &Site) {
+    for _ in 0..FAILURES {
+        site.get("/bad").await.unwrap_err();
+    }
+    assert_eq!(state(site), BreakerState::Open);
+}
+
+fn state(site: &Site) -> BreakerState {
+    site.upstream.status()[0].breaker
+}
+
+#[tokio::test]
+async fn only_the_trial_ends_a_trial() {
+    let (good, bad, trial) = <(Arc<Notify>, Arc<Notify>, Arc<Notify>)>::default();
+    let (to_good, to_bad, to_trial) = (good.clone(), bad.clone(), trial.clone());
+    let steps = move |_: usize, seen: &Seen| match seen.line.split(' ').nth(1) {
+        Some("/late-good") => [vec![Step::Until(to_good.clone())], ok("late")].concat(),
+        Some("/late-bad") => vec![Step::Until(to_bad.clone()), Step::Close],
+        Some("/late-gone") => vec![Step::Hang],
+        Some("/trial") => [vec![Step::Until(to_trial.clone())], ok("trial")].concat(),
+        _ => vec![Step::Close],
+    };
+    let origin = Origin::new(steps).await;
+    let site =
+        Arc::new(site(SiteKind::Proxy, &format!("origins = [{:?}]\nretries = 0", origin.url())));
+    let get = |path: &'static str| {
+        let site = site.clone();
+        tokio::spawn(async move { site.get(path).await })
+    };
+    let [late_good, late_bad, late_gone] = ["/late-good", "/late-bad", "/late-gone"].map(get);
+    until("they are under way", || origin.count() == 3).await;
+    open(&site).await;
+    until("a trial may go", || state(&site) == BreakerState::HalfOpen).await;
+    let on_trial = get("/trial");
+    until("it is under way", || origin.count() == 3 + FAILURES + 1).await;
+
+    good.notify_one();
+    assert_eq!(late_good.await.unwrap().unwrap(), (200, "late".into()));
+    assert_eq!(site.get("/bad").await.unwrap_err().error_type(), ErrorType::DestinationUnavailable);
+    bad.notify_one();
+    late_bad.await.unwrap().unwrap_err();
+    assert_eq!(state(&site), BreakerState::HalfOpen);
+    late_gone.abort();
+    until("it is given up", || site.metric("in_flight_requests", &[]) == 1.0).await;
+    assert_eq!(site.get("/bad").await.unwrap_err().error_type(), ErrorType::DestinationUnavailable);
+
+    trial.notify_one();
+    assert_eq!(on_trial.await.unwrap().unwrap(), (200, "trial".into()));
+    assert_eq!(state(&site), BreakerState::Closed);
+}
+
+/// A film takes long, and all others would wait for it.
+#[tokio::test]
+async fn an_origin_that_answers_is_open_to_all_before_the_answer_is_whole() {
+    let (well, go) = <(Arc<AtomicBool>, Arc<Notify>)>::default();
+    let (is_well, rest) = (well.clone(), go.clone());
+    let steps = move |_: usize, seen: &Seen| match is_well.load(SeqCst) {
+        false => vec![Step::Close],
+        true if seen.line.contains("/film") => {
+            let head = "HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nhalf";
+            vec![send(head), Step::Until(rest.clone()), send("rest")]
+        }
+        true => ok("good"),
+    };
+    let origin = Origin::new(steps).await;
+    let site = site(SiteKind::Proxy, &format!("origins = [{:?}]\nretries = 0", origin.url()));
+    open(&site).await;
+    well.store(true, SeqCst);
+    until("a trial may go", || state(&site) == BreakerState::HalfOpen).await;
+    let film = site.upstream.send(ask("/film")).await.unwrap();
+    assert_eq!(state(&site), BreakerState::Closed);
+    assert_eq!(site.get("/a").await.unwrap(), (200, "good".into()));
+    go.notify_one();
+    assert_eq!(whole(film).await.unwrap(), (200, "halfrest".into()));
+}
