@@ -91,7 +91,15 @@ pub fn gauges(
     help: &str,
     labels: &[&str],
 ) -> Result<IntGaugeVec, Error> {
-    registered(registry, IntGaugeVec::new(named(name, help), labels)?)
+    registered(registry, unregistered_gauges(name, help, labels)?)
+}
+
+/// Such that their owner's own collector tells.
+///
+/// # Errors
+/// The name is none.
+pub fn unregistered_gauges(name: &str, help: &str, labels: &[&str]) -> Result<IntGaugeVec, Error> {
+    IntGaugeVec::new(named(name, help), labels)
 }
 
 /// How many were below each of the upper bounds.

@@ -246,6 +246,11 @@ impl Hop {
         self.known().latency.quantile(share)
     }
 
+    /// As told to operators.
+    pub(crate) fn breaker(&self) -> State {
+        self.known().state(Instant::now())
+    }
+
     pub(crate) fn status(&self) -> HopStatus {
         let known = self.known();
         HopStatus {
@@ -367,7 +372,6 @@ impl Way {
         change(&mut known, now);
         let after = known.breaker.state(now);
         drop(known);
-        self.meter.breaker(after);
         if before != after && (before == State::Closed || after == State::Closed) {
             let why = why.map(tracing::field::display);
             tracing::warn!(hop = %self.hop.id, ?before, ?after, why, "breaker");

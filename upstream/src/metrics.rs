@@ -1,7 +1,10 @@
 //! What is counted of upstream traffic.
 
+mod breakers;
+
 use crate::breaker::State;
 use crate::pulse;
+use breakers::Breakers;
 use prometheus::{
     Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry,
 };
@@ -21,7 +24,7 @@ pub(crate) struct Metrics {
     exhausted: IntCounterVec,
     in_flight: IntGaugeVec,
     queued: IntGaugeVec,
-    breaker: IntGaugeVec,
+    pub(crate) breakers: Breakers,
     healthy: IntGaugeVec,
     refreshes: IntCounterVec,
     node_up: IntGaugeVec,
@@ -80,7 +83,11 @@ impl Metrics {
             )?,
             in_flight: gauges("in_flight_requests", "Exchanges under way.")?,
             queued: gauges("queued_requests", "Requests that wait for one to end.")?,
-            breaker: gauges("breaker_state", "0 closed, 1 half-open, 2 open.")?,
+            breakers: Breakers::registered(
+                registry,
+                &name("breaker_state"),
+                "0 closed, 1 half-open, 2 open.",
+            )?,
             healthy: gauges("healthy", "1 if the active health check says so, or there is none.")?,
             refreshes: counters(
                 "credential_refreshes_total",
@@ -129,7 +136,7 @@ impl Metrics {
             retries: self.retries.with_label_values(labels),
             in_flight: self.in_flight.with_label_values(labels),
             queued: self.queued.with_label_values(labels),
-            breaker: self.breaker.with_label_values(labels),
+            breaker: self.breakers.gauge(labels),
             healthy: self.healthy.with_label_values(labels),
         };
         meter.healthy.set(1);

@@ -65,7 +65,9 @@ impl Upstream {
         let site = config.site.clone();
         let way = |hop: &Arc<Hop>| {
             let meter = node.0.metrics.meter(&site, hop.id.as_str());
-            Arc::new(Way::new(hop.clone(), meter))
+            let way = Arc::new(Way::new(hop.clone(), meter));
+            node.0.metrics.breakers.tell_of(&way);
+            way
         };
         let ways = |hops: &[Arc<Hop>]| hops.iter().map(way).collect::<Vec<_>>();
         let origins = build_origins(&config, node)?;

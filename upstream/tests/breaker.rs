@@ -1,12 +1,15 @@
-//! Breakers: what ends a trial.
+//! Breakers: what ends a trial, and what is told of them.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod common;
 
 use common::*;
-use nearcast_upstream::{BreakerState, ErrorType, SiteKind};
+use nearcast_upstream::{BreakerState, Config, ErrorType, Node, SiteKind, Upstream, hierarchy};
+use prometheus::Registry;
+use service::value::Span;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::time::Duration;
 use tokio::sync::Notify;
 
 /// Failures that open a breaker.
@@ -87,4 +90,48 @@ async fn an_origin_that_answers_is_open_to_all_before_the_answer_is_whole() {
     assert_eq!(site.get("/a").await.unwrap(), (200, "good".into()));
     go.notify_one();
     assert_eq!(whole(film).await.unwrap(), (200, "halfrest".into()));
+}
+
+#[tokio::test]
+async fn what_is_told_of_a_breaker_changes_with_the_time() {
+    let origin = Origin::new(|_, _| vec![Step::Close]).await;
+    let site = site(SiteKind::Proxy, &format!("origins = [{:?}]\nretries = 0", origin.url()));
+    assert_eq!(site.metric("breaker_state", &[]), 0.0);
+    open(&site).await;
+    assert_eq!(site.metric("breaker_state", &[]), 2.0);
+    until("a trial may go", || state(&site) == BreakerState::HalfOpen).await;
+    assert_eq!(site.metric("breaker_state", &[]), 1.0);
+}
+
+/// It is one node with one breaker, whichever sites ask it.
+#[tokio::test]
+async fn what_one_site_finds_out_of_a_node_is_told_of_all() {
+    let well = Arc::new(AtomicBool::new(false));
+    let is_well = well.clone();
+    let node =
+        Origin::new(move |_, _| if is_well.load(SeqCst) { ok("p") } else { vec![Step::Hang] });
+    let (parent, origin) = (node.await, Origin::saying("o").await);
+    let parents = vec![hierarchy::Peer { id: "region-1".into(), url: parent.url() }];
+    let connect_timeout = Some(Span(Duration::from_secs(1)));
+    let peers = hierarchy::Settings { parents, connect_timeout, ..Default::default() };
+    let config = hierarchy::Config::check("edge.hierarchy", "edge-1", &peers).unwrap();
+    let registry = Registry::new();
+    let node = Node::new(config, None, &registry).unwrap();
+    let site = |name: &str| {
+        let settings = settings(&format!("origins = [{:?}]\nretries = 0", origin.url()));
+        let config = Config::check("edge.sites.test", name, SiteKind::Proxy, &settings).unwrap();
+        Site { upstream: Upstream::new(config, &node).unwrap(), registry: registry.clone() }
+    };
+    let (one, two) = (site("one.example"), site("two.example"));
+    let told = |state: f64| {
+        let of = |name| one.metric("breaker_state", &[("site", name), ("hop", "region-1")]);
+        (of("one.example"), of("two.example")) == (state, state)
+    };
+    assert!(told(0.0));
+    assert_eq!(one.get("/a").await.unwrap(), (200, "o".into()));
+    assert_eq!(two.metric("node_up", &[]), 0.0);
+    assert!(told(2.0));
+    well.store(true, SeqCst);
+    until("it is known to be back", || two.metric("node_up", &[]) == 1.0).await;
+    assert!(told(0.0));
 }
