@@ -6,8 +6,12 @@
 
 mod common;
 
-use common::{Answer, CHUNK, Hold, Item, Proxy, Validator, WebMisdeed, ask, until};
+use common::{
+    Answer, CHUNK, Edge, Hold, Item, Proxy, Validator, Web, WebMisdeed, ask, get, proxy_settings,
+    until,
+};
 use http::Method;
+use service::value::ByteSize;
 use std::ops::Range;
 
 const FILM: &str = "/film";
@@ -227,6 +231,46 @@ async fn what_is_passed_on_is_passed_on_as_short_as_it_came() {
         }
         assert!(proxy.web.ranges(FILM).iter().all(|range| !range.is_empty()));
     }
+}
+
+/// A chunk that came in part keeps its place at the origin until it is whole: those who write
+/// chunks would wait for a place, and those who have a place for one of the few turns to write.
+#[tokio::test]
+async fn more_objects_at_a_time_than_chunks_are_written_all_come() {
+    const OBJECTS: usize = 24;
+    const PLACES: usize = 2;
+    const FILM_BYTES: u64 = CHUNK + CHUNK / 2;
+    let (dir, web) = (tempfile::tempdir().unwrap(), Web::start().await);
+    let site = serde_json::json!({ "retries": 0, "hedge": false, "in-flight-max": PLACES });
+    let mut settings = proxy_settings(dir.path(), &web.url, &site);
+    // A quarter of it is written at a time: eight chunks.
+    settings.memory = Some(ByteSize(32 * CHUNK));
+    let proxy = Proxy { edge: Edge::start(settings).await, dir, web };
+    proxy.web.always(Some(WebMisdeed::Cap(CHUNK / 2)));
+    proxy.web.hold(Hold::Head);
+    let paths: Vec<_> = (0..OBJECTS).map(|number| format!("/film-{number}")).collect();
+    let mut asked = Vec::new();
+    for path in &paths {
+        proxy.web.put(path, Item::of(FILM_BYTES));
+        let url = proxy.url(path);
+        let asking = async move { get(&url, &[("range", "bytes=0-")]).await };
+        asked.push(tokio::spawn(asking));
+    }
+    let queued =
+        format!("nearcast_edge_upstream_queued_requests{{hop={:?},site=\"*\"}}", proxy.web.url);
+    until("all but two wait", || async {
+        let waiting = proxy.edge.metric(&queued).await;
+        (waiting == (OBJECTS - PLACES) as f64).then_some(())
+    })
+    .await;
+    proxy.web.release();
+    for (path, answer) in paths.iter().zip(asked) {
+        let answer = answer.await.unwrap();
+        assert_eq!((answer.status.as_u16(), answer.verdict()), (206, "origin"), "{path}");
+        assert!(answer.bytes() == &proxy.web.whole(path), "{path}");
+        assert_eq!(proxy.web.sent(path), FILM_BYTES, "{path}: {:?}", proxy.web.ranges(path));
+    }
+    assert!(proxy.web.busy_max() <= PLACES);
 }
 
 /// What was begun is completed for nobody, but no more is asked for.

@@ -1,6 +1,7 @@
 //! What is asked and what is answered.
 
 use crate::body::UpstreamBody;
+use crate::place::Place;
 use crate::turns::Urgency;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, Method, header};
@@ -43,8 +44,11 @@ pub struct Ask {
     pub at_the_origin: bool,
     /// In place of the site's `first-byte-timeout`.
     pub first_byte: Option<Duration>,
-    /// Its place among those that wait for the same hop.
+    /// Its rank among those that wait for the same hop.
     pub urgency: Urgency,
+    /// That of an answer which it goes on from: if it is the same hop that is asked, it waits for
+    /// none.
+    pub place: Option<Place>,
 }
 
 impl Ask {
@@ -64,6 +68,7 @@ impl Ask {
             at_the_origin: false,
             first_byte: None,
             urgency: Urgency::default(),
+            place: None,
         }
     }
 }

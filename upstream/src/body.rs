@@ -7,6 +7,7 @@ use crate::ask::{HopId, HopKind};
 use crate::fault::{ErrorType, Fault, body_error};
 use crate::flight::Flight;
 use crate::hop::Held;
+use crate::place::Place;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
@@ -118,6 +119,11 @@ impl UpstreamBody {
             let _ = self.held.set(held);
         }
         self.held.get().is_some()
+    }
+
+    /// Its place at its hop, for [`crate::Ask::place`]; none once it has ended.
+    pub fn place(&self) -> Option<Place> {
+        self.flight.as_ref().map(|flight| flight.place().clone())
     }
 
     /// Counts as this node's own work until it is dropped.

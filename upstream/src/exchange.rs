@@ -7,6 +7,7 @@ use crate::fault::{ErrorType, Fault, connect_error, head_error};
 use crate::flight::Flight;
 use crate::hop::{Hop, Target, Way};
 use crate::newer;
+use crate::place::Place;
 use crate::s3::{self, Keys, Refusal};
 use crate::settings::{SiteKind, Times};
 use crate::turns::Urgency;
@@ -14,7 +15,7 @@ use crate::upload::{SendBody, Upload};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// The longest silence between events of a stream of events, which come when they come.
@@ -34,6 +35,8 @@ pub(crate) struct Sending {
     pub(crate) upload: Option<Arc<Upload>>,
     pub(crate) pass_host: bool,
     pub(crate) urgency: Urgency,
+    /// For the first hop that is asked.
+    place: Mutex<Option<Place>>,
 }
 
 /// An exchange that came to nothing.
@@ -66,6 +69,7 @@ impl Sending {
             upload: ask.body.map(Upload::new),
             pass_host: false,
             urgency: ask.urgency,
+            place: Mutex::new(ask.place),
         }
     }
 
@@ -127,8 +131,9 @@ pub(crate) async fn exchange(
     let started = Instant::now();
     let mut again = true;
     loop {
-        let mut flight =
-            way.enter(&sending.urgency, terms.deadline).await.map_err(Failure::unsent)?;
+        let kept = sending.place.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let entered = way.enter(kept, &sending.urgency, terms.deadline).await;
+        let mut flight = entered.map_err(Failure::unsent)?;
         let (mut request, keys) = sending.request(&way.hop).await.map_err(Failure::unsent)?;
         let newer_than = sending.tell_newer_than(&way.hop, request.headers_mut());
         let response = head(&mut flight, request, sending, terms).await?;

@@ -6,8 +6,8 @@ use crate::ask::HopKind;
 use crate::breaker::Pass;
 use crate::fault::Fault;
 use crate::hop::{Hop, Known, Way};
+use crate::place::Place;
 use crate::pulse::{self, Pulse};
-use crate::turns::Turn;
 use http::StatusCode;
 use std::fmt::Display;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 /// A request under way: whoever drops it has told how it ended, or it is taken as given up.
 pub(crate) struct Flight {
     way: Arc<Way>,
-    _slot: Turn,
+    place: Place,
     pass: Pass,
     started: Instant,
     alive: CancellationToken,
@@ -41,11 +41,15 @@ fn is_broken_answer(fault: &Fault) -> bool {
 
 impl Flight {
     /// A request that begins now; `alive` is cancelled when its hop is found silent.
-    pub(crate) fn begin(way: Arc<Way>, slot: Turn, pass: Pass, alive: CancellationToken) -> Self {
+    pub(crate) fn begin(way: Arc<Way>, place: Place, pass: Pass, alive: CancellationToken) -> Self {
         way.hop.under_way.fetch_add(1, SeqCst);
         pulse::watch(&way.hop);
         way.meter.in_flight.inc();
-        Self { way, _slot: slot, pass, started: Instant::now(), alive, head: None, ended: false }
+        Self { way, place, pass, started: Instant::now(), alive, head: None, ended: false }
+    }
+
+    pub(crate) fn place(&self) -> &Place {
+        &self.place
     }
 
     fn heard(&self) {

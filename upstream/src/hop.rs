@@ -8,6 +8,7 @@ use crate::flight::Flight;
 use crate::latency::Latency;
 use crate::metrics::Meter;
 use crate::order::Standing;
+use crate::place::Place;
 use crate::pulse::Pulse;
 use crate::s3::Bucket;
 use crate::turns::{Refused, Turn, Turns, Urgency};
@@ -299,18 +300,23 @@ impl Way {
         }
     }
 
-    /// A place for a request: waits for a slot until `deadline`, the most urgent first, then asks
-    /// the breaker.
+    /// A place for a request: the one that `kept` is, if that is here; else waits for one until
+    /// `deadline`, the most urgent first. Then asks the breaker.
     ///
     /// # Errors
     /// [`Fault::Unavailable`] when the breaker is open, [`Fault::Busy`] when the queue is full
     /// or no slot came free in time.
     pub(crate) async fn enter(
         self: &Arc<Self>,
+        kept: Option<Place>,
         urgency: &Urgency,
         deadline: Instant,
     ) -> Result<Flight, Fault> {
-        let slot = self.slot(urgency, deadline).await?;
+        // One elsewhere is given back before this hop is waited for.
+        let place = match kept.filter(|kept| kept.is_at(&self.hop)) {
+            Some(kept) => kept,
+            None => Place::new(&self.hop, self.slot(urgency, deadline).await?),
+        };
         let admitted = {
             let mut known = self.hop.known();
             let alive = known.alive.clone();
@@ -323,7 +329,7 @@ impl Way {
             let why = format!("{}: it failed too often lately", self.hop.id);
             return Err(Fault::unavailable(ErrorType::DestinationUnavailable, why));
         };
-        Ok(Flight::begin(self.clone(), slot, pass, alive))
+        Ok(Flight::begin(self.clone(), place, pass, alive))
     }
 
     async fn slot(&self, urgency: &Urgency, deadline: Instant) -> Result<Turn, Fault> {

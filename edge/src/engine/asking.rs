@@ -7,7 +7,7 @@ use crate::object::{Kind, Object, Web};
 use crate::verdict::Verdict;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use model::ByteRange;
-use upstream::{Ask, HopId, HopKind, Urgency};
+use upstream::{Ask, HopId, HopKind, Place, Urgency};
 
 const PRIORITY: HeaderName = HeaderName::from_static("priority");
 
@@ -21,13 +21,13 @@ impl Engine {
         }
     }
 
-    /// Asks for the bytes `missing` of an object, under its validator.
+    /// Asks for the bytes `missing` of an object, under its validator; not a hop to avoid, and in
+    /// the place at a hop that there is already.
     pub(super) async fn ask(
         &self,
         object: &Object,
         missing: ByteRange,
-        avoid: Option<HopId>,
-        urgency: &Urgency,
+        (avoid, place, urgency): (Option<HopId>, Option<Place>, &Urgency),
     ) -> Result<Arriving, Fault> {
         let (upstream, mut ask) = match &object.kind {
             Kind::Track { title, track, passed } => {
@@ -49,7 +49,7 @@ impl Engine {
         if let Ok(range) = HeaderValue::try_from(format!("bytes={}-{last}", missing.start)) {
             ask.fields.insert(header::RANGE, range);
         }
-        (ask.run, ask.avoid) = (missing.start / OWNED_RUN_BYTES, avoid);
+        (ask.run, ask.avoid, ask.place) = (missing.start / OWNED_RUN_BYTES, avoid, place);
         ask.urgency = urgency.clone();
         let answer = upstream.send(ask).await?;
         let (hop, source) = (answer.hop, source(answer.kind));

@@ -23,7 +23,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 use taking::End;
-use upstream::{HopId, Turn, Turns, UpstreamBody};
+use upstream::{HopId, Place, Turn, Turns, UpstreamBody};
 
 /// Tries for a byte that does not come.
 const TRIES_MAX: usize = 2;
@@ -43,6 +43,10 @@ pub struct Run {
     turns: Turns,
     /// What of the front chunk is here.
     slot: Option<Writing>,
+    /// Of the answer that is taken, or was last. What is missing of a chunk that has begun is asked
+    /// for in the same place: were it waited for in a row, all who have a turn could wait for
+    /// places, and all who have a place for turns.
+    place: Option<Place>,
     source: Verdict,
     /// The origin sends all of the object, whatever is asked for.
     is_unranged: bool,
@@ -95,6 +99,7 @@ impl Run {
             readers,
             turns: turns.clone(),
             slot: None,
+            place: None,
             source: Verdict::Origin,
             is_unranged: false,
             listed: None,
@@ -297,7 +302,9 @@ impl Run {
         missing: ByteRange,
         avoid: Option<HopId>,
     ) -> Result<End, (Fault, Option<HopId>)> {
-        let asked = engine.ask(&self.object, missing, avoid, self.readers.urgency()).await;
+        let place = self.place.take().filter(|_| self.slot.is_some());
+        let asking = (avoid, place, self.readers.urgency());
+        let asked = engine.ask(&self.object, missing, asking).await;
         let arriving = asked.map_err(|fault| (fault, None))?;
         let hop = arriving.hop.clone();
         self.prepare(engine, &arriving);

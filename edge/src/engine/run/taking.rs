@@ -66,6 +66,7 @@ impl Run {
         extends: bool,
     ) -> Result<End, Fault> {
         self.source = arriving.source;
+        self.place = arriving.body.place();
         if self.object.can_be_fetched() {
             arriving.body.leave_if_silent();
         }
