@@ -53,6 +53,13 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// Whether another request might be given an answer that can be stored, for all that this one
+    /// was answered.
+    #[must_use]
+    pub fn is_of_request(self) -> bool {
+        matches!(self, Self::Method | Self::Status | Self::RequestNoStore)
+    }
+
     /// A short token for logs and the `detail` of `Cache-Status`.
     #[must_use]
     pub fn as_str(self) -> &'static str {

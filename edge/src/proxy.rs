@@ -156,6 +156,11 @@ impl Wanted {
     fn is_personal(&self) -> bool {
         self.fields.contains_key(header::AUTHORIZATION)
     }
+
+    /// What of who asks may decide that the answer is not kept.
+    fn asker(&self) -> fetch::Asker {
+        (self.is_personal(), self.fields.contains_key(header::COOKIE))
+    }
 }
 
 fn with_query(path: &str, query: Option<&str>) -> String {

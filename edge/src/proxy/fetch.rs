@@ -11,7 +11,7 @@ mod span;
 mod under_way;
 
 pub use outcome::{Cut, Hold, Outcome, Own, Unshared, reader, reading};
-pub use under_way::{Began, Fetches, keep, put};
+pub use under_way::{Asker, Began, Fetches, keep, put};
 
 use super::{Wanted, now_ms, pass, renewing};
 use crate::error::Fault;
@@ -34,8 +34,8 @@ pub struct Fetch {
     edge: Arc<Edge>,
     wanted: Arc<Wanted>,
     stale: Option<(Arc<Head>, bool)>,
-    /// Whether what comes may be stored.
-    stores: bool,
+    /// No part of what comes will be kept: what the client wants is asked for to the byte.
+    is_exact: bool,
     /// That of the most urgent of those who wait for it.
     urgency: Urgency,
 }
@@ -62,7 +62,10 @@ impl Fetch {
     /// An exchange for a request; `stale` is what is stored, and whether a soft purge hit it.
     pub fn new(edge: &Arc<Edge>, wanted: &Arc<Wanted>, stale: Option<(Arc<Head>, bool)>) -> Self {
         let urgency = Urgency::of(wanted.priority.urgency);
-        Self { edge: Arc::clone(edge), wanted: Arc::clone(wanted), stale, stores: true, urgency }
+        let is_part = wanted.method == Method::GET && wanted.fields.contains_key(header::RANGE);
+        let is_exact =
+            is_part && stale.is_none() && edge.fetches.is_unkept(wanted.key, wanted.asker());
+        Self { edge: Arc::clone(edge), wanted: Arc::clone(wanted), stale, is_exact, urgency }
     }
 
     /// Revalidates in the background, unless somebody does so already.
@@ -94,8 +97,8 @@ impl Fetch {
     /// Asks, or waits for whoever asks already. Whether it only waited comes last.
     pub async fn join(self) -> (Outcome, Option<Own>, bool) {
         let fetches = &self.edge.fetches;
-        let head_of_nothing = self.wanted.method == Method::HEAD;
-        if self.wanted.is_personal() || head_of_nothing || fetches.is_unshared(&self.wanted.key) {
+        let is_of_one = self.wanted.method == Method::HEAD || self.is_exact;
+        if self.wanted.is_personal() || is_of_one || fetches.is_unshared(&self.wanted.key) {
             let (outcome, alone) = self.exchange().await;
             return (outcome, alone, false);
         }
@@ -218,7 +221,7 @@ impl Fetch {
             self.stale.as_ref().map(|(head, _)| caching::revalidation_fields(&head.stored));
         let conditional = conditional.filter(|fields| !fields.is_empty());
         let was_conditional = conditional.is_some();
-        let asked = self.span_to_ask(range);
+        let asked = if self.is_exact { range } else { self.span_to_ask(range) };
         let (mut outcome, mut own) = self.once(conditional, asked).await;
         if was_conditional && matches!(outcome, Outcome::Failed(Fault::Changed)) {
             self.stale = None;
@@ -226,7 +229,7 @@ impl Fetch {
         }
         // What suits the cache, but is neither kept nor what the client wants. Only of what is
         // stored it is known whether `If-Range` wants the part.
-        let may_be_whole = self.wanted.fields.contains_key(header::IF_RANGE);
+        let may_be_whole = self.wanted.fields.contains_key(header::IF_RANGE) && !self.is_exact;
         let range = range.filter(|_| !may_be_whole);
         let is_other = |unshared: &Unshared| {
             unshared.is_a_wrong_part()
@@ -293,7 +296,15 @@ impl Fetch {
             requested_ms,
             received_ms,
         };
-        self.settle(answer, stored, sent, range)
+        let may_teach = matches!(stored.status, StatusCode::OK | StatusCode::PARTIAL_CONTENT)
+            && self.wanted.method == Method::GET;
+        let (outcome, own) = self.settle(answer, stored, sent, range);
+        if may_teach {
+            let is_unkept = matches!(&own, Some(Own::Unshared(unshared)) if unshared.is_unkept);
+            let (key, asker) = (self.wanted.key, self.wanted.asker());
+            self.edge.fetches.learn_kept(key, asker, !is_unkept);
+        }
+        (outcome, own)
     }
 
     /// Whether what is stored is had in parts. What is only kept whole is asked about as a whole.

@@ -75,7 +75,8 @@ pub async fn on(
         forwarded_status: Some(status),
         ..CacheStatus::default()
     };
-    Ok(self::answer(edge, wanted, Unshared { answer, fields, requested_ms, cut: None }, told))
+    let unshared = Unshared { answer, fields, requested_ms, cut: None, is_unkept: false };
+    Ok(self::answer(edge, wanted, unshared, told))
 }
 
 /// The fields of an answer as they are kept and passed on: without those of the connection that
@@ -144,7 +145,7 @@ async fn invalidate(edge: &Edge, wanted: &Wanted, targets: Vec<Target>) {
 
 /// An answer that goes to one client only.
 pub fn answer(edge: &Edge, wanted: &Wanted, unshared: Unshared, told: CacheStatus<'_>) -> Answer {
-    let Unshared { answer, fields: mut headers, requested_ms, cut } = unshared;
+    let Unshared { answer, fields: mut headers, requested_ms, cut, .. } = unshared;
     let mut status = answer.head.status;
     headers.remove(header::ALT_SVC);
     let source = by_hop(answer.kind);

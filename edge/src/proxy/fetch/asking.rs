@@ -31,6 +31,11 @@ impl Fetch {
         if let Some(fields) = conditional {
             ask.fields.extend(fields.clone());
         }
+        // What will not be kept is the client's alone: so is what it says of the range.
+        if let Some(condition) = self.wanted.fields.get(header::IF_RANGE).filter(|_| self.is_exact)
+        {
+            ask.fields.insert(header::IF_RANGE, condition.clone());
+        }
         if let Some(range) = range {
             ask.run = range.start / OWNED_RUN_BYTES;
             let text = match range.end {

@@ -51,6 +51,9 @@ pub struct Unshared {
     pub requested_ms: i64,
     /// Of the answer's bytes, those that were wanted: it was asked for whole chunks.
     pub cut: Option<Cut>,
+    /// Nor would a part of it be kept that is asked for in whole chunks, for no reason of this one
+    /// request.
+    pub is_unkept: bool,
 }
 
 impl Unshared {

@@ -49,12 +49,13 @@ impl Fetch {
         let storable =
             caching::storable(&wanted.method, request, stored.status, fields, &wanted.caching);
         let selecting = match storable {
-            Storable::Yes if answer.storable && self.stores => caching::selecting(fields, request),
+            Storable::Yes if answer.storable => caching::selecting(fields, request),
             _ => None,
         };
         let outdated = self.edge.fetches.is_outdated(&wanted.key, began);
         let Some(selecting) = selecting.filter(|_| !outdated) else {
-            return self.unshared(answer, stored, asked);
+            let is_unkept = matches!(storable, Storable::No(reason) if !reason.is_of_request());
+            return self.unshared(answer, stored, asked, is_unkept);
         };
         let head = |stored: Stored, bytes: u64| Head {
             site: Arc::clone(&wanted.site.name),
@@ -80,7 +81,10 @@ impl Fetch {
                     let status = StatusCode::PARTIAL_CONTENT;
                     self.object(answer, head(stored, total), given, status, (asked, began))
                 }
-                _ => self.unshared(answer, stored, asked),
+                part => {
+                    let can_be_kept = strong && part.is_none_or(|part| fits(part.total));
+                    self.unshared(answer, stored, asked, !can_be_kept)
+                }
             };
         }
         let length = answer.body.length().filter(|_| answer.body.is_delimited());
@@ -91,7 +95,7 @@ impl Fetch {
                 self.object(answer, head(stored, bytes), range, status, (asked, began))
             }
             Some(bytes) if bytes > wanted.site.unvalidated_bytes_max => {
-                self.unshared(answer, stored, asked)
+                self.unshared(answer, stored, asked, true)
             }
             length => {
                 let head = head(stored, length.unwrap_or(0));
@@ -165,12 +169,13 @@ impl Fetch {
         answer: Answer,
         stored: Stored,
         asked: Option<Span>,
+        is_unkept: bool,
     ) -> (Outcome, Option<Own>) {
         let part =
             Part::of(&answer, asked).filter(|_| stored.status == StatusCode::PARTIAL_CONTENT);
         let cut = part.and_then(|part| part.cut(&self.wanted.fields));
         let Stored { fields, requested_ms, .. } = stored;
-        let unshared = Unshared { answer, fields, requested_ms, cut };
+        let unshared = Unshared { answer, fields, requested_ms, cut, is_unkept };
         (Outcome::Alone, Some(Own::Unshared(Box::new(unshared))))
     }
 }

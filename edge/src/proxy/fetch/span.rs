@@ -52,26 +52,27 @@ impl Fetch {
     }
 
     /// Of an object that is not known yet, a client may want a part: whole chunks around it are
-    /// asked for. Where it wants the end, a HEAD tells where that is.
+    /// asked for, or the one part to the byte where none of it will be kept. Where it wants the
+    /// end, a HEAD tells where that is.
     pub(super) async fn range_to_ask(&self) -> Option<Span> {
         let field = self.wanted.fields.get(header::RANGE)?.to_str().ok()?;
-        if self.wanted.method == Method::HEAD {
+        if self.wanted.method == Method::HEAD || (self.is_exact && field.contains(',')) {
             return None;
         }
+        let unit = if self.is_exact { 1 } else { CHUNK_BYTES };
         let first = field.strip_prefix("bytes=")?.split(',').next()?.trim();
         let (start, last) = first.split_once('-')?;
         if start.is_empty() {
             let total = self.length().await?;
             let back: u64 = last.parse().ok()?;
-            let start = total.saturating_sub(back) / CHUNK_BYTES * CHUNK_BYTES;
+            let start = total.saturating_sub(back) / unit * unit;
             return (start < total).then_some(Span { start, end: Some(total) });
         }
-        let start = start.parse::<u64>().ok()? / CHUNK_BYTES * CHUNK_BYTES;
+        let start = start.parse::<u64>().ok()? / unit * unit;
         if last.is_empty() {
             return Some(Span { start, end: None });
         }
-        let end =
-            last.parse::<u64>().ok()?.checked_add(1)?.checked_next_multiple_of(CHUNK_BYTES)?;
+        let end = last.parse::<u64>().ok()?.checked_add(1)?.checked_next_multiple_of(unit)?;
         (end > start).then_some(Span { start, end: Some(end) })
     }
 

@@ -16,6 +16,8 @@ use std::time::{Duration, Instant};
 const UNSHARED_FOR: Duration = Duration::from_secs(10);
 /// URLs of which that is remembered.
 const UNSHARED_MAX: NonZeroUsize = NonZeroUsize::new(65_536).expect("not zero");
+/// URLs, with who asks, of whose last answer no part could be kept. Each answer tells anew.
+const UNKEPT_MAX: NonZeroUsize = NonZeroUsize::new(65_536).expect("not zero");
 /// URLs of which it is remembered that a part was asked for that could not be fetched alone.
 const IN_PARTS_MAX: NonZeroUsize = NonZeroUsize::new(65_536).expect("not zero");
 /// URLs of which the last invalidation is remembered, for answers that were under way.
@@ -32,6 +34,7 @@ pub(super) type Flight = (KeyId, u64, u64);
 pub struct Fetches {
     pub(super) flights: Flights<Flight, Outcome>,
     unshared: Mutex<LruCache<KeyId, Instant>>,
+    unkept: Mutex<LruCache<(KeyId, Asker), ()>>,
     invalidated: Mutex<Invalidated>,
     in_parts: Mutex<LruCache<KeyId, ()>>,
     /// Counts exchanges and invalidations in the order in which they begin.
@@ -56,6 +59,9 @@ impl Default for Invalidated {
     }
 }
 
+/// Who asks, as far as it counts for what may be kept: with `Authorization`, with a cookie.
+pub type Asker = (bool, bool);
+
 /// One of the revalidations, or answers taken to their end, in the background.
 pub(super) struct Background(Arc<Edge>);
 
@@ -78,6 +84,7 @@ impl Default for Fetches {
         Self {
             flights: Flights::new(),
             unshared: Mutex::new(LruCache::new(UNSHARED_MAX)),
+            unkept: Mutex::new(LruCache::new(UNKEPT_MAX)),
             invalidated: Mutex::new(Invalidated::default()),
             in_parts: Mutex::new(LruCache::new(IN_PARTS_MAX)),
             clock: AtomicU64::new(0),
@@ -98,6 +105,22 @@ impl Fetches {
             unshared.pop(&key);
         } else {
             unshared.put(key, Instant::now());
+        }
+    }
+
+    /// Whether no part of what was last answered to such a request could be kept.
+    pub(super) fn is_unkept(&self, key: KeyId, asker: Asker) -> bool {
+        let mut unkept = self.unkept.lock().unwrap_or_else(PoisonError::into_inner);
+        unkept.get(&(key, asker)).is_some()
+    }
+
+    /// Parts of what was answered can be kept, or can't.
+    pub(super) fn learn_kept(&self, key: KeyId, asker: Asker, is_kept: bool) {
+        let mut unkept = self.unkept.lock().unwrap_or_else(PoisonError::into_inner);
+        if is_kept {
+            unkept.pop(&(key, asker));
+        } else {
+            unkept.put((key, asker), ());
         }
     }
 

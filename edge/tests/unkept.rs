@@ -1,0 +1,140 @@
+//! Stories of parts of what can't be kept: once that is known, the origin sends what the client
+//! wants, to the byte.
+
+#![allow(clippy::unwrap_used, reason = "a story that meets an error has failed")]
+
+mod common;
+
+use common::{Answer, CHUNK, Item, Proxy, Validator};
+use std::ops::Range;
+
+const FILM: &str = "/film";
+const BYTES: u64 = 5 * CHUNK + 4321;
+
+type Fields = &'static [(&'static str, &'static str)];
+
+async fn part(proxy: &Proxy, fields: Fields, field: &str) -> Answer {
+    let fields: Vec<_> = fields.iter().copied().chain([("range", field)]).collect();
+    proxy.get_with(FILM, &fields).await
+}
+
+/// It is these bytes, passed on.
+fn is_part(proxy: &Proxy, answer: &Answer, range: Range<u64>, total: u64, why: &str) {
+    let told = format!("bytes {}-{}/{total}", range.start, range.end - 1);
+    assert_eq!((answer.status.as_u16(), answer.header("content-range")), (206, &*told), "{why}");
+    assert_eq!(answer.verdict(), "bypass", "{why}");
+    assert!(answer.bytes() == &proxy.web.part(FILM, range), "{why}");
+}
+
+#[tokio::test]
+async fn a_part_of_what_cannot_be_kept_costs_its_bytes() {
+    let of = || Item::of(BYTES);
+    let authorized: Fields = &[("authorization", "Basic eDp5")];
+    let cases = [
+        (of().cache_control("no-store"), &[][..]),
+        (of().cache_control("private, max-age=60"), &[]),
+        (of().validator(Validator::Weak), &[]),
+        (of().validator(Validator::None), &[]),
+        (Item::of(17 << 40), &[]),
+        (of(), authorized),
+    ];
+    for (item, fields) in cases {
+        let (proxy, total) = (Proxy::new().await, item.bytes);
+        proxy.web.put(FILM, item.clone());
+        // What it is is not known yet: a chunk is asked for.
+        let first = part(&proxy, fields, "bytes=1000-1009").await;
+        is_part(&proxy, &first, 1000..1010, total, "the first");
+        let far = 2 * CHUNK + 700_000;
+        for (field, range) in [
+            (format!("bytes={far}-{}", far + 99), far..far + 100),
+            (format!("bytes={}-{}", CHUNK - 10, 3 * CHUNK), CHUNK - 10..3 * CHUNK + 1),
+            (format!("bytes={}-{}", CHUNK, 2 * CHUNK - 1), CHUNK..2 * CHUNK),
+            (format!("bytes={}-", total - 20), total - 20..total),
+            (format!("bytes={}-{}", total - 20, total + 9), total - 20..total),
+            ("bytes=-30".to_owned(), total - 30..total),
+        ] {
+            let why = format!("{field} of {item:?}");
+            let (asked, sent) = (proxy.web.count(FILM), proxy.web.sent(FILM));
+            let answer = part(&proxy, fields, &field).await;
+            is_part(&proxy, &answer, range.clone(), total, &why);
+            assert_eq!(proxy.web.sent(FILM) - sent, range.end - range.start, "{why}");
+            // A HEAD tells where the end is.
+            let heads = usize::from(field.contains("=-"));
+            assert_eq!(proxy.web.count(FILM) - asked, 1 + heads, "{why}");
+        }
+        // There is nothing: the client is told so by the one who knows.
+        let asked = proxy.web.count(FILM);
+        let none = part(&proxy, fields, &format!("bytes={total}-")).await;
+        assert_eq!((none.status.as_u16(), proxy.web.count(FILM) - asked), (416, 1), "{item:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_can_be_kept_by_now_is_kept_again() {
+    for validator in [Validator::Strong, Validator::Weak] {
+        let proxy = Proxy::new().await;
+        let before = Item::of(BYTES).validator(validator);
+        let before = match validator {
+            Validator::Strong => before.cache_control("no-store"),
+            _ => before,
+        };
+        proxy.web.put(FILM, before);
+        for _ in 0..3 {
+            let answer = part(&proxy, &[], "bytes=1000-1009").await;
+            is_part(&proxy, &answer, 1000..1010, BYTES, "before");
+        }
+        proxy.web.put(FILM, Item::of(BYTES));
+        // The first answer tells; the chunk that the second brings may still come at the third.
+        for (verdicts, asked) in
+            [(["bypass"; 2], 4), (["origin"; 2], 5), (["filling", "hit-memory"], 5)]
+        {
+            let answer = part(&proxy, &[], "bytes=1000-1009").await;
+            assert!(answer.status == 206 && verdicts.contains(&answer.verdict()), "{answer:?}");
+            assert_eq!(answer.bytes(), &proxy.web.part(FILM, 1000..1010));
+            assert_eq!(proxy.web.count(FILM), asked);
+        }
+    }
+}
+
+/// Nobody's credentials, cookies or wishes keep others from what can be kept.
+#[tokio::test]
+async fn what_is_kept_for_nobody_else_is_kept_for_all_others() {
+    let silent = Item { fields: Vec::new(), ..Item::of(BYTES) };
+    let lasting = || Item::of(BYTES);
+    let cases: [(Item, Fields); 3] = [
+        (lasting(), &[("authorization", "Basic eDp5")]),
+        (silent, &[("cookie", "a=b")]),
+        (lasting(), &[("cache-control", "no-store")]),
+    ];
+    for (item, fields) in cases {
+        let proxy = Proxy::new().await;
+        proxy.web.put(FILM, item.clone());
+        for _ in 0..2 {
+            let answer = part(&proxy, fields, "bytes=1000-1009").await;
+            is_part(&proxy, &answer, 1000..1010, BYTES, &format!("{item:?}"));
+        }
+        let others = part(&proxy, &[], "bytes=1000-1009").await;
+        assert_eq!((others.status.as_u16(), others.verdict()), (206, "origin"), "{item:?}");
+        let asked = proxy.web.asked_for(FILM);
+        let chunk = format!("bytes=0-{}", CHUNK - 1);
+        assert_eq!(asked.last().unwrap().field("range"), chunk, "{item:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_origin_decides_whether_the_part_is_still_wanted() {
+    let proxy = Proxy::new().await;
+    proxy.web.put(FILM, Item::of(BYTES).cache_control("no-store"));
+    part(&proxy, &[], "bytes=0-9").await;
+    let sent = proxy.web.sent(FILM);
+    let same = part(&proxy, &[("if-range", "\"v1\"")], "bytes=1000-1009").await;
+    is_part(&proxy, &same, 1000..1010, BYTES, "the same version");
+    assert_eq!(proxy.web.sent(FILM) - sent, 10);
+    let other = part(&proxy, &[("if-range", "\"v0\"")], "bytes=1000-1009").await;
+    assert_eq!((other.status.as_u16(), other.header("content-range")), (200, ""));
+    assert!(other.bytes() == &proxy.web.whole(FILM));
+    let asked = proxy.web.count(FILM);
+    let several = part(&proxy, &[], "bytes=0-9,2000-2009").await;
+    assert!(several.status == 200 && several.bytes() == &proxy.web.whole(FILM));
+    assert_eq!(proxy.web.count(FILM) - asked, 1);
+}
