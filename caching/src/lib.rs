@@ -60,7 +60,9 @@ pub use ranges::{
     ContentRange, Ranges, content_range, is_past_counting, ranges, unsatisfied_total,
 };
 pub use refresh::{Exchange, HeadUpdate, Renewal, head_update, refreshed};
-pub use reuse::{Reuse, Why, joinable, only_if_cached, request_no_store, reuse, stale_on_error};
+pub use reuse::{
+    Reuse, Why, joinable, only_if_cached, outlives, request_no_store, reuse, stale_on_error,
+};
 pub use settings::{Heuristic, Settings, Ttl};
 pub use storable::{Reason, Storable, storable};
 pub use tags::{OTHER_TAGS, TAG_BYTES_MAX, TAGS_MAX, Tags, tags};

@@ -172,6 +172,24 @@ pub fn stale_on_error(
     allowed_ms > 0 && left_ms.saturating_neg() <= allowed_ms
 }
 
+/// The origin failed (500, 502, 503 or 504) for a client who may not have what is stored instead.
+/// Whether the `failure` leaves that to all others who may, and is not kept in its place (RFC 9111
+/// section 4.2.4, RFC 5861 section 4): always, unless the origin says for how long the failure
+/// holds. A rule of the operator spares an origin that fails, and takes nothing good from viewers.
+#[must_use]
+pub fn outlives(
+    stored: &Stored,
+    failure: &Stored,
+    now_ms: i64,
+    settings: &Settings,
+    soft_purged: bool,
+) -> bool {
+    let said = freshness(failure, settings);
+    let is_to_be_kept = said.source.is_explicit() && said.lifetime_ms > 0 && !said.no_cache;
+    let is_good = !is_to_be_kept && !stored.status.is_server_error();
+    is_good && stale_on_error(&HeaderMap::new(), stored, now_ms, settings, soft_purged)
+}
+
 fn wishes(request: &HeaderMap, settings: &Settings) -> Directives {
     if settings.request_directives { control::of_request(request) } else { Directives::default() }
 }
@@ -180,6 +198,7 @@ fn wishes(request: &HeaderMap, settings: &Settings) -> Directives {
 mod tests {
     use super::*;
     use crate::test_fields::{NOW_MS, fields, stored};
+    use http::StatusCode;
 
     fn at(request: &str, response: &str, later_s: i64) -> Reuse {
         let now_ms = NOW_MS + later_s * 1000;
@@ -286,6 +305,27 @@ mod tests {
         let error = |lines: &str| stale_on_error(&none, &stored(lines), NOW_MS, &settings, true);
         assert!(error("Cache-Control: max-age=10"));
         assert!(!error("Cache-Control: max-age=10, must-revalidate"));
+    }
+
+    /// RFC 9111 section 4.2.4, RFC 5861 section 4.
+    #[test]
+    fn what_outlives_a_failure() {
+        let settings = Settings { negative_ms: Some(60_000), ..Settings::default() };
+        let good = stored("Cache-Control: max-age=10");
+        let failing = |lines: &str| Stored { status: StatusCode::BAD_GATEWAY, ..stored(lines) };
+        let is_left = |stored: &Stored, failure: &str, later_s: i64| {
+            let now_ms = NOW_MS + later_s * 1000;
+            outlives(stored, &failing(failure), now_ms, &settings, false)
+        };
+        for failure in ["", "ETag: \"a\"", "Cache-Control: max-age=0", "Cache-Control: no-store"] {
+            assert!(is_left(&good, failure, 1), "{failure}");
+            assert!(is_left(&good, failure, 20), "{failure}: in place of a failure");
+            assert!(!is_left(&good, failure, 9000), "{failure}: nobody gets it any more");
+            assert!(!is_left(&failing(""), failure, 1), "{failure}: of two failures the newer");
+        }
+        assert!(!is_left(&good, "Cache-Control: max-age=1", 1), "the origin wants it kept");
+        assert!(is_left(&good, "Cache-Control: private, max-age=1", 1));
+        assert!(!is_left(&stored("Cache-Control: max-age=10, no-cache"), "", 1));
     }
 
     /// RFC 9111 section 4.2.4, RFC 5861 section 4, and the suite's stale tests.

@@ -341,15 +341,18 @@ async fn fetched(
             }
             live.answer(edge, wanted, (fetch::reader(own), hold), told(None)).await
         }
-        // Who only waited may want nothing stale.
-        Outcome::Stale(head, status) if !may_be_stale(edge, wanted, &head) => {
-            let status = status.unwrap_or(StatusCode::BAD_GATEWAY);
-            Err(Refused::Fault(Fault::Answered(status)))
-        }
-        Outcome::Stale(head, status) => {
-            let how = stored::How::StandIn { told: told(status) };
-            stored::answer(edge, wanted, head, how).await
-        }
+        Outcome::Stale(head, status) => match own {
+            Some(own) => own.answer(edge, wanted, told(None)).await,
+            // Who only waited may want nothing stale.
+            None if !may_be_stale(edge, wanted, &head) => {
+                let status = status.unwrap_or(StatusCode::BAD_GATEWAY);
+                Err(Refused::Fault(Fault::Answered(status)))
+            }
+            None => {
+                let how = stored::How::StandIn { told: told(status) };
+                stored::answer(edge, wanted, head, how).await
+            }
+        },
         Outcome::Failed(fault) => Err(Refused::Fault(fault)),
         Outcome::Alone => match own {
             Some(own) => own.answer(edge, wanted, told(None)).await,

@@ -8,6 +8,7 @@ mod common;
 use common::WebMisdeed as Misdeed;
 use common::{Answer, CHUNK, DEADLINE, Hold, Item, Proxy, Validator, content, get, until};
 use model::admin::PurgeDone;
+use serde_json::json;
 use service::client::Client;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -208,6 +209,40 @@ async fn an_origins_own_error_is_passed_on_and_not_kept() {
         let answer = proxy.get(PAGE).await;
         assert_eq!((answer.status.as_u16(), answer.verdict()), (status, "bypass"));
         is_good_again(&proxy, "status").await;
+    }
+}
+
+/// A reload that forces its way to a failing origin is told so; all others keep what is good.
+#[tokio::test]
+async fn a_failure_that_one_client_asked_for_ends_nothing_for_others() {
+    let rule = json!({ "ttl": [{ "path": "*", "negative": "1h" }], "retries": 0 });
+    let failing = || Item::of(10).status(503);
+    let silent = |validator| Item { fields: Vec::new(), ..failing().validator(validator) };
+    let lasting = failing().cache_control("max-age=3600");
+    for site in [json!({ "retries": 0 }), rule] {
+        for (good, verdict) in [(Item::of(BYTES), "hit-memory"), (Item::stale(BYTES, ""), "stale")]
+        {
+            for (bad, is_kept) in [
+                (silent(Validator::None), false),
+                (silent(Validator::Strong), false),
+                (silent(Validator::Weak).cache_control("max-age=0"), false),
+                (lasting.clone(), true),
+            ] {
+                let proxy = Proxy::with(site.clone()).await;
+                proxy.web.put(PAGE, good.clone());
+                assert_eq!(proxy.get(PAGE).await.status, 200);
+                proxy.web.put(PAGE, bad.clone());
+                let why = format!("{site} {good:?} {bad:?}");
+                for _ in 0..2 {
+                    let forced = proxy.get_with(PAGE, &[("cache-control", "no-cache")]).await;
+                    assert_eq!(forced.status, 503, "{why}");
+                    assert!(forced.bytes() == &content(PAGE, 1, "", 0..10), "{why}: {forced:?}");
+                    let other = proxy.get(PAGE).await;
+                    let expected = if is_kept { (503, "hit-memory") } else { (200, verdict) };
+                    assert_eq!((other.status.as_u16(), other.verdict()), expected, "{why}");
+                }
+            }
+        }
     }
 }
 

@@ -201,10 +201,13 @@ impl Fetch {
             Outcome::Growing(live, hold) => {
                 live.answer(&edge, &wanted, (reader(own), hold), told(None)).await
             }
-            Outcome::Stale(head, status) => {
-                let how = super::stored::How::StandIn { told: told(status) };
-                super::stored::answer(&edge, &wanted, head, how).await
-            }
+            Outcome::Stale(head, status) => match own {
+                Some(own) => own.answer(&edge, &wanted, told(None)).await,
+                None => {
+                    let how = super::stored::How::StandIn { told: told(status) };
+                    super::stored::answer(&edge, &wanted, head, how).await
+                }
+            },
             Outcome::Failed(fault) => Err(Refused::Fault(fault)),
             Outcome::Alone => match own {
                 Some(own) => own.answer(&edge, &wanted, told(None)).await,
@@ -296,6 +299,13 @@ impl Fetch {
             requested_ms,
             received_ms,
         };
+        if let Some(head) = self.outliving(&stored) {
+            let status = stored.status;
+            return (
+                Outcome::Stale(head, Some(status)),
+                self.unshared(answer, stored, range, false).1,
+            );
+        }
         let may_teach = matches!(stored.status, StatusCode::OK | StatusCode::PARTIAL_CONTENT)
             && self.wanted.method == Method::GET;
         let (outcome, own) = self.settle(answer, stored, sent, range);
@@ -315,6 +325,14 @@ impl Fetch {
 
     fn may_be_stale(&self) -> bool {
         self.stale.as_ref().is_some_and(|(head, soft)| self.wanted.may_stand_in(head, *soft))
+    }
+
+    /// What is stored, where all but the one who asked are better off with that than with a failure.
+    fn outliving(&self, failure: &Stored) -> Option<Arc<Head>> {
+        let (head, soft) = self.stale.as_ref().filter(|_| is_failure(failure.status))?;
+        let settings = &self.wanted.caching;
+        let outlives = caching::outlives(&head.stored, failure, now_ms(), settings, *soft);
+        outlives.then(|| Arc::clone(head))
     }
 
     fn failed(&self, fault: Fault) -> Outcome {

@@ -29,7 +29,8 @@ pub enum Outcome {
     },
     /// An answer that is kept once it is whole.
     Growing(Arc<Live>, Hold),
-    /// The origin failed, by this status or without one: what is stored may still be used.
+    /// The origin failed, by this status or without one: what is stored may still be used. Who asked
+    /// gets the answer by which it failed instead, if there is one for that one alone.
     Stale(Arc<Head>, Option<StatusCode>),
     /// The answer is for the one who asked.
     Alone,
