@@ -4,6 +4,7 @@
 //! The promise: what comes out under a key is what went in under it, or nothing. At worst a
 //! hit becomes a miss. foyer is named in this crate only.
 
+mod ahead;
 mod disk;
 mod disks;
 mod memory;
@@ -12,6 +13,7 @@ pub mod policy;
 mod value;
 mod warm;
 
+pub use ahead::Ahead;
 pub use disk::{SSD_BYTES_MIN, bytes_free, health};
 pub use memory::MEMORY_BYTES_MIN;
 pub use value::Key;
@@ -134,6 +136,26 @@ impl Chunks {
         self.inner.memory.bytes_kept_and_held()
     }
 
+    /// A place for a chunk that is fetched ahead of its reader, `by` so many chunks: there it stays
+    /// in memory. `None` when a quarter of memory is taken by such chunks, or an eighth and it is
+    /// beyond the next one.
+    #[must_use]
+    pub fn ahead(&self, by: u64) -> Option<Ahead> {
+        self.inner.memory.ahead(by)
+    }
+
+    /// Whether memory has so much room that no chunk will leave it soon.
+    #[must_use]
+    pub fn have_room(&self) -> bool {
+        self.inner.memory.has_room()
+    }
+
+    /// How many places for chunks that are fetched ahead of their readers are taken.
+    #[must_use]
+    pub fn count_ahead(&self) -> usize {
+        self.inner.memory.places().taken()
+    }
+
     /// A response wants a chunk, of so many bytes, from its first byte on, wherever it will
     /// come from. Not to be told of a response that begins inside the chunk: a player's next
     /// request often does, and would count as another player's. This alone decides what is
@@ -193,10 +215,18 @@ impl Chunks {
     /// Takes a verified chunk that was fetched (a whole frozen slot): into memory, and to a
     /// disk if it is worth one already.
     pub fn insert(&self, key: Key, bytes: Bytes) {
+        self.insert_ahead(key, bytes, None);
+    }
+
+    /// [`Self::insert`]; the chunk stays in memory for as long as the place is kept.
+    pub fn insert_ahead(&self, key: Key, bytes: Bytes, ahead: Option<&mut Ahead>) {
         let inner = &self.inner;
         inner.policy.missed(u32::try_from(bytes.len()).unwrap_or(u32::MAX));
         let goes = inner.admit(&key, &bytes, || inner.disks.may_hold(&key));
         let copy = if goes { Copy::Kept } else { Copy::None };
+        if let Some(ahead) = ahead {
+            ahead.keep(Chunk::new(key, bytes.clone(), copy));
+        }
         inner.memory.insert(Chunk::new(key, bytes.clone(), copy));
         if goes {
             inner.disks.offer(key, bytes);

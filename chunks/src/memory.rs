@@ -4,6 +4,7 @@
 //! is for chunks being fetched, and for chunks that left the caches while a response still
 //! sends them. When that does not suffice, [`Memory::slot`] evicts until there is room.
 
+use crate::ahead::{Ahead, Places};
 use crate::metrics::Metrics;
 use crate::value::{Chunk, Key};
 use arena::{Arena, Slot};
@@ -19,6 +20,11 @@ const SPARE_SHARE: u64 = 8;
 /// Under pressure from here on: one part in so many of the arena is held by others than the
 /// caches, twice what is set aside for them.
 const PRESSURE_SHARE: u64 = 4;
+/// Chunks that are here before their readers may have one part in so many of the arena: what
+/// responses may hold, which is where they go.
+const AHEAD_SHARE: u64 = 4;
+/// What one of them is taken for, in bytes.
+const AHEAD_BYTES: u64 = 1 << 20;
 /// A cache of its own has at least this much: hundreds of chunks, so that each cache's
 /// S3-FIFO sees enough to tell hot from cold.
 const SHARD_BYTES_MIN: u64 = 256 << 20;
@@ -40,6 +46,7 @@ struct Inner {
     /// Caches of one foyer shard each: foyer tells (and changes) usage by the cache alone.
     shards: Box<[Shard]>,
     held: Arc<Held>,
+    places: Places,
     /// One eviction at a time: see [`Shard::evict`].
     evicting: Mutex<()>,
     metrics: Metrics,
@@ -83,8 +90,10 @@ impl Memory {
         // Mapped, so it fits.
         let capacity = usize::try_from(capacity / count).unwrap_or(usize::MAX);
         let shards = (0..count).map(|_| Shard::new(capacity, &held)).collect();
+        let most = arena.bytes_max() / AHEAD_SHARE / AHEAD_BYTES;
+        let places = Places::new(usize::try_from(most).unwrap_or(usize::MAX));
         let evicting = Mutex::new(());
-        Self { inner: Arc::new(Inner { arena, shards, held, evicting, metrics }) }
+        Self { inner: Arc::new(Inner { arena, shards, held, places, evicting, metrics }) }
     }
 
     fn shard(&self, key: &Key) -> &Shard {
@@ -114,10 +123,32 @@ impl Memory {
         }
     }
 
-    /// Whether others than the caches hold so much that evicting helps little.
+    /// Whether others than the caches hold so much that evicting helps little. What is here before
+    /// its readers has a limit of its own.
     pub(crate) fn under_pressure(&self) -> bool {
         let (_, held) = self.bytes_kept_and_held();
-        held > self.inner.arena.bytes_max() / PRESSURE_SHARE
+        let ahead = self.inner.places.taken() as u64 * AHEAD_BYTES;
+        held > self.inner.arena.bytes_max() / PRESSURE_SHARE + ahead
+    }
+
+    /// A place for the chunk that is so many after the one that is read.
+    pub(crate) fn ahead(&self, by: u64) -> Option<Ahead> {
+        let place = self.inner.places.take(by);
+        if place.is_none() {
+            self.inner.metrics.memory_ahead_refused.inc();
+        }
+        place
+    }
+
+    /// The places for chunks that are here before their readers.
+    pub(crate) fn places(&self) -> &Places {
+        &self.inner.places
+    }
+
+    /// Whether the caches have so much room that nothing will leave them soon: as much as may be
+    /// in [`Self::places`].
+    pub(crate) fn has_room(&self) -> bool {
+        self.bytes_free() >= self.inner.arena.bytes_max() / AHEAD_SHARE
     }
 
     /// Arena bytes of the chunks in the caches, and of all others that somebody holds.
@@ -143,7 +174,9 @@ impl Memory {
 
     /// What `hit` makes of the chunk, if it is here.
     pub(crate) fn get<T>(&self, key: &Key, hit: impl FnOnce(&Chunk) -> T) -> Option<T> {
-        let entry = self.shard(key).cache.get(key)?;
+        let Some(entry) = self.shard(key).cache.get(key) else {
+            return self.inner.places.get(key).map(|chunk| hit(&chunk));
+        };
         let (chunk, arena) = (entry.value(), &self.inner.arena);
         let made = hit(chunk);
         if arena.is_crowded_by(chunk.bytes()) {
@@ -166,7 +199,7 @@ impl Memory {
     }
 
     pub(crate) fn contains(&self, key: &Key) -> bool {
-        self.shard(key).cache.contains(key)
+        self.shard(key).cache.contains(key) || self.inner.places.contains(key)
     }
 
     /// Where the chunks lie.

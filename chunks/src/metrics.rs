@@ -14,6 +14,8 @@ pub(crate) struct Metrics {
     pub(crate) memory_full: IntCounter,
     /// Chunks that were copied to another place in memory, to free a huge page.
     pub(crate) memory_moved: IntCounter,
+    /// Places refused to chunks that were to be fetched ahead of their readers.
+    pub(crate) memory_ahead_refused: IntCounter,
     /// Whether a disk is in use, by `disk`.
     pub(crate) ssd_up: IntGaugeVec,
     /// Times that a disk was switched off or could not be opened, by `disk` and `reason`:
@@ -57,6 +59,11 @@ impl Metrics {
                 r,
                 "memory_moved_total",
                 "Chunks that were copied to another place in memory, to free a huge page",
+            )?,
+            memory_ahead_refused: counter(
+                r,
+                "memory_ahead_refused_total",
+                "Places refused to chunks that were to be fetched ahead of their readers",
             )?,
             ssd_up: gauges(r, "ssd_up", "Disks in use: 1, or 0", &["disk"])?,
             ssd_troubles: counters(

@@ -334,6 +334,9 @@ impl Sending {
             Bytes::copy_from_slice(&chunk[within..end])
         } else {
             self.pin();
+            if let Some(reading) = &self.reading {
+                reading.has(self.number());
+            }
             chunk.slice(within..end)
         };
         // Without pressure the cut is up to the chunk's end: the next chunk follows.

@@ -14,6 +14,7 @@ struct Gauges {
     engine: Weak<Engine>,
     kept: IntGauge,
     held: IntGauge,
+    ahead: IntGauge,
     spent: IntGauge,
     queued: IntGauge,
     lost: IntGauge,
@@ -31,6 +32,10 @@ pub fn register(engine: &Arc<Engine>, registry: &Registry) -> Result<(), prometh
         engine: Arc::downgrade(engine),
         kept: gauge("memory_kept_bytes", "Memory of the chunks that the cache keeps")?,
         held: gauge("memory_held_bytes", "Memory that only fetches and responses under way hold")?,
+        ahead: gauge(
+            "memory_ahead_chunks",
+            "Chunks kept in memory, or coming, before their readers",
+        )?,
         spent: gauge(
             "memory_spent_bytes",
             "Memory that waits for the rest of its huge page to be given back",
@@ -49,9 +54,9 @@ pub fn register(engine: &Arc<Engine>, registry: &Registry) -> Result<(), prometh
 }
 
 impl Gauges {
-    fn all(&self) -> [&IntGauge; 7] {
-        let Self { kept, held, spent, queued, lost, chunks, growing, .. } = self;
-        [kept, held, spent, queued, lost, chunks, growing]
+    fn all(&self) -> [&IntGauge; 8] {
+        let Self { kept, held, ahead, spent, queued, lost, chunks, growing, .. } = self;
+        [kept, held, ahead, spent, queued, lost, chunks, growing]
     }
 }
 
@@ -66,6 +71,7 @@ impl Collector for Gauges {
         let (kept, held) = engine.chunks.memory_bytes();
         self.kept.set(of(kept));
         self.held.set(of(held));
+        self.ahead.set(of(engine.chunks.count_ahead() as u64));
         let arena = engine.chunks.arena();
         self.spent.set(of(arena.bytes_spent()));
         self.queued.set(of(arena.bytes_held()));

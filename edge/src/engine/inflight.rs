@@ -8,9 +8,9 @@ use crate::error::Fault;
 use crate::verdict::Verdict;
 use arena::SlotReader;
 use bytes::Bytes;
-use chunks::Key;
-use std::collections::HashMap;
+use chunks::{Ahead, Key};
 use std::collections::hash_map::Entry as Slot;
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Notify, watch};
@@ -52,6 +52,9 @@ struct State {
     reading: usize,
     /// Nobody may join any more.
     over: bool,
+    /// Chunks, by number, that are here before anybody has got to them, and that the foremost is
+    /// taking.
+    ahead: VecDeque<(u64, Ahead)>,
 }
 
 /// One reader's interest in a fetch, for as long as it is held.
@@ -99,6 +102,20 @@ impl Readers {
         if self.wanted.fetch_max(number, Ordering::AcqRel) < number {
             self.changed.notify_one();
         }
+        self.let_go(number);
+    }
+
+    /// Keeps a chunk, in its place, until the foremost reader has it.
+    pub fn keep(&self, number: u64, ahead: Ahead) {
+        let mut state = self.lock();
+        if state.reading > 0 && number >= self.wanted() {
+            state.ahead.push_back((number, ahead));
+        }
+    }
+
+    /// Lets go of the chunks before this one.
+    fn let_go(&self, number: u64) {
+        self.lock().ahead.retain(|(kept, _)| *kept >= number);
     }
 
     /// There is something to look at.
@@ -134,6 +151,11 @@ impl Reading {
     pub fn want(&self, number: u64) {
         self.0.want(number);
     }
+
+    /// The reader holds all of this chunk that it wants.
+    pub fn has(&self, number: u64) {
+        self.0.let_go(number + 1);
+    }
 }
 
 impl Drop for Reading {
@@ -141,6 +163,7 @@ impl Drop for Reading {
         let mut state = self.0.lock();
         state.reading -= 1;
         if state.reading == 0 {
+            state.ahead.clear();
             self.0.changed.notify_one();
         }
     }

@@ -16,6 +16,7 @@ use crate::object::Object;
 use crate::verdict::Verdict;
 use arena::Slot;
 use bytes::Bytes;
+use chunks::Ahead;
 use model::ByteRange;
 use model::chunk::CHUNK_BYTES;
 use std::collections::VecDeque;
@@ -47,6 +48,8 @@ pub struct Run {
     /// for in the same place: were it waited for in a row, all who have a turn could wait for
     /// places, and all who have a place for turns.
     place: Option<Place>,
+    /// Where the front chunk will be kept, if nobody has got to it yet.
+    ahead: Option<Ahead>,
     source: Verdict,
     /// The origin sends all of the object, whatever is asked for.
     is_unranged: bool,
@@ -100,6 +103,7 @@ impl Run {
             turns: turns.clone(),
             slot: None,
             place: None,
+            ahead: None,
             source: Verdict::Origin,
             is_unranged: false,
             listed: None,

@@ -16,7 +16,8 @@ use tokio::time::Instant;
 use upstream::UpstreamBody;
 
 /// How many chunks an answer may be ahead of its foremost reader. More would fill memory on
-/// behalf of a player that is slow, or about to leave.
+/// behalf of a player that is slow, or about to leave. Fewer, or none, while memory is full and
+/// has no places for them: they would have left it before the reader comes.
 const AHEAD_CHUNKS: u64 = 4;
 /// An answer that is so far ahead is held open for this long where others need its place; what is
 /// left is then asked for again when somebody gets there, if the answer is of a kind that can be.
@@ -94,7 +95,9 @@ impl Run {
                     }
                 }
             }
-            if self.slot.is_none() && !self.wait_for_readers(&arriving.body, at, end - at).await {
+            if self.slot.is_none()
+                && !self.wait_for_readers(engine, &arriving.body, (at, end - at)).await
+            {
                 return Ok(End::Left);
             }
             let Some(data) = self.next(&mut arriving.body, end - at).await? else {
@@ -120,25 +123,45 @@ impl Run {
     }
 
     /// Waits while the answer is too far ahead. False: nobody wants more of it.
-    async fn wait_for_readers(&mut self, body: &UpstreamBody, at: u64, rest: u64) -> bool {
+    async fn wait_for_readers(
+        &mut self,
+        engine: &Engine,
+        body: &UpstreamBody,
+        left: (u64, u64),
+    ) -> bool {
         match self.is_unranged {
-            true => self.wait_up_to([UNRANGED_PAUSE_MAX; 2], || false, at, rest).await,
-            false => self.wait_up_to([PAUSE_MAX, HELD_MAX], || body.may_wait(), at, rest).await,
+            true => self.wait_up_to(engine, [UNRANGED_PAUSE_MAX; 2], || false, left).await,
+            false => self.wait_up_to(engine, [PAUSE_MAX, HELD_MAX], || body.may_wait(), left).await,
         }
+    }
+
+    /// Whether the front chunk may be begun, for where its readers are. Takes a place for it, if it
+    /// might leave memory before they have it.
+    fn may_begin(&mut self, engine: &Engine) -> bool {
+        let by = self.front().map_or(0, |front| front.saturating_sub(self.readers.wanted()));
+        if by > AHEAD_CHUNKS {
+            return false;
+        }
+        // Who copies pieces of a chunk holds nothing of it, and comes for it again and again.
+        let may_leave = by > 0 || engine.under_pressure();
+        if may_leave && self.ahead.is_none() {
+            self.ahead = engine.chunks.ahead(by);
+        }
+        by == 0 || self.ahead.is_some() || engine.chunks.have_room()
     }
 
     /// Waits for `pause`, and while it `may_wait` for up to `most`.
     async fn wait_up_to(
         &mut self,
+        engine: &Engine,
         [pause, most]: [Duration; 2],
         may_wait: impl Fn() -> bool,
-        at: u64,
-        rest: u64,
+        (at, rest): (u64, u64),
     ) -> bool {
         // One limit for the whole pause: a reader that creeps on does not begin it anew.
         let began = Instant::now();
         let (mut until, last) = (began + pause, began + most);
-        while self.front().is_some_and(|front| front > self.readers.wanted() + AHEAD_CHUNKS) {
+        while !self.may_begin(engine) {
             if self.readers.is_left() && self.is_finished(rest) {
                 break;
             }
@@ -229,7 +252,7 @@ impl Run {
             if self.slot.is_none() {
                 // A pause comes before a slot is taken: one begun and not gone on with is memory
                 // that nobody has.
-                if !self.wait_for_readers(body, at, end - at).await {
+                if !self.wait_for_readers(engine, body, (at, end - at)).await {
                     return Ok(None);
                 }
                 self.slot = Some(self.room(engine, length).await?);
@@ -260,7 +283,11 @@ impl Run {
             }
         }
         if let Some(claim) = self.claims.pop_front() {
-            engine.chunks.insert(claim.key(), bytes.clone());
+            let mut ahead = self.ahead.take();
+            engine.chunks.insert_ahead(claim.key(), bytes.clone(), ahead.as_mut());
+            if let Some(ahead) = ahead {
+                self.readers.keep(number, ahead);
+            }
             claim.land(bytes, self.source);
         }
         Ok(())
@@ -297,6 +324,9 @@ mod tests {
     use crate::engine::tests::{CHUNKS, film};
     use upstream::Urgency;
 
+    /// From the first byte, all.
+    const ALL: (u64, u64) = (0, CHUNK_BYTES * CHUNKS);
+
     /// An answer that has got to the last chunk while its only reader is at the first.
     fn far_ahead(engine: &Arc<Engine>) -> (Run, crate::engine::Reading) {
         let (readers, reading) = Readers::begin(0, &Urgency::default());
@@ -308,7 +338,8 @@ mod tests {
     #[tokio::test]
     async fn a_reader_that_creeps_does_not_begin_the_pause_anew() {
         let dir = tempfile::tempdir().unwrap();
-        let (mut run, reading) = far_ahead(&crate::engine::tests::small(dir.path()));
+        let engine = crate::engine::tests::small(dir.path());
+        let (mut run, reading) = far_ahead(&engine);
         let pause = Duration::from_millis(100);
         // Near only after far more than the pause, and never silent for as long as that.
         let creeping = async {
@@ -319,7 +350,7 @@ mod tests {
             std::future::pending().await
         };
         let goes_on = tokio::select! {
-            goes_on = run.wait_up_to([pause; 2], || true, 0, CHUNK_BYTES * CHUNKS) => goes_on,
+            goes_on = run.wait_up_to(&engine, [pause; 2], || true, ALL) => goes_on,
             () = creeping => unreachable!("it is pending"),
         };
         assert!(!goes_on);
@@ -329,13 +360,14 @@ mod tests {
     #[tokio::test]
     async fn where_nobody_needs_its_place_an_answer_is_held() {
         let dir = tempfile::tempdir().unwrap();
-        let (mut run, _reading) = far_ahead(&crate::engine::tests::small(dir.path()));
+        let engine = crate::engine::tests::small(dir.path());
+        let (mut run, _reading) = far_ahead(&engine);
         let pauses = [Duration::from_millis(20), Duration::from_millis(100)];
         for (places, looks) in [(0, 1), (2, 3), (100, 5)] {
             let looked = std::cell::Cell::new(0);
             let may_wait = || looked.replace(looked.get() + 1) < places;
             let began = Instant::now();
-            assert!(!run.wait_up_to(pauses, may_wait, 0, CHUNK_BYTES * CHUNKS).await);
+            assert!(!run.wait_up_to(&engine, pauses, may_wait, ALL).await);
             assert!(began.elapsed() >= pauses[0] * looks);
             assert_eq!(looked.get(), looks.min(4));
         }
@@ -344,9 +376,9 @@ mod tests {
     #[tokio::test]
     async fn a_reader_that_comes_near_ends_the_pause() {
         let dir = tempfile::tempdir().unwrap();
-        let (mut run, reading) = far_ahead(&crate::engine::tests::small(dir.path()));
-        let mut waiting =
-            Box::pin(run.wait_up_to([HELD_MAX; 2], || false, 0, CHUNK_BYTES * CHUNKS));
+        let engine = crate::engine::tests::small(dir.path());
+        let (mut run, reading) = far_ahead(&engine);
+        let mut waiting = Box::pin(run.wait_up_to(&engine, [HELD_MAX; 2], || false, ALL));
         reading.want(CHUNKS - 2 - AHEAD_CHUNKS);
         assert_eq!((&mut waiting).now_or_never(), None);
         reading.want(CHUNKS - 1 - AHEAD_CHUNKS);

@@ -1,0 +1,143 @@
+//! With memory full, what is fetched ahead of its reader is there when the reader comes: the
+//! origin is asked once, and sends each byte once.
+
+#![allow(clippy::unwrap_used, reason = "a story that meets an error has failed")]
+
+mod common;
+mod versions;
+
+use common::{Edge, get, settings, until};
+use futures::future::join_all;
+use service::value::ByteSize;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream};
+use versions::{Origin, Thing};
+
+const MIB: usize = 1 << 20;
+/// What a stopped reader's kernel holds for it.
+const SMALL_BUFFER_BYTES: u32 = 8 << 10;
+
+/// A client that has read the head and a few bytes of the body.
+struct Stopped {
+    stream: TcpStream,
+    body: Vec<u8>,
+    length: usize,
+}
+
+impl Stopped {
+    async fn at(edge: &Edge, number: usize) -> Self {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(SMALL_BUFFER_BYTES).unwrap();
+        let addr = edge.http.strip_prefix("http://").unwrap();
+        let mut stream = socket.connect(addr.parse().unwrap()).await.unwrap();
+        let request = format!("GET /{number} HTTP/1.1\r\nhost: {addr}\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut head = Vec::new();
+        let end = loop {
+            assert_ne!(stream.read_buf(&mut head).await.unwrap(), 0, "the head of {number}");
+            if let Some(end) = head.windows(4).position(|four| four == b"\r\n\r\n") {
+                break end + 4;
+            }
+        };
+        let body = head.split_off(end);
+        let head = String::from_utf8(head).unwrap().to_lowercase();
+        assert!(head.starts_with("http/1.1 200"), "{head}");
+        let length = head.split("content-length: ").nth(1).unwrap();
+        let length = length.split("\r\n").next().unwrap().parse().unwrap();
+        Self { stream, body, length }
+    }
+
+    /// Goes on to the end.
+    async fn body(mut self) -> Vec<u8> {
+        while self.body.len() < self.length {
+            assert_ne!(self.stream.read_buf(&mut self.body).await.unwrap(), 0, "cut");
+        }
+        self.body
+    }
+}
+
+struct World {
+    origin: Origin,
+    edge: Edge,
+    things: usize,
+    _dir: tempfile::TempDir,
+}
+
+impl World {
+    /// An edge whose memory is full of others, which are the last of the things.
+    async fn full(memory: usize, mut things: Vec<Thing>) -> Self {
+        const OTHER_BYTES: usize = 40 * MIB;
+        let own = things.len();
+        things.resize(own + memory.div_ceil(OTHER_BYTES * 7 / 8), Thing::strong(OTHER_BYTES));
+        let count = things.len();
+        let origin = Origin::start(things).await;
+        let dir = tempfile::tempdir().unwrap();
+        let mut settings = settings(dir.path(), &origin.url);
+        settings.control_plane = None;
+        settings.listen = vec!["http://127.0.0.1:0".into()];
+        settings.memory = Some(ByteSize(memory as u64));
+        let world = Self { origin, edge: Edge::start(settings).await, things: count, _dir: dir };
+        for other in own..count {
+            world.takes(other).await;
+        }
+        assert!(world.edge.metric("nearcast_edge_memory_evictions_total").await > 0.0);
+        world
+    }
+
+    async fn takes(&self, number: usize) {
+        let right = self.origin.content(number, 1);
+        assert_eq!(get(&format!("{}/{number}", self.edge.http), &[]).await.bytes(), &right);
+    }
+
+    /// Waits until this much more has come from the origin than before.
+    async fn fetched(&self, before: f64, bytes: usize) {
+        until("what is ahead", || async {
+            (self.fetched_bytes().await - before >= bytes as f64).then_some(())
+        })
+        .await;
+    }
+
+    async fn fetched_bytes(&self) -> f64 {
+        self.edge.metric("nearcast_edge_origin_bytes_total").await
+    }
+
+    /// Each thing has cost one request, and its bytes.
+    async fn each_byte_came_once(&self) {
+        let bytes: usize = (0..self.things).map(|it| self.origin.content(it, 1).len()).sum();
+        let asked = (self.origin.requests(), self.origin.body_bytes());
+        assert_eq!(asked, (self.things as u64, bytes as u64), "requests, bytes");
+        until("no place is taken", || async {
+            let taken = self.edge.metric("nearcast_edge_memory_ahead_chunks").await;
+            (taken == 0.0).then_some(())
+        })
+        .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_ahead_of_one_reader_is_not_fetched_twice() {
+    let things = vec![Thing::strong(40 * MIB), Thing::strong(20 * MIB), Thing::strong(20 * MIB)];
+    let world = World::full(64 * MIB, things).await;
+    let before = world.fetched_bytes().await;
+    let reader = Stopped::at(&world.edge, 0).await;
+    world.fetched(before, 4 * MIB).await;
+    // More than a tenth of memory, where what nobody has used yet has to leave.
+    world.takes(1).await;
+    world.takes(2).await;
+    assert!(reader.body().await == world.origin.content(0, 1));
+    world.each_byte_came_once().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_ahead_of_many_readers_is_not_fetched_twice() {
+    const READERS: usize = 30;
+    let world = World::full(384 * MIB, vec![Thing::strong(12 * MIB); READERS]).await;
+    let before = world.fetched_bytes().await;
+    let readers = join_all((0..READERS).map(|number| Stopped::at(&world.edge, number))).await;
+    world.fetched(before, READERS * MIB).await;
+    let bodies = join_all(readers.into_iter().map(Stopped::body)).await;
+    for (number, body) in bodies.iter().enumerate() {
+        assert!(*body == world.origin.content(number, 1), "the body of {number}");
+    }
+    world.each_byte_came_once().await;
+}
