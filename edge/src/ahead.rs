@@ -19,8 +19,11 @@ const URGENCY: u8 = 7;
 const LOAD_MAX: f64 = 0.8;
 /// What an announced object is taken for, in bytes, until it is here: a segment.
 const ANNOUNCED_BYTES: u64 = 2 << 20;
-/// More of it than this is not fetched ahead.
+/// What is known to be longer is not fetched ahead, nor more of anything else.
 const ANNOUNCED_BYTES_MAX: u64 = 16 << 20;
+/// What an answer that is given up may have brought that nobody took: as far as it may be ahead
+/// of its reader, and the chunk that it has begun.
+const UNTAKEN_BYTES: u64 = 5 * chunk::CHUNK_BYTES;
 
 fn is_pressed(edge: &Edge) -> bool {
     edge.engine.chunks.under_pressure() || edge.places.load() > LOAD_MAX
@@ -58,18 +61,29 @@ async fn bring(edge: &Arc<Edge>, object: Object, range: ByteRange, permit: Permi
     take(Content::Object(Box::new(sending)), permit).await;
 }
 
-/// Takes a body to its end; what of it came from elsewhere has been prefetched.
-async fn take(mut content: Content, permit: Permit) {
+/// Takes a body to its end, if there is leave for so much; what of it came from elsewhere has
+/// been prefetched.
+async fn take(mut content: Content, mut permit: Permit) {
     let (mut taken, mut fetched) = (0, 0);
+    let length = content.bytes();
+    let mut may_go_on = length.is_none_or(|length| raise(&mut permit, length));
     while let Some(next) = poll_fn(|cx| content.poll(cx)).await {
-        let Ok((bytes, source)) = next else { return };
+        let Ok((bytes, source)) = next else { return permit.gave_up(fetched) };
         taken += bytes.len() as u64;
         fetched += if source.is_hit() { 0 } else { bytes.len() as u64 };
-        if taken > ANNOUNCED_BYTES_MAX {
-            return;
+        may_go_on = may_go_on && (length.is_some() || raise(&mut permit, taken));
+        if !may_go_on {
+            let most = length.unwrap_or(u64::MAX);
+            let came =
+                if fetched > 0 { fetched.saturating_add(UNTAKEN_BYTES).min(most) } else { 0 };
+            return permit.gave_up(came);
         }
     }
     permit.fetched(fetched);
+}
+
+fn raise(permit: &mut Permit, bytes: u64) -> bool {
+    bytes <= ANNOUNCED_BYTES_MAX && permit.raise(Instant::now(), bytes)
 }
 
 /// A player has announced what it will ask for (CMCD `nor`): fetches that. Nothing is fetched

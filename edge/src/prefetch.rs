@@ -150,7 +150,7 @@ struct Inner {
 #[derive(Clone)]
 pub struct Prefetch(Arc<Inner>);
 
-/// Leave to prefetch one thing. Dropped without [`Permit::fetched`] it counts as failed, and
+/// Leave to prefetch one thing. Dropped without being told how it ended it counts as failed, and
 /// its bytes are given back.
 pub struct Permit {
     inner: Arc<Inner>,
@@ -303,15 +303,27 @@ impl Inner {
             return Err(Refusal::Known);
         }
         decide(&state.budget, &self.settings, now, bytes)?;
-        state.budget.spent.add(now, bytes as f64);
-        state.budget.in_flight_bytes += bytes;
-        self.in_flight.set(i64::try_from(state.budget.in_flight_bytes).unwrap_or(i64::MAX));
+        self.reserve(&mut state, now, bytes);
         let known = Known { since: now, bytes: None, is_used: false };
         if let Some((_, oldest)) = state.known.push(key, known) {
             self.count("wasted", oldest.bytes.unwrap_or(0));
         }
         self.note(&state);
         Ok(())
+    }
+
+    fn raise(&self, now: Instant, bytes: u64) -> Result<(), Refusal> {
+        let mut state = self.state();
+        self.tell(&mut state, now);
+        decide(&state.budget, &self.settings, now, bytes)?;
+        self.reserve(&mut state, now, bytes);
+        Ok(())
+    }
+
+    fn reserve(&self, state: &mut State, now: Instant, bytes: u64) {
+        state.budget.spent.add(now, bytes as f64);
+        state.budget.in_flight_bytes += bytes;
+        self.in_flight.set(i64::try_from(state.budget.in_flight_bytes).unwrap_or(i64::MAX));
     }
 
     fn note(&self, state: &State) {
@@ -345,10 +357,31 @@ impl Inner {
 }
 
 impl Permit {
+    /// It turns out to have so many `bytes`, or more than was thought. False beyond the budget.
+    #[must_use]
+    pub fn raise(&mut self, now: Instant, bytes: u64) -> bool {
+        let more = bytes.saturating_sub(self.bytes);
+        let may = more == 0 || self.inner.raise(now, more).is_ok();
+        self.bytes += if may { more } else { 0 };
+        may
+    }
+
     /// It is here now: `bytes` came from elsewhere for it.
-    pub fn fetched(mut self, bytes: u64) {
+    pub fn fetched(self, bytes: u64) {
+        self.ended("done", bytes);
+    }
+
+    /// It was not taken to its end, and `bytes` came from elsewhere. What cost nothing may be
+    /// tried again.
+    pub fn gave_up(self, bytes: u64) {
+        if bytes > 0 {
+            self.ended("failed", bytes);
+        }
+    }
+
+    fn ended(mut self, outcome: &str, bytes: u64) {
         self.is_done = true;
-        self.inner.outcomes.with_label_values(&["done"]).inc();
+        self.inner.outcomes.with_label_values(&[outcome]).inc();
         self.inner.ended(&self, Some(bytes));
     }
 }
@@ -446,6 +479,21 @@ mod tests {
         assert_eq!((outcome(&prefetch, "failed"), bytes(&prefetch, "fetched")), (100, 0));
         let state = prefetch.0.state();
         assert_eq!((state.budget.in_flight_bytes, state.known.len()), (0, 0));
+    }
+
+    #[test]
+    fn what_is_given_up_costs_what_came_and_is_not_tried_again() {
+        let (prefetch, now) = prefetch();
+        let mut permit = prefetch.permit(now, 1, 2 * MIB, false).unwrap();
+        assert!(permit.raise(now, 5 * MIB));
+        assert!(!permit.raise(now, 9 * MIB));
+        assert_eq!(prefetch.0.state().budget.in_flight_bytes, 5 * MIB);
+        permit.gave_up(7 * MIB);
+        assert_eq!((outcome(&prefetch, "failed"), bytes(&prefetch, "fetched")), (1, 7 * MIB));
+        assert!(prefetch.permit(now, 1, MIB / 2, false).is_none(), "known");
+        assert!(prefetch.permit(now, 2, 2 * MIB, false).is_none(), "over its share");
+        assert!(prefetch.permit(now, 3, MIB, false).is_some());
+        assert_eq!(prefetch.0.state().budget.in_flight_bytes, 0);
     }
 
     #[test]

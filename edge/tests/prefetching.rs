@@ -137,6 +137,34 @@ async fn a_whole_film_is_not_fetched_ahead() {
     proxy.edge.stop().await;
 }
 
+/// What is given up has cost what came of it: hints at films cost the origin no more than hints
+/// at segments may.
+#[tokio::test]
+async fn hints_at_films_are_within_the_budget() {
+    const HINTS: usize = 20;
+    const FLOOR_BYTES: f64 = (8 << 20) as f64;
+    let proxy = Scripted::new(answer).await;
+    for number in 0..HINTS {
+        announce(&proxy, "/v1/1.m4s", &format!("..%2Ffilm.mp4%3F{number}"), &[]).await;
+        // One after the other: those at a time have a limit of their own.
+        let ended = || async {
+            let mut ended = 0.0;
+            for of in ["failed", "over-share"] {
+                ended += proxy.edge.metric(&outcome(of)).await;
+            }
+            (ended > number as f64).then_some(())
+        };
+        until("the end of a hint", ended).await;
+    }
+    let films = proxy.asked().iter().filter(|asked| asked.starts_with("/film.mp4")).count();
+    assert!((1..=3).contains(&films), "{films} films were begun");
+    assert!(proxy.edge.metric(PREFETCHED).await >= FLOOR_BYTES / 2.0);
+    // The last of them may begin just below the floor.
+    let fetched = proxy.edge.metric("nearcast_edge_origin_bytes_total").await;
+    assert!(fetched < 2.0 * FLOOR_BYTES, "{fetched} bytes were fetched");
+    proxy.edge.stop().await;
+}
+
 #[tokio::test]
 async fn hints_beyond_the_budget_are_counted_and_left() {
     let proxy = Scripted::new(answer).await;
