@@ -33,9 +33,11 @@ const IDLE_MAX: Duration = Duration::from_secs(20);
 pub(crate) const HEAD_BYTES_MAX: usize = 64 << 10;
 /// The most fields of a head.
 pub(crate) const FIELDS_MAX: usize = 200;
-/// A body of HTTP/2 that nobody reads holds this much.
+/// A body of HTTP/2 that nobody reads holds this much, less than the kernel would of HTTP/1.1.
 const H2_STREAM_BYTES_MAX: u32 = 2 << 20;
-const H2_CONNECTION_BYTES_MAX: u32 = 16 << 20;
+/// All of a connection: as much as 512 bodies, the default of `in-flight-max`, so that those which
+/// slow clients don't read take nothing from the others.
+const H2_CONNECTION_BYTES_MAX: u32 = 1 << 30;
 /// An HTTP/2 connection without a sign of life is given up after both.
 const H2_PING: Duration = Duration::from_secs(10);
 const H2_PING_TIMEOUT: Duration = Duration::from_secs(5);

@@ -300,3 +300,29 @@ async fn a_body_without_its_end_is_cut_however_friendly_the_server_says_so() {
         assert!(matches!(fault, Fault::Cut { .. }), "{fault}");
     }
 }
+
+/// As clients that download slowly what is not stored.
+#[tokio::test]
+async fn answers_that_nobody_reads_stop_no_others() {
+    const UNREAD: usize = 24;
+    let server = Server::new(|_, tls| async move {
+        let Ok(mut h2) = h2::server::handshake(tls).await else { return };
+        while let Some(Ok((request, mut respond))) = h2.accept().await {
+            let body = if request.uri().path() == "/film" { vec![0; 8 << 20] } else { b"a".into() };
+            let mut sending = respond.send_response(http::Response::new(()), false).unwrap();
+            sending.send_data(Bytes::from(body), true).unwrap();
+        }
+    })
+    .await;
+    let text = format!("origins = [{:?}]\nretries = 0\nstall-timeout = \"2s\"", server.url);
+    let site = site_that_trusts(Some(&server.ca), &text);
+    site.get("/a").await.unwrap();
+    let films = join_all((0..UNREAD).map(|_| site.upstream.send(ask("/film")))).await;
+    let mut films: Vec<_> = films.into_iter().map(|film| film.unwrap().body).collect();
+    for film in &mut films {
+        film.next().await.unwrap().unwrap();
+    }
+    for _ in 0..20 {
+        assert_eq!(site.get("/a").await.unwrap(), (200, "a".into()));
+    }
+}
