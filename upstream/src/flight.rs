@@ -80,7 +80,7 @@ impl Flight {
         self.way.meter.head.observe(took.as_secs_f64());
         let is_origin = self.way.hop.kind == HopKind::Origin;
         self.way.note(None, |known, now| {
-            known.latency.note(took);
+            known.head_after(took);
             if is_origin {
                 known.breaker.answered(self.pass, now);
             }

@@ -1,20 +1,21 @@
 //! One place to ask: its connections, its limits, and what is known of its health.
 
+mod known;
+
+pub(crate) use known::Known;
+
 use crate::ask::{HopId, HopKind};
-use crate::breaker::{self, Breaker, Pass, State};
+use crate::breaker::{self, State};
 use crate::connect::Pool;
 use crate::fault::{ErrorType, Fault};
 use crate::flight::Flight;
-use crate::latency::Latency;
 use crate::metrics::Meter;
 use crate::order::Standing;
 use crate::place::Place;
 use crate::pulse::Pulse;
 use crate::s3::Bucket;
 use crate::turns::{Refused, Turn, Turns, Urgency};
-use crate::window::Window;
 use counting::Untold;
-use http::StatusCode;
 use std::fmt::Display;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -23,11 +24,6 @@ use tokio_util::sync::CancellationToken;
 
 /// A hop that failed is asked after the others for this long.
 const AVOIDED: Duration = Duration::from_secs(5);
-/// So is one that can be reached but failed this often within the window, and this share of all
-/// requests, in percent: no answer, a broken or wrong one, or that it can't (502, 503, 504). Less
-/// may be about what it was asked for.
-const BAD_MAX: u32 = 3;
-const BAD_PERCENT_MAX: u32 = 50;
 /// Answers of a hop that wait for slow readers at a time. Each occupies a connection of the hop's,
 /// and what the kernel buffers of it here.
 const HELD_ANSWERS_MAX: usize = 32;
@@ -65,51 +61,6 @@ pub(crate) struct Limits {
     pub(crate) breaker: breaker::Limits,
 }
 
-pub(crate) struct Known {
-    pub(crate) breaker: Breaker,
-    /// When it last failed, if that is to keep requests away.
-    pub(crate) failed: Option<Instant>,
-    lately: Window,
-    pub(crate) latency: Latency,
-    /// Cancelled when the hop is found silent; a new one when it is back.
-    alive: CancellationToken,
-}
-
-impl Known {
-    fn would_admit(&self, now: Instant) -> bool {
-        !self.alive.is_cancelled() && self.breaker.would_admit(now)
-    }
-
-    fn state(&self, now: Instant) -> State {
-        if self.alive.is_cancelled() { State::Open } else { self.breaker.state(now) }
-    }
-
-    /// An exchange was whole, or given up after a good head.
-    pub(crate) fn good(&mut self, pass: Pass, status: Option<StatusCode>, now: Instant) {
-        self.breaker.good(pass, now);
-        if status.is_some_and(|status| matches!(status.as_u16(), 502..=504)) {
-            return self.bad(now);
-        }
-        self.lately.good(now);
-        if !self.is_bad(now) {
-            self.failed = None;
-        }
-    }
-
-    /// An exchange with it came to nothing good, though it was reached.
-    pub(crate) fn bad(&mut self, now: Instant) {
-        self.lately.failed(now);
-        if self.is_bad(now) {
-            self.failed = Some(now);
-        }
-    }
-
-    fn is_bad(&self, now: Instant) -> bool {
-        let (good, bad) = self.lately.counts(now);
-        bad >= BAD_MAX && bad * 100 >= (good + bad) * BAD_PERCENT_MAX
-    }
-}
-
 /// A hop as one site uses it.
 pub(crate) struct Way {
     pub(crate) hop: Arc<Hop>,
@@ -144,14 +95,7 @@ impl Hop {
         pulse: Option<Pulse>,
         limits: Limits,
     ) -> Self {
-        let breaker = Breaker::new(limits.breaker, Instant::now());
-        let known = Known {
-            breaker,
-            failed: None,
-            lately: Window::new(Instant::now()),
-            latency: Latency::default(),
-            alive: CancellationToken::new(),
-        };
+        let known = Known::new(limits.breaker, Instant::now());
         Self {
             id,
             kind,
@@ -243,8 +187,13 @@ impl Hop {
         self.healthy.swap(healthy, Relaxed) != healthy
     }
 
+    /// Whether it is time to see if it is still slow; then a request is to be sent.
+    pub(crate) fn look_again(&self) -> bool {
+        self.known().look_again(Instant::now())
+    }
+
     pub(crate) fn quantile(&self, share: f64) -> Option<Duration> {
-        self.known().latency.quantile(share)
+        self.known().quantile(share)
     }
 
     /// As told to operators.
@@ -260,8 +209,8 @@ impl Hop {
             breaker: known.state(Instant::now()),
             healthy: self.healthy.load(Relaxed),
             in_flight: self.under_way.load(SeqCst),
-            p50: known.latency.quantile(0.5),
-            p99: known.latency.quantile(0.99),
+            p50: known.quantile(0.5),
+            p99: known.quantile(0.99),
         }
     }
 }

@@ -315,7 +315,14 @@ impl<'a> Tries<'a> {
             slow: slow(n),
             avoid: self.avoid.as_ref() == Some(&origin.way.hop.id),
         });
-        let places = order(&known.collect::<Vec<_>>(), xxh3_64(&self.run.key));
+        let (known, object) = (known.collect::<Vec<_>>(), xxh3_64(&self.run.key));
+        let mut places = order(&known, object);
+        let quick: Vec<_> = known.iter().map(|known| Known { slow: false, ..*known }).collect();
+        let regardless = order(&quick, object);
+        // Nothing else would show that one is quick again.
+        if regardless.first().is_some_and(|n| known[*n].slow && origins[*n].way.hop.look_again()) {
+            places = regardless;
+        }
         self.origins.insert(places).clone()
     }
 

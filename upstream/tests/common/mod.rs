@@ -24,6 +24,8 @@ pub enum Step {
     Drip(Duration),
     /// Waits until the test lets it go on.
     Until(Arc<tokio::sync::Notify>),
+    /// Takes its time.
+    Pause(Duration),
     /// Says nothing until the other side goes.
     Hang,
     Close,
@@ -130,6 +132,7 @@ async fn serve(mut stream: TcpStream, connection: usize, steps: Steps, all: Arc<
                     tokio::time::sleep(pause).await;
                 },
                 Step::Until(go) => go.notified().await,
+                Step::Pause(pause) => tokio::time::sleep(pause).await,
                 Step::Hang => {
                     let mut rest = [0; 64];
                     while matches!(stream.read(&mut rest).await, Ok(1..)) {}
