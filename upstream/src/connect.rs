@@ -29,6 +29,9 @@ const IDLE_CONNECTIONS_MAX: usize = 64;
 /// How long an idle connection is kept. Some servers keep it for a few seconds only: what they
 /// close while it is idle is seen, and what they close in use is sent anew.
 const IDLE_MAX: Duration = Duration::from_secs(20);
+/// A connection takes requests for a time between half of this and the whole: the name may have
+/// another address since, or the address other servers behind it, which get none otherwise.
+const AGE_MAX: Duration = Duration::from_secs(300);
 /// The longest head of an answer; a read of a body takes as much at once.
 pub(crate) const HEAD_BYTES_MAX: usize = 64 << 10;
 /// The most fields of a head.
@@ -85,10 +88,15 @@ pub(crate) struct Connector {
     tls: Tls,
     target: Uri,
     limit: Duration,
+    age_max: Duration,
 }
 
 /// A pool of connections to `target`, each of which is there within `limit` or not at all.
 pub(crate) fn pool(tls: &Tls, target: Uri, limit: Duration, anew: IntCounter) -> Pool {
+    of(Connector { tls: tls.clone(), target, limit, age_max: AGE_MAX }, anew)
+}
+
+fn of(connector: Connector, anew: IntCounter) -> Pool {
     let client = Client::builder(TokioExecutor::new())
         .timer(TokioTimer::new())
         .pool_timer(TokioTimer::new())
@@ -101,7 +109,7 @@ pub(crate) fn pool(tls: &Tls, target: Uri, limit: Duration, anew: IntCounter) ->
         .http2_initial_connection_window_size(H2_CONNECTION_BYTES_MAX)
         .http2_keep_alive_interval(H2_PING)
         .http2_keep_alive_timeout(H2_PING_TIMEOUT)
-        .build(Connector { tls: tls.clone(), target, limit });
+        .build(connector);
     Pool { client, known: Mutex::default(), anew }
 }
 
@@ -136,7 +144,10 @@ impl Pool {
         let began = Instant::now();
         match self.client.request(request).await {
             Ok(mut response) => {
-                if let Some(link) = response.extensions_mut().remove() {
+                if let Some(link) = response.extensions_mut().remove::<Arc<Link>>() {
+                    if link.is_old() {
+                        poison(&captured);
+                    }
                     self.know(link, captured);
                 }
                 Ok(response)
@@ -217,6 +228,7 @@ impl Service<Uri> for Connector {
     fn call(&mut self, _asked: Uri) -> Self::Future {
         let connecting = self.tls.call(self.target.clone());
         let limit = self.limit;
+        let age = self.age_max.mul_f64(rand::random_range(0.5..1.0));
         Box::pin(async move {
             let stream = tokio::time::timeout(limit, connecting)
                 .await
@@ -228,7 +240,52 @@ impl Service<Uri> for Connector {
                     tls.inner().get_ref().0.inner().inner().set_nodelay(true)
                 }
             }?;
-            Ok(TokioIo::new(Watched::new(Linked::new(stream))))
+            Ok(TokioIo::new(Watched::new(Linked::new(stream, age))))
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::AtomicUsize;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    /// Answers without a body, and counts connections.
+    async fn server() -> (Uri, Arc<AtomicUsize>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let uri = format!("http://{}/", listener.local_addr().unwrap()).parse().unwrap();
+        let came = Arc::new(AtomicUsize::new(0));
+        let counted = came.clone();
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                counted.fetch_add(1, Relaxed);
+                tokio::spawn(async move {
+                    // Requests of this test come in one piece.
+                    while matches!(stream.read(&mut [0; 4096]).await, Ok(1..)) {
+                        _ = stream.write_all(b"HTTP/1.1 204 X\r\n\r\n").await;
+                    }
+                });
+            }
+        });
+        (uri, came)
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_is_old_takes_no_more_requests() {
+        for (age_max, connections) in [(AGE_MAX, 1), (Duration::ZERO, 3)] {
+            let (target, came) = server().await;
+            let tls = service::client::connector(None).unwrap();
+            let limit = Duration::from_secs(10);
+            let connector = Connector { tls, target: target.clone(), limit, age_max };
+            let pool = of(connector, IntCounter::new("anew", "none").unwrap());
+            for _ in 0..3 {
+                let mut request = Request::new(SendBody(None));
+                *request.uri_mut() = target.clone();
+                assert!(pool.request(request).await.is_ok());
+            }
+            assert_eq!(came.load(Relaxed), connections);
+        }
     }
 }

@@ -26,6 +26,8 @@ const CUT_READ_MAX: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(crate) struct Link {
     opened: Instant,
+    /// It takes requests until then.
+    until: Instant,
     /// Several requests at a time go over it (HTTP/2).
     shared: bool,
     /// Something came, ever.
@@ -55,6 +57,11 @@ impl Link {
         self.heard_us.store(at, Relaxed);
         self.spoke.store(true, Relaxed);
         self.heard.store(true, Relaxed);
+    }
+
+    /// Whether it is to take no more requests.
+    pub(crate) fn is_old(&self) -> bool {
+        Instant::now() >= self.until
     }
 
     /// Whether several requests at a time go over it.
@@ -93,10 +100,13 @@ pub(crate) struct Linked {
 }
 
 impl Linked {
-    pub(crate) fn new(stream: Stream) -> Self {
+    /// One that takes requests for `age`.
+    pub(crate) fn new(stream: Stream, age: Duration) -> Self {
         let no = || AtomicBool::new(false);
+        let opened = Instant::now();
         let link = Link {
-            opened: Instant::now(),
+            opened,
+            until: opened + age,
             shared: stream.connected().is_negotiated_h2(),
             spoke: no(),
             heard: no(),
