@@ -45,8 +45,8 @@ pub(crate) struct Failure {
     pub(crate) fault: Fault,
     /// The hop can't have seen any of the request.
     pub(crate) unsent: bool,
-    /// The hop gives no sign of life: that says nothing about others of its kind.
-    pub(crate) silent: bool,
+    /// The hop is found to be down while it is asked: that says nothing about others of its kind.
+    pub(crate) down: bool,
 }
 
 /// What an exchange may take.
@@ -114,11 +114,15 @@ fn now_ms() -> i64 {
 
 impl Failure {
     fn unsent(fault: Fault) -> Self {
-        Self { fault, unsent: true, silent: false }
+        Self { fault, unsent: true, down: false }
     }
 
     fn sent(fault: Fault) -> Self {
-        Self { fault, unsent: false, silent: false }
+        Self { fault, unsent: false, down: false }
+    }
+
+    pub(crate) fn down(fault: Fault) -> Self {
+        Self { fault, unsent: false, down: true }
     }
 }
 
@@ -202,7 +206,7 @@ async fn head(
     let mut response = std::pin::pin!(hop.pool.request(request));
     let fail = |flight: &mut Flight, fault: Fault, unsent: bool| {
         flight.failed(&fault, !unsent);
-        Failure { fault, unsent, silent: false }
+        Failure { fault, unsent, down: false }
     };
     let done = loop {
         let moved = sending.upload.as_ref().and_then(|upload| upload.moved());
@@ -215,7 +219,7 @@ async fn head(
                 let why = format!("{}: no sign of life while it was waited for", hop.id);
                 let fault = Fault::timed_out(ErrorType::HttpResponseTimeout, why);
                 flight.silent(&fault);
-                return Err(Failure { fault, unsent: false, silent: true });
+                return Err(Failure::down(fault));
             }
             () = tokio::time::sleep_until(limit.min(pace.until).into()) => {
                 if let Some(upload) = &sending.upload

@@ -1,63 +1,88 @@
 //! Active health checks: asks each origin of a site at times whether it is well.
+//!
+//! Invariant: each origin is asked by a task of its own, so that one which hangs holds up what is
+//! learned of no other.
 
 use crate::ask::Ask;
 use crate::exchange::Sending;
 use crate::hop::Way;
-use crate::upstream::Inner;
 use http::HeaderMap;
-use std::sync::Weak;
+use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
 
 /// Checks in a row that change what is believed.
 const IN_ROW: u32 = 2;
-/// The longest wait for an answer to a check.
+/// The longest wait for an answer to a check, where the next one is not due before.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
 
-/// Checks until the site is gone.
-pub(crate) async fn watch(site: Weak<Inner>, path: String, interval: Duration) {
-    let mut against: Vec<u32> = Vec::new();
-    let mut healthy: Vec<bool> = Vec::new();
+/// What the health check of a hop says; well without one.
+pub(crate) struct Health(watch::Sender<bool>);
+
+impl Health {
+    pub(crate) fn new() -> Self {
+        Self(watch::Sender::new(true))
+    }
+
+    pub(crate) fn is_well(&self) -> bool {
+        *self.0.borrow()
+    }
+
+    fn tell(&self, well: bool) {
+        self.0.send_replace(well);
+    }
+
+    /// Waits until what is well, or will be, is called ill.
+    pub(crate) async fn falls_ill(&self) {
+        let mut told = self.0.subscribe();
+        for sought in [true, false] {
+            // Its sender is here.
+            _ = told.wait_for(|well| *well == sought).await;
+        }
+    }
+}
+
+/// How an origin is asked whether it is well.
+#[derive(Debug, Clone)]
+pub(crate) struct Check {
+    pub(crate) host: String,
+    pub(crate) path: String,
+    pub(crate) pass_host: bool,
+    /// From one to the next, at most.
+    pub(crate) interval: Duration,
+}
+
+/// Checks an origin, for ever.
+pub(crate) async fn watch(way: Arc<Way>, check: Check) {
+    let mut against = 0;
     loop {
-        {
-            let Some(site) = site.upgrade() else { return };
-            against.resize(site.origins.len(), 0);
-            healthy.resize(site.origins.len(), true);
-            let checks: Vec<_> = site
-                .origins
-                .iter()
-                .map(|origin| {
-                    let (way, site) = (origin.way.clone(), site.clone());
-                    let path = path.clone();
-                    tokio::spawn(async move { ask(&site, &way, path).await })
-                })
-                .collect();
-            for (place, check) in checks.into_iter().enumerate() {
-                let checked = check.await.unwrap_or_else(|error| Err(error.to_string()));
-                let well = checked.is_ok();
-                against[place] = if well == healthy[place] { 0 } else { against[place] + 1 };
-                if against[place] < IN_ROW {
-                    continue;
-                }
-                (healthy[place], against[place]) = (well, 0);
-                let way = &site.origins[place].way;
-                way.meter.healthy.set(i64::from(well));
-                if way.hop.set_healthy(well) {
-                    let why = checked.err();
-                    tracing::warn!(hop = %way.hop.id, well, why, "health check");
-                }
-            }
+        let began = Instant::now();
+        // A task: what panics there is a bad answer.
+        let asked = AbortOnDropHandle::new(tokio::spawn(ask(way.clone(), check.clone())));
+        let checked = asked.await.unwrap_or_else(|error| Err(error.to_string()));
+        let well = checked.is_ok();
+        against = if well == way.hop.health.is_well() { 0 } else { against + 1 };
+        if against == IN_ROW {
+            against = 0;
+            way.meter.healthy.set(i64::from(well));
+            way.hop.health.tell(well);
+            let why = checked.err();
+            tracing::warn!(hop = %way.hop.id, well, why, "health check");
         }
         // Between half and the whole: edges that started together don't check together.
-        tokio::time::sleep(interval.mul_f64(rand::random_range(0.5..1.0))).await;
+        let pause = check.interval.mul_f64(rand::random_range(0.5..1.0));
+        tokio::time::sleep_until(began + pause).await;
     }
 }
 
 /// # Errors
 /// What is wrong.
-async fn ask(site: &Inner, way: &Way, path: String) -> Result<(), String> {
-    let host = site.config.site.to_string();
-    let mut sending = Sending::new(Ask::get(host, path, [0; 16]), HeaderMap::new());
-    sending.pass_host = site.config.pass_host;
+async fn ask(way: Arc<Way>, check: Check) -> Result<(), String> {
+    let limit = ANSWER_MAX.min(check.interval);
+    let mut sending = Sending::new(Ask::get(check.host, check.path, [0; 16]), HeaderMap::new());
+    sending.pass_host = check.pass_host;
     let asked = async {
         let (request, _) = sending.request(&way.hop).await.map_err(|fault| fault.to_string())?;
         let response = way.hop.pool.request(request).await;
@@ -66,6 +91,6 @@ async fn ask(site: &Inner, way: &Way, path: String) -> Result<(), String> {
             status => Err(format!("it answered {status}")),
         }
     };
-    let timed_out = |_| Err(format!("no answer within {ANSWER_MAX:?}"));
-    tokio::time::timeout(ANSWER_MAX, asked).await.unwrap_or_else(timed_out)
+    let timed_out = |_| Err(format!("no answer within {limit:?}"));
+    tokio::time::timeout(limit, asked).await.unwrap_or_else(timed_out)
 }

@@ -9,6 +9,7 @@ use crate::breaker::{self, State};
 use crate::connect::Pool;
 use crate::fault::{ErrorType, Fault};
 use crate::flight::Flight;
+use crate::health::Health;
 use crate::metrics::Meter;
 use crate::order::Standing;
 use crate::place::Place;
@@ -17,7 +18,7 @@ use crate::s3::Bucket;
 use crate::turns::{Refused, Turn, Turns, Urgency};
 use counting::Untold;
 use std::fmt::Display;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
@@ -39,7 +40,7 @@ pub(crate) struct Hop {
     /// Whether it gives signs of life, where that is looked after: a node's.
     pub(crate) pulse: Option<Pulse>,
     state: Mutex<Known>,
-    healthy: AtomicBool,
+    pub(crate) health: Health,
     slots: Turns,
     limits: Limits,
     queued: AtomicUsize,
@@ -103,7 +104,7 @@ impl Hop {
             pool,
             pulse,
             state: Mutex::new(known),
-            healthy: AtomicBool::new(true),
+            health: Health::new(),
             slots: Turns::new(limits.in_flight_max, limits.queue_max),
             limits,
             queued: AtomicUsize::new(0),
@@ -174,17 +175,13 @@ impl Hop {
         let lately = |at: Instant| now.duration_since(at) < AVOIDED;
         if !known.would_admit(now) {
             Standing::Open
-        } else if !self.healthy.load(Relaxed) {
+        } else if !self.health.is_well() {
             Standing::Down
         } else if known.failed.is_some_and(lately) {
             Standing::Failing
         } else {
             Standing::Good
         }
-    }
-
-    pub(crate) fn set_healthy(&self, healthy: bool) -> bool {
-        self.healthy.swap(healthy, Relaxed) != healthy
     }
 
     /// Whether it is time to see if it is still slow; then a request is to be sent.
@@ -207,7 +204,7 @@ impl Hop {
             hop: self.id.clone(),
             kind: self.kind,
             breaker: known.state(Instant::now()),
-            healthy: self.healthy.load(Relaxed),
+            healthy: self.health.is_well(),
             in_flight: self.under_way.load(SeqCst),
             p50: known.quantile(0.5),
             p99: known.quantile(0.99),

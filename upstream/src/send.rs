@@ -3,8 +3,9 @@
 use crate::ask::{Answer, Ask, clean, origin_form};
 use crate::cdn_loop;
 use crate::exchange::{Failure, Sending, Terms, exchange};
-use crate::fault::Fault;
+use crate::fault::{ErrorType, Fault};
 use crate::hop::Way;
+use crate::order::Standing;
 use crate::rendezvous::Run;
 use crate::settings::Hedge;
 use crate::tries::{Choice, Tries, Wish};
@@ -12,7 +13,7 @@ use crate::upstream::Inner;
 use http::Method;
 use std::future::Future;
 use std::pin::{Pin, pin};
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 /// An answer is waited for this many times the first-byte timeout, over all tries.
@@ -94,7 +95,7 @@ async fn ask_hop(
     sending: &Sending,
     terms: &Terms,
 ) -> Option<Answer> {
-    let mut first = pin!(exchange(&choice.way, sending, terms));
+    let mut first = pin!(while_well(&choice.way, tries.elsewhere(), sending, terms));
     if let Some(after) = hedge_after(site, tries, &choice.way) {
         tokio::select! {
             biased;
@@ -107,6 +108,39 @@ async fn ask_hop(
     }
     let outcome = first.await;
     settle(tries, outcome)
+}
+
+/// Asks a hop, until its health check calls it ill while one of the others stands better: who
+/// waits for the head, or for a turn, goes on there.
+async fn while_well(
+    way: &Arc<Way>,
+    others: Vec<Arc<Way>>,
+    sending: &Sending,
+    terms: &Terms,
+) -> Result<Answer, Failure> {
+    let asked = exchange(way, sending, terms);
+    if others.is_empty() {
+        return asked.await;
+    }
+    tokio::select! {
+        biased;
+        outcome = asked => outcome,
+        () = is_left(way, &others) => {
+            let why = format!("{}: its health check calls it ill", way.hop.id);
+            let fault = Fault::unavailable(ErrorType::DestinationUnavailable, why);
+            way.tell(&fault);
+            Err(Failure::down(fault))
+        }
+    }
+}
+
+async fn is_left(way: &Way, others: &[Arc<Way>]) {
+    loop {
+        way.hop.health.falls_ill().await;
+        if others.iter().any(|other| other.hop.standing() < Standing::Down) {
+            return;
+        }
+    }
 }
 
 fn settle(tries: &mut Tries<'_>, outcome: Result<Answer, Failure>) -> Option<Answer> {
@@ -129,7 +163,7 @@ async fn race(
     terms: &Terms,
 ) -> Option<Answer> {
     let hedged = |outcome| site.node.0.metrics.hedge(&site.config.site, outcome);
-    let mut hedge = pin!(exchange(&second.way, sending, terms));
+    let mut hedge = pin!(while_well(&second.way, tries.elsewhere(), sending, terms));
     let (mut first_runs, mut hedge_runs) = (true, true);
     while first_runs || hedge_runs {
         let (outcome, won) = tokio::select! {

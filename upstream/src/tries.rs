@@ -41,6 +41,8 @@ pub(crate) struct Tries<'a> {
     /// Sending it twice is the same as once (RFC 9110, 9.2.2), and its body is not gone.
     repeatable: bool,
     hedgeable: bool,
+    /// Doing it twice changes nothing (RFC 9110, 9.2.1).
+    movable: bool,
     level: Level,
     tries_at_level: u32,
     tried: Vec<HopId>,
@@ -76,6 +78,7 @@ impl<'a> Tries<'a> {
             avoid: wish.avoid,
             repeatable: wish.method.is_idempotent() && !wish.has_body,
             hedgeable: wish.method == Method::GET && !wish.has_body,
+            movable: wish.method.is_safe() && !wish.has_body,
             level: if wish.at_the_origin { Level::Origin } else { Level::Sibling },
             tries_at_level: 0,
             tried: Vec::new(),
@@ -111,6 +114,15 @@ impl<'a> Tries<'a> {
         let way = other.or_else(|| same.cloned()).filter(|_| self.pay())?;
         self.tried.push(way.hop.id.clone());
         Some(Choice { way, again: false })
+    }
+
+    /// Where the ask may go on when the health check of the hop that is asked now calls that ill.
+    pub(crate) fn elsewhere(&self) -> Vec<Arc<Way>> {
+        if !self.movable || self.site.config.health_check.is_none() {
+            return Vec::new();
+        }
+        let ways = self.site.origins.iter().map(|origin| &origin.way);
+        ways.filter(|way| self.is_untried(&way.hop)).cloned().collect()
     }
 
     pub(crate) fn is_hedgeable(&self) -> bool {
@@ -185,7 +197,7 @@ impl<'a> Tries<'a> {
     }
 
     fn next_peer(&mut self) -> Option<Arc<Way>> {
-        let down = |failure: &Failure| failure.unsent || failure.silent;
+        let down = |failure: &Failure| failure.unsent || failure.down;
         let is_down = matches!(&self.last, Some(Err(failure)) if down(failure));
         if self.tries_at_level > 0 && !is_down {
             self.up();
@@ -239,16 +251,23 @@ impl<'a> Tries<'a> {
         Some((*way).clone())
     }
 
-    /// The first origin is free, as is another when nothing was sent; the budget pays the rest.
+    /// The first origin is free, as is another when nothing was sent, or when the one that was
+    /// asked fell ill meanwhile: no origin is sent more than it would be had that been known. The
+    /// budget pays the rest.
     fn next_origin(&mut self) -> Option<Choice> {
         let asked = self.site.origins.iter().any(|origin| !self.is_untried(&origin.way.hop));
-        let unsent = matches!(&self.last, Some(Err(failure)) if failure.unsent);
+        let is_free = |failure: &Failure| failure.unsent || failure.down;
+        let is_free = matches!(&self.last, Some(Err(failure)) if is_free(failure));
+        if matches!(&self.last, Some(Err(failure)) if failure.down) {
+            // What the order was made by has changed.
+            self.origins = None;
+        }
         let (way, again) = match self.untried() {
             Some(way) => (way, false),
             None if self.same_may_do() => (self.same()?, true),
             None => return None,
         };
-        if asked && (again || !unsent) {
+        if asked && (again || !is_free) {
             if self.paid_left == 0 || !self.pay() {
                 return None;
             }

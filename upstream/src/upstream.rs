@@ -13,9 +13,9 @@ use crate::s3::{self, Bucket, Credentials};
 use crate::send;
 use crate::settings::{Base, Config, Place};
 use std::borrow::Cow;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
-use tokio::task::AbortHandle;
+use tokio::task::JoinSet;
 use tokio_util::task::AbortOnDropHandle;
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -34,7 +34,8 @@ pub(crate) struct Inner {
     pub(crate) shields: Vec<Arc<Way>>,
     pub(crate) origins: Vec<Origin>,
     pub(crate) budget: Mutex<Budget>,
-    health: OnceLock<AbortHandle>,
+    /// Ends with this.
+    _health: JoinSet<()>,
 }
 
 /// An origin, and its place among the others.
@@ -44,14 +45,6 @@ pub(crate) struct Origin {
     pub(crate) priority: u32,
     /// Hash of its URL.
     pub(crate) id: u64,
-}
-
-impl Drop for Inner {
-    fn drop(&mut self) {
-        if let Some(task) = self.health.get() {
-            task.abort();
-        }
-    }
 }
 
 impl Upstream {
@@ -77,21 +70,18 @@ impl Upstream {
             weight: base.weight,
             priority: base.priority,
         });
+        let origins: Vec<Origin> = origins.collect();
         node.0.metrics.site(&site);
         let inner = Arc::new(Inner {
             siblings: ways(&node.0.siblings),
             parents: ways(&node.0.parents),
             shields: ways(&node.0.shields),
-            origins: origins.collect(),
+            _health: checks(&config, &origins),
+            origins,
             budget: Mutex::new(Budget::new(config.budget_percent, Instant::now())),
-            health: OnceLock::new(),
             node: node.clone(),
             config,
         });
-        if let Some((path, interval)) = inner.config.health_check.clone() {
-            let task = tokio::spawn(health::watch(Arc::downgrade(&inner), path, interval));
-            _ = inner.health.set(task.abort_handle());
-        }
         Ok(Self(inner))
     }
 
@@ -160,6 +150,22 @@ impl Inner {
         let peers = self.siblings.iter().chain(&self.parents).chain(&self.shields);
         peers.chain(self.origins.iter().map(|origin| &origin.way))
     }
+}
+
+/// The tasks that check on the origins.
+fn checks(config: &Config, origins: &[Origin]) -> JoinSet<()> {
+    let mut tasks = JoinSet::new();
+    let Some((path, interval)) = &config.health_check else { return tasks };
+    for Origin { way, .. } in origins {
+        let check = health::Check {
+            host: config.site.to_string(),
+            path: path.clone(),
+            pass_host: config.pass_host,
+            interval: *interval,
+        };
+        tasks.spawn(health::watch(way.clone(), check));
+    }
+    tasks
 }
 
 fn build_origins(config: &Config, node: &Node) -> Result<Vec<Hop>, Error> {

@@ -278,30 +278,6 @@ async fn what_is_not_hedged() {
 }
 
 #[tokio::test]
-async fn an_origin_that_says_it_is_unwell_is_asked_last_until_it_is_well() {
-    let well = Arc::new(AtomicBool::new(false));
-    let now = well.clone();
-    let steps = move |_: usize, seen: &Seen| {
-        let bad = seen.line.contains("/health") && !now.load(SeqCst);
-        if bad { status(500) } else { ok("first") }
-    };
-    let (first, second) = (Origin::new(steps).await, Origin::saying("second").await);
-    let check = "health-check = { path = \"/health?x\", interval = \"100ms\" }";
-    let site = pair(&first.url(), &second.url(), check);
-    until("unwell", || !site.upstream.status()[0].healthy).await;
-    assert_eq!(site.metric("healthy", &[("hop", &first.url())]), 0.0);
-    assert_eq!(site.get("/a").await.unwrap().1, "second");
-    well.store(true, SeqCst);
-    until("well", || site.upstream.status()[0].healthy).await;
-    assert_eq!(site.get("/a").await.unwrap().1, "first");
-    // Nobody checks for a site that is gone.
-    drop(site);
-    let checks = first.count();
-    tokio::time::sleep(Duration::from_millis(250)).await;
-    assert!(first.count() <= checks + 1);
-}
-
-#[tokio::test]
 async fn a_site_whose_origins_are_all_open_says_so() {
     let gone = format!("http://{}", nobody().await);
     let site = site(SiteKind::Proxy, &format!("origins = [{gone:?}]\nretries = 0"));
