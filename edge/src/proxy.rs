@@ -341,16 +341,13 @@ async fn fetched(
             }
             live.answer(edge, wanted, (fetch::reader(own), hold), told(None)).await
         }
-        Outcome::Stale(head, status) => match own {
-            Some(own) => own.answer(edge, wanted, told(None)).await,
+        Outcome::Stale(head, fault) => match (own, fault) {
+            (Some(own), _) => own.answer(edge, wanted, told(None)).await,
             // Who only waited may want nothing stale.
-            None if !may_be_stale(edge, wanted, &head) => {
-                let status = status.unwrap_or(StatusCode::BAD_GATEWAY);
-                Err(Refused::Fault(Fault::Answered(status)))
-            }
-            None => {
-                let how = stored::How::StandIn { told: told(status) };
-                stored::answer(edge, wanted, head, how).await
+            (None, Some(fault)) if !may_be_stale(edge, wanted, &head) => Err(Refused::Fault(fault)),
+            (None, fault) => {
+                let told = told(fault.and_then(|fault| fault.status()));
+                stored::answer(edge, wanted, head, stored::How::StandIn { told }).await
             }
         },
         Outcome::Failed(fault) => Err(Refused::Fault(fault)),

@@ -355,6 +355,30 @@ async fn stale_is_served_in_place_of_an_answer_that_takes_long_and_renewed_behin
     }
 }
 
+/// Found by an audit: who waited for the origin until the stored answer could not stand in any
+/// more was answered 502, though the origin answered those who came later.
+#[tokio::test]
+async fn who_may_have_nothing_stale_by_then_goes_on_waiting_for_the_origin() {
+    let site = serde_json::json!({ "first-byte-timeout": "600s", "stale-after": "1200ms" });
+    let proxy = Proxy::with(site).await;
+    // One may stand in for ten minutes, the other for a second from now.
+    proxy.web.put("/long", Item::stale(BYTES, "stale-if-error=600"));
+    proxy.web.put(PAGE, Item::stale(BYTES, "stale-if-error=11"));
+    proxy.get("/long").await;
+    proxy.get(PAGE).await;
+    proxy.web.hold(Hold::Head);
+    let rest = async {
+        until("one waits", || async { (proxy.web.held() > 0).then_some(()) }).await;
+        // It asks later: by the time of its answer the other's patience is at its end.
+        assert_eq!(proxy.get("/long").await.verdict(), "stale");
+        proxy.web.put(PAGE, Item::of(BYTES).version(2));
+        proxy.web.release();
+    };
+    let (answer, ()) = tokio::join!(proxy.get(PAGE), rest);
+    assert_eq!(answer.status, 200, "{}", answer.header("cache-status"));
+    assert!(answer.bytes() == &proxy.web.whole(PAGE));
+}
+
 #[tokio::test]
 async fn a_stumble_in_mid_object_is_mended_where_a_validator_holds_the_parts_together() {
     let proxy = stage(Item::of(3 * CHUNK)).await;

@@ -23,8 +23,8 @@ use caching::{CacheStatus, Forwarded, Stored};
 use heads::Head;
 use http::{HeaderMap, Method, StatusCode, header};
 use span::{Span, is_of};
+use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::sync::oneshot;
 use under_way::{Background, Flight};
 use upstream::Urgency;
@@ -43,18 +43,27 @@ pub struct Fetch {
 /// What is stored, if it may answer in place of an origin that fails, and how long that one is
 /// waited for: it is not served sooner than a viewer would leave, nor as late as the origin is
 /// given up (RFC 5861 section 4: it would be answered with a 504).
-struct StandIn(Option<(Arc<Head>, Duration)>);
+struct StandIn {
+    edge: Arc<Edge>,
+    wanted: Arc<Wanted>,
+    head: Option<Arc<Head>>,
+}
 
 impl StandIn {
-    /// What a flight comes to, or the stand-in for it.
+    /// What a flight comes to, or the stand-in for it where it may still answer by then.
     async fn or(self, wait: Wait<Outcome>) -> Result<Outcome, Arc<Head>> {
-        let landed = async { wait.landed().await.unwrap_or(Outcome::Failed(Fault::Lost)) };
-        match self.0 {
-            None => Ok(landed.await),
-            Some((head, patience)) => {
-                tokio::time::timeout(patience, landed).await.map_err(|_| head)
+        let mut landed =
+            pin!(async { wait.landed().await.unwrap_or(Outcome::Failed(Fault::Lost)) });
+        if let Some(head) = self.head {
+            let patience = self.wanted.site.patience();
+            if let Ok(outcome) = tokio::time::timeout(patience, &mut landed).await {
+                return Ok(outcome);
+            }
+            if super::may_be_stale(&self.edge, &self.wanted, &head) {
+                return Err(head);
             }
         }
+        Ok(landed.await)
     }
 }
 
@@ -129,9 +138,12 @@ impl Fetch {
     }
 
     fn stand_in(&self) -> StandIn {
-        let head = self.stale.as_ref().map(|(head, _)| Arc::clone(head));
-        let head = head.filter(|_| self.may_be_stale());
-        StandIn(head.map(|head| (head, self.wanted.site.patience())))
+        let head = self.stale.as_ref().filter(|_| self.may_be_stale());
+        StandIn {
+            edge: Arc::clone(&self.edge),
+            wanted: Arc::clone(&self.wanted),
+            head: head.map(|(head, _)| Arc::clone(head)),
+        }
     }
 
     /// Whether the request would now be answered without the origin.
@@ -201,10 +213,11 @@ impl Fetch {
             Outcome::Growing(live, hold) => {
                 live.answer(&edge, &wanted, (reader(own), hold), told(None)).await
             }
-            Outcome::Stale(head, status) => match own {
+            Outcome::Stale(head, fault) => match own {
                 Some(own) => own.answer(&edge, &wanted, told(None)).await,
                 None => {
-                    let how = super::stored::How::StandIn { told: told(status) };
+                    let told = told(fault.and_then(|fault| fault.status()));
+                    let how = super::stored::How::StandIn { told };
                     super::stored::answer(&edge, &wanted, head, how).await
                 }
             },
@@ -300,9 +313,9 @@ impl Fetch {
             received_ms,
         };
         if let Some(head) = self.outliving(&stored) {
-            let status = stored.status;
+            let fault = Fault::Answered(stored.status);
             return (
-                Outcome::Stale(head, Some(status)),
+                Outcome::Stale(head, Some(fault)),
                 self.unshared(answer, stored, range, false).1,
             );
         }
@@ -337,9 +350,7 @@ impl Fetch {
 
     fn failed(&self, fault: Fault) -> Outcome {
         match &self.stale {
-            Some((head, _)) if self.may_be_stale() => {
-                Outcome::Stale(Arc::clone(head), fault.status())
-            }
+            Some((head, _)) if self.may_be_stale() => Outcome::Stale(Arc::clone(head), Some(fault)),
             _ => Outcome::Failed(fault),
         }
     }
