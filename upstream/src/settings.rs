@@ -70,7 +70,7 @@ pub struct Settings {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct HealthCheck {
-    /// Asked for with GET: an answer below 400 is good.
+    /// Asked for with GET: an answer below 400 within the interval, 5 s at most, is good.
     pub path: String,
     /// How often (default: 5s).
     #[serde(default)]
