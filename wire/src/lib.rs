@@ -10,6 +10,7 @@ mod at_hand;
 mod batch;
 mod connection;
 mod corked;
+mod crumbs;
 mod direct;
 mod error;
 mod frames;

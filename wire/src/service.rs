@@ -1,5 +1,6 @@
 //! What connections serve, and what they share.
 
+use crate::crumbs;
 use crate::patience::{GivenUp, Patience};
 use crate::shards::{Executor, Seat, Shard, Shards, guarded};
 use crate::tls::{self, Tls};
@@ -279,7 +280,8 @@ impl<S: Service> Shared<S> {
     }
 
     /// What the service says to a request, within that context.
-    pub(crate) fn reply(&self, request: Request) -> Reply<S::Body> {
+    pub(crate) fn reply(&self, mut request: Request) -> Reply<S::Body> {
+        crumbs::join(request.head.version, &mut request.head.headers);
         let _context = self.work.enter();
         self.service.answer(request)
     }

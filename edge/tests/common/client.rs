@@ -188,8 +188,29 @@ pub async fn get_as(
     name: &str,
     addr: SocketAddr,
 ) -> Answer {
+    let request = request(Method::GET, url, &[], protocol == "http/1.1");
+    send_as(protocol, request, certificate, name, addr).await
+}
+
+/// Any request without a body over TLS, to the server at `url`, trusting `certificate` alone.
+pub async fn send_over(
+    protocol: &str,
+    request: Request<Empty<Bytes>>,
+    certificate: &Path,
+    url: &str,
+) -> Answer {
+    send_as(protocol, request, certificate, &addr(url).ip().to_string(), addr(url)).await
+}
+
+async fn send_as(
+    protocol: &str,
+    request: Request<Empty<Bytes>>,
+    certificate: &Path,
+    name: &str,
+    addr: SocketAddr,
+) -> Answer {
     if protocol == "h3" {
-        return get_h3(url, certificate, name, addr).await;
+        return send_h3(request, certificate, name, addr).await;
     }
     let connector = tokio_rustls::TlsConnector::from(Arc::new(tls(certificate, protocol)));
     let stream = TcpStream::connect(addr).await.unwrap();
@@ -201,15 +222,19 @@ pub async fn get_as(
         let (mut sender, connection) =
             hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.unwrap();
         tokio::spawn(connection);
-        return answer(sender.send_request(request(Method::GET, url, &[], false)).await.unwrap())
-            .await;
+        return answer(sender.send_request(request).await.unwrap()).await;
     }
     let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.unwrap();
     tokio::spawn(connection);
-    answer(sender.send_request(request(Method::GET, url, &[], true)).await.unwrap()).await
+    answer(sender.send_request(request).await.unwrap()).await
 }
 
-async fn get_h3(url: &str, certificate: &Path, name: &str, addr: SocketAddr) -> Answer {
+async fn send_h3(
+    request: Request<Empty<Bytes>>,
+    certificate: &Path,
+    name: &str,
+    addr: SocketAddr,
+) -> Answer {
     let crypto = quinn::crypto::rustls::QuicClientConfig::try_from(tls(certificate, "h3")).unwrap();
     let mut endpoint = quinn::Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
     endpoint.set_default_client_config(quinn::ClientConfig::new(Arc::new(crypto)));
@@ -220,7 +245,7 @@ async fn get_h3(url: &str, certificate: &Path, name: &str, addr: SocketAddr) -> 
         .await
         .unwrap();
     let driver = tokio::spawn(async move { driver.wait_idle().await });
-    let (head, _) = request(Method::GET, url, &[], false).into_parts();
+    let (head, _) = request.into_parts();
     let mut stream = sender.send_request(Request::from_parts(head, ())).await.unwrap();
     stream.finish().await.unwrap();
     let (head, ()) = stream.recv_response().await.unwrap().into_parts();

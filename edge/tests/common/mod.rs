@@ -12,7 +12,9 @@ mod title;
 mod web;
 mod web_answer;
 
-pub use client::{Answer, Opened, ask, get, get_as, get_over, head, open, over_tls, tls};
+pub use client::{
+    Answer, Opened, ask, get, get_as, get_over, head, open, over_tls, send_over, tls,
+};
 pub use control::Control;
 pub use origin::{Misdeed, Origin};
 pub use proxy::{CHUNK, Proxy, proxy_settings};
