@@ -56,8 +56,9 @@ pub struct SiteSettings {
     pub pass_host: Option<bool>,
     /// For `s3://` origins.
     pub s3: upstream::s3::Settings,
-    /// Which query parameters belong to the key, and reach the origin: all, none, keep or drop.
-    pub query: Query,
+    /// Which query parameters belong to the key, and reach the origin: all, none, keep or drop
+    /// [default: all; none where all origins are buckets, which look at no query].
+    pub query: Option<Query>,
     /// Sort them by name.
     pub sort: bool,
     /// Rules for how long answers are good, the first that matches.
@@ -156,7 +157,7 @@ impl SiteConfig {
         Ok(Self {
             host: host.to_owned(),
             upstream,
-            keys: KeyRules { query: settings.query.clone(), sort: settings.sort },
+            keys: KeyRules { query: settings.query(), sort: settings.sort },
             rules,
             caching,
             stale_after: settings.stale_after.map_or(STALE_AFTER, |after| after.0),
@@ -230,6 +231,13 @@ impl TtlSettings {
 }
 
 impl SiteSettings {
+    /// As given; else all that an origin may look at.
+    fn query(&self) -> Query {
+        let are_buckets = self.origins.iter().all(upstream::Origin::is_bucket);
+        let usual = if are_buckets { Query::None } else { Query::All };
+        self.query.clone().unwrap_or(usual)
+    }
+
     fn upstream(&self) -> upstream::Settings {
         upstream::Settings {
             origins: self.origins.clone(),

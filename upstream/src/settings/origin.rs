@@ -16,6 +16,14 @@ pub struct Origin {
     pub priority: u32,
 }
 
+impl Origin {
+    /// Whether it is a bucket (`s3://`): only names of objects reach it, and no query.
+    #[must_use]
+    pub fn is_bucket(&self) -> bool {
+        self.url.starts_with("s3://")
+    }
+}
+
 impl<'de> Deserialize<'de> for Origin {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(UrlOrTable)

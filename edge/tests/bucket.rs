@@ -1,0 +1,79 @@
+//! Sites before a bucket, as far as no server of buckets has a say: what of a request makes a thing
+//! of its own. (`s3.rs` asks a real server.)
+
+#![allow(clippy::unwrap_used, reason = "a story that meets an error has failed")]
+
+mod common;
+
+use common::{Answer, Edge, Item, Web, get, settings};
+use nearcast_edge::{Settings, SiteSettings};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+const FILM: &str = "/film.mp4";
+const STORED: &str = "/films/film.mp4";
+
+struct Story {
+    _dir: TempDir,
+    web: Web,
+    edge: Edge,
+}
+
+impl Story {
+    /// A bucket, behind what else the site's table has.
+    async fn new(mut site: Value) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let web = Web::start().await;
+        web.put(STORED, Item::of(100));
+        web.put(FILM, Item::of(100));
+        let origins = site["origins"].as_array_mut();
+        origins.into_iter().flatten().filter(|url| *url == "WEB").for_each(|url| {
+            *url = json!(web.url);
+        });
+        site["s3"] = json!({ "endpoint": web.url, "anonymous": true });
+        let site: SiteSettings = serde_json::from_value(site).unwrap();
+        let sites = [("*".to_owned(), site)].into();
+        let settings =
+            Settings { control_plane: None, origin: Vec::new(), sites, ..settings(dir.path(), "") };
+        Self { _dir: dir, web, edge: Edge::start(settings).await }
+    }
+
+    async fn get(&self, target: &str) -> Answer {
+        get(&format!("{}{target}", self.edge.http), &[]).await
+    }
+}
+
+/// No query reaches a bucket: each would be a copy.
+#[tokio::test]
+async fn a_query_makes_no_copy_of_what_is_in_a_bucket() {
+    let story = Story::new(json!({ "origins": ["s3://films", "s3://others"] })).await;
+    for (target, verdict) in [
+        ("/film.mp4?bust=0", "origin"),
+        ("/film.mp4?bust=1", "hit-memory"),
+        ("/film.mp4?uploads", "hit-memory"),
+        (FILM, "hit-memory"),
+    ] {
+        assert_eq!(story.get(target).await.verdict(), verdict, "{target}");
+    }
+    assert_eq!(story.web.asked().len(), 1);
+    let url = format!("{}/v1/explain?url={}{FILM}%3Fbust=2", story.edge.admin, story.edge.http);
+    let told: Value = serde_json::from_slice(get(&url, &[]).await.bytes()).unwrap();
+    let host = story.edge.http.strip_prefix("http://").unwrap();
+    assert_eq!(told["url"], format!("{host}{FILM}"));
+    assert_eq!(told["variants"].as_array().unwrap().len(), 1, "{told}");
+}
+
+/// Who says so has a copy for each, and so has who has a web server among the buckets.
+#[tokio::test]
+async fn a_query_counts_where_the_site_says_so_or_an_origin_may_look_at_it() {
+    for site in [
+        json!({ "origins": ["s3://films"], "query": "all" }),
+        json!({ "origins": ["WEB", "s3://films"] }),
+    ] {
+        let story = Story::new(site.clone()).await;
+        for target in ["/film.mp4?bust=0", "/film.mp4?bust=1"] {
+            assert_eq!(story.get(target).await.verdict(), "origin", "{site}");
+        }
+        assert_eq!(story.web.asked().len(), 2, "{site}");
+    }
+}
