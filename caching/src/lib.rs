@@ -57,7 +57,8 @@ pub use precondition::{
 pub use priority::Priority;
 pub use proxy_status::{ProxyError, ProxyStatus};
 pub use ranges::{
-    ContentRange, Ranges, content_range, is_past_counting, ranges, unsatisfied_total,
+    ContentRange, RangeSpec, Ranges, content_range, is_past_counting, range_specs, ranges,
+    unsatisfied_total,
 };
 pub use refresh::{Exchange, HeadUpdate, Renewal, head_update, refreshed};
 pub use reuse::{

@@ -6,6 +6,24 @@ use http::HeaderMap;
 use http::header::{CONTENT_RANGE, RANGE};
 use model::ByteRange;
 
+/// One part that a request wants (RFC 9110 section 14.1.1), of a representation whose length may
+/// not be known. A position that `u64` can't hold is read as its greatest: beyond any end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RangeSpec {
+    /// From this byte on.
+    From {
+        /// The first byte.
+        first: u64,
+        /// The last one, not before the first; none: to the end.
+        last: Option<u64>,
+    },
+    /// So many bytes before the end.
+    Last {
+        /// How many.
+        bytes: u64,
+    },
+}
+
 /// What a request wants of a representation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ranges {
@@ -24,20 +42,15 @@ pub enum Ranges {
 /// that overlap or touch are merged (RFC 9110 section 15.3.7.2).
 #[must_use]
 pub fn ranges(request: &HeaderMap, bytes: u64, max: usize) -> Ranges {
-    let field = date::single(request, &RANGE).map(|value| value.as_bytes());
-    let Some(specs) = field.and_then(bytes_unit) else { return Ranges::Whole };
     let mut parts = Vec::new();
     let mut count = 0;
-    for spec in members(specs, b',', Quotes::Plain) {
+    for spec in range_specs(request) {
         count += 1;
         if count > max {
             return Ranges::TooMany;
         }
-        match part(spec, bytes) {
-            Some(Some(range)) => parts.push(range),
-            Some(None) => {}
-            None => return Ranges::Whole,
-        }
+        let Some(spec) = spec else { return Ranges::Whole };
+        parts.extend(spec.within(bytes));
     }
     match parts.len() {
         0 if count == 0 => Ranges::Whole,
@@ -46,26 +59,45 @@ pub fn ranges(request: &HeaderMap, bytes: u64, max: usize) -> Ranges {
     }
 }
 
-fn bytes_unit(field: &[u8]) -> Option<&[u8]> {
+/// The parts that a request's `Range` asks for, in its order; None for what is malformed. Nothing
+/// where there is no such field, or of another unit.
+pub fn range_specs(request: &HeaderMap) -> impl Iterator<Item = Option<RangeSpec>> {
+    members(specs(request).unwrap_or_default(), b',', Quotes::Plain).map(RangeSpec::of)
+}
+
+/// What stands behind the unit, which has no case (RFC 9110 section 14.1).
+fn specs(request: &HeaderMap) -> Option<&[u8]> {
+    let field = date::single(request, &RANGE)?.as_bytes();
     let at = field.iter().position(|&byte| byte == b'=')?;
     field[..at].trim_ascii().eq_ignore_ascii_case(b"bytes").then_some(&field[at + 1..])
 }
 
-/// One range-spec. Outer None: malformed. Inner None: there is no such part.
-fn part(spec: &[u8], bytes: u64) -> Option<Option<ByteRange>> {
-    let at = spec.iter().position(|&byte| byte == b'-')?;
-    let (first, last) = (spec[..at].trim_ascii(), spec[at + 1..].trim_ascii());
-    if first.is_empty() {
-        let length = number(last)?.min(bytes);
-        return Some((length > 0).then(|| ByteRange::new(bytes - length, length)));
+impl RangeSpec {
+    /// None: malformed.
+    fn of(text: &[u8]) -> Option<Self> {
+        let at = text.iter().position(|&byte| byte == b'-')?;
+        let (first, last) = (text[..at].trim_ascii(), text[at + 1..].trim_ascii());
+        if first.is_empty() {
+            return number(last).map(|bytes| Self::Last { bytes });
+        }
+        let first = number(first)?;
+        let last = if last.is_empty() { None } else { Some(number(last)?) };
+        last.is_none_or(|last| first <= last).then_some(Self::From { first, last })
     }
-    let first = number(first)?;
-    let last = if last.is_empty() { u64::MAX } else { number(last)? };
-    if last < first {
-        return None;
+
+    /// What there is of it in a representation of so many bytes.
+    fn within(self, bytes: u64) -> Option<ByteRange> {
+        match self {
+            Self::Last { bytes: most } => {
+                let length = most.min(bytes);
+                (length > 0).then(|| ByteRange::new(bytes - length, length))
+            }
+            Self::From { first, last } => {
+                let end = last.map_or(bytes, |last| last.saturating_add(1).min(bytes));
+                (first < bytes).then(|| ByteRange::new(first, end - first))
+            }
+        }
     }
-    let range = |end: u64| ByteRange::new(first, end - first);
-    Some((first < bytes).then(|| range(last.saturating_add(1).min(bytes))))
 }
 
 /// One too great for `u64` counts as the greatest: beyond any representation.
@@ -182,6 +214,8 @@ mod tests {
             ("bytes=-0", Ranges::Unsatisfiable),
             ("bytes=-0,200-", Ranges::Unsatisfiable),
             ("bytes=0-0,2-2,4-4,6-6,8-8", Ranges::TooMany),
+            ("bytes=18446744073709551616-", Ranges::Unsatisfiable),
+            ("bytes=,0-1", parts(&[(0, 2)])),
             ("bytes=9-5", Ranges::Whole),
             ("bytes=0-1,9-5", Ranges::Whole),
             ("bytes=0-1,x", Ranges::Whole),
@@ -198,6 +232,32 @@ mod tests {
         }
         assert_eq!(ranges(&fields(""), 100, 4), Ranges::Whole);
         assert_eq!(ranges(&fields("Range: bytes=0-"), 0, 4), Ranges::Unsatisfiable);
+    }
+
+    #[test]
+    fn parts_of_what_has_no_length_yet() {
+        let specs =
+            |value: &str| -> Vec<_> { range_specs(&fields(&format!("Range: {value}"))).collect() };
+        let from = |first, last| Some(RangeSpec::From { first, last });
+        let back = |bytes| Some(RangeSpec::Last { bytes });
+        let table: [(&str, &[Option<RangeSpec>]); 12] = [
+            ("bytes=0-99", &[from(0, Some(99))]),
+            ("bytes=,0-99", &[from(0, Some(99))]),
+            ("Bytes= , 5-,x", &[from(5, None), None]),
+            ("bytes=-7,0-1", &[back(7), from(0, Some(1))]),
+            ("bytes=-18446744073709551616", &[back(u64::MAX)]),
+            ("bytes=18446744073709551616-", &[from(u64::MAX, None)]),
+            ("bytes=7-18446744073709551616", &[from(7, Some(u64::MAX))]),
+            ("bytes=9-5", &[None]),
+            ("bytes=,", &[]),
+            ("lines=0-99", &[]),
+            ("bytes", &[]),
+            ("bytes=0-1\nRange: bytes=2-3", &[]),
+        ];
+        for (value, wanted) in table {
+            assert_eq!(specs(value), wanted, "{value}");
+        }
+        assert_eq!(range_specs(&HeaderMap::new()).count(), 0);
     }
 
     #[test]

@@ -79,6 +79,42 @@ async fn past_the_end_is_416_and_nonsense_is_the_whole() {
     }
 }
 
+/// Members of a list may be empty (RFC 9110 section 5.6.1), units have no case (section 14.1), and
+/// what is past counting is past the end (section 14.1.1).
+#[tokio::test]
+async fn unusual_forms_of_ranges_cost_what_usual_ones_do() {
+    const BYTES: u64 = 64 * CHUNK;
+    let past = "18446744073709551616";
+    let table = [
+        ("bytes=,0-99".to_owned(), Some(0..100), CHUNK),
+        ("bytes= , ,0-99,".to_owned(), Some(0..100), CHUNK),
+        ("Bytes=0-99".to_owned(), Some(0..100), CHUNK),
+        ("BYTES=-100".to_owned(), Some(BYTES - 100..BYTES), CHUNK),
+        (format!("bytes={}-{past}", BYTES - 5), Some(BYTES - 5..BYTES), CHUNK),
+        (format!("bytes={}-18446744073709551615", BYTES - 5), Some(BYTES - 5..BYTES), CHUNK),
+        (format!("bytes={past}-"), None, 0),
+        (format!("bytes={past}-{past}0"), None, 0),
+        (format!("bytes={BYTES}-"), None, 0),
+    ];
+    for (field, expected, bytes) in table {
+        let proxy = Proxy::new().await;
+        proxy.web.put(FILM, Item::of(BYTES));
+        for temperature in ["cold", "warm"] {
+            let answer = proxy.get_with(FILM, &[("range", &field)]).await;
+            let told = match &expected {
+                Some(range) => format!("bytes {}-{}/{BYTES}", range.start, range.end - 1),
+                None => format!("bytes */{BYTES}"),
+            };
+            assert_eq!(answer.header("content-range"), told, "{field} {temperature}");
+            match &expected {
+                Some(range) => assert_eq!(answer.bytes(), &proxy.web.part(FILM, range.clone())),
+                None => assert_eq!(answer.status, 416, "{field} {temperature}"),
+            }
+            assert_eq!(proxy.web.sent(FILM), bytes, "{field} {temperature}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn several_ranges_are_one_multipart_body_to_the_byte() {
     let proxy = stage().await;

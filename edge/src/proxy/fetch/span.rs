@@ -4,7 +4,7 @@
 use super::Fetch;
 use super::outcome::{Cut, Unshared};
 use crate::engine::{ANSWER_BYTES_MIN, OWNED_RUN_BYTES, owned_run_end};
-use caching::{ContentRange, Ranges};
+use caching::{ContentRange, RangeSpec, Ranges};
 use http::{HeaderMap, Method, StatusCode, header};
 use model::ByteRange;
 use model::chunk::CHUNK_BYTES;
@@ -55,25 +55,24 @@ impl Fetch {
     /// asked for, or the one part to the byte where none of it will be kept. Where it wants the
     /// end, a HEAD tells where that is.
     pub(super) async fn range_to_ask(&self) -> Option<Span> {
-        let field = self.wanted.fields.get(header::RANGE)?.to_str().ok()?;
-        if self.wanted.method == Method::HEAD || (self.is_exact && field.contains(',')) {
+        let mut specs = caching::range_specs(&self.wanted.fields);
+        let first = specs.next()??;
+        if self.wanted.method == Method::HEAD || (self.is_exact && specs.next().is_some()) {
             return None;
         }
         let unit = if self.is_exact { 1 } else { CHUNK_BYTES };
-        let first = field.strip_prefix("bytes=")?.split(',').next()?.trim();
-        let (start, last) = first.split_once('-')?;
-        if start.is_empty() {
-            let total = self.length().await?;
-            let back: u64 = last.parse().ok()?;
-            let start = total.saturating_sub(back) / unit * unit;
-            return (start < total).then_some(Span { start, end: Some(total) });
+        match first {
+            RangeSpec::Last { bytes } => {
+                let total = self.length().await?;
+                let start = total.saturating_sub(bytes) / unit * unit;
+                (start < total).then_some(Span { start, end: Some(total) })
+            }
+            RangeSpec::From { first, last } => {
+                // Past the last chunk that can be counted is the end.
+                let after = |last: u64| last.checked_add(1)?.checked_next_multiple_of(unit);
+                Some(Span { start: first / unit * unit, end: last.and_then(after) })
+            }
         }
-        let start = start.parse::<u64>().ok()? / unit * unit;
-        if last.is_empty() {
-            return Some(Span { start, end: None });
-        }
-        let end = last.parse::<u64>().ok()?.checked_add(1)?.checked_next_multiple_of(unit)?;
-        (end > start).then_some(Span { start, end: Some(end) })
     }
 
     /// The run that will be asked for first; all the same where runs have no owners. An end
@@ -82,13 +81,10 @@ impl Fetch {
         if !self.edge.node.splits_runs() {
             return 0;
         }
-        let field = self.wanted.fields.get(header::RANGE).and_then(|field| field.to_str().ok());
-        let first = field.and_then(|field| field.strip_prefix("bytes="));
-        match first.and_then(|first| first.trim().split_once('-')) {
+        match caching::range_specs(&self.wanted.fields).next().flatten() {
             None => 0,
-            Some((start, _)) => {
-                start.trim().parse().map_or(u64::MAX, |at: u64| at / OWNED_RUN_BYTES)
-            }
+            Some(RangeSpec::From { first, .. }) => first / OWNED_RUN_BYTES,
+            Some(RangeSpec::Last { .. }) => u64::MAX,
         }
     }
 
