@@ -43,7 +43,18 @@ impl Story {
 
     /// What comes of a body in these frames; none: the stream was reset.
     async fn post(&self, path: &str, said: usize, frames: &[usize]) -> Option<StatusCode> {
-        let request = Request::builder().method(Method::POST);
+        self.ask(Method::POST, path, said, frames).await
+    }
+
+    /// The same of any method.
+    async fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        said: usize,
+        frames: &[usize],
+    ) -> Option<StatusCode> {
+        let request = Request::builder().method(method);
         let request = request.uri(format!("{}{path}", self.edge.https));
         let request = request.header("content-length", said).body(()).unwrap();
         let exchange = async {
@@ -91,5 +102,27 @@ async fn a_body_of_another_length_is_refused_and_no_fault_of_the_origin() {
     assert_eq!(story.web.count("/a"), 0);
     let answer = common::get(&format!("{}/b", story.edge.http), &[]).await;
     assert_eq!(answer.status, StatusCode::OK, "{}", answer.verdict());
+    story.edge.stop().await;
+}
+
+/// What a GET brings is of no use to anybody, but one that is not as it says is no request.
+#[tokio::test]
+async fn a_get_without_the_body_that_it_promises_is_no_request() {
+    let story = Story::new().await;
+    story.web.put("/a", Item::of(10));
+    for method in [Method::GET, Method::HEAD] {
+        let good: [(usize, &[usize]); 4] = [(0, &[]), (5, &[5]), (5, &[2, 3]), (5, &[0, 5, 0])];
+        for (said, frames) in good {
+            let status = story.ask(method.clone(), "/a", said, frames).await;
+            assert_eq!(status, Some(StatusCode::OK), "{method} {said} {frames:?}");
+        }
+        let bad: [(usize, &[usize]); 3] = [(5, &[]), (5, &[0]), (5, &[6])];
+        for (said, frames) in bad {
+            let status = story.ask(method.clone(), "/a", said, frames).await;
+            assert_eq!(status, None, "{method} {said} {frames:?}");
+        }
+    }
+    let line = "nearcast_edge_requests_unread_total{protocol=\"h3\",reason=\"malformed\"}";
+    assert_eq!(story.edge.metric(line).await, 6.0);
     story.edge.stop().await;
 }

@@ -14,10 +14,13 @@ use super::transport::{self, BidiStream};
 use super::{NO_ERROR, REQUEST_MAX};
 use crate::patience::Wait;
 use crate::shards::guarded;
+use crate::unread::Why;
 use crate::{Answering, Request, RequestBody, Service, Shared, Via};
 use bytes::Bytes;
 use futures::FutureExt;
+use h3::quic::StreamId;
 use h3::server::RequestResolver;
+use http::Method;
 use http::request::Parts;
 use http_body_util::{BodyExt, Empty};
 use quinn::{Chunk, ReadError, RecvStream, VarInt};
@@ -36,6 +39,8 @@ const STREAM_STEP: u64 = 4;
 const EXCESSIVE_LOAD: VarInt = VarInt::from_u32(0x107);
 /// `H3_REQUEST_INCOMPLETE` (RFC 9114 section 8.1).
 const REQUEST_INCOMPLETE: VarInt = VarInt::from_u32(0x10d);
+/// `H3_MESSAGE_ERROR` (RFC 9114 section 8.1).
+const MESSAGE_ERROR: VarInt = VarInt::from_u32(0x10e);
 /// Streams of a connection that brought no request; with the next one it is closed. h3 keeps the
 /// numbers of those that it was handed for as long as the connection lasts.
 pub const FUTILE_MAX: usize = 1000;
@@ -165,8 +170,9 @@ impl<S: Service> Asked<S> {
         let asked = Arc::clone(self);
         let left = self.inlet.by().map(|by| by.saturating_duration_since(Instant::now()));
         self.spawn(async move {
-            let left = left.unwrap_or(REQUEST_MAX);
-            let resolved = soon(left, resolver.resolve_request()).await;
+            let by = Instant::now() + left.unwrap_or(REQUEST_MAX);
+            let left = || by.saturating_duration_since(Instant::now());
+            let resolved = soon(left(), resolver.resolve_request()).await;
             let resolved = resolved.ok_or_else(|| {
                 asked.futile();
                 asked.given_up()
@@ -183,12 +189,31 @@ impl<S: Service> Asked<S> {
             let id = receive.id();
             let Some(outlet) = asked.outlets.read(id) else { return Ok(()) };
             let urgency = urgency(&head);
-            let body = Receiving::of(&head, receive, outlet);
-            let answer = asked.answer(head, body).await;
+            let mut body = Receiving::of(&head, receive, outlet);
+            // Nobody reads what a GET brings.
+            if head.method == Method::GET || head.method == Method::HEAD {
+                let begun = soon(left(), body.begun()).await.ok_or_else(|| asked.given_up())?;
+                if let Err((error, why)) = begun {
+                    asked.malformed(id, why);
+                    return Err(error);
+                }
+            }
+            let answer = asked.answer(head, body.boxed_unsync()).await;
             let Some(send) = asked.outlets.take(id) else { return Ok(()) };
             let leaving = Leaving::new(Unfinished::of(send), urgency, answer);
             leaving.finish(&asked.shared, &asked.tally).await
         });
+    }
+
+    /// A request is none by its body.
+    fn malformed(&self, id: StreamId, why: Option<Why>) {
+        self.futile();
+        if let Some(why) = why {
+            self.shared.metrics.unread.count("h3", why);
+        }
+        if let Some(mut send) = self.outlets.take(id) {
+            let _ = send.reset(MESSAGE_ERROR);
+        }
     }
 
     /// A stream has brought no request. A few do, by accident.

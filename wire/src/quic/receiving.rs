@@ -1,7 +1,6 @@
 //! The body of an HTTP/3 request, as the rest of the edge takes bodies; and why there is no request.
 
 use super::outlets::Outlet;
-use crate::RequestBody;
 use crate::unread::Why;
 use bytes::{Buf, Bytes};
 use h3::error::{Code, StreamError};
@@ -37,6 +36,8 @@ pub struct Receiving {
     /// nobody may look at a body beyond its length.
     last: Bytes,
     code: Code,
+    /// What came before anybody asked.
+    first: Option<Bytes>,
     /// Times that h3 had nothing.
     nones: u32,
     ended: bool,
@@ -46,14 +47,34 @@ impl Receiving {
     /// The body of the request with this head. Where its length is 0 it is over at once, and what
     /// comes behind the head all the same is refused, but the request is not: who passes on a body
     /// of no bytes asks for none, and so would never be told.
-    pub fn of(head: &http::request::Parts, stream: Stream, outlet: Arc<Outlet>) -> RequestBody {
+    pub fn of(head: &http::request::Parts, stream: Stream, outlet: Arc<Outlet>) -> Self {
         let length = head.headers.get(http::header::CONTENT_LENGTH);
         let length = length.and_then(|length| length.to_str().ok()?.parse().ok());
         // HTTP/3 does not say before its end whether there is a body; these methods have none.
         let has_none = length.is_none() && head.method.is_safe();
         let ended = has_none || length == Some(0);
         let (last, code) = (Bytes::new(), Code::H3_NO_ERROR);
-        Self { stream, outlet, length, came: 0, last, code, nones: 0, ended }.boxed_unsync()
+        Self { stream, outlet, length, came: 0, last, code, first: None, nones: 0, ended }
+    }
+
+    /// Waits for the first of a body that the head promises, or for all of it where it comes in
+    /// one piece. Who answers without reading the body would else never know that there is none,
+    /// and so no request (RFC 9114 section 4.1.2).
+    ///
+    /// # Errors
+    /// Why there is no body, and whether that makes the request malformed.
+    pub async fn begun(&mut self) -> Result<(), (String, Option<Why>)> {
+        match self.frame().await {
+            Some(Err(error)) => {
+                let is_malformed = self.code == Code::H3_MESSAGE_ERROR;
+                Err((error.to_string(), is_malformed.then_some(Why::Malformed)))
+            }
+            Some(Ok(frame)) => {
+                self.first = frame.into_data().ok();
+                Ok(())
+            }
+            None => Ok(()),
+        }
     }
 
     /// What has come of the body, if that is enough to be passed on.
@@ -86,6 +107,9 @@ impl http_body::Body for Receiving {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         let this = self.get_mut();
+        if let Some(first) = this.first.take() {
+            return Poll::Ready(Some(Ok(Frame::data(first))));
+        }
         if this.ended {
             return Poll::Ready(None);
         }
@@ -124,7 +148,7 @@ impl http_body::Body for Receiving {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.ended
+        self.ended && self.first.is_none()
     }
 
     fn size_hint(&self) -> SizeHint {
