@@ -16,7 +16,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 /// Looks at a connection's pace in one limit.
-const LOOKS: u32 = 4;
+pub const LOOKS: u32 = 4;
 
 /// What is known of one connection's bodies.
 #[derive(Debug)]

@@ -277,6 +277,35 @@ async fn who_reads_slowly_but_steadily_is_not_given_up() {
     }
 }
 
+/// Whenever it stops: what it took just before counts once.
+#[tokio::test(start_paused = true)]
+async fn who_stops_is_given_up_within_the_limit_and_a_quarter() {
+    const STEPS: u32 = 20;
+    holds_the_clock();
+    for by in [By::H1, By::H1Tls, By::H2Tls] {
+        for phase in [1, 5, 9, 13, 17] {
+            let stage = Stage::new(LIMIT);
+            let (mut stream, serving) = stage.ask(by, KERNEL_BYTES).await;
+            let mut bite = vec![0; BITE_BYTES];
+            for _ in 0..4 {
+                soon(stream.read_exact(&mut bite)).await.unwrap();
+                for _ in 0..phase {
+                    stage.later(LIMIT / STEPS).await;
+                }
+            }
+            soon(stream.read_exact(&mut bite)).await.unwrap();
+            let mut steps = 0;
+            while !serving.is_finished() {
+                stage.later(LIMIT / STEPS).await;
+                steps += 1;
+                assert!(steps <= STEPS * 5 / 4 + 1, "{by:?} {phase}");
+            }
+            assert!(steps >= STEPS, "{by:?} {phase}: after {steps}");
+            assert_eq!(stage.given_up("send"), 1);
+        }
+    }
+}
+
 /// A few bytes in each limit: less than what counts.
 #[tokio::test(start_paused = true)]
 async fn who_takes_next_to_nothing_is_given_up() {

@@ -3,6 +3,7 @@
 //! end only the connection's tells has it reset.
 
 use crate::SEND_BYTES_MIN;
+use crate::pace::LOOKS;
 use crate::patience::{GivenUp, Patience, Wait};
 use crate::unframed::Unframed;
 use arena::unacknowledged;
@@ -25,8 +26,10 @@ pub struct Watched {
     first_by: Pin<Box<Sleep>>,
     stalled: Pin<Box<Sleep>>,
     is_stalled: bool,
-    /// What the peer had not acknowledged when that was looked at last.
+    /// What the peer had not acknowledged when the limit began,
     queued_bytes: u64,
+    /// and when that was.
+    since: Instant,
     /// All that was written.
     sent_bytes: u64,
     patience: Patience,
@@ -76,6 +79,7 @@ impl Watched {
             stalled: Box::pin(tokio::time::sleep(patience.send)),
             is_stalled: false,
             queued_bytes: 0,
+            since: Instant::now(),
             sent_bytes: 0,
             patience,
             first,
@@ -125,21 +129,34 @@ impl Watched {
         }
         if !self.is_stalled {
             self.is_stalled = true;
-            self.queued_bytes = unacknowledged(self.stream.as_fd());
-            self.stalled.as_mut().reset(Instant::now() + self.patience.send);
+            self.takes(unacknowledged(self.stream.as_fd()));
         }
         loop {
             ready!(self.stalled.as_mut().poll(cx));
             // A socket that has much queued takes more only when a large part of it has left.
             let queued_bytes = unacknowledged(self.stream.as_fd());
-            if queued_bytes + SEND_BYTES_MIN > self.queued_bytes {
+            if queued_bytes + SEND_BYTES_MIN <= self.queued_bytes {
+                self.takes(queued_bytes);
+            } else if self.since.elapsed() >= self.patience.send {
                 break;
+            } else {
+                self.look_again();
             }
-            self.queued_bytes = queued_bytes;
-            self.stalled.as_mut().reset(Instant::now() + self.patience.send);
         }
         self.given_up.count(Wait::Send);
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the peer takes no bytes")))
+    }
+
+    /// The peer takes enough: the limit begins anew.
+    fn takes(&mut self, queued_bytes: u64) {
+        (self.queued_bytes, self.since) = (queued_bytes, Instant::now());
+        self.look_again();
+    }
+
+    /// Looks several times in one limit: who stops just after a look has a part of it more, not
+    /// twice as long.
+    fn look_again(&mut self) {
+        self.stalled.as_mut().reset(Instant::now() + self.patience.send / LOOKS);
     }
 }
 
