@@ -18,10 +18,10 @@ mod path;
 pub use host::Host;
 pub use key::{KeyRules, Query};
 pub(crate) use key::{expected_of, has};
-pub use path::canonical as path;
+pub use path::{canonical as path, escaped};
 
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version, header};
 use std::borrow::Cow;
 
 /// Path and query as sent. Browsers and S3 clients stay below 8 KiB.
@@ -108,6 +108,9 @@ pub enum Refusal {
     /// `*`, an authority, or no path at all.
     #[error("the target must be a path, or a URL with a path")]
     TargetForm,
+    /// Another one than `http` and `https`.
+    #[error("the target's scheme is neither http nor https")]
+    Scheme,
     /// Too long a target.
     #[error("the target is longer than {TARGET_BYTES_MAX} bytes")]
     TargetTooLong,
@@ -173,6 +176,7 @@ impl Refusal {
             Self::Method => (S::METHOD_NOT_ALLOWED, "method-not-passed-on"),
             Self::MethodTooLong => (S::NOT_IMPLEMENTED, "method-too-long"),
             Self::TargetForm => (S::BAD_REQUEST, "target-form"),
+            Self::Scheme => (S::MISDIRECTED_REQUEST, "target-scheme"),
             Self::TargetTooLong => (S::URI_TOO_LONG, "target-too-long"),
             Self::BrokenEscape => (S::BAD_REQUEST, "path-broken-escape"),
             Self::ControlByte => (S::BAD_REQUEST, "path-control-byte"),
@@ -211,12 +215,24 @@ pub fn check(head: &Parts) -> Result<Target<'_>, Refusal> {
     Ok(Target { host, path: path(uri.path())?, query: uri.query() })
 }
 
-/// Whether a request names one host, and a good one, as each must whoever answers it (RFC 9112
-/// section 3.2).
+/// Whether a target that names a scheme names one that is served (RFC 9110 section 7.4): by which
+/// of the two it came tells its connection.
 ///
 /// # Errors
-/// [`Refusal::HostMissing`], [`Refusal::HostTwice`] or [`Refusal::HostBad`].
+/// [`Refusal::Scheme`].
+pub fn scheme(uri: &Uri) -> Result<(), Refusal> {
+    let is_served =
+        |scheme: &str| ["https", "http"].iter().any(|served| scheme.eq_ignore_ascii_case(served));
+    if uri.scheme_str().is_none_or(is_served) { Ok(()) } else { Err(Refusal::Scheme) }
+}
+
+/// Whether a request names one host, and a good one, as each must whoever answers it (RFC 9112
+/// section 3.2), and no scheme that nobody here answers.
+///
+/// # Errors
+/// [`Refusal::Scheme`], [`Refusal::HostMissing`], [`Refusal::HostTwice`] or [`Refusal::HostBad`].
 pub fn host(head: &Parts) -> Result<(), Refusal> {
+    scheme(&head.uri)?;
     match host::of(head) {
         // What the target says counts for who serves no sites by host.
         Ok(_) | Err(Refusal::HostUnlike) => Ok(()),
@@ -240,6 +256,7 @@ pub fn check_of_the_server(head: &Parts) -> Result<(), Refusal> {
 
 fn all_but_path(head: &Parts) -> Result<Option<Host>, Refusal> {
     method(&head.method)?;
+    scheme(&head.uri)?;
     sizes(head)?;
     fields(&head.headers, head.version)?;
     host::of(head)

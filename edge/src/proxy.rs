@@ -119,8 +119,11 @@ impl Wanted {
     /// `/path?query` for the origin. What is not looked up reaches it as it was asked.
     pub fn path(&self) -> String {
         let is_looked_up = self.method == Method::GET || self.method == Method::HEAD;
-        let query = if is_looked_up { self.query.as_deref() } else { self.fields.0.uri.query() };
-        with_query(self.canonical_path(), query)
+        let query = match is_looked_up {
+            true => self.query.as_deref().map(Cow::Borrowed),
+            false => self.fields.0.uri.query().map(|query| hygiene::escaped(query.into())),
+        };
+        with_query(self.canonical_path(), query.as_deref())
     }
 
     /// `host/path?query` by the site's key rules.

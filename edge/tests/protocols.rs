@@ -10,6 +10,7 @@ use common::{Answer, Item, Proxy, send_over};
 use http::{Method, Request};
 use http_body_util::Empty;
 
+const PROTOCOLS: [&str; 3] = ["http/1.1", "h2", "h3"];
 const PAGE: &str = "/page";
 
 /// A request of the edge's own name; a target may be given whole.
@@ -57,6 +58,48 @@ async fn cookies_in_several_fields_are_one_to_the_origin_and_to_who_selects_by_t
             let answer = ask(&proxy, by, (Method::GET, PAGE), fields).await;
             let expected = if number == 0 { "origin" } else { "hit-memory" };
             assert_eq!(answer.verdict(), expected, "{protocol}, then {by}");
+        }
+    }
+}
+
+/// As in a path: what a URL can't hold is escaped (RFC 3986 section 2.1), in the key and for the
+/// origin.
+#[tokio::test]
+async fn a_query_in_utf_8_is_the_escaped_one() {
+    for protocol in PROTOCOLS {
+        let proxy = Proxy::with(serde_json::json!({ "query": { "drop": ["%C3%A4"] } })).await;
+        proxy.web.put(PAGE, Item::of(100));
+        for (target, verdict) in [
+            ("/page?q=\u{e4}\u{20ac}%c3&\u{e4}=1", "origin"),
+            ("/page?q=%C3%A4%E2%82%AC%c3", "hit-memory"),
+            ("/page?q=\u{e4}%E2%82%AC%c3", "hit-memory"),
+        ] {
+            let answer = ask(&proxy, protocol, (Method::GET, target), &[]).await;
+            assert_eq!(answer.verdict(), verdict, "{protocol} {target} {answer:?}");
+        }
+        let target = "/page?q=\u{e4}&\u{e4}=1";
+        assert_eq!(ask(&proxy, protocol, (Method::POST, target), &[]).await.status, 204);
+        let asked: Vec<_> = proxy.web.asked().into_iter().map(|asked| asked.target).collect();
+        assert_eq!(asked, ["/page?q=%C3%A4%E2%82%AC%c3", "/page?q=%C3%A4&%C3%A4=1"], "{protocol}");
+    }
+}
+
+/// RFC 9110 section 7.4. Also where the same is a hit for who names it as it is.
+#[tokio::test]
+async fn targets_of_another_scheme_are_refused_by_name() {
+    let proxy = Proxy::new().await;
+    proxy.web.put(PAGE, Item::of(100));
+    let host = proxy.edge.https.strip_prefix("https://").unwrap();
+    for protocol in PROTOCOLS {
+        for scheme in ["https", "ftp", "https", "gopher", "httpss"] {
+            let target = format!("{scheme}://{host}{PAGE}");
+            let answer = ask(&proxy, protocol, (Method::GET, &target), &[]).await;
+            if scheme == "https" {
+                assert_eq!(answer.status, 200, "{protocol}");
+            } else {
+                let told = (answer.status.as_u16(), answer.code());
+                assert_eq!(told, (421, "target-scheme".to_owned()), "{protocol} {scheme}");
+            }
         }
     }
 }

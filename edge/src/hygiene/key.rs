@@ -1,5 +1,6 @@
 //! Which part of a query makes an object: an operator's rules.
 
+use super::escaped;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -25,8 +26,8 @@ pub struct KeyRules {
     pub sort: bool,
 }
 
-/// Which parameters of a query count. Names are compared as they are written; `*` at the end of
-/// one stands for any that begin so.
+/// Which parameters of a query count. Names are compared as they are written, what is not ASCII
+/// escaped; `*` at the end of one stands for any that begin so.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase", try_from = "Raw")]
 pub enum Query {
@@ -107,10 +108,10 @@ impl TryFrom<Raw> for Query {
 }
 
 impl KeyRules {
-    /// The query to look up and to forward; none if nothing is left.
+    /// The query to look up and to forward, all of it ASCII; none if nothing is left.
     #[must_use]
     pub fn query<'q>(&self, query: Option<&'q str>) -> Option<Cow<'q, str>> {
-        let query = cmcd::strip(query?)?;
+        let query = escaped(cmcd::strip(query?)?);
         let counts = |pair: &&str| {
             let name = name(pair);
             let listed = |names: &[String]| names.iter().any(|one| is_named(one, name));
@@ -181,6 +182,8 @@ mod tests {
         let cases = [
             (r#"{}"#, "b=1&&a=2&CMCD=x", Some("b=1&&a=2")),
             (r#"{}"#, "CMCD=x", None),
+            (r#"{}"#, "q=\u{e4}&%c3=\u{7f}", Some("q=%C3%A4&%c3=%7F")),
+            (r#"{"query":{"drop":["%C3%A4"]}}"#, "a&\u{e4}=1&CMCD=\u{e4}", Some("a")),
             (r#"{"query":"none"}"#, "a=1", None),
             (r#"{"query":{"keep":["id","q"]}}"#, "x=1&q&id=2&ID=3", Some("q&id=2")),
             (r#"{"query":{"drop":["utm_source"]}}"#, "a=1&utm_source=x&&b", Some("a=1&b")),

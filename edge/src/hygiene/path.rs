@@ -81,6 +81,22 @@ fn respelled(segment: &str) -> Result<String, Refusal> {
     Ok(spelled)
 }
 
+/// A query with what no URL can hold escaped as it is in a path (RFC 3986 section 2.1): all but
+/// ASCII, and DEL. What is ASCII stays as it was sent: servers differ on what it means.
+pub fn escaped(query: Cow<'_, str>) -> Cow<'_, str> {
+    if !query.bytes().any(|byte| byte >= 0x7f) {
+        return query;
+    }
+    let mut text = String::with_capacity(query.len() * 2);
+    for byte in query.bytes() {
+        match byte {
+            0x7f.. => escape(&mut text, byte),
+            other => text.push(char::from(other)),
+        }
+    }
+    Cow::Owned(text)
+}
+
 fn escape(text: &mut String, byte: u8) {
     const DIGITS: [u8; 16] = *b"0123456789ABCDEF";
     for digit in [b'%', DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]] {

@@ -96,6 +96,8 @@ fn targets_and_methods() {
     assert_eq!(of("GET", "a.example:80"), Err(Refusal::HostUnlike));
     assert_eq!(of("GET", "a.example"), Err(Refusal::TargetForm));
     assert_eq!(of(&"A".repeat(33), "/"), Err(Refusal::MethodTooLong));
+    assert_eq!(of("GET", "ftp://a.example/"), Err(Refusal::Scheme));
+    assert_eq!(of("GET", "HTTPS://a.example/"), Ok(()));
     assert_eq!(of("BREW", "/pot"), Ok(()));
     assert_eq!(of("GET", "/%2e%2e/x"), Err(Refusal::HiddenDots));
     assert_eq!(

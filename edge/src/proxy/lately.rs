@@ -125,6 +125,7 @@ impl<'a> Target<'a> {
         if head.method != Method::GET {
             return None;
         }
+        hygiene::scheme(&head.uri).ok()?;
         let is_multiplexed = !matches!(head.version, Version::HTTP_10 | Version::HTTP_11);
         let field = hygiene::plain_host(&head.headers, is_multiplexed)?;
         let host = match (head.uri.authority(), field) {
