@@ -10,7 +10,7 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::Response;
 use bytes::Bytes;
-use common::{Answer, DEADLINE, Edge, Proxy, settings, until};
+use common::{Answer, DEADLINE, Edge, Item, Proxy, settings, until};
 use http::{StatusCode, header};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
@@ -549,12 +549,18 @@ async fn a_purge_of_nothing_that_could_be_stored_is_refused_by_name() {
 async fn a_prefix_with_a_query_is_refused_where_queries_are_not_kept_as_they_come() {
     for (key, query, expected) in [
         (json!({}), "?v=7", StatusCode::OK),
+        (json!({}), "?", StatusCode::OK),
+        (json!({}), "?v=7\u{e4}", StatusCode::OK),
         (json!({}), "?CMCD=a", StatusCode::BAD_REQUEST),
+        (json!({ "sort": true }), "?", StatusCode::BAD_REQUEST),
         (json!({ "query": { "keep": ["v"] } }), "?v=7", StatusCode::BAD_REQUEST),
         (json!({ "sort": true }), "?v=7", StatusCode::BAD_REQUEST),
         (json!({ "sort": true }), "", StatusCode::OK),
     ] {
         let proxy = Proxy::with(key.clone()).await;
+        proxy.web.put("/film", Item::of(100));
+        let film = "/film?v=7%C3%A4&w";
+        proxy.get(film).await;
         let prefix = format!("{}{query}", proxy.url("/film"));
         let request = http::Request::post(format!("{}/v1/purge", proxy.edge.admin))
             .header("content-type", "application/json")
@@ -562,6 +568,8 @@ async fn a_prefix_with_a_query_is_refused_where_queries_are_not_kept_as_they_com
         let client = Client::new(DEADLINE, None, None).unwrap();
         let answer = client.send(request.unwrap()).await.unwrap();
         assert_eq!(answer.status(), expected, "{key} {prefix}");
+        let left = if expected == StatusCode::OK { "origin" } else { "hit-memory" };
+        assert_eq!(proxy.get(film).await.verdict(), left, "{key} {prefix}");
     }
 }
 

@@ -57,9 +57,11 @@ pub fn of_host(site: &Site, host: &str, path_and_query: &str) -> Option<String> 
 /// Says what is wrong, and what is expected.
 pub fn prefix(sites: &Sites, prefix: &str) -> Result<Named, String> {
     let Parts { site, host, path, query } = parts(sites, prefix)?;
-    if query.is_some()
-        && (site.keys != KeyRules::default() || site.keys.query(query) != query.map(Into::into))
-    {
+    let query = query.map(|query| hygiene::escaped(query.into()));
+    // All queries begin as an empty one does.
+    let is_kept =
+        |query: &str| query.is_empty() || site.keys.query(Some(query)) == Some(query.into());
+    if query.as_deref().is_some_and(|query| site.keys != KeyRules::default() || !is_kept(query)) {
         return Err(format!(
             "{prefix:?}: has a query, and the site's rules change queries before they are stored: \
              expected one that ends before the ?"
@@ -67,8 +69,9 @@ pub fn prefix(sites: &Sites, prefix: &str) -> Result<Named, String> {
     }
     // The beginning of a bucket's keys need not be one.
     let key = site.upstream.canonical_path(&path).unwrap_or((&*path).into());
-    let url = format!("{host}{}", super::with_query(&key, query));
-    Ok(Named { url, site: Arc::clone(site), path, query: query.map(str::to_owned) })
+    let query = query.map(Cow::into_owned);
+    let url = format!("{host}{}", super::with_query(&key, query.as_deref()));
+    Ok(Named { url, site: Arc::clone(site), path, query })
 }
 
 fn parts<'a>(sites: &'a Sites, url: &'a str) -> Result<Parts<'a>, String> {
