@@ -188,29 +188,43 @@ impl TtlSettings {
 
     /// A rule that matches some path and changes something.
     fn check(&self, key: &str) -> Result<(), ConfigError> {
-        let path = format!("{key}.path");
-        let expected = "a path with * for anything, as /live/* or *.m3u8";
-        if self.path.is_empty() {
-            return Err(ConfigError::missing(&path, expected));
-        }
-        if !self.path.starts_with(['/', '*']) {
-            return Err(ConfigError::value(&path, &self.path, expected));
-        }
-        if let Some((query, expected)) =
-            self.query.as_deref().and_then(|query| Some((query, expected_of(query)?)))
-        {
-            return Err(ConfigError::value(&format!("{key}.query"), query, expected));
-        }
-        for (name, given) in [
+        let spans = all([
             ("fixed", self.fixed),
             ("min", self.min),
             ("max", self.max),
             ("negative", self.negative),
             ("stale-while-revalidate", self.stale_while_revalidate),
             ("stale-if-error", self.stale_if_error),
-        ] {
-            check_span(&format!("{key}.{name}"), given)?;
+        ]
+        .map(|(name, given)| check_span(&format!("{key}.{name}"), given)));
+        let matches = both(self.check_path(key), self.check_query(key));
+        both(matches, both(spans, self.check_change(key))).map(|_| ())
+    }
+
+    fn check_path(&self, key: &str) -> Result<(), ConfigError> {
+        let path = format!("{key}.path");
+        let expected = "a path with * for anything, as /live/* or *.m3u8";
+        match &*self.path {
+            "" => Err(ConfigError::missing(&path, expected)),
+            given if !given.starts_with(['/', '*']) => {
+                Err(ConfigError::value(&path, given, expected))
+            }
+            _ => Ok(()),
         }
+    }
+
+    fn check_query(&self, key: &str) -> Result<(), ConfigError> {
+        let given = self.query.as_deref();
+        match given.and_then(|query| Some((query, expected_of(query)?))) {
+            Some((query, expected)) => {
+                Err(ConfigError::value(&format!("{key}.query"), query, expected))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// It changes something, and not the same thing twice.
+    fn check_change(&self, key: &str) -> Result<(), ConfigError> {
         match (self.fixed, self.min, self.max) {
             (Some(fixed), Some(_), _) | (Some(fixed), _, Some(_)) => {
                 let expected = "either fixed, or min and max";
@@ -424,6 +438,7 @@ mod tests {
             "ttl = [{ path = \"*\", query = \"*\", fixed = \"1s\" }]",
             "ttl = [{ path = \"*\", fixed = \"99999999999h\" }]",
             "ttl = [{ path = \"*\", stale-if-error = \"3651d\" }]",
+            "ttl = [{ path = \"x\", query = \"a=b\", fixed = \"3651d\", max = \"3652d\" }]",
             "stale-if-error = \"99999999999h\"",
             "stale-after = \"3651d\"",
             "targeted = [\"Cache-Control\"]",
