@@ -1,12 +1,13 @@
 //! Hundreds of clients that stop reading in mid-body, each of another chunk: memory stays below
-//! its ceiling, for the cache and for the process, and others are served.
+//! its ceiling, for the cache and for the process, and others are served. And a few that read one
+//! film slowly: the origin sends it about once.
 
 #![allow(clippy::unwrap_used, reason = "a story that meets an error has failed")]
 
 mod common;
 mod versions;
 
-use common::{Edge, get, settings, until};
+use common::{Edge, Item, Proxy, Web, get, proxy_settings, settings, until};
 use service::value::ByteSize;
 use std::time::Instant;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -23,18 +24,30 @@ const BYTES_A_READER: usize = 512 << 10;
 /// What a stopped reader's kernel holds for it.
 const SMALL_BUFFER_BYTES: u32 = 8 << 10;
 
-/// Asks for a thing, reads the status and stops.
-async fn stopped(edge: &Edge, number: usize) -> TcpStream {
+const FILM: &str = "/film";
+const FILM_BYTES: usize = 70 * MIB;
+const SLOW_READERS: usize = 8;
+/// From one slow reader to the next.
+const LAG_BYTES: usize = MIB;
+const PORTION_BYTES: usize = 256 << 10;
+
+/// Asks for a thing, and reads the status.
+async fn asked(edge: &Edge, path: &str, buffer_bytes: u32) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
-    socket.set_recv_buffer_size(SMALL_BUFFER_BYTES).unwrap();
+    socket.set_recv_buffer_size(buffer_bytes).unwrap();
     let addr = edge.http.strip_prefix("http://").unwrap();
     let mut stream = socket.connect(addr.parse().unwrap()).await.unwrap();
-    let request = format!("GET /{number} HTTP/1.1\r\nhost: {addr}\r\n\r\n");
+    let request = format!("GET {path} HTTP/1.1\r\nhost: {addr}\r\n\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut head = [0; 12];
     stream.read_exact(&mut head).await.unwrap();
-    assert_eq!(&head, b"HTTP/1.1 200", "the reader of {number}");
+    assert_eq!(&head, b"HTTP/1.1 200", "the reader of {path}");
     stream
+}
+
+/// Asks for a thing, reads the status and stops.
+async fn stopped(edge: &Edge, number: usize) -> TcpStream {
+    asked(edge, &format!("/{number}"), SMALL_BUFFER_BYTES).await
 }
 
 /// Resident bytes of this process, of which the arena is a part.
@@ -98,4 +111,50 @@ async fn readers_that_stop_leave_memory_to_others() {
     println!("22 others took {:?}", asked.elapsed());
     drop(readers);
     until("nothing is held", || async { (kept_and_held(&edge).await.1 == 0).then_some(()) }).await;
+}
+
+/// Each takes a portion in turn, some further on than others, of a film that is larger than
+/// memory. A fetch is further ahead of them than what a full memory keeps of what nobody has read.
+#[tokio::test(flavor = "multi_thread")]
+async fn those_who_read_a_cold_film_slowly_cost_each_byte_about_once() {
+    // One answer for all of it, and one for each 16 MiB.
+    for is_begun in [false, true] {
+        film_is_read_slowly(is_begun).await;
+    }
+}
+
+async fn film_is_read_slowly(is_begun: bool) {
+    let (dir, web) = (tempfile::tempdir().unwrap(), Web::start().await);
+    let mut settings = proxy_settings(dir.path(), &web.url, &serde_json::json!({}));
+    settings.memory = Some(ByteSize(48 * MIB as u64));
+    let proxy = Proxy { edge: Edge::start(settings).await, dir, web };
+    proxy.web.put(FILM, Item::of(FILM_BYTES as u64));
+    let whole = proxy.web.whole(FILM);
+    if is_begun {
+        proxy.part(FILM, 0..9).await;
+    }
+    let mut readers = Vec::new();
+    for _ in 0..SLOW_READERS {
+        let mut reader = asked(&proxy.edge, FILM, 4 * SMALL_BUFFER_BYTES).await;
+        let mut end = [0; 4];
+        while &end != b"\r\n\r\n" {
+            end.rotate_left(1);
+            end[3] = reader.read_u8().await.unwrap();
+        }
+        readers.push(reader);
+    }
+    let mut portion = vec![0; PORTION_BYTES];
+    let last = FILM_BYTES + (SLOW_READERS - 1) * LAG_BYTES;
+    for foremost in (0..last).step_by(PORTION_BYTES) {
+        for (number, reader) in readers.iter_mut().enumerate() {
+            let Some(at) = foremost.checked_sub(number * LAG_BYTES) else { continue };
+            if at < FILM_BYTES {
+                reader.read_exact(&mut portion).await.unwrap();
+                assert!(portion == whole[at..at + PORTION_BYTES], "reader {number} at {at}");
+            }
+        }
+    }
+    let sent = proxy.web.sent(FILM);
+    println!("{sent} bytes sent of {FILM_BYTES}, by {} answers", proxy.web.count(FILM));
+    assert!(sent <= FILM_BYTES as u64 * 11 / 10, "{sent}: {:?}", proxy.web.ranges(FILM));
 }
