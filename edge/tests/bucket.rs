@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 const FILM: &str = "/film.mp4";
-const STORED: &str = "/films/film.mp4";
+const STORED: [&str; 2] = ["/films/film.mp4", "/others/film.mp4"];
 
 struct Story {
     _dir: TempDir,
@@ -24,7 +24,9 @@ impl Story {
     async fn new(mut site: Value) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let web = Web::start().await;
-        web.put(STORED, Item::of(100));
+        for path in STORED {
+            web.put(path, Item::of(100));
+        }
         web.put(FILM, Item::of(100));
         let origins = site["origins"].as_array_mut();
         origins.into_iter().flatten().filter(|url| *url == "WEB").for_each(|url| {
