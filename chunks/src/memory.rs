@@ -175,7 +175,10 @@ impl Memory {
     /// What `hit` makes of the chunk, if it is here.
     pub(crate) fn get<T>(&self, key: &Key, hit: impl FnOnce(&Chunk) -> T) -> Option<T> {
         let Some(entry) = self.shard(key).cache.get(key) else {
-            return self.inner.places.get(key).map(|chunk| hit(&chunk));
+            let chunk = self.inner.places.get(key)?;
+            // It is read now: those who follow find it though its place is let go of.
+            self.insert(chunk.moved_to(chunk.bytes().clone()));
+            return Some(hit(&chunk));
         };
         let (chunk, arena) = (entry.value(), &self.inner.arena);
         let made = hit(chunk);
