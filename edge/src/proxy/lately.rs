@@ -5,6 +5,8 @@
 //! stored, whether it is fresh and not purged, and where its bytes are, is asked for each request
 //! anew; a request that says anything on what it wants goes the long way.
 
+mod recent;
+
 use super::{Site, Wanted, now_ms, stored};
 use crate::body::Held;
 use crate::hygiene;
@@ -14,11 +16,11 @@ use caching::{Priority, Settings};
 use heads::{Head, KeyId, Verdict};
 use http::{HeaderMap, HeaderValue, Method, Version};
 use model::chunk::CHUNK_BYTES;
+use recent::Recent;
 use std::cell::RefCell;
 use std::ops::Range;
 use std::sync::{Arc, Weak};
 use wire::{Known, Via};
-use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 /// Targets that a thread remembers. Each takes about 2 KiB, most of that the answer's head, and
 /// never more than a few times [`HEAD_BYTES_MAX`].
@@ -30,7 +32,7 @@ const TARGET_BYTES_MAX: usize = 512;
 const HEAD_BYTES_MAX: usize = 4 << 10;
 
 thread_local! {
-    static LATELY: RefCell<Vec<Option<Box<Entry>>>> = const { RefCell::new(Vec::new()) };
+    static LATELY: RefCell<Recent<Box<Entry>>> = RefCell::new(Recent::new(TARGETS_MAX));
 }
 
 /// A hit in memory, whole.
@@ -76,8 +78,8 @@ struct Ready {
 pub fn answer(edge: &Edge, site: &Arc<Site>, asked: &Asked<'_>) -> Option<Hit> {
     let target = Target::of(asked)?;
     LATELY.with_borrow_mut(|lately| {
-        let entry = lately.get_mut(target.place())?.as_deref_mut();
-        entry.filter(|entry| entry.is_of(site, &target))?.answer(edge, asked.via)
+        let entry = lately.get_mut(lately.hash(target.texts()))?;
+        if entry.is_of(site, &target) { entry.answer(edge, asked.via) } else { None }
     })
 }
 
@@ -89,20 +91,9 @@ pub fn learn(asked: &Asked<'_>, wanted: &Wanted, variants: &[Arc<Head>]) {
     }
     let Some(target) = Target::of(asked) else { return };
     LATELY.with_borrow_mut(|lately| {
-        if lately.is_empty() {
-            lately.resize_with(TARGETS_MAX, || None);
-        }
-        let Some(entry) = lately.get_mut(target.place()) else { return };
-        if entry.as_ref().is_none_or(|entry| !entry.is_of(&wanted.site, &target)) {
-            *entry = Some(Box::new(Entry {
-                site: Arc::clone(&wanted.site),
-                scheme: target.scheme,
-                host: target.host.into(),
-                path: target.path.into(),
-                key: wanted.key,
-                settings: Arc::clone(&wanted.caching),
-                ready: None,
-            }));
+        let hash = lately.hash(target.texts());
+        if lately.get_mut(hash).is_none_or(|entry| !entry.is_of(&wanted.site, &target)) {
+            lately.put(hash, Box::new(Entry::of(wanted, &target)));
         }
     });
 }
@@ -138,13 +129,24 @@ impl<'a> Target<'a> {
         fits.then_some(Self { scheme: asked.via.scheme, host, path })
     }
 
-    fn place(&self) -> usize {
-        let host = xxh3_64_with_seed(self.host, 0);
-        xxh3_64_with_seed(self.path.as_bytes(), host) as usize % TARGETS_MAX
+    fn texts(&self) -> [&[u8]; 3] {
+        [self.scheme.as_bytes(), self.host, self.path.as_bytes()]
     }
 }
 
 impl Entry {
+    fn of(wanted: &Wanted, target: &Target<'_>) -> Self {
+        Self {
+            site: Arc::clone(&wanted.site),
+            scheme: target.scheme,
+            host: target.host.into(),
+            path: target.path.into(),
+            key: wanted.key,
+            settings: Arc::clone(&wanted.caching),
+            ready: None,
+        }
+    }
+
     fn is_of(&self, site: &Arc<Site>, target: &Target<'_>) -> bool {
         *self.path == *target.path
             && *self.host == *target.host
