@@ -6,54 +6,52 @@ use crate::at_hand;
 use crate::direct::head;
 use bytes::Bytes;
 use http::{HeaderMap, Response, StatusCode};
+use std::sync::OnceLock;
 
 /// The head of an answer with a body, as long as it stays the same.
 pub struct Known {
-    status: StatusCode,
-    fields: HeaderMap,
-    /// As HTTP/1.1 has it, if it can be sent as it is.
-    text: Option<Box<[u8]>>,
+    head: Response<()>,
+    body_bytes: u64,
+    /// As HTTP/1.1 has it, once that was asked for, if it can be sent as it is.
+    text: OnceLock<Option<Box<[u8]>>>,
     /// As a block of HTTP/2's fields, likewise.
-    block: Option<Bytes>,
+    block: OnceLock<Option<Bytes>>,
 }
 
 impl Known {
     /// Of these fields, which tell the length of the body (`body_bytes`, above 0) themselves.
     #[must_use]
     pub fn new(status: StatusCode, fields: HeaderMap, body_bytes: u64) -> Self {
-        let mut response = Response::new(());
-        *response.status_mut() = status;
-        *response.headers_mut() = fields;
-        let is_whole = head::is_whole(&response, body_bytes);
-        let block = at_hand::block(&response, body_bytes);
-        let response = response.into_parts().0;
-        let text = is_whole.then(|| {
-            let mut text = Vec::new();
-            head::write(&response, &mut text);
-            text.into()
-        });
-        Self { status, fields: response.headers, text, block }
+        let mut head = Response::new(());
+        (*head.status_mut(), *head.headers_mut()) = (status, fields);
+        Self { head, body_bytes, text: OnceLock::new(), block: OnceLock::new() }
     }
 
     /// Its status.
     #[must_use]
     pub fn status(&self) -> StatusCode {
-        self.status
+        self.head.status()
     }
 
     pub(crate) fn text(&self) -> Option<&[u8]> {
-        self.text.as_deref()
+        let write = || {
+            let mut text = Vec::new();
+            head::write(self.head.status(), self.head.headers(), &mut text);
+            text.into()
+        };
+        let text = || head::is_whole(&self.head, self.body_bytes).then(write);
+        self.text.get_or_init(text).as_deref()
     }
 
     pub(crate) fn block(&self) -> Option<Bytes> {
-        self.block.clone()
+        self.block.get_or_init(|| at_hand::block(&self.head, self.body_bytes)).clone()
     }
 
     /// The answer with this body.
     pub(crate) fn response<B>(&self, body: B) -> Response<B> {
         let mut response = Response::new(body);
-        *response.status_mut() = self.status;
-        *response.headers_mut() = self.fields.clone();
+        *response.status_mut() = self.head.status();
+        *response.headers_mut() = self.head.headers().clone();
         response
     }
 }

@@ -43,7 +43,7 @@ impl Head {
     /// Writes it as HTTP/1.1 has it.
     pub fn write(&self, text: &mut Vec<u8>) {
         match self {
-            Self::Own(response) => head::write(response, text),
+            Self::Own(head) => head::write(head.status, &head.headers, text),
             Self::Known(known) => text.extend_from_slice(known.text().unwrap_or_default()),
         }
     }

@@ -9,9 +9,7 @@ use bytes::{Bytes, BytesMut};
 use http::header::{
     CONNECTION, CONTENT_LENGTH, DATE, EXPECT, HeaderName, TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
-use http::{
-    HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, request, response,
-};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, request};
 use std::cell::RefCell;
 
 /// Longer heads are read by hyper.
@@ -134,8 +132,7 @@ pub fn is_whole<B>(response: &Response<B>, body_bytes: u64) -> bool {
 }
 
 /// Writes a head that [`is_whole`].
-pub fn write(response: &response::Parts, text: &mut Vec<u8>) {
-    let status = response.status;
+pub fn write(status: StatusCode, fields: &HeaderMap, text: &mut Vec<u8>) {
     if status == StatusCode::OK {
         text.extend_from_slice(b"HTTP/1.1 200 OK\r\n");
     } else {
@@ -144,7 +141,7 @@ pub fn write(response: &response::Parts, text: &mut Vec<u8>) {
             text.extend_from_slice(part.as_bytes());
         }
     }
-    for (name, value) in &response.headers {
+    for (name, value) in fields {
         let (name, value) = (name.as_str().as_bytes(), value.as_bytes());
         text.reserve(name.len() + value.len() + ": \r\n\r\n".len());
         text.extend_from_slice(name);
