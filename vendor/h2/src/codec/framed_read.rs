@@ -7,6 +7,7 @@ use crate::proto::Error;
 use crate::hpack;
 
 use futures_core::Stream;
+use http::Request;
 
 use bytes::{Buf, BytesMut};
 
@@ -38,6 +39,9 @@ struct FrameDecoder {
     max_continuation_frames: usize,
 
     partial: Option<Partial>,
+
+    /// Where requests that are like the last one are read apart.
+    alike: Option<hpack::alike::Alike>,
 }
 
 /// Partially loaded headers frame
@@ -96,6 +100,24 @@ impl<T> FramedRead<T> {
             .set_max_header_list_size(val, self.max_frame_size());
     }
 
+    /// Has requests that are like the last one read apart. Who asks for it takes each by
+    /// [`take_request`](Self::take_request).
+    pub fn read_alike(&mut self) {
+        self.decoder.alike = Some(Default::default());
+    }
+
+    /// The request that the last frame is, if it was read apart: the frame has none of it.
+    pub fn take_request(&mut self) -> Option<Request<()>> {
+        self.decoder.alike.as_mut()?.take()
+    }
+
+    /// The last frame is this request.
+    pub fn learn(&mut self, request: &Request<()>, list_size: usize) {
+        if let Some(alike) = &mut self.decoder.alike {
+            alike.learn(request, list_size);
+        }
+    }
+
     /// Update the header table size setting.
     #[inline]
     pub fn set_header_table_size(&mut self, val: usize) {
@@ -123,6 +145,7 @@ impl FrameDecoder {
                 max_frame_size,
             ),
             partial: None,
+            alike: None,
         }
     }
 
@@ -188,6 +211,15 @@ fn decode_frame(decoder: &mut FrameDecoder, mut bytes: BytesMut) -> Result<Optio
             };
 
             let is_end_headers = frame.is_end_headers();
+
+            if let Some(alike) = decoder.alike.as_mut().filter(|_| kind == Kind::Headers) {
+                let list_size_max = decoder.max_header_list_size;
+                if !is_end_headers {
+                    alike.pass();
+                } else if alike.read(&payload, &mut decoder.hpack, list_size_max) {
+                    return Ok(Some(frame.into()));
+                }
+            }
 
             // Load the HPACK encoded headers
             match frame.load_hpack(&mut payload, decoder.max_header_list_size, &mut decoder.hpack) {

@@ -16,6 +16,7 @@ use crate::proto::Error;
 use bytes::Buf;
 use futures_core::Stream;
 use futures_sink::Sink;
+use http::Request;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -117,6 +118,21 @@ impl<T, B> Codec<T, B> {
     /// Get a mutable reference to the inner stream.
     pub fn get_mut(&mut self) -> &mut T {
         self.inner.get_mut().get_mut()
+    }
+
+    /// Has requests that are like the last one read apart.
+    pub(crate) fn read_alike(&mut self) {
+        self.inner.read_alike();
+    }
+
+    /// The request that the last frame is, if it was read apart: the frame has none of it.
+    pub(crate) fn take_request(&mut self) -> Option<Request<()>> {
+        self.inner.take_request()
+    }
+
+    /// The last frame is this request, whose list of fields is of this size.
+    pub(crate) fn learn(&mut self, request: &Request<()>, list_size: usize) {
+        self.inner.learn(request, list_size);
     }
 
     /// Takes the data payload value that was fully written to the socket

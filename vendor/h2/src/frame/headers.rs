@@ -258,6 +258,18 @@ impl Headers {
         (std::mem::take(&mut block.pseudo), std::mem::take(&mut block.fields))
     }
 
+    /// Gives it what was taken.
+    pub(crate) fn set_parts(&mut self, (pseudo, fields): (Pseudo, HeaderMap)) {
+        let block = &mut self.header_block;
+        block.field_size = calculate_headermap_size(&fields);
+        (block.pseudo, block.fields) = (pseudo, fields);
+    }
+
+    /// The size of the list of its fields (RFC 9113, section 6.5.2).
+    pub(crate) fn list_size(&self) -> usize {
+        self.header_block.calculate_header_list_size()
+    }
+
     #[cfg(feature = "unstable")]
     pub fn pseudo_mut(&mut self) -> &mut Pseudo {
         &mut self.header_block.pseudo

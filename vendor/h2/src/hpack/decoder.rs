@@ -141,6 +141,8 @@ struct Table {
     entries: VecDeque<Header>,
     size: usize,
     max_size: usize,
+    /// Entries that were to be added, and sizes that were set.
+    changes: u64,
 }
 
 struct StringMarker {
@@ -171,6 +173,20 @@ impl Decoder {
         };
 
         self.max_size_update = Some(size);
+    }
+
+    /// Grows with each change of the dynamic table.
+    pub(super) fn changes(&self) -> u64 {
+        self.table.changes
+    }
+
+    /// The string that these bytes are, and its length before it.
+    pub(super) fn string(&mut self, mut bytes: &[u8]) -> Option<Bytes> {
+        let (is_coded, raw) = super::alike::string(&mut bytes)?;
+        match is_coded {
+            true => Some(huffman::decode(raw, &mut self.buffer).ok()?.freeze()),
+            false => Some(Bytes::copy_from_slice(raw)),
+        }
     }
 
     /// Decodes the headers found in the given buffer.
@@ -397,7 +413,7 @@ impl Representation {
     }
 }
 
-fn decode_int<B: Buf>(buf: &mut B, prefix_size: u8) -> Result<usize, DecoderError> {
+pub(super) fn decode_int<B: Buf>(buf: &mut B, prefix_size: u8) -> Result<usize, DecoderError> {
     // The octet limit is chosen such that the maximum allowed *value* can
     // never overflow an unsigned 32-bit integer. The maximum value of any
     // integer that can be encoded with 5 octets is ~2^28
@@ -500,6 +516,7 @@ impl Table {
             entries: VecDeque::new(),
             size: 0,
             max_size,
+            changes: 0,
         }
     }
 
@@ -533,6 +550,7 @@ impl Table {
 
     fn insert(&mut self, entry: Header) {
         let len = entry.len();
+        self.changes += 1;
 
         self.reserve(len);
 
@@ -546,6 +564,7 @@ impl Table {
 
     fn set_max_size(&mut self, size: usize) {
         self.max_size = size;
+        self.changes += 1;
         // Make the table size fit within the new constraints.
         self.consolidate();
     }

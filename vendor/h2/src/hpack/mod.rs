@@ -1,3 +1,4 @@
+pub(crate) mod alike;
 mod decoder;
 mod encoder;
 pub(crate) mod header;

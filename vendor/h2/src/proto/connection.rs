@@ -1,6 +1,7 @@
 use crate::at_hand::Hook;
 use crate::codec::UserError;
 use crate::frame::{Reason, StreamId};
+use crate::hpack::alike;
 use crate::proto::peer::PollMessage;
 use crate::{client, server};
 
@@ -137,7 +138,7 @@ where
     P: Peer,
     B: Buf,
 {
-    pub fn new(codec: Codec<T, Prioritized<B>>, config: Config) -> Connection<T, P, B> {
+    pub fn new(mut codec: Codec<T, Prioritized<B>>, config: Config) -> Connection<T, P, B> {
         fn streams_config(config: &Config) -> streams::Config {
             streams::Config {
                 initial_max_send_streams: config.initial_max_send_streams,
@@ -161,6 +162,9 @@ where
             }
         }
         let streams = Streams::new(streams_config(&config));
+        if config.at_hand.is_some() {
+            codec.read_alike();
+        }
         let span = tracing::debug_span!(parent: None, "Connection", peer = %P::NAME);
         span.follows_from(tracing::Span::current());
         Connection {
@@ -423,12 +427,21 @@ where
         cx: &mut Context,
         mut frame: frame::Headers,
     ) -> Result<ReceivedFrame, Error> {
-        let message = match self.claim_for_answer(cx, &frame)? {
-            None => None,
+        let ready = self.codec.take_request();
+        let message = match self.claim_for_answer(cx, &frame, ready.is_some())? {
+            None => {
+                if let Some(request) = ready {
+                    frame.set_parts(alike::parts(request));
+                }
+                None
+            }
             Some(claimed) => {
                 let id = frame.stream_id();
-                let (pseudo, fields) = frame.take_parts();
-                let asked = match P::r#dyn().convert_poll_message(pseudo, fields, id) {
+                let asked = match ready {
+                    Some(request) => Ok(PollMessage::Server(request)),
+                    None => self.convert_request(&mut frame),
+                };
+                let asked = match asked {
                     Ok(PollMessage::Server(request)) => match &self.inner.at_hand {
                         Some(hook) => hook.answer(request, claimed as usize),
                         None => Err(request),
@@ -450,21 +463,33 @@ where
         self.inner.as_dyn().recv_headers(frame, message)
     }
 
+    /// Converts a request, whose like may then be read apart.
+    fn convert_request(&mut self, frame: &mut frame::Headers) -> Result<PollMessage, Error> {
+        let (id, list_size) = (frame.stream_id(), frame.list_size());
+        let (pseudo, fields) = frame.take_parts();
+        let message = P::r#dyn().convert_poll_message(pseudo, fields, id);
+        if let Ok(PollMessage::Server(request)) = &message {
+            self.codec.learn(request, list_size);
+        }
+        message
+    }
+
     /// Bytes of the windows, for an answer to this request that is at hand. None where the
-    /// request, or the connection, is not as nearly all are.
+    /// request, or the connection, is not as nearly all are. `is_ready`: it was read apart.
     fn claim_for_answer(
         &mut self,
         cx: &mut Context,
         frame: &frame::Headers,
+        is_ready: bool,
     ) -> Result<Option<WindowSize>, Error> {
         let pseudo = frame.pseudo();
-        let is_plain = frame.is_end_stream()
-            && !frame.is_over_size()
+        let is_plain = is_ready
+            || !frame.is_over_size()
             && pseudo.method == Some(http::Method::GET)
             && pseudo.protocol.is_none()
             && pseudo.status.is_none()
             && !frame.fields().contains_key(http::header::CONTENT_LENGTH);
-        if !is_plain {
+        if !is_plain || !frame.is_end_stream() {
             return Ok(None);
         }
         match self.codec.poll_ready_for_answer(cx)? {
