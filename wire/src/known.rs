@@ -4,6 +4,7 @@
 
 use crate::at_hand;
 use crate::direct::head;
+use crate::quic::{DATA_BYTES_MAX, head_and_data};
 use bytes::Bytes;
 use http::{HeaderMap, Response, StatusCode};
 use std::sync::OnceLock;
@@ -16,6 +17,8 @@ pub struct Known {
     text: OnceLock<Option<Box<[u8]>>>,
     /// As a block of HTTP/2's fields, likewise.
     block: OnceLock<Option<Bytes>>,
+    /// As HTTP/3's frames up to the body's bytes, once that was asked for.
+    frames: OnceLock<Bytes>,
 }
 
 impl Known {
@@ -24,7 +27,8 @@ impl Known {
     pub fn new(status: StatusCode, fields: HeaderMap, body_bytes: u64) -> Self {
         let mut head = Response::new(());
         (*head.status_mut(), *head.headers_mut()) = (status, fields);
-        Self { head, body_bytes, text: OnceLock::new(), block: OnceLock::new() }
+        let (text, block, frames) = (OnceLock::new(), OnceLock::new(), OnceLock::new());
+        Self { head, body_bytes, text, block, frames }
     }
 
     /// Its status.
@@ -45,6 +49,15 @@ impl Known {
 
     pub(crate) fn block(&self) -> Option<Bytes> {
         self.block.get_or_init(|| at_hand::block(&self.head, self.body_bytes)).clone()
+    }
+
+    /// What goes before the body over HTTP/3, if that has so many bytes and is one DATA frame.
+    pub(crate) fn frames(&self, body_bytes: u64) -> Option<Bytes> {
+        if body_bytes != self.body_bytes || !(1..=DATA_BYTES_MAX).contains(&body_bytes) {
+            return None;
+        }
+        let frames = || head_and_data(self.head.status(), self.head.headers(), body_bytes);
+        Some(self.frames.get_or_init(frames).clone())
     }
 
     /// The answer with this body.

@@ -15,13 +15,14 @@ use super::{NO_ERROR, REQUEST_MAX};
 use crate::patience::Wait;
 use crate::shards::guarded;
 use crate::unread::Why;
-use crate::{Answering, Request, RequestBody, Service, Shared, Via};
+use crate::{Reply, Request, RequestBody, Service, Shared, Via};
 use bytes::Bytes;
 use futures::FutureExt;
 use h3::quic::StreamId;
 use h3::server::RequestResolver;
 use http::Method;
 use http::request::Parts;
+use http_body::Body;
 use http_body_util::{BodyExt, Empty};
 use quinn::{Chunk, ReadError, RecvStream, VarInt};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -142,15 +143,22 @@ impl<S: Service> Asked<S> {
         let _ = receive.stop(NO_ERROR);
         let body = Empty::new().map_err(|never| match never {}).boxed_unsync();
         let urgency = urgency(&head);
-        let mut answering = self.answer(head, body);
+        let mut reply = self.shared.reply(self.request(head, body));
         let asked = Arc::clone(self);
-        let Some(answer) = (&mut answering).now_or_never() else {
-            return self.spawn(async move {
-                let answer = answering.await;
-                Leaving::new(send, urgency, answer).finish(&asked.shared, &asked.tally).await
-            });
+        let mut leaving = match (whole::<S>(&mut reply), reply) {
+            (Some(pieces), Reply::Known(_, body)) => Leaving::whole(send, urgency, pieces, body),
+            (_, reply) => {
+                let mut answering = self.shared.awaited(reply);
+                let Some(answer) = (&mut answering).now_or_never() else {
+                    return self.spawn(async move {
+                        let answer = answering.await;
+                        let leaving = Leaving::new(send, urgency, answer);
+                        leaving.finish(&asked.shared, &asked.tally).await
+                    });
+                };
+                Leaving::new(send, urgency, answer)
+            }
         };
-        let mut leaving = Leaving::new(send, urgency, answer);
         match leaving.step(&self.tally) {
             Step::Ended(Ok(())) => {}
             Step::Ended(Err(error)) => tracing::debug!(error, "HTTP/3 request ended"),
@@ -160,9 +168,8 @@ impl<S: Service> Asked<S> {
         }
     }
 
-    fn answer(&self, head: Parts, body: RequestBody) -> Answering<S::Body> {
-        let via = Arc::clone(&self.via);
-        self.shared.answer(Request { head, body, protocol: "h3", via })
+    fn request(&self, head: Parts, body: RequestBody) -> Request {
+        Request { head, body, protocol: "h3", via: Arc::clone(&self.via) }
     }
 
     /// Answers a request that h3 reads, and has just accepted.
@@ -198,7 +205,8 @@ impl<S: Service> Asked<S> {
                     return Err(error);
                 }
             }
-            let answer = asked.answer(head, body.boxed_unsync()).await;
+            let request = asked.request(head, body.boxed_unsync());
+            let answer = asked.shared.answer(request).await;
             let Some(send) = asked.outlets.take(id) else { return Ok(()) };
             let leaving = Leaving::new(Unfinished::of(send), urgency, answer);
             leaving.finish(&asked.shared, &asked.tally).await
@@ -240,6 +248,13 @@ impl<S: Service> Asked<S> {
         // It is large, and would be moved several times on its way.
         self.tasks.spawn(guarded(Box::pin(rest), self.shared.metrics.panics.clone()));
     }
+}
+
+/// What leaves of an answer whose head was made ready, if its body is at hand in one piece.
+fn whole<S: Service>(reply: &mut Reply<S::Body>) -> Option<[Bytes; 2]> {
+    let Reply::Known(known, body) = reply else { return None };
+    let frames = known.frames(body.size_hint().exact()?)?;
+    Some([frames, S::whole(body)?])
 }
 
 fn urgency(head: &Parts) -> u8 {

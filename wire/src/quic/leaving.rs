@@ -8,7 +8,7 @@ use super::{head, taking};
 use crate::{Service, Shared};
 use bytes::Bytes;
 use futures::FutureExt;
-use http::Response;
+use http::{HeaderMap, Response, StatusCode};
 use http_body_util::BodyExt;
 use quinn::{VarInt, WriteError};
 use std::fmt::Display;
@@ -20,6 +20,8 @@ use std::time::Duration;
 const URGENCY_DEFAULT: u8 = 3;
 /// A body is handed to quinn in pieces of at most this.
 const PIECE_BYTES_MAX: usize = 256 << 10;
+/// A body of at most this is one DATA frame.
+pub const DATA_BYTES_MAX: u64 = PIECE_BYTES_MAX as u64;
 /// `H3_INTERNAL_ERROR` (RFC 9114 section 8.1).
 const INTERNAL_ERROR: VarInt = VarInt::from_u32(0x102);
 /// The head of a DATA frame: its type, and a length of four bytes (RFC 9000 section 16).
@@ -33,6 +35,15 @@ impl Unfinished {
     /// The sending half of a request's stream.
     pub fn of(stream: quinn::SendStream) -> Self {
         Self(Some(stream))
+    }
+
+    /// Lets what is more urgent leave before (RFC 9218 section 4.1).
+    fn set_urgency(&self, urgency: u8) {
+        // quinn sends what has the higher number first; equals take turns.
+        let priority = i32::from(URGENCY_DEFAULT) - i32::from(urgency);
+        if let Some(stream) = self.0.as_ref().filter(|_| priority != 0) {
+            let _ = stream.set_priority(priority);
+        }
     }
 
     /// Gives the stream up to somebody else.
@@ -82,15 +93,18 @@ where
     /// An answer by this stream, which leaves before others of a higher urgency (RFC 9218 section
     /// 4.1).
     pub fn new(stream: Unfinished, urgency: u8, answer: Response<B>) -> Self {
-        // quinn sends what has the higher number first; equals take turns.
-        let priority = i32::from(URGENCY_DEFAULT) - i32::from(urgency);
-        if let Some(stream) = stream.0.as_ref().filter(|_| priority != 0) {
-            let _ = stream.set_priority(priority);
-        }
+        stream.set_urgency(urgency);
         let (answer, body) = answer.into_parts();
         let head = head::frame(answer.status, &answer.headers);
         let (pieces, rest) = ([Bytes::new(), Bytes::new()], Bytes::new());
         Self { stream, urgency, head, pieces, rest, body, over: false }
+    }
+
+    /// The same of an answer that is there as a whole: what goes before its body, and all that the
+    /// body had to send.
+    pub fn whole(stream: Unfinished, urgency: u8, pieces: [Bytes; 2], body: B) -> Self {
+        stream.set_urgency(urgency);
+        Self { stream, urgency, head: Vec::new(), pieces, rest: Bytes::new(), body, over: true }
     }
 
     /// Hands over what can be handed over without waiting.
@@ -201,6 +215,13 @@ where
         self.stream.0 = None;
         Ok(())
     }
+}
+
+/// What goes before a body of so many bytes, at most [`DATA_BYTES_MAX`].
+pub fn head_and_data(status: StatusCode, fields: &HeaderMap, bytes: u64) -> Bytes {
+    let mut frames = head::frame(status, fields);
+    frames.extend_from_slice(&data_frame(usize::try_from(bytes).unwrap_or(usize::MAX)));
+    frames.into()
 }
 
 /// The head of a DATA frame: its type, 0, and its length, which a piece's always fits.

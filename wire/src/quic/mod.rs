@@ -31,6 +31,7 @@ use asking::{Asked, Resolver};
 use bytes::Bytes;
 use futures::FutureExt;
 use h3::ConnectionState;
+pub(crate) use leaving::{DATA_BYTES_MAX, head_and_data};
 pub use metrics::Metrics;
 use quinn::crypto::rustls::QuicServerConfig;
 use quinn::{Endpoint, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};

@@ -1,6 +1,6 @@
 //! Heads of answers, as an h3 client reads them.
 
-use crate::world::{World, assert_first, fields, payload, within};
+use crate::world::{FRAME_BYTES, World, assert_first, fields, payload, within};
 use bytes::{Bytes, BytesMut};
 use h3::client::SendRequest;
 use http::Request;
@@ -40,6 +40,28 @@ async fn heads_come_as_they_are() {
     }
     drop(sender);
     within(driving).await.unwrap();
+    world.end().await;
+}
+
+/// An answer whose head was made ready is the same, byte for byte, also when it must wait for room.
+#[tokio::test]
+async fn heads_that_were_made_ready_come_as_they_are() {
+    const AT_ONCE: usize = 20;
+    let world = World::start(1, Levers::default());
+    let connection = world.connect().await;
+    for bytes in [1, 63, 64, 16_384, 65_536, FRAME_BYTES, FRAME_BYTES + 1, 1 << 20] {
+        let mut stream = connection.get(&format!("/now/{bytes}")).await;
+        let told = within(stream.read_to_end(2 << 20)).await.unwrap();
+        assert!(told.len() > bytes);
+        let mut streams = Vec::new();
+        for _ in 0..AT_ONCE {
+            streams.push(connection.get(&format!("/known/{bytes}")).await);
+        }
+        for mut stream in streams {
+            let found = within(stream.read_to_end(2 << 20)).await.unwrap();
+            assert!(found == told, "{bytes} bytes");
+        }
+    }
     world.end().await;
 }
 

@@ -5,7 +5,9 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Response};
 use http_body_util::BodyExt;
 use nearcast_wire::quic::{Listener, ResetKey, bind};
-use nearcast_wire::{Levers, Metrics, Reply, Request, Service, Shards, Shared, Threads, Via};
+use nearcast_wire::{
+    Known, Levers, Metrics, Reply, Request, Service, Shards, Shared, Threads, Via,
+};
 use prometheus::Registry;
 use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{ClientConfig, Endpoint, ReadError, RecvStream, SendStream, TransportConfig};
@@ -26,6 +28,8 @@ use tokio_util::task::TaskTracker;
 /// What no test waits longer for.
 pub const DEADLINE: Duration = Duration::from_secs(60);
 const PIECE: usize = 100_000;
+/// A body of more bytes is several DATA frames.
+pub const FRAME_BYTES: usize = 256 << 10;
 
 /// The bytes of every body, from its start.
 pub fn byte(at: usize) -> u8 {
@@ -34,7 +38,8 @@ pub fn byte(at: usize) -> u8 {
 
 /// Answers `/<bytes>` with so many bytes, `/<bytes>/cut` with an error after as many, and
 /// `/<bytes>/panic` with a panic after as many; `/panic` panics at once. `/head/..`: see [`fields`].
-/// `/<bytes>/later` is answered when it may be.
+/// `/<bytes>/later` is answered when it may be. `/known/<bytes>` has a head that was made ready; a
+/// body of one DATA frame may only be taken as a whole. `/now/<bytes>` is the same without.
 pub struct Bodies {
     /// Answers say what was asked, whatever it was.
     pub echoes: AtomicBool,
@@ -76,6 +81,10 @@ impl http_body::Body for Body {
         self.at = to;
         Poll::Ready(Some(Ok(http_body::Frame::data(piece))))
     }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        http_body::SizeHint::with_exact((self.first.len() + self.end - self.at) as u64)
+    }
 }
 
 /// The fields of `/head/<status>/<bytes>`, whose answer has a field of so many bytes.
@@ -100,8 +109,8 @@ pub fn fields(bytes: usize) -> HeaderMap {
 impl Service for Bodies {
     type Body = Body;
 
-    fn whole(_: &mut Body) -> Option<Bytes> {
-        None
+    fn whole(body: &mut Body) -> Option<Bytes> {
+        (body.at == body.end).then(|| std::mem::take(&mut body.first))
     }
 
     fn answer(self: &Arc<Self>, request: Request) -> Reply<Body> {
@@ -119,6 +128,19 @@ impl Service for Bodies {
             let mut response = Response::new(Body { end: 10, ..Body::default() });
             *response.status_mut() = then.unwrap().parse().unwrap();
             *response.headers_mut() = fields(parts.next().unwrap().parse().unwrap());
+            return Reply::Now(response);
+        }
+        if let Some(kind @ ("known" | "now")) = first {
+            let bytes: usize = then.unwrap().parse().unwrap();
+            let (mut fields, first) = (fields(1), (0..bytes).map(byte).collect());
+            fields.insert(http::header::CONTENT_LENGTH, bytes.into());
+            if kind == "known" {
+                let known = Known::new(http::StatusCode::OK, fields, bytes as u64);
+                let body = Body { first, panics: bytes <= FRAME_BYTES, ..Body::default() };
+                return Reply::Known(Arc::new(known), body);
+            }
+            let mut response = Response::new(Body { first, ..Body::default() });
+            *response.headers_mut() = fields;
             return Reply::Now(response);
         }
         if first == Some("read") {
