@@ -1115,11 +1115,15 @@ impl Connection {
             // No keys available for this space
             return SendableFrames::empty();
         }
-        let mut can_send = self.spaces[space_id].can_send(&self.streams);
-        if space_id == SpaceId::Data {
-            can_send.other |= self.can_send_1rtt(frame_space_1rtt);
+        let space = &self.spaces[space_id];
+        if space_id == SpaceId::Data && self.can_send_1rtt(frame_space_1rtt) {
+            // Nearly always; what else is pending makes no difference
+            return SendableFrames {
+                acks: space.pending_acks.can_send(),
+                other: true,
+            };
         }
-        can_send
+        space.can_send(&self.streams)
     }
 
     /// The delay to wait after sending an ACK before bundling the next one.
@@ -1522,9 +1526,15 @@ impl Connection {
         let mut newly_acked = ArrayRangeSet::new();
         for range in ack.iter() {
             self.packet_number_filter.check_ack(space, range.clone())?;
+            // Packets that follow one another are noted at once
+            let mut run = 0..0;
             for (pn, _) in self.spaces[space].sent_packets.range(range) {
-                newly_acked.insert_one(pn);
+                if run.end != pn {
+                    newly_acked.insert(mem::replace(&mut run, pn..pn));
+                }
+                run.end = pn + 1;
             }
+            newly_acked.insert(run);
         }
 
         if newly_acked.is_empty() {

@@ -282,7 +282,7 @@ impl PacketBuilder {
             "Mismatching crypto tag len"
         );
 
-        buffer.resize(buffer.len() + packet_crypto.tag_len(), 0);
+        buffer.resize(buffer.len() + self.tag_len, 0);
         let encode_start = self.partial_encode.start;
         let packet_buf = &mut buffer[encode_start..];
         self.partial_encode.finish(

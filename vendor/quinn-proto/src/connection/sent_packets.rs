@@ -79,6 +79,16 @@ impl<T> SentPackets<T> {
     }
 
     fn tidy(&mut self) {
+        if self.vacant > 0 {
+            self.close_vacant();
+        }
+        let capacity = self.places.capacity();
+        if capacity > Self::SPARE && self.places.len() * Self::SHRINK < capacity {
+            self.places.shrink_to(Ord::max(capacity / 2, Self::SPARE));
+        }
+    }
+
+    fn close_vacant(&mut self) {
         while let Some((_, None)) = self.places.front() {
             self.places.pop_front();
             self.vacant -= 1;
@@ -90,10 +100,6 @@ impl<T> SentPackets<T> {
         if self.vacant > Self::SPARE && self.vacant * 2 > self.places.len() {
             self.places.retain(|place| place.1.is_some());
             self.vacant = 0;
-        }
-        let capacity = self.places.capacity();
-        if capacity > Self::SPARE && self.places.len() * Self::SHRINK < capacity {
-            self.places.shrink_to(Ord::max(capacity / 2, Self::SPARE));
         }
     }
 
