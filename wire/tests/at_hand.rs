@@ -322,13 +322,13 @@ async fn outcomes(
     ids: &[u32],
 ) -> Result<BTreeMap<u32, Outcome>, u32> {
     let mut stream = served.connect(By::H2Tls).await;
-    stream.write_all(&h2_begin(windows.0, windows.1)).await.unwrap();
-    // A peer that found an error may have closed.
-    let _ = stream.write_all(said).await;
     let mut all: BTreeMap<u32, Outcome> = ids.iter().map(|id| (*id, Outcome::default())).collect();
-    // The server has read all once it answers to this.
-    let _ = stream.write_all(&frame(PING, 0, 0, &[0; 8])).await;
-    let _ = stream.flush().await;
+    // In one piece: what came after a server found an error and closed would be answered by a
+    // reset, which takes the GOAWAY with it. The server has read all once it answers to the PING.
+    let begin = h2_begin(windows.0, windows.1);
+    let ping = frame(PING, 0, 0, &[0; 8]);
+    stream.write_all(&[&begin, said, &ping].concat()).await.unwrap();
+    stream.flush().await.unwrap();
     let mut has_read = false;
     while !has_read || all.values().any(|outcome| !outcome.has_ended) {
         let (kind, flags, id, payload) = next_frame(&mut stream).await.expect("a GOAWAY first");
