@@ -25,13 +25,15 @@ pub fn is_safe(method: &Method) -> bool {
 
 /// What the origin's answer to a request invalidates, the request's own URL first. Nothing for a
 /// safe method and for an error (1xx, 4xx, 5xx). `Location` and `Content-Location` count where
-/// they name the same scheme and authority as the request.
+/// they name the same scheme and authority as the request, or are below one of the URLs of
+/// `origins`: an origin that is not told the client's authority names itself.
 #[must_use]
 pub fn invalidated(
     method: &Method,
     scheme: &str,
     authority: &str,
     path_and_query: &str,
+    origins: &[&str],
     status: StatusCode,
     response: &HeaderMap,
 ) -> Vec<Target> {
@@ -41,8 +43,8 @@ pub fn invalidated(
     let mut targets = vec![Target::Url(path_and_query.to_owned())];
     for name in [LOCATION, CONTENT_LOCATION] {
         let reference = date::single(response, &name).and_then(|value| value.to_str().ok());
-        let url =
-            reference.and_then(|text| resolve(text.trim(), scheme, authority, path_and_query));
+        let own = (scheme, authority, origins);
+        let url = reference.and_then(|text| resolve(text.trim(), own, path_and_query));
         let target = url.map(Target::Url).filter(|target| !targets.contains(target));
         targets.extend(target);
     }
@@ -55,15 +57,18 @@ pub fn invalidated(
     targets
 }
 
+/// The scheme and authority of a request, and the URLs of the site's origins.
+type Own<'a> = (&'a str, &'a str, &'a [&'a str]);
+
 /// A reference as path and query (RFC 3986 section 5.2); None if it leads to another origin or
 /// cannot be read.
-fn resolve(reference: &str, scheme: &str, authority: &str, base: &str) -> Option<String> {
+fn resolve(reference: &str, own: Own<'_>, base: &str) -> Option<String> {
     let reference = reference.split('#').next().unwrap_or_default();
     let (base_path, base_query) = split_query(base);
     let (path, query) = if has_scheme(reference) {
-        return of_same_origin(reference, scheme, authority);
+        return of_same_origin(reference, own);
     } else if reference.starts_with("//") {
-        return of_same_origin(&format!("{scheme}:{reference}"), scheme, authority);
+        return of_same_origin(&format!("{}:{reference}", own.0), own);
     } else if reference.is_empty() {
         (base_path.to_owned(), base_query)
     } else if reference.starts_with('?') {
@@ -86,13 +91,32 @@ fn has_scheme(reference: &str) -> bool {
     before.contains(':')
 }
 
-fn of_same_origin(absolute: &str, scheme: &str, authority: &str) -> Option<String> {
+fn of_same_origin(absolute: &str, (scheme, authority, origins): Own<'_>) -> Option<String> {
     let uri: Uri = absolute.parse().ok()?;
-    let same_scheme = uri.scheme_str()?.eq_ignore_ascii_case(scheme);
-    let other = without_default_port(uri.authority()?.as_str(), scheme);
-    let same = other.eq_ignore_ascii_case(without_default_port(authority, scheme));
+    let path = without_dots(uri.path());
     let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
-    (same_scheme && same).then(|| without_dots(uri.path()) + &query)
+    if is_at(&uri, scheme, authority) {
+        return Some(path + &query);
+    }
+    let path = origins.iter().find_map(|origin| below(&uri, &path, origin))?;
+    Some(path.to_owned() + &query)
+}
+
+fn is_at(uri: &Uri, scheme: &str, authority: &str) -> bool {
+    let (Some(other_scheme), Some(other)) = (uri.scheme_str(), uri.authority()) else {
+        return false;
+    };
+    let other = without_default_port(other.as_str(), scheme);
+    other_scheme.eq_ignore_ascii_case(scheme)
+        && other.eq_ignore_ascii_case(without_default_port(authority, scheme))
+}
+
+/// What of the path of a URL comes after that of an origin's.
+fn below<'a>(uri: &Uri, path: &'a str, origin: &str) -> Option<&'a str> {
+    let base: Uri = origin.parse().ok()?;
+    let is_there = is_at(uri, base.scheme_str()?, base.authority()?.as_str());
+    let below = path.strip_prefix(base.path().trim_end_matches('/')).filter(|_| is_there)?;
+    below.starts_with('/').then_some(below)
 }
 
 fn without_default_port<'a>(authority: &'a str, scheme: &str) -> &'a str {
@@ -125,7 +149,10 @@ mod tests {
     fn urls(method: &str, status: u16, lines: &str) -> Vec<String> {
         let method = Method::from_bytes(method.as_bytes()).unwrap();
         let status = StatusCode::from_u16(status).unwrap();
-        let found = invalidated(&method, "http", "a.example:80", "/x/y?z", status, &fields(lines));
+        let origins = ["http://10.0.0.1:8080", "https://o.example/films"];
+        let fields = fields(lines);
+        let found =
+            invalidated(&method, "http", "a.example:80", "/x/y?z", &origins, status, &fields);
         let name = |target| match target {
             Target::Url(url) => url,
             Target::Group(group) => format!("group {group}"),
@@ -164,6 +191,14 @@ mod tests {
             ("http://a.example@b.example/w", None),
             ("mailto:a@b", None),
             ("http://[::1/w", None),
+            ("http://10.0.0.1:8080/w?v", Some("/w?v")),
+            ("http://10.0.0.1:8080", Some("/")),
+            ("//10.0.0.1:8080/w", Some("/w")),
+            ("https://10.0.0.1:8080/w", None),
+            ("http://10.0.0.1/w", None),
+            ("https://O.example:443/films/w", Some("/w")),
+            ("https://o.example/films/../w", None),
+            ("https://o.example/filmsw", None),
             ("", None),
             ("/x/y?z", None),
         ];

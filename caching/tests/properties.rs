@@ -165,7 +165,7 @@ fn run_all(request: &HeaderMap, stored: &Stored, now_ms: i64, settings: &Setting
     let _ = forward_request(request, &hop);
     let _ = received_fields(response, now_ms);
     let _ = loops(request, "edge-1");
-    let _ = invalidated(&Method::POST, "http", "a.example", "/x", StatusCode::OK, response);
+    let _ = invalidated(&Method::POST, "http", "a.example", "/x", &[], StatusCode::OK, response);
     let _ = tags(response);
     let _ = Priority::of_request(request).merged(response).value();
     let _ = (ranges(request, 1000, 16), content_range(response), unsatisfied_total(response));

@@ -5,6 +5,7 @@
 //! stored representation was sent under its validator.
 
 mod asking;
+mod following;
 mod gauges;
 mod growing;
 mod inflight;

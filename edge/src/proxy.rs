@@ -344,14 +344,9 @@ async fn fetched(
             }
             live.answer(edge, wanted, (fetch::reader(own), hold), told(None)).await
         }
-        Outcome::Stale(head, fault) => match (own, fault) {
-            (Some(own), _) => own.answer(edge, wanted, told(None)).await,
-            // Who only waited may want nothing stale.
-            (None, Some(fault)) if !may_be_stale(edge, wanted, &head) => Err(Refused::Fault(fault)),
-            (None, fault) => {
-                let told = told(fault.and_then(|fault| fault.status()));
-                stored::answer(edge, wanted, head, stored::How::StandIn { told }).await
-            }
+        Outcome::Stale(head, fault) => match own {
+            Some(own) => own.answer(edge, wanted, told(None)).await,
+            None => stand_in(edge, wanted, (head, fault), told(None)).await,
         },
         Outcome::Failed(fault) => Err(Refused::Fault(fault)),
         Outcome::Alone => match own {
@@ -363,6 +358,23 @@ async fn fetched(
             }
         },
     }
+}
+
+/// Answers from what is stored in place of an origin that failed like this, or is too slow. Who only
+/// waited for one that failed may want nothing stale, or more than is here.
+async fn stand_in(
+    edge: &Arc<Edge>,
+    wanted: &Arc<Wanted>,
+    (head, fault): (Arc<Head>, Option<Fault>),
+    told: CacheStatus<'static>,
+) -> Result<Answer, Refused> {
+    let may_stand_in = may_be_stale(edge, wanted, &head) && stored::is_here(edge, wanted, &head);
+    let forwarded_status = match fault {
+        Some(fault) if !may_stand_in => return Err(Refused::Fault(fault)),
+        fault => fault.and_then(|fault| fault.status()),
+    };
+    let how = stored::How::StandIn { told: CacheStatus { forwarded_status, ..told } };
+    stored::answer(edge, wanted, head, how).await
 }
 
 fn may_be_stale(edge: &Edge, wanted: &Wanted, head: &Head) -> bool {

@@ -5,7 +5,7 @@
 
 mod common;
 
-use common::{Hold, Item, Proxy, until};
+use common::{CHUNK, Hold, Item, Proxy, until};
 use futures::future::join_all;
 
 /// As many as run at a time.
@@ -54,4 +54,72 @@ async fn more_than_may_be_renewed_at_a_time_are_served_stale_and_renewed_later()
         })
         .await;
     }
+}
+
+const FILM: &str = "/film.mp4";
+
+/// The answer to the second request for the film is over: the origin has sent it, or was left.
+async fn renewed(proxy: &Proxy) {
+    until("it is renewed", || async {
+        proxy.web.asked_for(FILM).get(1).is_some_and(|asked| asked.is_over).then_some(())
+    })
+    .await;
+}
+
+/// RFC 5861 section 3: who comes next gets the new version from here.
+#[tokio::test]
+async fn a_new_version_that_comes_in_the_background_is_kept() {
+    const BYTES: u64 = 5 * CHUNK + 7;
+    for range in [0..BYTES, 2 * CHUNK..5 * CHUNK] {
+        let proxy = Proxy::new().await;
+        proxy.web.put(FILM, Item::stale(BYTES, "stale-while-revalidate=600"));
+        let get = async || match range.start {
+            0 => proxy.get(FILM).await,
+            _ => proxy.part(FILM, range.clone()).await,
+        };
+        let old = proxy.web.part(FILM, range.clone());
+        get().await;
+        proxy.web.put(FILM, Item::of(BYTES).version(2));
+        let stale = get().await;
+        assert_eq!(stale.verdict(), "stale");
+        assert!(stale.bytes() == &old);
+        renewed(&proxy).await;
+        assert!(get().await.bytes() == &proxy.web.part(FILM, range.clone()));
+        assert_eq!(proxy.web.count(FILM), 2, "{:?}", proxy.web.ranges(FILM));
+        assert_eq!(proxy.web.sent(FILM), 2 * (range.end - range.start));
+    }
+}
+
+/// So it is where the origin was too slow for who asked.
+#[tokio::test]
+async fn a_new_version_that_comes_late_is_kept() {
+    const BYTES: u64 = 5 * CHUNK + 7;
+    let proxy = Proxy::with(serde_json::json!({"stale-after": "50ms"})).await;
+    proxy.web.put(FILM, Item::stale(BYTES, "stale-if-error=600"));
+    proxy.get(FILM).await;
+    proxy.web.put(FILM, Item::of(BYTES).version(2));
+    proxy.web.hold(Hold::Head);
+    assert_eq!(proxy.get(FILM).await.verdict(), "stale");
+    proxy.web.release();
+    renewed(&proxy).await;
+    assert!(proxy.get(FILM).await.bytes() == &proxy.web.whole(FILM));
+    assert_eq!(proxy.web.count(FILM), 2);
+}
+
+/// Nobody may want all of a film.
+#[tokio::test]
+async fn of_a_new_version_that_is_long_the_beginning_is_kept() {
+    const CHUNKS: u64 = 64;
+    const KEPT: u64 = 16;
+    let proxy = Proxy::new().await;
+    proxy.web.put(FILM, Item::stale(CHUNKS * CHUNK, "stale-while-revalidate=600"));
+    proxy.get(FILM).await;
+    proxy.web.put(FILM, Item::of(CHUNKS * CHUNK).version(2));
+    assert_eq!(proxy.get(FILM).await.verdict(), "stale");
+    renewed(&proxy).await;
+    let kept = proxy.part(FILM, 0..KEPT * CHUNK).await;
+    assert!(kept.bytes() == &proxy.web.part(FILM, 0..KEPT * CHUNK));
+    let asked = proxy.web.asked_for(FILM);
+    assert_eq!(asked.len(), 2, "{:?}", proxy.web.ranges(FILM));
+    assert!(asked[1].sent < CHUNKS * CHUNK, "{}", asked[1].sent);
 }

@@ -106,3 +106,22 @@ async fn what_is_asked_for_after_it_is_stored() {
         is_asked_for_anew(&proxy, &item).await;
     }
 }
+
+/// An origin that is not told the clients' host names itself.
+#[tokio::test]
+async fn what_an_origin_names_by_its_own_address_is_ended() {
+    for field in ["location", "content-location"] {
+        let proxy = Proxy::new().await;
+        let own = format!("{}{FILM}", proxy.web.url);
+        let other = format!("http://127.0.0.1:1{FILM}");
+        for (named, ends) in [(other, false), (own, true)] {
+            proxy.web.put(FILM, Item::of(BYTES));
+            proxy.get(FILM).await;
+            proxy.web.put("/edit", Item::of(3).field(field, &named));
+            let before = asked(&proxy);
+            assert_eq!(ask(Method::POST, &proxy.url("/edit"), &[]).await.status, 204);
+            proxy.get(FILM).await;
+            assert_eq!(asked(&proxy) > before, ends, "{field}: {named}");
+        }
+    }
+}

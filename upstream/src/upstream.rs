@@ -112,6 +112,12 @@ impl Upstream {
         }
     }
 
+    /// The URLs of its HTTP origins, without a slash at their end.
+    pub fn origins(&self) -> impl Iterator<Item = &str> {
+        let http = |origin: &&Origin| matches!(origin.way.hop.place, Target::Http { .. });
+        self.0.origins.iter().filter(http).map(|origin| origin.way.hop.id.as_str())
+    }
+
     /// Hops that could be asked for one object: one of each kind of peer, and all origins.
     #[must_use]
     pub fn hops(&self) -> usize {

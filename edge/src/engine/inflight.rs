@@ -175,6 +175,14 @@ struct Entry {
     id: u64,
 }
 
+impl Entry {
+    /// One more reader, who has got to chunk `number`.
+    fn join(&self, number: u64) -> Option<Coming> {
+        let reading = self.readers.join(number)?;
+        Some(Coming { progress: self.progress.clone(), reading, is_own: false })
+    }
+}
+
 #[derive(Default)]
 struct Table {
     entries: HashMap<Key, Entry>,
@@ -216,15 +224,19 @@ impl InFlight {
         let number = u64::from(key.number);
         let mut table = self.lock();
         if let Some(entry) = table.entries.get(&key)
-            && let Some(reading) = entry.readers.join(number)
+            && let Some(coming) = entry.join(number)
         {
-            let progress = entry.progress.clone();
             entry.readers.urgency.raise(urgency);
-            return (Coming { progress, reading, is_own: false }, None);
+            return (coming, None);
         }
         let (readers, reading) = Readers::begin(number, &Urgency::of(urgency));
         let (claim, progress) = self.insert(&mut table, key, &readers);
         (Coming { progress, reading, is_own: true }, Some((claim, readers)))
+    }
+
+    /// Joins the fetch of `key`, if there is one.
+    pub fn follow(&self, key: &Key) -> Option<Coming> {
+        self.lock().entries.get(key)?.join(u64::from(key.number))
     }
 
     /// Claims `key` for a fetch that others started, unless somebody fetches it already.
@@ -290,14 +302,13 @@ impl Claim {
         self.progress.send_replace(Progress::Landed(bytes, source));
     }
 
-    /// It can't be had by this fetch.
+    /// It can't be had by this fetch. It is out of the table before that is told, so that who asks
+    /// anew at once does not find it again.
     pub fn fail(mut self, fault: Fault) {
-        self.landed = true;
-        self.progress.send_replace(Progress::Failed(fault));
+        self.unlanded = Progress::Failed(fault);
     }
 
-    /// An event of this fetch leaves it to another one. It is out of the table before that is
-    /// told, so that who asks anew at once does not find it again.
+    /// An event of this fetch leaves it to another one; told likewise.
     pub fn hand_over(mut self) {
         self.unlanded = Progress::Moved;
     }
@@ -319,6 +330,7 @@ impl Drop for Claim {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::task::{Context, Waker};
 
     fn key(number: u32) -> Key {
         Key { body: [7; 16], number }
@@ -346,6 +358,30 @@ mod tests {
         drop(claim);
         assert!(matches!(&*coming.progress.borrow(), Progress::Failed(Fault::Lost)));
         assert!(table.join(key(1), 3).1.is_some());
+    }
+
+    /// Looks into the table in the moment in which a step is told.
+    struct Look(InFlight, AtomicU64);
+
+    impl std::task::Wake for Look {
+        fn wake(self: Arc<Self>) {
+            self.1.store(self.0.count() as u64 + 1, Ordering::Release);
+        }
+    }
+
+    #[test]
+    fn an_end_without_bytes_is_told_once_who_asks_anew_does_not_find_it() {
+        let ends: [fn(Claim); 3] = [|claim| claim.fail(Fault::Busy), Claim::hand_over, drop];
+        for end in ends {
+            let table = InFlight::default();
+            let (mut coming, claim) = table.join(key(1), 3);
+            let look = Arc::new(Look(table, AtomicU64::new(0)));
+            let waker = Waker::from(Arc::clone(&look));
+            let mut told = std::pin::pin!(coming.progress.changed());
+            assert!(told.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+            end(claim.unwrap().0);
+            assert_eq!(look.1.load(Ordering::Acquire), 1, "nothing is in the table by then");
+        }
     }
 
     #[test]

@@ -31,7 +31,12 @@ impl Engine {
     /// Whether every chunk of the object is here: such an object can be served though it could
     /// not be fetched again in parts.
     pub fn is_whole(&self, object: &Object) -> bool {
-        (0..object.chunks()).all(|number| self.is_here(object, number))
+        self.are_here(object, 0..object.chunks())
+    }
+
+    /// Whether all of these are here.
+    pub fn are_here(&self, object: &Object, mut numbers: std::ops::Range<u64>) -> bool {
+        numbers.all(|number| self.is_here(object, number))
     }
 
     /// The costliest source that `chunks` would have now.

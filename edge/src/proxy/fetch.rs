@@ -16,12 +16,14 @@ pub use under_way::{Asker, Began, Fetches, keep, put};
 use super::{Wanted, now_ms, pass, renewing};
 use crate::error::Fault;
 use crate::flights::{Ticket, Wait};
+use crate::object::Object;
 use crate::refused::Refused;
 use crate::serve::{Answer as Answered, Edge};
 use asking::Sent;
 use caching::{CacheStatus, Forwarded, Stored};
 use heads::Head;
 use http::{HeaderMap, Method, StatusCode, header};
+use model::ByteRange;
 use span::{Span, is_of};
 use std::pin::pin;
 use std::sync::Arc;
@@ -59,7 +61,9 @@ impl StandIn {
             if let Ok(outcome) = tokio::time::timeout(patience, &mut landed).await {
                 return Ok(outcome);
             }
-            if super::may_be_stale(&self.edge, &self.wanted, &head) {
+            if super::may_be_stale(&self.edge, &self.wanted, &head)
+                && super::stored::is_here(&self.edge, &self.wanted, &head)
+            {
                 return Err(head);
             }
         }
@@ -138,7 +142,7 @@ impl Fetch {
     }
 
     fn stand_in(&self) -> StandIn {
-        let head = self.stale.as_ref().filter(|_| self.may_be_stale());
+        let head = self.stale.as_ref().filter(|_| self.may_be_stale() && self.is_here());
         StandIn {
             edge: Arc::clone(&self.edge),
             wanted: Arc::clone(&self.wanted),
@@ -165,8 +169,9 @@ impl Fetch {
         sender: Option<oneshot::Sender<Option<Own>>>,
     ) {
         let (edge, wanted) = (Arc::clone(&self.edge), Arc::clone(&self.wanted));
-        let renews = self.stale.is_some();
+        let (renews, stands_in) = (self.stale.is_some(), self.may_be_stale());
         let (outcome, own) = self.exchange().await;
+        let mut reading = None;
         let is_shared = match &outcome {
             Outcome::Alone => false,
             Outcome::Growing(live, _) => live.is_sharable(&wanted.caching),
@@ -179,6 +184,7 @@ impl Fetch {
                 Err(Some(Own::Reader(reader))) if renews => {
                     drop(tokio::spawn(edge.metrics.guarded(reader.drain())))
                 }
+                Err(Some(Own::Reading(renewed))) if stands_in => reading = Some(renewed),
                 // A client that left takes nothing.
                 _ => {}
             },
@@ -186,9 +192,21 @@ impl Fetch {
             (None, Some(Own::Reader(reader))) => {
                 drop(tokio::spawn(edge.metrics.guarded(reader.drain())))
             }
+            (None, Some(Own::Reading(renewed))) => reading = Some(renewed),
             (None, _) => {}
         }
+        let renewed = match &outcome {
+            Outcome::Stored { head, .. } => reading.map(|reading| (Arc::clone(head), reading)),
+            _ => None,
+        };
         ticket.land(outcome);
+        // What was asked for on behalf of those who come next is kept for them.
+        if let Some((head, reading)) = renewed {
+            let object = Object::web(&wanted, &head);
+            let range = span::one_range(&wanted.fields, head.bytes);
+            let range = range.unwrap_or(ByteRange::new(0, head.bytes));
+            edge.engine.follow(&object, range, reading).await;
+        }
     }
 
     /// Asks for this request alone, and answers from what comes.
@@ -215,11 +233,7 @@ impl Fetch {
             }
             Outcome::Stale(head, fault) => match own {
                 Some(own) => own.answer(&edge, &wanted, told(None)).await,
-                None => {
-                    let told = told(fault.and_then(|fault| fault.status()));
-                    let how = super::stored::How::StandIn { told };
-                    super::stored::answer(&edge, &wanted, head, how).await
-                }
+                None => super::stand_in(&edge, &wanted, (head, fault), told(None)).await,
             },
             Outcome::Failed(fault) => Err(Refused::Fault(fault)),
             Outcome::Alone => match own {
@@ -232,15 +246,24 @@ impl Fetch {
     /// The exchange itself. A 304 that is of no use is followed by a whole fetch, and so is a
     /// part of which what is wanted can't be cut out, though it was asked for to the byte.
     async fn exchange(mut self) -> (Outcome, Option<Own>) {
-        let range = self.range_to_ask().await;
+        let (mut range, is_by_stored) = (self.range_to_ask().await, self.stale.is_some());
         let conditional =
             self.stale.as_ref().map(|(head, _)| caching::revalidation_fields(&head.stored));
         let conditional = conditional.filter(|fields| !fields.is_empty());
         let was_conditional = conditional.is_some();
-        let asked = if self.is_exact { range } else { self.span_to_ask(range) };
+        let mut asked = if self.is_exact { range } else { self.span_to_ask(range) };
         let (mut outcome, mut own) = self.once(conditional, asked).await;
         if was_conditional && matches!(outcome, Outcome::Failed(Fault::Changed)) {
             self.stale = None;
+            (outcome, own) = self.once(None, asked).await;
+        }
+        // The new version ends before what is stored does.
+        let is_past = is_by_stored && self.wants_end();
+        if is_past && matches!(&own, Some(Own::Unshared(unshared)) if unshared.is_no_part()) {
+            drop(own);
+            self.stale = None;
+            range = self.range_to_ask().await;
+            asked = self.span_to_ask(range);
             (outcome, own) = self.once(None, asked).await;
         }
         // What suits the cache, but is neither kept nor what the client wants. Only of what is
@@ -285,7 +308,7 @@ impl Fetch {
             Err(fault) => return (self.failed(fault), None),
         };
         let answer = self.made_whole(answer, range);
-        if is_failure(answer.head.status) && self.may_be_stale() {
+        if is_failure(answer.head.status) && self.may_be_stale() && self.is_here() {
             return (self.failed(Fault::Answered(answer.head.status)), None);
         }
         let received_ms = now_ms();
@@ -314,10 +337,8 @@ impl Fetch {
         };
         if let Some(head) = self.outliving(&stored) {
             let fault = Fault::Answered(stored.status);
-            return (
-                Outcome::Stale(head, Some(fault)),
-                self.unshared(answer, stored, range, false).1,
-            );
+            let own = self.unshared(answer, stored, range, false).1;
+            return (Outcome::Stale(head, Some(fault)), own);
         }
         let may_teach = matches!(stored.status, StatusCode::OK | StatusCode::PARTIAL_CONTENT)
             && self.wanted.method == Method::GET;
@@ -340,12 +361,19 @@ impl Fetch {
         self.stale.as_ref().is_some_and(|(head, soft)| self.wanted.may_stand_in(head, *soft))
     }
 
-    /// What is stored, where all but the one who asked are better off with that than with a failure.
+    /// Whether what the client wants of what is stored is here.
+    fn is_here(&self) -> bool {
+        let is_here = |head| super::stored::is_here(&self.edge, &self.wanted, head);
+        self.stale.as_ref().is_some_and(|(head, _)| is_here(head))
+    }
+
+    /// What is stored, where all but the one who asked are better off with that than with a failure:
+    /// that one wants nothing stale, or more than is here.
     fn outliving(&self, failure: &Stored) -> Option<Arc<Head>> {
         let (head, soft) = self.stale.as_ref().filter(|_| is_failure(failure.status))?;
         let settings = &self.wanted.caching;
         let outlives = caching::outlives(&head.stored, failure, now_ms(), settings, *soft);
-        outlives.then(|| Arc::clone(head))
+        (outlives || self.may_be_stale()).then(|| Arc::clone(head))
     }
 
     fn failed(&self, fault: Fault) -> Outcome {

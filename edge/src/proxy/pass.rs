@@ -54,11 +54,13 @@ pub async fn on(
     let requested_ms = now_ms();
     let answer = wanted.site.upstream.send(ask).await.map_err(crate::error::Fault::from)?;
     let (status, fields) = (answer.head.status, &answer.head.headers);
+    let origins: Vec<&str> = wanted.site.upstream.origins().collect();
     let changed = caching::invalidated(
         &wanted.method,
         wanted.scheme,
         &wanted.host,
         &wanted.path(),
+        &origins,
         status,
         fields,
     );

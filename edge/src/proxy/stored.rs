@@ -105,6 +105,23 @@ pub fn compresses(site: &Site, head: &Head) -> bool {
     site.compress && compress::is_compressible(*status, fields, head.bytes)
 }
 
+/// Whether all that a request wants of a stored representation is here, so that it can be sent
+/// though the origin fails.
+pub fn is_here(edge: &Edge, wanted: &Arc<Wanted>, head: &Arc<Head>) -> bool {
+    let precondition = caching::precondition(&wanted.method, &wanted.fields, &head.stored);
+    if wanted.method == Method::HEAD || !matches!(precondition, Precondition::Go) {
+        return true;
+    }
+    let object = Object::web(wanted, head);
+    match parts(wanted, head, head.stored.status) {
+        Ok(None) => edge.engine.is_whole(&object),
+        Ok(Some(parts)) => {
+            parts.iter().all(|part| edge.engine.are_here(&object, chunk::covering(*part)))
+        }
+        Err(_) => true,
+    }
+}
+
 /// What comes of a request and a stored head, before any byte of the body is asked for.
 enum Step<'a> {
     /// There is nothing to send.

@@ -29,8 +29,9 @@ pub enum Outcome {
     },
     /// An answer that is kept once it is whole.
     Growing(Arc<Live>, Hold),
-    /// The origin failed like this, or is too slow for who asked: what is stored may still be used.
-    /// Who asked gets the answer by which it failed instead, if there is one for that one alone.
+    /// The origin failed like this, or is too slow for who asked: what is stored may still be used,
+    /// by who wants no more of it than is here. Who asked gets the answer by which it failed
+    /// instead, if there is one for that one alone.
     Stale(Arc<Head>, Option<Fault>),
     /// The answer is for the one who asked.
     Alone,

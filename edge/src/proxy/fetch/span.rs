@@ -53,7 +53,7 @@ impl Fetch {
 
     /// Of an object that is not known yet, a client may want a part: whole chunks around it are
     /// asked for, or the one part to the byte where none of it will be kept. Where it wants the
-    /// end, a HEAD tells where that is.
+    /// end, what is stored tells where that is, or a HEAD.
     pub(super) async fn range_to_ask(&self) -> Option<Span> {
         let mut specs = caching::range_specs(&self.wanted.fields);
         let first = specs.next()??;
@@ -63,7 +63,10 @@ impl Fetch {
         let unit = if self.is_exact { 1 } else { CHUNK_BYTES };
         match first {
             RangeSpec::Last { bytes } => {
-                let total = self.length().await?;
+                let total = match self.stored_bytes() {
+                    Some(total) => total,
+                    None => self.length().await?,
+                };
                 let start = total.saturating_sub(bytes) / unit * unit;
                 (start < total).then_some(Span { start, end: Some(total) })
             }
@@ -94,6 +97,18 @@ impl Fetch {
         let total = caching::content_range(&sent.answer.head.headers)?.total?;
         let range = one_range(&self.wanted.fields, total)?;
         Some(Span { start: range.start, end: Some(range.end()) })
+    }
+
+    /// Whether the client wants the end, wherever that is.
+    pub(super) fn wants_end(&self) -> bool {
+        let first = caching::range_specs(&self.wanted.fields).next().flatten();
+        matches!(first, Some(RangeSpec::Last { .. }))
+    }
+
+    /// The length of what is stored, and most likely of its next version.
+    fn stored_bytes(&self) -> Option<u64> {
+        let (head, _) = self.stale.as_ref()?;
+        (head.stored.status == StatusCode::OK).then_some(head.bytes)
     }
 
     /// The length of what is wanted, by a HEAD.
@@ -152,7 +167,7 @@ impl Part {
 }
 
 /// What a client wants that asks for one range of something that long.
-fn one_range(fields: &HeaderMap, total: u64) -> Option<ByteRange> {
+pub fn one_range(fields: &HeaderMap, total: u64) -> Option<ByteRange> {
     match caching::ranges(fields, total, 1) {
         Ranges::Parts(parts) => parts.first().copied(),
         _ => None,

@@ -1,0 +1,45 @@
+//! Following an answer for nobody, so that what it brings is kept: that of a renewal behind a stale
+//! answer, which was for those who come next (RFC 5861 section 3).
+//!
+//! Invariant: nothing is asked for here.
+
+use super::inflight::{Progress, Reading};
+use super::{Engine, RUN_BYTES_MAX};
+use crate::object::Object;
+use model::ByteRange;
+use model::chunk::{self, CHUNK_BYTES};
+
+/// As much is taken for nobody as one fetch brings: who asked may have wanted no more, and a film's
+/// new version may be watched by nobody.
+const FOLLOWED_CHUNKS_MAX: u64 = RUN_BYTES_MAX / CHUNK_BYTES;
+
+impl Engine {
+    /// Follows the fetch that was joined by `reading` through `range`, or as much of that as is
+    /// taken for nobody. Ends where the fetch does.
+    pub async fn follow(&self, object: &Object, range: ByteRange, reading: Reading) {
+        let chunks = chunk::covering(range);
+        for number in chunks.start..chunks.end.min(chunks.start + FOLLOWED_CHUNKS_MAX) {
+            reading.want(number);
+            if !self.comes(object, number).await {
+                return;
+            }
+        }
+    }
+
+    /// Waits for a chunk that is on its way. False: it will not come.
+    async fn comes(&self, object: &Object, number: u64) -> bool {
+        let Some(key) = object.key(number) else { return false };
+        // Again where one fetch leaves it to another: that one holds it by then, or nobody does.
+        while let Some(mut coming) = self.inflight.follow(&key) {
+            let is_over = |progress: &Progress| {
+                !matches!(progress, Progress::Waiting | Progress::Open { .. })
+            };
+            match coming.progress.wait_for(is_over).await.map(|progress| progress.clone()) {
+                Ok(Progress::Landed(..)) => return true,
+                Ok(Progress::Moved) => {}
+                _ => return false,
+            }
+        }
+        self.is_here(object, number)
+    }
+}
