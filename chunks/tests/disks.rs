@@ -202,7 +202,7 @@ impl Tmpfs {
         match mount.output() {
             Ok(output) if output.status.success() => Some(Self(dir)),
             other => {
-                println!("skipped: mount: {other:?}");
+                support::fuse::skipped(&format!("mount: {other:?}"));
                 None
             }
         }

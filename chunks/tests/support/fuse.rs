@@ -4,7 +4,7 @@
 //! It is served by a process of its own, this test's program again: one that serves itself
 //! can't end while it waits for its own answer. That process ends with this one.
 //!
-//! Needs root and /dev/fuse: [`FaultyDisk::mount`] says why when it can't.
+//! Needs root and /dev/fuse: [`skipped`] says why a story ends early without them, or fails it.
 
 #![allow(dead_code, reason = "each story uses its part")]
 
@@ -61,6 +61,16 @@ const MODES: [Mode; 7] = [
 /// Where files can't be read in part.
 pub const BAD: std::ops::Range<u64> = 3 << 20..4 << 20;
 
+/// Says that a story has no disk to run on. `./check` sets `NEARCAST_DISKS` where disks can be
+/// mounted.
+///
+/// # Panics
+/// It is set: a story that ends early has tested nothing.
+pub fn skipped(reason: &str) {
+    assert!(std::env::var_os("NEARCAST_DISKS").is_none(), "no disk to test on: {reason}");
+    println!("skipped: {reason}");
+}
+
 /// A mounted disk.
 pub struct FaultyDisk {
     pub dir: PathBuf,
@@ -72,7 +82,7 @@ pub struct FaultyDisk {
 }
 
 impl FaultyDisk {
-    /// Mounts a sound one; `None`, with the reason on standard output, where that can't be.
+    /// Mounts a sound one; `None` where that can't be, see [`skipped`].
     /// `server` is the name of a test that calls [`serve`].
     pub fn mount(server: &str) -> Option<Self> {
         let dirs = tempfile::tempdir().unwrap();
@@ -81,7 +91,7 @@ impl FaultyDisk {
         let mut disk = Self { dir, server, answers, dead: Vec::new(), dirs };
         let answer = disk.answer();
         if answer != "mounted" {
-            println!("skipped: {answer}");
+            skipped(&answer);
             return None;
         }
         Some(disk)
