@@ -13,6 +13,8 @@ use std::time::Instant;
 
 /// A long response is counted whenever this much more was handed over, and at its end.
 const FLUSH_BYTES: u64 = 4 << 20;
+/// What the log's filter turns these lines on by, apart from all else that the edge tells.
+const ACCESS: &str = "access";
 
 /// A request's account; it is settled when dropped, which is when the body ended or was left.
 pub struct Account {
@@ -162,11 +164,13 @@ impl Drop for Account {
         let (site, cmcd) = (self.tally.site(), &self.cmcd);
         match &self.cut {
             Some(fault) => tracing::warn!(
+                target: ACCESS,
                 %method, site, path, protocol, status, verdict, bytes, expected, %sources, cmcd,
                 micros = micros(),
                 %fault, "cut"
             ),
             None => tracing::debug!(
+                target: ACCESS,
                 %method, site, path, protocol, status, verdict, bytes, expected, %sources, cmcd,
                 micros = micros(),
                 "request"

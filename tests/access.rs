@@ -1,0 +1,132 @@
+//! What the log says of each request, once it is asked to: bytes by source, and what the player
+//! told. An edge as a process, its log as an operator reads it.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+#![allow(missing_docs, reason = "a test binary")]
+
+mod lines;
+
+use lines::{field, head};
+use loadtest::{Client, Protocol};
+use model::chunk::CHUNK_BYTES;
+use nearcast::cluster::Process;
+use serde_json::{Value, json};
+use std::io::{BufReader, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+const WAIT: Duration = Duration::from_secs(60);
+const BYTES: u64 = 3 * CHUNK_BYTES;
+const CMCD: [(&str, &str); 2] = [("cmcd-request", "bl=2100"), ("cmcd-session", "sid=\"tonight\"")];
+
+/// An origin of one film under every path, that gives the ranges asked for.
+fn origin() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            std::thread::spawn(move || serve(stream));
+        }
+    });
+    url
+}
+
+/// A connection, until its end.
+fn serve(mut stream: TcpStream) {
+    let mut read = BufReader::new(stream.try_clone().unwrap());
+    while let Some(head) = head(&mut read) {
+        let asked = field(&head, "range").and_then(|range| range.strip_prefix("bytes="));
+        let (status, first, end) = match asked.and_then(|range| range.split_once('-')) {
+            None => ("200 OK", 0, BYTES),
+            Some((first, last)) => {
+                let end = last.parse().map_or(BYTES, |last: u64| BYTES.min(last + 1));
+                ("206 Partial Content", first.parse().unwrap(), end)
+            }
+        };
+        let answer = format!(
+            "HTTP/1.1 {status}\r\netag: \"one\"\r\ncache-control: max-age=3600\r\n\
+             content-length: {}\r\ncontent-range: bytes {first}-{}/{BYTES}\r\n\r\n",
+            end - first,
+            end - 1
+        );
+        let body = vec![7; usize::try_from(end - first).unwrap()];
+        if stream.write_all(answer.as_bytes()).and_then(|()| stream.write_all(&body)).is_err() {
+            return;
+        }
+    }
+}
+
+async fn edge(dir: &Path, level: &str) -> Process {
+    let (data, origin) = (dir.join("data").display().to_string(), origin());
+    let tiers = ["--data-dir", &data, "--memory", "64MiB", "--ssd", "0"];
+    let words = ["edge", "--origin", &origin, "--listen", "http://127.0.0.1:0"];
+    let told = ["--log-level", level];
+    let words = words.iter().chain(&tiers).chain(&told).map(|word| (*word).to_owned()).collect();
+    let binary = Path::new(env!("CARGO_BIN_EXE_nearcast"));
+    Process::start(binary, dir, "edge", words).await.unwrap()
+}
+
+/// The lines of a log, once there are so many of requests.
+async fn requests(log: &Path, count: usize) -> Vec<Value> {
+    let started = Instant::now();
+    loop {
+        let text = std::fs::read_to_string(log).unwrap();
+        let lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let lines: Vec<_> = lines.filter(|line| line["target"] == "access").collect();
+        if lines.len() >= count {
+            return lines;
+        }
+        assert!(started.elapsed() < WAIT, "{count} requests in:\n{text}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// Until nothing is on its way into the cache.
+async fn is_kept(client: &Client, edge: &Process) {
+    let started = Instant::now();
+    loop {
+        let url = format!("{}/metrics", edge.announced.admin);
+        let answer = client.get(&url, &[]).await.unwrap();
+        let text = String::from_utf8(answer.body.to_vec()).unwrap();
+        if text.lines().any(|line| line == "nearcast_edge_filling_chunks 0") {
+            return;
+        }
+        assert!(started.elapsed() < WAIT, "{text}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_tells_bytes_by_source_and_the_players_cmcd_of_each_request() {
+    let dir = tempfile::tempdir().unwrap();
+    let edge = edge(dir.path(), "info,access=debug").await;
+    let client = Client::new(Protocol::H1, &[], WAIT).unwrap();
+    let film = format!("{}/film", edge.url().unwrap());
+    let first = format!("bytes=0-{}", CHUNK_BYTES - 1);
+    let asked = [
+        (vec![("range", &*first)], 206, CHUNK_BYTES, vec![("origin", CHUNK_BYTES)]),
+        (vec![("range", &*first)], 206, CHUNK_BYTES, vec![("hit-memory", CHUNK_BYTES)]),
+        (vec![], 200, BYTES, vec![("hit-memory", CHUNK_BYTES), ("origin", BYTES - CHUNK_BYTES)]),
+    ];
+    for (place, (fields, status, bytes, sources)) in asked.into_iter().enumerate() {
+        let fields = [fields, CMCD.to_vec()].concat();
+        let answer = client.get(&film, &fields).await.unwrap();
+        assert_eq!((answer.status, answer.body.len() as u64), (status, bytes));
+        is_kept(&client, &edge).await;
+        let lines = requests(&edge.log(), place + 1).await;
+        let line = &lines[place];
+        let told: Vec<_> = sources.iter().map(|(name, sum)| format!("{name}={sum}")).collect();
+        let expected = json!({
+            "timestamp": line["timestamp"], "level": "DEBUG", "target": "access",
+            "message": "request", "method": "GET", "site": "*", "path": "/film",
+            "protocol": "http/1.1", "status": status, "verdict": sources[sources.len() - 1].0,
+            "bytes": bytes, "expected": bytes, "sources": told.join(","),
+            "cmcd": "bl=2100,sid=\"tonight\"", "micros": line["micros"],
+        });
+        assert_eq!(line, &expected);
+        assert!(line["micros"].as_u64().is_some_and(|micros| micros > 0), "{line}");
+    }
+    let text = std::fs::read_to_string(edge.log()).unwrap();
+    let others = text.lines().filter(|line| line.contains("\"DEBUG\"")).count();
+    assert_eq!(others, 3, "nothing else is told at this level:\n{text}");
+}
