@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 
-import { compare, grade } from "./grade.mjs";
+import { compare, count, grade } from "./grade.mjs";
 
 const suites = [
   {
@@ -37,15 +37,24 @@ test("a circle of dependencies ends", () => {
 
 test("each difference from the baseline is a fault", () => {
   const graded = grade(suites, { base: failed, fresh: true, stale: true, alone: true });
-  assert.deepEqual(compare(graded, { open: { fresh: "why", stale: "why" } }), []);
+  const wrong = "wrong in itself: why";
+  assert.deepEqual(compare(graded, { open: { fresh: "why", stale: wrong } }), []);
+  assert.equal(compare(graded, { open: { fresh: "why", stale: "why" } }).length, 1, "stale is required");
   assert.equal(compare(graded, { open: { fresh: "why" } }).length, 1, "stale fails and is not listed");
-  assert.equal(compare(graded, { open: { fresh: "", stale: "", alone: "" } }).length, 1, "alone passes and is listed");
-  assert.equal(compare(graded, { open: { fresh: "", stale: "", gone: "" } }).length, 1, "gone is no test");
-  const later = (id) => compare(graded, { open: { fresh: "", stale: "" }, later: { about: "", [id]: "why" } });
+  assert.equal(compare(graded, { open: { fresh: "", stale: wrong, alone: wrong } }).length, 1, "alone passes and is listed");
+  assert.equal(compare(graded, { open: { fresh: "", stale: wrong, gone: "" } }).length, 1, "gone is no test");
+  const later = (id) => compare(graded, { open: { fresh: "", stale: wrong }, later: { about: "", [id]: "why" } });
   assert.deepEqual(later("interim"), []);
   assert.equal(later("alone").length, 1, "alone is run now");
-  const turned = (id) => compare(graded, { open: { fresh: "", stale: "" }, turned: { about: "", [id]: "why" } });
+  const turned = (id) => compare(graded, { open: { fresh: "", stale: wrong }, turned: { about: "", [id]: "why" } });
   assert.deepEqual(turned("alone"), []);
   assert.equal(turned("stale").length, 1, "stale does not pass");
   assert.equal(turned("gone").length, 1, "gone is no test");
+});
+
+test("totals and the goal are held", () => {
+  const some = (kind, total, passing) => Array.from({ length: total }, (_, at) => ({ kind, passed: at < passing }));
+  assert.deepEqual(count([...some("required", 157, 0), ...some("optimal", 86, 78)]), []);
+  assert.equal(count([...some("required", 157, 157), ...some("optimal", 86, 77)]).length, 1);
+  assert.equal(count([...some("required", 156, 156), ...some("optimal", 85, 85)]).length, 2);
 });
