@@ -656,6 +656,30 @@ async fn a_node_that_does_not_heed_clients_heeds_a_purge_below_it() {
     assert_eq!(web.count("/b"), 4);
 }
 
+/// Once a purge has been heeded above, a condition that fails goes the way of all requests again.
+#[tokio::test]
+async fn a_condition_that_fails_after_a_purge_goes_by_the_nodes_above() {
+    let dirs = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    let [child, above] = nodes(["edge-a", "shield-1"]);
+    let web = Web::start().await;
+    web.put("/a", Item::of(1_000));
+    let shield = counted(&dirs[1], &above, &web.url, hierarchy::Settings::default());
+    let shield = Edge::start(shield).await;
+    let edge = Edge::start(counted(&dirs[0], &child, &web.url, below(&[above]))).await;
+    let old = fetch(&edge, "/a", &[]).await;
+    web.change("/a");
+    purge(&edge, &json!({ "url": format!("http://{SITE}/a") })).await;
+    for method in [Method::GET, Method::HEAD] {
+        let fields = [("host", SITE), ("if-match", old.header("etag"))];
+        let answer = ask(method.clone(), &format!("{}/a", edge.http), &fields).await;
+        assert_eq!((answer.status.as_u16(), verdict(&answer, "edge-a").as_str()), (412, "bypass"));
+        let asked = web.asked_for("/a").pop().unwrap();
+        let passed: Vec<_> = asked.fields.get_all("cdn-loop").iter().collect();
+        assert!(passed.iter().any(|node| *node == "shield-1"), "{method}: {passed:?}");
+    }
+    drop(shield);
+}
+
 /// What a client says of a purge is told to the nodes above as a client's wish, not as this node's
 /// word.
 #[tokio::test]

@@ -10,6 +10,7 @@ mod settling;
 mod span;
 mod under_way;
 
+pub(super) use asking::{Asking, Sent};
 pub use outcome::{Cut, Hold, Outcome, Own, Unshared, reader, reading};
 pub use under_way::{Asker, Began, Fetches, keep, put};
 
@@ -19,7 +20,6 @@ use crate::flights::{Ticket, Wait};
 use crate::object::Object;
 use crate::refused::Refused;
 use crate::serve::{Answer as Answered, Edge};
-use asking::Sent;
 use caching::{CacheStatus, Forwarded, Stored};
 use heads::Head;
 use http::{HeaderMap, Method, StatusCode, header};

@@ -1,6 +1,6 @@
 //! What is passed on as it is: methods that are not cached, and answers that may not be shared.
 
-use super::fetch::{Cut, Unshared};
+use super::fetch::{Asking, Cut, Sent, Unshared};
 use super::{Wanted, by_hop, named, now_ms, renewing, without_body};
 use crate::body::{Content, Passing};
 use crate::refused::Refused;
@@ -28,31 +28,36 @@ pub async fn on(
         let is_asked = wanted.method == Method::OPTIONS;
         return if is_asked { Ok(options(edge, wanted)) } else { Err(Refused::Method) };
     }
-    let mut ask = wanted.site.ask(wanted);
+    let mut fields = wanted.forwarded();
     if wanted.method == Method::OPTIONS {
         match caching::forwards(&wanted.fields) {
             Forwards::Unsaid => {}
             Forwards::Here => return Ok(options(edge, wanted)),
             Forwards::Left(left) => {
-                ask.fields.insert(header::MAX_FORWARDS, HeaderValue::from(left));
+                fields.insert(header::MAX_FORWARDS, HeaderValue::from(left));
             }
         }
     }
     for name in CONDITIONS {
         for value in wanted.fields.get_all(&name) {
-            ask.fields.append(&name, value.clone());
+            fields.append(&name, value.clone());
         }
     }
+    let ask =
+        || Ask { method: wanted.method.clone(), fields: fields.clone(), ..wanted.site.ask(wanted) };
     let has_body = !http_body::Body::is_end_stream(&body);
     let is_looked_up = matches!(wanted.method, Method::GET | Method::HEAD);
-    let ask = Ask {
-        method: wanted.method.clone(),
-        body: has_body.then_some(body),
-        at_the_origin: is_looked_up && wanted.purged_ms(edge, tags).is_some(),
-        ..ask
+    let asking = Asking { edge, wanted, tags };
+    let sent = match is_looked_up {
+        true if !has_body => asking.send(ask).await,
+        // With a body there is one try.
+        _ => {
+            let at_the_origin = is_looked_up && asking.newer_than_ms(None).is_some();
+            asking.once(Ask { body: has_body.then_some(body), at_the_origin, ..ask() }).await
+        }
     };
-    let requested_ms = now_ms();
-    let answer = wanted.site.upstream.send(ask).await.map_err(crate::error::Fault::from)?;
+    let Sent { answered, requested_ms, asked_ms, .. } = sent;
+    let answer = answered?;
     let (status, fields) = (answer.head.status, &answer.head.headers);
     let origins: Vec<&str> = wanted.site.upstream.origins().collect();
     let changed = caching::invalidated(
@@ -67,7 +72,10 @@ pub async fn on(
     if !changed.is_empty() {
         invalidate(edge, wanted, changed).await;
     }
-    let fields = received(edge, &answer.head, now_ms());
+    let mut fields = received(edge, &answer.head, now_ms());
+    if is_looked_up {
+        wanted.confirm_newer(&mut fields, asked_ms);
+    }
     let told = CacheStatus {
         forwarded: Some(if caching::is_safe(&wanted.method) && wanted.method != Method::OPTIONS {
             Forwarded::Request

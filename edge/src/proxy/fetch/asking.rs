@@ -4,22 +4,23 @@
 //! Invariant: what another node has kept since before a purge that this node knows of, or that a
 //! node below it does, is never given on.
 
-use super::super::now_ms;
+use super::super::{Wanted, now_ms};
 use super::Fetch;
 use super::span::Span;
 use super::under_way::Began;
 use crate::engine::OWNED_RUN_BYTES;
 use crate::error::Fault;
+use crate::serve::Edge;
 use http::{HeaderMap, HeaderValue, header};
 use upstream::{Answer, Ask, HopKind};
 
 /// What a request to the origin came to.
-pub(super) struct Sent {
-    pub(super) answered: Result<Answer, Fault>,
-    pub(super) requested_ms: i64,
+pub(in crate::proxy) struct Sent {
+    pub(in crate::proxy) answered: Result<Answer, Fault>,
+    pub(in crate::proxy) requested_ms: i64,
     /// When the origin was asked at the earliest, whichever nodes are between.
-    pub(super) asked_ms: i64,
-    pub(super) began: Began,
+    pub(in crate::proxy) asked_ms: i64,
+    pub(in crate::proxy) began: Began,
 }
 
 impl Fetch {
@@ -49,26 +50,51 @@ impl Fetch {
         ask
     }
 
+    /// Asks, for all who want the same.
+    pub(super) async fn send(&self, conditional: Option<&HeaderMap>, range: Option<Span>) -> Sent {
+        self.asking().send(|| self.ask(conditional, range)).await
+    }
+
+    /// When what is asked for was purged last, as far as is known before it is asked for.
+    pub(super) fn newer_than_ms(&self) -> Option<i64> {
+        self.asking().newer_than_ms(None)
+    }
+
+    fn asking(&self) -> Asking<'_> {
+        let tags = self.stale.as_ref().map_or(&[][..], |(old, _)| &old.tags);
+        Asking { edge: &self.edge, wanted: &self.wanted, tags }
+    }
+}
+
+/// What is asked for on a request's behalf.
+pub(in crate::proxy) struct Asking<'a> {
+    pub(in crate::proxy) edge: &'a Edge,
+    pub(in crate::proxy) wanted: &'a Wanted,
+    /// Those of what is stored of it.
+    pub(in crate::proxy) tags: &'a [Box<str>],
+}
+
+impl Asking<'_> {
     /// Sends the request. Another node is told of the last purge, which may not have come to it
     /// yet: it asks as well then, unless it has done so since. Where the answer alone tells, by its
     /// tags, that it was purged, that node is asked again; one that answers from before the purge
     /// for all that is passed by.
-    pub(super) async fn send(&self, conditional: Option<&HeaderMap>, range: Option<Span>) -> Sent {
-        let ask = || self.ask(conditional, range);
+    pub(in crate::proxy) async fn send(&self, ask: impl Fn() -> Ask) -> Sent {
         let known_ms = self.newer_than_ms(None);
-        let first = self.sent(Ask { newer_than_ms: known_ms, ..ask() }).await;
+        let first = self.once(Ask { newer_than_ms: known_ms, ..ask() }).await;
         let Some(purged_ms) = self.purged_since(&first) else { return first };
         drop(first);
         if known_ms < Some(purged_ms) {
-            let second = self.sent(Ask { newer_than_ms: Some(purged_ms), ..ask() }).await;
+            let second = self.once(Ask { newer_than_ms: Some(purged_ms), ..ask() }).await;
             if self.purged_since(&second).is_none() {
                 return second;
             }
         }
-        self.sent(Ask { at_the_origin: true, ..ask() }).await
+        self.once(Ask { at_the_origin: true, ..ask() }).await
     }
 
-    async fn sent(&self, ask: Ask) -> Sent {
+    /// Sends the request as it is.
+    pub(in crate::proxy) async fn once(&self, ask: Ask) -> Sent {
         let (began, requested_ms) = (self.edge.fetches.now(), now_ms());
         let newer_than_ms = ask.newer_than_ms;
         let answered = self.wanted.site.upstream.send(ask).await.map_err(Fault::from);
@@ -96,9 +122,9 @@ impl Fetch {
 
     /// When what is asked for was purged last, as far as this node or the one that asks knows; by
     /// the tags of what is stored and of an answer, too.
-    pub(super) fn newer_than_ms(&self, answered: Option<&HeaderMap>) -> Option<i64> {
+    pub(in crate::proxy) fn newer_than_ms(&self, answered: Option<&HeaderMap>) -> Option<i64> {
         let mut tags = answered.map(|fields| caching::tags(fields).tags).unwrap_or_default();
-        tags.extend(self.stale.iter().flat_map(|(old, _)| old.tags.iter().cloned()));
-        self.wanted.purged_ms(&self.edge, &tags)
+        tags.extend(self.tags.iter().cloned());
+        self.wanted.purged_ms(self.edge, &tags)
     }
 }

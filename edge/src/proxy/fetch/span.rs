@@ -113,7 +113,7 @@ impl Fetch {
 
     /// The length of what is wanted, by a HEAD.
     async fn length(&self) -> Option<u64> {
-        let newer_than_ms = self.newer_than_ms(None);
+        let newer_than_ms = self.newer_than_ms();
         let ask = self.wanted.site.ask(&self.wanted);
         let ask = Ask { method: Method::HEAD, newer_than_ms, ..ask };
         let answer = self.wanted.site.upstream.send(ask).await.ok()?;
