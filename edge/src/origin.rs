@@ -1,7 +1,7 @@
 //! Where titles come from: whole objects of bounded size, and runs of verified chunks for the
 //! fill plan. Retries, health and failover are the upstream's.
 
-use crate::engine::{TITLES_HOST, source};
+use crate::engine::{ANSWER_BYTES_MIN, TITLES_HOST, source};
 use crate::error::Fault;
 use crate::metrics::{FillEnd, Metrics};
 use crate::object::{Object, Passed};
@@ -29,6 +29,8 @@ pub struct Origin {
 struct Pieces {
     body: UpstreamBody,
     held: BytesMut,
+    /// Where in the file it ends.
+    end: u64,
     hop: HopId,
     source: Verdict,
 }
@@ -175,27 +177,41 @@ impl Origin {
         let bytes = file.track.facts.file_bytes;
         let start = chunk::range(*next, bytes).start;
         let range = ByteRange::new(start, chunk::range(end - 1, bytes).end() - start);
-        let mut pieces = self.range(&file.path, range, file.owned_by, avoid.take()).await?;
+        let mut pieces = self.range(file, range, avoid.take()).await?;
         while *next < end {
+            let wanted = chunk::range(*next, bytes);
+            while pieces.end < wanted.end() {
+                let left = pieces.rest(wanted.start).await;
+                left.inspect_err(|fault| self.avoid(&pieces.hop, fault, avoid))?;
+                let (held, from) = (std::mem::take(&mut pieces.held), pieces.end);
+                // Its place at the hop is free for the next one.
+                drop(pieces);
+                let rest = ByteRange::new(from, range.end() - from);
+                pieces = Pieces { held, ..self.range(file, rest, None).await? };
+            }
             let taken = self.take_chunk(&mut pieces, file.track, *next).await;
-            let taken = taken.inspect_err(|fault| {
-                self.upstream.blame(&pieces.hop, &fault.to_string());
-                *avoid = Some(pieces.hop.clone());
-            })?;
+            let taken = taken.inspect_err(|fault| self.avoid(&pieces.hop, fault, avoid))?;
             keep(*next, taken);
             *next += 1;
         }
         Ok(())
     }
 
+    fn avoid(&self, hop: &HopId, fault: &Fault, avoid: &mut Option<HopId>) {
+        self.upstream.blame(hop, &fault.to_string());
+        *avoid = Some(hop.clone());
+    }
+
+    /// What an origin gives of a range of a file, from its beginning on: all of it, or as much as
+    /// it sends at a time (RFC 9110 section 15.3.7).
     async fn range(
         &self,
-        path: &str,
+        file: &File<'_>,
         range: ByteRange,
-        owned_by: [u8; 16],
         avoid: Option<HopId>,
     ) -> Result<Pieces, Fault> {
-        let mut ask = Ask::get(TITLES_HOST, format!("/{path}"), owned_by);
+        let path = &file.path;
+        let mut ask = Ask::get(TITLES_HOST, format!("/{path}"), file.owned_by);
         let wanted = format!("bytes {}-{}", range.start, range.end().saturating_sub(1));
         if let Ok(value) = HeaderValue::try_from(wanted.replacen(' ', "=", 1)) {
             ask.fields.insert(header::RANGE, value);
@@ -204,14 +220,22 @@ impl Origin {
         // A plan can wait for players.
         ask.urgency = Urgency::of(URGENCY);
         let answer = self.upstream.send(ask).await?;
+        let (hop, status) = (answer.hop, answer.head.status);
         let given = caching::content_range(&answer.head.headers).map(|given| given.range);
-        if answer.head.status == StatusCode::PARTIAL_CONTENT && given == Some(range) {
+        let given = given.filter(|given| {
+            status == StatusCode::PARTIAL_CONTENT
+                && range.start == given.start
+                && given.end() <= range.end()
+        });
+        if let Some(given) = given {
+            if given != range && given.bytes < ANSWER_BYTES_MIN {
+                return Err(Fault::Short);
+            }
             let (mut body, source) = (answer.body, source(answer.kind));
             body.leave_if_silent();
-            return Ok(Pieces { body, held: BytesMut::new(), hop: answer.hop, source });
+            return Ok(Pieces { body, held: BytesMut::new(), end: given.end(), hop, source });
         }
         // The index names this file: an origin without it is broken, the title is not unknown.
-        let (hop, status) = (answer.hop, answer.head.status);
         let why = format!("{hop} answered {status} to {wanted} of {path}");
         self.upstream.blame(&hop, &why);
         Err(Fault::unavailable(why))
@@ -237,6 +261,26 @@ impl Origin {
 impl Pieces {
     /// The next `bytes` bytes, at once.
     async fn take(&mut self, bytes: usize) -> Result<Bytes, Fault> {
+        self.hold(bytes).await?;
+        if self.held.len() == bytes {
+            return Ok(std::mem::take(&mut self.held).freeze());
+        }
+        // What is left over is small: the rest of one frame.
+        let mut rest = BytesMut::with_capacity(bytes);
+        rest.extend_from_slice(&self.held[bytes..]);
+        self.held.truncate(bytes);
+        Ok(std::mem::replace(&mut self.held, rest).freeze())
+    }
+
+    /// Holds all that is left of it, from `start` in the file on; that is less than a chunk.
+    async fn rest(&mut self, start: u64) -> Result<(), Fault> {
+        let left = usize::try_from(self.end - start).map_err(Fault::unavailable)?;
+        self.hold(left).await?;
+        self.held.truncate(left);
+        Ok(())
+    }
+
+    async fn hold(&mut self, bytes: usize) -> Result<(), Fault> {
         if self.held.is_empty() {
             self.held.reserve(bytes);
         }
@@ -246,14 +290,7 @@ impl Pieces {
             };
             self.held.extend_from_slice(&data);
         }
-        if self.held.len() == bytes {
-            return Ok(std::mem::take(&mut self.held).freeze());
-        }
-        // What is left over is small: the rest of one frame.
-        let mut rest = BytesMut::with_capacity(bytes);
-        rest.extend_from_slice(&self.held[bytes..]);
-        self.held.truncate(bytes);
-        Ok(std::mem::replace(&mut self.held, rest).freeze())
+        Ok(())
     }
 }
 

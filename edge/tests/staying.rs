@@ -260,6 +260,32 @@ async fn a_plan_is_fetched_served_reported_and_removed_by_the_next() {
     assert!(!plan_file(&stage, "v1.mp4").exists());
 }
 
+/// An origin that sent less of a range than it was asked for was blamed for it, and no plan filled.
+#[tokio::test]
+async fn a_plan_is_filled_from_an_origin_that_sends_less_at_a_time() {
+    for cap in [CHUNK, CHUNK * 3 / 2, CHUNK * 2 / 3] {
+        let (stage, control) = with_control().await;
+        stage.origin.always(Some(Misdeed::Cap(usize::try_from(cap).unwrap())));
+        control.shared.lock().unwrap().plan = Some(plan(&stage, 1));
+        complete(&control, 1).await;
+        let (film, v1) = (&stage.film, &stage.film.files["v1.mp4"]);
+        assert_eq!(&std::fs::read(plan_file(&stage, "v1.mp4")).unwrap(), v1, "{cap}");
+        // No byte twice, and nobody blamed.
+        let mut starts: Vec<String> = stage.origin.media();
+        starts.iter_mut().for_each(|asked| asked.truncate(asked.rfind('-').unwrap()));
+        starts.sort();
+        let all = starts.len();
+        starts.dedup();
+        assert_eq!(starts.len(), all, "{cap}: {starts:?}");
+        let bytes = stage.edge.metric("nearcast_edge_origin_bytes_total").await;
+        let whole: usize = film.files.values().map(bytes::Bytes::len).sum();
+        assert_eq!(bytes as usize, whole + film.encoded.len(), "{cap}");
+        let retried = stage.edge.metric("nearcast_edge_fills_total{end=\"retried\"}").await;
+        assert!(retried == 0.0, "{cap}: {retried}");
+        stage.edge.stop().await;
+    }
+}
+
 #[tokio::test]
 async fn a_plan_that_was_cut_short_is_resumed_and_its_chunks_serve_meanwhile() {
     let (mut stage, control) = with_control().await;

@@ -22,6 +22,8 @@ pub enum Misdeed {
     Corrupt(usize),
     /// Sends so many bytes of a range at most, and flips a bit of the first.
     CorruptAndShort(usize),
+    /// Sends so many bytes of a range at most, as it may (RFC 9110 section 15.3.7).
+    Cap(usize),
     /// Closes the connection after this many bytes of the body.
     Cut(usize),
     /// Sends nothing after this many bytes of the body.
@@ -155,7 +157,7 @@ async fn answer(
         let (first, last) = range.strip_prefix("bytes=").unwrap().split_once('-').unwrap();
         let (first, last): (usize, usize) = (first.parse().unwrap(), last.parse().unwrap());
         let last = match misdeed {
-            Some(Misdeed::CorruptAndShort(most)) => last.min(first + most - 1),
+            Some(Misdeed::CorruptAndShort(most) | Misdeed::Cap(most)) => last.min(first + most - 1),
             _ => last,
         };
         bytes = object.slice(first..=last);
