@@ -13,6 +13,10 @@ const MEMORY: u64 = 64 << 20;
 const DISK: u64 = 64 << 20;
 /// Far more than the second in which a disk that fails is off: a busy machine fails no test.
 const OFF_MAX: Duration = Duration::from_secs(10);
+/// As that, for a disk whose writes hang: what it is allowed is most of the second.
+const WRITES_OFF_MAX: Duration = Duration::from_secs(2);
+/// Far more than the 50 ms after which a read is bypassed.
+const BYPASSED_MAX: Duration = Duration::from_secs(2);
 
 /// See [`FaultyDisk::mount`].
 const SERVER: &str = "process_that_serves_a_faulty_disk";
@@ -76,6 +80,7 @@ async fn goes_wrong(mode: Mode, reason: &str) {
     let off = began.elapsed();
     println!("{mode:?}: off after {off:?}, the longest read took {longest:?}");
     assert!(off < OFF_MAX, "{mode:?}: off after {off:?}");
+    assert!(longest < BYPASSED_MAX, "{mode:?}: a read waited {longest:?}");
     assert!(tiers.metric("ssd_troubles_total", reason) > 0);
     // Off: no one waits for it any more.
     assert!(tiers.get(keys[0], MIB).await.is_none());
@@ -102,7 +107,9 @@ async fn a_disk_whose_reads_hang_is_bypassed_switched_off_and_comes_back() {
 async fn late(disk: &mut FaultyDisk, tiers: &Tiers, key: Key, meanwhile: impl FnOnce()) {
     let slow = tiers.metric("ssd_reads_total", "slow");
     disk.set(Mode::ReadsHang);
+    let asked = Instant::now();
     assert!(tiers.get(key, MIB).await.is_none());
+    assert!(asked.elapsed() < BYPASSED_MAX, "passed by after {:?}", asked.elapsed());
     assert!(tiers.chunks.in_memory(&key).is_none());
     assert_eq!(tiers.metric("ssd_reads_total", "slow"), slow + 1);
     meanwhile();
@@ -179,6 +186,33 @@ async fn a_disk_whose_writes_fail_is_switched_off_and_comes_back() {
     let keys = stored(&tiers, 1).await;
     disk.set(Mode::WritesFail);
     takes_no_more(&tiers, &keys, || disk.set(Mode::Sound)).await;
+}
+
+/// Reads still work, and so do looks: nothing but the batch tells that this disk hangs.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_whose_writes_hang_is_switched_off_and_comes_back() {
+    let Some(mut disk) = FaultyDisk::mount(SERVER) else { return };
+    let data = tempfile::tempdir().unwrap();
+    let tiers = tiers_over(&disk, data.path(), 0).await;
+    let keys = stored(&tiers, 1).await;
+    disk.set(Mode::WritesHang);
+    tiers.keep(key(100, 0), MIB).await;
+    let off = tiers.until("the disk is off", |tiers| tiers.disks_up() == 0).await;
+    println!("off after {off:?}");
+    assert!(off < WRITES_OFF_MAX, "off after {off:?}");
+    assert_eq!(tiers.metric("ssd_troubles_total", "slow"), 1);
+    // What waited for it is served, and no longer waits.
+    assert!(tiers.get(key(100, 0), MIB).await.is_some());
+    assert_eq!(tiers.metric("ssd_queue_bytes", ""), 0);
+
+    disk.set(Mode::Sound);
+    tiers.until("the disk is back", |tiers| tiers.disks_up() == 1).await;
+    tiers.forget_memory();
+    for key in &keys {
+        assert!(tiers.find(*key, MIB).await.is_some());
+    }
+    tiers.keep(key(99, 0), MIB).await;
+    tiers.written().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -116,31 +116,44 @@ async fn write(disk: &Disk, store: &Arc<Store>) -> Trouble {
     loop {
         let fresh = disk.queue.batch(LINGER).await;
         due.extend(store.due());
-        let (owned, chunks, policy) = (Arc::clone(store), fresh.clone(), Arc::clone(&disk.policy));
-        let mut mine = mem::take(&mut due);
-        let writing = store.spawn(async move {
+        let (owned, policy, mut mine) =
+            (Arc::clone(store), Arc::clone(&disk.policy), mem::take(&mut due));
+        let keeping = in_time(store, async move {
             let keep = |key: &Key, bytes| policy.keep(ChunkId::new(&key.body, key.number), bytes);
-            let kept = owned.keep(&mut mine, keep).await?;
-            let bytes: usize = kept.iter().map(|(_, bytes)| bytes.len()).sum();
-            let lost = owned.write(&[chunks, kept].concat()).await;
-            Ok::<_, String>((lost, bytes, mine))
+            owned.keep(&mut mine, keep).await.map(|kept| (kept, mine))
         });
-        let lost = match timeout(WRITE_MAX, writing).await {
-            Ok(Ok(Ok((lost, kept_bytes, rest)))) => {
+        let kept = match keeping.await {
+            Ok(Ok((kept, rest))) => {
                 due = rest;
-                disk.metrics.ssd_kept_bytes.inc_by(kept_bytes as u64);
-                lost
+                kept
             }
-            Ok(Ok(Err(error))) => return Trouble::Failed(error),
-            Ok(Err(error)) => return Trouble::Failed(error.to_string()),
-            Err(_) => return Trouble::Slow,
+            Ok(Err(error)) => return Trouble::Failed(error),
+            Err(trouble) => return trouble,
         };
+        let kept_bytes: usize = kept.iter().map(|(_, bytes)| bytes.len()).sum();
+        let (owned, batch) = (Arc::clone(store), [fresh.clone(), kept].concat());
+        let lost = match in_time(store, async move { owned.write(&batch).await }).await {
+            Ok(lost) => lost,
+            Err(trouble) => return trouble,
+        };
+        disk.metrics.ssd_kept_bytes.inc_by(kept_bytes as u64);
         disk.metrics.ssd_written_bytes.inc_by(store.written_bytes().saturating_sub(written));
         written = store.written_bytes();
         disk.queue.done(&fresh);
         if !lost.is_empty() {
             return not_written(disk, lost.len()).await;
         }
+    }
+}
+
+/// Runs a part of a batch on the store's threads, for [`WRITE_MAX`] at most.
+async fn in_time<T: Send + 'static>(
+    store: &Store,
+    part: impl Future<Output = T> + Send + 'static,
+) -> Result<T, Trouble> {
+    match timeout(WRITE_MAX, store.spawn(part)).await {
+        Ok(done) => done.map_err(|error| Trouble::Failed(error.to_string())),
+        Err(_) => Err(Trouble::Slow),
     }
 }
 

@@ -41,6 +41,8 @@ pub enum Mode {
     Hangs,
     /// Reads are not answered.
     ReadsHang,
+    /// Writes are not answered.
+    WritesHang,
     ReadsFail,
     /// Reads at [`BAD`] of any file fail, until something is written there.
     ReadsFailInPart,
@@ -48,10 +50,11 @@ pub enum Mode {
     Full,
 }
 
-const MODES: [Mode; 7] = [
+const MODES: [Mode; 8] = [
     Mode::Sound,
     Mode::Hangs,
     Mode::ReadsHang,
+    Mode::WritesHang,
     Mode::ReadsFail,
     Mode::ReadsFailInPart,
     Mode::WritesFail,
@@ -272,8 +275,11 @@ impl Server {
         if matches!(request.opcode, 2 | 42) {
             return;
         }
-        let hangs = |mode: &mut Mode| {
-            *mode == Mode::Hangs || *mode == Mode::ReadsHang && request.opcode == 15
+        let hangs = |mode: &mut Mode| match *mode {
+            Mode::Hangs => true,
+            Mode::ReadsHang => request.opcode == 15,
+            Mode::WritesHang => request.opcode == 16,
+            _ => false,
         };
         let mode = *self.mode.1.wait_while(self.mode.0.lock().unwrap(), hangs).unwrap();
         let answer = self.answer(request, nodes, mode);
