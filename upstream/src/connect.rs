@@ -131,7 +131,7 @@ impl Pool {
                 Err(Fate::GivenUp) => request.method().is_idempotent(),
                 Ok(_) | Err(Fate::Unknown) => false,
             };
-            if !may_again || !request.body().is_untouched() || times == ANEW_MAX {
+            if !may_again || !request.body().is_here() || times == ANEW_MAX {
                 return outcome;
             }
             times += 1;
@@ -281,7 +281,7 @@ mod tests {
             let connector = Connector { tls, target: target.clone(), limit, age_max };
             let pool = of(connector, IntCounter::new("anew", "none").unwrap());
             for _ in 0..3 {
-                let mut request = Request::new(SendBody(None));
+                let mut request = Request::new(SendBody::new(None));
                 *request.uri_mut() = target.clone();
                 assert!(pool.request(request).await.is_ok());
             }

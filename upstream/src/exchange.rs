@@ -92,7 +92,7 @@ impl Sending {
                 (signed.uri, signed.fields, signed.keys)
             }
         };
-        let mut request = Request::new(SendBody(self.upload.clone()));
+        let mut request = Request::new(SendBody::new(self.upload.clone()));
         *request.method_mut() = self.method.clone();
         *request.uri_mut() = uri;
         *request.headers_mut() = fields;
@@ -245,7 +245,10 @@ async fn head(
         }
     };
     match done {
-        Ok(response) => check(response, &hop).map_err(|fault| fail(flight, fault, false)),
+        Ok(response) => {
+            sending.upload.iter().for_each(|upload| upload.forget());
+            check(response, &hop).map_err(|fault| fail(flight, fault, false))
+        }
         Err(Unanswered { error, fate, is_reset }) => {
             if let Some(why) = sending.upload.as_ref().and_then(|upload| upload.failed()) {
                 // The client's fault, not the hop's: the flight ends without a verdict.
@@ -259,11 +262,9 @@ async fn head(
             // Who stops reading a body does not like that body, and says so in an answer that may
             // be lost with the connection.
             let is_refusal =
-                |upload: &Arc<Upload>| upload.bytes() > 0 && (is_reset || upload.is_cut());
+                |upload: &Arc<Upload>| upload.is_begun() && (is_reset || upload.is_cut());
             // It was sent to others as often as may be.
-            if fate == Fate::Unprocessed
-                && sending.upload.as_deref().is_none_or(Upload::is_untouched)
-            {
+            if fate == Fate::Unprocessed && sending.upload.as_deref().is_none_or(Upload::is_here) {
                 flight.failed(&fault, true);
                 return Err(Failure::unsent(fault));
             }

@@ -140,7 +140,7 @@ async fn probe(hop: &Hop, pulse: &Pulse) -> Result<(), String> {
 /// `OPTIONS` that may not be forwarded (RFC 9110 section 7.6.2): the node itself answers it, and
 /// any answer will do.
 fn request(hop: &Hop) -> Request<SendBody> {
-    let mut request = Request::new(SendBody(None));
+    let mut request = Request::new(SendBody::new(None));
     *request.method_mut() = Method::OPTIONS;
     request.headers_mut().insert(header::MAX_FORWARDS, HeaderValue::from_static("0"));
     if let Target::Http { scheme, authority, .. } = &hop.place {

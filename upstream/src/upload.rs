@@ -1,113 +1,264 @@
 //! The body of a request on its way up: taken from the client once, and only when a
 //! connection asks for it.
+//!
+//! A small one stays here until the head of its answer comes, so that it can be sent anew should
+//! the server not have looked at the request.
 
 use crate::ask::RequestBody;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::task::{Context, Poll};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
 use std::time::Instant;
+
+/// A body of more is gone as it is sent. Forms and calls of an API are smaller; for as many of
+/// them as an origin is asked at a time this is 32 MiB (512, the default of `in-flight-max`).
+const KEPT_BYTES_MAX: usize = 64 << 10;
 
 /// A client's body, and how far it is.
 pub(crate) struct Upload {
-    body: Mutex<RequestBody>,
+    state: Mutex<State>,
     hint: SizeHint,
-    moved: Mutex<Option<Instant>>,
-    bytes: AtomicU64,
-    /// Whether the server waits for the client.
-    starved: AtomicBool,
-    /// Whether its end was taken.
-    ended: AtomicBool,
-    failed: OnceLock<String>,
 }
+
+struct State {
+    body: RequestBody,
+    /// What was taken of it, as long as that is all here.
+    kept: Option<Vec<u8>>,
+    /// Who sends it: of those that came before, none takes any more.
+    sender: u64,
+    /// What that one has taken.
+    sent: u64,
+    /// Whether that one has taken its end.
+    sent_whole: bool,
+    /// When something was last taken.
+    moved: Option<Instant>,
+    /// What the client has sent.
+    bytes: u64,
+    /// Whether the server waits for the client.
+    starved: bool,
+    ended: bool,
+    failed: Option<String>,
+}
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 impl Upload {
     pub(crate) fn new(body: RequestBody) -> Arc<Self> {
         let hint = body.size_hint();
-        let (moved, failed, starved) = (Mutex::new(None), OnceLock::new(), AtomicBool::default());
-        let (bytes, ended) = (AtomicU64::new(0), AtomicBool::default());
-        Arc::new(Self { body: Mutex::new(body), hint, moved, bytes, starved, ended, failed })
+        let may_be_kept = hint.lower() <= KEPT_BYTES_MAX as u64;
+        let state = State {
+            body,
+            kept: may_be_kept.then(Vec::new),
+            sender: 0,
+            sent: 0,
+            sent_whole: false,
+            moved: None,
+            bytes: 0,
+            starved: false,
+            ended: false,
+            failed: None,
+        };
+        Arc::new(Self { state: Mutex::new(state), hint })
     }
 
-    /// When the server last took a piece.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// When a server last took a piece.
     pub(crate) fn moved(&self) -> Option<Instant> {
-        *self.moved.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state().moved
     }
 
-    /// Whether none of it was taken.
-    pub(crate) fn is_untouched(&self) -> bool {
-        self.moved().is_none()
+    /// Whether all of it can be sent, should some have been already.
+    pub(crate) fn is_here(&self) -> bool {
+        self.state().is_here()
     }
 
-    /// Bytes that the server has taken so far.
+    /// It is not sent again: nothing is kept of it any more.
+    pub(crate) fn forget(&self) {
+        self.state().kept = None;
+    }
+
+    /// Bytes that the client has sent so far.
     pub(crate) fn bytes(&self) -> u64 {
-        self.bytes.load(Relaxed)
+        self.state().bytes
     }
 
     /// Whether the client is to send more.
     pub(crate) fn is_starved(&self) -> bool {
-        self.starved.load(Relaxed)
+        self.state().starved
     }
 
-    /// Whether some of it was taken, but not all.
+    /// Whether the server that it is sent to has taken some of it.
+    pub(crate) fn is_begun(&self) -> bool {
+        self.state().sent > 0
+    }
+
+    /// Whether that server has taken some of it, but not all.
     pub(crate) fn is_cut(&self) -> bool {
-        let whole = self
-            .hint
-            .exact()
-            .map_or_else(|| self.ended.load(Relaxed), |exact| self.bytes() >= exact);
-        self.bytes() > 0 && !whole
+        let state = self.state();
+        let whole = self.hint.exact().map_or(state.sent_whole, |exact| state.sent >= exact);
+        state.sent > 0 && !whole
     }
 
     /// What the client's side failed with.
-    pub(crate) fn failed(&self) -> Option<&str> {
-        self.failed.get().map(String::as_str)
+    pub(crate) fn failed(&self) -> Option<String> {
+        self.state().failed.clone()
     }
 }
 
-/// What a connection sends: nothing, or an upload.
-#[derive(Clone)]
-pub(crate) struct SendBody(pub(crate) Option<Arc<Upload>>);
+impl State {
+    fn is_here(&self) -> bool {
+        self.failed.is_none() && (self.moved.is_none() || self.kept.is_some())
+    }
+
+    /// Another one sends it from its beginning: which. 0: some of it is gone.
+    fn begin(&mut self) -> u64 {
+        if !self.is_here() {
+            return 0;
+        }
+        (self.sent, self.sent_whole) = (0, false);
+        self.sender += 1;
+        self.sender
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let at = usize::try_from(self.sent).unwrap_or(usize::MAX);
+        let again = self.kept.as_ref().and_then(|kept| kept.get(at..));
+        if let Some(again) = again.filter(|again| !again.is_empty()) {
+            let piece = Bytes::copy_from_slice(again);
+            self.moved = Some(Instant::now());
+            self.sent = self.bytes;
+            return Poll::Ready(Some(Ok(Frame::data(piece))));
+        }
+        if !self.ended {
+            let polled = Pin::new(&mut self.body).poll_frame(cx);
+            self.starved = polled.is_pending();
+            let came = ready!(polled);
+            self.moved = Some(Instant::now());
+            if let Some(came) = came {
+                self.came(&came);
+                return Poll::Ready(Some(came));
+            }
+            self.ended = true;
+        }
+        self.sent_whole = true;
+        Poll::Ready(None)
+    }
+
+    fn came(&mut self, came: &Result<Frame<Bytes>, BoxError>) {
+        match came.as_ref().map(Frame::data_ref) {
+            Ok(Some(piece)) => {
+                self.bytes += piece.len() as u64;
+                self.sent = self.bytes;
+                let fits = |kept: &Vec<u8>| kept.len() + piece.len() <= KEPT_BYTES_MAX;
+                self.kept = self.kept.take().filter(fits);
+                self.kept.iter_mut().for_each(|kept| kept.extend_from_slice(piece));
+            }
+            // Trailers.
+            Ok(None) => self.kept = None,
+            Err(error) => self.failed = Some(error.to_string()),
+        }
+    }
+}
+
+/// What a connection sends: nothing, or an upload. A clone sends it from its beginning, and from
+/// then on this one sends no more.
+pub(crate) struct SendBody {
+    upload: Option<Arc<Upload>>,
+    sender: Option<u64>,
+}
 
 impl SendBody {
-    /// Whether all of it is there still.
-    pub(crate) fn is_untouched(&self) -> bool {
-        self.0.as_deref().is_none_or(Upload::is_untouched)
+    pub(crate) fn new(upload: Option<Arc<Upload>>) -> Self {
+        Self { upload, sender: None }
+    }
+
+    /// Whether all of it can be sent, should some have been already.
+    pub(crate) fn is_here(&self) -> bool {
+        self.upload.as_deref().is_none_or(Upload::is_here)
+    }
+}
+
+impl Clone for SendBody {
+    fn clone(&self) -> Self {
+        Self::new(self.upload.clone())
     }
 }
 
 impl Body for SendBody {
     type Data = Bytes;
-    type Error = Box<dyn std::error::Error + Send + Sync>;
+    type Error = BoxError;
 
     fn poll_frame(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        let Some(upload) = &self.0 else { return Poll::Ready(None) };
-        let mut body = upload.body.lock().unwrap_or_else(PoisonError::into_inner);
-        let polled = Pin::new(&mut *body).poll_frame(cx);
-        upload.starved.store(polled.is_pending(), Relaxed);
-        if polled.is_ready() {
-            *upload.moved.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let Some(upload) = self.upload.clone() else { return Poll::Ready(None) };
+        let mut state = upload.state();
+        let sender = *self.sender.get_or_insert_with(|| state.begin());
+        if sender != state.sender {
+            return Poll::Ready(Some(Err("it is sent by another connection".into())));
         }
-        upload.ended.fetch_or(matches!(polled, Poll::Ready(None)), Relaxed);
-        if let Poll::Ready(Some(Ok(frame))) = &polled {
-            let taken = frame.data_ref().map_or(0, Bytes::len);
-            upload.bytes.fetch_add(taken as u64, Relaxed);
-        }
-        if let Poll::Ready(Some(Err(error))) = &polled {
-            _ = upload.failed.set(error.to_string());
-        }
-        polled
+        state.poll(cx)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.0.as_ref().is_none_or(|upload| upload.hint.exact() == Some(0))
+        self.upload.as_ref().is_none_or(|upload| upload.hint.exact() == Some(0))
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.0.as_ref().map_or(SizeHint::with_exact(0), |upload| upload.hint)
+        self.upload.as_ref().map_or(SizeHint::with_exact(0), |upload| upload.hint)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures::stream;
+    use http_body_util::{BodyExt, StreamBody};
+
+    fn upload(pieces: &[usize]) -> SendBody {
+        let piece = |bytes: &usize| Ok::<_, BoxError>(Frame::data(vec![b'x'; *bytes].into()));
+        let pieces: Vec<_> = pieces.iter().map(piece).collect();
+        let body = StreamBody::new(stream::iter(pieces)).boxed_unsync();
+        SendBody::new(Some(Upload::new(body)))
+    }
+
+    async fn bytes(body: SendBody) -> Option<usize> {
+        body.collect().await.ok().map(|whole| whole.to_bytes().len())
+    }
+
+    #[tokio::test]
+    async fn a_small_body_is_sent_again_and_no_part_of_a_large_one() {
+        let table: [(&[usize], bool); 5] = [
+            (&[], true),
+            (&[1, 0, 2], true),
+            (&[KEPT_BYTES_MAX - 1, 1], true),
+            (&[KEPT_BYTES_MAX, 1], false),
+            (&[1, KEPT_BYTES_MAX], false),
+        ];
+        for (pieces, again) in table {
+            let (first, whole) = (upload(pieces), Some(pieces.iter().sum()));
+            let (second, third) = (first.clone(), first.clone());
+            assert_eq!(bytes(first).await, whole, "{pieces:?}");
+            assert_eq!(second.is_here(), again, "{pieces:?}");
+            assert_eq!(bytes(second).await, whole.filter(|_| again), "{pieces:?}");
+            third.upload.iter().for_each(|upload| upload.forget());
+            assert!(!third.is_here() && bytes(third).await.is_none(), "{pieces:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn who_began_before_takes_nothing_from_who_sends_it_anew() {
+        let mut first = upload(&[3, 4]);
+        let mut second = first.clone();
+        assert!(first.frame().await.unwrap().is_ok());
+        assert!(second.frame().await.unwrap().is_ok());
+        assert!(first.frame().await.unwrap().is_err());
+        assert_eq!(bytes(second).await, Some(4));
     }
 }

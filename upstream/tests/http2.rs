@@ -7,13 +7,12 @@ mod common;
 use bytes::Bytes;
 use common::*;
 use futures::future::join_all;
-use futures::stream::{self, StreamExt};
 use http::Method;
-use http_body::Frame;
-use http_body_util::{BodyExt, StreamBody};
+use http_body_util::{BodyExt, Full};
 use nearcast_upstream::{Ask, BreakerState, Fault};
-use std::sync::Arc;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::server::TlsStream;
@@ -22,6 +21,11 @@ type Connection = TlsStream<TcpStream>;
 
 const NO_ERROR: u32 = 0;
 const REFUSED_STREAM: u32 = 7;
+
+// Kinds of frames, and the flag of the last one of a stream (RFC 9113 section 6).
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const END_STREAM: u8 = 1;
 
 /// A TLS server whose connections, counted from 0, are given to `serve`.
 struct Server {
@@ -65,7 +69,38 @@ impl Server {
         let answer = Arc::new(answer);
         Self::new(move |connection, tls| {
             let answer = answer.clone();
-            frames(tls, move |n, stream| answer(connection, n, stream))
+            let mut requests = 0;
+            frames(tls, move |heard| {
+                let is_request = heard.kind == HEADERS;
+                requests += usize::from(is_request);
+                if is_request { answer(connection, requests - 1, heard.stream) } else { Vec::new() }
+            })
+        })
+        .await
+    }
+
+    /// One that takes `of_each` requests of each connection, notes their bodies and answers them;
+    /// what comes behind the last one it does not look at. As nginx with its `keepalive_requests`.
+    async fn that_ends_after(of_each: usize, taken: &Arc<Mutex<Vec<String>>>) -> Self {
+        let taken = taken.clone();
+        Self::new(move |_, tls| {
+            let (taken, mut bodies) = (taken.clone(), BTreeMap::new());
+            frames(tls, move |heard| {
+                let (stream, mut said) = (heard.stream, Vec::new());
+                if heard.kind == HEADERS && bodies.len() < of_each {
+                    bodies.insert(stream, Vec::new());
+                    said = if bodies.len() == of_each { goaway(stream) } else { said };
+                }
+                let Some(body) = bodies.get_mut(&stream) else { return said };
+                if heard.kind == DATA {
+                    body.extend_from_slice(heard.payload);
+                }
+                if heard.flags & END_STREAM != 0 {
+                    taken.lock().unwrap().push(String::from_utf8(body.clone()).unwrap());
+                    said.extend(good(stream));
+                }
+                said
+            })
         })
         .await
     }
@@ -110,14 +145,23 @@ fn goaway(last: u32) -> Vec<u8> {
     frame(7, 0, 0, &[last.to_be_bytes(), NO_ERROR.to_be_bytes()].concat())
 }
 
-async fn frames(mut tls: Connection, answer: impl Fn(usize, u32) -> Vec<u8>) {
+/// A frame of a request.
+struct Heard<'a> {
+    kind: u8,
+    flags: u8,
+    stream: u32,
+    payload: &'a [u8],
+}
+
+/// Says what `answer` makes of each frame of a request.
+async fn frames(mut tls: Connection, mut answer: impl FnMut(Heard<'_>) -> Vec<u8>) {
     let mut preface = [0; 24];
     if tls.read_exact(&mut preface).await.is_err()
         || tls.write_all(&frame(4, 0, 0, &[])).await.is_err()
     {
         return;
     }
-    let (mut head, mut requests) = ([0; 9], 0);
+    let mut head = [0; 9];
     while tls.read_exact(&mut head).await.is_ok() {
         let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
         let mut payload = vec![0; length as usize];
@@ -125,11 +169,9 @@ async fn frames(mut tls: Connection, answer: impl Fn(usize, u32) -> Vec<u8>) {
             return;
         }
         let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
-        let said = match (head[3], head[4] & 1) {
-            (1, _) => {
-                requests += 1;
-                answer(requests - 1, stream)
-            }
+        let (kind, flags) = (head[3], head[4]);
+        let said = match (kind, flags & 1) {
+            (DATA | HEADERS, _) => answer(Heard { kind, flags, stream, payload: &payload }),
             (4, 0) => frame(4, 1, 0, &[]),
             (6, 0) => frame(6, 1, 0, &payload),
             _ => continue,
@@ -144,11 +186,8 @@ fn asked(method: Method) -> Ask {
     Ask { method, ..ask("/a") }
 }
 
-/// With a body of which some will have been sent before any answer.
-fn post_with_body() -> Ask {
-    let piece: Result<_, Box<dyn std::error::Error + Send + Sync>> =
-        Ok(Frame::data(Bytes::from_static(b"body")));
-    let body = StreamBody::new(stream::iter([piece]).chain(stream::pending())).boxed_unsync();
+fn post(body: Bytes) -> Ask {
+    let body = Full::new(body).map_err(|never| match never {}).boxed_unsync();
     Ask { body: Some(body), ..asked(Method::POST) }
 }
 
@@ -264,13 +303,33 @@ async fn what_one_origin_refuses_goes_to_the_next() {
     assert_eq!(whole(answer).await.unwrap(), (200, "other".into()));
 }
 
-/// What was taken of a body is gone: it can't be sent anew, and the server has done nothing wrong.
+/// As nginx does it to forms and calls of an API.
 #[tokio::test]
-async fn a_refused_body_is_not_sent_anew_nor_held_against_the_server() {
+async fn small_uploads_that_a_server_did_not_look_at_are_sent_anew() {
+    const ASKS: usize = 24;
+    let taken = Arc::default();
+    let server = Server::that_ends_after(8, &taken).await;
+    let site = server.site();
+    let asks = (0..ASKS).map(|n| site.upstream.send(post(format!("form {n:02}").into())));
+    for answer in join_all(asks).await {
+        assert_eq!(whole(answer.unwrap()).await.unwrap(), (200, "good".into()));
+    }
+    let mut taken = std::mem::take(&mut *taken.lock().unwrap());
+    taken.sort();
+    assert_eq!(taken, (0..ASKS).map(|n| format!("form {n:02}")).collect::<Vec<_>>());
+    assert!(site.metric("anew_total", &[]) >= 16.0);
+    assert_only_good(&site, ASKS);
+}
+
+/// What was sent of a large body is gone: it can't be sent anew, and the server has done nothing
+/// wrong.
+#[tokio::test]
+async fn a_refused_large_body_is_not_sent_anew_nor_held_against_the_server() {
     let server = Server::of_frames(|_, _, stream| reset(stream, REFUSED_STREAM)).await;
     let site = server.site();
     for _ in 0..30 {
-        assert_eq!(site.upstream.send(post_with_body()).await.unwrap_err().status(), 502);
+        let body = vec![b'x'; (64 << 10) + 1];
+        assert_eq!(site.upstream.send(post(body.into())).await.unwrap_err().status(), 502);
     }
     assert_eq!(site.metric("anew_total", &[]), 0.0);
     assert_eq!(site.upstream.status()[0].breaker, BreakerState::Closed);
