@@ -119,12 +119,21 @@ impl Process {
             .is_some_and(|pid| rustix::process::kill_process(pid, signal).is_ok())
     }
 
-    /// Asks it to end and waits until it has drained.
+    /// Asks it to end, as a service manager does, and waits until it has drained.
     ///
     /// # Errors
     /// When it does not end in time, or not with success.
     pub async fn stop(&mut self) -> Result<()> {
-        if !self.signal(Signal::TERM) {
+        self.stop_by(Signal::TERM).await
+    }
+
+    /// Asks it to end by another signal than `SIGTERM` (`SIGINT` is Ctrl-C), and waits until it
+    /// has drained.
+    ///
+    /// # Errors
+    /// As for [`Process::stop`].
+    pub async fn stop_by(&mut self, signal: Signal) -> Result<()> {
+        if !self.signal(signal) {
             return Ok(());
         }
         let Ok(status) = tokio::time::timeout(STOP_WITHIN, self.child.wait()).await else {
