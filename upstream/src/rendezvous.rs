@@ -5,15 +5,16 @@
 //! (Mirrokni, Thorup and Zadimoghaddam, 2018): a peer that has more than its part of our
 //! requests is passed over, so that what is hot spills to the next.
 //!
-//! Invariant: a node asks only siblings that rank above itself. Were it to pass itself over,
-//! two nodes could wait for each other's fetch of the same bytes.
+//! Invariants: a node asks only siblings that rank above itself, or two nodes could wait for each
+//! other's fetch of the same bytes. And it goes up itself only if none does: whoever stands in
+//! for the owner asks the owner for what it has not, so that a region fetches a byte once.
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 /// A peer may have this share of the mean, in percent.
 const LOAD_PERCENT_MAX: usize = 125;
 /// Below this many requests at a time a peer is never passed over: a few requests that happen
-/// to fall on one peer are no load, and spilling them would fetch their bytes twice.
+/// to fall on one peer are no load, and spilling them would be a detour.
 const LOAD_FREE: usize = 16;
 
 /// Which run of which object.
@@ -29,7 +30,7 @@ pub(crate) struct Member<'a> {
     pub(crate) id: &'a str,
     /// Our requests under way there.
     pub(crate) load: usize,
-    /// This node: it has always room.
+    /// This node.
     pub(crate) own: bool,
 }
 
@@ -42,15 +43,20 @@ fn score(run: &Run, id: &str) -> u64 {
     xxh3_64_with_seed(id.as_bytes(), xxh3_64_with_seed(&bytes, 0))
 }
 
-/// The place of the owner: the best of those with room. Some member always has room, unless
-/// there is none.
-pub(crate) fn owner(run: &Run, members: &[Member<'_>]) -> Option<usize> {
+/// The place of who is asked: of those that rank above this node the best with room, or the
+/// owner, where none has. This node's own place if none ranks above it; none if there is nobody.
+pub(crate) fn choose(run: &Run, members: &[Member<'_>]) -> Option<usize> {
     let load: usize = members.iter().map(|member| member.load).sum();
     let mean_percent = (load + 1) * LOAD_PERCENT_MAX;
     let bound = mean_percent.div_ceil(members.len().max(1) * 100).max(LOAD_FREE);
-    let with_room =
-        members.iter().enumerate().filter(|(_, member)| member.own || member.load < bound);
-    with_room.max_by_key(|(_, member)| (score(run, member.id), member.id)).map(|(place, _)| place)
+    let rank = |place: usize| (score(run, members[place].id), members[place].id);
+    let own = members.iter().position(|member| member.own);
+    let own_rank = own.map(rank);
+    let ranked = (0..members.len()).map(|place| (rank(place), place));
+    let above = ranked.filter(|(rank, _)| own_rank.is_none_or(|own| *rank > own));
+    let with_room = above.clone().filter(|(_, place)| members[*place].load < bound);
+    let chosen = with_room.max().or_else(|| above.max());
+    chosen.map(|(_, place)| place).or(own)
 }
 
 #[cfg(test)]
@@ -74,7 +80,7 @@ mod tests {
     fn the_hash_never_changes() {
         let ids = ids(5);
         let owners: Vec<_> =
-            (0..16).map(|n| owner(&run(n), &members(&ids)).map(|place| &ids[place])).collect();
+            (0..16).map(|n| choose(&run(n), &members(&ids)).map(|place| &ids[place])).collect();
         insta::assert_debug_snapshot!(owners);
     }
 
@@ -83,7 +89,7 @@ mod tests {
         let ids = ids(4);
         let mut owned = [0; 4];
         for number in 0..4000 {
-            owned[owner(&Run { key: [7; 16], number }, &members(&ids)).unwrap()] += 1;
+            owned[choose(&Run { key: [7; 16], number }, &members(&ids)).unwrap()] += 1;
         }
         assert!(owned.iter().all(|count| (900..1100).contains(count)), "{owned:?}");
     }
@@ -94,7 +100,7 @@ mod tests {
             let all = ids(count);
             let mut fewer = all.clone();
             let gone = fewer.remove(gone % count);
-            let name = |ids: &[String]| ids[owner(&run(n), &members(ids)).unwrap()].clone();
+            let name = |ids: &[String]| ids[choose(&run(n), &members(ids)).unwrap()].clone();
             prop_assert!(name(&all) == gone || name(&all) == name(&fewer));
         }
 
@@ -103,25 +109,26 @@ mod tests {
             let all = ids(count);
             let mut turned = all.clone();
             turned.rotate_left(turn % count);
-            let name = |ids: &[String]| ids[owner(&run(n), &members(ids)).unwrap()].clone();
+            let name = |ids: &[String]| ids[choose(&run(n), &members(ids)).unwrap()].clone();
             prop_assert_eq!(name(&all), name(&turned));
         }
 
-        /// Each node's next hop ranks above it, whatever the loads: nobody waits in a circle.
+        /// Whatever the loads: nobody waits in a circle, and all end at the owner.
         #[test]
-        fn no_two_siblings_ask_each_other(n: u64, count in 2..7_usize, loads in proptest::collection::vec(0..100_usize, 49)) {
+        fn all_siblings_come_to_the_owner(n: u64, count in 2..7_usize, loads in proptest::collection::vec(0..100_usize, 49)) {
             let ids = ids(count);
             let next = |own: usize| {
                 let member = |(place, id)| Member { id, load: loads[own * 7 + place], own: place == own };
                 let members: Vec<_> = ids.iter().map(String::as_str).enumerate().map(member).collect();
-                owner(&run(n), &members).unwrap()
+                choose(&run(n), &members).unwrap()
             };
+            let owner = choose(&run(n), &members(&ids)).unwrap();
             for start in 0..count {
                 let mut at = start;
-                for _ in 0..count {
+                for _ in 1..count {
                     at = next(at);
                 }
-                prop_assert_eq!(next(at), at);
+                prop_assert_eq!((at, next(at)), (owner, owner));
             }
         }
 
@@ -132,7 +139,7 @@ mod tests {
             let ids = ids(count);
             let mut all = members(&ids);
             for n in 0..requests {
-                let place = owner(&run(if hot { 1 } else { n as u64 }), &all);
+                let place = choose(&run(if hot { 1 } else { n as u64 }), &all);
                 all[place.expect("one has room")].load += 1;
             }
             let most = all.iter().map(|member| member.load).max().unwrap();

@@ -7,7 +7,7 @@ use crate::exchange::Failure;
 use crate::fault::{ErrorType, Fault};
 use crate::hop::{Hop, Target, Way};
 use crate::order::{Known, order};
-use crate::rendezvous::{Member, Run, owner};
+use crate::rendezvous::{Member, Run, choose};
 use crate::settings::Hedge;
 use crate::upstream::Inner;
 use http::{Method, StatusCode};
@@ -215,7 +215,7 @@ impl<'a> Tries<'a> {
         None
     }
 
-    /// The owner at this level, if that is another node.
+    /// The owner at this level, or its stand-in, if that is another node.
     fn peer(&mut self) -> Option<Arc<Way>> {
         let site = self.site;
         let (ways, own) = match self.level {
@@ -224,26 +224,33 @@ impl<'a> Tries<'a> {
             Level::Shield => (&site.shields, false),
             Level::Origin => return None,
         };
-        // Whoever comes from a sibling was sent to the owner: that is us.
-        if own && ways.iter().any(|way| self.passed.iter().any(|id| id == way.hop.id.as_str())) {
-            return None;
-        }
+        let has_passed = |hop: &Hop| self.passed.iter().any(|id| id == hop.id.as_str());
+        let came_by = ways.iter().filter(|way| own && has_passed(&way.hop));
+        let is_last =
+            |way: &Arc<Way>| self.passed.last().is_some_and(|id| id == way.hop.id.as_str());
+        // A sibling that asks takes this node for the owner, or for its stand-in, which asks the
+        // owner, whatever the load. Who is asked by a stand-in is the owner.
+        let is_detour = match came_by.collect::<Vec<_>>()[..] {
+            [] => false,
+            [way] if is_last(way) => true,
+            _ => return None,
+        };
+        let load = |hop: &Hop| if is_detour { 0 } else { hop.load() };
         let usable = |way: &&Arc<Way>| {
             let hop = &way.hop;
-            let passed = self.passed.iter().any(|id| id == hop.id.as_str());
             let avoided = self.avoid.as_ref() == Some(&hop.id);
-            !passed && !avoided && self.is_untried(hop) && hop.would_admit()
+            !has_passed(hop) && !avoided && self.is_untried(hop) && hop.would_admit()
         };
         let usable: Vec<&Arc<Way>> = ways.iter().filter(usable).collect();
         let mut members: Vec<Member<'_>> = usable
             .iter()
-            .map(|way| Member { id: way.hop.id.as_str(), load: way.hop.load(), own: false })
+            .map(|way| Member { id: way.hop.id.as_str(), load: load(&way.hop), own: false })
             .collect();
         if own && !members.is_empty() {
-            let load = site.node.0.own_load.load(Relaxed);
+            let load = if is_detour { 0 } else { site.node.0.own_load.load(Relaxed) };
             members.push(Member { id: &site.node.0.id, load, own: true });
         }
-        let place = owner(&self.run, &members)?;
+        let place = choose(&self.run, &members)?;
         let Some(way) = usable.get(place) else {
             self.own = Some(OwnLoad::new(&site.node.0.own_load));
             return None;

@@ -349,33 +349,61 @@ async fn a_peer_that_takes_long_is_gone_around_by_a_hedge() {
 }
 
 #[tokio::test]
-async fn what_is_hot_spills_to_other_siblings() {
+async fn what_a_loaded_owner_has_spills_to_its_siblings_and_not_to_the_origin() {
     const ASKS: usize = 60;
     let go = Arc::new(Notify::new());
     let held = |name: &'static str| {
         let wait = go.clone();
-        Origin::new(move |_, _| {
-            let mut steps = vec![Step::Until(wait.clone())];
-            steps.extend(ok(name));
-            steps
+        Origin::new(move |_, seen| match seen.line.contains("/hot") {
+            true => [vec![Step::Until(wait.clone())], ok(name)].concat(),
+            false => ok(name),
         })
     };
     let (two, three, origin) = (held("2").await, held("3").await, held("o").await);
     let siblings = [("edge-2", two.url()), ("edge-3", three.url())];
     let siblings = siblings.each_ref().map(|(id, url)| (*id, url.as_str()));
     let site = Arc::new(edge([&siblings, &[], &[]], &origin.url(), "hedge = false"));
-    let get = |site: Arc<Site>| tokio::spawn(async move { site.get("/hot").await });
-    let tasks: Vec<_> = (0..ASKS).map(|_| get(site.clone())).collect();
+    let all = owners(&site, 4 * ASKS as u64).await;
+    let owned = all.into_iter().filter(|(_, (_, hop))| hop == "edge-2").map(|(key, _)| key);
     let counts = || [two.count(), three.count(), origin.count()];
-    until("all are under way", || counts().iter().sum::<usize>() == ASKS).await;
-    // Siblings have 1.25 times the mean at most, rounded up; this node takes the rest.
-    assert!(counts()[..2].iter().all(|count| *count <= 25), "{:?}", counts());
-    assert!(counts().iter().filter(|count| **count > 0).count() >= 2, "{:?}", counts());
+    let before = counts();
+    let send = |key| {
+        let site = site.clone();
+        tokio::spawn(async move { site.upstream.send(ask_for("/hot", key)).await })
+    };
+    let tasks: Vec<_> = owned.take(ASKS).map(send).collect();
+    assert_eq!(tasks.len(), ASKS);
+    let more = || [0, 1, 2].map(|place| counts()[place] - before[place]);
+    until("all are under way", || more().iter().sum::<usize>() == ASKS).await;
+    // The owner has what this node would stand in for, and 16 at least.
+    let more = more();
+    assert!(more[0] >= 16 && more[1] > 0 && more[2] == 0, "{more:?}");
     for task in tasks {
         while !task.is_finished() {
             go.notify_waiters();
             tokio::task::yield_now().await;
         }
         task.await.unwrap().unwrap();
+    }
+}
+
+/// Who stands in for the owner asks it, however loaded it is; who is asked by a stand-in goes up.
+#[tokio::test]
+async fn who_stands_in_for_the_owner_asks_the_owner() {
+    let (two, three, origin) =
+        (Origin::saying("2").await, Origin::saying("3").await, Origin::saying("o").await);
+    let siblings = [("edge-2", two.url()), ("edge-3", three.url())];
+    let siblings = siblings.each_ref().map(|(id, url)| (*id, url.as_str()));
+    let site = edge([&siblings, &[], &[]], &origin.url(), "");
+    let all = owners(&site, 60).await;
+    for (key, (_, owner)) in all {
+        let ask = |passed| Ask { key: ask_for("", key).key, ..from(passed, "/a") };
+        // An owner asks no sibling.
+        for asker in ["edge-2", "edge-3"].into_iter().filter(|asker| *asker != owner) {
+            let answer = site.upstream.send(ask(asker)).await.unwrap();
+            assert_eq!(answer.hop.to_string(), owner, "object {key}, asked for by {asker}");
+        }
+        let answer = site.upstream.send(ask("edge-2, edge-3")).await.unwrap();
+        assert_eq!(answer.kind, HopKind::Origin, "object {key}");
     }
 }
