@@ -143,6 +143,8 @@ async fn a_whole_film_is_not_fetched_ahead() {
 async fn hints_at_films_are_within_the_budget() {
     const HINTS: usize = 20;
     const FLOOR_BYTES: f64 = (8 << 20) as f64;
+    /// What a fetch reads ahead of who gives it up.
+    const UNTAKEN_BYTES: f64 = (5 << 20) as f64;
     let proxy = Scripted::new(answer).await;
     for number in 0..HINTS {
         announce(&proxy, "/v1/1.m4s", &format!("..%2Ffilm.mp4%3F{number}"), &[]).await;
@@ -159,9 +161,10 @@ async fn hints_at_films_are_within_the_budget() {
     let films = proxy.asked().iter().filter(|asked| asked.starts_with("/film.mp4")).count();
     assert!((1..=3).contains(&films), "{films} films were begun");
     assert!(proxy.edge.metric(PREFETCHED).await >= FLOOR_BYTES / 2.0);
-    // The last of them may begin just below the floor.
+    // The last of them may begin just below the floor, and come in part before its length is seen.
     let fetched = proxy.edge.metric("nearcast_edge_origin_bytes_total").await;
-    assert!(fetched < 2.0 * FLOOR_BYTES, "{fetched} bytes were fetched");
+    println!("{films} films were begun, {fetched} bytes came");
+    assert!(fetched <= FLOOR_BYTES + UNTAKEN_BYTES, "{fetched} bytes were fetched");
     proxy.edge.stop().await;
 }
 

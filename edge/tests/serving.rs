@@ -4,7 +4,10 @@
 
 mod common;
 
-use common::{Misdeed, Stage, ask, get, get_over, head, now_s, token, token_between};
+use common::{
+    Misdeed, RANGE_BYTES_MAX, Stage, ask, get, get_over, head, now_s, range_bytes, token,
+    token_between,
+};
 use futures::future::join_all;
 use http::{Method, StatusCode};
 
@@ -125,6 +128,11 @@ async fn ranges_of_a_track_file() {
         assert_eq!(answer.status, 200, "{field}");
         assert_eq!(answer.bytes(), file, "{field}");
     }
+    let asked = stage.origin.media();
+    assert!(asked.iter().all(|asked| range_bytes(asked) <= RANGE_BYTES_MAX), "{asked:?}");
+    // Neighbours together: the two parts at the beginning, the end, and 38 MiB between them.
+    assert_eq!(asked.len(), 6, "{asked:?}");
+    assert_eq!(asked.iter().map(|asked| range_bytes(asked)).sum::<u64>(), last as u64 + 1);
 }
 
 #[tokio::test]

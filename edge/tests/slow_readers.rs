@@ -7,7 +7,9 @@
 mod common;
 mod versions;
 
-use common::{Edge, Item, Proxy, Web, get, proxy_settings, settings, until};
+use common::{
+    Edge, Item, Proxy, RANGE_BYTES_MAX, Web, get, proxy_settings, range_bytes, settings, until,
+};
 use service::value::ByteSize;
 use std::time::Instant;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -156,5 +158,10 @@ async fn film_is_read_slowly(is_begun: bool) {
     }
     let sent = proxy.web.sent(FILM);
     println!("{sent} bytes sent of {FILM_BYTES}, by {} answers", proxy.web.count(FILM));
-    assert!(sent <= FILM_BYTES as u64 * 11 / 10, "{sent}: {:?}", proxy.web.ranges(FILM));
+    let ranges = proxy.web.ranges(FILM);
+    assert!(sent <= FILM_BYTES as u64 * 11 / 10, "{sent}: {ranges:?}");
+    if is_begun {
+        let is_short = |range: &String| range_bytes(range) <= RANGE_BYTES_MAX;
+        assert!(ranges.iter().all(is_short), "{ranges:?}");
+    }
 }

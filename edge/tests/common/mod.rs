@@ -34,6 +34,15 @@ use tokio::task::JoinHandle;
 /// Nothing in a story takes this long.
 pub const DEADLINE: Duration = Duration::from_secs(30);
 
+/// Longest range that an origin is asked for.
+pub const RANGE_BYTES_MAX: u64 = 16 << 20;
+
+/// Bytes of a range that an origin was asked for: `bytes=0-9`, whatever stands before that.
+pub fn range_bytes(asked: &str) -> u64 {
+    let (first, last) = asked.split_once("bytes=").unwrap().1.split_once('-').unwrap();
+    last.parse::<u64>().unwrap() + 1 - first.parse::<u64>().unwrap()
+}
+
 /// A running edge.
 pub struct Edge {
     pub dir: PathBuf,
