@@ -4,12 +4,13 @@
 //! ambiguous or hostile is refused, each with a name; nothing ambiguous is repaired. The
 //! request to the origin is built anew from the [`Target`], never from the head itself.
 //!
-//! What HTTP/1.1 framing hides from a head is hyper's: it refuses folded lines and odd chunks,
-//! and of both lengths at once takes the chunks, drops the other and closes the connection after
-//! its answer (RFC 9112 section 6.3). `tests/smuggling.rs` holds it to that. Plain GETs may be read
-//! beside hyper (`wire/src/direct.rs`), and beside h3 (`wire/src/quic/plain.rs`): such as have no
-//! framing but the end of their head. And what [`plain_host`] finds nothing in may be answered
-//! without [`check`], if its target and host passed before, byte for byte.
+//! What HTTP/1.1 framing hides from a head is hyper's: it refuses folded lines and odd chunks.
+//! `tests/smuggling.rs` holds it to that. Of both lengths at once it takes the chunks, drops the
+//! other and closes the connection after its answer (RFC 9112 section 6.3): [`TwoLengths`] tells
+//! of it. Plain GETs may be read beside hyper (`wire/src/direct.rs`), and beside h3
+//! (`wire/src/quic/plain.rs`): such as have no framing but the end of their head. And what
+//! [`plain_host`] finds nothing in may be answered without [`check`], if its target and host
+//! passed before, byte for byte.
 
 mod host;
 mod key;
@@ -23,6 +24,7 @@ pub use path::{canonical as path, escaped};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version, header};
 use std::borrow::Cow;
+use wire::TwoLengths;
 
 /// Path and query as sent. Browsers and S3 clients stay below 8 KiB.
 pub const TARGET_BYTES_MAX: usize = 8 << 10;
@@ -147,6 +149,9 @@ pub enum Refusal {
     /// Several that differ.
     #[error("there are Content-Length fields that differ")]
     LengthsUnlike,
+    /// Both of the two ways to tell a body's length.
+    #[error("there is Content-Length beside Transfer-Encoding: servers differ on which counts")]
+    LengthsTwoWays,
     /// Another coding than `chunked`, once.
     #[error("Transfer-Encoding is not exactly: chunked")]
     Coding,
@@ -189,6 +194,7 @@ impl Refusal {
             Self::HostUnlike => (S::BAD_REQUEST, "host-unlike-target"),
             Self::LengthBad => (S::BAD_REQUEST, "length-bad"),
             Self::LengthsUnlike => (S::BAD_REQUEST, "lengths-unlike"),
+            Self::LengthsTwoWays => (S::BAD_REQUEST, "lengths-two-ways"),
             Self::Coding => (S::NOT_IMPLEMENTED, "transfer-coding-unknown"),
             Self::ConnectionField => (S::BAD_REQUEST, "connection-field"),
             Self::LookAlike => (S::BAD_REQUEST, "field-look-alike"),
@@ -227,11 +233,13 @@ pub fn scheme(uri: &Uri) -> Result<(), Refusal> {
 }
 
 /// Whether a request names one host, and a good one, as each must whoever answers it (RFC 9112
-/// section 3.2), and no scheme that nobody here answers.
+/// section 3.2), no scheme that nobody here answers, and no two ways to read its length.
 ///
 /// # Errors
-/// [`Refusal::Scheme`], [`Refusal::HostMissing`], [`Refusal::HostTwice`] or [`Refusal::HostBad`].
+/// [`Refusal::LengthsTwoWays`], [`Refusal::Scheme`], [`Refusal::HostMissing`],
+/// [`Refusal::HostTwice`] or [`Refusal::HostBad`].
 pub fn host(head: &Parts) -> Result<(), Refusal> {
+    length_way(head)?;
     scheme(&head.uri)?;
     match host::of(head) {
         // What the target says counts for who serves no sites by host.
@@ -256,6 +264,7 @@ pub fn check_of_the_server(head: &Parts) -> Result<(), Refusal> {
 
 fn all_but_path(head: &Parts) -> Result<Option<Host>, Refusal> {
     method(&head.method)?;
+    length_way(head)?;
     scheme(&head.uri)?;
     sizes(head)?;
     fields(&head.headers, head.version)?;
@@ -267,6 +276,15 @@ fn method(method: &Method) -> Result<(), Refusal> {
         method if method.as_str().len() > METHOD_BYTES_MAX => Err(Refusal::MethodTooLong),
         &Method::CONNECT | &Method::TRACE => Err(Refusal::Method),
         _ => Ok(()),
+    }
+}
+
+/// A request with both lengths may be refused (RFC 9112 section 6.1), and ought to be taken for an
+/// attempt to smuggle another (section 6.3, item 3).
+fn length_way(head: &Parts) -> Result<(), Refusal> {
+    match head.extensions.get::<TwoLengths>() {
+        Some(TwoLengths) => Err(Refusal::LengthsTwoWays),
+        None => Ok(()),
     }
 }
 

@@ -4,27 +4,23 @@
 
 #![allow(clippy::unwrap_used, reason = "a story that meets an error has failed")]
 
+#[path = "common/bytes.rs"]
+mod bytes;
 mod common;
 #[path = "common/raw.rs"]
 mod raw;
 
+use bytes::{address, answers, exchange, show};
 use common::{Edge, Item, Stage, Web, proxy_settings};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use raw::Raw;
-use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 
 /// The hidden request: an answer to it would be one too many.
 const HIDDEN: &str = "DELETE /hidden HTTP/1.1\r\nHost: a\r\n\r\n";
 const FIRST: &str = "POST /first";
 /// The request behind, whose answer is 401 with a code of its own.
 const BEHIND: &str = "GET /t/behind HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
-/// No connection here lives this long: the listener's own limits are shorter, or the end comes
-/// with the last answer.
-const END_WITHIN: Duration = Duration::from_secs(60);
-
 /// How a connection went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
@@ -34,57 +30,6 @@ enum End {
     Answered,
     /// The first request and the one behind it were answered.
     Both,
-}
-
-/// Sends bytes, perhaps the end of them, too, and reads to the end. A reset is an end as well.
-async fn exchange(address: &str, bytes: &[u8], is_ended: bool) -> Vec<u8> {
-    let stream = TcpStream::connect(address).await.unwrap();
-    let (mut reader, mut writer) = stream.into_split();
-    let mut read = Vec::new();
-    let sent = async {
-        // The peer may have answered and closed already.
-        let _ = writer.write_all(bytes).await;
-        if is_ended {
-            let _ = writer.shutdown().await;
-        }
-        // Held until the answers are read.
-        writer
-    };
-    let read_all = async {
-        let mut buffer = vec![0; 16 << 10];
-        while let Ok(count @ 1..) = reader.read(&mut buffer).await {
-            read.extend_from_slice(&buffer[..count]);
-        }
-    };
-    let both = async { tokio::join!(sent, read_all) };
-    assert!(tokio::time::timeout(END_WITHIN, both).await.is_ok(), "no end: {}", show(bytes));
-    read
-}
-
-fn show(bytes: &[u8]) -> String {
-    let bytes = &bytes[..bytes.len().min(300)];
-    bytes.escape_ascii().to_string()
-}
-
-/// The answers' statuses and what their bodies tell.
-fn answers(read: &[u8]) -> Vec<(u16, String)> {
-    let mut rest = read;
-    let mut found = Vec::new();
-    while let Some(line) = rest.strip_prefix(b"HTTP/1.1 ").or(rest.strip_prefix(b"HTTP/1.0 ")) {
-        let status = std::str::from_utf8(&line[..3]).unwrap().parse().unwrap();
-        let end = rest.windows(4).position(|four| four == b"\r\n\r\n").unwrap() + 4;
-        let head = String::from_utf8(rest[..end].to_vec()).unwrap().to_ascii_lowercase();
-        let length = head
-            .split("content-length: ")
-            .nth(1)
-            .map_or(0, |field| field.split("\r\n").next().unwrap().parse::<usize>().unwrap());
-        let length = if status == 100 { 0 } else { length };
-        found.push((status, String::from_utf8(rest[end..end + length].to_vec()).unwrap()));
-        rest = &rest[end + length..];
-    }
-    assert!(rest.is_empty(), "not an answer: {}", show(rest));
-    found.retain(|(status, _)| *status != 100);
-    found
 }
 
 fn end(answers: &[(u16, String)]) -> Option<End> {
@@ -103,10 +48,6 @@ fn request(fields: &str, body: &str) -> String {
     format!("POST /first HTTP/1.1\r\nHost: a\r\n{fields}\r\n{body}")
 }
 
-fn address(edge: &Edge) -> String {
-    edge.http.strip_prefix("http://").unwrap().to_owned()
-}
-
 /// Each with how it must end; what follows is always [`BEHIND`].
 fn corpus() -> Vec<(String, End)> {
     use End::{Answered, Both, Refused};
@@ -121,7 +62,7 @@ fn corpus() -> Vec<(String, End)> {
         (of(&format!("Content-Length: {hidden}\r\nContent-Length: {hidden}\r\n"), HIDDEN), Both),
         (of("Upgrade: h2c\r\nConnection: upgrade\r\n", ""), Both),
         (format!("\r\n{}", of("Content-Length: 0\r\n", "")), Both),
-        // Both lengths: the chunks count, and nothing after them (RFC 9112 section 6.1).
+        // Both lengths: refused by name (`two_lengths`).
         (of("Content-Length: 5\r\nTransfer-Encoding: chunked\r\n", &chunk), Answered),
         (of("Transfer-Encoding: chunked\r\nContent-Length: 5\r\n", &chunk), Answered),
         (
@@ -383,39 +324,6 @@ async fn header_bombs_are_refused() {
         );
     }
     stage.edge.stop().await;
-}
-
-/// RFC 9112 section 6.3: where a request has both lengths, the chunks are its body, here as at the
-/// origin, which sees the one length that this edge wrote; and the connection ends with the
-/// answer, so that nothing behind is ever read as a request. HTTP/1.0 has no chunks.
-#[tokio::test]
-async fn of_two_lengths_the_chunks_count_and_the_connection_ends() {
-    let dir = tempfile::tempdir().unwrap();
-    let raw = Raw::start().await;
-    let edge = Edge::start(raw::settings(dir.path(), &raw)).await;
-    let address = address(&edge);
-    let (length, chunked) = ("Content-Length: 4\r\n", "Transfer-Encoding: chunked\r\n");
-    for fields in [format!("{length}{chunked}"), format!("{chunked}{length}")] {
-        for (chunks, body) in [("5\r\nhello\r\n0\r\n\r\n", "hello"), ("0\r\n\r\n", "")] {
-            let sent = format!("{}{HIDDEN}{BEHIND}", request(&fields, chunks));
-            let read = exchange(&address, sent.as_bytes(), false).await;
-            let text = String::from_utf8(read.clone()).unwrap().to_lowercase();
-            assert!(text.starts_with("http/1.1 200"), "{text}");
-            assert!(text.contains("\r\nconnection: close\r\n"), "{text}");
-            assert_eq!(answers(&read).len(), 1, "{text}");
-            let seen = raw.take();
-            let lines: Vec<_> = seen.iter().map(|seen| seen.line.as_str()).collect();
-            assert_eq!(lines, [FIRST], "{fields}");
-            assert_eq!(seen[0].body.as_deref(), Some(body.as_bytes()), "{fields}");
-            assert!(!seen[0].fields.iter().any(|(_, value)| value == "4"), "{:?}", seen[0].fields);
-        }
-        let old = request(&fields, "0\r\n\r\n").replacen("HTTP/1.1", "HTTP/1.0", 1);
-        let read = exchange(&address, format!("{old}{BEHIND}").as_bytes(), false).await;
-        assert_eq!(end(&answers(&read)), Some(End::Refused(400)), "{fields}");
-        assert_eq!(raw.take(), []);
-    }
-    assert_eq!(raw.complaints(), Vec::<String>::new());
-    edge.stop().await;
 }
 
 /// What no request came of is in no other count.

@@ -10,6 +10,7 @@ pub mod head;
 
 use crate::Service;
 use crate::half::HalfOpen;
+use crate::lengths::Lengths;
 use crate::responding::Requests;
 use crate::timer::HeadTimer;
 use bytes::{Buf, Bytes};
@@ -42,13 +43,14 @@ pub struct Direct<T, S: Service> {
     /// hyper's, for the next head, and how long it waits for that.
     timer: HeadTimer,
     head_max: Duration,
+    /// What hyper got.
+    lengths: Lengths,
 }
 
 /// Whose turn it is.
 enum State {
-    /// hyper has what came, and may not be done with that. It had called the service so often
-    /// before.
-    Beside(head::Ends, usize),
+    /// hyper has what came, and may not be done with that. It had so many requests before.
+    Beside(usize),
     /// hyper waits for a head, and has no part of one.
     Between,
     /// An answer to a request that was read here leaves.
@@ -65,27 +67,30 @@ struct Rest {
 }
 
 impl<T, S: Service> Direct<T, S> {
-    /// The stream of a connection that begins with a request's first byte. Where it may not be
-    /// one of HTTP/1.1 (`is_on` unset), it only passes bytes on. `timer` and `head_max` are
-    /// hyper's.
+    /// The stream of a connection that begins with a request's first byte. Where requests are not
+    /// to be read here (`is_on` unset), it only passes bytes on, which `lengths` looks through.
+    /// `timer` and `head_max` are hyper's.
     pub fn new(
         stream: HalfOpen<T>,
         requests: Arc<Requests<S>>,
         (timer, head_max): (HeadTimer, Duration),
+        lengths: Lengths,
         is_on: bool,
     ) -> Self {
-        let state = if is_on { State::Beside(head::Ends::default(), 0) } else { State::Off };
-        Self { stream, requests, state, timer, head_max }
+        let state = if is_on { State::Beside(0) } else { State::Off };
+        Self { stream, requests, state, timer, head_max, lengths }
     }
 
     /// Whether hyper is done with what it has.
     fn look(&mut self) {
-        let State::Beside(ends, calls) = &self.state else { return };
-        let calls_now = self.stream.calls();
-        if ends.are_several() || self.stream.is_hypers() {
+        let State::Beside(before) = self.state else { return };
+        let heads = self.lengths.heads();
+        let count = heads.wrapping_sub(before);
+        if count > 1 || self.stream.is_hypers() {
             self.state = State::Off;
-        } else if ends.is_one_whole()
-            && calls_now == calls.wrapping_add(1)
+        } else if count == 1
+            && self.lengths.is_between()
+            && self.stream.calls() == heads
             && !self.stream.is_answering()
         {
             self.state = State::Between;
@@ -98,10 +103,10 @@ impl<T, S: Service> Direct<T, S> {
             return;
         }
         if let State::Between = self.state {
-            self.state = State::Beside(head::Ends::default(), self.stream.calls());
+            self.state = State::Beside(self.lengths.heads());
         }
-        if let State::Beside(ends, _) = &mut self.state {
-            ends.take(came);
+        if let Some(number) = self.lengths.take(came) {
+            self.stream.has_two_lengths(number);
         }
     }
 }
@@ -169,11 +174,13 @@ impl<T: AsyncRead + AsyncWrite + Unpin, S: Service> AsyncRead for Direct<T, S> {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        let start = buf.filled().len();
         if matches!(this.state, State::Off) {
-            return Pin::new(&mut this.stream).poll_read(cx, buf);
+            ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
+            this.pass(&buf.filled()[start..]);
+            return Poll::Ready(Ok(()));
         }
         ready!(this.poll_rest(cx))?;
-        let start = buf.filled().len();
         for _ in 0..ANSWERS_MAX {
             this.look();
             let is_between = matches!(this.state, State::Between);

@@ -31,6 +31,8 @@ struct Way {
     calls: AtomicUsize,
     /// A request came that was not all read with its head: where it ends hyper alone knows.
     is_hypers: AtomicBool,
+    /// The number of the request that has two lengths, from 1; 0 while there is none.
+    two_lengths: AtomicUsize,
 }
 
 /// A stream whose end waits for the answers that go out on it.
@@ -53,11 +55,12 @@ impl Answers {
     /// waits from now on; else from the answer's head on, since it may cut the request short.
     pub fn asked(&self, is_whole: bool) -> Asked {
         self.0.has_part.store(false, Ordering::Release);
-        self.0.calls.fetch_add(1, Ordering::AcqRel);
+        let number = self.0.calls.fetch_add(1, Ordering::AcqRel).wrapping_add(1);
         if !is_whole {
             self.0.is_hypers.store(true, Ordering::Release);
         }
-        let mut asked = Asked { way: Arc::clone(&self.0), is_counted: false };
+        let has_two_lengths = self.0.two_lengths.load(Ordering::Acquire) == number;
+        let mut asked = Asked { way: Arc::clone(&self.0), is_counted: false, has_two_lengths };
         if is_whole {
             asked.count();
         }
@@ -74,9 +77,15 @@ impl Answers {
 pub struct Asked {
     way: Arc<Way>,
     is_counted: bool,
+    has_two_lengths: bool,
 }
 
 impl Asked {
+    /// hyper dropped one of two lengths that it had.
+    pub fn has_two_lengths(&self) -> bool {
+        self.has_two_lengths
+    }
+
     fn count(&mut self) {
         if !self.is_counted {
             self.is_counted = true;
@@ -146,6 +155,11 @@ impl<T> HalfOpen<T> {
     /// Requests that hyper has read, round and round.
     pub fn calls(&self) -> usize {
         self.way.calls.load(Ordering::Acquire)
+    }
+
+    /// The request of this number, counted from 1 among those that hyper gets, has two lengths.
+    pub fn has_two_lengths(&self, number: usize) {
+        self.way.two_lengths.store(number, Ordering::Release);
     }
 
     /// Where requests end hyper alone knows, from now on.

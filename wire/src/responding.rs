@@ -8,7 +8,7 @@ use crate::half::{Answers, Asked, Counted};
 use crate::pace::{Pace, Paced};
 use crate::service::Answering;
 use crate::unframed::{Ending, Unframed};
-use crate::{Known, Reply, Request, RequestBody, Service, Shared, Via};
+use crate::{Known, Reply, Request, RequestBody, Service, Shared, TwoLengths, Via};
 use bytes::Bytes;
 use http::{Response, Version};
 use http_body::Body;
@@ -169,6 +169,9 @@ impl<S: Service> hyper::service::Service<http::Request<Incoming>> for Serving<S>
         let (version, is_whole) = (request.version(), request.body().is_end_stream());
         let is_h2 = version == Version::HTTP_2;
         let asked = (!is_h2).then(|| self.0.answers.asked(is_whole));
+        if asked.as_ref().is_some_and(Asked::has_two_lengths) {
+            request.extensions_mut().insert(TwoLengths);
+        }
         let watch = Watch { version, asked };
         let begun = match is_h2 {
             true => at_hand::begun::<S, _>(&mut request),

@@ -179,6 +179,7 @@ fn codes_are_one_to_a_refusal() {
         R::HostUnlike,
         R::LengthBad,
         R::LengthsUnlike,
+        R::LengthsTwoWays,
         R::Coding,
         R::ConnectionField,
         R::LookAlike,

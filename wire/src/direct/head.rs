@@ -152,49 +152,5 @@ pub fn write(status: StatusCode, fields: &HeaderMap, text: &mut Vec<u8>) {
     text.extend_from_slice(b"\r\n");
 }
 
-/// Where heads end in what hyper gets.
-#[derive(Default)]
-pub struct Ends {
-    count: usize,
-    /// So many of the last bytes are the beginning of such an end, or all of it.
-    matched: usize,
-}
-
-impl Ends {
-    /// What comes next.
-    pub fn take(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            if self.count > 1 {
-                return;
-            }
-            self.matched = match (byte, self.matched) {
-                (b'\r', 2 | 4) => 3,
-                (b'\r', _) => 1,
-                (b'\n', 1) => 2,
-                (b'\n', 3) => {
-                    self.count += 1;
-                    4
-                }
-                // hyper takes a line that ends so; here nobody counts on it.
-                (b'\n', _) => {
-                    self.count = 2;
-                    0
-                }
-                _ => 0,
-            };
-        }
-    }
-
-    /// One head, and nothing behind it.
-    pub fn is_one_whole(&self) -> bool {
-        self.count == 1 && self.matched == END.len()
-    }
-
-    /// More than one, or what may be more.
-    pub fn are_several(&self) -> bool {
-        self.count > 1
-    }
-}
-
 #[cfg(test)]
 mod tests;

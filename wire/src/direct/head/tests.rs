@@ -61,25 +61,6 @@ fn what_is_not_plain_is_hypers() {
     assert!(read(b"GET / HTTP/1.1\n\r\n\r\n").is_none());
 }
 
-#[test]
-fn one_whole_head_is_known_however_it_comes() {
-    for (text, whole) in [
-        ("GET / HTTP/1.1\r\nA: b\r\n\r\n", true),
-        ("GET / HTTP/1.1\r\nA: b\r\n", false),
-        ("GET / HTTP/1.1\r\n\r\nG", false),
-        ("GET / HTTP/1.1\r\n\r\n\r\n", false),
-        ("GET / HTTP/1.1\n\r\n", false),
-        ("GET / HTTP/1.1\n\nGET / HTTP/1.1\r\n\r\n", false),
-    ] {
-        for at in 0..text.len() {
-            let mut ends = Ends::default();
-            ends.take(&text.as_bytes()[..at]);
-            ends.take(&text.as_bytes()[at..]);
-            assert_eq!(ends.is_one_whole(), whole, "{text:?} {at}");
-        }
-    }
-}
-
 /// What httparse, by which hyper reads, says of a request.
 fn parsed<T>(
     bytes: &[u8],
@@ -194,25 +175,6 @@ proptest! {
         prop_assert_eq!(told, fields);
         for name in ["content-length", "transfer-encoding", "expect", "upgrade"] {
             prop_assert!(!head.headers.contains_key(name));
-        }
-    }
-
-    /// What is one whole head, however it came, is one to hyper, and nothing behind it.
-    #[test]
-    fn one_whole_head_is_one_to_hyper(came in heads(), parts in vec(1..40_usize, 1..20)) {
-        let (mut ends, mut rest) = (Ends::default(), &came[..]);
-        for part in parts.iter().cycle() {
-            let (part, next) = rest.split_at(rest.len().min(*part));
-            ends.take(part);
-            rest = next;
-            if rest.is_empty() {
-                break;
-            }
-        }
-        // Empty lines before a request are none.
-        let is_any = came.iter().any(|byte| !b"\r\n".contains(byte));
-        if is_any && ends.is_one_whole() && let Some(status) = parsed(&came, |status, _| status) {
-            prop_assert_eq!(status, httparse::Status::Complete(came.len()));
         }
     }
 }
