@@ -2,20 +2,31 @@
 //! is drawn from a seed.
 
 mod client;
+mod connection;
+mod judge;
+mod process;
+mod scene;
+mod tally;
+mod used;
 
-use crate::common::{DEADLINE, Edge, settings, until};
+pub use process::Role;
+pub use tally::Tally;
+pub use used::Used;
+
+use crate::common::{DEADLINE, until};
 use crate::versions::{Known, Misdeed, Origin, Thing, any_range};
 use client::{Ask, End, Pace};
+use connection::Protocol;
+use process::Process;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
+use scene::{Mood, Scene};
 use serde_json::json;
-use service::value::ByteSize;
-use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
-use tokio::sync::watch;
+use tempfile::TempDir;
 use tokio::task::JoinSet;
 
 /// Steps of a history.
@@ -26,38 +37,50 @@ const CLIENTS_MAX: usize = 16;
 const CAPS: [usize; 6] = [1 << 20, 2 << 20, 1_500_000, 700_000, 100_000, 9_000];
 /// How often those who wait are told to go on, at the end.
 const TICK: Duration = Duration::from_millis(5);
-const MEMORY: ByteSize = ByteSize(16 << 20);
+/// The smallest SSD tier: 32 blocks.
+const SSD_BYTES: u64 = chunks::SSD_BYTES_MIN;
+/// About how long things are. One more evicts others.
+const THING_BYTES: [usize; 6] = [5_000, 900_000, 2_300_000, 3_500_000, 6_200_000, 1 << 20];
+const EVICTOR_BYTES: usize = 20 << 20;
+/// Whom all requests are for, so that what is stored is the same after a restart on other ports.
+const HOST: &str = "world.test";
 
-/// What may happen in a history.
+/// What must have taken place in the histories that run by default.
+pub const EXPECTED: [&str; 14] = [
+    "answers over H1",
+    "answers over H2",
+    "answers over H3",
+    "answers from memory",
+    "answers from the SSD",
+    "answers from before a restart",
+    "cut over H1",
+    "cut over H2",
+    "cut over H3",
+    "chunks evicted from memory",
+    "blocks evicted from the SSD",
+    "edges stopped",
+    "edges killed",
+    "purges",
+];
+
+/// What an edge finds on its disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Mood {
-    /// Requests, slow ones and such that leave; evictions.
-    Quiet,
-    /// And new versions, purges.
-    Changing,
-    /// And an origin that fails.
-    Wild,
-}
-
-/// The parts that clients share.
-pub struct Scene {
-    pub edge: Edge,
-    pub origin: Origin,
-    /// Of each thing, the version below which no answer to a new request may be: an older one
-    /// was purged or invalidated.
-    floors: Vec<AtomicU64>,
-    /// Slow clients go on when this changes.
-    paused: watch::Sender<u64>,
-    mood: Mood,
-    /// What each client does now.
-    doing: Mutex<BTreeMap<u64, String>>,
+enum Ssd {
+    None,
+    Empty,
+    /// What a full one holds.
+    Full,
 }
 
 pub struct World {
     scene: Arc<Scene>,
+    /// None while it is restarted.
+    edge: Option<Process>,
+    role: Role,
     rng: StdRng,
     clients: JoinSet<()>,
     seed: u64,
+    _dir: TempDir,
 }
 
 fn things(rng: &mut StdRng) -> Vec<Thing> {
@@ -68,7 +91,7 @@ fn things(rng: &mut StdRng) -> Vec<Thing> {
         "max-age=1",
         "max-age=0, stale-while-revalidate=60",
     ];
-    let mut things: Vec<Thing> = (0..6)
+    let mut things: Vec<Thing> = (0..THING_BYTES.len())
         .map(|number| Thing {
             known: *[
                 Known::Strong,
@@ -85,44 +108,62 @@ fn things(rng: &mut StdRng) -> Vec<Thing> {
             heeds: rng.random_bool(0.5),
             cache_control: caches.choose(rng).unwrap(),
             cap: rng.random_bool(0.4).then(|| *CAPS.choose(rng).unwrap()),
-            bytes: [5_000, 900_000, 2_300_000, 3_500_000, 6_200_000, 1 << 20][number],
+            bytes: THING_BYTES[number],
         })
         .collect();
     // What others are evicted by.
-    things.push(Thing::strong(20 << 20));
+    things.push(Thing::strong(EVICTOR_BYTES));
     things
 }
 
 impl World {
-    /// A history from its begin to the end of its dust.
-    pub async fn live(seed: u64) {
-        let mut rng = StdRng::seed_from_u64(seed);
-        let dir = tempfile::tempdir().unwrap();
-        let mood = [Mood::Quiet, Mood::Changing, Mood::Wild, Mood::Wild][(seed % 4) as usize];
-        let things = things(&mut rng);
-        let floors = things.iter().map(|_| AtomicU64::new(0)).collect();
-        println!("seed {seed}: {mood:?} {things:?}");
-        let origin = Origin::start(things).await;
-        let mut settings = settings(dir.path(), &origin.url);
-        settings.control_plane = None;
-        settings.listen = vec!["http://127.0.0.1:0".into()];
-        settings.memory = Some(MEMORY);
-        settings.ssd = Some(ByteSize(if rng.random_bool(0.5) { 256 << 20 } else { 0 }));
-        let edge = Edge::start(settings).await;
-        let paused = watch::channel(0).0;
-        let doing = Mutex::default();
-        let scene = Arc::new(Scene { edge, origin, floors, paused, mood, doing });
-        let mut world = Self { scene, rng, clients: JoinSet::new(), seed };
+    /// A history from its begin to the end of its dust: what took place in it.
+    pub async fn live(seed: u64, used: &Used) -> Tally {
+        let mut world = Self::begin(seed, used).await;
         for _ in 0..STEPS {
             world.step().await;
         }
         world.settle().await;
         world.every_thing_is_whole().await;
         world.nothing_is_left().await;
+        let edge = world.edge.take().unwrap();
+        world.scene.count_evictions(&edge.place).await;
+        edge.kill().await;
+        let tally = Tally::default();
+        tally.add_all(&world.scene.tally);
+        tally
+    }
+
+    async fn begin(seed: u64, used: &Used) -> Self {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let dir = tempfile::tempdir().unwrap();
+        let mood = [Mood::Quiet, Mood::Changing, Mood::Wild, Mood::Wild][(seed % 4) as usize];
+        let things = things(&mut rng);
+        let mut ssd = *[Ssd::None, Ssd::Empty, Ssd::Full, Ssd::Full].choose(&mut rng).unwrap();
+        if mood == Mood::Quiet && ssd == Ssd::Full {
+            // It knows of an older version, which needs no failure to be cut.
+            ssd = Ssd::Empty;
+        }
+        println!("seed {seed}: {mood:?}, SSD: {ssd:?}, {things:?}");
+        let origin = Origin::start(things).await;
+        if ssd == Ssd::Full {
+            used.copy(dir.path()).await;
+            (0..=THING_BYTES.len()).for_each(|number| origin.change(number));
+        }
+        let role = Role {
+            dir: dir.path().to_owned(),
+            origin: origin.url.clone(),
+            ssd: if ssd == Ssd::None { 0 } else { SSD_BYTES },
+            // A copy is in the page cache.
+            ssd_direct: ssd == Ssd::Empty && rng.random_bool(0.5),
+        };
+        let edge = Process::start(&role, None).await;
+        let scene = Arc::new(Scene::new(&edge.place, origin, mood));
+        Self { scene, edge: Some(edge), role, rng, clients: JoinSet::new(), seed, _dir: dir }
     }
 
     fn thing(&mut self) -> usize {
-        self.rng.random_range(0..self.scene.floors.len() - 1)
+        self.rng.random_range(0..THING_BYTES.len())
     }
 
     async fn step(&mut self) {
@@ -136,6 +177,7 @@ impl World {
             (Mood::Changing | Mood::Wild, 20..=22) => self.purge(number).await,
             (Mood::Changing | Mood::Wild, 23..=24) => self.invalidate(number).await,
             (Mood::Wild, 25..=34) => self.misbehave(),
+            (_, 99) => self.restart().await,
             _ => self.ask(number).await,
         }
         for _ in 0..self.rng.random_range(0..40) {
@@ -147,6 +189,27 @@ impl World {
         let after = self.rng.random_range(0..3_000_000);
         let misdeeds = [Misdeed::Cut(after), Misdeed::Stall(after), Misdeed::Hold, Misdeed::Fail];
         self.scene.origin.misbehave(*misdeeds.choose(&mut self.rng).unwrap());
+    }
+
+    /// The edge ends, in order or not, whatever it is doing, and another one takes over what it
+    /// left.
+    async fn restart(&mut self) {
+        let edge = self.edge.take().unwrap();
+        self.scene.count_evictions(&edge.place).await;
+        if self.rng.random_bool(0.6) {
+            edge.kill().await;
+            self.scene.tally.add("edges killed", 1);
+        } else {
+            edge.stop(|| self.scene.go_on()).await;
+            self.scene.tally.add("edges stopped", 1);
+        }
+        let edge = Process::start(&self.role, Some(self.scene.sent())).await;
+        // Half of them are asked before they know what is on their SSD.
+        if self.role.ssd > 0 && self.rng.random_bool(0.5) {
+            edge.ssd_is_up().await;
+        }
+        self.scene.moved(&edge.place);
+        self.edge = Some(edge);
     }
 
     async fn ask(&mut self, number: usize) {
@@ -162,6 +225,7 @@ impl World {
         };
         let ask = Ask {
             number,
+            protocol: *Protocol::ALL.choose(&mut self.rng).unwrap(),
             range,
             pace,
             is_head: self.rng.random_bool(0.2),
@@ -174,7 +238,7 @@ impl World {
     async fn one_ends(&mut self) {
         let started = Instant::now();
         let ended = loop {
-            self.go_on();
+            self.scene.go_on();
             match tokio::time::timeout(TICK, self.clients.join_next()).await {
                 Ok(ended) => break ended,
                 Err(_) if started.elapsed() < DEADLINE => {}
@@ -186,12 +250,6 @@ impl World {
         }
     }
 
-    /// Whoever waits goes on.
-    fn go_on(&self) {
-        self.scene.origin.release();
-        self.scene.paused.send_modify(|paused| *paused += 1);
-    }
-
     /// The dust settles: the origin behaves, everybody goes on to the end.
     async fn settle(&mut self) {
         self.scene.origin.behave();
@@ -200,11 +258,15 @@ impl World {
         }
     }
 
-    /// Reads so much of something else that nothing stays in memory.
+    /// Reads so much of something else that nothing stays in memory; of a new version, the SSD
+    /// gets that as well.
     fn evict(&mut self) {
-        let number = self.scene.floors.len() - 1;
+        let number = THING_BYTES.len();
+        if self.scene.mood != Mood::Quiet && self.rng.random_bool(0.5) {
+            self.scene.origin.change(number);
+        }
         let range = Some("bytes=0-".to_owned());
-        self.spawn(Ask { number, range, pace: Pace::Fast, is_head: false, no_cache: false });
+        self.spawn(Ask { range, ..Ask::whole(number, Protocol::H1) });
     }
 
     fn spawn(&mut self, ask: Ask) {
@@ -216,7 +278,7 @@ impl World {
 
     async fn purge(&mut self, number: usize) {
         let soft = self.rng.random_bool(0.3);
-        let url = format!("{}/{number}", self.scene.edge.http);
+        let url = process::url(number);
         let what = match self.rng.random_range(0..4) {
             0 => json!({"all": true, "soft": soft}),
             1 => json!({"prefix": url, "soft": soft}),
@@ -225,8 +287,11 @@ impl World {
         let is_prefix = what.get("url").is_none();
         let scene = &self.scene;
         let versions: Vec<u64> =
-            (0..scene.floors.len()).map(|number| scene.origin.version(number)).collect();
-        client::post(&format!("{}/v1/purge", scene.edge.admin), &what.to_string()).await;
+            (0..=THING_BYTES.len()).map(|number| scene.origin.version(number)).collect();
+        let admin = scene.place().admin.strip_prefix("http://").unwrap().to_owned();
+        let addr = admin.parse().unwrap();
+        client::post(addr, &admin, "/v1/purge", &what.to_string()).await;
+        scene.tally.add("purges", 1);
         for (other, version) in versions.into_iter().enumerate() {
             if !soft
                 && (is_prefix || other == number)
@@ -240,7 +305,7 @@ impl World {
     /// An unsafe method changes a thing.
     async fn invalidate(&mut self, number: usize) {
         let scene = &self.scene;
-        let status = client::post(&format!("{}/{number}", scene.edge.http), "").await;
+        let status = client::post(scene.place().http, HOST, &format!("/{number}"), "").await;
         if status == 200 {
             // Nobody else changes versions meanwhile.
             scene.floors[number].fetch_max(scene.origin.version(number), Ordering::SeqCst);
@@ -249,10 +314,11 @@ impl World {
 
     async fn every_thing_is_whole(&self) {
         let scene = &self.scene;
-        for number in 0..scene.floors.len() {
+        for number in 0..=THING_BYTES.len() {
             for (range, no_cache) in [(None, true), (None, false), (Some("bytes=-3000"), false)] {
+                let protocol = Protocol::ALL[number % Protocol::ALL.len()];
                 let range = range.map(str::to_owned);
-                let ask = Ask { number, range, pace: Pace::Fast, is_head: false, no_cache };
+                let ask = Ask { range, no_cache, ..Ask::whole(number, protocol) };
                 // After many failures the edge spares the origin for a while.
                 until("a whole answer", || async {
                     let ended = client::ask(scene, &ask).await;
@@ -265,27 +331,14 @@ impl World {
     }
 
     async fn nothing_is_left(&self) {
-        let edge = &self.scene.edge;
+        let place = self.scene.place();
         for gauge in
             ["responses", "filling_chunks", "growing_bytes", "memory_held_bytes", "connections"]
         {
             until(&format!("seed {}: no {gauge}", self.seed), || async {
-                let name = format!("nearcast_edge_{gauge} ");
-                (edge.metric(&name).await == 0.0).then_some(())
+                (place.metric(&format!("nearcast_edge_{gauge} ")).await == 0.0).then_some(())
             })
             .await;
         }
-    }
-}
-
-impl Scene {
-    /// Whether an answer may be cut or refused for no fault of the edge.
-    fn may_fail(&self, number: usize) -> bool {
-        // What can't be asked for in parts is gone with its first evicted chunk.
-        self.mood != Mood::Quiet || !self.origin.thing(number).is_strong()
-    }
-
-    fn floor(&self, number: usize) -> u64 {
-        self.floors[number].load(Ordering::SeqCst)
     }
 }

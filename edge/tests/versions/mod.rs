@@ -117,7 +117,8 @@ struct State {
     versions: Vec<u64>,
     misdeeds: VecDeque<Misdeed>,
     requests: u64,
-    body_bytes: u64,
+    /// Of each thing.
+    body_bytes: Vec<u64>,
 }
 
 /// The origin.
@@ -142,10 +143,10 @@ impl Origin {
         let url = format!("http://{}", listener.local_addr().unwrap());
         let state = Arc::new(Mutex::new(State {
             versions: vec![1; things.len()],
+            body_bytes: vec![0; things.len()],
             things,
             misdeeds: VecDeque::new(),
             requests: 0,
-            body_bytes: 0,
         }));
         let (released, stalled) = watch::channel(0);
         let shared = Arc::clone(&state);
@@ -216,7 +217,12 @@ impl Origin {
 
     /// Bytes of bodies that were sent, or would have been but for misdeeds.
     pub fn body_bytes(&self) -> u64 {
-        self.state().body_bytes
+        self.state().body_bytes.iter().sum()
+    }
+
+    /// Those of one thing.
+    pub fn body_bytes_of(&self, number: usize) -> u64 {
+        self.state().body_bytes[number]
     }
 }
 
@@ -273,7 +279,7 @@ fn answer(
         fields.insert(header::CONTENT_LENGTH, range.len().into());
     }
     if !is_head {
-        state.body_bytes += range.len() as u64;
+        state.body_bytes[number] += range.len() as u64;
         *response.body_mut() = body(whole.slice(range), misdeed, stalled);
     }
     (response, held)

@@ -1,0 +1,111 @@
+//! The parts of a world that its clients share.
+
+use super::THING_BYTES;
+use super::client::Ask;
+use super::judge::field;
+use super::process::Place;
+use super::tally::Tally;
+use crate::versions::Origin;
+use http::HeaderMap;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use tokio::sync::watch;
+
+/// What may happen in a history.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mood {
+    /// Requests, slow ones and such that leave; evictions, restarts.
+    Quiet,
+    /// And new versions, purges.
+    Changing,
+    /// And an origin that fails.
+    Wild,
+}
+
+pub struct Scene {
+    pub origin: Origin,
+    /// Of each thing, the version below which no answer to a new request may be: an older one
+    /// was purged or invalidated.
+    pub floors: Vec<AtomicU64>,
+    /// Slow clients go on when this changes.
+    pub paused: watch::Sender<u64>,
+    pub mood: Mood,
+    /// What each client does now.
+    pub doing: Mutex<BTreeMap<u64, String>>,
+    pub tally: Tally,
+    place: Mutex<Arc<Place>>,
+}
+
+impl Scene {
+    pub fn new(place: &Arc<Place>, origin: Origin, mood: Mood) -> Self {
+        Self {
+            origin,
+            floors: (0..=THING_BYTES.len()).map(|_| AtomicU64::new(0)).collect(),
+            paused: watch::channel(0).0,
+            mood,
+            doing: Mutex::default(),
+            tally: Tally::default(),
+            place: Mutex::new(Arc::clone(place)),
+        }
+    }
+
+    /// Where the edge is asked.
+    pub fn place(&self) -> Arc<Place> {
+        Arc::clone(&self.place.lock().unwrap())
+    }
+
+    /// The edge is elsewhere from now on.
+    pub fn moved(&self, place: &Arc<Place>) {
+        *self.place.lock().unwrap() = Arc::clone(place);
+    }
+
+    /// Whoever waits goes on.
+    pub fn go_on(&self) {
+        self.origin.release();
+        self.paused.send_modify(|paused| *paused += 1);
+    }
+
+    /// Whether an answer may be cut or refused for no fault of the edge.
+    pub fn may_fail(&self, number: usize) -> bool {
+        // What can't be asked for in parts is gone with its first evicted chunk.
+        self.mood != Mood::Quiet || !self.origin.thing(number).is_strong()
+    }
+
+    pub fn floor(&self, number: usize) -> u64 {
+        self.floors[number].load(Ordering::SeqCst)
+    }
+
+    /// Bytes of each thing that the origin has sent by now.
+    pub fn sent(&self) -> Vec<u64> {
+        (0..self.floors.len()).map(|number| self.origin.body_bytes_of(number)).collect()
+    }
+
+    /// Counts an answer that ended cleanly, by where it came from.
+    pub fn count(&self, place: &Place, ask: &Ask, fields: &HeaderMap) {
+        self.tally.add(format!("answers over {:?}", ask.protocol), 1);
+        let told = field(fields, "cache-status").unwrap_or_default();
+        let is_from_ssd = told.contains("detail=\"hit-ssd\"");
+        let is_from_memory = told.contains("detail=\"hit-memory\"");
+        if ask.is_head || !(is_from_ssd || is_from_memory) {
+            return;
+        }
+        self.tally.add(if is_from_ssd { "answers from the SSD" } else { "answers from memory" }, 1);
+        // Nothing of it came since.
+        let sent = self.origin.body_bytes_of(ask.number);
+        if place.sent_before.as_ref().is_some_and(|before| before[ask.number] == sent) {
+            self.tally.add("answers from before a restart", 1);
+        }
+    }
+
+    /// Counts what an edge evicted, before it ends.
+    pub async fn count_evictions(&self, place: &Place) {
+        for (name, metric) in [
+            ("chunks evicted from memory", "nearcast_edge_memory_evictions_total "),
+            ("blocks evicted from the SSD", "nearcast_edge_ssd_evicted_blocks_total "),
+        ] {
+            let count = place.metric(metric).await;
+            self.tally.add(name, count as u64);
+        }
+    }
+}
