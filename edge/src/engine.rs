@@ -12,15 +12,17 @@ mod inflight;
 mod locating;
 mod owned;
 mod pins;
+mod readers;
 mod run;
 mod unranged;
 
 pub use asking::source;
 pub use gauges::register;
 pub use growing::{Growing, GrowingReader, REST_BYTES_MAX, Step, UNVALIDATED_BYTES_MAX};
-pub use inflight::{Coming, Progress, Reading};
+pub use inflight::{Coming, Progress};
 pub use owned::{OWNED_RUN_BYTES, owned_run_end};
 pub use pins::{COPIED_BYTES_MAX, Pin};
+pub use readers::Reading;
 pub use run::{ANSWER_BYTES_MIN, Arriving, Run};
 
 use crate::error::Fault;
@@ -32,10 +34,11 @@ use arena::Slot;
 use bytes::Bytes;
 use chunks::Chunks;
 use heads::Heads;
-use inflight::{Claim, InFlight, Readers};
+use inflight::{Claim, InFlight};
 use model::chunk::CHUNK_BYTES;
 use owned::run_until;
 use pins::Pins;
+use readers::Readers;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
@@ -155,8 +158,15 @@ impl Engine {
     }
 
     /// A chunk. `until` is the first chunk that is not wanted with it: if it must be fetched,
-    /// missing neighbours below that come along. Does not wait.
-    pub fn chunk(self: &Arc<Self>, object: &Object, number: u64, until: u64, urgency: u8) -> Got {
+    /// missing neighbours below that come along. Who has followed a fetch that failed to bring it
+    /// is told so, unless another try is paid for; `followed` is the last one. Does not wait.
+    pub fn chunk(
+        self: &Arc<Self>,
+        object: &Object,
+        (number, until): (u64, u64),
+        urgency: u8,
+        followed: Option<&Reading>,
+    ) -> Got {
         let Some(key) = object.key(number) else {
             return Got::Coming(Coming::failed(Fault::NotFound));
         };
@@ -176,6 +186,14 @@ impl Engine {
                 return Got::Here(bytes, Verdict::HitMemory);
             }
             let mut run = Run::new(self, object.clone(), readers);
+            if let Some(failed) = followed.and_then(|followed| followed.failed(number))
+                && !self.is_on_disk(object, number)
+                && !run.may_go_on(self, &failed)
+            {
+                // Who has joined it meanwhile asks anew.
+                claim.hand_over();
+                return Got::Coming(Coming::failed(failed.fault));
+            }
             run.begin(claim);
             if claiming.is_some() && !self.is_on_disk(object, number) {
                 run.claim_all(self, u64::MAX);
@@ -344,6 +362,7 @@ pub(crate) mod tests {
     use super::*;
     use crate::title::Title;
     use model::{TitleIndex, Version};
+    use std::ops::Range;
     use std::path::Path;
 
     /// How many chunks a [`film`] has.
@@ -361,6 +380,14 @@ pub(crate) mod tests {
     pub(crate) fn claim(engine: &Engine, object: &Object, number: u64) -> Claim {
         let (readers, _) = Readers::begin(number, &Urgency::default());
         engine.claim_missing(object, number, &readers).unwrap()
+    }
+
+    /// A fetch of these chunks, and its reader, who has got to the first of the object.
+    pub(crate) fn own_fetch(engine: &Engine, object: &Object, of: Range<u64>) -> (Run, Reading) {
+        let (readers, reading) = Readers::begin(0, &Urgency::default());
+        let mut run = Run::new(engine, object.clone(), readers);
+        run.claim_neighbours(engine, of);
+        (run, reading)
     }
 
     /// The smallest memory, and no other source.

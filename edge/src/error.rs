@@ -44,10 +44,10 @@ pub enum Fault {
     /// No origin could be reached, or it answered something that can't be used.
     #[error("the origin failed: {0}")]
     Unavailable(Arc<str>),
-    /// What an origin sent is not what the title's version stands for, twice.
+    /// What an origin sent is not what the title's version stands for, as often as it was asked.
     #[error("the origin's bytes are not those of this version")]
     Corrupt,
-    /// What an origin answers to a range is too little of it, twice.
+    /// What an origin answers to a range is too little of it, as often as it was asked.
     #[error(
         "the origin sends fewer than {} bytes of a range at a time",
         crate::engine::ANSWER_BYTES_MIN

@@ -37,6 +37,9 @@ pub struct Ask {
     pub run: u64,
     /// Not this hop, if there is another.
     pub avoid: Option<HopId>,
+    /// It asks for what the body of an earlier answer did not bring: it counts as a further try, paid
+    /// for by [`crate::Upstream::pays_repeat`] where it has to be.
+    pub is_repeat: bool,
     /// Other nodes are asked for nothing that is from this moment or before, in milliseconds since
     /// 1970 UTC.
     pub newer_than_ms: Option<i64>,
@@ -64,6 +67,7 @@ impl Ask {
             key,
             run: 0,
             avoid: None,
+            is_repeat: false,
             newer_than_ms: None,
             at_the_origin: false,
             first_byte: None,

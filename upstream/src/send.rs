@@ -32,8 +32,10 @@ pub(crate) async fn send(site: &Inner, ask: Ask) -> Result<Answer, Fault> {
     let deadline = started + times.first_byte * DEADLINE_TIMEOUTS;
     let terms = Terms { kind: site.config.kind, times, deadline };
     let (sending, wish) = prepare(site, ask)?;
+    if !wish.is_repeat {
+        site.budget.lock().unwrap_or_else(PoisonError::into_inner).request();
+    }
     let mut tries = Tries::new(site, wish);
-    site.budget.lock().unwrap_or_else(PoisonError::into_inner).request();
     while let Some(choice) = tries.next() {
         if choice.again {
             tokio::time::sleep(PAUSE_MAX.mul_f64(rand::random())).await;
@@ -73,6 +75,7 @@ fn prepare(site: &Inner, mut ask: Ask) -> Result<(Sending, Wish), Fault> {
         run: Run { key: ask.key, number: ask.run },
         passed,
         avoid: ask.avoid.take(),
+        is_repeat: ask.is_repeat,
         at_the_origin: ask.at_the_origin,
         method: ask.method.clone(),
         has_body: ask.body.is_some(),

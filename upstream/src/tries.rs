@@ -11,9 +11,9 @@ use crate::rendezvous::{Member, Run, choose};
 use crate::settings::Hedge;
 use crate::upstream::Inner;
 use http::{Method, StatusCode};
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use xxhash_rust::xxh3::xxh3_64;
 
 /// Peers of one level that are asked for one answer: the owner, and its stand-in.
@@ -38,6 +38,8 @@ pub(crate) struct Tries<'a> {
     run: Run,
     passed: Vec<String>,
     avoid: Option<HopId>,
+    /// Its first try is a further one of an earlier ask.
+    is_repeat: bool,
     /// Sending it twice is the same as once (RFC 9110, 9.2.2), and its body is not gone.
     repeatable: bool,
     hedgeable: bool,
@@ -64,6 +66,7 @@ pub(crate) struct Wish {
     pub(crate) run: Run,
     pub(crate) passed: Vec<String>,
     pub(crate) avoid: Option<HopId>,
+    pub(crate) is_repeat: bool,
     pub(crate) at_the_origin: bool,
     pub(crate) method: Method,
     pub(crate) has_body: bool,
@@ -76,6 +79,7 @@ impl<'a> Tries<'a> {
             run: wish.run,
             passed: wish.passed,
             avoid: wish.avoid,
+            is_repeat: wish.is_repeat,
             repeatable: wish.method.is_idempotent() && !wish.has_body,
             hedgeable: wish.method == Method::GET && !wish.has_body,
             movable: wish.method.is_safe() && !wish.has_body,
@@ -94,10 +98,14 @@ impl<'a> Tries<'a> {
         if self.last.is_some() && !self.may_go_on() {
             return None;
         }
-        if let Some(way) = self.next_peer() {
-            return Some(Choice { way, again: false });
+        let choice = match self.next_peer() {
+            Some(way) => Choice { way, again: false },
+            None => self.next_origin()?,
+        };
+        if std::mem::take(&mut self.is_repeat) {
+            choice.way.meter.retries.inc();
         }
-        self.next_origin()
+        Some(choice)
     }
 
     /// A second hop for an answer that takes long; the budget pays.
@@ -111,7 +119,7 @@ impl<'a> Tries<'a> {
         let twice = self.site.config.hedge == Hedge::Always && !from_peer;
         let same = twice.then(|| self.site.origins.iter().map(|origin| &origin.way));
         let same = same.and_then(|mut ways| ways.find(|way| way.hop.id == first.hop.id));
-        let way = other.or_else(|| same.cloned()).filter(|_| self.pay())?;
+        let way = other.or_else(|| same.cloned()).filter(|_| self.site.pay())?;
         self.tried.push(way.hop.id.clone());
         Some(Choice { way, again: false })
     }
@@ -275,7 +283,7 @@ impl<'a> Tries<'a> {
             None => return None,
         };
         if asked && (again || !is_free) {
-            if self.paid_left == 0 || !self.pay() {
+            if self.paid_left == 0 || !self.site.pay() {
                 return None;
             }
             self.paid_left -= 1;
@@ -350,15 +358,6 @@ impl<'a> Tries<'a> {
             places = regardless;
         }
         self.origins.insert(places).clone()
-    }
-
-    fn pay(&self) -> bool {
-        let mut budget = self.site.budget.lock().unwrap_or_else(PoisonError::into_inner);
-        let paid = budget.take(Instant::now());
-        if !paid {
-            self.site.node.0.metrics.exhausted(&self.site.config.site);
-        }
-        paid
     }
 }
 

@@ -13,7 +13,7 @@ use crate::s3::{self, Bucket, Credentials};
 use crate::send;
 use crate::settings::{Base, Config, Place};
 use std::borrow::Cow;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 use tokio_util::task::AbortOnDropHandle;
@@ -112,6 +112,14 @@ impl Upstream {
         }
     }
 
+    /// Whether what the body of an origin's answer did not bring may be asked for again, for the
+    /// `nth` time in a row: within `retries`, and if the budget pays, which it does here. Then ask
+    /// with [`Ask::is_repeat`].
+    #[must_use]
+    pub fn pays_repeat(&self, nth: u32) -> bool {
+        nth <= self.0.config.retries && self.0.pay()
+    }
+
     /// The URLs of its HTTP origins, without a slash at their end.
     pub fn origins(&self) -> impl Iterator<Item = &str> {
         let http = |origin: &&Origin| matches!(origin.way.hop.place, Target::Http { .. });
@@ -152,6 +160,16 @@ impl Upstream {
 }
 
 impl Inner {
+    /// Whether the budget has a further try; takes it.
+    pub(crate) fn pay(&self) -> bool {
+        let mut budget = self.budget.lock().unwrap_or_else(PoisonError::into_inner);
+        let paid = budget.take(Instant::now());
+        if !paid {
+            self.node.0.metrics.exhausted(&self.config.site);
+        }
+        paid
+    }
+
     fn ways(&self) -> impl Iterator<Item = &Arc<Way>> {
         let peers = self.siblings.iter().chain(&self.parents).chain(&self.shields);
         peers.chain(self.origins.iter().map(|origin| &origin.way))

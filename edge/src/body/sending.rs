@@ -214,7 +214,8 @@ impl Sending {
         let number = self.number();
         let until = chunk::covering(self.left).end;
         self.engine.requested(&self.object, self.left.start);
-        self.state = match self.engine.chunk(&self.object, number, until, self.urgency) {
+        let (object, followed) = (&self.object, self.reading.as_ref());
+        self.state = match self.engine.chunk(object, (number, until), self.urgency, followed) {
             Got::Here(bytes, verdict) => {
                 if let Some(reading) = &self.reading {
                     reading.want(number);
@@ -351,51 +352,4 @@ impl Sending {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::engine::tests::{Claim, claim as claim_of, film, small};
-    use futures::FutureExt;
-
-    fn next(sending: &mut Sending) -> Option<Result<(Bytes, Verdict), Fault>> {
-        poll_fn(|cx| sending.poll(cx)).now_or_never().flatten()
-    }
-
-    /// A response that waits for a chunk, and the claim that it waits for.
-    fn waiting(engine: &Arc<Engine>) -> (Sending, Claim) {
-        let object = film();
-        let claim = claim_of(engine, &object, 0);
-        let mut sending = Sending::part(engine, object, ByteRange::new(0, 10), 3);
-        assert!(next(&mut sending).is_none());
-        (sending, claim)
-    }
-
-    #[tokio::test]
-    async fn a_chunk_that_is_handed_over_is_waited_for_however_often() {
-        let dir = tempfile::tempdir().unwrap();
-        let engine = small(dir.path());
-        let (mut sending, mut claim) = waiting(&engine);
-        for _ in 0..10 * LOST_MAX {
-            claim.hand_over();
-            claim = claim_of(&engine, &film(), 0);
-            assert!(next(&mut sending).is_none());
-        }
-        let chunk = Bytes::from(vec![7; CHUNK_BYTES as usize]);
-        claim.land(chunk.clone(), Verdict::Origin);
-        let (bytes, _) = next(&mut sending).unwrap().unwrap();
-        assert_eq!(bytes, chunk.slice(..10));
-    }
-
-    #[tokio::test]
-    async fn a_fetch_that_is_lost_is_asked_for_a_few_times_in_a_row() {
-        let dir = tempfile::tempdir().unwrap();
-        let engine = small(dir.path());
-        let (mut sending, mut claim) = waiting(&engine);
-        for _ in 0..LOST_MAX {
-            drop(claim);
-            claim = claim_of(&engine, &film(), 0);
-            assert!(next(&mut sending).is_none());
-        }
-        drop(claim);
-        assert!(matches!(next(&mut sending), Some(Err(Fault::Lost))));
-    }
-}
+mod tests;

@@ -7,9 +7,21 @@ use crate::object::{Kind, Object, Web};
 use crate::verdict::Verdict;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use model::ByteRange;
-use upstream::{Ask, HopId, HopKind, Place, Urgency};
+use upstream::{Ask, HopId, HopKind, Place, Upstream, Urgency};
 
 const PRIORITY: HeaderName = HeaderName::from_static("priority");
+
+/// How bytes are asked for.
+pub(super) struct Asking<'a> {
+    /// Not this hop, if there is another.
+    pub(super) avoid: Option<HopId>,
+    /// The place at a hop that there is already.
+    pub(super) place: Option<Place>,
+    /// They were asked for before, and the answer broke off.
+    pub(super) is_repeat: bool,
+    /// Its turn.
+    pub(super) urgency: &'a Urgency,
+}
 
 impl Engine {
     /// An object's bytes could not be had as its head promises: the head goes.
@@ -21,14 +33,14 @@ impl Engine {
         }
     }
 
-    /// Asks for the bytes `missing` of an object, under its validator; not a hop to avoid, and in
-    /// the place at a hop that there is already.
+    /// Asks for the bytes `missing` of an object, under its validator.
     pub(super) async fn ask(
         &self,
         object: &Object,
         missing: ByteRange,
-        (avoid, place, urgency): (Option<HopId>, Option<Place>, &Urgency),
+        asking: Asking<'_>,
     ) -> Result<Arriving, Fault> {
+        let Asking { avoid, place, is_repeat, urgency } = asking;
         let (upstream, mut ask) = match &object.kind {
             Kind::Track { title, track, passed } => {
                 let upstream = self.titles.as_ref().ok_or(Fault::NotFound)?;
@@ -50,7 +62,7 @@ impl Engine {
             ask.fields.insert(header::RANGE, range);
         }
         (ask.run, ask.avoid, ask.place) = (missing.start / OWNED_RUN_BYTES, avoid, place);
-        ask.urgency = urgency.clone();
+        (ask.is_repeat, ask.urgency) = (is_repeat, urgency.clone());
         let answer = upstream.send(ask).await?;
         let (hop, source) = (answer.hop, source(answer.kind));
         if answer.head.status.is_server_error() {
@@ -73,13 +85,21 @@ impl Engine {
 
     /// The upstream of an object was wrong.
     pub(super) fn blame(&self, object: &Object, hop: &HopId, fault: &Fault) {
+        if let Some(upstream) = self.upstream_of(object) {
+            upstream.blame(hop, &fault.to_string());
+        }
+    }
+
+    /// Whether the object's upstream is asked again, for the `nth` time in a row, for what an answer
+    /// of its origin did not bring.
+    pub(super) fn pays_repeat(&self, object: &Object, nth: u32) -> bool {
+        self.upstream_of(object).is_some_and(|upstream| upstream.pays_repeat(nth))
+    }
+
+    fn upstream_of<'a>(&'a self, object: &'a Object) -> Option<&'a Upstream> {
         match &object.kind {
-            Kind::Track { .. } => {
-                if let Some(titles) = &self.titles {
-                    titles.blame(hop, &fault.to_string());
-                }
-            }
-            Kind::Web(web) => web.wanted.site.upstream.blame(hop, &fault.to_string()),
+            Kind::Track { .. } => self.titles.as_ref(),
+            Kind::Web(web) => Some(&web.wanted.site.upstream),
         }
     }
 }

@@ -3,7 +3,8 @@
 //!
 //! Invariant: nothing is asked for here.
 
-use super::inflight::{Progress, Reading};
+use super::inflight::Progress;
+use super::readers::Reading;
 use super::{Engine, RUN_BYTES_MAX};
 use crate::object::Object;
 use model::ByteRange;

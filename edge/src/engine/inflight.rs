@@ -4,16 +4,16 @@
 //! is told each step of it, and its end, whatever becomes of the task that held it. A fetch
 //! that was given up or failed is never told as an end of the bytes.
 
+use super::readers::{Readers, Reading};
 use crate::error::Fault;
 use crate::verdict::Verdict;
 use arena::SlotReader;
 use bytes::Bytes;
-use chunks::{Ahead, Key};
+use chunks::Key;
+use std::collections::HashMap;
 use std::collections::hash_map::Entry as Slot;
-use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use upstream::Urgency;
 
 /// How far a chunk has come.
@@ -37,136 +37,6 @@ pub enum Progress {
     Moved,
     /// It will not come by this fetch.
     Failed(Fault),
-}
-
-/// Who reads what one fetch brings, and how far the foremost of them has got.
-pub struct Readers {
-    state: Mutex<State>,
-    wanted: AtomicU64,
-    changed: Notify,
-    urgency: Urgency,
-}
-
-#[derive(Default)]
-struct State {
-    reading: usize,
-    /// Nobody may join any more.
-    over: bool,
-    /// Chunks, by number, that are here before anybody has got to them, and that the foremost is
-    /// taking.
-    ahead: VecDeque<(u64, Ahead)>,
-}
-
-/// One reader's interest in a fetch, for as long as it is held.
-pub struct Reading(Arc<Readers>);
-
-impl Readers {
-    fn new(urgency: &Urgency) -> Arc<Self> {
-        Arc::new(Self {
-            state: Mutex::default(),
-            wanted: AtomicU64::new(0),
-            changed: Notify::new(),
-            urgency: urgency.clone(),
-        })
-    }
-
-    /// Those of a fetch that begins, with the first of them, who has got to chunk `number`.
-    pub fn begin(number: u64, urgency: &Urgency) -> (Arc<Self>, Reading) {
-        let readers = Self::new(urgency);
-        let reading = readers.join(number).expect("these readers are new: nothing gave them up");
-        (readers, reading)
-    }
-
-    /// How urgent the most urgent of them is.
-    pub fn urgency(&self) -> &Urgency {
-        &self.urgency
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Joins, unless the fetch has been given up.
-    fn join(self: &Arc<Self>, number: u64) -> Option<Reading> {
-        let mut state = self.lock();
-        if state.over {
-            return None;
-        }
-        state.reading += 1;
-        drop(state);
-        self.want(number);
-        Some(Reading(Arc::clone(self)))
-    }
-
-    fn want(&self, number: u64) {
-        if self.wanted.fetch_max(number, Ordering::AcqRel) < number {
-            self.changed.notify_one();
-        }
-        self.let_go(number);
-    }
-
-    /// Keeps a chunk, in its place, until the foremost reader has it.
-    pub fn keep(&self, number: u64, ahead: Ahead) {
-        let mut state = self.lock();
-        if state.reading > 0 && number >= self.wanted() {
-            state.ahead.push_back((number, ahead));
-        }
-    }
-
-    /// Lets go of the chunks before this one.
-    fn let_go(&self, number: u64) {
-        self.lock().ahead.retain(|(kept, _)| *kept >= number);
-    }
-
-    /// There is something to look at.
-    pub fn tell(&self) {
-        self.changed.notify_one();
-    }
-
-    /// The last chunk that anybody has got to.
-    pub fn wanted(&self) -> u64 {
-        self.wanted.load(Ordering::Acquire)
-    }
-
-    /// Whether nobody reads.
-    pub fn is_left(&self) -> bool {
-        self.lock().reading == 0
-    }
-
-    /// Gives the fetch up if nobody reads; from then on nobody can join it.
-    pub fn give_up(&self) -> bool {
-        let mut state = self.lock();
-        state.over = state.over || state.reading == 0;
-        state.over
-    }
-
-    /// Waits until somebody gets further, or the last one leaves.
-    pub async fn changed(&self) {
-        self.changed.notified().await;
-    }
-}
-
-impl Reading {
-    /// The reader has got to this chunk.
-    pub fn want(&self, number: u64) {
-        self.0.want(number);
-    }
-
-    /// The reader holds all of this chunk that it wants.
-    pub fn has(&self, number: u64) {
-        self.0.let_go(number + 1);
-    }
-}
-
-impl Drop for Reading {
-    fn drop(&mut self) {
-        let mut state = self.0.lock();
-        state.reading -= 1;
-        if state.reading == 0 {
-            state.ahead.clear();
-            self.0.changed.notify_one();
-        }
-    }
 }
 
 struct Entry {
@@ -226,7 +96,7 @@ impl InFlight {
         if let Some(entry) = table.entries.get(&key)
             && let Some(coming) = entry.join(number)
         {
-            entry.readers.urgency.raise(urgency);
+            entry.readers.urgency().raise(urgency);
             return (coming, None);
         }
         let (readers, reading) = Readers::begin(number, &Urgency::of(urgency));
@@ -243,7 +113,7 @@ impl InFlight {
     pub fn claim(&self, key: Key, readers: &Arc<Readers>) -> Option<Claim> {
         let mut table = self.lock();
         match table.entries.entry(key) {
-            Slot::Occupied(entry) if !entry.get().readers.lock().over => None,
+            Slot::Occupied(entry) if !entry.get().readers.is_over() => None,
             _ => Some(self.insert(&mut table, key, readers).0),
         }
     }
@@ -330,6 +200,7 @@ impl Drop for Claim {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::atomic::{AtomicU64, Ordering};
     use std::task::{Context, Waker};
 
     fn key(number: u32) -> Key {

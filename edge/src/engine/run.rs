@@ -6,8 +6,10 @@
 
 mod taking;
 
-use super::inflight::{Claim, Readers};
+use super::asking::Asking;
+use super::inflight::Claim;
 use super::owned::run_until;
+use super::readers::{Failed, Readers};
 use super::unranged::{Listed, Whole};
 use super::{Engine, RUN_BYTES_MAX, owned_run_end};
 use crate::error::Fault;
@@ -26,8 +28,8 @@ use std::time::Instant;
 use taking::End;
 use upstream::{HopId, Place, Turn, Turns, UpstreamBody};
 
-/// Tries for a byte that does not come.
-const TRIES_MAX: usize = 2;
+/// What another node broke off is asked for again so often in a row for free: others are asked.
+const FREE_REPEATS_MAX: u32 = 2;
 /// An upstream may answer with less than was asked for (RFC 9110 section 15.3.7), and is asked for
 /// the rest. Less than this is no progress: so a chunk costs 16 answers at most.
 pub const ANSWER_BYTES_MIN: u64 = CHUNK_BYTES / 16;
@@ -51,6 +53,10 @@ pub struct Run {
     /// Where the front chunk will be kept, if nobody has got to it yet.
     ahead: Option<Ahead>,
     source: Verdict,
+    /// Tries in a row on top of one that brought no chunk.
+    repeats: u32,
+    /// The next try is for what the one before did not bring.
+    is_repeat: bool,
     /// The origin sends all of the object, whatever is asked for.
     is_unranged: bool,
     /// It does so now, and others may join.
@@ -105,6 +111,8 @@ impl Run {
             place: None,
             ahead: None,
             source: Verdict::Origin,
+            repeats: 0,
+            is_repeat: false,
             is_unranged: false,
             listed: None,
             claimed_until: 0,
@@ -257,19 +265,25 @@ impl Run {
     /// Tells all who read that none of it will come. Most of them wait for the front: it ends
     /// last, so that who asks anew at once finds no chunk behind it that is about to fail, too.
     pub fn fail(self, fault: &Fault) {
+        let ends = self.front().zip(self.claims.back().map(number));
+        // Memory that is short is no failure of who was asked.
+        if let Some((first, last)) = ends.filter(|_| !matches!(fault, Fault::Busy)) {
+            let (fault, source, repeats) = (fault.clone(), self.source, self.repeats);
+            self.readers.fail(Failed { chunks: first..last + 1, fault, source, repeats });
+        }
         self.claims.into_iter().rev().for_each(|claim| claim.fail(fault.clone()));
     }
 
     /// Fetches what is claimed. A try that fails goes on where it stopped.
     pub async fn fetch(mut self, engine: &Arc<Engine>) {
-        let (mut tries, mut avoid) = (0, None);
+        let mut avoid = None;
         while let Some(missing) = self.missing() {
             let front = self.front();
             let (fault, hop) = match self.one_try(engine, missing, avoid.take()).await {
                 Ok(End::Done | End::Short) => {
                     // An answer may end within a chunk, which may turn out corrupt each time.
                     if self.front() != front {
-                        tries = 0;
+                        self.repeats = 0;
                     }
                     // More is asked for while somebody reads; a chunk that has begun is completed.
                     if self.is_empty() || self.slot.is_some() || !self.readers.give_up() {
@@ -280,23 +294,43 @@ impl Run {
                 Ok(End::Left) => return engine.metrics.filled(FillEnd::Left, self.began.elapsed()),
                 Err(failed) => failed,
             };
-            // Only a chunk is progress: an origin may stall after a few bytes each time.
-            tries = if self.front() == front { tries + 1 } else { 1 };
             if let (Some(hop), Fault::Corrupt | Fault::Short) = (&hop, &fault) {
                 engine.blame(&self.object, hop, &fault);
             }
             avoid = hop;
             // An upstream that could not be asked has been tried as often as its budget allows.
             let final_word = matches!(fault, Fault::Upstream(_)) && avoid.is_none();
-            if tries >= TRIES_MAX || final_word || !fault.may_pass() {
-                engine.failed(&self.object, &fault);
-                engine.metrics.filled(FillEnd::Failed, self.began.elapsed());
-                return self.fail(&fault);
+            if final_word || !fault.may_pass() || !self.may_repeat(engine, front) {
+                return self.end(engine, &fault);
             }
             engine.metrics.fill(FillEnd::Retried);
             tracing::debug!(at = missing.start, %fault, "fetching again");
         }
         engine.metrics.filled(FillEnd::Done, self.began.elapsed());
+    }
+
+    /// Whether what an answer did not bring is asked for again: within the site's `retries` and
+    /// their budget. What has come since chunk `front` was missing need not come anew: to go on
+    /// behind it is no more work for the origin, and free. Only a chunk is progress: an origin may
+    /// stall after a few bytes each time.
+    fn may_repeat(&mut self, engine: &Engine, front: Option<u64>) -> bool {
+        self.repeats = if self.front() == front { self.repeats + 1 } else { 0 };
+        let free = if self.source == Verdict::Origin { 0 } else { FREE_REPEATS_MAX };
+        self.is_repeat = self.repeats <= free || engine.pays_repeat(&self.object, self.repeats);
+        self.is_repeat
+    }
+
+    /// Whether it begins, on behalf of somebody whom another fetch has failed: as one more try of
+    /// that one.
+    pub fn may_go_on(&mut self, engine: &Engine, failed: &Failed) -> bool {
+        (self.source, self.repeats) = (failed.source, failed.repeats);
+        !failed.fault.starts_over() && self.may_repeat(engine, self.front())
+    }
+
+    fn end(self, engine: &Engine, fault: &Fault) {
+        engine.failed(&self.object, fault);
+        engine.metrics.filled(FillEnd::Failed, self.began.elapsed());
+        self.fail(fault);
     }
 
     /// Asks once, and takes what comes. A fault comes with the hop that answered, if one did.
@@ -307,7 +341,8 @@ impl Run {
         avoid: Option<HopId>,
     ) -> Result<End, (Fault, Option<HopId>)> {
         let place = self.place.take().filter(|_| self.slot.is_some());
-        let asking = (avoid, place, self.readers.urgency());
+        let is_repeat = std::mem::take(&mut self.is_repeat);
+        let asking = Asking { avoid, place, is_repeat, urgency: self.readers.urgency() };
         let asked = engine.ask(&self.object, missing, asking).await;
         let arriving = asked.map_err(|fault| (fault, None))?;
         let hop = arriving.hop.clone();
@@ -340,22 +375,18 @@ impl Run {
     /// Takes an answer that is here already, and whatever of the object it brings beyond what
     /// is claimed, for as long as somebody reads. What it fails to bring is fetched.
     pub async fn adopt(mut self, engine: &Arc<Engine>, arriving: Arriving) {
-        let again = self.object.can_be_fetched();
+        let (again, front) = (self.object.can_be_fetched(), self.front());
         match self.take(engine, arriving, true).await {
             Ok(End::Done) => engine.metrics.filled(FillEnd::Done, self.began.elapsed()),
             Ok(End::Left) => engine.metrics.filled(FillEnd::Left, self.began.elapsed()),
             // What is missing of the chunk that it has begun.
             Ok(End::Short) => self.fetch(engine).await,
-            Err(fault) if again && fault.may_pass() => {
+            Err(fault) if again && fault.may_pass() && self.may_repeat(engine, front) => {
                 engine.metrics.fill(FillEnd::Retried);
                 tracing::debug!(%fault, "fetching the rest");
                 self.fetch(engine).await;
             }
-            Err(fault) => {
-                engine.failed(&self.object, &fault);
-                engine.metrics.filled(FillEnd::Failed, self.began.elapsed());
-                self.fail(&fault);
-            }
+            Err(fault) => self.end(engine, &fault),
         }
     }
 }

@@ -5,7 +5,8 @@
 //! Invariant: of one object at most one such answer is listed, and who else has one leaves to it
 //! what that one has still to bring.
 
-use super::inflight::{Claim, Readers};
+use super::inflight::Claim;
+use super::readers::Readers;
 use lru::LruCache;
 use model::chunk::CHUNK_BYTES;
 use std::collections::HashMap;

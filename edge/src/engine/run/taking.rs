@@ -320,7 +320,7 @@ impl Run {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::inflight::Readers;
+    use crate::engine::readers::Readers;
     use crate::engine::tests::{CHUNKS, film};
     use upstream::Urgency;
 
