@@ -159,7 +159,12 @@ impl Planned {
     /// Puts a plan in force: what it does not name goes. Blocks.
     fn enforce(&self, accepted: Accepted) {
         let wanted = accepted.names();
-        self.change(|open| open.titles.retain(|name, _| wanted.contains(name)));
+        let left = |open: &mut Open| -> Vec<_> {
+            open.titles.extract_if(|name, _| !wanted.contains(name)).collect()
+        };
+        let left = self.change(left);
+        // To close a file of a disk that hangs blocks, and all who read would wait for that.
+        drop(left);
         remove_unwanted(&self.dir, &wanted);
         for name in wanted.iter().filter(|name| self.get(name).is_none()) {
             let opened = self.open_stored(name);

@@ -233,6 +233,42 @@ async fn what_a_planned_disk_does_not_take_is_fetched_once_and_kept_until_it_doe
     stage.edge.stop().await;
 }
 
+/// Reads still work, and so do looks: nothing but the write itself tells that this disk hangs.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_planned_disk_whose_writes_hang_is_read_and_filled_when_it_has_taken_them() {
+    const LOST: usize = 5;
+    let Some(mut disk) = FaultyDisk::mount(SERVER) else { return };
+    let (mut stage, control) = planned_on(&disk).await;
+    stage.edge.stop().await;
+    let of =
+        |name: &str| std::fs::OpenOptions::new().write(true).open(disk.dir.join(name)).unwrap();
+    of("v1.mp4").write_all_at(&vec![0; MIB], (LOST * MIB) as u64).unwrap();
+    of("v1.mp4.have").write_all_at(&[0; 8], 16 + 8 * LOST as u64).unwrap();
+    disk.set(Mode::WritesHang);
+    let mut again = settings(stage.dir.path(), &stage.origin.url);
+    again.control_plane = Some(control.url.clone());
+    control.shared.lock().unwrap().beats.clear();
+    let began = Instant::now();
+    stage.edge = Edge::start(again).await;
+    is(&stage, "writable", 0.0).await;
+    println!("takes no writes after {:?}", began.elapsed());
+    // What is there is read as before.
+    for chunk in 0..LOST {
+        assert_eq!(verdict_of(&stage, chunk).await, "hit-plan", "chunk {chunk}");
+    }
+    assert_eq!(verdict_of(&stage, LOST).await, "origin");
+    assert_eq!(stage.edge.metric("nearcast_edge_planned_up").await, 1.0);
+    assert_eq!(control.last_beat().unwrap().plan_complete, None);
+    disk.set(Mode::Sound);
+    is(&stage, "writable", 1.0).await;
+    complete(&control).await;
+    // One for the client, one for the plan.
+    assert_eq!(origin_bytes(&stage).await, 2 * MIB);
+    assert_eq!((troubles(&stage, "unwritable").await, troubles(&stage, "slow").await), (1.0, 0.0));
+    assert_eq!(std::fs::read(disk.dir.join("v1.mp4")).unwrap(), stage.film.files["v1.mp4"]);
+    stage.edge.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_planned_disk_that_vanishes_is_used_again_with_other_descriptors() {
     let Some(mut disk) = FaultyDisk::mount(SERVER) else { return };

@@ -9,7 +9,7 @@ use crate::object::Passed;
 use crate::origin::{Origin, Run};
 use crate::title::{Name, Title, Titles};
 use bytes::Bytes;
-use chunks::health;
+use chunks::health::{self, WRITE_MAX};
 use model::chunk::CHUNK_BYTES;
 use model::{EdgeId, FillPlan};
 use std::io;
@@ -17,11 +17,15 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
+use tokio::task::spawn_blocking;
+use tokio::time::timeout;
 
 /// After a failure, wait at first this long, doubling up to the second.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
+/// To find what was written and not noted, all of a file may have to be read.
+const ADOPT_MAX: Duration = Duration::MAX;
 /// Bytes of the disk that are left free, for what is small: indexes, checksums, the plan.
 const SPARE_BYTES: u64 = 1 << 20;
 
@@ -160,7 +164,7 @@ impl Puller {
 
     async fn store_plan(&self) -> io::Result<()> {
         let planned = Arc::clone(&self.planned);
-        blocking(move || planned.store_plan()).await
+        self.in_time(WRITE_MAX, move || planned.store_plan()).await
     }
 
     /// Notes that all of this plan is here, if that is so: a client may have found something
@@ -235,10 +239,11 @@ impl Puller {
         let name = title.name();
         if self.planned.file(&name, track).is_none() {
             let planned = Arc::clone(&self.planned);
-            self.until_written(newest, move || room(&planned.dir).map(|_| ())).await?;
+            let room = move || room(&planned.dir).map(|_| ());
+            self.until_written(newest, WRITE_MAX, room).await?;
         }
         let (planned, opened) = (Arc::clone(&self.planned), Arc::clone(title));
-        let open = blocking(move || planned.open_title(&opened).map(|_| ()));
+        let open = self.in_time(WRITE_MAX, move || planned.open_title(&opened).map(|_| ()));
         if let Err(error) = open.await {
             return Err(if self.planned.is_up() { error.into() } else { Stopped::Off });
         }
@@ -247,8 +252,8 @@ impl Puller {
             Some(facts) if !file.is_complete() => file.adopt(facts).map(|_| ()),
             _ => Ok(()),
         };
-        self.writing(newest, &name, track, adopt).await?;
-        while let Some(chunks) = self.writing(newest, &name, track, next_run).await? {
+        self.writing(newest, (&name, track), ADOPT_MAX, adopt).await?;
+        while let Some(chunks) = self.writing(newest, (&name, track), WRITE_MAX, next_run).await? {
             if self.is_superseded(newest) {
                 return Err(Stopped::NewerPlan);
             }
@@ -259,7 +264,7 @@ impl Puller {
             // What arrived before a failure is kept; and all of it until the disk takes it, so
             // that nothing is fetched twice.
             let store = move |file: &PlannedFile| file.store(&chunks);
-            self.writing(newest, &name, track, store).await?;
+            self.writing(newest, (&name, track), WRITE_MAX, store).await?;
             self.planned.written();
             self.planned.count_present();
             fetched?;
@@ -272,8 +277,8 @@ impl Puller {
     async fn writing<T: Send + 'static>(
         &self,
         newest: &watch::Receiver<Option<u64>>,
-        name: &Name,
-        track: usize,
+        (name, track): (&Name, usize),
+        limit: Duration,
         work: impl Fn(&PlannedFile) -> io::Result<T> + Clone + Send + 'static,
     ) -> Result<T, Stopped> {
         let (planned, name) = (Arc::clone(&self.planned), name.clone());
@@ -283,7 +288,7 @@ impl Puller {
             planned.reopen_if_writable(&file)?;
             work(&file).map(Some)
         };
-        self.until_written(newest, work).await?.ok_or(Stopped::Off)
+        self.until_written(newest, limit, work).await?.ok_or(Stopped::Off)
     }
 
     /// Does what writes, again and again until the disk takes it, or there is a newer plan: once
@@ -291,12 +296,13 @@ impl Puller {
     async fn until_written<T: Send + 'static>(
         &self,
         newest: &watch::Receiver<Option<u64>>,
+        limit: Duration,
         work: impl Fn() -> io::Result<T> + Clone + Send + 'static,
     ) -> Result<T, Stopped> {
         let mut up = self.planned.up.subscribe();
         let mut waited = None;
         loop {
-            match blocking(work.clone()).await {
+            match self.in_time(limit, work.clone()).await {
                 Ok(done) => return Ok(done),
                 Err(_) if !self.planned.is_up() => return Err(Stopped::Off),
                 Err(error) => self.planned.not_written(&error),
@@ -309,6 +315,37 @@ impl Puller {
                 _ = up.wait_for(|up| !up) => return Err(Stopped::Off),
                 () = tokio::time::sleep(wait) => {}
             }
+        }
+    }
+
+    /// Does what writes, in a thread. A disk that has not taken it within `limit` takes no writes:
+    /// nothing more is fetched for it until it has, or has been off and is in use again.
+    async fn in_time<T: Send + 'static>(
+        &self,
+        limit: Duration,
+        work: impl FnOnce() -> io::Result<T> + Send + 'static,
+    ) -> io::Result<T> {
+        let mut up = self.planned.up.subscribe();
+        let (begun, begins) = oneshot::channel();
+        let mut writing = spawn_blocking(move || {
+            // Who asked may have gone.
+            let _ = begun.send(());
+            work()
+        });
+        // Where no thread is free, it is not the disk that is waited for.
+        let _ = begins.await;
+        if let Ok(ended) = timeout(limit, &mut writing).await {
+            return ended.map_err(io::Error::other)?;
+        }
+        self.planned.not_written(&io::Error::new(io::ErrorKind::TimedOut, "a write hangs"));
+        tokio::select! {
+            ended = writing => {
+                let done = ended.map_err(io::Error::other)??;
+                self.planned.written();
+                Ok(done)
+            }
+            // Its sender is here.
+            _ = up.wait_for(|up| !up) => Err(io::Error::other("the disk is off")),
         }
     }
 }
@@ -335,5 +372,5 @@ fn no_room(bytes: u64) -> io::Error {
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {
-    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
+    spawn_blocking(work).await.map_err(io::Error::other)?
 }
