@@ -1,7 +1,7 @@
-//! Chunks that are here before whoever will read them.
+//! Chunks that are here for a reader that has yet to take them, or the rest of them.
 //!
-//! Nobody has used them yet, so the caches let go of them first. What is in a place here stays in
-//! memory until it is let go of. Invariant: there are never more places than were set.
+//! Hardly anybody has used them yet, so the caches let go of them first. What is in a place here
+//! stays in memory until it is let go of. Invariant: there are never more places than were set.
 
 use crate::value::{Chunk, Key};
 use std::collections::HashMap;
@@ -19,7 +19,27 @@ struct Shared {
 #[derive(Default)]
 struct State {
     taken: usize,
-    chunks: HashMap<Key, Arc<Chunk>>,
+    chunks: HashMap<Key, Kept>,
+    /// Arena bytes of those that no cache has.
+    bytes_outside: u64,
+}
+
+struct Kept {
+    chunk: Arc<Chunk>,
+    is_outside: bool,
+}
+
+impl State {
+    /// Notes whether a chunk, if it has a place, is in no cache.
+    fn note(&mut self, key: &Key, is_outside: bool) {
+        let Some(kept) = self.chunks.get_mut(key) else { return };
+        let bytes = kept.chunk.block_bytes() as u64;
+        match (std::mem::replace(&mut kept.is_outside, is_outside), is_outside) {
+            (false, true) => self.bytes_outside += bytes,
+            (true, false) => self.bytes_outside -= bytes,
+            _ => {}
+        }
+    }
 }
 
 /// A place for one chunk, of 1 MiB at most, until it is dropped.
@@ -39,11 +59,17 @@ impl Places {
         Self(Arc::new(Shared { most, state: Mutex::default() }))
     }
 
-    /// A place for the chunk that is so many after the one that is read. This and the next one may
-    /// have the last place; those beyond have half of them, so that a few readers do not have all.
+    /// A place for the chunk that is so many after the one that is read. Only the one that is read
+    /// may have the last place: without it that chunk would be fetched again and again. The next
+    /// one may have half of them, and those beyond a quarter, so that a few readers do not have
+    /// all.
     pub(crate) fn take(&self, by: u64) -> Option<Ahead> {
         let mut state = self.0.lock();
-        let most = if by > 1 { self.0.most / 2 } else { self.0.most };
+        let most = match by {
+            0 => self.0.most,
+            1 => self.0.most / 2,
+            _ => self.0.most / 4,
+        };
         if state.taken >= most {
             return None;
         }
@@ -52,7 +78,7 @@ impl Places {
     }
 
     pub(crate) fn get(&self, key: &Key) -> Option<Arc<Chunk>> {
-        self.0.lock().chunks.get(key).cloned()
+        self.0.lock().chunks.get(key).map(|kept| Arc::clone(&kept.chunk))
     }
 
     pub(crate) fn contains(&self, key: &Key) -> bool {
@@ -63,15 +89,31 @@ impl Places {
     pub(crate) fn taken(&self) -> usize {
         self.0.lock().taken
     }
+
+    /// Arena bytes of the chunks that are in memory for their places' sake alone.
+    pub(crate) fn bytes_outside(&self) -> u64 {
+        self.0.lock().bytes_outside
+    }
+
+    /// A cache is about to have the chunk.
+    pub(crate) fn enters(&self, key: &Key) {
+        self.0.lock().note(key, false);
+    }
+
+    /// A cache has let go of the chunk.
+    pub(crate) fn leaves(&self, key: &Key) {
+        self.0.lock().note(key, true);
+    }
 }
 
 impl Ahead {
-    /// Keeps a chunk, unless another place has it.
+    /// Keeps a chunk that no cache has so far, unless another place has it.
     pub(crate) fn keep(&mut self, chunk: Chunk) {
         let key = *chunk.key();
         let mut state = self.shared.lock();
         if self.key.is_none() && !state.chunks.contains_key(&key) {
-            state.chunks.insert(key, Arc::new(chunk));
+            state.chunks.insert(key, Kept { chunk: Arc::new(chunk), is_outside: false });
+            state.note(&key, true);
             self.key = Some(key);
         }
     }
@@ -81,7 +123,10 @@ impl Drop for Ahead {
     fn drop(&mut self) {
         let mut state = self.shared.lock();
         state.taken -= 1;
-        let kept = self.key.and_then(|key| state.chunks.remove(&key));
+        let kept = self.key.and_then(|key| {
+            state.note(&key, false);
+            state.chunks.remove(&key)
+        });
         drop(state);
         // Its memory goes back without the lock.
         drop(kept);
@@ -99,15 +144,38 @@ mod tests {
     }
 
     #[test]
-    fn the_next_chunk_may_have_the_last_place_and_those_beyond_have_half() {
-        let places = Places::new(4);
-        let beyond: Vec<_> = (2..10).filter_map(|by| places.take(by)).collect();
-        let next: Vec<_> = (0..10).filter_map(|_| places.take(1)).collect();
-        assert_eq!((beyond.len(), next.len(), places.taken()), (2, 2, 4));
+    fn the_chunk_that_is_read_may_have_the_last_place_and_those_beyond_it_a_share() {
+        let places = Places::new(8);
+        let taken = |by| -> Vec<_> { (0..10).map_while(|_| places.take(by)).collect() };
+        let (beyond, next, read) = (taken(2), taken(1), taken(0));
+        assert_eq!((beyond.len(), next.len(), read.len(), places.taken()), (2, 2, 4, 8));
+        drop(read);
+        assert!(places.take(1).is_none());
         drop(next);
         assert!(places.take(2).is_none());
         drop(beyond);
         assert_eq!(places.taken(), 0);
+    }
+
+    #[test]
+    fn what_is_in_no_cache_is_counted_until_its_place_is_let_go_of() {
+        let places = Places::new(4);
+        let key = *chunk(7).key();
+        let block = chunk(7).block_bytes() as u64;
+        let mut place = places.take(1).unwrap();
+        place.keep(chunk(7));
+        assert_eq!(places.bytes_outside(), block);
+        for (note, bytes) in [
+            (Places::enters as fn(&Places, &Key), 0),
+            (Places::leaves, block),
+            (Places::leaves, block),
+        ] {
+            note(&places, &key);
+            assert_eq!(places.bytes_outside(), bytes);
+        }
+        places.leaves(chunk(8).key());
+        drop(place);
+        assert_eq!(places.bytes_outside(), 0);
     }
 
     #[test]

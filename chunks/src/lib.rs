@@ -136,9 +136,9 @@ impl Chunks {
         self.inner.memory.bytes_kept_and_held()
     }
 
-    /// A place for a chunk that is fetched ahead of its reader, `by` so many chunks: there it stays
-    /// in memory. `None` when a quarter of memory is taken by such chunks, or an eighth and it is
-    /// beyond the next one.
+    /// A place for a chunk that is fetched for a reader, `by` so many chunks ahead of the one that
+    /// is read: there it stays in memory. `None` when three eighths of memory are taken by such
+    /// chunks; for the next one when half of that is, and beyond that when a quarter of it is.
     #[must_use]
     pub fn ahead(&self, by: u64) -> Option<Ahead> {
         self.inner.memory.ahead(by)
@@ -150,7 +150,7 @@ impl Chunks {
         self.inner.memory.has_room()
     }
 
-    /// How many places for chunks that are fetched ahead of their readers are taken.
+    /// How many places for chunks that are fetched for their readers are taken.
     #[must_use]
     pub fn count_ahead(&self) -> usize {
         self.inner.memory.places().taken()

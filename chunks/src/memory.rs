@@ -20,11 +20,13 @@ const SPARE_SHARE: u64 = 8;
 /// Under pressure from here on: one part in so many of the arena is held by others than the
 /// caches, twice what is set aside for them.
 const PRESSURE_SHARE: u64 = 4;
-/// Chunks that are here before their readers may have one part in so many of the arena: what
-/// responses may hold, which is where they go.
-const AHEAD_SHARE: u64 = 4;
+/// Chunks that are here for their readers may have three parts in so many of the arena. What
+/// responses hold may be a quarter more and what is being fetched another, and then some is left.
+const PLACES_SHARE: u64 = 8;
 /// What one of them is taken for, in bytes.
-const AHEAD_BYTES: u64 = 1 << 20;
+const PLACE_BYTES: u64 = 1 << 20;
+/// With one part in so many of the arena free, nothing leaves the caches soon.
+const ROOM_SHARE: u64 = 4;
 /// A cache of its own has at least this much: hundreds of chunks, so that each cache's
 /// S3-FIFO sees enough to tell hot from cold.
 const SHARD_BYTES_MIN: u64 = 256 << 20;
@@ -60,6 +62,7 @@ struct Shard {
 /// Arena bytes of the chunks that are in the caches; counts evictions.
 struct Held {
     bytes: AtomicU64,
+    places: Places,
     metrics: Metrics,
 }
 
@@ -72,6 +75,10 @@ impl EventListener for Held {
             return;
         }
         self.bytes.fetch_sub(chunk.block_bytes() as u64, Ordering::Relaxed);
+        // What is replaced is still there.
+        if !matches!(reason, Event::Replace) {
+            self.places.leaves(chunk.key());
+        }
         if matches!(reason, Event::Evict) {
             self.metrics.memory_evictions.inc();
         }
@@ -86,12 +93,13 @@ impl Memory {
     fn over(arena: Arena, metrics: Metrics) -> Self {
         let capacity = arena.bytes_max() - arena.bytes_max() / SPARE_SHARE;
         let count = (capacity / SHARD_BYTES_MIN).clamp(1, SHARDS_MAX);
-        let held = Arc::new(Held { bytes: AtomicU64::new(0), metrics: metrics.clone() });
+        let most = arena.bytes_max() / PLACES_SHARE * 3 / PLACE_BYTES;
+        let places = Places::new(usize::try_from(most).unwrap_or(usize::MAX));
+        let bytes = AtomicU64::new(0);
+        let held = Arc::new(Held { bytes, places: places.clone(), metrics: metrics.clone() });
         // Mapped, so it fits.
         let capacity = usize::try_from(capacity / count).unwrap_or(usize::MAX);
         let shards = (0..count).map(|_| Shard::new(capacity, &held)).collect();
-        let most = arena.bytes_max() / AHEAD_SHARE / AHEAD_BYTES;
-        let places = Places::new(usize::try_from(most).unwrap_or(usize::MAX));
         let evicting = Mutex::new(());
         Self { inner: Arc::new(Inner { arena, shards, held, places, evicting, metrics }) }
     }
@@ -123,12 +131,13 @@ impl Memory {
         }
     }
 
-    /// Whether others than the caches hold so much that evicting helps little. What is here before
-    /// its readers has a limit of its own.
+    /// Whether others than the caches hold so much that evicting helps little. What is held by its
+    /// place alone counts half: it has a limit of its own, but once that is reached, nothing is to
+    /// be held that can be copied, or there would be no room left to fetch into.
     pub(crate) fn under_pressure(&self) -> bool {
         let (_, held) = self.bytes_kept_and_held();
-        let ahead = self.inner.places.taken() as u64 * AHEAD_BYTES;
-        held > self.inner.arena.bytes_max() / PRESSURE_SHARE + ahead
+        let by_place = self.inner.places.bytes_outside();
+        held > self.inner.arena.bytes_max() / PRESSURE_SHARE + by_place / 2
     }
 
     /// A place for the chunk that is so many after the one that is read.
@@ -140,15 +149,14 @@ impl Memory {
         place
     }
 
-    /// The places for chunks that are here before their readers.
+    /// The places for chunks that are here for their readers.
     pub(crate) fn places(&self) -> &Places {
         &self.inner.places
     }
 
-    /// Whether the caches have so much room that nothing will leave them soon: as much as may be
-    /// in [`Self::places`].
+    /// Whether the caches have so much room that nothing will leave them soon.
     pub(crate) fn has_room(&self) -> bool {
-        self.bytes_free() >= self.inner.arena.bytes_max() / AHEAD_SHARE
+        self.bytes_free() >= self.inner.arena.bytes_max() / ROOM_SHARE
     }
 
     /// Arena bytes of the chunks in the caches, and of all others that somebody holds.
@@ -215,6 +223,8 @@ impl Memory {
     pub(crate) fn insert(&self, chunk: Chunk) {
         let Some(chunk) = self.in_arena(chunk) else { return };
         let cache = &self.shard(chunk.key()).cache;
+        // Before it is: an eviction comes after that.
+        self.inner.places.enters(chunk.key());
         // Under one key are always the same bytes: the older copy knows how hot it is.
         if !cache.contains(chunk.key()) {
             self.inner.held.bytes.fetch_add(chunk.block_bytes() as u64, Ordering::Relaxed);
@@ -269,174 +279,4 @@ impl Shard {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::value::Copy;
-    use bytes::Bytes;
-    use prometheus::Registry;
-    use rand::rngs::StdRng;
-    use rand::{Rng, SeedableRng};
-    use std::collections::VecDeque;
-
-    const MIB: usize = 1 << 20;
-
-    fn memory(bytes: u64) -> Memory {
-        Memory::new(bytes, Metrics::new(&Registry::new()).unwrap()).unwrap()
-    }
-
-    fn key(number: u32) -> Key {
-        Key { body: [1; 16], number }
-    }
-
-    /// What chunk `number` holds.
-    fn content(number: u32, length: usize) -> Vec<u8> {
-        let mut bytes = number.to_le_bytes().repeat(length / 4 + 1);
-        bytes.truncate(length);
-        bytes
-    }
-
-    fn insert(memory: &Memory, number: u32, length: usize) {
-        let mut slot = memory.slot(length).unwrap();
-        slot.write(&content(number, length));
-        memory.insert(Chunk::new(key(number), slot.freeze(), Copy::None));
-    }
-
-    fn get(memory: &Memory, number: u32) -> Option<Bytes> {
-        memory.get(&key(number), |chunk| chunk.bytes().clone())
-    }
-
-    #[test]
-    fn what_is_hit_leaves_a_huge_page_that_is_spent_but_for_it() {
-        let arena = Arena::of(arena::Pages::Huge, 64 << 20).unwrap();
-        let memory = Memory::over(arena.clone(), Metrics::new(&Registry::new()).unwrap());
-        for number in 0..32 {
-            insert(&memory, number, MIB);
-            let bytes = get(&memory, number).unwrap();
-            arena.sent(&bytes);
-            let lent = arena.lend(&bytes, &mut arena::Queued::default());
-            assert!(lent.is_some());
-        }
-        for number in (0..32).step_by(2) {
-            memory.shard(&key(number)).cache.remove(&key(number));
-        }
-        assert_eq!((arena.bytes_used(), arena.bytes_spent()), (32 << 20, 16 << 20));
-        assert_eq!(memory.bytes_kept_and_held(), (16 << 20, 0));
-        for number in (1..32).step_by(2) {
-            assert_eq!(get(&memory, number).unwrap(), content(number, MIB));
-        }
-        // As many as it took until little enough is spent.
-        assert_eq!(memory.inner.metrics.memory_moved.get(), 12);
-        assert_eq!((arena.bytes_used(), arena.bytes_spent()), (20 << 20, 4 << 20));
-        assert_eq!(memory.bytes_kept_and_held(), (16 << 20, 0));
-        for number in (1..32).step_by(2) {
-            assert_eq!(get(&memory, number).unwrap(), content(number, MIB));
-        }
-    }
-
-    #[test]
-    fn the_setting_is_a_ceiling_and_an_eighth_is_spare() {
-        let memory = memory(32 << 20);
-        for number in 0..100 {
-            insert(&memory, number, MIB);
-        }
-        assert!(memory.inner.arena.bytes_used() <= 28 << 20);
-        assert_eq!(memory.bytes(), memory.inner.arena.bytes_used());
-        // One less than fits the arena's share: what is kept beside each chunk counts.
-        assert_eq!(memory.inner.metrics.memory_evictions.get(), 100 - 27);
-        for number in 0..100 {
-            let bytes = get(&memory, number);
-            assert!(bytes.is_none_or(|bytes| bytes == content(number, MIB)));
-        }
-    }
-
-    #[test]
-    fn fetches_past_the_spare_room_evict_and_none_is_refused_while_a_chunk_is_left() {
-        let memory = memory(32 << 20);
-        for number in 0..100 {
-            insert(&memory, number, MIB);
-        }
-        assert!(!memory.under_pressure());
-        let fetches: Vec<_> = (0..32).map(|_| memory.slot(MIB).unwrap()).collect();
-        assert!(memory.under_pressure());
-        assert_eq!(memory.bytes(), 0);
-        assert!(memory.slot(1).is_none());
-        assert_eq!(memory.inner.metrics.memory_full.get(), 1);
-        drop(fetches);
-        assert!(!memory.under_pressure());
-        assert_eq!(memory.inner.arena.bytes_used(), 0);
-    }
-
-    #[test]
-    fn one_fetch_evicts_no_more_than_it_needs() {
-        let memory = memory(32 << 20);
-        for number in 0..27 {
-            insert(&memory, number, MIB);
-        }
-        let fetches: Vec<_> = (0..6).map(|_| memory.slot(MIB).unwrap()).collect();
-        assert_eq!(memory.inner.metrics.memory_evictions.get(), 1);
-        drop(fetches);
-    }
-
-    #[test]
-    fn a_chunk_that_a_response_sends_outlives_its_eviction() {
-        let memory = memory(16 << 20);
-        insert(&memory, 0, MIB);
-        let sent = get(&memory, 0).unwrap();
-        let fetches: Vec<_> = std::iter::from_fn(|| memory.slot(MIB)).collect();
-        assert_eq!(fetches.len(), 15);
-        assert!(get(&memory, 0).is_none());
-        assert_eq!(sent, content(0, MIB));
-    }
-
-    #[test]
-    fn small_objects_do_not_keep_large_ones_out() {
-        let memory = memory(16 << 20);
-        for number in 0..20_000 {
-            insert(&memory, number, 1 + number as usize % 9000);
-            let _ = get(&memory, number / 2);
-        }
-        assert!(memory.inner.arena.bytes_used() <= 14 << 20);
-        let fetches: Vec<_> = (0..16).map(|_| memory.slot(MIB).unwrap()).collect();
-        drop(fetches);
-        assert_eq!(memory.inner.arena.bytes_used(), memory.bytes());
-    }
-
-    #[test]
-    fn foreign_bytes_are_copied_in_and_the_first_copy_stays() {
-        let memory = memory(16 << 20);
-        let chunk = |bytes| Chunk::new(key(1), bytes, Copy::Never);
-        memory.insert(chunk(Bytes::from_static(b"media")));
-        assert_eq!(memory.bytes(), 4096);
-        let bytes = get(&memory, 1).unwrap();
-        assert!(memory.inner.arena.contains(&bytes));
-        memory.insert(chunk(Bytes::from_static(b"media")));
-        assert_eq!(get(&memory, 1).unwrap().as_ptr(), bytes.as_ptr());
-    }
-
-    #[test]
-    fn mixed_sizes_leave_the_caches_nearly_full() {
-        let memory = memory(64 << 20);
-        let mut random = StdRng::seed_from_u64(1);
-        let (mut least, mut fetching) = (u64::MAX, VecDeque::new());
-        for number in 0..20_000u32 {
-            let length = match random.random_range(0..10) {
-                0..7 => random.random_range(100..30_000),
-                7 => random.random_range(100_000..500_000),
-                _ => MIB,
-            };
-            // Three fetches are under way at any time.
-            fetching.push_back((number, memory.slot(length).unwrap()));
-            if fetching.len() > 3 {
-                let (number, mut slot) = fetching.pop_front().unwrap();
-                slot.write(&content(number, slot.capacity()));
-                memory.insert(Chunk::new(key(number), slot.freeze(), Copy::None));
-            }
-            let _ = get(&memory, number.saturating_sub(random.random_range(0..400)));
-            if number > 5000 {
-                least = least.min(memory.bytes());
-            }
-        }
-        // Of 56 MiB: what small blocks scatter costs a tenth at worst.
-        assert!(least > 48 << 20, "{least}");
-    }
-}
+mod tests;

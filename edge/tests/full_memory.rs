@@ -47,11 +47,18 @@ impl Stopped {
         Self { stream, body, length }
     }
 
-    /// Goes on to the end.
-    async fn body(mut self) -> Vec<u8> {
-        while self.body.len() < self.length {
+    /// Takes so many bytes more, or what is left; says whether there is more.
+    async fn takes(&mut self, bytes: usize) -> bool {
+        let until = self.length.min(self.body.len() + bytes);
+        while self.body.len() < until {
             assert_ne!(self.stream.read_buf(&mut self.body).await.unwrap(), 0, "cut");
         }
+        self.body.len() < self.length
+    }
+
+    /// Goes on to the end.
+    async fn body(mut self) -> Vec<u8> {
+        self.takes(self.length).await;
         self.body
     }
 }
@@ -138,6 +145,31 @@ async fn what_is_ahead_of_many_readers_is_not_fetched_twice() {
     let bodies = join_all(readers.into_iter().map(Stopped::body)).await;
     for (number, body) in bodies.iter().enumerate() {
         assert!(*body == world.origin.content(number, 1), "the body of {number}");
+    }
+    world.each_byte_came_once().await;
+}
+
+/// Each takes a portion in turn, so that the chunk of which it has a part is the one that was used
+/// the longest ago when its turn comes again.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_many_readers_take_in_portions_is_not_fetched_twice() {
+    // A chunk for each in half of three eighths of memory: that much is kept for what is read, of
+    // which the other half may be taken by what is ahead.
+    const READERS: usize = 24;
+    const PORTION_BYTES: usize = 256 << 10;
+    let world = World::full(128 * MIB, vec![Thing::strong(12 * MIB); READERS]).await;
+    let before = world.fetched_bytes().await;
+    let mut readers = join_all((0..READERS).map(|number| Stopped::at(&world.edge, number))).await;
+    world.fetched(before, READERS * MIB).await;
+    let mut any_has_more = true;
+    while any_has_more {
+        any_has_more = false;
+        for reader in &mut readers {
+            any_has_more |= reader.takes(PORTION_BYTES).await;
+        }
+    }
+    for (number, reader) in readers.into_iter().enumerate() {
+        assert!(reader.body == world.origin.content(number, 1), "the body of {number}");
     }
     world.each_byte_came_once().await;
 }

@@ -135,16 +135,15 @@ impl Run {
         }
     }
 
-    /// Whether the front chunk may be begun, for where its readers are. Takes a place for it, if it
-    /// might leave memory before they have it.
+    /// Whether the front chunk may be begun, for where its readers are. Takes a place for it: it
+    /// might leave memory before they have it, or all of it, since who copies pieces of a chunk
+    /// under pressure, now or later, holds nothing of it and comes for it again and again.
     fn may_begin(&mut self, engine: &Engine) -> bool {
         let by = self.front().map_or(0, |front| front.saturating_sub(self.readers.wanted()));
         if by > AHEAD_CHUNKS {
             return false;
         }
-        // Who copies pieces of a chunk holds nothing of it, and comes for it again and again.
-        let may_leave = by > 0 || engine.under_pressure();
-        if may_leave && self.ahead.is_none() {
+        if self.ahead.is_none() {
             self.ahead = engine.chunks.ahead(by);
         }
         by == 0 || self.ahead.is_some() || engine.chunks.have_room()
