@@ -8,7 +8,7 @@ mod lines;
 
 use lines::{field, head};
 use nearcast::cluster::Process;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::io::{BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
@@ -21,13 +21,18 @@ const MIB: usize = 1 << 20;
 const WAIT: Duration = Duration::from_secs(60);
 /// How often something is looked at again.
 const POLL: Duration = Duration::from_millis(5);
-/// Things that are stored before the kill, of some MiB each: several times the memory.
+/// Things that are stored before the kill, of some MiB each: more than memory holds.
 const THINGS: usize = 24;
 /// Of these, the first ones are changed and purged before the kill.
 const PURGED: usize = 3;
 /// From here on, things are new at the time of the kill, and stop in their middle.
 const SLOW: usize = 100;
-/// Clients of these.
+/// Memory of an edge that is killed: an eighth of it, which chunks on their way to the SSD may
+/// have, takes a thing whole.
+const LARGE: &str = "48MiB";
+/// Memory that a few things fill.
+const SMALL: &str = "16MiB";
+/// Clients of what stops.
 const SLOW_CLIENTS: usize = 4;
 
 fn length(number: usize) -> usize {
@@ -191,12 +196,12 @@ struct Stage {
 }
 
 impl Stage {
-    async fn new() -> Self {
+    async fn new(memory: &str) -> Self {
         let (dir, origin) = (tempfile::tempdir().unwrap(), Origin::start());
         let (data, url) = (dir.path().join("data"), origin.0.lock().unwrap().url.clone());
         let data = data.display().to_string();
         let site = ["edge", "--origin", &url, "--listen", "http://127.0.0.1:0"];
-        let tiers = ["--data-dir", &data, "--memory", "16MiB", "--ssd", "512MiB"];
+        let tiers = ["--data-dir", &data, "--memory", memory, "--ssd", "512MiB"];
         let words = site.into_iter().chain(tiers).map(str::to_owned).collect();
         let process = Process::start(Path::new(BINARY), dir.path(), "edge-a", words).await;
         let stage = Self { origin, process: process.unwrap(), _dir: dir };
@@ -237,28 +242,18 @@ impl Stage {
         said["variants"].as_array().unwrap().clone()
     }
 
-    /// The chunks of stored things that are on disk, whole.
-    fn on_disk(&self) -> HashSet<(usize, usize)> {
-        let mut found = HashSet::new();
-        for number in 0..THINGS {
-            for runs in self.variants(number).iter().map(|variant| &variant["chunks"]) {
-                for run in runs.as_array().unwrap().iter().filter(|run| run["place"] == "disk") {
-                    let of = |name: &str| usize::try_from(run[name].as_u64().unwrap()).unwrap();
-                    found.extend((of("first")..=of("last")).map(|chunk| (number, chunk)));
-                }
-            }
-        }
-        found
-    }
-
-    /// Asks for all things until the SSD has them, whichever of them memory has, too.
+    /// Asks for each thing, and waits until the SSD has it and its head.
     fn fill(&self) {
-        let bytes: usize = (0..THINGS).map(length).sum();
-        until("the SSD to take what is asked for again and again", || {
-            (0..THINGS).for_each(|number| drop(self.get(number)));
-            self.metric("nearcast_edge_ssd_written_bytes_total") >= bytes as f64
-                && self.metric("nearcast_edge_ssd_queue_bytes") == 0.0
-        });
+        let mut bytes = 0;
+        for number in 0..THINGS {
+            self.get(number);
+            bytes += length(number);
+            until("the SSD to take it", || {
+                self.metric("nearcast_edge_ssd_written_bytes_total") >= bytes as f64
+                    && self.metric("nearcast_edge_ssd_queue_bytes") == 0.0
+            });
+        }
+        assert_eq!(self.metric("nearcast_edge_ssd_drops_total"), 0.0);
         until("all heads", || self.metric("nearcast_edge_head_rows") >= THINGS as f64);
     }
 
@@ -296,12 +291,11 @@ impl Stage {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_edge_answers_at_once_and_has_what_was_whole() {
-    let mut stage = Stage::new().await;
+    let mut stage = Stage::new(LARGE).await;
     stage.fill();
-    let whole: Vec<_> =
-        stage.on_disk().into_iter().filter(|(number, _)| *number >= PURGED).collect();
-    // What is in memory as well is not among them.
-    assert!(whole.len() > 40, "{}", whole.len());
+    // All chunks of all that was complete, in memory or not, but for what is purged.
+    let chunks = |number| (0..length(number).div_ceil(MIB)).map(move |chunk| (number, chunk));
+    let whole: Vec<_> = (PURGED..THINGS).flat_map(chunks).collect();
 
     let ends = Arc::new(AtomicBool::new(false));
     let clients = stage.load(&ends);
@@ -328,14 +322,18 @@ async fn a_killed_edge_answers_at_once_and_has_what_was_whole() {
     let edge = stage.edge();
     let is_hit = |place: &&(usize, usize)| get_chunk(&edge, place.0, place.1).starts_with("hit-");
     let hits = whole.iter().filter(is_hit).count();
-    println!("{hits} of {} chunks that were on disk hit", whole.len());
-    assert!(hits * 100 >= whole.len() * 99, "{hits} of {}", whole.len());
+    // What is there, and could not be had soon enough, is no loss.
+    let by_end = |end| stage.metric(&format!("nearcast_edge_ssd_reads_total{{end=\"{end}\"}}"));
+    let late = ["slow", "busy", "no-room"].map(by_end).iter().sum::<f64>() as usize;
+    let all = whole.len();
+    println!("{hits} of {all} chunks that were complete hit, {late} reads were late");
+    assert!((hits + late) * 100 >= all * 99, "{hits} and {late} of {all}");
     stage.process.stop().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_post_ended_is_not_back_though_the_edge_is_killed_when_it_is_answered() {
-    let mut stage = Stage::new().await;
+    let mut stage = Stage::new(SMALL).await;
     for number in 0..4 {
         stage.get(number);
         until("its head on disk", || stage.metric("nearcast_edge_head_rows") == 1.0);
@@ -354,7 +352,7 @@ async fn what_a_post_ended_is_not_back_though_the_edge_is_killed_when_it_is_answ
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_edge_that_ended_in_order_is_warm_again() {
-    let mut stage = Stage::new().await;
+    let mut stage = Stage::new(SMALL).await;
     let hot = 4..7;
     for number in 0..THINGS {
         stage.get(number);

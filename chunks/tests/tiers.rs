@@ -4,16 +4,19 @@
 
 mod support;
 
-use nearcast_chunks::Key;
+use nearcast_chunks::{Key, Sizes};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 use support::{MIB, Tiers, key, sizes};
 
 const MEMORY: u64 = 64 << 20;
 const DISK: u64 = 256 << 20;
 const SMALL_DISK: u64 = 64 << 20;
+/// No read of a disk is late, however busy the machine is.
+const PATIENT: Duration = Duration::from_secs(30);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_empty_disk_takes_what_is_asked_for_once_and_is_filled_once() {
@@ -132,6 +135,56 @@ async fn a_clean_restart_writes_what_memory_held_and_warms_it_again() {
     for key in &keys {
         assert!(tiers.find(*key, MIB).await.is_some());
     }
+}
+
+/// Memory is smaller by then: what fits is what was used most, whenever it came.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_hottest_chunks_come_back_first() {
+    const USES: usize = 3;
+    let tiers = Tiers::open(MEMORY, 1, DISK).await;
+    let keys: Vec<Key> = (0..40).map(|number| key(5, number)).collect();
+    for key in &keys {
+        tiers.insert(*key, MIB);
+    }
+    let is_hot = |key: &&Key| key.number % 4 == 1;
+    for _ in 0..USES {
+        for key in keys.iter().filter(is_hot) {
+            assert!(tiers.get(*key, MIB).await.is_some());
+        }
+    }
+    // Ten are hot; all but two MiB of memory are filled.
+    let small = |sizes: &mut Sizes| (sizes.memory_bytes, sizes.read_max) = (16 << 20, PATIENT);
+    let tiers = tiers.restart_and(small).await;
+    let in_memory = |tiers: &Tiers| {
+        let there: Vec<Key> =
+            keys.iter().filter(|key| tiers.chunks.is_in_memory(key)).copied().collect();
+        there
+    };
+    tiers.until("memory is warm", |tiers| in_memory(tiers).len() >= 12).await;
+    let there = in_memory(&tiers);
+    assert!(keys.iter().filter(is_hot).all(|key| there.contains(key)), "{there:?}");
+}
+
+/// The rate is a limit: however quick the disk is, it takes its time. A slow one takes longer.
+#[tokio::test(flavor = "multi_thread")]
+async fn memory_is_warmed_at_a_bounded_rate() {
+    const BYTES_PER_S: f64 = (128 << 20) as f64;
+    let tiers = Tiers::open(MEMORY, 1, DISK).await;
+    let keys: Vec<Key> = (0..50).map(|number| key(6, number)).collect();
+    for key in &keys {
+        tiers.insert(*key, MIB);
+    }
+    let mut began = None;
+    let begins = |sizes: &mut Sizes| {
+        sizes.read_max = PATIENT;
+        began = Some(Instant::now());
+    };
+    let tiers = tiers.restart_and(begins).await;
+    let warm = |tiers: &Tiers| keys.iter().all(|key| tiers.chunks.is_in_memory(key));
+    tiers.until("all are warm", warm).await;
+    let (took, before_last) = (began.unwrap().elapsed(), (keys.len() - 1) * MIB);
+    println!("{} chunks in {took:?}", keys.len());
+    assert!(took.as_secs_f64() >= before_last as f64 / BYTES_PER_S, "{took:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -75,13 +75,19 @@ impl Tiers {
     }
 
     /// Ends these tiers cleanly, and starts others over their files.
-    pub async fn restart(mut self) -> Self {
-        let (dir, sizes) = (self._dir.take(), self.sizes.clone());
+    pub async fn restart(self) -> Self {
+        self.restart_and(|_| ()).await
+    }
+
+    /// As [`Tiers::restart`], with something done before the others start, of other sizes perhaps.
+    pub async fn restart_and(mut self, between: impl FnOnce(&mut Sizes)) -> Self {
+        let (dir, mut sizes) = (self._dir.take(), self.sizes.clone());
         self.chunks.close(Duration::from_secs(20)).await;
         drop(self);
         for disk in &sizes.disks {
             released(&disk.dir).await;
         }
+        between(&mut sizes);
         let mut tiers = Self::start(sizes).await;
         tiers._dir = dir;
         tiers
