@@ -5,6 +5,7 @@ use crate::list::{Quotes, field_members};
 use crate::{date, hop_fields, surrogate};
 use http::header::{DATE, EXPECT, HOST, MAX_FORWARDS, VIA};
 use http::{HeaderMap, HeaderName, HeaderValue, Version};
+use std::net::IpAddr;
 
 /// This node on a message's way.
 #[derive(Debug, Clone, Copy)]
@@ -20,6 +21,9 @@ pub struct Hop<'a> {
 const NAME_BYTES_MAX: usize = 256;
 
 const CDN_LOOP: HeaderName = HeaderName::from_static("cdn-loop");
+/// The addresses that a request came from, the client's first. No standard names it (RFC 7239 was
+/// to take its place), but origins read it.
+pub(crate) const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// The fields of a request to the next hop: those of the connection, `Host`, `Content-Length`
 /// and `Expect` are gone, `Via`, `CDN-Loop` and `Surrogate-Capability` are appended. `Range` and
@@ -61,6 +65,19 @@ pub fn append_via(fields: &mut HeaderMap, hop: &Hop<'_>) {
     value.extend_from_slice(pseudonym(hop.name).as_bytes());
     let value = HeaderValue::from_bytes(&value).expect("a version and a pseudonym fit a field");
     let _ = fields.try_append(VIA, value);
+}
+
+/// Appends whom a request came from to `X-Forwarded-For`, in one line: not all who read it look at
+/// further ones.
+pub fn append_forwarded_for(fields: &mut HeaderMap, client: IpAddr) {
+    let mut value = Vec::new();
+    for line in fields.get_all(FORWARDED_FOR).iter().filter(|line| !line.is_empty()) {
+        value.extend_from_slice(line.as_bytes());
+        value.extend_from_slice(b", ");
+    }
+    value.extend_from_slice(client.to_string().as_bytes());
+    let value = HeaderValue::from_bytes(&value).expect("fields and an address fit a field");
+    let _ = fields.try_insert(FORWARDED_FOR, value);
 }
 
 fn pseudonym(name: &str) -> HeaderValue {
@@ -192,6 +209,24 @@ mod tests {
         assert_eq!(received, fields("b: 2\nDate: @0"));
         let dated = received_fields(&fields("Date: foo"), NOW_MS);
         assert_eq!(dated.get("date").unwrap(), "foo");
+    }
+
+    #[test]
+    fn who_asks_is_the_last_of_one_line() {
+        for (before, client, wanted) in [
+            ("", "192.0.2.1", "192.0.2.1"),
+            ("X-Forwarded-For: 198.51.100.7", "192.0.2.1", "198.51.100.7, 192.0.2.1"),
+            (
+                "X-Forwarded-For: a,b\nX-Forwarded-For:\nX-Forwarded-For: \u{e4}",
+                "2001:db8::1",
+                "a,b, \u{e4}, 2001:db8::1",
+            ),
+        ] {
+            let mut fields = fields(before);
+            append_forwarded_for(&mut fields, client.parse().unwrap());
+            let lines: Vec<_> = fields.get_all(FORWARDED_FOR).iter().collect();
+            assert_eq!(lines, [wanted], "{before}");
+        }
     }
 
     #[test]

@@ -46,8 +46,8 @@ pub use age::{age_ms, asked_ms};
 pub use cache_status::{CacheStatus, Forwarded};
 pub use facts::Facts;
 pub use forward::{
-    Forwards, Hop, LOOP_HOPS_MAX, Loop, append_via, forward_request, forwards, loops,
-    received_fields,
+    Forwards, Hop, LOOP_HOPS_MAX, Loop, append_forwarded_for, append_via, forward_request,
+    forwards, loops, received_fields,
 };
 pub use freshness::{Freshness, Source, fresh_for_ms, freshness};
 pub use invalidate::{Target, invalidated, is_safe};

@@ -1,6 +1,7 @@
 //! Which stored variant answers a request (RFC 9111 section 4.1). Field values are compared in a
 //! normal form, so that two ways of saying the same select the same variant.
 
+use crate::forward::FORWARDED_FOR;
 use crate::list::{self, Quotes, field_members, members};
 use crate::{Stored, date};
 use http::header::{
@@ -16,7 +17,8 @@ pub type Selecting = Vec<(HeaderName, Option<String>)>;
 pub const SELECTING_MAX: usize = 32;
 
 /// The selecting fields of a response and the request that it answers. None: no later request
-/// can be matched (`Vary: *`), or the field cannot be read or names more than [`SELECTING_MAX`].
+/// can be matched (`Vary: *`, or an answer to one address: `Vary: X-Forwarded-For`), or the field
+/// cannot be read or names more than [`SELECTING_MAX`].
 #[must_use]
 pub fn selecting(response: &HeaderMap, request: &HeaderMap) -> Option<Selecting> {
     let names = names(response)?;
@@ -55,7 +57,11 @@ pub(crate) fn is_usable(response: &HeaderMap) -> bool {
 fn names(response: &HeaderMap) -> Option<Vec<HeaderName>> {
     let mut names = Vec::new();
     for member in field_members(response, &VARY, Quotes::Escaped) {
-        let name = HeaderName::from_bytes(member).ok().filter(|name| name != "*")?;
+        let name = HeaderName::from_bytes(member).ok()?;
+        // What the origin was told of who asks is not what came in that field.
+        if name == "*" || name == FORWARDED_FOR {
+            return None;
+        }
         if names.len() == SELECTING_MAX {
             return None;
         }
@@ -202,7 +208,17 @@ mod tests {
 
     #[test]
     fn nothing_matches_a_star() {
-        for lines in ["*", "*, *", "*\nVary: *", ", *", "\nVary: *", "*, Foo", "Foo, *", "a b"] {
+        for lines in [
+            "*",
+            "*, *",
+            "*\nVary: *",
+            ", *",
+            "\nVary: *",
+            "*, Foo",
+            "Foo, *",
+            "a b",
+            "Foo, X-Forwarded-For",
+        ] {
             assert_eq!(selecting(&fields(&format!("Vary: {lines}")), &fields("")), None, "{lines}");
         }
         assert_eq!(selecting(&fields(""), &fields("Foo: 1")), Some(Vec::new()));

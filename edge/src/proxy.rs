@@ -5,6 +5,7 @@
 //! heuristics, and nothing is joined that one validator does not hold together.
 
 mod fetch;
+mod forwarded;
 pub mod lately;
 mod live;
 pub mod named;
@@ -30,6 +31,7 @@ use heads::{Head, KeyId, Variants};
 use http::request::Parts;
 use http::{HeaderMap, Method, StatusCode, header};
 use std::borrow::Cow;
+use std::net::IpAddr;
 use std::ops::Deref;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -73,6 +75,8 @@ pub struct Wanted {
     respelled: Option<String>,
     /// What of the query counts.
     query: Option<String>,
+    /// Whom the origin is told that the request came from.
+    client: Option<IpAddr>,
     node: upstream::Node,
 }
 
@@ -108,6 +112,8 @@ impl Wanted {
             scheme: asked.via.scheme,
             priority: caching::Priority::of_request(&head.headers),
             fields: Fields(Arc::clone(head)),
+            // The first node told it already, of who asked that one.
+            client: asked.via.client.filter(|_| !asked.via.peer),
             node: edge.node.clone(),
         })
     }
@@ -132,27 +138,6 @@ impl Wanted {
         // It had a canonical form when it was checked.
         let canonical = self.site.upstream.canonical_path(path).unwrap_or(Cow::Borrowed(path));
         format!("{}{}", self.host, with_query(&canonical, self.query.as_deref())).into()
-    }
-
-    /// What is sent on of the client's fields: conditions and ranges are not.
-    pub fn forwarded(&self) -> HeaderMap {
-        let (fields, version) = (&self.fields, self.fields.0.version);
-        let hop = caching::Hop { version, name: self.node.id() };
-        let mut forwarded = caching::forward_request(fields, &hop);
-        // The upstream adds this node itself.
-        forwarded.remove("cdn-loop");
-        for value in fields.get_all("cdn-loop") {
-            forwarded.append("cdn-loop", value.clone());
-        }
-        for name in &cmcd::HEADERS {
-            forwarded.remove(name);
-        }
-        for name in hygiene::OBEYED {
-            forwarded.remove(name);
-        }
-        self.forward_newer(&mut forwarded);
-        caching::strip_conditions(&mut forwarded);
-        forwarded
     }
 
     /// A request whose answer is nobody else's unless its fields say so: it waits for nobody.

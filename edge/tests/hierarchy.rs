@@ -354,6 +354,8 @@ async fn the_way_up_is_regional_edge_shield_origin() {
     let asked = &web.asked_for("/a")[0];
     let passed: Vec<_> = asked.fields.get_all("cdn-loop").iter().collect();
     assert_eq!(passed, ["edge-a", "region-1", "shield-1"]);
+    // The client, by the node that it asked; not those that asked each other.
+    assert_eq!(asked.field("x-forwarded-for"), "127.0.0.1");
     assert_eq!(verdict(&fetch(&edge, "/a", &[]).await, "edge-a"), "hit-memory");
     assert_eq!(web.sent("/a"), 3 << 20);
 

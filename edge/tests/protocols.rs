@@ -62,6 +62,44 @@ async fn cookies_in_several_fields_are_one_to_the_origin_and_to_who_selects_by_t
     }
 }
 
+/// By all methods, behind what the client itself says, which may name the field as one of its
+/// connection's; and what it is told makes no copy of its own, nor one for others.
+#[tokio::test]
+async fn the_origin_is_told_who_asks() {
+    let told = [("x-forwarded-for", "192.0.2.1"), ("x-forwarded-for", "192.0.2.2")];
+    for protocol in PROTOCOLS {
+        let proxy = Proxy::new().await;
+        proxy.web.put(PAGE, Item::of(100));
+        for (method, fields, expected) in [
+            (Method::GET, &[][..], "127.0.0.1"),
+            (Method::POST, &[], "127.0.0.1"),
+            (Method::GET, &told, "192.0.2.1, 192.0.2.2, 127.0.0.1"),
+            (Method::POST, &told, "192.0.2.1, 192.0.2.2, 127.0.0.1"),
+        ] {
+            ask(&proxy, protocol, (method.clone(), PAGE), fields).await;
+            let asked = proxy.web.asked_for(PAGE).pop().unwrap();
+            let values: Vec<_> = asked.fields.get_all("x-forwarded-for").iter().collect();
+            assert_eq!(values, [expected], "{protocol} {method}");
+        }
+        let got = ask(&proxy, protocol, (Method::GET, PAGE), &[]).await;
+        for fields in [&[][..], &told] {
+            let again = ask(&proxy, protocol, (Method::GET, PAGE), fields).await;
+            assert_eq!((got.verdict(), again.verdict()), ("origin", "hit-memory"), "{protocol}");
+        }
+        proxy.web.put("/own", Item::of(100).field("vary", "accept, x-forwarded-for"));
+        for _ in 0..2 {
+            let own = ask(&proxy, protocol, (Method::GET, "/own"), &[]).await;
+            assert_eq!((own.status.as_u16(), own.verdict()), (200, "bypass"), "{protocol}");
+        }
+    }
+    let proxy = Proxy::new().await;
+    proxy.web.put(PAGE, Item::of(100));
+    let fields = [told[0], ("connection", "x-forwarded-for")];
+    ask(&proxy, "http/1.1", (Method::GET, PAGE), &fields).await;
+    let asked = proxy.web.asked_for(PAGE).pop().unwrap();
+    assert_eq!(asked.field("x-forwarded-for"), "192.0.2.1, 127.0.0.1");
+}
+
 /// As in a path: what a URL can't hold is escaped (RFC 3986 section 2.1), in the key and for the
 /// origin.
 #[tokio::test]

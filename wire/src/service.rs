@@ -13,6 +13,7 @@ use http::{HeaderValue, Response};
 use http_body_util::combinators::UnsyncBoxBody;
 use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry};
 use std::fmt::Display;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -113,21 +114,29 @@ pub struct Via {
     pub tls: Option<Tls>,
     /// The name that the client asked the handshake for (RFC 6066 section 3); a listener knows none.
     pub named: Option<Box<str>>,
+    /// Who is at its other end, or was when it began (QUIC); a listener knows none.
+    pub client: Option<IpAddr>,
 }
 
 impl Via {
     /// What connections of a listener tell: its scheme, and what it shows over TLS.
     #[must_use]
     pub fn new(scheme: &'static str, tls: Option<Tls>) -> Self {
-        Self { scheme, alt_svc: None, peer: false, tls, named: None }
+        Self { scheme, alt_svc: None, peer: false, tls, named: None, client: None }
+    }
+
+    /// The same, of a connection from this address.
+    pub(crate) fn of_client(&self, client: IpAddr) -> Arc<Self> {
+        // An IPv4 client of a listener for both is one of IPv4.
+        Arc::new(Self { client: Some(client.to_canonical()), ..self.clone() })
     }
 
     /// The same, of a connection whose client asked for this name.
-    pub(crate) fn named(self: Arc<Self>, name: Option<&str>) -> Arc<Self> {
-        match name {
-            Some(name) => Arc::new(Self { named: Some(name.into()), ..(*self).clone() }),
-            None => self,
+    pub(crate) fn named(mut self: Arc<Self>, name: Option<&str>) -> Arc<Self> {
+        if let Some(name) = name {
+            Arc::make_mut(&mut self).named = Some(name.into());
         }
+        self
     }
 
     /// Whether requests for any host may come by the connection, as far as is known.

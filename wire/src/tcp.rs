@@ -44,7 +44,7 @@ pub async fn accept<S: Service>(
         let Some(place) = shared.place() else { continue };
         // From this runtime's reactor to the shard's.
         let Ok(stream) = stream.into_std() else { continue };
-        let (tls, via, own) = (tls.clone(), Arc::clone(&via), Arc::clone(&shared));
+        let (tls, via, own) = (tls.clone(), via.of_client(peer.ip()), Arc::clone(&shared));
         shared.serve(place, async move {
             if let Err(error) = serve(stream, tls, via, &own).await {
                 tracing::debug!(%peer, error, "connection ended");

@@ -231,7 +231,7 @@ async fn connection<S: Service>(
         })?
         .map_err(|error| error.to_string())?;
     drop(shaking);
-    let via = via.named(named(&quic).as_deref());
+    let via = via.of_client(quic.remote_address().ip()).named(named(&quic).as_deref());
     let mut builder = h3::server::builder();
     builder.max_field_section_size(HEADER_BYTES_MAX.into()).send_grease(false);
     let transport = transport::Connection::new(quic.clone());

@@ -1,0 +1,34 @@
+//! What goes to the origin of what a client asks.
+//!
+//! Invariant: no field that origins obey, and neither the key nor `Vary` names, is sent on: it would
+//! change an answer that others get.
+
+use super::Wanted;
+use crate::hygiene;
+use http::HeaderMap;
+
+impl Wanted {
+    /// The fields: conditions and ranges are not among them.
+    pub fn forwarded(&self) -> HeaderMap {
+        let (fields, version) = (&self.fields, self.fields.0.version);
+        let hop = caching::Hop { version, name: self.node.id() };
+        let mut forwarded = caching::forward_request(fields, &hop);
+        // The upstream adds this node itself.
+        forwarded.remove("cdn-loop");
+        for value in fields.get_all("cdn-loop") {
+            forwarded.append("cdn-loop", value.clone());
+        }
+        for name in &cmcd::HEADERS {
+            forwarded.remove(name);
+        }
+        for name in hygiene::OBEYED {
+            forwarded.remove(name);
+        }
+        if let Some(client) = self.client {
+            caching::append_forwarded_for(&mut forwarded, client);
+        }
+        self.forward_newer(&mut forwarded);
+        caching::strip_conditions(&mut forwarded);
+        forwarded
+    }
+}
