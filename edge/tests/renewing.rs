@@ -231,3 +231,30 @@ async fn who_selects_it_is_what_its_fields_say_now() {
     }
     assert_eq!(proxy.get_with(PAGE, &nl).await.verdict(), "hit-memory");
 }
+
+/// RFC 8246 section 2.1: what a browser's reload asks (`max-age=0`, and for a 304) is answered from
+/// here while it is fresh. `no-cache`, by which a user insists, is the origin's to answer.
+#[tokio::test]
+async fn a_reload_of_what_is_immutable_and_fresh_costs_the_origin_nothing() {
+    let reload = ("cache-control", "max-age=0");
+    let reloads: [Fields<'_>; 2] = [&[reload], &[reload, ("if-none-match", "\"v1\"")]];
+    for (control, age, is_asked) in [
+        ("max-age=60, immutable", "20", false),
+        ("max-age=60", "20", true),
+        // No longer fresh.
+        ("max-age=60, immutable", "70", true),
+    ] {
+        let proxy = with(Item::of(BYTES).cache_control(control).field("age", age)).await;
+        for fields in reloads {
+            let before = proxy.web.count(PAGE);
+            let answer = proxy.get_with(PAGE, fields).await;
+            let status = if fields.len() > 1 { 304 } else { 200 };
+            assert_eq!(answer.status, status, "{control} {age} {fields:?}");
+            let asked = proxy.web.count(PAGE) - before;
+            assert_eq!(asked, usize::from(is_asked), "{control} {age} {fields:?}");
+        }
+        let before = proxy.web.count(PAGE);
+        assert_eq!(proxy.get_with(PAGE, &[("cache-control", "no-cache")]).await.status, 200);
+        assert_eq!(proxy.web.count(PAGE) - before, 1, "{control} {age}");
+    }
+}
