@@ -278,6 +278,25 @@ fn a_bucket_without_credentials_is_named_before_the_first_request() {
 }
 
 #[test]
+fn a_rule_for_a_parameter_that_no_key_has_is_told_of() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("nearcast.toml");
+    let file = path.display().to_string();
+    let site = "[edge.sites.\"films.example\"]\norigins = [\"s3://films\"]\n\
+                s3 = { anonymous = true }\n";
+    let rule =
+        "[[edge.sites.\"films.example\".ttl]]\npath = \"*\"\nquery = \"v\"\nfixed = \"1h\"\n";
+    let told = "edge.sites.\"films.example\".ttl[0].query: \"v\" belongs to no key";
+    for (query, is_told) in [("", true), ("query = { keep = [\"v\"] }\n", false)] {
+        std::fs::write(&path, [site, query, rule].concat()).unwrap();
+        let output = without_aws(&["config", "check", &file]).output().unwrap();
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success(), "{text}");
+        assert_eq!(text.contains(told), is_told, "{query:?}: {text}");
+    }
+}
+
+#[test]
 fn a_valid_configuration_is_said_to_be_valid() {
     // The shipped example, with its paths below a folder that exists here.
     let dir = tempfile::tempdir().unwrap();

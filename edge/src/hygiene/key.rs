@@ -108,6 +108,20 @@ impl TryFrom<Raw> for Query {
 }
 
 impl KeyRules {
+    /// Whether a query, as far as it belongs to the key, may have a parameter of this name; `*` at
+    /// its end stands for any that begin so.
+    pub(crate) fn may_have(&self, wanted: &str) -> bool {
+        match &self.query {
+            Query::All => true,
+            Query::None => false,
+            // Either may stand for more names than the other.
+            Query::Keep(names) => {
+                names.iter().any(|one| is_named(one, wanted) || is_named(wanted, one))
+            }
+            Query::Drop(names) => !names.iter().any(|one| is_named(one, wanted)),
+        }
+    }
+
     /// The query to look up and to forward, all of it ASCII; none if nothing is left.
     #[must_use]
     pub fn query<'q>(&self, query: Option<&'q str>) -> Option<Cow<'q, str>> {
@@ -175,6 +189,24 @@ mod tests {
 
     fn rules(text: &str) -> KeyRules {
         serde_json::from_str(text).unwrap()
+    }
+
+    #[test]
+    fn it_is_known_which_parameters_no_key_has() {
+        let cases = [
+            (r#"{}"#, "a", true),
+            (r#"{"query":"none"}"#, "a", false),
+            (r#"{"query":{"keep":["b","c*"]}}"#, "b", true),
+            (r#"{"query":{"keep":["b","c*"]}}"#, "b*", true),
+            (r#"{"query":{"keep":["b","c*"]}}"#, "cd*", true),
+            (r#"{"query":{"keep":["b","c*"]}}"#, "bc", false),
+            (r#"{"query":{"drop":["b","c*"]}}"#, "b", false),
+            (r#"{"query":{"drop":["b","c*"]}}"#, "b*", true),
+            (r#"{"query":{"drop":["b","c*"]}}"#, "cd*", false),
+        ];
+        for (text, name, expected) in cases {
+            assert_eq!(rules(text).may_have(name), expected, "{text} {name}");
+        }
     }
 
     #[test]

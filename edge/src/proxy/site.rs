@@ -77,6 +77,7 @@ impl Ruled {
 
 impl Site {
     fn open(config: SiteConfig, node: &upstream::Node) -> Result<Self, upstream::Error> {
+        config.idle_rules().for_each(|note| tracing::warn!("{note}"));
         Ok(Self {
             tally: Arc::new(Tally::new(config.host.as_str().into())),
             name: config.host.as_str().into(),

@@ -171,7 +171,20 @@ impl SiteConfig {
     /// What an operator should know before the first request.
     #[must_use]
     pub fn notes(&self) -> Vec<String> {
-        self.upstream.notes()
+        self.upstream.notes().into_iter().chain(self.idle_rules()).collect()
+    }
+
+    /// Of the rules that no request can match, since the key has no such parameter.
+    pub(crate) fn idle_rules(&self) -> impl Iterator<Item = String> {
+        self.rules.iter().enumerate().filter_map(|(place, rule)| {
+            let query = rule.query.as_deref().filter(|query| !self.keys.may_have(query))?;
+            let key = format!("edge.sites.\"{}\"", self.host);
+            Some(format!(
+                "{key}.ttl[{place}].query: \"{query}\" belongs to no key, so the rule matches no \
+                 request: expected a parameter that {key}.query keeps (where all origins are \
+                 buckets, it keeps none unless it is given)"
+            ))
+        })
     }
 }
 
