@@ -18,6 +18,8 @@ use tokio::sync::watch;
 pub struct Item {
     pub bytes: u64,
     pub version: u64,
+    /// Told apart in the `ETag`, by nothing in the bytes.
+    pub tag: u64,
     pub validator: Validator,
     pub fields: Vec<(String, String)>,
     pub has_ranges: bool,
@@ -46,6 +48,7 @@ impl Item {
         Self {
             bytes,
             version: 1,
+            tag: 0,
             validator: Validator::Strong,
             fields: vec![("cache-control".into(), "max-age=3600".into())],
             has_ranges: true,
@@ -128,6 +131,8 @@ pub enum Misdeed {
     Cap(u64),
     /// 206 to who wants the whole.
     Unasked,
+    /// The same bytes under so many `ETag`s, one request after the other.
+    Retag(u64),
     /// Answers as if no condition had been given.
     Unconditional,
     /// 302 to itself.
@@ -361,7 +366,10 @@ async fn exchange(
     let is_get = request.method == "GET";
     pass(stream, shared, |hold| hold == Hold::Head || (hold == Hold::Get && is_get)).await?;
     let path = request.target.split('?').next().unwrap_or_default();
-    let item = shared.lock().items.get(path).cloned();
+    let mut item = shared.lock().items.get(path).cloned();
+    if let (Some(item), Some(Misdeed::Retag(count))) = (&mut item, misdeed) {
+        item.tag = 1 + place as u64 % count;
+    }
     if misdeed == Some(Misdeed::Mute) {
         return Some(false);
     }

@@ -149,7 +149,8 @@ pub fn answer(
 fn etag(item: &Item, request: &Request) -> String {
     let variant = variant(item, request);
     let weak = if item.validator == Validator::Weak { "W/" } else { "" };
-    format!("{weak}\"v{}{variant}\"", item.version)
+    let tag = if item.tag == 0 { String::new() } else { format!("-{}", item.tag) };
+    format!("{weak}\"v{}{tag}{variant}\"", item.version)
 }
 
 fn date(item: &Item) -> String {
