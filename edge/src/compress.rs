@@ -255,13 +255,13 @@ impl Compressor {
         })
     }
 
-    /// The encoded form of a whole body, named `id` (see [`body_id`]); the caller keeps it.
-    /// However many ask at a time, it is made once. None if too many others are being made, or
-    /// if it is no smaller: send the body as it is.
+    /// The encoded form of a `whole` body, named `id` (see [`body_id`]); the caller keeps it.
+    /// However many ask at a time, it is made once, and collected once. None if too many others
+    /// are being made, or if it is no smaller: send the body as it is.
     pub async fn compressed(
         &self,
         id: [u8; 16],
-        body: Vec<Bytes>,
+        whole: impl Future<Output = Option<Vec<Bytes>>>,
         encoding: Encoding,
     ) -> Option<Bytes> {
         if self.useless.lock().unwrap_or_else(PoisonError::into_inner).contains(&id) {
@@ -274,6 +274,7 @@ impl Compressor {
             ticket.land(None);
             return None;
         };
+        let body = whole.await?;
         let place = Arc::clone(&self.running).acquire_owned().await.ok()?;
         let useless = Arc::clone(&self.useless);
         let (outcomes, bytes) = (self.outcomes.clone(), self.bytes.clone());
@@ -484,6 +485,10 @@ mod tests {
         }
     }
 
+    async fn whole(body: &Bytes) -> Option<Vec<Bytes>> {
+        Some(vec![body.clone()])
+    }
+
     fn outcome(compressor: &Compressor, of: &str) -> u64 {
         compressor.outcomes.with_label_values(&["gzip", of]).get()
     }
@@ -492,7 +497,7 @@ mod tests {
     async fn a_body_is_compressed_once_for_all_who_wait() {
         let compressor = Compressor::new(&Registry::new()).unwrap();
         let text = Bytes::from("#EXTINF:1,\nsegment.m4s\n".repeat(1000));
-        let ask = || compressor.compressed([1; 16], vec![text.clone()], Encoding::Gzip);
+        let ask = || compressor.compressed([1; 16], whole(&text), Encoding::Gzip);
         // None is done before all have asked.
         let held = compressor.running.acquire_many(RUNNING_MAX as u32).await.unwrap();
         let all = futures::future::join_all((0..100).map(|_| ask()));
@@ -510,7 +515,8 @@ mod tests {
             .flat_map(|n| blake3::hash(&n.to_le_bytes()).as_bytes()[..4].to_vec())
             .collect();
         for _ in 0..3 {
-            let made = compressor.compressed([2; 16], vec![noise.clone().into()], Encoding::Gzip);
+            let noise = noise.clone().into();
+            let made = compressor.compressed([2; 16], whole(&noise), Encoding::Gzip);
             assert_eq!(made.await, None);
         }
         assert_eq!(outcome(&compressor, "useless"), 1);
@@ -520,11 +526,28 @@ mod tests {
     async fn too_many_bodies_at_once_are_sent_as_they_are() {
         let compressor = Compressor::new(&Registry::new()).unwrap();
         let text = Bytes::from("a".repeat(100_000));
-        let ask =
-            |number: u8| compressor.compressed([number; 16], vec![text.clone()], Encoding::Gzip);
+        let ask = |number: u8| compressor.compressed([number; 16], whole(&text), Encoding::Gzip);
         let all = futures::future::join_all((0..50).map(ask)).await;
         let made = all.iter().filter(|one| one.is_some()).count() as u64;
         assert!(made >= JOBS_MAX as u64);
         assert_eq!(made + outcome(&compressor, "busy"), 50);
+    }
+
+    #[tokio::test]
+    async fn no_more_bodies_are_collected_than_are_being_made() {
+        let compressor = Compressor::new(&Registry::new()).unwrap();
+        let text = Bytes::from("a".repeat(100_000));
+        let collected = std::cell::Cell::new(0);
+        let ask = |number: u8| {
+            let whole = async {
+                collected.set(collected.get() + 1);
+                whole(&text).await
+            };
+            compressor.compressed([number % 50; 16], whole, Encoding::Gzip)
+        };
+        let held = compressor.running.acquire_many(RUNNING_MAX as u32).await.unwrap();
+        let all = futures::future::join_all((0..100).map(ask));
+        futures::join!(all, async { drop(held) });
+        assert_eq!(collected.get(), JOBS_MAX);
     }
 }

@@ -42,7 +42,7 @@ impl Encoded {
         if let Some(pieces) = self.in_memory(engine, id) {
             return Some(pieces);
         }
-        let made = self.compressor.compressed(id, whole.await?, encoding).await?;
+        let made = self.compressor.compressed(id, whole, encoding).await?;
         let bytes = made.len() as u64;
         let step = usize::try_from(CHUNK_BYTES).ok()?;
         let pieces = (0..made.len()).step_by(step).zip(0u32..).map(|(start, number)| {
