@@ -1,27 +1,23 @@
-//! Connections to one hop: a pool with limits on what a head may hold, a deadline for each
-//! connection, and a fresh one for a request whose own was given up by the other side, or that
-//! the other side did not take.
+//! Connections to one hop: clients with limits on what a head may hold, and a deadline for each
+//! connection.
 //!
-//! A pool connects to its hop alone, whatever the URL of a request says: the URL carries the
-//! host that the request is for, which may be the site's.
+//! They connect to their hop alone, whatever the URL of a request says: the URL carries the host
+//! that the request is for, which may be the site's.
 
-use crate::fault::{self, ConnectTimedOut};
-use crate::link::{Link, Linked};
+use crate::fault::ConnectTimedOut;
+use crate::link::Linked;
 use crate::upload::SendBody;
 use crate::watched::Watched;
-use http::{Extensions, Request, Response, Uri};
-use hyper::body::Incoming;
+use http::Uri;
+use http::uri::Scheme;
 use hyper_rustls::{HttpsConnector, MaybeHttpsStream};
-use hyper_util::client::legacy::connect::{CaptureConnection, HttpConnector, capture_connection};
-use hyper_util::client::legacy::{Client, Error};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use prometheus::IntCounter;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tower::Service;
 
 /// Idle connections kept to a hop for each host that is asked for.
@@ -44,41 +40,8 @@ const H2_CONNECTION_BYTES_MAX: u32 = 1 << 30;
 /// An HTTP/2 connection without a sign of life is given up after both.
 const H2_PING: Duration = Duration::from_secs(10);
 const H2_PING_TIMEOUT: Duration = Duration::from_secs(5);
-/// A request is sent anew this often, should each of its connections turn out to be given up, or
-/// each server refuse it.
-const ANEW_MAX: u32 = 3;
 
 pub(crate) type Tls = HttpsConnector<HttpConnector>;
-
-/// Connections to one place.
-pub(crate) struct Pool {
-    client: Client<Connector, SendBody>,
-    /// Those that requests went over, as long as they are there.
-    known: Mutex<Vec<(Arc<Link>, CaptureConnection)>>,
-    /// Requests sent anew.
-    anew: IntCounter,
-}
-
-/// Why a request has no answer.
-pub(crate) struct Unanswered {
-    pub(crate) error: Error,
-    pub(crate) fate: Fate,
-    /// The other side dropped the connection with something unread.
-    pub(crate) is_reset: bool,
-}
-
-/// What has become of a request without an answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Fate {
-    /// The server has not looked at it: it said so (RFC 9113 sections 6.8 and 8.7), or none of it
-    /// was sent. Any request may be sent anew.
-    Unprocessed,
-    /// Its connection was there before it, and given up by the other side without a byte of an
-    /// answer: that says nothing of the server.
-    GivenUp,
-    /// The server may have done anything with it.
-    Unknown,
-}
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -91,129 +54,35 @@ pub(crate) struct Connector {
     age_max: Duration,
 }
 
-/// A pool of connections to `target`, each of which is there within `limit` or not at all.
-pub(crate) fn pool(tls: &Tls, target: Uri, limit: Duration, anew: IntCounter) -> Pool {
-    of(Connector { tls: tls.clone(), target, limit, age_max: AGE_MAX }, anew)
-}
-
-fn of(connector: Connector, anew: IntCounter) -> Pool {
-    let client = Client::builder(TokioExecutor::new())
-        .timer(TokioTimer::new())
-        .pool_timer(TokioTimer::new())
-        .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
-        .pool_idle_timeout(IDLE_MAX)
-        .http1_max_buf_size(HEAD_BYTES_MAX)
-        .http1_max_headers(FIELDS_MAX)
-        .http2_max_header_list_size(u32::try_from(HEAD_BYTES_MAX).unwrap_or(u32::MAX))
-        .http2_initial_stream_window_size(H2_STREAM_BYTES_MAX)
-        .http2_initial_connection_window_size(H2_CONNECTION_BYTES_MAX)
-        .http2_keep_alive_interval(H2_PING)
-        .http2_keep_alive_timeout(H2_PING_TIMEOUT)
-        .build(connector);
-    Pool { client, known: Mutex::default(), anew }
-}
-
-impl Pool {
-    /// Sends a request; anew where all of its body is there still, and it was not processed, or may
-    /// be sent twice (RFC 9110 section 9.2.2) and its connection was given up.
-    ///
-    /// # Errors
-    /// Why there is no answer.
-    pub(crate) async fn request(
-        &self,
-        request: Request<SendBody>,
-    ) -> Result<Response<Incoming>, Unanswered> {
-        let mut times = 0;
-        loop {
-            let outcome = self.once(request.clone()).await;
-            let may_again = match outcome.as_ref().map_err(|unanswered| unanswered.fate) {
-                Err(Fate::Unprocessed) => true,
-                Err(Fate::GivenUp) => request.method().is_idempotent(),
-                Ok(_) | Err(Fate::Unknown) => false,
-            };
-            if !may_again || !request.body().is_here() || times == ANEW_MAX {
-                return outcome;
-            }
-            times += 1;
-            self.anew.inc();
-        }
+impl Connector {
+    /// To `target`; each connection is there within `limit` or not at all.
+    pub(crate) fn new(tls: &Tls, target: Uri, limit: Duration) -> Self {
+        Self { tls: tls.clone(), target, limit, age_max: AGE_MAX }
     }
 
-    async fn once(&self, mut request: Request<SendBody>) -> Result<Response<Incoming>, Unanswered> {
-        let captured = capture_connection(&mut request);
-        let began = Instant::now();
-        match self.client.request(request).await {
-            Ok(mut response) => {
-                if let Some(link) = response.extensions_mut().remove::<Arc<Link>>() {
-                    if link.is_old() {
-                        poison(&captured);
-                    }
-                    self.know(link, captured);
-                }
-                Ok(response)
-            }
-            Err(error) => {
-                let link = link(&captured);
-                let fate = fate(&error, link.as_deref(), began);
-                match fate {
-                    // That connection takes no more, or no more at a time.
-                    Fate::Unprocessed => poison(&captured),
-                    Fate::GivenUp => self.retire(began),
-                    Fate::Unknown => {}
-                }
-                let is_reset = link.is_some_and(|link| link.is_reset());
-                Err(Unanswered { error, fate, is_reset })
-            }
-        }
+    /// Whether a connection may turn out to be of HTTP/2.
+    pub(crate) fn may_be_shared(&self) -> bool {
+        self.target.scheme() == Some(&Scheme::HTTPS)
     }
 
-    fn know(&self, link: Arc<Link>, captured: CaptureConnection) {
-        if !link.listed.swap(true, Relaxed) {
-            let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-            known.retain(|(link, _)| !link.is_closed());
-            known.push((link, captured));
-        }
+    /// A client that knows no connections yet.
+    pub(crate) fn client(&self) -> Client<Self, SendBody> {
+        Client::builder(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            // Who sends them anew is to choose the connection.
+            .retry_canceled_requests(false)
+            .pool_timer(TokioTimer::new())
+            .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
+            .pool_idle_timeout(IDLE_MAX)
+            .http1_max_buf_size(HEAD_BYTES_MAX)
+            .http1_max_headers(FIELDS_MAX)
+            .http2_max_header_list_size(u32::try_from(HEAD_BYTES_MAX).unwrap_or(u32::MAX))
+            .http2_initial_stream_window_size(H2_STREAM_BYTES_MAX)
+            .http2_initial_connection_window_size(H2_CONNECTION_BYTES_MAX)
+            .http2_keep_alive_interval(H2_PING)
+            .http2_keep_alive_timeout(H2_PING_TIMEOUT)
+            .build(self.clone())
     }
-
-    /// No request goes any more over connections opened before then that have not been heard of
-    /// since: what became of one may have become of all, as when another server has taken over
-    /// the address.
-    fn retire(&self, before: Instant) {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known.retain(|(link, captured)| {
-            let is_old = link.is_unheard_since(before);
-            if is_old {
-                poison(captured);
-            }
-            !is_old
-        });
-    }
-}
-
-/// What became of a request that began then.
-fn fate(error: &Error, link: Option<&Link>, began: Instant) -> Fate {
-    let is_shared = link.is_some_and(Link::is_shared);
-    let is_gone = is_shared && fault::is_unqueued(error);
-    if fault::is_refused(error) || (is_shared && fault::is_unsent(error)) {
-        Fate::Unprocessed
-    } else if is_gone || link.is_some_and(|link| link.is_stale(began)) {
-        Fate::GivenUp
-    } else {
-        Fate::Unknown
-    }
-}
-
-/// No request goes over it any more.
-fn poison(captured: &CaptureConnection) {
-    if let Some(connected) = captured.connection_metadata().as_ref() {
-        connected.poison();
-    }
-}
-
-fn link(captured: &CaptureConnection) -> Option<Arc<Link>> {
-    let mut extras = Extensions::new();
-    captured.connection_metadata().as_ref()?.get_extras(&mut extras);
-    extras.remove()
 }
 
 impl Service<Uri> for Connector {
@@ -248,7 +117,12 @@ impl Service<Uri> for Connector {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pool::Pool;
+    use http::Request;
+    use prometheus::IntCounter;
+    use std::sync::Arc;
     use std::sync::atomic::AtomicUsize;
+    use std::sync::atomic::Ordering::Relaxed;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
 
@@ -279,7 +153,7 @@ mod tests {
             let tls = service::client::connector(None).unwrap();
             let limit = Duration::from_secs(10);
             let connector = Connector { tls, target: target.clone(), limit, age_max };
-            let pool = of(connector, IntCounter::new("anew", "none").unwrap());
+            let pool = Pool::new(connector, IntCounter::new("anew", "none").unwrap());
             for _ in 0..3 {
                 let mut request = Request::new(SendBody::new(None));
                 *request.uri_mut() = target.clone();

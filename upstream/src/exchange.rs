@@ -2,12 +2,13 @@
 
 use crate::ask::{Answer, Ask, HopKind};
 use crate::body::UpstreamBody;
-use crate::connect::{FIELDS_MAX, Fate, HEAD_BYTES_MAX, Unanswered};
+use crate::connect::{FIELDS_MAX, HEAD_BYTES_MAX};
 use crate::fault::{ErrorType, Fault, connect_error, head_error};
 use crate::flight::Flight;
 use crate::hop::{Hop, Target, Way};
 use crate::newer;
 use crate::place::Place;
+use crate::pool::{Fate, Unanswered};
 use crate::s3::{self, Keys, Refusal};
 use crate::settings::{SiteKind, Times};
 use crate::turns::Urgency;
@@ -245,11 +246,12 @@ async fn head(
         }
     };
     match done {
-        Ok(response) => {
+        Ok(mut response) => {
+            flight.over(response.extensions_mut().remove());
             sending.upload.iter().for_each(|upload| upload.forget());
             check(response, &hop).map_err(|fault| fail(flight, fault, false))
         }
-        Err(Unanswered { error, fate, is_reset }) => {
+        Err(Unanswered { error, fate, in_order, is_reset }) => {
             if let Some(why) = sending.upload.as_ref().and_then(|upload| upload.failed()) {
                 // The client's fault, not the hop's: the flight ends without a verdict.
                 let fault = Fault::Aborted { why: why.into() };
@@ -265,7 +267,10 @@ async fn head(
                 |upload: &Arc<Upload>| upload.is_begun() && (is_reset || upload.is_cut());
             // It was sent to others as often as may be.
             if fate == Fate::Unprocessed && sending.upload.as_deref().is_none_or(Upload::is_here) {
-                flight.failed(&fault, true);
+                match in_order {
+                    true => flight.unjudged(&fault),
+                    false => flight.failed(&fault, true),
+                }
                 return Err(Failure::unsent(fault));
             }
             if fate != Fate::Unknown || sending.upload.as_ref().is_some_and(is_refusal) {

@@ -6,6 +6,7 @@ use crate::ask::HopKind;
 use crate::breaker::Pass;
 use crate::fault::Fault;
 use crate::hop::{Hop, Known, Way};
+use crate::link::Stream;
 use crate::place::Place;
 use crate::pulse::{self, Pulse};
 use http::StatusCode;
@@ -23,6 +24,8 @@ pub(crate) struct Flight {
     started: Instant,
     alive: CancellationToken,
     head: Option<StatusCode>,
+    /// Counts at its connection, where others share that.
+    _stream: Option<Arc<Stream>>,
     ended: bool,
 }
 
@@ -45,7 +48,21 @@ impl Flight {
         way.hop.under_way.fetch_add(1, SeqCst);
         pulse::watch(&way.hop);
         way.meter.in_flight.inc();
-        Self { way, place, pass, started: Instant::now(), alive, head: None, ended: false }
+        Self {
+            way,
+            place,
+            pass,
+            started: Instant::now(),
+            alive,
+            head: None,
+            _stream: None,
+            ended: false,
+        }
+    }
+
+    /// It is under way as this until it ends.
+    pub(crate) fn over(&mut self, stream: Option<Arc<Stream>>) {
+        self._stream = stream;
     }
 
     pub(crate) fn place(&self) -> &Place {

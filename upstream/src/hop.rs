@@ -6,13 +6,13 @@ pub(crate) use known::Known;
 
 use crate::ask::{HopId, HopKind};
 use crate::breaker::{self, State};
-use crate::connect::Pool;
 use crate::fault::{ErrorType, Fault};
 use crate::flight::Flight;
 use crate::health::Health;
 use crate::metrics::Meter;
 use crate::order::Standing;
 use crate::place::Place;
+use crate::pool::Pool;
 use crate::pulse::Pulse;
 use crate::s3::Bucket;
 use crate::turns::{Refused, Turn, Turns, Urgency};

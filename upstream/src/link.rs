@@ -4,20 +4,22 @@
 //! Invariant: what an HTTP/1.1 server said before it cut the connection is read, even if it cut
 //! it while it was sent to.
 
+use crate::frames::{Said, Scan};
 use hyper_rustls::MaybeHttpsStream;
 use hyper_util::client::legacy::connect::{Connected, Connection};
 use hyper_util::rt::TokioIo;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Sleep;
+use tokio_util::sync::CancellationToken;
 
-type Stream = MaybeHttpsStream<TokioIo<TcpStream>>;
+type Io = MaybeHttpsStream<TokioIo<TcpStream>>;
 
 /// How long the reader has for what came before a cut.
 const CUT_READ_MAX: Duration = Duration::from_secs(10);
@@ -40,8 +42,18 @@ pub(crate) struct Link {
     ended: AtomicBool,
     /// The other side did not take what was sent.
     reset: AtomicBool,
-    /// Nobody has its stream any more.
-    closed: AtomicBool,
+    /// The other side ended it in order, after it had taken a request at least (HTTP/2).
+    in_order: AtomicBool,
+    /// It takes no more requests.
+    left: AtomicBool,
+    /// Requests under way (HTTP/2).
+    streams: AtomicUsize,
+    /// How many of them the other side takes at a time.
+    streams_max: AtomicUsize,
+    /// Cancelled when that has come.
+    settled: CancellationToken,
+    /// Cancelled when nobody has its bytes any more.
+    closed: CancellationToken,
     pub(crate) listed: AtomicBool,
 }
 
@@ -50,6 +62,11 @@ impl Link {
     pub(crate) fn is_unheard_since(&self, then: Instant) -> bool {
         self.opened < then
             && self.opened + Duration::from_micros(self.heard_us.load(Relaxed)) < then
+    }
+
+    /// Whether a request that began then was not the first one, or need not have been.
+    pub(crate) fn is_before(&self, began: Instant) -> bool {
+        self.shared || self.opened < began
     }
 
     fn came(&self) {
@@ -70,7 +87,57 @@ impl Link {
     }
 
     pub(crate) fn is_closed(&self) -> bool {
-        self.closed.load(Relaxed)
+        self.closed.is_cancelled()
+    }
+
+    /// Waits until it is.
+    pub(crate) async fn closed(&self) {
+        self.closed.cancelled().await;
+    }
+
+    fn told(&self, said: Said) {
+        match said {
+            Said::StreamsMax(most) => {
+                self.streams_max.store(usize::try_from(most).unwrap_or(usize::MAX), Relaxed);
+            }
+            Said::Settled => self.settled.cancel(),
+            Said::Goaway { last, error } => {
+                self.in_order.store(last > 0 && error == 0, Relaxed);
+                self.leave();
+            }
+        }
+    }
+
+    /// No more requests are to go over it.
+    pub(crate) fn leave(&self) {
+        self.left.store(true, Relaxed);
+    }
+
+    pub(crate) fn takes_requests(&self) -> bool {
+        let is_over = self.left.load(Relaxed) || self.ended.load(Relaxed) || self.is_closed();
+        !is_over && !self.is_old()
+    }
+
+    /// Waits until it is known how many requests at a time it takes.
+    pub(crate) async fn settled(&self) {
+        if self.shared {
+            self.settled.cancelled().await;
+        }
+    }
+
+    /// Requests under way (HTTP/2).
+    pub(crate) fn streams(&self) -> usize {
+        self.streams.load(Relaxed)
+    }
+
+    /// Whether the other side takes another one at once.
+    pub(crate) fn has_room(&self) -> bool {
+        self.streams() < self.streams_max.load(Relaxed)
+    }
+
+    /// Whether the other side, which takes requests, takes no more over this connection.
+    pub(crate) fn has_ended_in_order(&self) -> bool {
+        self.in_order.load(Relaxed)
     }
 
     /// Whether the other side dropped it with something unread.
@@ -88,11 +155,34 @@ impl Link {
     }
 }
 
-/// A connection's stream.
+/// A request under way over a connection of HTTP/2.
+#[derive(Debug)]
+pub(crate) struct Stream(Arc<Link>);
+
+impl Stream {
+    pub(crate) fn new(link: Arc<Link>) -> Self {
+        link.streams.fetch_add(1, Relaxed);
+        Self(link)
+    }
+
+    pub(crate) fn is_over(&self, link: &Arc<Link>) -> bool {
+        Arc::ptr_eq(&self.0, link)
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.0.streams.fetch_sub(1, Relaxed);
+    }
+}
+
+/// A connection's bytes.
 #[derive(Debug)]
 pub(crate) struct Linked {
-    io: TokioIo<Stream>,
+    io: TokioIo<Io>,
     link: Arc<Link>,
+    /// Of HTTP/2.
+    frames: Option<Scan>,
     /// The reader has come to its end.
     is_over: bool,
     /// Since something could not be sent.
@@ -101,7 +191,7 @@ pub(crate) struct Linked {
 
 impl Linked {
     /// One that takes requests for `age`.
-    pub(crate) fn new(stream: Stream, age: Duration) -> Self {
+    pub(crate) fn new(stream: Io, age: Duration) -> Self {
         let no = || AtomicBool::new(false);
         let opened = Instant::now();
         let link = Link {
@@ -112,11 +202,17 @@ impl Linked {
             heard: no(),
             heard_us: AtomicU64::new(0),
             ended: no(),
+            in_order: no(),
+            left: no(),
+            streams: AtomicUsize::new(0),
+            streams_max: AtomicUsize::new(usize::MAX),
+            settled: CancellationToken::new(),
             reset: no(),
-            closed: no(),
+            closed: CancellationToken::new(),
             listed: no(),
         };
-        Self { io: TokioIo::new(stream), link: Arc::new(link), is_over: false, cut: None }
+        let frames = link.shared.then(Scan::default);
+        Self { io: TokioIo::new(stream), link: Arc::new(link), frames, is_over: false, cut: None }
     }
 
     /// To an HTTP/1.1 connection that the other side has cut, nothing is written any more, and
@@ -144,7 +240,7 @@ fn is_reset(error: &io::Error) -> bool {
 
 impl Drop for Linked {
     fn drop(&mut self) {
-        self.link.closed.store(true, Relaxed);
+        self.link.closed.cancel();
     }
 }
 
@@ -165,6 +261,9 @@ impl AsyncRead for Linked {
         let came = read.is_ok() && buf.filled().len() > before;
         if came {
             self.link.came();
+            let piece = buf.filled().get(before..).unwrap_or_default();
+            let Self { frames, link, .. } = &mut *self;
+            frames.iter_mut().for_each(|frames| frames.read(piece, |said| link.told(said)));
         } else if read.is_err() || room > 0 {
             self.is_over = true;
             self.link.ended.store(true, Relaxed);

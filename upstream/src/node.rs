@@ -4,10 +4,11 @@
 use crate::Error;
 use crate::ask::{HopId, HopKind};
 use crate::breaker;
-use crate::connect::{self, Pool, Tls};
+use crate::connect::{Connector, Tls};
 use crate::hierarchy;
 use crate::hop::{Hop, Limits, Target};
 use crate::metrics::Metrics;
+use crate::pool::Pool;
 use crate::pulse::Pulse;
 use crate::settings::Place;
 use http::{HeaderValue, Uri};
@@ -55,7 +56,7 @@ impl Node {
             let hop = |(id, place): (String, Place)| {
                 let pulse = Pulse::new(config.connect, metrics.pulse(&id));
                 let (target, uri) = http_target(&place);
-                let pool = connect::pool(&tls, uri, config.connect, metrics.anew(&id));
+                let pool = Pool::new(Connector::new(&tls, uri, config.connect), metrics.anew(&id));
                 Arc::new(peer((id, kind), target, pool, pulse))
             };
             peers.into_iter().map(hop).collect()

@@ -8,6 +8,7 @@ use crate::ask::RequestBody;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
@@ -115,10 +116,11 @@ impl State {
         self.failed.is_none() && (self.moved.is_none() || self.kept.is_some())
     }
 
-    /// Another one sends it from its beginning: which. 0: some of it is gone.
+    /// Another one sends it from its beginning: which.
     fn begin(&mut self) -> u64 {
         if !self.is_here() {
-            return 0;
+            // That one can't.
+            return u64::MAX;
         }
         (self.sent, self.sent_whole) = (0, false);
         self.sender += 1;
@@ -165,16 +167,36 @@ impl State {
     }
 }
 
-/// What a connection sends: nothing, or an upload. A clone sends it from its beginning, and from
-/// then on this one sends no more.
+/// What a connection sends: nothing, or an upload.
 pub(crate) struct SendBody {
     upload: Option<Arc<Upload>>,
-    sender: Option<u64>,
+    sender: u64,
+    taken: Taken,
+}
+
+/// Whether a connection has begun with a request: hyper asks for the size of its body first.
+#[derive(Clone, Default)]
+pub(crate) struct Taken(Arc<AtomicBool>);
+
+impl Taken {
+    pub(crate) fn is_so(&self) -> bool {
+        self.0.load(Relaxed)
+    }
 }
 
 impl SendBody {
     pub(crate) fn new(upload: Option<Arc<Upload>>) -> Self {
-        Self { upload, sender: None }
+        Self { upload, sender: 0, taken: Taken::default() }
+    }
+
+    /// Sends it from its beginning; those that were made before send no more.
+    pub(crate) fn anew(&self) -> Self {
+        let sender = self.upload.as_ref().map_or(0, |upload| upload.state().begin());
+        Self { upload: self.upload.clone(), sender, taken: Taken::default() }
+    }
+
+    pub(crate) fn taken(&self) -> Taken {
+        self.taken.clone()
     }
 
     /// Whether all of it can be sent, should some have been already.
@@ -183,30 +205,24 @@ impl SendBody {
     }
 }
 
-impl Clone for SendBody {
-    fn clone(&self) -> Self {
-        Self::new(self.upload.clone())
-    }
-}
-
 impl Body for SendBody {
     type Data = Bytes;
     type Error = BoxError;
 
     fn poll_frame(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let Some(upload) = self.upload.clone() else { return Poll::Ready(None) };
+        let Some(upload) = &self.upload else { return Poll::Ready(None) };
         let mut state = upload.state();
-        let sender = *self.sender.get_or_insert_with(|| state.begin());
-        if sender != state.sender {
+        if self.sender != state.sender {
             return Poll::Ready(Some(Err("it is sent by another connection".into())));
         }
         state.poll(cx)
     }
 
     fn is_end_stream(&self) -> bool {
+        self.taken.0.store(true, Relaxed);
         self.upload.as_ref().is_none_or(|upload| upload.hint.exact() == Some(0))
     }
 
@@ -243,20 +259,21 @@ mod tests {
         ];
         for (pieces, again) in table {
             let (first, whole) = (upload(pieces), Some(pieces.iter().sum()));
-            let (second, third) = (first.clone(), first.clone());
-            assert_eq!(bytes(first).await, whole, "{pieces:?}");
-            assert_eq!(second.is_here(), again, "{pieces:?}");
-            assert_eq!(bytes(second).await, whole.filter(|_| again), "{pieces:?}");
-            third.upload.iter().for_each(|upload| upload.forget());
-            assert!(!third.is_here() && bytes(third).await.is_none(), "{pieces:?}");
+            assert_eq!(bytes(first.anew()).await, whole, "{pieces:?}");
+            assert_eq!(first.is_here(), again, "{pieces:?}");
+            assert_eq!(bytes(first.anew()).await, whole.filter(|_| again), "{pieces:?}");
+            first.upload.iter().for_each(|upload| upload.forget());
+            assert!(!first.is_here() && bytes(first.anew()).await.is_none(), "{pieces:?}");
         }
     }
 
     #[tokio::test]
     async fn who_began_before_takes_nothing_from_who_sends_it_anew() {
-        let mut first = upload(&[3, 4]);
-        let mut second = first.clone();
+        let upload = upload(&[3, 4]);
+        let (mut late, mut first) = (upload.anew(), upload.anew());
         assert!(first.frame().await.unwrap().is_ok());
+        let mut second = upload.anew();
+        assert!(late.frame().await.unwrap().is_err());
         assert!(second.frame().await.unwrap().is_ok());
         assert!(first.frame().await.unwrap().is_err());
         assert_eq!(bytes(second).await, Some(4));

@@ -4,11 +4,12 @@ use crate::Error;
 use crate::ask::{Answer, Ask, HopId, HopKind};
 use crate::breaker;
 use crate::budget::Budget;
-use crate::connect;
+use crate::connect::Connector;
 use crate::fault::Fault;
 use crate::health;
 use crate::hop::{Hop, HopStatus, Limits, Target, Way};
 use crate::node::{self, Node};
+use crate::pool::Pool;
 use crate::s3::{self, Bucket, Credentials};
 use crate::send;
 use crate::settings::{Base, Config, Place};
@@ -221,7 +222,7 @@ fn build_origins(config: &Config, node: &Node) -> Result<Vec<Hop>, Error> {
         };
         let id = HopId(base.place.to_string().into());
         let anew = node.0.metrics.anew(id.as_str());
-        let pool = connect::pool(&node.0.tls, uri, config.times.connect, anew);
+        let pool = Pool::new(Connector::new(&node.0.tls, uri, config.times.connect), anew);
         Ok(Hop::new((id, HopKind::Origin), target, pool, None, limits))
     };
     config.origins.iter().map(build).collect()

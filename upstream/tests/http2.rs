@@ -10,11 +10,13 @@ use futures::future::join_all;
 use http::Method;
 use http_body_util::{BodyExt, Full};
 use nearcast_upstream::{Ask, BreakerState, Fault};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Barrier;
 use tokio_rustls::server::TlsStream;
 
 type Connection = TlsStream<TcpStream>;
@@ -233,7 +235,7 @@ async fn what_came_after_the_last_request_of_a_connection_is_sent_anew() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_ends_its_connections_one_after_another_fails_no_request() {
     const OF_EACH: usize = 10;
-    const AT_ONCE: usize = 16;
+    const AT_ONCE: usize = 48;
     const ROUNDS: usize = 20;
     let server = Server::new(|_, tls| async move {
         let mut h2 = h2::server::Builder::new();
@@ -259,6 +261,66 @@ async fn a_server_that_ends_its_connections_one_after_another_fails_no_request()
     }
     assert!(server.came() > 10, "{}", server.came());
     assert_only_good(&site, ROUNDS * AT_ONCE);
+}
+
+/// Its limit is that of a connection.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn more_requests_than_a_connection_takes_are_all_under_way() {
+    const ASKS: usize = 40;
+    let all = Arc::new(Barrier::new(ASKS));
+    let server = Server::new(move |_, tls| {
+        let all = all.clone();
+        async move {
+            let mut h2 = h2::server::Builder::new();
+            let h2 = h2.max_concurrent_streams(10).handshake::<_, Bytes>(tls).await;
+            let mut h2 = h2.unwrap();
+            while let Some(Ok((_, mut respond))) = h2.accept().await {
+                let all = all.clone();
+                tokio::spawn(async move {
+                    all.wait().await;
+                    let mut body = respond.send_response(http::Response::new(()), false).unwrap();
+                    body.send_data("good".into(), true).unwrap();
+                });
+            }
+        }
+    })
+    .await;
+    let site = server.site();
+    for _ in 0..3 {
+        let asks = join_all((0..ASKS).map(|_| site.get("/a")));
+        let got = tokio::time::timeout(Duration::from_secs(20), asks).await;
+        for got in got.expect("some wait for others") {
+            assert_eq!(got.unwrap(), (200, "good".into()));
+        }
+    }
+    assert_eq!((server.came(), site.metric("anew_total", &[])), (4, 0.0));
+    assert_only_good(&site, 3 * ASKS);
+}
+
+/// More often, for some, than what is refused is sent anew.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_burst_through_connections_of_few_requests_each_fails_none() {
+    const ASKS: usize = 200;
+    let taken = Arc::default();
+    let server = Server::that_ends_after(10, &taken).await;
+    let site = server.site();
+    let asks = (0..ASKS).map(|n| site.upstream.send(post(n.to_string().into())));
+    for answer in join_all(asks).await {
+        assert_eq!(whole(answer.unwrap()).await.unwrap(), (200, "good".into()));
+    }
+    let taken = std::mem::take(&mut *taken.lock().unwrap());
+    assert_eq!((taken.len(), BTreeSet::from_iter(taken).len()), (ASKS, ASKS));
+    eprintln!("{} connections, {} anew", server.came(), site.metric("anew_total", &[]));
+    assert_only_good(&site, ASKS);
+}
+
+/// As one that is about to end, and takes connections still.
+#[tokio::test]
+async fn a_server_that_ends_each_connection_at_once_is_not_asked_for_ever() {
+    let server = Server::of_frames(|_, _, _| goaway(0)).await;
+    let site = server.site();
+    assert_eq!(site.get("/a").await.unwrap_err().status(), 502);
+    assert_eq!(server.came(), 4);
 }
 
 #[tokio::test]

@@ -1,0 +1,235 @@
+//! Requests to one hop: which connection each goes over, and which are sent anew over another one:
+//! those whose connection was given up by the other side, or that the other side did not take.
+
+use crate::connect::Connector;
+use crate::fault;
+use crate::lanes::{LANES_MAX, Lanes};
+use crate::link::Link;
+use crate::upload::{SendBody, Taken};
+use http::{Extensions, Request, Response};
+use hyper::body::Incoming;
+use hyper_util::client::legacy::connect::{CaptureConnection, capture_connection};
+use hyper_util::client::legacy::{Client, Error};
+use prometheus::IntCounter;
+use std::pin::pin;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+/// A request is sent anew this often, should each of its connections turn out to be given up, or
+/// each server refuse it.
+const ANEW_MAX: u32 = 3;
+/// And this often, should each of its connections have taken requests before it and have ended in
+/// order: 512 at once, the default of `in-flight-max`, are done by then over connections that take
+/// 10 each.
+const ANEW_IN_ORDER_MAX: u32 = 64;
+
+/// Connections to one place.
+pub(crate) struct Pool {
+    /// One for each lane.
+    clients: [Client<Connector, SendBody>; LANES_MAX],
+    lanes: Lanes,
+    /// Those that requests went over, as long as they are there.
+    known: Mutex<Vec<(Arc<Link>, CaptureConnection)>>,
+    /// Requests sent anew.
+    anew: IntCounter,
+}
+
+/// Why a request has no answer.
+pub(crate) struct Unanswered {
+    pub(crate) error: Error,
+    pub(crate) fate: Fate,
+    /// Its connection took requests before it, and ended in order.
+    pub(crate) in_order: bool,
+    /// The other side dropped the connection with something unread.
+    pub(crate) is_reset: bool,
+}
+
+/// What has become of a request without an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// The server has not looked at it: it said so (RFC 9113 sections 6.8 and 8.7), or none of it
+    /// was sent. Any request may be sent anew.
+    Unprocessed,
+    /// Its connection was there before it, and given up by the other side without a byte of an
+    /// answer: that says nothing of the server.
+    GivenUp,
+    /// The server may have done anything with it.
+    Unknown,
+}
+
+impl Pool {
+    /// Counts those that are sent anew in `anew`.
+    pub(crate) fn new(connector: Connector, anew: IntCounter) -> Self {
+        let lanes = Lanes::new(connector.may_be_shared());
+        let clients = std::array::from_fn(|_| connector.client());
+        Self { clients, lanes, known: Mutex::default(), anew }
+    }
+
+    /// Sends a request; anew where all of its body is there still, and it was not processed, or may
+    /// be sent twice (RFC 9110 section 9.2.2) and its connection was given up.
+    ///
+    /// # Errors
+    /// Why there is no answer.
+    pub(crate) async fn request(
+        &self,
+        request: Request<SendBody>,
+    ) -> Result<Response<Incoming>, Unanswered> {
+        let (head, body) = request.into_parts();
+        let (mut left, mut left_in_order) = (ANEW_MAX, ANEW_IN_ORDER_MAX);
+        loop {
+            let request = Request::from_parts(head.clone(), body.anew());
+            let Some(outcome) = self.once(request, left_in_order > 0).await else {
+                left_in_order -= 1;
+                self.anew.inc();
+                continue;
+            };
+            let Err(Unanswered { fate, in_order, .. }) = &outcome else { return outcome };
+            let may_again = match fate {
+                Fate::Unprocessed => true,
+                Fate::GivenUp => head.method.is_idempotent(),
+                Fate::Unknown => false,
+            };
+            let left = if *in_order { &mut left_in_order } else { &mut left };
+            if !may_again || !body.is_here() || *left == 0 {
+                return outcome;
+            }
+            *left -= 1;
+            self.anew.inc();
+        }
+    }
+
+    /// `None`, if it `may_be_lost`: no connection has begun with it.
+    async fn once(
+        &self,
+        mut request: Request<SendBody>,
+        may_be_lost: bool,
+    ) -> Option<Result<Response<Incoming>, Unanswered>> {
+        let taken = request.body().taken();
+        let mut turn = self.lanes.turn(request.uri().authority()).await;
+        let captured = capture_connection(&mut request);
+        let began = Instant::now();
+        let mut asked = pin!(self.clients[turn.lane].request(request));
+        let outcome = loop {
+            tokio::select! {
+                biased;
+                outcome = &mut asked => break outcome,
+                link = opened(captured.clone()), if turn.is_opening() => turn.over(&link),
+                () = lost(captured.clone(), &taken), if may_be_lost => {
+                    poison(&captured);
+                    return None;
+                }
+            }
+        };
+        Some(match outcome {
+            Ok(mut response) => {
+                if let Some(link) = response.extensions_mut().remove::<Arc<Link>>() {
+                    turn.over(&link);
+                    if link.is_old() {
+                        poison(&captured);
+                    }
+                    self.know(link, captured);
+                }
+                turn.take_stream().map(|stream| response.extensions_mut().insert(Arc::new(stream)));
+                Ok(response)
+            }
+            Err(error) => {
+                if error.is_connect() {
+                    turn.failed();
+                }
+                let link = link(&captured);
+                let fate = fate(&error, link.as_deref(), began);
+                match fate {
+                    // That connection takes no more, or no more at a time.
+                    Fate::Unprocessed => poison(&captured),
+                    Fate::GivenUp => self.retire(began),
+                    Fate::Unknown => {}
+                }
+                let in_order = link.as_ref().is_some_and(|link| link.has_ended_in_order());
+                let is_reset = link.is_some_and(|link| link.is_reset());
+                Err(Unanswered { error, fate, in_order, is_reset })
+            }
+        })
+    }
+
+    fn know(&self, link: Arc<Link>, captured: CaptureConnection) {
+        if !link.listed.swap(true, Relaxed) {
+            let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+            known.retain(|(link, _)| !link.is_closed());
+            known.push((link, captured));
+        }
+    }
+
+    /// No request goes any more over connections opened before then that have not been heard of
+    /// since: what became of one may have become of all, as when another server has taken over
+    /// the address.
+    fn retire(&self, before: Instant) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.retain(|(link, captured)| {
+            let is_old = link.is_unheard_since(before);
+            if is_old {
+                poison(captured);
+            }
+            !is_old
+        });
+    }
+}
+
+/// What became of a request that began then.
+fn fate(error: &Error, link: Option<&Link>, began: Instant) -> Fate {
+    let is_shared = link.is_some_and(Link::is_shared);
+    let is_gone = is_shared && fault::is_unqueued(error);
+    // Over a new connection of HTTP/1.1 it comes to nothing again.
+    let is_unsent = fault::is_unsent(error) && link.is_some_and(|link| link.is_before(began));
+    // Of those that begin a connection at once, hyper-util may lose one that is to share it.
+    let is_unsent = is_unsent || (link.is_none() && !error.is_connect());
+    if is_unsent || fault::is_refused(error) {
+        Fate::Unprocessed
+    } else if is_gone || link.is_some_and(|link| link.is_stale(began)) {
+        Fate::GivenUp
+    } else {
+        Fate::Unknown
+    }
+}
+
+/// The connection of a request that begins one, once it is known what it takes.
+async fn opened(mut captured: CaptureConnection) -> Arc<Link> {
+    _ = captured.wait_for_connection_metadata().await;
+    match link(&captured) {
+        Some(link) => {
+            link.settled().await;
+            link
+        }
+        // It fails.
+        None => std::future::pending().await,
+    }
+}
+
+/// Waits until it is known that a request's connection, of HTTP/2, has gone without beginning with
+/// it. hyper then tells nothing if it came into the connection's queue just as that was emptied for
+/// the last time: whoever waits for the answer keeps the queue there.
+async fn lost(mut captured: CaptureConnection, taken: &Taken) {
+    _ = captured.wait_for_connection_metadata().await;
+    let link = link(&captured).filter(|link| link.is_shared());
+    if let Some(link) = link {
+        link.closed().await;
+        if !taken.is_so() {
+            return;
+        }
+    }
+    std::future::pending().await
+}
+
+/// No request goes any more over it.
+fn poison(captured: &CaptureConnection) {
+    if let Some(connected) = captured.connection_metadata().as_ref() {
+        connected.poison();
+    }
+    link(captured).iter().for_each(|link| link.leave());
+}
+
+fn link(captured: &CaptureConnection) -> Option<Arc<Link>> {
+    let mut extras = Extensions::new();
+    captured.connection_metadata().as_ref()?.get_extras(&mut extras);
+    extras.remove()
+}
