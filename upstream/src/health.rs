@@ -7,7 +7,9 @@ use crate::ask::Ask;
 use crate::exchange::Sending;
 use crate::hop::Way;
 use http::HeaderMap;
+use std::future::{Future, poll_fn};
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -34,14 +36,21 @@ impl Health {
         self.0.send_replace(well);
     }
 
-    /// Waits until what is well, or will be, is called ill.
-    pub(crate) async fn falls_ill(&self) {
-        let mut told = self.0.subscribe();
-        for sought in [true, false] {
-            // Its sender is here.
-            _ = told.wait_for(|well| *well == sought).await;
-        }
+    /// What comes of it from now on.
+    pub(crate) fn told(&self) -> watch::Receiver<bool> {
+        self.0.subscribe()
     }
+}
+
+/// Waits until something else is told of one of them.
+pub(crate) async fn changes(told: Vec<watch::Receiver<bool>>) {
+    let change = |mut told: watch::Receiver<bool>| Box::pin(async move { told.changed().await });
+    let mut changes: Vec<_> = told.into_iter().map(change).collect();
+    poll_fn(|cx| {
+        let is_one = changes.iter_mut().any(|change| change.as_mut().poll(cx).is_ready());
+        if is_one { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
 }
 
 /// How an origin is asked whether it is well.

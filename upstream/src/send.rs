@@ -4,6 +4,7 @@ use crate::ask::{Answer, Ask, clean, origin_form};
 use crate::cdn_loop;
 use crate::exchange::{Failure, Sending, Terms, exchange};
 use crate::fault::{ErrorType, Fault};
+use crate::health::changes;
 use crate::hop::Way;
 use crate::order::Standing;
 use crate::rendezvous::Run;
@@ -113,8 +114,8 @@ async fn ask_hop(
     settle(tries, outcome)
 }
 
-/// Asks a hop, until its health check calls it ill while one of the others stands better: who
-/// waits for the head, or for a turn, goes on there.
+/// Asks a hop, until its health check has come to call it ill, or one of the others well, and now
+/// says both: who waits for the head, or for a turn, goes on there.
 async fn while_well(
     way: &Arc<Way>,
     others: Vec<Arc<Way>>,
@@ -137,10 +138,15 @@ async fn while_well(
     }
 }
 
-async fn is_left(way: &Way, others: &[Arc<Way>]) {
+async fn is_left(way: &Arc<Way>, others: &[Arc<Way>]) {
+    let told = || others.iter().chain([way]).map(|way| way.hop.health.told()).collect();
+    let mut before: Vec<_> = told();
     loop {
-        way.hop.health.falls_ill().await;
-        if others.iter().any(|other| other.hop.standing() < Standing::Down) {
+        changes(before).await;
+        // Asked for before the look, so that no change is missed.
+        before = told();
+        let is_better = |other: &Arc<Way>| other.hop.standing() < Standing::Down;
+        if !way.hop.health.is_well() && others.iter().any(is_better) {
             return;
         }
     }

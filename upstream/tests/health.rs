@@ -104,6 +104,32 @@ async fn who_waits_for_an_origin_that_falls_ill_goes_on_at_another() {
     }
 }
 
+#[tokio::test]
+async fn who_came_while_all_were_ill_goes_on_at_the_first_to_recover() {
+    for method in [Method::GET, Method::HEAD] {
+        let first = hanging(&Arc::new(AtomicBool::new(true))).await;
+        let well = Arc::new(AtomicBool::new(false));
+        let now = well.clone();
+        let second = Origin::new(move |_, seen| match is_check(seen) && !now.load(SeqCst) {
+            true => status(500),
+            false => vec![send("HTTP/1.1 204 X\r\n\r\n")],
+        });
+        let second = second.await;
+        let site = site_with(&[&first, &second], PATIENT);
+        let ill = || site.upstream.status().iter().all(|hop| !hop.healthy);
+        until("both are ill", ill).await;
+        let (upstream, asking) =
+            (site.upstream.clone(), Ask { method: method.clone(), ..ask("/a") });
+        let waits = tokio::spawn(async move { upstream.send(asking).await });
+        until("it is asked", || asked(&first) == 1).await;
+        well.store(true, SeqCst);
+        let answer = tokio::time::timeout(Duration::from_secs(30), waits).await;
+        let answer = answer.expect("it was left with who is ill").unwrap().unwrap();
+        assert_eq!(answer.hop.as_str(), second.url(), "{method}");
+        assert_eq!((asked(&first), asked(&second)), (1, 1), "{method}");
+    }
+}
+
 /// What may be done twice that way, or has nowhere to go, is left where it is.
 #[tokio::test]
 async fn who_stays_with_an_origin_that_falls_ill() {
