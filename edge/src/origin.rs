@@ -1,5 +1,6 @@
 //! Where titles come from: whole objects of bounded size, and runs of verified chunks for the
-//! fill plan. Retries, health and failover are the upstream's.
+//! fill plan. Retries, health and failover are the upstream's; its budget pays for what is asked for
+//! again since a body broke, too.
 
 use crate::engine::{ANSWER_BYTES_MIN, TITLES_HOST, source};
 use crate::error::Fault;
@@ -11,10 +12,8 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderValue, StatusCode, header};
 use model::{ByteRange, Track, chunk};
 use std::sync::Arc;
-use upstream::{Ask, HopId, Upstream, UpstreamBody, Urgency};
+use upstream::{Answer, Ask, HopId, Upstream, UpstreamBody, Urgency};
 
-/// Tries for a chunk that does not come, or comes wrong.
-const TRIES_MAX: usize = 2;
 /// That of the fill plan's fetches (RFC 9218): the least.
 const URGENCY: u8 = 7;
 
@@ -23,6 +22,18 @@ const URGENCY: u8 = 7;
 pub struct Origin {
     upstream: Upstream,
     metrics: Metrics,
+}
+
+/// Who answered, if one did.
+type By = Option<(HopId, Verdict)>;
+
+/// Further tries of one thing in a row.
+#[derive(Default)]
+struct Repeats {
+    by_nodes: usize,
+    by_origins: u32,
+    /// The last one failed here.
+    avoid: Option<HopId>,
 }
 
 /// The body of an answer, taken in pieces of a wanted size.
@@ -73,8 +84,8 @@ impl Origin {
         &self.metrics
     }
 
-    /// A whole object of at most `bytes_max` that is what `read` makes of it: bytes that it
-    /// refuses are asked for again, elsewhere if there is an elsewhere. `passed` are the nodes
+    /// A whole object of at most `bytes_max` that is what `read` makes of it: what is cut, and bytes
+    /// that it refuses, are asked for again, elsewhere if there is an elsewhere. `passed` are the nodes
     /// that ask.
     ///
     /// # Errors
@@ -86,43 +97,61 @@ impl Origin {
         passed: &Passed,
         read: impl Fn(&Bytes) -> Option<T>,
     ) -> Result<Whole<T>, Fault> {
-        let (mut last, mut avoid) = (Fault::Lost, None);
-        for _ in 0..TRIES_MAX.max(self.upstream.hops()) {
+        let (mut repeats, mut is_repeat) = (Repeats::default(), false);
+        loop {
             let mut ask = Ask::get(TITLES_HOST, format!("/{path}"), key(path));
             passed.tell(&mut ask.fields);
-            ask.avoid = avoid.take();
-            let (bytes, source, hop) = match self.whole_once(ask, bytes_max).await {
-                Ok(whole) => whole,
-                Err(fault) if fault.may_pass() => {
-                    last = fault;
-                    continue;
-                }
-                Err(fault) => return Err(fault),
+            (ask.is_repeat, ask.avoid) = (is_repeat, repeats.avoid.take());
+            let answer = self.upstream.send(ask).await?;
+            let (hop, source) = (answer.hop.clone(), source(answer.kind));
+            let fault = match self.whole_once(answer, source, (path, bytes_max)).await {
+                Ok(bytes) => match read(&bytes) {
+                    Some(value) => return Ok(Whole { value, bytes, source }),
+                    None => {
+                        self.metrics.corrupt(source.name());
+                        self.upstream.blame(&hop, &Fault::Corrupt.to_string());
+                        Fault::Corrupt
+                    }
+                },
+                Err(fault) => fault,
             };
-            if let Some(value) = read(&bytes) {
-                return Ok(Whole { value, bytes, source });
+            is_repeat =
+                fault.may_pass() && self.may_repeat(&mut repeats, Some((hop, source)), false);
+            if !is_repeat {
+                return Err(fault);
             }
-            last = Fault::Corrupt;
-            self.metrics.corrupt(source.name());
-            self.upstream.blame(&hop, &last.to_string());
-            avoid = Some(hop);
         }
-        Err(last)
+    }
+
+    /// Whether what did not come is asked for again, or `is_free`. An upstream that could not be
+    /// asked has been tried as often as its budget allows.
+    fn may_repeat(&self, repeats: &mut Repeats, by: By, is_free: bool) -> bool {
+        let Some((hop, source)) = by else { return false };
+        repeats.avoid = Some(hop);
+        if is_free {
+            return true;
+        }
+        if source == Verdict::Origin {
+            repeats.by_origins += 1;
+            return self.upstream.pays_repeat(repeats.by_origins);
+        }
+        // Others are asked: free, once for each that there is.
+        repeats.by_nodes += 1;
+        repeats.by_nodes < self.upstream.hops()
     }
 
     async fn whole_once(
         &self,
-        ask: Ask,
-        bytes_max: usize,
-    ) -> Result<(Bytes, Verdict, HopId), Fault> {
-        let path = ask.path.clone();
-        let answer = self.upstream.send(ask).await?;
+        answer: Answer,
+        source: Verdict,
+        (path, bytes_max): (&str, usize),
+    ) -> Result<Bytes, Fault> {
         match answer.head.status {
             StatusCode::OK => {}
             StatusCode::NOT_FOUND => return Err(Fault::NotFound),
             status => return Err(Fault::unavailable(format!("{} answered {status}", answer.hop))),
         }
-        let (hop, mut body, source) = (answer.hop, answer.body, source(answer.kind));
+        let (hop, mut body) = (answer.hop, answer.body);
         body.leave_if_silent();
         let mut whole = BytesMut::new();
         while let Some(data) = body.next().await.transpose()? {
@@ -132,7 +161,7 @@ impl Origin {
                 return Err(Fault::unavailable(format!("{hop}: {path} is too large")));
             }
         }
-        Ok((whole.freeze(), source, hop))
+        Ok(whole.freeze())
     }
 
     /// Fetches chunks in order, verifies each and hands it to `keep`. A chunk that fails is
@@ -148,14 +177,17 @@ impl Origin {
         let file = File { path, track, owned_by };
         let path = &file.path;
         let (mut next, end) = (run.chunks.start, run.chunks.end);
-        let (mut tries, mut avoid) = (0, None);
+        let (mut repeats, mut is_repeat) = (Repeats::default(), false);
         while next < end {
-            let before = next;
-            let ended = self.one_try(&file, &mut next, end, &mut avoid, &mut keep).await;
-            let Err(fault) = ended else { break };
-            // A try that got on counts as the first for the chunk that it failed at.
-            tries = if next > before { 1 } else { tries + 1 };
-            if tries >= TRIES_MAX.max(self.upstream.hops()) {
+            let (before, avoid) = (next, repeats.avoid.take());
+            let ended = self.one_try(&file, &mut next, end, (avoid, is_repeat), &mut keep).await;
+            let Err((fault, by)) = ended else { break };
+            if next > before {
+                repeats = Repeats::default();
+            }
+            // To go on behind a chunk that has come is free.
+            is_repeat = self.may_repeat(&mut repeats, by, next > before);
+            if !is_repeat {
                 self.metrics.fill(FillEnd::Failed);
                 return Err(fault);
             }
@@ -171,35 +203,34 @@ impl Origin {
         file: &File<'_>,
         next: &mut u64,
         end: u64,
-        avoid: &mut Option<HopId>,
+        (avoid, is_repeat): (Option<HopId>, bool),
         keep: &mut impl FnMut(u64, Bytes),
-    ) -> Result<(), Fault> {
+    ) -> Result<(), (Fault, By)> {
         let bytes = file.track.facts.file_bytes;
         let start = chunk::range(*next, bytes).start;
         let range = ByteRange::new(start, chunk::range(end - 1, bytes).end() - start);
-        let mut pieces = self.range(file, range, avoid.take()).await?;
+        let mut pieces = self.range(file, range, (avoid, is_repeat)).await?;
         while *next < end {
             let wanted = chunk::range(*next, bytes);
             while pieces.end < wanted.end() {
                 let left = pieces.rest(wanted.start).await;
-                left.inspect_err(|fault| self.avoid(&pieces.hop, fault, avoid))?;
+                left.map_err(|fault| self.blame(&pieces, fault))?;
                 let (held, from) = (std::mem::take(&mut pieces.held), pieces.end);
                 // Its place at the hop is free for the next one.
                 drop(pieces);
                 let rest = ByteRange::new(from, range.end() - from);
-                pieces = Pieces { held, ..self.range(file, rest, None).await? };
+                pieces = Pieces { held, ..self.range(file, rest, (None, false)).await? };
             }
             let taken = self.take_chunk(&mut pieces, file.track, *next).await;
-            let taken = taken.inspect_err(|fault| self.avoid(&pieces.hop, fault, avoid))?;
-            keep(*next, taken);
+            keep(*next, taken.map_err(|fault| self.blame(&pieces, fault))?);
             *next += 1;
         }
         Ok(())
     }
 
-    fn avoid(&self, hop: &HopId, fault: &Fault, avoid: &mut Option<HopId>) {
-        self.upstream.blame(hop, &fault.to_string());
-        *avoid = Some(hop.clone());
+    fn blame(&self, pieces: &Pieces, fault: Fault) -> (Fault, By) {
+        self.upstream.blame(&pieces.hop, &fault.to_string());
+        (fault, Some((pieces.hop.clone(), pieces.source)))
     }
 
     /// What an origin gives of a range of a file, from its beginning on: all of it, or as much as
@@ -208,19 +239,20 @@ impl Origin {
         &self,
         file: &File<'_>,
         range: ByteRange,
-        avoid: Option<HopId>,
-    ) -> Result<Pieces, Fault> {
+        (avoid, is_repeat): (Option<HopId>, bool),
+    ) -> Result<Pieces, (Fault, By)> {
         let path = &file.path;
         let mut ask = Ask::get(TITLES_HOST, format!("/{path}"), file.owned_by);
         let wanted = format!("bytes {}-{}", range.start, range.end().saturating_sub(1));
         if let Ok(value) = HeaderValue::try_from(wanted.replacen(' ', "=", 1)) {
             ask.fields.insert(header::RANGE, value);
         }
-        (ask.run, ask.avoid) = (range.start / crate::engine::OWNED_RUN_BYTES, avoid);
+        (ask.avoid, ask.is_repeat) = (avoid, is_repeat);
+        ask.run = range.start / crate::engine::OWNED_RUN_BYTES;
         // A plan can wait for players.
         ask.urgency = Urgency::of(URGENCY);
-        let answer = self.upstream.send(ask).await?;
-        let (hop, status) = (answer.hop, answer.head.status);
+        let answer = self.upstream.send(ask).await.map_err(|fault| (fault.into(), None))?;
+        let (hop, source, status) = (answer.hop, source(answer.kind), answer.head.status);
         let given = caching::content_range(&answer.head.headers).map(|given| given.range);
         let given = given.filter(|given| {
             status == StatusCode::PARTIAL_CONTENT
@@ -229,16 +261,16 @@ impl Origin {
         });
         if let Some(given) = given {
             if given != range && given.bytes < ANSWER_BYTES_MIN {
-                return Err(Fault::Short);
+                return Err((Fault::Short, Some((hop, source))));
             }
-            let (mut body, source) = (answer.body, source(answer.kind));
+            let mut body = answer.body;
             body.leave_if_silent();
             return Ok(Pieces { body, held: BytesMut::new(), end: given.end(), hop, source });
         }
         // The index names this file: an origin without it is broken, the title is not unknown.
         let why = format!("{hop} answered {status} to {wanted} of {path}");
         self.upstream.blame(&hop, &why);
-        Err(Fault::unavailable(why))
+        Err((Fault::unavailable(why), Some((hop, source))))
     }
 
     async fn take_chunk(

@@ -6,7 +6,7 @@
 mod common;
 
 use common::WebMisdeed as Misdeed;
-use common::{CHUNK, Item, Proxy};
+use common::{CHUNK, Item, Misdeed as TitleMisdeed, Proxy, Stage};
 use serde_json::json;
 use std::time::Instant;
 
@@ -71,6 +71,31 @@ async fn what_broke_off_is_asked_for_again_as_far_as_the_budget_goes() {
         assert_eq!(sent, again as f64, "after {cut}");
         assert!(refused > 0.0, "after {cut}");
     }
+}
+
+/// The same of titles whose bytes are not those of their version: of indexes, and of tracks.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_came_wrong_of_a_title_is_asked_for_again_as_far_as_the_budget_goes() {
+    const ASKED: usize = 100;
+    let stage = Stage::new().await;
+    let (wrong, began) = (Some(TitleMisdeed::Corrupt(0)), Instant::now());
+    let within_budget = |asked: usize, spent: usize| {
+        let waited = usize::try_from(began.elapsed().as_secs()).unwrap() + 1;
+        let most = BURST + (spent + ASKED) / 5 + waited;
+        assert!((1..=most).contains(&(asked - ASKED)), "{asked}");
+    };
+    stage.origin.always_at_indexes(wrong);
+    for _ in 0..ASKED {
+        assert_eq!(stage.get("hls.m3u8").await.code(), "origin-corrupt");
+    }
+    within_budget(stage.origin.indexes(), 0);
+    stage.origin.always_at_indexes(None);
+    assert_eq!(stage.get("hls.m3u8").await.status, 200);
+    stage.origin.always(wrong);
+    for _ in 0..ASKED {
+        assert_eq!(stage.get("v1/0.m4s").await.code(), "origin-corrupt");
+    }
+    within_budget(stage.origin.media().len(), ASKED);
 }
 
 #[tokio::test]

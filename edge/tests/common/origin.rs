@@ -41,6 +41,8 @@ struct State {
     misdeeds: VecDeque<Misdeed>,
     /// Done to every request for media once the list is empty.
     always: Option<Misdeed>,
+    /// For every request for an index.
+    index: Option<Misdeed>,
 }
 
 /// The origin.
@@ -94,6 +96,11 @@ impl Origin {
         self.state.lock().unwrap().always = misdeed;
     }
 
+    /// Every request for an index meets this.
+    pub fn always_at_indexes(&self, misdeed: Option<Misdeed>) {
+        self.state.lock().unwrap().index = misdeed;
+    }
+
     /// Requests for media so far: path's last part and range.
     pub fn media(&self) -> Vec<String> {
         self.state.lock().unwrap().media.clone()
@@ -135,7 +142,7 @@ async fn answer(
         let mut state = state.lock().unwrap();
         if path.ends_with("/index") {
             state.indexes += 1;
-            None
+            state.index
         } else {
             let file = path.rsplit('/').next().unwrap_or_default();
             state.media.push(format!("{file} {}", range.as_deref().unwrap_or("whole")));
