@@ -2,7 +2,8 @@
 //! body is right. The last one's first byte is told beside the time that as many hits take, and
 //! whether it met what is aimed at; a time fails nothing.
 //!
-//! `NEARCAST_HERD=10000` for the whole herd, with `--release --nocapture` for its figures.
+//! `NEARCAST_HERD=10000 NEARCAST_HERD_ROUNDS=3` for the whole herd, of three cold objects in turn,
+//! with `--release --nocapture` for its figures.
 
 #![allow(clippy::unwrap_used, reason = "a story that meets an error has failed")]
 
@@ -81,11 +82,16 @@ async fn herd(
     (firsts.into_iter().max().unwrap(), began.elapsed())
 }
 
+fn given(name: &str) -> Option<usize> {
+    std::env::var(name).ok().map(|text| text.parse().expect("a number"))
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_herd_costs_the_origin_each_byte_once() {
-    let count = std::env::var("NEARCAST_HERD").map_or(HERD, |text| text.parse().unwrap());
+    let count = given("NEARCAST_HERD").unwrap_or(HERD);
+    let rounds = given("NEARCAST_HERD_ROUNDS").unwrap_or(1);
     let dir = tempfile::tempdir().unwrap();
-    let origin = Origin::start(vec![Thing::strong(BYTES); 2]).await;
+    let origin = Origin::start(vec![Thing::strong(BYTES); rounds]).await;
     let mut settings = settings(dir.path(), &origin.url);
     settings.control_plane = None;
     settings.listen = vec!["http://127.0.0.1:0".into()];
@@ -95,18 +101,23 @@ async fn a_herd_costs_the_origin_each_byte_once() {
     for _ in 0..count.div_ceil(STREAMS) {
         senders.push(connect(&edge).await);
     }
-    let uri: Uri = format!("{}/0", edge.http).parse().unwrap();
-    let content = origin.content(0, 1);
-    let cold = herd(&senders, count, &uri, &content).await;
-    assert_eq!(origin.body_bytes(), content.len() as u64, "bytes from the origin");
-    let hits = herd(&senders, count, &uri, &content).await;
-    assert_eq!(origin.requests(), 1);
-    let ratio = cold.0.as_secs_f64() / hits.1.as_secs_f64();
-    println!(
-        "{count} requests: the last first byte came after {:?}, as many hits took {:?}; the last \
-         byte after {:?}, the hits' last first byte after {:?}",
-        cold.0, hits.1, cold.1, hits.0
-    );
-    let met = if ratio <= RATIO_AIM { "met" } else { "MISSED" };
-    println!("herd: ratio {ratio:.2}, aim at most {RATIO_AIM}: {met}");
+    let mut ratios = Vec::new();
+    for round in 0..rounds {
+        let uri: Uri = format!("{}/{round}", edge.http).parse().unwrap();
+        let content = origin.content(round, 1);
+        let cold = herd(&senders, count, &uri, &content).await;
+        assert_eq!(origin.body_bytes_of(round), content.len() as u64, "bytes from the origin");
+        let hits = herd(&senders, count, &uri, &content).await;
+        assert_eq!(origin.requests(), round as u64 + 1);
+        ratios.push(cold.0.as_secs_f64() / hits.1.as_secs_f64());
+        println!(
+            "{count} requests: the last first byte came after {:.2?}, as many hits took {:.2?}; the \
+             last byte after {:.2?}, the hits' last first byte after {:.2?}",
+            cold.0, hits.1, cold.1, hits.0
+        );
+    }
+    ratios.sort_by(f64::total_cmp);
+    let (least, median, most) = (ratios[0], ratios[rounds / 2], ratios[rounds - 1]);
+    let met = if median <= RATIO_AIM { "met" } else { "MISSED" };
+    println!("herd: ratio {median:.2} ({least:.2}..{most:.2}), aim at most {RATIO_AIM}: {met}");
 }

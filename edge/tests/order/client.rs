@@ -10,7 +10,12 @@ use http::{HeaderMap, Method, Request, StatusCode, response};
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
 use std::net::SocketAddr;
+use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
+
+/// The least of the edge's own time limits: on a machine that has other things to do, an answer
+/// that took as long may be cut by one of them, and no fault be with anybody.
+const LIMIT_MIN: Duration = Duration::from_secs(1);
 
 /// How a client reads.
 #[derive(Debug, Clone, Copy)]
@@ -123,6 +128,7 @@ pub async fn ask(scene: &Scene, ask: &Ask) -> End {
 }
 
 async fn exchange(scene: &Scene, place: &Place, ask: &Ask) -> End {
+    let began = Instant::now();
     let floor = scene.floor(ask.number);
     let current = scene.origin.version(ask.number);
     let mut paused = scene.paused.subscribe();
@@ -142,7 +148,8 @@ async fn exchange(scene: &Scene, place: &Place, ask: &Ask) -> End {
     let seen = || format!("{ask:?}: {} {:?}", head.status, head.headers);
     doing.tell(seen());
     let Some(read) = read(body, ask.pace, &mut paused).await else { return End::Failed };
-    let may_fail = scene.may_fail(ask.number) || place.is_ending();
+    let is_late = began.elapsed() >= LIMIT_MIN;
+    let may_fail = scene.may_fail(ask.number) || place.is_ending() || is_late;
     if read.is_err() || head.status.is_server_error() {
         assert!(may_fail, "{}: {read:?}", seen());
         if read.is_err() {
