@@ -147,10 +147,10 @@ async fn what_comes_twice_over_any_protocol_hits_and_no_lifetime_is_invented() {
     edge.stop().await.unwrap();
 }
 
-/// Waits until the edge says that it takes no more requests.
-async fn drains(log: &Path) {
+/// Waits until its log says so.
+async fn says(log: &Path, what: &str) {
     let started = Instant::now();
-    while !std::fs::read_to_string(log).unwrap().contains("edge drains") {
+    while !std::fs::read_to_string(log).unwrap().contains(what) {
         assert!(started.elapsed() < WAIT, "{}", std::fs::read_to_string(log).unwrap());
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
@@ -173,7 +173,8 @@ async fn ctrl_c_ends_it_once_the_responses_under_way_are_whole() {
     origin.halfway.subscribe().wait_for(|halfway| *halfway == count).await.unwrap();
     let log = edge.log();
     let goes_on = async {
-        drains(&log).await;
+        // It takes no more requests.
+        says(&log, "edge drains").await;
         assert!(asking.iter().all(|client| !client.is_finished()));
         origin.open.send_replace(true);
     };
@@ -182,4 +183,16 @@ async fn ctrl_c_ends_it_once_the_responses_under_way_are_whole() {
     for client in asking {
         client.await.unwrap();
     }
+}
+
+/// What some send to have a server read its settings anew.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hang_up_without_a_terminal_ends_nothing() {
+    let (dir, origin) = (tempfile::tempdir().unwrap(), Origin::start().await);
+    let mut edge = edge(&origin, dir.path()).await;
+    assert!(edge.signal(Signal::HUP));
+    says(&edge.log(), "SIGHUP").await;
+    let speakers = speakers(&edge, &dir.path().join("data"));
+    assert_eq!(speakers[0].get("/good/after", &[]).await.status, 200);
+    edge.stop().await.unwrap();
 }

@@ -189,13 +189,20 @@ pub fn vary(fields: &mut HeaderMap) {
 pub fn encoded(fields: &mut HeaderMap, encoding: Encoding, bytes: u64) {
     fields.insert(header::CONTENT_ENCODING, HeaderValue::from_static(encoding.token()));
     fields.insert(header::CONTENT_LENGTH, HeaderValue::from(bytes));
-    // Of the identity's bytes (RFC 9530).
-    for digest in ["content-digest", "repr-digest", "digest", "content-md5"] {
-        fields.remove(digest);
-    }
+    // Of the identity's bytes.
+    remove_content_digests(fields);
+    fields.remove("repr-digest");
+    fields.remove("digest");
     fields.remove(header::ACCEPT_RANGES);
     weaken(fields);
     vary(fields);
+}
+
+/// Removes what is said of the bytes of one message (RFC 9530 section 2, RFC 1864), and not of the
+/// representation: other parts of that have other digests.
+pub fn remove_content_digests(fields: &mut HeaderMap) {
+    fields.remove("content-digest");
+    fields.remove("content-md5");
 }
 
 /// Makes the validator the encoded form's, as its 304 says it, too (RFC 9111 section 4.3.4).

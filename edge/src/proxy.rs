@@ -59,7 +59,7 @@ pub struct Wanted {
     pub key: KeyId,
     /// `GET`, `HEAD` or what is passed on.
     pub method: Method,
-    /// Lower case; with a port that is not the scheme's.
+    /// As [`Site::known_as`] has it.
     pub host: String,
     /// `http` or `https`.
     pub scheme: &'static str,
@@ -92,6 +92,7 @@ impl Wanted {
             return Err(Refused::Loop);
         }
         let host = target.host.map(|host| in_url(host, asked.via.scheme)).unwrap_or_default();
+        let host = site.known_as(host);
         let canonical = site.upstream.canonical_path(&target.path).ok_or(Refused::NoKey)?;
         let query = site.keys.query(target.query).map(Cow::into_owned);
         let (mark, of_query) = query.as_deref().map_or(("", ""), |query| ("?", query));

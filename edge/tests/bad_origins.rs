@@ -439,3 +439,14 @@ async fn a_length_past_counting_has_a_name() {
     assert_eq!((status, &*verdict, &*code, &*error), expected);
     is_good_again(&proxy, "a vast total").await;
 }
+
+/// RFC 9112 section 5.1: a proxy removes blanks between a field's name and its colon.
+#[tokio::test]
+async fn blanks_before_a_colon_are_removed() {
+    let item = Item::of(BYTES).cache_control("no-store").field("cache-control ", "max-age=60");
+    let item = item.field("x-said\t", "so");
+    let proxy = stage(item).await;
+    let answer = proxy.get(PAGE).await;
+    assert_eq!((answer.status.as_u16(), answer.header("x-said")), (200, "so"));
+    assert!(answer.bytes() == &proxy.web.whole(PAGE));
+}

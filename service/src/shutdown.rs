@@ -1,5 +1,6 @@
 //! One signal that ends a process in order.
 
+use std::io::IsTerminal as _;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -15,7 +16,9 @@ impl Shutdown {
     }
 
     /// Requested by the first SIGINT or SIGTERM; a second one ends the process at once with
-    /// status 130, for an operator who does not want to wait.
+    /// status 130, for an operator who does not want to wait. SIGHUP is as these where a terminal
+    /// is there that may have been closed; elsewhere it asks to read settings anew, as many
+    /// services do, and there is nothing to read: the log says so.
     ///
     /// # Errors
     /// When the signals can't be listened to.
@@ -23,12 +26,23 @@ impl Shutdown {
         let shutdown = Self::new();
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut terminate = signal(SignalKind::terminate())?;
+        let mut hang_up = signal(SignalKind::hangup())?;
+        let has_terminal = std::io::stdin().is_terminal() || std::io::stderr().is_terminal();
         let told = shutdown.clone();
         tokio::spawn(async move {
             loop {
                 tokio::select! {
                     _ = interrupt.recv() => {}
                     _ = terminate.recv() => {}
+                    _ = hang_up.recv() => {
+                        if !has_terminal {
+                            tracing::warn!(
+                                "SIGHUP: settings are read at the start alone, certificates as \
+                                 they change; going on"
+                            );
+                            continue;
+                        }
+                    }
                 }
                 if told.is_requested() {
                     std::process::exit(130);

@@ -76,6 +76,8 @@ impl Connector {
             .pool_idle_timeout(IDLE_MAX)
             .http1_max_buf_size(HEAD_BYTES_MAX)
             .http1_max_headers(FIELDS_MAX)
+            // RFC 9112 section 5.1: a proxy removes them.
+            .http1_allow_spaces_after_header_name_in_responses(true)
             .http2_max_header_list_size(u32::try_from(HEAD_BYTES_MAX).unwrap_or(u32::MAX))
             .http2_initial_stream_window_size(H2_STREAM_BYTES_MAX)
             .http2_initial_connection_window_size(H2_CONNECTION_BYTES_MAX)

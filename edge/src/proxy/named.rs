@@ -98,5 +98,5 @@ fn parts<'a>(sites: &'a Sites, url: &'a str) -> Result<Parts<'a>, String> {
             sites.names().join(", ")
         )
     })?;
-    Ok(Parts { site, host, path: path.into_owned(), query })
+    Ok(Parts { site, host: site.known_as(host), path: path.into_owned(), query })
 }

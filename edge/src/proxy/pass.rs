@@ -1,8 +1,9 @@
 //! What is passed on as it is: methods that are not cached, and answers that may not be shared.
 
 use super::fetch::{Asking, Cut, Sent, Unshared};
-use super::{Wanted, by_hop, named, now_ms, renewing, without_body};
+use super::{Wanted, by_hop, in_url, named, now_ms, renewing, without_body};
 use crate::body::{Content, Passing};
+use crate::hygiene;
 use crate::refused::Refused;
 use crate::serve::{Answer, Edge, set};
 use crate::verdict::Verdict;
@@ -60,10 +61,13 @@ pub async fn on(
     let answer = answered?;
     let (status, fields) = (answer.head.status, &answer.head.headers);
     let origins: Vec<&str> = wanted.site.upstream.origins().collect();
+    // What it names is by the host that the client named.
+    let host = hygiene::check(&wanted.fields.0).ok().and_then(|target| target.host);
+    let host = host.map(|host| in_url(host, wanted.scheme)).unwrap_or_default();
     let changed = caching::invalidated(
         &wanted.method,
         wanted.scheme,
-        &wanted.host,
+        &host,
         &wanted.path(),
         &origins,
         status,
@@ -77,11 +81,7 @@ pub async fn on(
         wanted.confirm_newer(&mut fields, asked_ms);
     }
     let told = CacheStatus {
-        forwarded: Some(if caching::is_safe(&wanted.method) && wanted.method != Method::OPTIONS {
-            Forwarded::Request
-        } else {
-            Forwarded::Method
-        }),
+        forwarded: Some(if is_looked_up { Forwarded::Request } else { Forwarded::Method }),
         forwarded_status: Some(status),
         ..CacheStatus::default()
     };

@@ -93,6 +93,13 @@ impl Site {
         })
     }
 
+    /// The host that what is asked of it is known by: of a site for one host its name, whatever
+    /// port a client came by; of the site for any other, what the client named, which is in lower
+    /// case and without the scheme's own port.
+    pub fn known_as(&self, named: String) -> String {
+        if *self.name == *ANY_HOST { named } else { self.name.to_string() }
+    }
+
     /// The rules for a path, and what of the query belongs to the key.
     pub fn caching_of(&self, path: &str, query: Option<&str>) -> Arc<caching::Settings> {
         let rule = self.rules.iter().find(|rule| rule.is_for(path, query));

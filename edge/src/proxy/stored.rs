@@ -69,6 +69,12 @@ pub async fn answer(
 ) -> Result<Answer, Refused> {
     match prepare(edge, wanted, &head, &how, now_ms())? {
         Step::Done(answer) => Ok(answer),
+        // RFC 9111 section 5.2.1.7, for each byte of it.
+        step if caching::only_if_cached(&wanted.fields, &wanted.caching)
+            && (matches!(step, Step::Pass) || !is_here(edge, wanted, &head)) =>
+        {
+            Err(Refused::OnlyIfCached)
+        }
         Step::Pass => Box::pin(pass::on(edge, wanted, &head.tags, crate::serve::no_body())).await,
         Step::Send(ready) if !ready.can_be_had(edge) => {
             edge.engine.heads.remove(wanted.key, &head);
@@ -386,6 +392,7 @@ enum Partial {
 
 /// The fields and the pieces of a partial answer (RFC 9110 section 15.3.7).
 fn partial(headers: &mut HeaderMap, parts: &[ByteRange], bytes: u64) -> Partial {
+    compress::remove_content_digests(headers);
     let range = |part: &ByteRange| format!("bytes {}-{}/{bytes}", part.start, part.end() - 1);
     if let [part] = parts {
         set(headers, header::CONTENT_RANGE, range(part));

@@ -8,6 +8,7 @@ use super::Fetch;
 use super::outcome::{Outcome, Own, Unshared};
 use super::span::{Part, Span};
 use super::under_way::{Began, put};
+use crate::compress;
 use crate::engine::Arriving;
 use crate::error::Fault;
 use crate::object::OBJECT_BYTES_MAX;
@@ -78,6 +79,7 @@ impl Fetch {
                     let mut stored = stored;
                     stored.status = StatusCode::OK;
                     stored.fields.remove(header::CONTENT_RANGE);
+                    compress::remove_content_digests(&mut stored.fields);
                     let status = StatusCode::PARTIAL_CONTENT;
                     self.object(answer, head(stored, total), given, status, (asked, began))
                 }

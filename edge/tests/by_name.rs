@@ -1,0 +1,45 @@
+//! Stories of a site for one host: whatever port its clients come by, it is one thing.
+
+#![allow(clippy::unwrap_used, reason = "a story that meets an error has failed")]
+
+mod common;
+
+use common::{DEADLINE, Edge, Item, Web, ask, get, proxy_settings};
+use http::Method;
+use model::admin::PurgeDone;
+use serde_json::json;
+use service::client::Client;
+
+const PAGE: &str = "/page";
+
+#[tokio::test]
+async fn ports_make_no_copies_and_a_purge_ends_what_came_by_any() {
+    let (dir, web) = (tempfile::tempdir().unwrap(), Web::start().await);
+    web.put(PAGE, Item::of(1000));
+    web.put("/edit", Item::of(3).field("location", "http://keep.example:9999/page"));
+    let mut settings = proxy_settings(dir.path(), &web.url, &json!({}));
+    let site = settings.sites.remove("*").unwrap();
+    settings.sites.insert("keep.example".to_owned(), site);
+    let edge = Edge::start(settings).await;
+    let url = format!("{}{PAGE}", edge.http);
+    let verdict = async |host: &str| get(&url, &[("host", host)]).await.verdict().to_owned();
+    let hosts = ["keep.example", "keep.example:8080", "KEEP.example:9999", "keep.example.:80"];
+    for round in 0..3 {
+        for (number, host) in hosts.iter().enumerate() {
+            let expected = if number == 0 { "origin" } else { "hit-memory" };
+            assert_eq!(verdict(host).await, expected, "{round}: {host}");
+        }
+        // By whatever port it is named.
+        let named = ["keep.example", "keep.example:8080"].get(round);
+        let Some(named) = named else { break };
+        let purge = json!({ "url": format!("http://{named}{PAGE}") });
+        let at = format!("{}/v1/purge", edge.admin);
+        let client = Client::new(DEADLINE, None, None).unwrap();
+        client.post_json::<_, PurgeDone>(&at, &purge).await.unwrap();
+    }
+    // What an origin names by the host that the client named (RFC 9111 section 4.4).
+    let edit = format!("{}/edit", edge.http);
+    assert_eq!(ask(Method::POST, &edit, &[("host", "keep.example:9999")]).await.status, 204);
+    assert_eq!(verdict("keep.example").await, "origin");
+    assert_eq!(web.count(PAGE), 4);
+}

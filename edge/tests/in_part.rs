@@ -1,0 +1,66 @@
+//! Stories of objects that are here in part, and of answers that are a part of what came.
+
+#![allow(clippy::unwrap_used, reason = "a story that meets an error has failed")]
+
+mod common;
+
+use common::{CHUNK, Item, Proxy, until};
+
+const FILM: &str = "/film";
+const BYTES: u64 = 3 * CHUNK + 4321;
+
+/// RFC 9111 section 5.2.1.7.
+#[tokio::test]
+async fn who_wants_what_is_stored_alone_costs_the_origin_nothing_of_what_is_not() {
+    let proxy = Proxy::new().await;
+    proxy.web.put(FILM, Item::of(BYTES));
+    assert_eq!(proxy.part(FILM, 0..100).await.status, 206);
+    let filling = "nearcast_edge_filling_chunks ";
+    let is_here = async || (proxy.edge.metric(filling).await == 0.0).then_some(());
+    until("the chunk is whole", is_here).await;
+    let asked = proxy.web.count(FILM);
+    for (range, status) in [
+        ("bytes=50-59", 206),
+        ("bytes=2000000-2000009", 504),
+        ("bytes=1048570-1048580", 504),
+        ("bytes=0-", 504),
+        ("bytes=-1", 504),
+        ("", 504),
+    ] {
+        let mut fields = vec![("cache-control", "only-if-cached")];
+        fields.extend((!range.is_empty()).then_some(("range", range)));
+        let answer = proxy.get_with(FILM, &fields).await;
+        assert_eq!(answer.status, status, "{range}: {answer:?}");
+        assert_eq!(proxy.web.count(FILM), asked, "{range}");
+    }
+    let failed = [("cache-control", "only-if-cached"), ("if-match", "\"other\"")];
+    assert_eq!(proxy.get_with(FILM, &failed).await.status, 504, "only the origin may say");
+    assert_eq!(proxy.web.count(FILM), asked);
+    proxy.get(FILM).await;
+    let whole = proxy.get_with(FILM, &[("cache-control", "only-if-cached")]).await;
+    assert!(whole.bytes() == &proxy.web.whole(FILM), "{whole:?}");
+}
+
+/// RFC 9530 section 2 and RFC 1864: a digest of a message's content is wrong on any other part of
+/// the representation, whose own digest stays.
+#[tokio::test]
+async fn digests_of_other_bytes_are_left_out() {
+    let digests = ["content-digest", "content-md5", "repr-digest"];
+    let item = || digests.iter().fold(Item::of(BYTES), |item, name| item.field(name, "said"));
+    let told = |answer: &common::Answer| digests.map(|name| answer.header(name) == "said");
+    for first in [None, Some("bytes=10-19"), Some("bytes=10-19, 50-59")] {
+        let proxy = Proxy::new().await;
+        proxy.web.put(FILM, item());
+        let begun: Vec<_> = first.map(|range| ("range", range)).into_iter().collect();
+        let began = proxy.get_with(FILM, &begun).await;
+        assert_eq!(told(&began), [first.is_none(), first.is_none(), true], "{first:?}");
+        // A whole answer is kept with what was said of the whole.
+        let whole = proxy.get(FILM).await;
+        assert_eq!(told(&whole), [first.is_none(), first.is_none(), true], "{first:?}");
+        assert!(whole.bytes() == &proxy.web.whole(FILM), "{first:?}");
+        for range in ["bytes=5-9", "bytes=5-9, 2000000-2000009"] {
+            let part = proxy.get_with(FILM, &[("range", range)]).await;
+            assert_eq!((part.status.as_u16(), told(&part)), (206, [false, false, true]), "{range}");
+        }
+    }
+}
