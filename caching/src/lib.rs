@@ -13,7 +13,7 @@
 //! [`reuse`]; then either [`precondition`], [`if_range`] and [`ranges`] on [`Facts::reused_fields`], or
 //! [`forward_request`] with [`revalidation_fields`], and of the answer [`refreshed`], or
 //! [`received_fields`], [`storable`] and [`selecting`], with [`joinable`] for those who waited for
-//! the same answer; if there was none
+//! the same answer, and [`ends`] if it is not stored; if there was none
 //! [`stale_on_error`]. After an unsafe method [`invalidated`].
 
 use http::{HeaderMap, StatusCode};
@@ -22,6 +22,7 @@ mod age;
 mod cache_status;
 mod control;
 mod date;
+mod ending;
 mod facts;
 mod forward;
 mod freshness;
@@ -44,6 +45,7 @@ mod vary;
 
 pub use age::{age_ms, asked_ms};
 pub use cache_status::{CacheStatus, Forwarded};
+pub use ending::ends;
 pub use facts::Facts;
 pub use forward::{
     Forwards, Hop, LOOP_HOPS_MAX, Loop, append_forwarded_for, append_via, forward_request,

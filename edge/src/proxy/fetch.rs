@@ -243,9 +243,23 @@ impl Fetch {
         }
     }
 
-    /// The exchange itself. A 304 that is of no use is followed by a whole fetch, and so is a
-    /// part of which what is wanted can't be cut out, though it was asked for to the byte.
-    async fn exchange(mut self) -> (Outcome, Option<Own>) {
+    /// The exchange itself.
+    async fn exchange(self) -> (Outcome, Option<Own>) {
+        let (edge, wanted, stale) =
+            (Arc::clone(&self.edge), Arc::clone(&self.wanted), self.stale.clone());
+        let (outcome, own) = self.asked().await;
+        if let (Outcome::Alone, Some(Own::Unshared(unshared))) = (&outcome, &own)
+            && let Some(stale) = stale
+        {
+            renewing::by_another(&edge, &wanted, &stale, &unshared.answer);
+        }
+        (outcome, own)
+    }
+
+    /// Asks until there is an answer that is of use. A 304 that is of none is followed by a whole
+    /// fetch, and so is a part of which what is wanted can't be cut out, though it was asked for to
+    /// the byte.
+    async fn asked(mut self) -> (Outcome, Option<Own>) {
         let (mut range, is_by_stored) = (self.range_to_ask().await, self.stale.is_some());
         let conditional =
             self.stale.as_ref().map(|(head, _)| caching::revalidation_fields(&head.stored));

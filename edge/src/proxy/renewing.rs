@@ -1,4 +1,5 @@
-//! What a 304 and the answer to a HEAD make of the stored heads that they are about.
+//! What a 304, an answer that takes no place in the store and the answer to a HEAD make of the
+//! stored heads that they are about.
 //!
 //! Invariant: what one client was told stays with that one, unless a whole answer might say it to
 //! all.
@@ -11,6 +12,7 @@ use heads::Head;
 use http::Method;
 use http::response::Parts;
 use std::sync::Arc;
+use upstream::Answer;
 
 /// A stored head that a 304 says is good still.
 pub enum Renewed {
@@ -71,6 +73,25 @@ fn shared(edge: &Edge, wanted: &Wanted, old: &Head, head: Head, began: Began) ->
         edge.engine.heads.remove(wanted.key, old);
     }
     head
+}
+
+/// The origin gave another answer than a 304, which is not stored: the stored head ends with it,
+/// where that is not about the one who asked (RFC 9111 section 4.3.3). What an S3 origin refuses is
+/// about this edge's key.
+pub fn by_another(
+    edge: &Edge,
+    wanted: &Wanted,
+    (old, soft_purged): &(Arc<Head>, bool),
+    answer: &Answer,
+) {
+    let (fields, settings) = (&wanted.fields, &wanted.caching);
+    let status = answer.head.status;
+    if wanted.method == Method::GET
+        && answer.storable
+        && caching::ends(fields, &old.stored, status, now_ms(), settings, *soft_purged)
+    {
+        edge.engine.heads.remove(wanted.key, old);
+    }
 }
 
 /// The origin's answer to a HEAD says something of what is stored (RFC 9111 section 4.3.5).
