@@ -1,7 +1,7 @@
 //! Stored heads renewed by a 304 and by the answer to a HEAD (RFC 9111 sections 3.2, 4.3.4 and
 //! 4.3.5). What names or measures the stored bytes never changes by it.
 
-use crate::storable::{Renewable, is_silent_to_cookie, renewable};
+use crate::storable::{Renewable, fillable, is_silent_to_cookie, renewable};
 use crate::validator::weak_match;
 use crate::{Settings, Stored, date, forward};
 use http::header::{
@@ -38,6 +38,18 @@ pub enum Renewal {
     Changed,
 }
 
+/// What becomes of bytes that a stored response lacked (RFC 9111 sections 3.3 and 3.4).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fills {
+    /// They are kept with it.
+    Kept,
+    /// They are for the one who asked.
+    Apart {
+        /// Nobody else may have what is stored from now on, either: let go of it.
+        ends: bool,
+    },
+}
+
 /// What the answer to a HEAD means for a stored response.
 #[derive(Debug, Clone, PartialEq)]
 pub enum HeadUpdate {
@@ -62,6 +74,19 @@ pub fn refreshed(exchange: Exchange<'_>, stored: &Stored, fields_304: &HeaderMap
         Renewable::Yes => Renewal::Shared(renewed),
         Renewable::No => Renewal::Alone { renewed, ends: false },
         Renewable::Never => Renewal::Alone { renewed, ends: true },
+    }
+}
+
+/// Judges an answer that brings bytes which a stored response lacks, of its version: as if it were
+/// the whole answer.
+#[must_use]
+pub fn fills(exchange: Exchange<'_>, stored: &Stored, fields: &HeaderMap) -> Fills {
+    let new = forward::received_fields(fields, exchange.received_ms);
+    let renewed = renewed(exchange, stored, &new);
+    match fillable(exchange.request, &new, &renewed, exchange.settings) {
+        Renewable::Yes => Fills::Kept,
+        Renewable::No => Fills::Apart { ends: false },
+        Renewable::Never => Fills::Apart { ends: true },
     }
 }
 

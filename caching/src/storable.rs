@@ -112,10 +112,43 @@ pub(crate) enum Renewable {
     Never,
 }
 
+impl Renewable {
+    fn at_most_alone(self) -> Self {
+        match self {
+            Self::Yes | Self::No => Self::No,
+            Self::Never => Self::Never,
+        }
+    }
+}
+
+/// Whether bytes that a stored response lacks may be kept if this request fetches them, and the
+/// origin says what it said before (RFC 9111 section 3.5).
+#[must_use]
+pub fn may_fill(request: &HeaderMap, stored: &Stored, settings: &Settings) -> bool {
+    let counts = [AUTHORIZATION, COOKIE].iter().any(|name| request.contains_key(name));
+    let judged = || fillable(request, &stored.fields, stored, settings);
+    !(counts || request_no_store(request)) || matches!(judged(), Renewable::Yes)
+}
+
 /// Judges what a stored response would be, `renewed` by an answer with the fields `new`. Such an
 /// answer stands for the 200 that it spares: what that may not bring to others, this may not.
 /// But what the origin says of lifetimes may be in the stored fields alone.
 pub(crate) fn renewable(
+    request: &HeaderMap,
+    new: &HeaderMap,
+    renewed: &Stored,
+    settings: &Settings,
+) -> Renewable {
+    let own = control::of_response(new, &settings.targeted);
+    match forbidden_by_request(request, &own) {
+        Some(_) => fillable(request, new, renewed, settings).at_most_alone(),
+        None => fillable(request, new, renewed, settings),
+    }
+}
+
+/// The same of bytes that a stored response lacks: an answer with them that says nothing of caches
+/// is for those whom the stored fields name.
+pub(crate) fn fillable(
     request: &HeaderMap,
     new: &HeaderMap,
     renewed: &Stored,
@@ -128,8 +161,7 @@ pub(crate) fn renewable(
     if forbidden(new, &own).or_else(|| forbidden(fields, &directives)).is_some() {
         return Renewable::Never;
     }
-    let reason = forbidden_by_request(request, &own)
-        .or_else(|| forbidden_by_request(request, &directives))
+    let reason = forbidden_by_request(request, &directives)
         .or_else(|| useless(request, status, fields, &directives, settings));
     let sets_cookie =
         new.contains_key(SET_COOKIE) && !Said::of(status, new, &own, settings).shares_cookies();

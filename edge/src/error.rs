@@ -1,5 +1,6 @@
 //! What can go wrong: [`Error`] when the edge starts, [`Fault`] when a byte is wanted.
 
+use crate::apart::Apart;
 use std::sync::Arc;
 
 /// The edge could not start. Each message says what to change.
@@ -59,6 +60,9 @@ pub enum Fault {
     /// The origin fails: it has been asked as often as it may be.
     #[error("the origin answered {0}")]
     Answered(http::StatusCode),
+    /// What the origin answered to bytes of a stored object is not kept with it.
+    #[error("the origin answered {} to a part of what is stored, for one client alone", .0.status)]
+    Apart(Arc<Apart>),
     /// The origin has another version of it by now.
     #[error("the origin has another version by now")]
     Changed,
@@ -86,6 +90,7 @@ impl Fault {
     pub(crate) fn status(&self) -> Option<http::StatusCode> {
         match self {
             Self::Answered(status) => Some(*status),
+            Self::Apart(apart) => Some(apart.status),
             _ => None,
         }
     }
@@ -103,6 +108,7 @@ impl Fault {
             Self::Upstream(fault) => fault.is_retryable(),
             Self::NotFound
             | Self::Answered(_)
+            | Self::Apart(_)
             | Self::Changed
             | Self::Gone
             | Self::Uncounted

@@ -6,6 +6,7 @@
 mod account;
 mod admin;
 mod ahead;
+mod apart;
 mod body;
 mod compress;
 mod cors;

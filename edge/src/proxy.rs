@@ -202,6 +202,10 @@ pub async fn answer(
             // The origin has another version by now, or a chunk is gone that can't be fetched or
             // only in crumbs, or the fetch that was joined is of no use to this request.
             Err(Refused::Fault(fault)) if fault.starts_over() => {}
+            Err(refused) => match refused.apart() {
+                Some(apart) => return fetch::apart(edge, wanted, apart).await,
+                None => return Err(refused),
+            },
             answered => return answered,
         }
     }
@@ -214,7 +218,16 @@ async fn cached(edge: &Arc<Edge>, wanted: &Arc<Wanted>) -> Result<Answer, Refuse
         Ok(found) => found,
         Err(missing) => return not_stored(edge, wanted, missing).await,
     };
-    match wanted.reuse(&head, now, soft_purged) {
+    let reuse = wanted.reuse(&head, now, soft_purged);
+    // What is missing of it would not be kept: the one who asks is given all of it anew.
+    if !caching::only_if_cached(&wanted.fields, &wanted.caching)
+        && !caching::may_fill(&wanted.fields, &head.stored, &wanted.caching)
+        && !stored::is_here(edge, wanted, &head)
+    {
+        let alone = Fetch::new(edge, wanted, None).alone(Forwarded::Partial);
+        return Box::pin(alone).await;
+    }
+    match reuse {
         Reuse::Fresh => stored::answer(edge, wanted, head, stored::How::Fresh).await,
         Reuse::StaleAccepted => stored::answer(edge, wanted, head, stored::How::Stale).await,
         Reuse::StaleWhileRevalidate => {

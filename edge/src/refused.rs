@@ -1,5 +1,6 @@
 //! Answers that are not what was asked for: one exhaustive match from reason to status.
 
+use crate::apart::Apart;
 use crate::error::Fault;
 use crate::verdict::Verdict;
 use caching::{CacheStatus, Forwarded, ProxyError};
@@ -7,6 +8,7 @@ use http::{HeaderValue, StatusCode};
 use model::EdgeId;
 use model::api::ApiError;
 use model::route::RouteError;
+use std::sync::Arc;
 use token::Refusal;
 
 /// Why a request gets an error, and which.
@@ -89,6 +91,16 @@ impl Refused {
         }
     }
 
+    /// The answer that is not kept, where there is one.
+    pub(crate) fn apart(&self) -> Option<&Arc<Apart>> {
+        match self {
+            Self::Fault(Fault::Apart(apart)) | Self::Fetch { fault: Fault::Apart(apart), .. } => {
+                Some(apart)
+            }
+            _ => None,
+        }
+    }
+
     /// Its `Cache-Status` at the node of this name (RFC 9211).
     #[must_use]
     pub fn cache_status(&self, edge: &EdgeId) -> HeaderValue {
@@ -128,6 +140,7 @@ impl Refused {
             Self::Fault(Fault::Short) => (V::Failed, S::BAD_GATEWAY, "origin-short"),
             Self::Fault(Fault::Uncounted) => (V::Failed, S::BAD_GATEWAY, "origin-uncounted"),
             Self::Fault(Fault::Answered(_)) => (V::Failed, S::BAD_GATEWAY, "origin-failed"),
+            Self::Fault(Fault::Apart(_)) => (V::Failed, S::BAD_GATEWAY, "origin-failed"),
             Self::Fault(Fault::Changed) => (V::Failed, S::BAD_GATEWAY, "origin-changes"),
             Self::Fault(Fault::Gone) => (V::Failed, S::BAD_GATEWAY, "origin-changes"),
             Self::Fault(Fault::Upstream(fault)) => upstream_parts(fault),
@@ -160,7 +173,8 @@ impl Refused {
                 | Fault::Corrupt
                 | Fault::Changed
                 | Fault::Gone
-                | Fault::Answered(_),
+                | Fault::Answered(_)
+                | Fault::Apart(_),
             ) => Some(ProxyError::HttpProtocolError),
             Self::Fault(Fault::Short) => Some(ProxyError::HttpResponseIncomplete),
             Self::Fault(Fault::Uncounted) => Some(ProxyError::HttpResponseBodySize),

@@ -2,11 +2,14 @@
 //! whether they are of the version that is wanted.
 
 use super::{Arriving, Engine, OWNED_RUN_BYTES, TITLES_HOST};
+use crate::apart::{Apart, Given};
 use crate::error::Fault;
 use crate::object::{Kind, Object, Web};
 use crate::verdict::Verdict;
+use caching::{Exchange, Fills};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use model::ByteRange;
+use std::sync::Arc;
 use upstream::{Ask, HopId, HopKind, Place, Upstream, Urgency};
 
 const PRIORITY: HeaderName = HeaderName::from_static("priority");
@@ -26,8 +29,13 @@ pub(super) struct Asking<'a> {
 impl Engine {
     /// An object's bytes could not be had as its head promises: the head goes.
     pub(super) fn failed(&self, object: &Object, fault: &Fault) {
-        if let (Kind::Web(web), Fault::Changed | Fault::Gone | Fault::NotFound | Fault::Short) =
-            (&object.kind, fault)
+        let is_over = match fault {
+            Fault::Changed | Fault::Gone | Fault::NotFound | Fault::Short => true,
+            Fault::Apart(apart) => apart.ends,
+            _ => false,
+        };
+        if let Kind::Web(web) = &object.kind
+            && is_over
         {
             self.heads.remove(web.wanted.key, &web.head);
         }
@@ -63,12 +71,20 @@ impl Engine {
         }
         (ask.run, ask.avoid, ask.place) = (missing.start / OWNED_RUN_BYTES, avoid, place);
         (ask.is_repeat, ask.urgency) = (is_repeat, urgency.clone());
+        let requested_ms = crate::proxy::now_ms();
         let answer = upstream.send(ask).await?;
-        let (hop, source) = (answer.hop, source(answer.kind));
+        let given = bytes_of(object, &answer.head, missing);
+        if let Kind::Web(web) = &object.kind
+            && let Some(ends) = is_apart(web, &answer.head, given.is_ok(), requested_ms)
+        {
+            let given = Given { answer, web: web.clone(), missing, requested_ms };
+            return Err(Fault::Apart(Arc::new(Apart::new(given, ends))));
+        }
         if answer.head.status.is_server_error() {
             return Err(Fault::Answered(answer.head.status));
         }
-        match bytes_of(object, &answer.head, missing) {
+        let (hop, source) = (answer.hop, source(answer.kind));
+        match given {
             Ok(range) => {
                 let is_unranged = range.start < missing.start || range.end() > missing.end();
                 let (body, wanted) = (answer.body, missing.start);
@@ -110,6 +126,33 @@ pub fn source(kind: HopKind) -> Verdict {
         HopKind::Sibling => Verdict::Sibling,
         HopKind::Parent => Verdict::Parent,
         HopKind::Origin => Verdict::Origin,
+    }
+}
+
+/// Whether an answer is for the one who asked alone, and then whether what is stored ends with it:
+/// one with the bytes is judged as a 304 is, and an error has none. What is there in another
+/// version is none of these.
+fn is_apart(
+    web: &Web,
+    head: &http::response::Parts,
+    has_bytes: bool,
+    requested_ms: i64,
+) -> Option<bool> {
+    if has_bytes {
+        let (request, settings) = (&web.wanted.fields, &web.wanted.caching);
+        let received_ms = crate::proxy::now_ms();
+        let exchange = Exchange { request, settings, requested_ms, received_ms };
+        return match caching::fills(exchange, &web.head.stored, &head.headers) {
+            Fills::Kept => None,
+            Fills::Apart { ends } => Some(ends),
+        };
+    }
+    match head.status {
+        StatusCode::NOT_MODIFIED
+        | StatusCode::PRECONDITION_FAILED
+        | StatusCode::RANGE_NOT_SATISFIABLE => None,
+        StatusCode::NOT_FOUND | StatusCode::GONE => Some(true),
+        status => (!status.is_success()).then_some(false),
     }
 }
 

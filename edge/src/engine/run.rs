@@ -268,7 +268,12 @@ impl Run {
         let ends = self.front().zip(self.claims.back().map(number));
         // Memory that is short is no failure of who was asked.
         if let Some((first, last)) = ends.filter(|_| !matches!(fault, Fault::Busy)) {
-            let (fault, source, repeats) = (fault.clone(), self.source, self.repeats);
+            let fault = match fault {
+                // Who reads slowly is not to hold it open.
+                Fault::Apart(apart) => Fault::Apart(Arc::new(apart.told())),
+                fault => fault.clone(),
+            };
+            let (source, repeats) = (self.source, self.repeats);
             self.readers.fail(Failed { chunks: first..last + 1, fault, source, repeats });
         }
         self.claims.into_iter().rev().for_each(|claim| claim.fail(fault.clone()));
@@ -324,7 +329,8 @@ impl Run {
     /// that one.
     pub fn may_go_on(&mut self, engine: &Engine, failed: &Failed) -> bool {
         (self.source, self.repeats) = (failed.source, failed.repeats);
-        !failed.fault.starts_over() && self.may_repeat(engine, self.front())
+        let is_told = failed.fault.starts_over() || matches!(failed.fault, Fault::Apart(_));
+        !is_told && self.may_repeat(engine, self.front())
     }
 
     fn end(self, engine: &Engine, fault: &Fault) {

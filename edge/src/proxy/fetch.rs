@@ -4,12 +4,14 @@
 //! for. An answer that may not be shared goes to the one who asked; the others ask themselves,
 //! and for a while nobody waits for that URL.
 
+mod apart;
 mod asking;
 mod outcome;
 mod settling;
 mod span;
 mod under_way;
 
+pub(super) use apart::apart;
 pub(super) use asking::{Asking, Sent};
 pub use outcome::{Cut, Hold, Outcome, Own, Unshared, reader, reading};
 pub use under_way::{Asker, Began, Fetches, keep, put};
