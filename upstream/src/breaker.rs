@@ -2,7 +2,11 @@
 //!
 //! Closed: all requests pass. Too many failures open it: none passes. After a pause one
 //! request passes as a trial (half-open): its success closes, its failure opens for longer.
+//!
+//! Invariant: what is asked of one path alone opens no breaker to others. Of its failures on
+//! standing connections the first counts, and no more within a window.
 
+use crate::failing::{Asked, Failing, Seen};
 use crate::window::Window;
 use std::time::{Duration, Instant};
 
@@ -17,8 +21,7 @@ pub(crate) struct Limits {
     pub pause_max: Duration,
 }
 
-/// An origin: an outage is met within some requests by the share of failures; a few URLs that
-/// fail each time, asked for again and again, do not close it to all others.
+/// An origin: an outage is met within some requests by the share of failures.
 pub(crate) const ORIGIN: Limits =
     Limits { in_row_max: 100, pause: Duration::from_secs(1), pause_max: Duration::from_secs(30) };
 /// A peer: there is always another way, so it is left alone sooner.
@@ -53,6 +56,8 @@ pub(crate) struct Breaker {
     limits: Limits,
     in_row: u32,
     window: Window,
+    /// Closed: what failed. Open: what failed as a trial since it opened.
+    failing: Failing,
     open: Option<Opened>,
     /// Of those who began since it last opened, closed, or let a trial go.
     pass: Pass,
@@ -67,13 +72,14 @@ struct Opened {
 
 impl Breaker {
     pub(crate) fn new(limits: Limits, now: Instant) -> Self {
-        Self { limits, in_row: 0, window: Window::new(now), open: None, pass: Pass(0) }
+        let (window, failing) = (Window::new(now), Failing::default());
+        Self { limits, in_row: 0, window, failing, open: None, pass: Pass(0) }
     }
 
     /// Lets a request go, or not. Its end must be reported, as it may be a trial's, by
     /// [`Self::good`], [`Self::failed`] or [`Self::abandoned`].
-    pub(crate) fn admit(&mut self, now: Instant) -> Option<Pass> {
-        if !self.would_admit(now) {
+    pub(crate) fn admit(&mut self, asked: Asked, now: Instant) -> Option<Pass> {
+        if !self.would_admit(now) || self.is_to_give_way(asked, now) {
             return None;
         }
         if let Some(open) = &mut self.open {
@@ -83,11 +89,18 @@ impl Breaker {
         Some(self.pass)
     }
 
-    /// Whether [`Self::admit`] would let a request go.
+    /// Whether [`Self::admit`] would let a request go, if not each one.
     pub(crate) fn would_admit(&self, now: Instant) -> bool {
         self.open.as_ref().is_none_or(|open| {
             now >= open.until && open.trial.is_none_or(|at| now.duration_since(at) >= TRIAL_MAX)
         })
+    }
+
+    /// Whether others are to go first, as it has failed as a trial: they would never be one
+    /// where it is asked for more often.
+    fn is_to_give_way(&self, asked: Asked, now: Instant) -> bool {
+        let is_early = |open: &Opened| now < open.until + open.pause;
+        self.open.as_ref().is_some_and(is_early) && self.failing.knows(asked)
     }
 
     pub(crate) fn state(&self, now: Instant) -> State {
@@ -117,18 +130,26 @@ impl Breaker {
         }
     }
 
-    /// A request failed.
-    pub(crate) fn failed(&mut self, pass: Pass, now: Instant) {
+    /// A request failed; `asked`, if it may be for what it asked for.
+    pub(crate) fn failed(&mut self, pass: Pass, asked: Option<Asked>, now: Instant) {
         if pass != self.pass {
             return;
         }
+        let seen = asked.map_or(Seen::First, |asked| self.failing.add(asked, now));
         if let Some(open) = &self.open {
-            let pause = (open.pause * 2).min(self.limits.pause_max);
+            let times = if seen == Seen::First { 2 } else { 1 };
+            let pause = (open.pause * times).min(self.limits.pause_max);
             return self.open_for(pause, now);
         }
-        self.in_row = self.in_row.saturating_add(1);
+        if seen == Seen::Counted {
+            return;
+        }
+        if seen == Seen::First {
+            self.in_row = self.in_row.saturating_add(1);
+        }
         self.window.failed(now);
         if self.in_row >= self.limits.in_row_max || self.mostly_failed(now) {
+            self.failing = Failing::default();
             self.open_for(self.limits.pause, now);
         }
     }
@@ -136,7 +157,7 @@ impl Breaker {
     /// What came of a request that was good was wrong.
     pub(crate) fn blamed(&mut self, now: Instant) {
         if self.open.is_none() {
-            self.failed(self.pass, now);
+            self.failed(self.pass, None, now);
         }
     }
 
@@ -152,6 +173,7 @@ impl Breaker {
         self.open = None;
         self.in_row = 0;
         self.window = Window::new(now);
+        self.failing = Failing::default();
         self.pass.0 += 1;
     }
 
@@ -176,10 +198,19 @@ mod tests {
         Duration::from_millis(ms)
     }
 
+    /// What is asked for does not matter.
+    fn admit(breaker: &mut Breaker, now: Instant) -> Option<Pass> {
+        breaker.admit(path(0), now)
+    }
+
+    fn path(number: u32) -> Asked {
+        Asked::of(&format!("/{number}"))
+    }
+
     fn opened(now: Instant) -> Breaker {
         let mut breaker = Breaker::new(ORIGIN, now);
-        let pass = breaker.admit(now).unwrap();
-        (0..ORIGIN.in_row_max).for_each(|_| breaker.failed(pass, now));
+        let pass = admit(&mut breaker, now).unwrap();
+        (0..ORIGIN.in_row_max).for_each(|_| breaker.failed(pass, None, now));
         breaker
     }
 
@@ -187,14 +218,14 @@ mod tests {
     fn failures_in_a_row_open_it_and_a_good_trial_closes_it() {
         let now = Instant::now();
         let mut breaker = opened(now);
-        assert_eq!((breaker.state(now), breaker.admit(now)), (State::Open, None));
+        assert_eq!((breaker.state(now), admit(&mut breaker, now)), (State::Open, None));
         let later = now + ORIGIN.pause;
         assert_eq!(breaker.state(later), State::HalfOpen);
-        let trial = breaker.admit(later).unwrap();
-        assert_eq!(breaker.admit(later), None);
+        let trial = admit(&mut breaker, later).unwrap();
+        assert_eq!(admit(&mut breaker, later), None);
         breaker.good(trial, later);
         assert_eq!(breaker.state(later), State::Closed);
-        assert!(breaker.admit(later).is_some() && breaker.admit(later).is_some());
+        assert!(admit(&mut breaker, later).is_some() && admit(&mut breaker, later).is_some());
     }
 
     #[test]
@@ -205,8 +236,8 @@ mod tests {
         for _ in 0..8 {
             assert!(!breaker.would_admit(now + pause - ms(1)));
             now += pause;
-            let trial = breaker.admit(now).unwrap();
-            breaker.failed(trial, now);
+            let trial = admit(&mut breaker, now).unwrap();
+            breaker.failed(trial, None, now);
             pause = (pause * 2).min(ORIGIN.pause_max);
         }
         assert_eq!(pause, ORIGIN.pause_max);
@@ -217,11 +248,11 @@ mod tests {
         let now = Instant::now();
         let mut breaker = opened(now);
         let later = now + ORIGIN.pause;
-        let first = breaker.admit(later).unwrap();
+        let first = admit(&mut breaker, later).unwrap();
         breaker.abandoned(first);
-        let second = breaker.admit(later).unwrap();
+        let second = admit(&mut breaker, later).unwrap();
         // Even one that nobody reported on, which then comes too late.
-        let third = breaker.admit(later + TRIAL_MAX).unwrap();
+        let third = admit(&mut breaker, later + TRIAL_MAX).unwrap();
         breaker.good(second, later + TRIAL_MAX);
         assert_eq!(breaker.state(later + TRIAL_MAX), State::HalfOpen);
         breaker.good(third, later + TRIAL_MAX);
@@ -232,20 +263,20 @@ mod tests {
     fn half_failing_opens_it_and_old_failures_are_forgotten() {
         let now = Instant::now();
         let mut breaker = Breaker::new(ORIGIN, now);
-        let pass = breaker.admit(now).unwrap();
+        let pass = admit(&mut breaker, now).unwrap();
         for n in 0..WINDOW_REQUESTS_MIN {
             assert_eq!(breaker.state(now), State::Closed, "after {n}");
-            if n % 2 == 0 { breaker.good(pass, now) } else { breaker.failed(pass, now) }
+            if n % 2 == 0 { breaker.good(pass, now) } else { breaker.failed(pass, None, now) }
         }
         assert_eq!(breaker.state(now), State::Open);
         let mut breaker = Breaker::new(ORIGIN, now);
         for n in 0..u64::from(WINDOW_REQUESTS_MIN) * 3 {
             let at = now + ms(n * 1100);
-            let pass = breaker.admit(at).unwrap();
+            let pass = admit(&mut breaker, at).unwrap();
             if n % 2 == 0 {
                 breaker.good(pass, at)
             } else {
-                breaker.failed(pass, at)
+                breaker.failed(pass, None, at)
             }
             assert_eq!(breaker.state(at), State::Closed);
         }
@@ -255,24 +286,24 @@ mod tests {
     fn who_began_before_ends_no_trial_and_opens_nothing_that_closed_since() {
         let now = Instant::now();
         let mut breaker = Breaker::new(ORIGIN, now);
-        let before = breaker.admit(now).unwrap();
-        (0..ORIGIN.in_row_max).for_each(|_| breaker.failed(before, now));
+        let before = admit(&mut breaker, now).unwrap();
+        (0..ORIGIN.in_row_max).for_each(|_| breaker.failed(before, None, now));
         breaker.good(before, now + ms(1));
         assert_eq!(breaker.state(now + ms(1)), State::Open);
         let later = now + ORIGIN.pause;
-        let trial = breaker.admit(later).unwrap();
+        let trial = admit(&mut breaker, later).unwrap();
         let reports: [&dyn Fn(&mut Breaker); 3] = [
             &|breaker| breaker.good(before, later),
-            &|breaker| breaker.failed(before, later),
+            &|breaker| breaker.failed(before, None, later),
             &|breaker| breaker.abandoned(before),
         ];
         for report in reports {
             report(&mut breaker);
-            assert_eq!((breaker.state(later), breaker.admit(later)), (State::HalfOpen, None));
+            assert_eq!((breaker.state(later), admit(&mut breaker, later)), (State::HalfOpen, None));
         }
         breaker.answered(trial, later);
         assert_eq!(breaker.state(later), State::Closed);
-        (0..ORIGIN.in_row_max).for_each(|_| breaker.failed(before, later));
+        (0..ORIGIN.in_row_max).for_each(|_| breaker.failed(before, None, later));
         assert_eq!(breaker.state(later), State::Closed);
     }
 
@@ -282,9 +313,67 @@ mod tests {
         let mut breaker = Breaker::new(PEER, now);
         (0..PEER.in_row_max).for_each(|_| breaker.blamed(now));
         let later = now + PEER.pause;
-        let trial = breaker.admit(later).unwrap();
+        let trial = admit(&mut breaker, later).unwrap();
         breaker.blamed(later);
         breaker.good(trial, later);
         assert_eq!(breaker.state(later), State::Closed);
+    }
+
+    #[test]
+    fn no_number_of_failures_of_one_path_opens_it() {
+        let now = Instant::now();
+        for apart in [ms(1), ms(900), ms(10_000), ms(30_000)] {
+            let mut breaker = Breaker::new(ORIGIN, now);
+            for n in 0..ORIGIN.in_row_max * 10 {
+                let at = now + apart * n;
+                let pass = breaker.admit(path(1), at).unwrap();
+                breaker.failed(pass, Some(path(1)), at);
+                assert_eq!(breaker.state(at), State::Closed, "{n} each {apart:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn as_many_paths_as_requests_open_it() {
+        let now = Instant::now();
+        let mut breaker = Breaker::new(ORIGIN, now);
+        let pass = admit(&mut breaker, now).unwrap();
+        for n in 0..WINDOW_REQUESTS_MIN {
+            assert_eq!(breaker.state(now), State::Closed, "after {n}");
+            (0..9).for_each(|_| breaker.failed(pass, Some(path(n)), now));
+        }
+        assert_eq!(breaker.state(now), State::Open);
+        // More seldom, and all paths are new.
+        let mut breaker = Breaker::new(ORIGIN, now);
+        for n in 0..ORIGIN.in_row_max {
+            let at = now + ms(1100) * n;
+            assert_eq!(breaker.state(at), State::Closed, "after {n}");
+            breaker.failed(pass, Some(path(n)), at);
+        }
+        assert_eq!(breaker.state(now + ms(1100) * ORIGIN.in_row_max), State::HalfOpen);
+    }
+
+    #[test]
+    fn a_path_that_failed_as_a_trial_gives_way_and_makes_no_pause_longer() {
+        let now = Instant::now();
+        let (mut breaker, bad) = (opened(now), path(1));
+        let first = now + ORIGIN.pause;
+        let trial = breaker.admit(bad, first).unwrap();
+        breaker.failed(trial, Some(bad), first);
+        let pause = ORIGIN.pause * 2;
+        let mut at = first + pause;
+        for _ in 0..9 {
+            assert_eq!((breaker.state(at), breaker.admit(bad, at)), (State::HalfOpen, None));
+            // Nobody else came.
+            at += pause;
+            let trial = breaker.admit(bad, at).unwrap();
+            breaker.failed(trial, Some(bad), at);
+            assert_eq!(breaker.state(at + pause - ms(1)), State::Open);
+            at += pause;
+        }
+        assert_eq!(breaker.admit(bad, at), None);
+        let trial = breaker.admit(path(2), at).unwrap();
+        breaker.good(trial, at);
+        assert_eq!(breaker.state(at), State::Closed);
     }
 }

@@ -3,6 +3,7 @@
 use crate::ask::{Answer, Ask, HopKind};
 use crate::body::UpstreamBody;
 use crate::connect::{FIELDS_MAX, HEAD_BYTES_MAX};
+use crate::failing::Asked;
 use crate::fault::{ErrorType, Fault, connect_error, head_error};
 use crate::flight::Flight;
 use crate::hop::{Hop, Target, Way};
@@ -137,7 +138,8 @@ pub(crate) async fn exchange(
     let mut again = true;
     loop {
         let kept = sending.place.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let entered = way.enter(kept, &sending.urgency, terms.deadline).await;
+        let asked = Asked::of(&sending.path);
+        let entered = way.enter(kept, asked, &sending.urgency, terms.deadline).await;
         let mut flight = entered.map_err(Failure::unsent)?;
         let (mut request, keys) = sending.request(&way.hop).await.map_err(Failure::unsent)?;
         let newer_than = sending.tell_newer_than(&way.hop, request.headers_mut());

@@ -4,6 +4,7 @@
 
 use crate::ask::HopKind;
 use crate::breaker::Pass;
+use crate::failing::Asked;
 use crate::fault::Fault;
 use crate::hop::{Hop, Known, Way};
 use crate::link::Stream;
@@ -21,6 +22,7 @@ pub(crate) struct Flight {
     way: Arc<Way>,
     place: Place,
     pass: Pass,
+    asked: Asked,
     started: Instant,
     alive: CancellationToken,
     head: Option<StatusCode>,
@@ -44,7 +46,12 @@ fn is_broken_answer(fault: &Fault) -> bool {
 
 impl Flight {
     /// A request that begins now; `alive` is cancelled when its hop is found silent.
-    pub(crate) fn begin(way: Arc<Way>, place: Place, pass: Pass, alive: CancellationToken) -> Self {
+    pub(crate) fn begin(
+        way: Arc<Way>,
+        place: Place,
+        (asked, pass): (Asked, Pass),
+        alive: CancellationToken,
+    ) -> Self {
         way.hop.under_way.fetch_add(1, SeqCst);
         pulse::watch(&way.hop);
         way.meter.in_flight.inc();
@@ -52,6 +59,7 @@ impl Flight {
             way,
             place,
             pass,
+            asked,
             started: Instant::now(),
             alive,
             head: None,
@@ -120,7 +128,7 @@ impl Flight {
     /// either, is left alone until it gives a sign of life. An origin's breaker counts what says
     /// something of the origin as a whole: no connection, no answer. A broken answer may be about
     /// what was asked for, and whoever asks for that again and again must not close the origin to
-    /// all others.
+    /// all others; so may no answer over a connection, which counts once for a path.
     pub(crate) fn failed(&mut self, fault: &Fault, connected: bool) {
         let peer = self.way.hop.kind != HopKind::Origin;
         let silent = self.head.is_none() && !is_broken_answer(fault);
@@ -129,6 +137,7 @@ impl Flight {
         if lost {
             self.way.hop.lost(fault);
         }
+        let asked = (!peer && connected).then_some(self.asked);
         self.end(Some(fault), |known, pass, now| {
             if connected {
                 known.bad(now)
@@ -136,7 +145,7 @@ impl Flight {
                 known.failed = Some(now)
             }
             if !lost && (peer || !connected || silent) {
-                known.breaker.failed(pass, now);
+                known.breaker.failed(pass, asked, now);
             } else {
                 known.breaker.abandoned(pass);
             }

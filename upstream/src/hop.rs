@@ -6,6 +6,7 @@ pub(crate) use known::Known;
 
 use crate::ask::{HopId, HopKind};
 use crate::breaker::{self, State};
+use crate::failing::Asked;
 use crate::fault::{ErrorType, Fault};
 use crate::flight::Flight;
 use crate::health::Health;
@@ -255,6 +256,7 @@ impl Way {
     pub(crate) async fn enter(
         self: &Arc<Self>,
         kept: Option<Place>,
+        asked: Asked,
         urgency: &Urgency,
         deadline: Instant,
     ) -> Result<Flight, Fault> {
@@ -267,7 +269,7 @@ impl Way {
             let mut known = self.hop.known();
             let alive = known.alive.clone();
             let is_silent = alive.is_cancelled();
-            let pass = if is_silent { None } else { known.breaker.admit(Instant::now()) };
+            let pass = if is_silent { None } else { known.breaker.admit(asked, Instant::now()) };
             pass.map(|pass| (pass, alive))
         };
         let Some((pass, alive)) = admitted else {
@@ -275,7 +277,7 @@ impl Way {
             let why = format!("{}: it failed too often lately", self.hop.id);
             return Err(Fault::unavailable(ErrorType::DestinationUnavailable, why));
         };
-        Ok(Flight::begin(self.clone(), place, pass, alive))
+        Ok(Flight::begin(self.clone(), place, (asked, pass), alive))
     }
 
     async fn slot(&self, urgency: &Urgency, deadline: Instant) -> Result<Turn, Fault> {

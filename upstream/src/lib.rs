@@ -18,6 +18,7 @@ mod cdn_loop;
 mod connect;
 mod error;
 mod exchange;
+mod failing;
 mod fault;
 mod flight;
 mod frames;

@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 /// The window is this many slots of this length.
 const SLOTS: usize = 10;
 const SLOT: Duration = Duration::from_secs(1);
+/// What is older counts no more.
+pub(crate) const LENGTH: Duration = SLOT.saturating_mul(SLOTS as u32);
 
 /// Counts that forget.
 #[derive(Debug)]

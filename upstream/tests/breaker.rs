@@ -1,10 +1,12 @@
-//! Breakers: what ends a trial, and what is told of them.
+//! Breakers: what opens one, what ends a trial, and what is told of them.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod common;
 
 use common::*;
-use nearcast_upstream::{BreakerState, Config, ErrorType, Node, SiteKind, Upstream, hierarchy};
+use nearcast_upstream::{
+    Ask, BreakerState, Config, ErrorType, Node, SiteKind, Upstream, hierarchy,
+};
 use prometheus::Registry;
 use service::value::Span;
 use std::sync::Arc;
@@ -12,19 +14,48 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::Duration;
 use tokio::sync::Notify;
 
-/// Failures that open a breaker.
+/// Failures of as many paths that open a breaker.
 const FAILURES: usize = 20;
+/// More than open it in a row.
+const FAILURES_MORE: usize = 120;
 
-/// Opens the breaker of a site whose origin fails `/bad`.
+/// Opens the breaker of a site whose origin fails what is below `/bad`.
 async fn open(site: &Site) {
-    for _ in 0..FAILURES {
-        site.get("/bad").await.unwrap_err();
+    for number in 0..FAILURES {
+        site.get(&format!("/bad/{number}")).await.unwrap_err();
     }
     assert_eq!(state(site), BreakerState::Open);
 }
 
 fn state(site: &Site) -> BreakerState {
     site.upstream.status()[0].breaker
+}
+
+/// An origin whose process for it crashes, and one that hangs there; in other words each time, too.
+#[tokio::test]
+async fn what_an_origin_always_fails_takes_nothing_else_from_it() {
+    let steps = |_: usize, seen: &Seen| match seen.line.split([' ', '?']).nth(1) {
+        Some("/crashes") => vec![Step::Close],
+        Some("/hangs") => vec![Step::Hang],
+        _ => ok("good"),
+    };
+    let origin = Origin::new(steps).await;
+    let site = site(SiteKind::Proxy, &format!("origins = [{:?}]\nretries = 0", origin.url()));
+    for failures in [FAILURES, FAILURES, FAILURES_MORE] {
+        for number in 0..failures {
+            site.get(&format!("/crashes?{number}")).await.unwrap_err();
+        }
+        assert_eq!(site.get("/good").await.unwrap(), (200, "good".into()));
+    }
+    let hang = (0..FAILURES_MORE).map(|_| {
+        let ask = Ask { first_byte: Some(Duration::from_millis(200)), ..ask("/hangs") };
+        site.upstream.send(ask)
+    });
+    for outcome in futures::future::join_all(hang).await {
+        outcome.unwrap_err();
+    }
+    assert_eq!(site.get("/good").await.unwrap(), (200, "good".into()));
+    assert_eq!(state(&site), BreakerState::Closed);
 }
 
 #[tokio::test]

@@ -180,8 +180,8 @@ async fn an_origin_that_is_gone_is_left_alone_and_comes_back() {
     };
     let origin = Origin::new(steps).await;
     let site = site(SiteKind::Proxy, &format!("origins = [{:?}]\nretries = 0", origin.url()));
-    for _ in 0..20 {
-        site.get("/a").await.unwrap_err();
+    for number in 0..20 {
+        site.get(&format!("/{number}")).await.unwrap_err();
     }
     assert_eq!(site.upstream.status()[0].breaker, BreakerState::Open);
     assert_eq!(site.metric("breaker_state", &[]), 2.0);

@@ -77,9 +77,10 @@ async fn connections_that_another_server_took_over_fail_no_request() {
 async fn what_may_not_be_sent_twice_is_not_and_says_nothing_of_the_origin() {
     let origin = once(vec![Step::Reset]).await;
     let site = alone(&origin.url());
-    for _ in 0..30 {
+    for number in 0..30 {
         site.get("/a").await.unwrap();
-        site.upstream.send(Ask { method: Method::POST, ..ask("/a") }).await.unwrap_err();
+        let asked = Ask { method: Method::POST, ..ask(&format!("/{number}")) };
+        site.upstream.send(asked).await.unwrap_err();
     }
     assert_eq!((origin.count(), site.metric("anew_total", &[])), (60, 0.0));
     assert_eq!(site.upstream.status()[0].breaker, BreakerState::Closed);
@@ -156,10 +157,11 @@ async fn a_body_that_is_not_taken_is_not_the_origins_failure() {
     let text =
         format!("origins = [{:?}, {{ url = {:?}, priority = 1 }}]", origin.url(), spare.url());
     let site = site(SiteKind::Proxy, &text);
-    for _ in 0..30 {
+    for number in 0..30 {
         let pieces = stream::iter([piece(100)]).chain(stream::pending());
         let body = StreamBody::new(pieces).boxed_unsync();
-        assert_eq!(site.upstream.send(post(body)).await.unwrap_err().status(), 502);
+        let asked = Ask { path: format!("/{number}"), ..post(body) };
+        assert_eq!(site.upstream.send(asked).await.unwrap_err().status(), 502);
     }
     assert_eq!(site.upstream.status()[0].breaker, BreakerState::Closed);
     assert_eq!(site.get("/a").await.unwrap().1, "good");

@@ -345,7 +345,7 @@ async fn a_server_that_refuses_all_streams_is_not_asked_for_ever() {
     let server = Server::of_frames(|_, _, stream| reset(stream, REFUSED_STREAM)).await;
     let site = server.site();
     for asks in 1..=20 {
-        let fault = site.get("/a").await.unwrap_err();
+        let fault = site.get(&format!("/{asks}")).await.unwrap_err();
         assert!(matches!(fault, Fault::Unavailable { .. }), "{fault}");
         assert!(fault.to_string().contains("refused"), "{fault}");
         assert_eq!(server.came(), 4 * asks);
@@ -389,9 +389,10 @@ async fn small_uploads_that_a_server_did_not_look_at_are_sent_anew() {
 async fn a_refused_large_body_is_not_sent_anew_nor_held_against_the_server() {
     let server = Server::of_frames(|_, _, stream| reset(stream, REFUSED_STREAM)).await;
     let site = server.site();
-    for _ in 0..30 {
+    for number in 0..30 {
         let body = vec![b'x'; (64 << 10) + 1];
-        assert_eq!(site.upstream.send(post(body.into())).await.unwrap_err().status(), 502);
+        let asked = Ask { path: format!("/{number}"), ..post(body.into()) };
+        assert_eq!(site.upstream.send(asked).await.unwrap_err().status(), 502);
     }
     assert_eq!(site.metric("anew_total", &[]), 0.0);
     assert_eq!(site.upstream.status()[0].breaker, BreakerState::Closed);
