@@ -19,8 +19,12 @@ const BYTES: u64 = 300_000;
 
 /// An edge that waits for no byte longer than a moment, and asks but once.
 async fn stage(item: Item) -> Proxy {
+    stage_of_retries(0, item).await
+}
+
+async fn stage_of_retries(retries: u32, item: Item) -> Proxy {
     let site = serde_json::json!({
-        "stall-timeout": "100ms", "first-byte-timeout": "2s", "retries": 0, "hedge": false
+        "stall-timeout": "100ms", "first-byte-timeout": "2s", "retries": retries, "hedge": false
     });
     let proxy = Proxy::with(site).await;
     proxy.web.put(PAGE, item);
@@ -381,7 +385,7 @@ async fn who_may_have_nothing_stale_by_then_goes_on_waiting_for_the_origin() {
 
 #[tokio::test]
 async fn a_stumble_in_mid_object_is_mended_where_a_validator_holds_the_parts_together() {
-    let proxy = stage(Item::of(3 * CHUNK)).await;
+    let proxy = stage_of_retries(1, Item::of(3 * CHUNK)).await;
     for misdeed in [Misdeed::Cut(CHUNK + 9), Misdeed::Reset(CHUNK + 9), Misdeed::Stall(CHUNK + 9)] {
         proxy.web.misbehave(&[misdeed]);
         assert!(proxy.get(PAGE).await.bytes() == &proxy.web.whole(PAGE), "{misdeed:?}");
@@ -401,8 +405,9 @@ async fn a_length_that_nobody_has_costs_no_more_than_the_bytes_that_come() {
         let proxy = stage(Item::of(BYTES)).await;
         proxy.web.always(Some(Misdeed::Short(more)));
         let answer = proxy.get(PAGE).await;
-        assert_eq!(answer.status, 200, "{more}");
-        assert!(answer.body.is_err(), "{more}");
+        // Cut, unless it broke before its head went out.
+        let is_cut = answer.status == 200 && answer.body.is_err();
+        assert!(is_cut || answer.status == 502, "{more}: {answer:?}");
         is_good_again(&proxy, &format!("{more} bytes more")).await;
     }
 }
@@ -420,9 +425,7 @@ async fn ranges_of_what_claims_to_be_vast_are_served_and_kept_up_to_a_limit() {
             let answer = proxy.part(PAGE, 5..10).await;
             assert_eq!((answer.status.as_u16(), answer.verdict()), (206, verdict), "{total}");
             assert_eq!(answer.bytes(), &proxy.web.whole(PAGE).slice(5..10), "{total}");
-            let filling = "nearcast_edge_filling_chunks ";
-            let is_here = async || (proxy.edge.metric(filling).await == 0.0).then_some(());
-            until("the chunk is whole", is_here).await;
+            proxy.has_filled().await;
         }
         let url = format!("{}/v1/explain?url={}", proxy.edge.admin, proxy.url(PAGE));
         let told = get(&url, &[]).await.text();

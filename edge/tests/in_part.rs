@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{CHUNK, Item, Proxy, until};
+use common::{CHUNK, Item, Proxy};
 
 const FILM: &str = "/film";
 const BYTES: u64 = 3 * CHUNK + 4321;
@@ -15,9 +15,7 @@ async fn who_wants_what_is_stored_alone_costs_the_origin_nothing_of_what_is_not(
     let proxy = Proxy::new().await;
     proxy.web.put(FILM, Item::of(BYTES));
     assert_eq!(proxy.part(FILM, 0..100).await.status, 206);
-    let filling = "nearcast_edge_filling_chunks ";
-    let is_here = async || (proxy.edge.metric(filling).await == 0.0).then_some(());
-    until("the chunk is whole", is_here).await;
+    proxy.has_filled().await;
     let asked = proxy.web.count(FILM);
     for (range, status) in [
         ("bytes=50-59", 206),

@@ -21,6 +21,7 @@ async fn stage() -> Proxy {
     let proxy = Proxy::with(serde_json::json!({"retries": 0})).await;
     proxy.web.put(FILM, film());
     assert_eq!(proxy.part(FILM, 0..100).await.status, 206);
+    proxy.has_filled().await;
     proxy
 }
 
@@ -78,6 +79,7 @@ async fn what_is_not_here_does_not_stand_in_for_a_slow_origin() {
     let proxy = Proxy::with(serde_json::json!({"stale-after": "50ms"})).await;
     proxy.web.put(FILM, film());
     proxy.part(FILM, 0..100).await;
+    proxy.has_filled().await;
     proxy.web.put(FILM, film().version(2));
     proxy.web.hold(common::Hold::Head);
     // Who wants what is here has it after that time.

@@ -1,6 +1,6 @@
 //! A web origin and an edge that is a cache before it, for any host.
 
-use super::{Answer, Edge, Opened, Web, get, open, settings};
+use super::{Answer, Edge, Opened, Web, get, open, settings, until};
 use nearcast_edge::{Settings, SiteSettings};
 use service::value::ByteSize;
 use std::ops::Range;
@@ -64,6 +64,13 @@ impl Proxy {
     pub async fn part(&self, path: &str, range: Range<u64>) -> Answer {
         let field = format!("bytes={}-{}", range.start, range.end - 1);
         self.get_with(path, &[("range", &field)]).await
+    }
+
+    /// Waits until what was begun is whole: answers of parts end before their chunks do.
+    pub async fn has_filled(&self) {
+        let filling = "nearcast_edge_filling_chunks ";
+        let is_whole = async || (self.edge.metric(filling).await == 0.0).then_some(());
+        until("the chunks are whole", is_whole).await;
     }
 
     /// An answer that is read piece by piece.
