@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{Edge, Item, Web, ask, get, get_over, proxy_settings};
+use common::{Edge, Item, Web, ask, get, get_over, proxy_settings, until};
 use http::Method;
 use service::value::ByteSize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -70,5 +70,66 @@ async fn every_metric_is_told_with_its_labels() {
     let mut told = told();
     assert!(told.remove(OF_BUCKETS).is_some());
     assert_eq!(told, exposed(&text));
+    edge.stop().await;
+}
+
+/// An answer by each protocol, memory that runs over, and a disk that vanishes: all of it is
+/// counted, by what an operator wants to know it by.
+#[tokio::test]
+async fn what_happens_is_counted_by_verdict_site_tier_and_protocol() {
+    const BYTES: u64 = 900_000;
+    const OTHERS: u64 = 24;
+    let (dir, web) = (tempfile::tempdir().unwrap(), Web::start().await);
+    let mut settings = proxy_settings(dir.path(), &web.url, &serde_json::json!({}));
+    (settings.memory, settings.ssd) = (Some(ByteSize(16 << 20)), Some(ByteSize(512 << 20)));
+    let edge = Edge::start(settings).await;
+    edge.ssd_is(1.0).await;
+    web.put("/film.m4s", Item::of(BYTES));
+    let certificate = edge.dir.join("tls/cert.pem");
+    for _ in 0..2 {
+        get(&format!("{}/film.m4s", edge.http), &[]).await;
+    }
+    for protocol in ["h2", "h3"] {
+        get_over(protocol, &format!("{}/film.m4s", edge.https), &certificate).await;
+    }
+    // Schemes share nothing (RFC 9110 section 4.2.2): who asks by h2 is the first over https.
+    let mut expected = vec![
+        ("first_byte_seconds_count{verdict=\"origin\"}".to_owned(), 2),
+        ("first_byte_seconds_bucket{verdict=\"origin\",le=\"+Inf\"}".to_owned(), 2),
+        ("first_byte_seconds_count{verdict=\"hit-memory\"}".to_owned(), 2),
+        ("origin_bytes_total".to_owned(), 2 * BYTES),
+        ("fills_total{end=\"done\"}".to_owned(), 2),
+        ("fill_seconds_count".to_owned(), 2),
+    ];
+    for (protocol, verdict) in
+        [("http/1.1", "origin"), ("http/1.1", "hit-memory"), ("h2", "origin"), ("h3", "hit-memory")]
+    {
+        let of = format!("protocol=\"{protocol}\",site=\"*\"");
+        let requests = format!("requests_total{{{of},status=\"200\",verdict=\"{verdict}\"}}");
+        let bytes = format!("body_bytes_total{{{of},source=\"{verdict}\"}}");
+        expected.extend([(requests, 1), (bytes, BYTES)]);
+    }
+    let reaches = async |series: &str, least: f64| {
+        let series = format!("nearcast_edge_{series}");
+        until(&series, || async { (edge.metric(&series).await >= least).then_some(()) }).await;
+    };
+    // A client may have its answer before it is counted.
+    for (series, expected) in &expected {
+        reaches(series, *expected as f64).await;
+        let now = edge.metric(&format!("nearcast_edge_{series}")).await;
+        assert_eq!(now, *expected as f64, "{series}");
+    }
+
+    for number in 0..OTHERS {
+        let path = format!("/{number}.m4s");
+        web.put(&path, Item::of(BYTES));
+        get(&format!("{}{path}", edge.http), &[]).await;
+    }
+    reaches("memory_evictions_total", 1.0).await;
+    reaches("ssd_written_bytes_total", BYTES as f64).await;
+    let ssd = edge.dir.join("ssd");
+    std::fs::remove_dir_all(&ssd).unwrap();
+    reaches(&format!("ssd_troubles_total{{disk=\"{}\",reason=\"gone\"}}", ssd.display()), 1.0)
+        .await;
     edge.stop().await;
 }
