@@ -6,6 +6,7 @@ use crate::{
     LARGE_BATCH_BYTES, Levers, Metrics, Patience, Reply, Request, Service, Shards, Shared, Threads,
     Via, tcp,
 };
+use arena::unacknowledged;
 use bytes::Bytes;
 use futures::FutureExt;
 use http::Response;
@@ -14,9 +15,11 @@ use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use socket2::SockRef;
 use std::cell::Cell;
 use std::future::poll_fn;
 use std::num::NonZeroUsize;
+use std::os::fd::AsFd;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
@@ -183,11 +186,7 @@ impl Stage {
     }
 
     async fn connect(&self, by: By, kernel_bytes: u32) -> (Stream, Serving) {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let socket = TcpSocket::new_v4().unwrap();
-        socket.set_recv_buffer_size(kernel_bytes).unwrap();
-        let tcp = socket.connect(listener.local_addr().unwrap()).await.unwrap();
-        let accepted = listener.accept().await.unwrap().0;
+        let (tcp, accepted) = pair(kernel_bytes).await;
         self.serve(by, tcp, accepted).await
     }
 
@@ -229,14 +228,27 @@ impl Stage {
 
     async fn ask(&self, by: By, kernel_bytes: u32) -> (Stream, Serving) {
         let (mut stream, serving) = self.connect(by, kernel_bytes).await;
-        let request: &[u8] = match by {
-            By::H2Tls => &h2_ask(),
-            _ => b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n",
-        };
-        stream.write_all(request).await.unwrap();
-        stream.flush().await.unwrap();
+        request(&mut stream, by).await;
         (stream, serving)
     }
+}
+
+/// A client whose kernel takes so much for it, and the server's side.
+async fn pair(kernel_bytes: u32) -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(kernel_bytes).unwrap();
+    let tcp = socket.connect(listener.local_addr().unwrap()).await.unwrap();
+    (tcp, listener.accept().await.unwrap().0)
+}
+
+async fn request(stream: &mut Stream, by: By) {
+    let request: &[u8] = match by {
+        By::H2Tls => &h2_ask(),
+        _ => b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n",
+    };
+    stream.write_all(request).await.unwrap();
+    stream.flush().await.unwrap();
 }
 
 /// Opens all windows, and asks (RFC 9113; fields by RFC 7541 appendix A).
@@ -277,7 +289,9 @@ async fn who_reads_slowly_but_steadily_is_not_given_up() {
     }
 }
 
-/// Whenever it stops: what it took just before counts once.
+/// Whenever it stops: what it took just before counts once. A kernel acknowledges by the machine's
+/// clock, some of it long after the peer stopped (delayed acknowledgements, probes of a window that
+/// is next to closed): the limit is one from the last of these.
 #[tokio::test(start_paused = true)]
 async fn who_stops_is_given_up_within_the_limit_and_a_quarter() {
     const STEPS: u32 = 20;
@@ -285,7 +299,10 @@ async fn who_stops_is_given_up_within_the_limit_and_a_quarter() {
     for by in [By::H1, By::H1Tls, By::H2Tls] {
         for phase in [1, 5, 9, 13, 17] {
             let stage = Stage::new(LIMIT);
-            let (mut stream, serving) = stage.ask(by, KERNEL_BYTES).await;
+            let (tcp, accepted) = pair(KERNEL_BYTES).await;
+            let kernel = accepted.as_fd().try_clone_to_owned().unwrap();
+            let (mut stream, serving) = stage.serve(by, tcp, accepted).await;
+            request(&mut stream, by).await;
             let mut bite = vec![0; BITE_BYTES];
             for _ in 0..4 {
                 soon(stream.read_exact(&mut bite)).await.unwrap();
@@ -294,11 +311,19 @@ async fn who_stops_is_given_up_within_the_limit_and_a_quarter() {
                 }
             }
             soon(stream.read_exact(&mut bite)).await.unwrap();
-            let mut steps = 0;
+            // It takes no more from the server: what it holds can only become less, and does so by
+            // acknowledgements alone.
+            SockRef::from(&kernel).set_send_buffer_size(1).unwrap();
+            let (mut steps, mut quiet) = (0, 0);
+            let mut held = unacknowledged(kernel.as_fd());
             while !serving.is_finished() {
                 stage.later(LIMIT / STEPS).await;
-                steps += 1;
-                assert!(steps <= STEPS * 5 / 4 + 1, "{by:?} {phase}");
+                (steps, quiet) = (steps + 1, quiet + 1);
+                let now = unacknowledged(kernel.as_fd());
+                if now < held {
+                    (held, quiet) = (now, 0);
+                }
+                assert!(quiet <= STEPS * 5 / 4 + 1, "{by:?} {phase}");
             }
             assert!(steps >= STEPS, "{by:?} {phase}: after {steps}");
             assert_eq!(stage.given_up("send"), 1);
