@@ -51,9 +51,12 @@ impl<K: Hash + Eq + Clone, V: Clone> Flights<K, V> {
         }
     }
 
-    /// The ticket for `key`, unless somebody fetches it already.
-    pub fn claim(&self, key: K, urgency: &Urgency) -> Option<Ticket<K, V>> {
-        self.join(key, urgency).1
+    /// Joins the fetch of `key`, as [`Self::join`] does, if somebody fetches it already.
+    pub fn joined(&self, key: &K, urgency: &Urgency) -> Option<Wait<V>> {
+        let table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (wait, flying) = table.get(key)?;
+        flying.raise(urgency.get());
+        Some(Wait(wait.clone()))
     }
 }
 
@@ -95,9 +98,12 @@ mod tests {
         let (first, ticket) = flights.join(1, &Urgency::default());
         let (second, none) = flights.join(1, &Urgency::default());
         assert!(none.is_none());
+        let third = flights.joined(&1, &Urgency::default()).unwrap();
         ticket.unwrap().land(7);
-        assert_eq!((first.landed().await, second.landed().await), (Some(7), Some(7)));
-        assert!(flights.claim(1, &Urgency::default()).is_some());
+        for wait in [first, second, third] {
+            assert_eq!(wait.landed().await, Some(7));
+        }
+        assert!(flights.joined(&1, &Urgency::default()).is_none());
     }
 
     #[tokio::test]
@@ -106,6 +112,6 @@ mod tests {
         let (wait, ticket) = flights.join(1, &Urgency::default());
         drop(ticket);
         assert_eq!(wait.landed().await, None);
-        assert!(flights.claim(1, &Urgency::default()).is_some());
+        assert!(flights.join(1, &Urgency::default()).1.is_some());
     }
 }

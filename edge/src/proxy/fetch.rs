@@ -6,6 +6,7 @@
 
 mod apart;
 mod asking;
+mod joining;
 mod outcome;
 mod settling;
 mod span;
@@ -18,7 +19,7 @@ pub use under_way::{Asker, Began, Fetches, keep, put};
 
 use super::{Wanted, now_ms, pass, renewing};
 use crate::error::Fault;
-use crate::flights::{Ticket, Wait};
+use crate::flights::Ticket;
 use crate::object::Object;
 use crate::refused::Refused;
 use crate::serve::{Answer as Answered, Edge};
@@ -27,7 +28,6 @@ use heads::Head;
 use http::{HeaderMap, Method, StatusCode, header};
 use model::ByteRange;
 use span::{Span, is_of};
-use std::pin::pin;
 use std::sync::Arc;
 use tokio::sync::oneshot;
 use under_way::{Background, Flight};
@@ -44,35 +44,6 @@ pub struct Fetch {
     urgency: Urgency,
 }
 
-/// What is stored, if it may answer in place of an origin that fails, and how long that one is
-/// waited for: it is not served sooner than a viewer would leave, nor as late as the origin is
-/// given up (RFC 5861 section 4: it would be answered with a 504).
-struct StandIn {
-    edge: Arc<Edge>,
-    wanted: Arc<Wanted>,
-    head: Option<Arc<Head>>,
-}
-
-impl StandIn {
-    /// What a flight comes to, or the stand-in for it where it may still answer by then.
-    async fn or(self, wait: Wait<Outcome>) -> Result<Outcome, Arc<Head>> {
-        let mut landed =
-            pin!(async { wait.landed().await.unwrap_or(Outcome::Failed(Fault::Lost)) });
-        if let Some(head) = self.head {
-            let patience = self.wanted.site.patience();
-            if let Ok(outcome) = tokio::time::timeout(patience, &mut landed).await {
-                return Ok(outcome);
-            }
-            if super::may_be_stale(&self.edge, &self.wanted, &head)
-                && super::stored::is_here(&self.edge, &self.wanted, &head)
-            {
-                return Err(head);
-            }
-        }
-        Ok(landed.await)
-    }
-}
-
 impl Fetch {
     /// An exchange for a request; `stale` is what is stored, and whether a soft purge hit it.
     pub fn new(edge: &Arc<Edge>, wanted: &Arc<Wanted>, stale: Option<(Arc<Head>, bool)>) -> Self {
@@ -86,9 +57,7 @@ impl Fetch {
     /// Revalidates in the background, unless somebody does so already.
     pub fn in_background(edge: &Arc<Edge>, wanted: &Arc<Wanted>, head: &Arc<Head>) {
         let fetch = Self::new(edge, wanted, Some((Arc::clone(head), false)));
-        let Some(ticket) = edge.fetches.flights.claim(fetch.flight(), &fetch.urgency) else {
-            return;
-        };
+        let (_, Some(ticket)) = fetch.board() else { return };
         if fetch.has_come() {
             return ticket.land(Outcome::Failed(Fault::Changed));
         }
@@ -99,70 +68,6 @@ impl Fetch {
             let _background = background;
             fetch.lead(ticket, None).await;
         }));
-    }
-
-    fn flight(&self) -> Flight {
-        let selecting = self.stale.as_ref().map(|(head, _)| {
-            let text = format!("{:?}", head.selecting);
-            xxhash_rust::xxh3::xxh3_64(text.as_bytes())
-        });
-        (self.wanted.key, selecting.unwrap_or(0), self.run_asked())
-    }
-
-    /// Asks, or waits for whoever asks already. Whether it only waited comes last.
-    pub async fn join(self) -> (Outcome, Option<Own>, bool) {
-        let fetches = &self.edge.fetches;
-        let is_of_one = self.wanted.method == Method::HEAD || self.is_exact;
-        if self.wanted.is_personal() || is_of_one || fetches.is_unshared(&self.wanted.key) {
-            let (outcome, alone) = self.exchange().await;
-            return (outcome, alone, false);
-        }
-        let (wait, ticket) = fetches.flights.join(self.flight(), &self.urgency);
-        let stand_in = self.stand_in();
-        let Some(ticket) = ticket else {
-            let outcome = stand_in.or(wait).await.unwrap_or_else(|head| Outcome::Stale(head, None));
-            // The one who asked may want nothing stale.
-            let outcome = match outcome {
-                Outcome::Failed(fault) if !fault.starts_over() => self.failed(fault),
-                outcome => outcome,
-            };
-            return (outcome, None, true);
-        };
-        // A fetch may have landed between the look and the join: all start over.
-        if self.has_come() {
-            ticket.land(Outcome::Failed(Fault::Changed));
-            return (Outcome::Failed(Fault::Changed), None, false);
-        }
-        let (sender, receiver) = oneshot::channel();
-        let metrics = self.edge.metrics.clone();
-        tokio::spawn(metrics.guarded(self.lead(ticket, Some(sender))));
-        match stand_in.or(wait).await {
-            Ok(outcome) => (outcome, receiver.await.ok().flatten(), false),
-            // It goes on in the background.
-            Err(head) => (Outcome::Stale(head, None), None, false),
-        }
-    }
-
-    fn stand_in(&self) -> StandIn {
-        let head = self.stale.as_ref().filter(|_| self.may_be_stale() && self.is_here());
-        StandIn {
-            edge: Arc::clone(&self.edge),
-            wanted: Arc::clone(&self.wanted),
-            head: head.map(|(head, _)| Arc::clone(head)),
-        }
-    }
-
-    /// Whether the request would now be answered without the origin.
-    fn has_come(&self) -> bool {
-        let (edge, wanted) = (&self.edge, &self.wanted);
-        if edge.lives.find(wanted, &edge.purges).is_some() {
-            return true;
-        }
-        let Some(variants) = edge.engine.heads.in_memory(&wanted.key) else { return false };
-        super::selected(edge, wanted, &variants).is_ok_and(|found| {
-            let reuse = wanted.reuse(&found.head, now_ms(), found.soft_purged);
-            matches!(reuse, caching::Reuse::Fresh)
-        })
     }
 
     async fn lead(
@@ -179,7 +84,10 @@ impl Fetch {
             Outcome::Growing(live, _) => live.is_sharable(&wanted.caching),
             _ => true,
         };
-        edge.fetches.remember(wanted.key, is_shared);
+        // A new version that a HEAD is told of is that one's alone: of a GET that says nothing.
+        if wanted.method != Method::HEAD {
+            edge.fetches.remember(wanted.key, is_shared);
+        }
         match (sender, own) {
             (Some(sender), own) => match sender.send(own) {
                 // Who asked may have been answered with what this renews.

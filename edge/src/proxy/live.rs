@@ -87,6 +87,11 @@ impl Lives {
         self.lock().contains_key(key)
     }
 
+    /// The head of what is arriving of this key.
+    pub fn head(&self, key: &KeyId) -> Option<Arc<Head>> {
+        self.lock().get(key).map(|live| Arc::clone(&live.head))
+    }
+
     /// Others may join it from now on. False: there are too many.
     fn begin(&self, key: KeyId, live: &Arc<Live>) -> bool {
         let mut lives = self.lock();

@@ -152,6 +152,8 @@ pub enum Misdeed {
 pub enum Hold {
     /// Before their head.
     Head,
+    /// Before their head, but for those to the first so many requests of all.
+    HeadsAfter(usize),
     /// Before their head, if they are to a GET.
     Get,
     /// Before this byte of the item, whatever range is asked for.
@@ -364,7 +366,13 @@ async fn exchange(
     place: usize,
 ) -> Option<bool> {
     let is_get = request.method == "GET";
-    pass(stream, shared, |hold| hold == Hold::Head || (hold == Hold::Get && is_get)).await?;
+    let is_held = |hold| match hold {
+        Hold::Head => true,
+        Hold::HeadsAfter(first) => place >= first,
+        Hold::Get => is_get,
+        Hold::Byte(_) => false,
+    };
+    pass(stream, shared, is_held).await?;
     let path = request.target.split('?').next().unwrap_or_default();
     let mut item = shared.lock().items.get(path).cloned();
     if let (Some(item), Some(Misdeed::Retag(count))) = (&mut item, misdeed) {

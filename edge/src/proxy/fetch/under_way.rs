@@ -25,10 +25,18 @@ const INVALIDATED_MAX: NonZeroUsize = NonZeroUsize::new(65_536).expect("not zero
 /// Revalidations in the background at a time; more are left to the next request.
 const BACKGROUND_MAX: usize = 256;
 
-/// What an exchange is joined by: the URL, what selected the stored variant, and the run that
-/// is asked for, since each run may have another owner: two nodes that ask each other for
-/// different runs must not wait for each other.
-pub(super) type Flight = (KeyId, u64, u64);
+/// What an exchange is joined by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Flight {
+    pub(super) key: KeyId,
+    /// Among the URL's variants.
+    pub(super) variant: u64,
+    /// The run that is asked for, since each run may have another owner: two nodes that ask each
+    /// other for different runs must not wait for each other.
+    pub(super) run: u64,
+    /// Its answer has no body: it is for other HEADs.
+    pub(super) is_head: bool,
+}
 
 /// Exchanges under way, and what is remembered of earlier ones.
 pub struct Fetches {

@@ -1,0 +1,151 @@
+//! Who waits for whom: requests that the same exchange answers share one.
+//!
+//! Invariant: requests that a stored response's `Vary` tells apart never wait for one another
+//! once that is known. Before the first answer to a URL all wait for that one.
+
+use super::super::now_ms;
+use super::outcome::{Outcome, Own};
+use super::under_way::Flight;
+use super::{Fetch, Wanted};
+use crate::error::Fault;
+use crate::flights::{Ticket, Wait};
+use crate::serve::Edge;
+use caching::Selecting;
+use heads::Head;
+use http::Method;
+use std::pin::pin;
+use std::sync::Arc;
+use tokio::sync::oneshot;
+
+/// What is stored, if it may answer in place of an origin that fails, and how long that one is
+/// waited for: it is not served sooner than a viewer would leave, nor as late as the origin is
+/// given up (RFC 5861 section 4: it would be answered with a 504).
+struct StandIn {
+    edge: Arc<Edge>,
+    wanted: Arc<Wanted>,
+    head: Option<Arc<Head>>,
+}
+
+impl StandIn {
+    /// What a flight comes to, or the stand-in for it where it may still answer by then.
+    async fn or(self, wait: Wait<Outcome>) -> Result<Outcome, Arc<Head>> {
+        let mut landed =
+            pin!(async { wait.landed().await.unwrap_or(Outcome::Failed(Fault::Lost)) });
+        if let Some(head) = self.head {
+            let patience = self.wanted.site.patience();
+            if let Ok(outcome) = tokio::time::timeout(patience, &mut landed).await {
+                return Ok(outcome);
+            }
+            if super::super::may_be_stale(&self.edge, &self.wanted, &head)
+                && super::super::stored::is_here(&self.edge, &self.wanted, &head)
+            {
+                return Err(head);
+            }
+        }
+        Ok(landed.await)
+    }
+}
+
+impl Fetch {
+    /// What it may be joined by.
+    fn flight(&self) -> Flight {
+        let is_head = self.wanted.method == Method::HEAD;
+        Flight {
+            key: self.wanted.key,
+            variant: self.variant(),
+            run: if is_head { 0 } else { self.run_asked() },
+            is_head,
+        }
+    }
+
+    /// Tells its variant from others: that of what is stored, or of what the request says in the
+    /// fields by which the newest answer was chosen. 0 as long as none are known.
+    fn variant(&self) -> u64 {
+        let named =
+            |selecting: &Selecting| xxhash_rust::xxh3::xxh3_64(format!("{selecting:?}").as_bytes());
+        match &self.stale {
+            Some((head, _)) => named(&head.selecting),
+            None => self.newest().map_or(0, |newest| {
+                let said = caching::selecting(&newest.stored.fields, &self.wanted.fields);
+                said.filter(|said| !said.is_empty()).as_ref().map_or(0, named)
+            }),
+        }
+    }
+
+    /// The newest that is known of the URL, arriving or stored, purged or not.
+    fn newest(&self) -> Option<Arc<Head>> {
+        let key = &self.wanted.key;
+        let arriving = self.edge.lives.head(key);
+        arriving.or_else(|| self.edge.engine.heads.in_memory(key)?.first().cloned())
+    }
+
+    /// Joins who asks already; who is the first gets the ticket, too. What a GET is told will do
+    /// for a HEAD.
+    pub(super) fn board(&self) -> (Wait<Outcome>, Option<Ticket<Flight, Outcome>>) {
+        let (flights, flight) = (&self.edge.fetches.flights, self.flight());
+        let of_get = Flight { is_head: false, ..flight };
+        let behind_get = flight.is_head.then(|| flights.joined(&of_get, &self.urgency)).flatten();
+        match behind_get {
+            Some(wait) => (wait, None),
+            None => flights.join(flight, &self.urgency),
+        }
+    }
+
+    /// Asks, or waits for whoever asks already. Whether it only waited comes last.
+    pub async fn join(self) -> (Outcome, Option<Own>, bool) {
+        let fetches = &self.edge.fetches;
+        // Of what is not stored, a HEAD brings nothing that others could be answered from.
+        let is_first_head = self.wanted.method == Method::HEAD && self.stale.is_none();
+        let is_of_one = is_first_head || self.is_exact;
+        if self.wanted.is_personal() || is_of_one || fetches.is_unshared(&self.wanted.key) {
+            let (outcome, alone) = self.exchange().await;
+            return (outcome, alone, false);
+        }
+        let (wait, ticket) = self.board();
+        let stand_in = self.stand_in();
+        let Some(ticket) = ticket else {
+            let outcome = stand_in.or(wait).await.unwrap_or_else(|head| Outcome::Stale(head, None));
+            // The one who asked may want nothing stale.
+            let outcome = match outcome {
+                Outcome::Failed(fault) if !fault.starts_over() => self.failed(fault),
+                outcome => outcome,
+            };
+            return (outcome, None, true);
+        };
+        // A fetch may have landed between the look and the join: all start over.
+        if self.has_come() {
+            ticket.land(Outcome::Failed(Fault::Changed));
+            return (Outcome::Failed(Fault::Changed), None, false);
+        }
+        let (sender, receiver) = oneshot::channel();
+        let metrics = self.edge.metrics.clone();
+        tokio::spawn(metrics.guarded(self.lead(ticket, Some(sender))));
+        match stand_in.or(wait).await {
+            Ok(outcome) => (outcome, receiver.await.ok().flatten(), false),
+            // It goes on in the background.
+            Err(head) => (Outcome::Stale(head, None), None, false),
+        }
+    }
+
+    fn stand_in(&self) -> StandIn {
+        let head = self.stale.as_ref().filter(|_| self.may_be_stale() && self.is_here());
+        StandIn {
+            edge: Arc::clone(&self.edge),
+            wanted: Arc::clone(&self.wanted),
+            head: head.map(|(head, _)| Arc::clone(head)),
+        }
+    }
+
+    /// Whether the request would now be answered without the origin.
+    pub(super) fn has_come(&self) -> bool {
+        let (edge, wanted) = (&self.edge, &self.wanted);
+        if edge.lives.find(wanted, &edge.purges).is_some() {
+            return true;
+        }
+        let Some(variants) = edge.engine.heads.in_memory(&wanted.key) else { return false };
+        super::super::selected(edge, wanted, &variants).is_ok_and(|found| {
+            let reuse = wanted.reuse(&found.head, now_ms(), found.soft_purged);
+            matches!(reuse, caching::Reuse::Fresh)
+        })
+    }
+}
