@@ -199,18 +199,30 @@ impl Puller {
             titles = plan.titles.len(),
             "plan accepted"
         );
+        let accepted = self.enforce(plan).await;
+        accepted.map_err(|error| if self.planned.is_up() { error.into() } else { Stopped::Off })
+    }
+
+    async fn enforce(&self, plan: FillPlan) -> io::Result<()> {
         let planned = Arc::clone(&self.planned);
-        let work = move || {
+        let storing = move || {
+            let _place = planned.place.lock().unwrap_or_else(PoisonError::into_inner);
+            planned.is_in_place()?;
+            let stored = write_plan(&planned.dir, &plan).is_ok();
+            Ok((plan, stored))
+        };
+        let (plan, stored) = self.in_time(WRITE_MAX, storing).await?;
+        let planned = Arc::clone(&self.planned);
+        // To remove much may take long by right.
+        blocking(move || {
             let _place = planned.place.lock().unwrap_or_else(PoisonError::into_inner);
             // What is there must not be removed, nor filled, if it is another disk's.
             planned.is_in_place()?;
-            let stored = write_plan(&planned.dir, &plan).is_ok();
-            // If not: a full disk may have room for it now.
+            // Where it is not stored, a full disk may have room for it now.
             planned.enforce(Accepted { stored, ..Accepted::new(plan, planned.bytes_max) });
             Ok(())
-        };
-        let accepted = blocking(work).await;
-        accepted.map_err(|error| if self.planned.is_up() { error.into() } else { Stopped::Off })
+        })
+        .await
     }
 
     async fn fill_title(

@@ -1,7 +1,9 @@
 //! What goes to the origin of what a client asks.
 //!
 //! Invariant: no field that origins obey, and neither the key nor `Vary` names, is sent on: it would
-//! change an answer that others get.
+//! change an answer that others get. `X-Forwarded-For` alone is: a proxy that is trusted may stand
+//! before the edge. Its last address is this node's word, and origins are told to believe no other
+//! (docs/caching.md).
 
 use super::Wanted;
 use crate::hygiene;
