@@ -63,6 +63,8 @@ struct State {
     slow: usize,
     /// They go on.
     open: bool,
+    /// Answers nobody.
+    silent: bool,
 }
 
 impl Origin {
@@ -92,6 +94,9 @@ impl Origin {
     fn serve(&self, mut stream: TcpStream) -> Option<()> {
         let mut reading = BufReader::new(stream.try_clone().ok()?);
         while let Some(head) = head(&mut reading) {
+            if self.0.lock().unwrap().silent {
+                return None;
+            }
             let number: usize = head[0].split([' ', '/']).nth(2)?.parse().ok()?;
             if head[0].starts_with("post") {
                 self.change(number);
@@ -168,12 +173,19 @@ fn get_any(edge: &str, number: usize) -> std::io::Result<(String, Vec<u8>)> {
     Ok((answer.verdict, answer.body?))
 }
 
+/// The verdict of a chunk that is stored, checked; another one if it could not be had.
 fn get_chunk(edge: &str, number: usize, chunk: usize) -> String {
     let (start, end) = (chunk * MIB, length(number).min((chunk + 1) * MIB));
     let range = format!("GET\nrange: bytes={start}-{}\r\n", end - 1);
     let answer = exchange(&format!("{edge}/{number}"), &range).unwrap();
-    assert!(answer.body.unwrap() == content(number, 1, start, end - start), "{number} {chunk}");
-    answer.verdict
+    match answer.body {
+        Ok(body) if answer.verdict.starts_with("hit-") => {
+            assert!(body == content(number, 1, start, end - start), "{number} {chunk}");
+            answer.verdict
+        }
+        Ok(_) => answer.verdict,
+        Err(error) => error.to_string(),
+    }
 }
 
 fn text(url: &str) -> String {
@@ -293,9 +305,10 @@ impl Stage {
 async fn a_killed_edge_answers_at_once_and_has_what_was_whole() {
     let mut stage = Stage::new(LARGE).await;
     stage.fill();
-    // All chunks of all that was complete, in memory or not, but for what is purged.
+    // All chunks of all that was complete, in memory or not, but for what is purged, and for what
+    // is asked for at once.
     let chunks = |number| (0..length(number).div_ceil(MIB)).map(move |chunk| (number, chunk));
-    let whole: Vec<_> = (PURGED..THINGS).flat_map(chunks).collect();
+    let whole: Vec<_> = (PURGED..THINGS - 1).flat_map(chunks).collect();
 
     let ends = Arc::new(AtomicBool::new(false));
     let clients = stage.load(&ends);
@@ -319,15 +332,17 @@ async fn a_killed_edge_answers_at_once_and_has_what_was_whole() {
     for number in (0..PURGED).chain(SLOW..SLOW + SLOW_CLIENTS) {
         stage.get(number);
     }
-    let edge = stage.edge();
-    let is_hit = |place: &&(usize, usize)| get_chunk(&edge, place.0, place.1).starts_with("hit-");
-    let hits = whole.iter().filter(is_hit).count();
-    // What is there, and could not be had soon enough, is no loss.
-    let by_end = |end| stage.metric(&format!("nearcast_edge_ssd_reads_total{{end=\"{end}\"}}"));
-    let late = ["slow", "busy", "no-room"].map(by_end).iter().sum::<f64>() as usize;
-    let all = whole.len();
-    println!("{hits} of {all} chunks that were complete hit, {late} reads were late");
-    assert!((hits + late) * 100 >= all * 99, "{hits} and {late} of {all}");
+    // From here on the SSD is the only source of a chunk, so that no chunk is a hit that came again.
+    // A read that came too late, or found no room, is no loss, but a reason to ask once more.
+    stage.origin.0.lock().unwrap().silent = true;
+    let (edge, mut missing, mut at_once) = (stage.edge(), whole.clone(), None);
+    until("99 % of the chunks that were complete", || {
+        missing.retain(|place| !get_chunk(&edge, place.0, place.1).starts_with("hit-"));
+        at_once.get_or_insert(whole.len() - missing.len());
+        missing.len() * 100 <= whole.len()
+    });
+    let (hits, all) = (whole.len() - missing.len(), whole.len());
+    println!("{hits} of {all} chunks that were complete hit, {} at once", at_once.unwrap());
     stage.process.stop().await.unwrap();
 }
 
