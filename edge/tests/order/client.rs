@@ -167,7 +167,7 @@ async fn exchange(scene: &Scene, place: &Place, ask: &Ask) -> End {
     let insists = ask.no_cache && scene.mood != Mood::Wild;
     assert!(!insists || version >= current, "older than {current}: {}", seen());
     check(scene, ask, &head, &read.unwrap(), version, &seen);
-    scene.count(place, ask, &head.headers);
+    scene.count(place, ask, &head, version);
     End::Whole(version)
 }
 

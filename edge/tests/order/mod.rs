@@ -46,13 +46,22 @@ const EVICTOR_BYTES: usize = 20 << 20;
 const HOST: &str = "world.test";
 
 /// What must have taken place in the histories that run by default.
-pub const EXPECTED: [&str; 14] = [
+pub const EXPECTED: [&str; 25] = [
     "answers over H1",
     "answers over H2",
     "answers over H3",
     "answers from memory",
     "answers from the SSD",
     "answers from before a restart",
+    "answers of one part",
+    "answers of several parts",
+    "answers of a version that came with time",
+    "answers of a version that came by POST",
+    "answers capped by the origin",
+    "answers cut by the origin",
+    "answers held back by the origin",
+    "answers refused by the origin",
+    "answers stalled by the origin",
     "cut over H1",
     "cut over H2",
     "cut over H3",
@@ -60,7 +69,9 @@ pub const EXPECTED: [&str; 14] = [
     "blocks evicted from the SSD",
     "edges stopped",
     "edges killed",
+    "changes by POST",
     "purges",
+    "soft purges",
 ];
 
 /// What an edge finds on its disk.
@@ -131,6 +142,9 @@ impl World {
         edge.kill().await;
         let tally = Tally::default();
         tally.add_all(&world.scene.tally);
+        for (deed, count) in world.scene.origin.deeds() {
+            tally.add(deed, count);
+        }
         tally
     }
 
@@ -173,7 +187,7 @@ impl World {
             (_, 4..=7) => self.scene.paused.send_modify(|paused| *paused += 1),
             (_, 8..=10) => self.evict(),
             (_, 11..=12) => self.settle().await,
-            (Mood::Changing | Mood::Wild, 13..=19) => self.scene.origin.change(number),
+            (Mood::Changing | Mood::Wild, 13..=19) => self.scene.change(number),
             (Mood::Changing | Mood::Wild, 20..=22) => self.purge(number).await,
             (Mood::Changing | Mood::Wild, 23..=24) => self.invalidate(number).await,
             (Mood::Wild, 25..=34) => self.misbehave(),
@@ -291,7 +305,7 @@ impl World {
         let admin = scene.place().admin.strip_prefix("http://").unwrap().to_owned();
         let addr = admin.parse().unwrap();
         client::post(addr, &admin, "/v1/purge", &what.to_string()).await;
-        scene.tally.add("purges", 1);
+        scene.tally.add(if soft { "soft purges" } else { "purges" }, 1);
         for (other, version) in versions.into_iter().enumerate() {
             if !soft
                 && (is_prefix || other == number)
@@ -308,7 +322,7 @@ impl World {
         let status = client::post(scene.place().http, HOST, &format!("/{number}"), "").await;
         if status == 200 {
             // Nobody else changes versions meanwhile.
-            scene.floors[number].fetch_max(scene.origin.version(number), Ordering::SeqCst);
+            scene.changed_by_post(number);
         }
     }
 

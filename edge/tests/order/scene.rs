@@ -6,8 +6,9 @@ use super::judge::field;
 use super::process::Place;
 use super::tally::Tally;
 use crate::versions::Origin;
-use http::HeaderMap;
-use std::collections::BTreeMap;
+use http::StatusCode;
+use http::response::Parts;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use tokio::sync::watch;
@@ -34,6 +35,8 @@ pub struct Scene {
     /// What each client does now.
     pub doing: Mutex<BTreeMap<u64, String>>,
     pub tally: Tally,
+    /// By what a version of a thing came, if it was not there at the begin.
+    comings: Mutex<HashMap<(usize, u64), &'static str>>,
     place: Mutex<Arc<Place>>,
 }
 
@@ -46,6 +49,7 @@ impl Scene {
             mood,
             doing: Mutex::default(),
             tally: Tally::default(),
+            comings: Mutex::default(),
             place: Mutex::new(Arc::clone(place)),
         }
     }
@@ -76,15 +80,40 @@ impl Scene {
         self.floors[number].load(Ordering::SeqCst)
     }
 
+    /// There is a new version from now on.
+    pub fn change(&self, number: usize) {
+        self.origin.change(number);
+        self.came(number, "with time");
+    }
+
+    /// A `POST` was answered: what was before it is over.
+    pub fn changed_by_post(&self, number: usize) {
+        self.floors[number].fetch_max(self.origin.version(number), Ordering::SeqCst);
+        self.came(number, "by POST");
+        self.tally.add("changes by POST", 1);
+    }
+
+    fn came(&self, number: usize, how: &'static str) {
+        self.comings.lock().unwrap().insert((number, self.origin.version(number)), how);
+    }
+
     /// Bytes of each thing that the origin has sent by now.
     pub fn sent(&self) -> Vec<u64> {
         (0..self.floors.len()).map(|number| self.origin.body_bytes_of(number)).collect()
     }
 
     /// Counts an answer that ended cleanly, by where it came from.
-    pub fn count(&self, place: &Place, ask: &Ask, fields: &HeaderMap) {
+    pub fn count(&self, place: &Place, ask: &Ask, head: &Parts, version: u64) {
         self.tally.add(format!("answers over {:?}", ask.protocol), 1);
-        let told = field(fields, "cache-status").unwrap_or_default();
+        if let Some(how) = self.comings.lock().unwrap().get(&(ask.number, version)) {
+            self.tally.add(format!("answers of a version that came {how}"), 1);
+        }
+        if head.status == StatusCode::PARTIAL_CONTENT && !ask.is_head {
+            let is_one = head.headers.contains_key("content-range");
+            self.tally
+                .add(if is_one { "answers of one part" } else { "answers of several parts" }, 1);
+        }
+        let told = field(&head.headers, "cache-status").unwrap_or_default();
         let is_from_ssd = told.contains("detail=\"hit-ssd\"");
         let is_from_memory = told.contains("detail=\"hit-memory\"");
         if ask.is_head || !(is_from_ssd || is_from_memory) {

@@ -3,9 +3,12 @@
 
 #![allow(dead_code, missing_docs, reason = "each test uses its part")]
 
+mod fields;
+
 use bytes::Bytes;
+use fields::{judge, own_fields};
 use futures::StreamExt;
-use http::{HeaderMap, Method, Request, Response, StatusCode, header};
+use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::{Frame, Incoming};
@@ -13,9 +16,8 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use rand::rngs::StdRng;
 use rand::{Rng, RngCore, SeedableRng};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
-use std::ops::Range;
 use std::sync::{Arc, Mutex, OnceLock};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -27,8 +29,6 @@ const POOL_BYTES: usize = 48 << 20;
 const FRAME_BYTES: usize = 48 << 10;
 /// With fewer in an answer, an edge does not go on from there.
 const ANSWER_BYTES_MIN: usize = 64 << 10;
-/// 2020-01-01: what changes then is old enough for `Last-Modified` to be a strong validator.
-const EPOCH_S: u64 = 1_577_836_800;
 
 fn pool() -> &'static Bytes {
     static POOL: OnceLock<Bytes> = OnceLock::new();
@@ -119,6 +119,24 @@ struct State {
     requests: u64,
     /// Of each thing.
     body_bytes: Vec<u64>,
+    deeds: BTreeMap<&'static str, u64>,
+}
+
+impl State {
+    fn did(&mut self, deed: &'static str) {
+        *self.deeds.entry(deed).or_default() += 1;
+    }
+
+    /// Counts a misdeed, if it is one in an answer with so many bytes of body.
+    fn misdid(&mut self, misdeed: Misdeed, bytes: usize) {
+        match misdeed {
+            Misdeed::Cut(after) if after < bytes => self.did("answers cut by the origin"),
+            Misdeed::Stall(after) if after < bytes => self.did("answers stalled by the origin"),
+            Misdeed::Cut(_) | Misdeed::Stall(_) => {}
+            Misdeed::Hold => self.did("answers held back by the origin"),
+            Misdeed::Fail => self.did("answers refused by the origin"),
+        }
+    }
 }
 
 /// The origin.
@@ -147,6 +165,7 @@ impl Origin {
             things,
             misdeeds: VecDeque::new(),
             requests: 0,
+            deeds: BTreeMap::new(),
         }));
         let (released, stalled) = watch::channel(0);
         let shared = Arc::clone(&state);
@@ -198,6 +217,11 @@ impl Origin {
     /// The next request for a body meets this.
     pub fn misbehave(&self, misdeed: Misdeed) {
         self.state().misdeeds.push_back(misdeed);
+    }
+
+    /// How often it did what makes an answer other than what was asked for.
+    pub fn deeds(&self) -> BTreeMap<&'static str, u64> {
+        self.state().deeds.clone()
     }
 
     /// What stalls goes on; misdeeds that nobody met are forgotten.
@@ -252,13 +276,16 @@ fn answer(
     let is_head = request.method() == Method::HEAD;
     let misdeed = if is_head { None } else { state.misdeeds.pop_front() };
     if misdeed == Some(Misdeed::Fail) {
+        state.misdid(Misdeed::Fail, 0);
         return (plain(StatusCode::SERVICE_UNAVAILABLE), false);
     }
     let held = misdeed == Some(Misdeed::Hold);
     let (thing, version) = (state.things[number], state.versions[number]);
     let whole = content(number, &thing, version);
     let own = own_fields(number, &thing, version);
-    let (status, range) = judge(request.headers(), &thing, &own, whole.len());
+    let (status, wanted) = judge(request.headers(), &thing, &own, whole.len());
+    let cap = thing.cap.filter(|_| status == StatusCode::PARTIAL_CONTENT);
+    let range = wanted.start..cap.map_or(wanted.end, |cap| wanted.end.min(wanted.start + cap));
     let mut response = plain(status);
     response.headers_mut().extend(own);
     let fields = response.headers_mut();
@@ -280,79 +307,15 @@ fn answer(
     }
     if !is_head {
         state.body_bytes[number] += range.len() as u64;
+        if range.end < wanted.end {
+            state.did("answers capped by the origin");
+        }
+        if let Some(misdeed) = misdeed {
+            state.misdid(misdeed, range.len());
+        }
         *response.body_mut() = body(whole.slice(range), misdeed, stalled);
     }
     (response, held)
-}
-
-fn own_fields(number: usize, thing: &Thing, version: u64) -> HeaderMap {
-    let mut fields = HeaderMap::new();
-    let tag = format!("\"{number}-{version}\"");
-    match thing.known {
-        Known::Strong => fields.insert(header::ETAG, tag.parse().unwrap()),
-        Known::Weak => fields.insert(header::ETAG, format!("W/{tag}").parse().unwrap()),
-        Known::Date => {
-            let at = std::time::UNIX_EPOCH
-                + std::time::Duration::from_secs(EPOCH_S + 1_000 * version + number as u64);
-            fields.insert(header::LAST_MODIFIED, httpdate::fmt_http_date(at).parse().unwrap())
-        }
-        Known::Garbled => {
-            fields.insert(header::LAST_MODIFIED, format!("version {version}").parse().unwrap())
-        }
-        Known::Nothing => None,
-    };
-    fields.insert(header::CACHE_CONTROL, thing.cache_control.parse().unwrap());
-    fields.insert("x-version", version.into());
-    if thing.has_ranges {
-        fields.insert(header::ACCEPT_RANGES, "bytes".parse().unwrap());
-    }
-    fields
-}
-
-/// The status by the request's conditions, and which bytes are wanted (RFC 9110 section 13.2).
-fn judge(
-    asked: &HeaderMap,
-    thing: &Thing,
-    own: &HeaderMap,
-    length: usize,
-) -> (StatusCode, Range<usize>) {
-    let text = |name: header::HeaderName| asked.get(name).map(|value| value.to_str().unwrap());
-    let mine = |name: header::HeaderName| own.get(name).map(|value| value.to_str().unwrap());
-    let (tag, modified) = (mine(header::ETAG), mine(header::LAST_MODIFIED));
-    let strong = tag.filter(|tag| !tag.starts_with("W/"));
-    let precondition = match (text(header::IF_MATCH), text(header::IF_UNMODIFIED_SINCE)) {
-        (Some(wanted), _) => Some(wanted) == strong,
-        (None, Some(wanted)) => modified.is_none_or(|modified| modified == wanted),
-        (None, None) => true,
-    };
-    if !precondition && thing.heeds {
-        return (StatusCode::PRECONDITION_FAILED, 0..0);
-    }
-    let same = match (text(header::IF_NONE_MATCH), text(header::IF_MODIFIED_SINCE)) {
-        (Some(wanted), _) => Some(wanted) == tag,
-        (None, Some(wanted)) => Some(wanted) == modified,
-        (None, None) => false,
-    };
-    if same {
-        return (StatusCode::NOT_MODIFIED, 0..0);
-    }
-    let whole = (StatusCode::OK, 0..length);
-    let range = text(header::RANGE).and_then(|range| range.strip_prefix("bytes="));
-    let may = text(header::IF_RANGE)
-        .is_none_or(|wanted| Some(wanted) == strong || (tag.is_none() && Some(wanted) == modified));
-    let Some(range) = range.filter(|_| thing.has_ranges && may) else { return whole };
-    let Some((first, last)) = range.split_once('-') else { return whole };
-    let range = match (first.parse::<usize>(), last.parse::<usize>()) {
-        (Ok(first), Ok(last)) => first..length.min(last.saturating_add(1)),
-        (Ok(first), Err(_)) => first..length,
-        (Err(_), Ok(last)) => length.saturating_sub(last)..length,
-        (Err(_), Err(_)) => return whole,
-    };
-    if range.start >= range.end {
-        return (StatusCode::RANGE_NOT_SATISFIABLE, 0..0);
-    }
-    let most = thing.cap.map_or(range.end, |cap| range.start + cap);
-    (StatusCode::PARTIAL_CONTENT, range.start..range.end.min(most))
 }
 
 fn body(bytes: Bytes, misdeed: Option<Misdeed>, mut stalled: watch::Receiver<u64>) -> Body {
