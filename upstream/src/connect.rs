@@ -25,6 +25,9 @@ const IDLE_CONNECTIONS_MAX: usize = 64;
 /// How long an idle connection is kept. Some servers keep it for a few seconds only: what they
 /// close while it is idle is seen, and what they close in use is sent anew.
 const IDLE_MAX: Duration = Duration::from_secs(20);
+/// Of HTTP/2 it takes no request from then on: a little earlier than the pool drops it, with answers
+/// under way or not, and tells nobody.
+const H2_IDLE_MAX: Duration = Duration::from_secs(19);
 /// A connection takes requests for a time between half of this and the whole: the name may have
 /// another address since, or the address other servers behind it, which get none otherwise.
 const AGE_MAX: Duration = Duration::from_secs(300);
@@ -58,6 +61,11 @@ impl Connector {
     /// To `target`; each connection is there within `limit` or not at all.
     pub(crate) fn new(tls: &Tls, target: Uri, limit: Duration) -> Self {
         Self { tls: tls.clone(), target, limit, age_max: AGE_MAX }
+    }
+
+    /// How long it may take until a connection is there.
+    pub(crate) fn limit(&self) -> Duration {
+        self.limit
     }
 
     /// Whether a connection may turn out to be of HTTP/2.
@@ -111,7 +119,7 @@ impl Service<Uri> for Connector {
                     tls.inner().get_ref().0.inner().inner().set_nodelay(true)
                 }
             }?;
-            Ok(TokioIo::new(Watched::new(Linked::new(stream, age))))
+            Ok(TokioIo::new(Watched::new(Linked::new(stream, age, H2_IDLE_MAX))))
         })
     }
 }

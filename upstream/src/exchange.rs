@@ -17,6 +17,7 @@ use crate::upload::{SendBody, Upload};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -206,7 +207,8 @@ async fn head(
     let (hop, alive) = (flight.hop().clone(), flight.alive().clone());
     let began = Instant::now();
     let mut pace = UploadPace { until: began + terms.times.first_byte, bytes: 0 };
-    let mut response = std::pin::pin!(hop.pool.request(request));
+    let given = AtomicBool::new(false);
+    let mut response = std::pin::pin!(hop.pool.give(request, &given));
     let fail = |flight: &mut Flight, fault: Fault, unsent: bool| {
         flight.failed(&fault, !unsent);
         Failure { fault, unsent, down: false }
@@ -239,6 +241,11 @@ async fn head(
                     if sending.upload.as_ref().is_some_and(|upload| upload.is_starved()) {
                         let why = "the rest of the body did not come in time".into();
                         return Err(Failure::sent(Fault::Slow { why }));
+                    }
+                    if !given.load(Relaxed) {
+                        let why = format!("{}: no connection within {:?}", hop.id, began.elapsed());
+                        let fault = Fault::timed_out(ErrorType::ConnectionTimeout, why);
+                        return Err(fail(flight, fault, true));
                     }
                     let why = format!("{}: no answer within {:?}", hop.id, began.elapsed());
                     let fault = Fault::timed_out(ErrorType::HttpResponseTimeout, why);

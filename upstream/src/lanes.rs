@@ -5,8 +5,9 @@
 //! several clients, the lanes, each with one such connection; one is opened when the others are
 //! full, by one request, for whose success the next ones wait.
 
-use crate::link::{Link, Stream};
+use crate::link::{Link, Stream, poison};
 use http::uri::Authority;
+use hyper_util::client::legacy::connect::CaptureConnection;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 
@@ -33,7 +34,7 @@ struct Lane {
 
 enum LaneState {
     Opening(watch::Receiver<Progress>),
-    Open(Arc<Link>),
+    Open(Arc<Link>, CaptureConnection),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,15 +91,21 @@ impl Lanes {
         }
         let is_used = |lane: &Lane| match &lane.state {
             LaneState::Opening(_) => true,
-            LaneState::Open(link) => link.takes_requests(),
+            LaneState::Open(link, _) if link.takes_requests() => true,
+            LaneState::Open(_, captured) => {
+                // The next request of the lane would still go over it.
+                poison(captured);
+                false
+            }
         };
         state.lanes.retain(is_used);
         let of_host = || state.lanes.iter().filter(|lane| lane.host.as_ref() == host);
         let open = |lane: &Lane| match &lane.state {
-            LaneState::Open(link) => Some((lane.number, link.clone())),
+            LaneState::Open(link, _) => Some((lane.number, link.clone())),
             LaneState::Opening(_) => None,
         };
         let over = |(lane, link): (usize, Arc<Link>)| {
+            link.asked();
             Ok(self.lane(host, lane, Some(Stream::new(link)), None))
         };
         let with_room = of_host().filter_map(open).filter(|(_, link)| link.has_room());
@@ -138,7 +145,7 @@ impl Turn<'_> {
     }
 
     /// The request goes over this connection.
-    pub(crate) fn over(&mut self, link: &Arc<Link>) {
+    pub(crate) fn over(&mut self, link: &Arc<Link>, captured: &CaptureConnection) {
         if self.stream.as_ref().is_some_and(|stream| stream.is_over(link)) {
             return;
         }
@@ -147,14 +154,16 @@ impl Turn<'_> {
         if opening.is_some() || link.is_shared() {
             let mut state = self.lanes.state();
             state.is_shared = Some(link.is_shared());
-            let open = LaneState::Open(link.clone());
+            let open = LaneState::Open(link.clone(), captured.clone());
+            let is_used = link.takes_requests();
             match state.lanes.iter_mut().find(|lane| lane.is(self.host.as_ref(), self.lane)) {
-                Some(lane) if opening.is_some() || !lane.is_opening() => lane.state = open,
-                Some(_) => {}
-                None => {
+                Some(lane) if opening.is_some() => lane.state = open,
+                Some(lane) if is_used && !lane.is_opening() => lane.state = open,
+                None if is_used => {
                     let (host, number) = (self.host.clone(), self.lane);
                     state.lanes.push(Lane { host, number, state: open });
                 }
+                _ => {}
             }
         }
         opening.iter().for_each(|opening| _ = opening.send_replace(Progress::Opened));
@@ -165,6 +174,12 @@ impl Turn<'_> {
         self.give_up();
         let opening = self.opening.take();
         opening.iter().for_each(|opening| _ = opening.send_replace(Progress::Failed));
+    }
+
+    /// Another request is to open it.
+    pub(crate) fn leave(&mut self) {
+        self.give_up();
+        self.opening = None;
     }
 
     fn give_up(&self) {

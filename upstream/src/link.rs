@@ -5,18 +5,19 @@
 //! it while it was sent to.
 
 use crate::frames::{Said, Scan};
+use http::Extensions;
 use hyper_rustls::MaybeHttpsStream;
-use hyper_util::client::legacy::connect::{Connected, Connection};
+use hyper_util::client::legacy::connect::{CaptureConnection, Connected, Connection};
 use hyper_util::rt::TokioIo;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep};
 use tokio_util::sync::CancellationToken;
 
 type Io = MaybeHttpsStream<TokioIo<TcpStream>>;
@@ -24,12 +25,16 @@ type Io = MaybeHttpsStream<TokioIo<TcpStream>>;
 /// How long the reader has for what came before a cut.
 const CUT_READ_MAX: Duration = Duration::from_secs(10);
 
-/// What is known of a connection.
+/// What is known of a connection. Its times are of tokio's clock, as those of hyper-util's pool.
 #[derive(Debug)]
 pub(crate) struct Link {
     opened: Instant,
     /// It takes requests until then.
     until: Instant,
+    /// And until this long after the last one (HTTP/2).
+    idle_max: Duration,
+    /// When one was last sent its way, in microseconds since it was opened.
+    asked_us: AtomicU64,
     /// Several requests at a time go over it (HTTP/2).
     shared: bool,
     /// Something came, ever.
@@ -69,9 +74,12 @@ impl Link {
         self.shared || self.opened < began
     }
 
+    fn age_us(&self) -> u64 {
+        u64::try_from(self.opened.elapsed().as_micros()).unwrap_or(u64::MAX)
+    }
+
     fn came(&self) {
-        let at = u64::try_from(self.opened.elapsed().as_micros()).unwrap_or(u64::MAX);
-        self.heard_us.store(at, Relaxed);
+        self.heard_us.store(self.age_us(), Relaxed);
         self.spoke.store(true, Relaxed);
         self.heard.store(true, Relaxed);
     }
@@ -115,7 +123,17 @@ impl Link {
 
     pub(crate) fn takes_requests(&self) -> bool {
         let is_over = self.left.load(Relaxed) || self.ended.load(Relaxed) || self.is_closed();
-        !is_over && !self.is_old()
+        !is_over && !self.is_old() && !self.is_idle()
+    }
+
+    /// A request is about to go over it.
+    pub(crate) fn asked(&self) {
+        self.asked_us.store(self.age_us(), Relaxed);
+    }
+
+    fn is_idle(&self) -> bool {
+        let asked = self.opened + Duration::from_micros(self.asked_us.load(Relaxed));
+        asked.elapsed() >= self.idle_max
     }
 
     /// Waits until it is known how many requests at a time it takes.
@@ -155,6 +173,21 @@ impl Link {
     }
 }
 
+/// The connection that a request goes over, once it has one.
+pub(crate) fn link(captured: &CaptureConnection) -> Option<Arc<Link>> {
+    let mut extras = Extensions::new();
+    captured.connection_metadata().as_ref()?.get_extras(&mut extras);
+    extras.remove()
+}
+
+/// No request goes any more over that connection.
+pub(crate) fn poison(captured: &CaptureConnection) {
+    if let Some(connected) = captured.connection_metadata().as_ref() {
+        connected.poison();
+    }
+    link(captured).iter().for_each(|link| link.leave());
+}
+
 /// A request under way over a connection of HTTP/2.
 #[derive(Debug)]
 pub(crate) struct Stream(Arc<Link>);
@@ -190,13 +223,15 @@ pub(crate) struct Linked {
 }
 
 impl Linked {
-    /// One that takes requests for `age`.
-    pub(crate) fn new(stream: Io, age: Duration) -> Self {
+    /// One that takes requests for `age`, and, of HTTP/2, for `idle_max` after the last one.
+    pub(crate) fn new(stream: Io, age: Duration, idle_max: Duration) -> Self {
         let no = || AtomicBool::new(false);
         let opened = Instant::now();
         let link = Link {
             opened,
             until: opened + age,
+            idle_max,
+            asked_us: AtomicU64::new(0),
             shared: stream.connected().is_negotiated_h2(),
             spoke: no(),
             heard: no(),

@@ -4,17 +4,19 @@
 use crate::connect::Connector;
 use crate::fault;
 use crate::lanes::{LANES_MAX, Lanes};
-use crate::link::Link;
+use crate::link::{Link, link, poison};
 use crate::upload::{SendBody, Taken};
-use http::{Extensions, Request, Response};
+use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper_util::client::legacy::connect::{CaptureConnection, capture_connection};
 use hyper_util::client::legacy::{Client, Error};
 use prometheus::IntCounter;
+use std::future::{Future, poll_fn};
 use std::pin::pin;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// A request is sent anew this often, should each of its connections turn out to be given up, or
 /// each server refuse it.
@@ -29,6 +31,8 @@ pub(crate) struct Pool {
     /// One for each lane.
     clients: [Client<Connector, SendBody>; LANES_MAX],
     lanes: Lanes,
+    /// How long it may take until a connection of HTTP/2 that is there has said what it takes.
+    settled_max: Duration,
     /// Those that requests went over, as long as they are there.
     known: Mutex<Vec<(Arc<Link>, CaptureConnection)>>,
     /// Requests sent anew.
@@ -62,8 +66,9 @@ impl Pool {
     /// Counts those that are sent anew in `anew`.
     pub(crate) fn new(connector: Connector, anew: IntCounter) -> Self {
         let lanes = Lanes::new(connector.may_be_shared());
+        let settled_max = connector.limit();
         let clients = std::array::from_fn(|_| connector.client());
-        Self { clients, lanes, known: Mutex::default(), anew }
+        Self { clients, lanes, settled_max, known: Mutex::default(), anew }
     }
 
     /// Sends a request; anew where all of its body is there still, and it was not processed, or may
@@ -75,11 +80,24 @@ impl Pool {
         &self,
         request: Request<SendBody>,
     ) -> Result<Response<Incoming>, Unanswered> {
+        self.give(request, &AtomicBool::new(false)).await
+    }
+
+    /// As [`Self::request`]; `given` is set as soon as a connection has it: until then, none of it
+    /// is sent.
+    ///
+    /// # Errors
+    /// Why there is no answer.
+    pub(crate) async fn give(
+        &self,
+        request: Request<SendBody>,
+        given: &AtomicBool,
+    ) -> Result<Response<Incoming>, Unanswered> {
         let (head, body) = request.into_parts();
         let (mut left, mut left_in_order) = (ANEW_MAX, ANEW_IN_ORDER_MAX);
         loop {
             let request = Request::from_parts(head.clone(), body.anew());
-            let Some(outcome) = self.once(request, left_in_order > 0).await else {
+            let Some(outcome) = self.once(request, left_in_order > 0, given).await else {
                 left_in_order -= 1;
                 self.anew.inc();
                 continue;
@@ -104,17 +122,31 @@ impl Pool {
         &self,
         mut request: Request<SendBody>,
         may_be_lost: bool,
+        given: &AtomicBool,
     ) -> Option<Result<Response<Incoming>, Unanswered>> {
         let taken = request.body().taken();
         let mut turn = self.lanes.turn(request.uri().authority()).await;
         let captured = capture_connection(&mut request);
         let began = Instant::now();
         let mut asked = pin!(self.clients[turn.lane].request(request));
+        let mut asked = poll_fn(|cx| {
+            let polled = asked.as_mut().poll(cx);
+            given.fetch_or(captured.connection_metadata().is_some(), Relaxed);
+            polled
+        });
         let outcome = loop {
             tokio::select! {
                 biased;
                 outcome = &mut asked => break outcome,
-                link = opened(captured.clone()), if turn.is_opening() => turn.over(&link),
+                link = opened(captured.clone(), self.settled_max), if turn.is_opening() => {
+                    match link {
+                        Some(link) => turn.over(&link, &captured),
+                        None => {
+                            poison(&captured);
+                            turn.leave();
+                        }
+                    }
+                }
                 () = lost(captured.clone(), &taken), if may_be_lost => {
                     poison(&captured);
                     return None;
@@ -124,7 +156,7 @@ impl Pool {
         Some(match outcome {
             Ok(mut response) => {
                 if let Some(link) = response.extensions_mut().remove::<Arc<Link>>() {
-                    turn.over(&link);
+                    turn.over(&link, &captured);
                     if link.is_old() {
                         poison(&captured);
                     }
@@ -192,13 +224,14 @@ fn fate(error: &Error, link: Option<&Link>, began: Instant) -> Fate {
     }
 }
 
-/// The connection of a request that begins one, once it is known what it takes.
-async fn opened(mut captured: CaptureConnection) -> Arc<Link> {
+/// The connection of a request that begins one, once it is known what it takes; `None` if the
+/// server does not say so in time, as one that hangs behind what ends TLS for it.
+async fn opened(mut captured: CaptureConnection, settled_max: Duration) -> Option<Arc<Link>> {
     _ = captured.wait_for_connection_metadata().await;
     match link(&captured) {
         Some(link) => {
-            link.settled().await;
-            link
+            let settled = tokio::time::timeout(settled_max, link.settled()).await;
+            settled.is_ok().then_some(link)
         }
         // It fails.
         None => std::future::pending().await,
@@ -218,18 +251,4 @@ async fn lost(mut captured: CaptureConnection, taken: &Taken) {
         }
     }
     std::future::pending().await
-}
-
-/// No request goes any more over it.
-fn poison(captured: &CaptureConnection) {
-    if let Some(connected) = captured.connection_metadata().as_ref() {
-        connected.poison();
-    }
-    link(captured).iter().for_each(|link| link.leave());
-}
-
-fn link(captured: &CaptureConnection) -> Option<Arc<Link>> {
-    let mut extras = Extensions::new();
-    captured.connection_metadata().as_ref()?.get_extras(&mut extras);
-    extras.remove()
 }

@@ -2,6 +2,8 @@
 #![allow(dead_code, reason = "each test file uses its part")]
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+pub mod http2;
+
 use bytes::Bytes;
 use nearcast_upstream::{
     Answer, Ask, Config, Fault, Node, Settings, SiteKind, Upstream, hierarchy,
