@@ -7,6 +7,8 @@ mod common;
 
 use common::{Answer, CHUNK, Hold, Item, Proxy, until};
 use std::ops::Range;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpSocket;
 
 const FILM: &str = "/film";
 const BYTES: u64 = 5 * CHUNK + 4321;
@@ -135,4 +137,29 @@ async fn an_error_in_place_of_more_of_it_is_passed_on() {
         assert_eq!(proxy.part(FILM, 0..100).await.verdict(), verdict, "{status}");
         is_far(&proxy, &far(&proxy, &[]).await, "origin", "it has come back");
     }
+}
+
+/// A response whose head is out has no use for such an answer, and may not come to know of it for
+/// as long as its client takes nothing.
+#[tokio::test]
+async fn a_client_that_stops_in_mid_body_holds_no_place_at_the_origin() {
+    let proxy = with(Item::of(BYTES)).await;
+    proxy.has_filled().await;
+    proxy.web.put(FILM, Item::of(100).status(403));
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(8 << 10).unwrap();
+    let addr = proxy.edge.http.strip_prefix("http://").unwrap();
+    let mut stopped = socket.connect(addr.parse().unwrap()).await.unwrap();
+    let request = format!("GET {FILM} HTTP/1.1\r\nhost: {addr}\r\n\r\n");
+    stopped.write_all(request.as_bytes()).await.unwrap();
+    let mut head = [0; 12];
+    stopped.read_exact(&mut head).await.unwrap();
+    assert_eq!(&head, b"HTTP/1.1 200");
+    let is_refused = || async { (proxy.web.count(FILM) == 2).then_some(()) };
+    until("the next chunk is refused", is_refused).await;
+    let in_flight = "nearcast_edge_upstream_in_flight_requests";
+    let in_flight = format!("{in_flight}{{hop=\"{}\",site=\"*\"}} ", proxy.web.url);
+    let is_free = || async { (proxy.edge.metric(&in_flight).await == 0.0).then_some(()) };
+    until("its place is free", is_free).await;
+    assert_eq!(proxy.edge.metric("nearcast_edge_responses ").await, 1.0);
 }

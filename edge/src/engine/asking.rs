@@ -9,7 +9,6 @@ use crate::verdict::Verdict;
 use caching::{Exchange, Fills};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use model::ByteRange;
-use std::sync::Arc;
 use upstream::{Ask, HopId, HopKind, Place, Upstream, Urgency};
 
 const PRIORITY: HeaderName = HeaderName::from_static("priority");
@@ -78,7 +77,7 @@ impl Engine {
             && let Some(ends) = is_apart(web, &answer.head, given.is_ok(), requested_ms)
         {
             let given = Given { answer, web: web.clone(), missing, requested_ms };
-            return Err(Fault::Apart(Arc::new(Apart::new(given, ends))));
+            return Err(Fault::Apart(Apart::new(given, ends, &self.work)));
         }
         if answer.head.status.is_server_error() {
             return Err(Fault::Answered(answer.head.status));

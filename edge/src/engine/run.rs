@@ -268,12 +268,7 @@ impl Run {
         let ends = self.front().zip(self.claims.back().map(number));
         // Memory that is short is no failure of who was asked.
         if let Some((first, last)) = ends.filter(|_| !matches!(fault, Fault::Busy)) {
-            let fault = match fault {
-                // Who reads slowly is not to hold it open.
-                Fault::Apart(apart) => Fault::Apart(Arc::new(apart.told())),
-                fault => fault.clone(),
-            };
-            let (source, repeats) = (self.source, self.repeats);
+            let (fault, source, repeats) = (fault.clone(), self.source, self.repeats);
             self.readers.fail(Failed { chunks: first..last + 1, fault, source, repeats });
         }
         self.claims.into_iter().rev().for_each(|claim| claim.fail(fault.clone()));
