@@ -6,9 +6,10 @@ use http::{HeaderMap, StatusCode};
 
 /// A stored response was to be revalidated, and the origin gave another answer of this `status`,
 /// which takes no place in the store. Whether it ends the stored response for all: it would be
-/// served stale otherwise, though the origin has answered. 404 and 410 always do. Others only
-/// where nobody may have what is stored unasked any more, and the request was not one whose answer
-/// is that client's alone; what fails, or is about how the request was put, never does.
+/// served stale otherwise, though the origin has answered. The answer to a request [`is_of_one`]
+/// never does: many origins hide by 404 what such a one may not have. Of others, 404 and 410 always
+/// do, more only where nobody may have what is stored unasked any more; what fails, or is about how
+/// the request was put, never does.
 #[must_use]
 pub fn ends(
     request: &HeaderMap,
@@ -18,13 +19,19 @@ pub fn ends(
     settings: &Settings,
     soft_purged: bool,
 ) -> bool {
-    let is_of_one = request.contains_key(AUTHORIZATION) || request_no_store(request);
     let is_fresh = || !soft_purged && fresh_for_ms(stored, now_ms, settings) > 0;
     match status.as_u16() {
-        404 | 410 => true,
-        200..=303 | 305..=399 | 401 | 403 | 451 => !is_of_one && !is_fresh(),
+        404 | 410 => !is_of_one(request),
+        200..=303 | 305..=399 | 401 | 403 | 451 => !is_of_one(request) && !is_fresh(),
         _ => false,
     }
+}
+
+/// Whether the answer to a request is that client's alone, so that it takes nothing from others. A
+/// cookie says no such thing: nearly all browsers send some.
+#[must_use]
+pub fn is_of_one(request: &HeaderMap) -> bool {
+    request.contains_key(AUTHORIZATION) || request_no_store(request)
 }
 
 #[cfg(test)]
@@ -48,7 +55,7 @@ mod tests {
                 let is_stale = later_s == 10 || soft_purged;
                 let told = format!("{request:?} {later_s} {soft_purged}");
                 let ends = |status: &u16| ends(request, later_s, *status, soft_purged);
-                assert!(gone.iter().all(ends), "{told}");
+                assert!(gone.iter().all(|it| ends(it) != is_of_one), "{told}");
                 assert!(other.iter().all(|it| ends(it) == (is_stale && !is_of_one)), "{told}");
                 assert!(!of_request.iter().any(ends), "{told}");
             }

@@ -45,7 +45,7 @@ mod vary;
 
 pub use age::{age_ms, asked_ms};
 pub use cache_status::{CacheStatus, Forwarded};
-pub use ending::ends;
+pub use ending::{ends, is_of_one};
 pub use facts::Facts;
 pub use forward::{
     Forwards, Hop, LOOP_HOPS_MAX, Loop, append_forwarded_for, append_via, forward_request,

@@ -3,7 +3,7 @@
 
 use crate::storable::{Renewable, fillable, is_silent_to_cookie, renewable};
 use crate::validator::weak_match;
-use crate::{Settings, Stored, date, forward};
+use crate::{Settings, Stored, date, forward, is_of_one};
 use http::header::{
     AGE, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, DATE, ETAG, LAST_MODIFIED,
 };
@@ -101,8 +101,13 @@ pub fn head_update(
     status: StatusCode,
     fields: &HeaderMap,
 ) -> HeadUpdate {
+    // What one client alone is told of the resource takes nothing from others.
+    let other = match is_of_one(exchange.request) {
+        true => HeadUpdate::Unrelated,
+        false => HeadUpdate::Outdated,
+    };
     if matches!(status, StatusCode::NOT_FOUND | StatusCode::GONE) && status != stored.status {
-        return HeadUpdate::Outdated;
+        return other;
     }
     if status != StatusCode::OK || !matches!(stored.status.as_u16(), 200 | 206) {
         return HeadUpdate::Unrelated;
@@ -112,7 +117,7 @@ pub fn head_update(
     let coding = fields.get(CONTENT_ENCODING);
     let same_coding = coding.is_none() || coding == stored.fields.get(CONTENT_ENCODING);
     if !same_length || !same_coding || !is_selected(stored, fields) {
-        return HeadUpdate::Outdated;
+        return other;
     }
     // Two versions may well be of one length: unless both have the same validator, nothing
     // vouches that the fields are about the bytes that are stored.
@@ -369,6 +374,12 @@ mod tests {
         ];
         for (request, known, new, expected) in table {
             assert_eq!(headed(request, known, 200, new), expected, "{request} / {known} / {new}");
+        }
+        for request in ["Authorization: x", "Cache-Control: no-store"] {
+            for (status, new) in [(404, ""), (410, ""), (200, "ETag: \"b\"")] {
+                let told = headed(request, TIMED, status, new);
+                assert_eq!(told, HeadUpdate::Unrelated, "{request} / {status} / {new}");
+            }
         }
     }
 

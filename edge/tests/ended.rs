@@ -74,6 +74,7 @@ async fn what_the_origin_says_of_a_request_leaves_it() {
     let authorized: Fields = &[("authorization", "Basic eDp5")];
     let not_to_be_kept: Fields = &[("cache-control", "no-store")];
     let renewed: Fields = &[("cache-control", "no-cache")];
+    let renewed_for_one: Fields = &[("cache-control", "no-cache"), ("authorization", "x")];
     let window = "stale-if-error=3600";
     let cases = [
         (Item::stale(BYTES, window), authorized, 401, "stale"),
@@ -82,7 +83,9 @@ async fn what_the_origin_says_of_a_request_leaves_it() {
         (Item::stale(BYTES, window), &[], 400, "stale"),
         (Item::of(BYTES), renewed, 403, "hit-memory"),
         (Item::of(BYTES), renewed, 410, "failed"),
-        (Item::stale(BYTES, window), authorized, 404, "failed"),
+        (Item::of(BYTES), renewed_for_one, 404, "hit-memory"),
+        (Item::stale(BYTES, window), authorized, 410, "stale"),
+        (Item::stale(BYTES, window), not_to_be_kept, 404, "stale"),
     ];
     for (item, fields, status, verdict) in cases {
         let told = format!("{item:?} {fields:?} {status}");

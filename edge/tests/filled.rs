@@ -163,3 +163,14 @@ async fn a_client_that_stops_in_mid_body_holds_no_place_at_the_origin() {
     until("its place is free", is_free).await;
     assert_eq!(proxy.edge.metric("nearcast_edge_responses ").await, 1.0);
 }
+
+#[tokio::test]
+async fn what_is_hidden_from_one_client_stays_for_others() {
+    for status in [404, 410] {
+        let proxy = with(Item::of(BYTES).cache_control("public, max-age=3600")).await;
+        proxy.has_filled().await;
+        proxy.web.put(FILM, Item::of(100).status(status));
+        assert_eq!(far(&proxy, AUTHORIZED).await.status, status);
+        assert_eq!(proxy.part(FILM, 0..100).await.verdict(), "hit-memory", "{status}");
+    }
+}

@@ -150,7 +150,7 @@ fn is_apart(
         StatusCode::NOT_MODIFIED
         | StatusCode::PRECONDITION_FAILED
         | StatusCode::RANGE_NOT_SATISFIABLE => None,
-        StatusCode::NOT_FOUND | StatusCode::GONE => Some(true),
+        StatusCode::NOT_FOUND | StatusCode::GONE => Some(!caching::is_of_one(&web.wanted.fields)),
         status => (!status.is_success()).then_some(false),
     }
 }
