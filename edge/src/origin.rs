@@ -31,9 +31,20 @@ type By = Option<(HopId, Verdict)>;
 #[derive(Default)]
 struct Repeats {
     by_nodes: usize,
+    /// Those that are of the site's `retries`.
     by_origins: u32,
     /// The last one failed here.
     avoid: Option<HopId>,
+    /// There is one more to come.
+    is_due: bool,
+}
+
+impl Repeats {
+    /// The next ask is it.
+    fn tell(&mut self, ask: &mut Ask) {
+        (ask.is_repeat, ask.avoid) = (std::mem::take(&mut self.is_due), self.avoid.take());
+        ask.retried = self.by_origins;
+    }
 }
 
 /// The body of an answer, taken in pieces of a wanted size.
@@ -97,12 +108,13 @@ impl Origin {
         passed: &Passed,
         read: impl Fn(&Bytes) -> Option<T>,
     ) -> Result<Whole<T>, Fault> {
-        let (mut repeats, mut is_repeat) = (Repeats::default(), false);
+        let mut repeats = Repeats::default();
         loop {
             let mut ask = Ask::get(TITLES_HOST, format!("/{path}"), key(path));
             passed.tell(&mut ask.fields);
-            (ask.is_repeat, ask.avoid) = (is_repeat, repeats.avoid.take());
+            repeats.tell(&mut ask);
             let answer = self.upstream.send(ask).await?;
+            repeats.by_origins = answer.retried;
             let (hop, source) = (answer.hop.clone(), source(answer.kind));
             let fault = match self.whole_once(answer, source, (path, bytes_max)).await {
                 Ok(bytes) => match read(&bytes) {
@@ -115,9 +127,9 @@ impl Origin {
                 },
                 Err(fault) => fault,
             };
-            is_repeat =
+            repeats.is_due =
                 fault.may_pass() && self.may_repeat(&mut repeats, Some((hop, source)), false);
-            if !is_repeat {
+            if !repeats.is_due {
                 return Err(fault);
             }
         }
@@ -177,17 +189,14 @@ impl Origin {
         let file = File { path, track, owned_by };
         let path = &file.path;
         let (mut next, end) = (run.chunks.start, run.chunks.end);
-        let (mut repeats, mut is_repeat) = (Repeats::default(), false);
+        let mut repeats = Repeats::default();
         while next < end {
-            let (before, avoid) = (next, repeats.avoid.take());
-            let ended = self.one_try(&file, &mut next, end, (avoid, is_repeat), &mut keep).await;
+            let before = next;
+            let ended = self.one_try(&file, &mut next, end, &mut repeats, &mut keep).await;
             let Err((fault, by)) = ended else { break };
-            if next > before {
-                repeats = Repeats::default();
-            }
             // To go on behind a chunk that has come is free.
-            is_repeat = self.may_repeat(&mut repeats, by, next > before);
-            if !is_repeat {
+            repeats.is_due = self.may_repeat(&mut repeats, by, next > before);
+            if !repeats.is_due {
                 self.metrics.fill(FillEnd::Failed);
                 return Err(fault);
             }
@@ -203,13 +212,13 @@ impl Origin {
         file: &File<'_>,
         next: &mut u64,
         end: u64,
-        (avoid, is_repeat): (Option<HopId>, bool),
+        repeats: &mut Repeats,
         keep: &mut impl FnMut(u64, Bytes),
     ) -> Result<(), (Fault, By)> {
         let bytes = file.track.facts.file_bytes;
         let start = chunk::range(*next, bytes).start;
         let range = ByteRange::new(start, chunk::range(end - 1, bytes).end() - start);
-        let mut pieces = self.range(file, range, (avoid, is_repeat)).await?;
+        let mut pieces = self.range(file, range, repeats).await?;
         while *next < end {
             let wanted = chunk::range(*next, bytes);
             while pieces.end < wanted.end() {
@@ -219,11 +228,12 @@ impl Origin {
                 // Its place at the hop is free for the next one.
                 drop(pieces);
                 let rest = ByteRange::new(from, range.end() - from);
-                pieces = Pieces { held, ..self.range(file, rest, (None, false)).await? };
+                pieces = Pieces { held, ..self.range(file, rest, repeats).await? };
             }
             let taken = self.take_chunk(&mut pieces, file.track, *next).await;
             keep(*next, taken.map_err(|fault| self.blame(&pieces, fault))?);
             *next += 1;
+            *repeats = Repeats::default();
         }
         Ok(())
     }
@@ -239,7 +249,7 @@ impl Origin {
         &self,
         file: &File<'_>,
         range: ByteRange,
-        (avoid, is_repeat): (Option<HopId>, bool),
+        repeats: &mut Repeats,
     ) -> Result<Pieces, (Fault, By)> {
         let path = &file.path;
         let mut ask = Ask::get(TITLES_HOST, format!("/{path}"), file.owned_by);
@@ -247,11 +257,12 @@ impl Origin {
         if let Ok(value) = HeaderValue::try_from(wanted.replacen(' ', "=", 1)) {
             ask.fields.insert(header::RANGE, value);
         }
-        (ask.avoid, ask.is_repeat) = (avoid, is_repeat);
+        repeats.tell(&mut ask);
         ask.run = range.start / crate::engine::OWNED_RUN_BYTES;
         // A plan can wait for players.
         ask.urgency = Urgency::of(URGENCY);
         let answer = self.upstream.send(ask).await.map_err(|fault| (fault.into(), None))?;
+        repeats.by_origins = answer.retried;
         let (hop, source, status) = (answer.hop, source(answer.kind), answer.head.status);
         let given = caching::content_range(&answer.head.headers).map(|given| given.range);
         let given = given.filter(|given| {

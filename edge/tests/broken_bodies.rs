@@ -116,6 +116,21 @@ async fn one_that_broke_off_is_gone_on_with_where_it_broke() {
     assert_eq!((sent, refused), (4.0, 0.0));
 }
 
+/// `retries` are of what is wanted, not of each request for it.
+#[tokio::test]
+async fn heads_that_fail_and_bodies_that_break_are_of_the_same_retries() {
+    const RETRIES: usize = 2;
+    let (head, body) = (Misdeed::Garbage, Misdeed::Cut(100_000));
+    for in_turn in [[head, body], [body, head]] {
+        let proxy = Proxy::with(json!({"retries": RETRIES})).await;
+        proxy.web.put(FILM, Item::of(BYTES));
+        proxy.web.misbehave(&in_turn.repeat(RETRIES + 1));
+        let answer = proxy.get(FILM).await;
+        assert!(answer.body.is_err() || answer.status == 502, "{}", answer.status);
+        assert_eq!(proxy.web.count(FILM), 1 + RETRIES, "{in_turn:?}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn without_retries_what_broke_off_is_not_asked_for_again() {
     const FILMS: usize = 20;

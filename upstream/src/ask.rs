@@ -40,6 +40,8 @@ pub struct Ask {
     /// It asks for what the body of an earlier answer did not bring: it counts as a further try, paid
     /// for by [`crate::Upstream::pays_repeat`] where it has to be.
     pub is_repeat: bool,
+    /// How many of the site's `retries` have gone into what it asks for, itself among them.
+    pub retried: u32,
     /// Other nodes are asked for nothing that is from this moment or before, in milliseconds since
     /// 1970 UTC.
     pub newer_than_ms: Option<i64>,
@@ -68,6 +70,7 @@ impl Ask {
             run: 0,
             avoid: None,
             is_repeat: false,
+            retried: 0,
             newer_than_ms: None,
             at_the_origin: false,
             first_byte: None,
@@ -94,6 +97,8 @@ pub struct Answer {
     pub is_newer: bool,
     /// From the ask to the head.
     pub head_after: Duration,
+    /// How many of the site's `retries` have gone into it: those of [`Ask::retried`], and its own.
+    pub retried: u32,
 }
 
 /// Names a hop: an origin's URL or a peer's id.

@@ -352,6 +352,7 @@ fn plain(
         storable: true,
         is_newer: false,
         head_after: Duration::ZERO,
+        retried: 0,
     })
 }
 
@@ -392,5 +393,6 @@ fn from_s3(mut head: http::response::Parts, body: UpstreamBody, way: &Way) -> An
     let storable = !s3::is_refusal(head.status);
     s3::clean(&mut head);
     let (hop, kind) = (way.hop.id.clone(), way.hop.kind);
-    Answer { head, body, hop, kind, storable, is_newer: false, head_after: Duration::ZERO }
+    let head_after = Duration::ZERO;
+    Answer { head, body, hop, kind, storable, is_newer: false, head_after, retried: 0 }
 }

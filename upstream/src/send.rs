@@ -77,6 +77,7 @@ fn prepare(site: &Inner, mut ask: Ask) -> Result<(Sending, Wish), Fault> {
         passed,
         avoid: ask.avoid.take(),
         is_repeat: ask.is_repeat,
+        retried: ask.retried,
         at_the_origin: ask.at_the_origin,
         method: ask.method.clone(),
         has_body: ask.body.is_some(),

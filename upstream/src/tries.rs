@@ -67,6 +67,7 @@ pub(crate) struct Wish {
     pub(crate) passed: Vec<String>,
     pub(crate) avoid: Option<HopId>,
     pub(crate) is_repeat: bool,
+    pub(crate) retried: u32,
     pub(crate) at_the_origin: bool,
     pub(crate) method: Method,
     pub(crate) has_body: bool,
@@ -87,7 +88,7 @@ impl<'a> Tries<'a> {
             tries_at_level: 0,
             tried: Vec::new(),
             origins: None,
-            paid_left: site.config.retries,
+            paid_left: site.config.retries.saturating_sub(wish.retried),
             last: None,
             own: None,
         }
@@ -167,6 +168,7 @@ impl<'a> Tries<'a> {
     /// An answer on its way out.
     pub(crate) fn give(&mut self, mut answer: Answer) -> Answer {
         answer.body.keep(self.own.take());
+        answer.retried = self.site.config.retries - self.paid_left;
         answer
     }
 

@@ -115,7 +115,7 @@ impl Upstream {
 
     /// Whether what the body of an origin's answer did not bring may be asked for again, for the
     /// `nth` time in a row: within `retries`, and if the budget pays, which it does here. Then ask
-    /// with [`Ask::is_repeat`].
+    /// with [`Ask::is_repeat`], and [`Ask::retried`] of no less than that.
     #[must_use]
     pub fn pays_repeat(&self, nth: u32) -> bool {
         nth <= self.0.config.retries && self.0.pay()

@@ -21,6 +21,8 @@ pub(super) struct Asking<'a> {
     pub(super) place: Option<Place>,
     /// They were asked for before, and the answer broke off.
     pub(super) is_repeat: bool,
+    /// How many of the site's `retries` have gone into them; what an answer took is added.
+    pub(super) retried: &'a mut u32,
     /// Its turn.
     pub(super) urgency: &'a Urgency,
 }
@@ -47,7 +49,7 @@ impl Engine {
         missing: ByteRange,
         asking: Asking<'_>,
     ) -> Result<Arriving, Fault> {
-        let Asking { avoid, place, is_repeat, urgency } = asking;
+        let Asking { avoid, place, is_repeat, retried, urgency } = asking;
         let (upstream, mut ask) = match &object.kind {
             Kind::Track { title, track, passed } => {
                 let upstream = self.titles.as_ref().ok_or(Fault::NotFound)?;
@@ -69,9 +71,10 @@ impl Engine {
             ask.fields.insert(header::RANGE, range);
         }
         (ask.run, ask.avoid, ask.place) = (missing.start / OWNED_RUN_BYTES, avoid, place);
-        (ask.is_repeat, ask.urgency) = (is_repeat, urgency.clone());
+        (ask.is_repeat, ask.retried, ask.urgency) = (is_repeat, *retried, urgency.clone());
         let requested_ms = crate::proxy::now_ms();
         let answer = upstream.send(ask).await?;
+        *retried = answer.retried;
         let given = bytes_of(object, &answer.head, missing);
         if let Kind::Web(web) = &object.kind
             && let Some(ends) = is_apart(web, &answer.head, given.is_ok(), requested_ms)
@@ -87,7 +90,7 @@ impl Engine {
             Ok(range) => {
                 let is_unranged = range.start < missing.start || range.end() > missing.end();
                 let (body, wanted) = (answer.body, missing.start);
-                Ok(Arriving { body, range, wanted, is_unranged, hop, source })
+                Ok(Arriving { body, range, wanted, is_unranged, hop, source, retried: *retried })
             }
             Err(fault) => {
                 if !matches!(fault, Fault::Changed) {

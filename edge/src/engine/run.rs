@@ -53,7 +53,7 @@ pub struct Run {
     /// Where the front chunk will be kept, if nobody has got to it yet.
     ahead: Option<Ahead>,
     source: Verdict,
-    /// Tries in a row on top of one that brought no chunk.
+    /// Tries in a row on top of one that brought no chunk: for a head, and after a body that broke.
     repeats: u32,
     /// The next try is for what the one before did not bring.
     is_repeat: bool,
@@ -86,6 +86,8 @@ pub struct Arriving {
     pub hop: HopId,
     /// How they are named in verdicts.
     pub source: Verdict,
+    /// How many of the site's `retries` have gone into them.
+    pub retried: u32,
 }
 
 impl Arriving {
@@ -343,8 +345,13 @@ impl Run {
     ) -> Result<End, (Fault, Option<HopId>)> {
         let place = self.place.take().filter(|_| self.slot.is_some());
         let is_repeat = std::mem::take(&mut self.is_repeat);
-        let asking = Asking { avoid, place, is_repeat, urgency: self.readers.urgency() };
+        // What others broke off is none of the site's `retries`.
+        let before = if self.source == Verdict::Origin { self.repeats } else { 0 };
+        let mut retried = before;
+        let urgency = self.readers.urgency();
+        let asking = Asking { avoid, place, is_repeat, retried: &mut retried, urgency };
         let asked = engine.ask(&self.object, missing, asking).await;
+        self.repeats += retried.saturating_sub(before);
         let arriving = asked.map_err(|fault| (fault, None))?;
         let hop = arriving.hop.clone();
         self.prepare(engine, &arriving);
@@ -377,6 +384,7 @@ impl Run {
     /// is claimed, for as long as somebody reads. What it fails to bring is fetched.
     pub async fn adopt(mut self, engine: &Arc<Engine>, arriving: Arriving) {
         let (again, front) = (self.object.can_be_fetched(), self.front());
+        self.repeats = arriving.retried;
         match self.take(engine, arriving, true).await {
             Ok(End::Done) => engine.metrics.filled(FillEnd::Done, self.began.elapsed()),
             Ok(End::Left) => engine.metrics.filled(FillEnd::Left, self.began.elapsed()),

@@ -143,6 +143,7 @@ impl Fetch {
             is_unranged: range.start < span.start || ends_early,
             hop: answer.hop,
             source,
+            retried: answer.retried,
         };
         let reading = self.edge.engine.adopt(&object, arriving, &self.urgency);
         put(&self.edge, self.wanted.key, &head, began);
