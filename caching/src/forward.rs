@@ -1,7 +1,6 @@
 //! Fields on their way through: what goes to the next hop and what is kept (RFC 9110 section
-//! 7.6, RFC 8586, RFC 9111 section 3.1).
+//! 7.6, RFC 9111 section 3.1).
 
-use crate::list::{Quotes, field_members};
 use crate::{date, hop_fields, surrogate};
 use http::header::{DATE, EXPECT, HOST, MAX_FORWARDS, VIA};
 use http::{HeaderMap, HeaderName, HeaderValue, Version};
@@ -20,22 +19,19 @@ pub struct Hop<'a> {
 /// Longest pseudonym written, in bytes.
 const NAME_BYTES_MAX: usize = 256;
 
-const CDN_LOOP: HeaderName = HeaderName::from_static("cdn-loop");
 /// The addresses that a request came from, the client's first. No standard names it (RFC 7239 was
 /// to take its place), but origins read it.
 pub(crate) const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// The fields of a request to the next hop: those of the connection, `Host`, `Content-Length`
-/// and `Expect` are gone, `Via`, `CDN-Loop` and `Surrogate-Capability` are appended. `Range` and
-/// conditions stay (see [`crate::strip_conditions`]).
+/// and `Expect` are gone, `Via` and `Surrogate-Capability` are appended. `Range` and conditions stay
+/// (see [`crate::strip_conditions`]), and so does `CDN-Loop` (see [`crate::add_to_loop`]).
 #[must_use]
 pub fn forward_request(fields: &HeaderMap, hop: &Hop<'_>) -> HeaderMap {
     let mut kept = hop_fields::without(fields);
     kept.remove(HOST);
     kept.remove(EXPECT);
     append_via(&mut kept, hop);
-    // Here and below an addition fails only past 32,768 fields, which no listener lets in.
-    let _ = kept.try_append(CDN_LOOP, pseudonym(hop.name));
     surrogate::append_capability(&mut kept);
     kept
 }
@@ -64,6 +60,7 @@ pub fn append_via(fields: &mut HeaderMap, hop: &Hop<'_>) {
     value.push(b' ');
     value.extend_from_slice(pseudonym(hop.name).as_bytes());
     let value = HeaderValue::from_bytes(&value).expect("a version and a pseudonym fit a field");
+    // Here and below an addition fails only past 32,768 fields, which no listener lets in.
     let _ = fields.try_append(VIA, value);
 }
 
@@ -80,50 +77,13 @@ pub fn append_forwarded_for(fields: &mut HeaderMap, client: IpAddr) {
     let _ = fields.try_insert(FORWARDED_FOR, value);
 }
 
-fn pseudonym(name: &str) -> HeaderValue {
+/// A node's name as it stands in `Via` and `CDN-Loop`.
+pub(crate) fn pseudonym(name: &str) -> HeaderValue {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
     let clean = name.chars().take(NAME_BYTES_MAX).map(|c| if plain(c) { c } else { '_' });
     let clean: String = clean.collect();
     HeaderValue::from_str(if clean.is_empty() { "_" } else { &clean })
         .expect("letters, digits and three marks are a field value")
-}
-
-/// Most nodes that a request may have come through.
-pub const LOOP_HOPS_MAX: usize = 16;
-
-/// Where a request has been (RFC 8586).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Loop {
-    /// How often at this node.
-    pub own: usize,
-    /// At how many nodes in all.
-    pub hops: usize,
-}
-
-impl Loop {
-    /// The request goes in a circle, or comes through more than [`LOOP_HOPS_MAX`]: answer 508.
-    #[must_use]
-    pub fn refuse(&self) -> bool {
-        self.own > 0 || self.hops > LOOP_HOPS_MAX
-    }
-}
-
-/// Reads a request's `CDN-Loop`. Parameters of its members do not count.
-#[must_use]
-pub fn loops(fields: &HeaderMap, name: &str) -> Loop {
-    let mut found = Loop { own: 0, hops: 0 };
-    if !fields.contains_key(CDN_LOOP) {
-        return found;
-    }
-    let own_name = pseudonym(name);
-    for member in field_members(fields, &CDN_LOOP, Quotes::Escaped) {
-        let id = member.split(|&byte| byte == b';').next().unwrap_or_default();
-        found.hops += 1;
-        if id.trim_ascii().eq_ignore_ascii_case(own_name.as_bytes()) {
-            found.own += 1;
-        }
-    }
-    found
 }
 
 /// How far a request may go yet (RFC 9110 section 7.6.2).
@@ -166,7 +126,7 @@ mod tests {
     fn a_request_to_the_next_hop() {
         let lines = "Host: a\nConnection: close, cdn-loop\nContent-Length: 3\nExpect: 100-continue\n\
                      CDN-Loop: other; a=b\nVia: 1.0 x\nRange: bytes=0-1\nReq-Num: 1";
-        let wanted = "CDN-Loop: other; a=b\nCDN-Loop: edge-1.example\nVia: 1.0 x\n\
+        let wanted = "CDN-Loop: other; a=b\nVia: 1.0 x\n\
                       Via: 2 edge-1.example\nRange: bytes=0-1\nReq-Num: 1\n\
                       Surrogate-Capability: nearcast=\"Surrogate/1.0\"";
         assert_eq!(forward_request(&fields(lines), &hop(Version::HTTP_2)), fields(wanted));
@@ -184,23 +144,6 @@ mod tests {
         for odd in ["", "-1", "+1", "1.5", "1\nMax-Forwards: 0"] {
             assert_eq!(of(&format!("Max-Forwards: {odd}")), Forwards::Unsaid, "{odd}");
         }
-    }
-
-    /// RFC 8586 section 2.
-    #[test]
-    fn loops_are_seen() {
-        let seen = |lines: &str| loops(&fields(lines), "edge-1.example");
-        assert_eq!(seen(""), Loop { own: 0, hops: 0 });
-        let twice = "CDN-Loop: foo123.foocdn.example, barcdn.example; trace=\"a,b\"\n\
-                     CDN-Loop: EDGE-1.example;x";
-        assert_eq!(seen(twice), Loop { own: 1, hops: 3 });
-        assert!(seen(twice).refuse());
-        assert!(!seen("CDN-Loop: edge-11.example, edge-1").refuse());
-        assert!(seen(&"CDN-Loop: a\n".repeat(LOOP_HOPS_MAX + 1)).refuse());
-        assert!(!seen(&"CDN-Loop: a\n".repeat(LOOP_HOPS_MAX)).refuse());
-        let odd = Hop { version: Version::HTTP_11, name: "a b\n,\u{e4}" };
-        let forwarded = forward_request(&HeaderMap::new(), &odd);
-        assert!(loops(&forwarded, odd.name).refuse(), "an odd name knows itself again");
     }
 
     #[test]

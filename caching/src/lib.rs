@@ -29,6 +29,7 @@ mod freshness;
 mod hop_fields;
 mod invalidate;
 mod list;
+mod passed;
 mod precondition;
 mod priority;
 mod proxy_status;
@@ -48,11 +49,11 @@ pub use cache_status::{CacheStatus, Forwarded};
 pub use ending::{ends, is_of_one};
 pub use facts::Facts;
 pub use forward::{
-    Forwards, Hop, LOOP_HOPS_MAX, Loop, append_forwarded_for, append_via, forward_request,
-    forwards, loops, received_fields,
+    Forwards, Hop, append_forwarded_for, append_via, forward_request, forwards, received_fields,
 };
 pub use freshness::{Freshness, Source, fresh_for_ms, freshness};
 pub use invalidate::{Target, invalidated, is_safe};
+pub use passed::{LOOP_HOPS_MAX, Loop, add_to_loop, loops, passed};
 pub use precondition::{
     Precondition, if_range, is_conditional, not_modified_fields, precondition, strip_conditions,
 };

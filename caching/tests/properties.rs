@@ -164,7 +164,7 @@ fn run_all(request: &HeaderMap, stored: &Stored, now_ms: i64, settings: &Setting
     let _ = selecting(response, request).map(|s| selects(&s, response, request));
     let _ = forward_request(request, &hop);
     let _ = received_fields(response, now_ms);
-    let _ = loops(request, "edge-1");
+    let _ = (loops(request, "edge-1", false), loops(request, "edge-1", true));
     let _ = invalidated(&Method::POST, "http", "a.example", "/x", &[], StatusCode::OK, response);
     let _ = tags(response);
     let _ = Priority::of_request(request).merged(response).value();
@@ -291,13 +291,15 @@ proptest! {
     #[test]
     fn the_next_hop_sees_no_connection_fields_and_where_the_request_was(request in fields()) {
         let hop = Hop { version: Version::HTTP_11, name: "edge-1" };
-        let sent = forward_request(&request, &hop);
+        let mut sent = forward_request(&request, &hop);
+        add_to_loop(&mut sent, hop.name, false);
         for name in ["connection", "keep-alive", "te", "transfer-encoding", "upgrade", "host"] {
             prop_assert!(!sent.contains_key(name), "{}", name);
         }
         prop_assert!(!sent.contains_key(CONTENT_LENGTH));
-        let (before, after) = (loops(&request, hop.name), loops(&sent, hop.name));
+        let (before, after) = (loops(&request, hop.name, false), loops(&sent, hop.name, false));
         prop_assert!(after.refuse() && after.hops == before.hops + 1);
+        prop_assert_eq!(loops(&sent, hop.name, true), Loop { own: 1, hops: 1 });
         prop_assert_eq!(sent.get("authorization"), request.get("authorization"));
     }
 

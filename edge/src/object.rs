@@ -10,6 +10,7 @@ use heads::Head;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use model::{ByteRange, chunk};
 use std::sync::Arc;
+use upstream::Ask;
 
 const CDN_LOOP: HeaderName = HeaderName::from_static("cdn-loop");
 
@@ -59,9 +60,10 @@ impl Passed {
     }
 
     /// Says it in a request.
-    pub fn tell(&self, fields: &mut HeaderMap) {
+    pub fn tell(&self, ask: &mut Ask) {
+        ask.by_peer = !self.0.is_empty();
         for value in self.0.iter() {
-            fields.append(CDN_LOOP, value.clone());
+            ask.fields.append(CDN_LOOP, value.clone());
         }
     }
 }
@@ -103,7 +105,7 @@ impl Object {
     pub fn is_for_peer(&self) -> bool {
         match &self.kind {
             Kind::Track { passed, .. } => !passed.0.is_empty(),
-            Kind::Web(web) => web.wanted.fields.contains_key(CDN_LOOP),
+            Kind::Web(web) => web.wanted.by_peer,
         }
     }
 

@@ -111,7 +111,7 @@ impl Origin {
         let mut repeats = Repeats::default();
         loop {
             let mut ask = Ask::get(TITLES_HOST, format!("/{path}"), key(path));
-            passed.tell(&mut ask.fields);
+            passed.tell(&mut ask);
             repeats.tell(&mut ask);
             let answer = self.upstream.send(ask).await?;
             repeats.by_origins = answer.retried;

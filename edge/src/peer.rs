@@ -64,7 +64,7 @@ pub async fn answer(
     if head.method != Method::GET && head.method != Method::HEAD {
         return Err(Refused::Method);
     }
-    if caching::loops(&head.headers, edge.node.id()).refuse() {
+    if caching::loops(&head.headers, edge.node.id(), true).refuse() {
         return Err(Refused::Loop);
     }
     let named = Named::parse(head.uri.path())?;

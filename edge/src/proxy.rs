@@ -69,6 +69,8 @@ pub struct Wanted {
     pub priority: caching::Priority,
     /// The caching rules of the site for this path and query.
     pub caching: Arc<caching::Settings>,
+    /// Another node asks, by a listener for nodes.
+    pub by_peer: bool,
     /// Another node wants nothing from before a purge that may not have come to this one.
     newer_than: Option<newer::Newer>,
     /// The canonical path; none where that is the client's spelling.
@@ -88,7 +90,7 @@ impl Wanted {
     pub fn of(edge: &Edge, site: &Arc<Site>, asked: &Asked<'_>) -> Result<Self, Refused> {
         let head = asked.head;
         let target = hygiene::check(head)?;
-        if caching::loops(&head.headers, edge.node.id()).refuse() {
+        if caching::loops(&head.headers, edge.node.id(), asked.via.peer).refuse() {
             return Err(Refused::Loop);
         }
         let host = target.host.map(|host| in_url(host, asked.via.scheme)).unwrap_or_default();
@@ -100,6 +102,7 @@ impl Wanted {
         let caching = site.caching_of(&target.path, query.as_deref());
         Ok(Self {
             key,
+            by_peer: asked.via.peer,
             newer_than: newer::than(asked, &caching),
             caching,
             respelled: match target.path {

@@ -27,8 +27,10 @@ pub struct Ask {
     /// name that the site has in its settings.
     pub host: String,
     /// Exactly the fields to send. Fields of the connection, of the body's length, and `Host`
-    /// are made anew here; this node is added to `CDN-Loop` unless it stands at its end.
+    /// are made anew here; this node is added to `CDN-Loop`.
     pub fields: HeaderMap,
+    /// Another node asks: what its `CDN-Loop` says is so, and no node that it has passed is asked
+    pub by_peer: bool,
     /// With one there is one try.
     pub body: Option<RequestBody>,
     /// The object.
@@ -65,6 +67,7 @@ impl Ask {
             path: path.into(),
             host: host.into(),
             fields: HeaderMap::new(),
+            by_peer: false,
             body: None,
             key,
             run: 0,

@@ -1,6 +1,5 @@
 //! The other nodes that this one may ask before an origin: siblings, regional edges, a shield.
 
-use crate::cdn_loop::is_id;
 use crate::settings::{Place, place};
 use serde::Deserialize;
 use service::config::ConfigError;
@@ -90,6 +89,12 @@ impl Config {
     pub fn alone(id: &str) -> Result<Self, ConfigError> {
         Self::check("edge.hierarchy", id, &Settings::default())
     }
+}
+
+/// Whether `id` may name a node in `CDN-Loop` and `Via` alike.
+fn is_id(id: &str) -> bool {
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || b"-._".contains(&b);
+    !id.is_empty() && id.len() <= 128 && id.bytes().all(allowed)
 }
 
 /// The nodes that were named so far.

@@ -14,7 +14,6 @@ mod ask;
 mod body;
 mod breaker;
 mod budget;
-mod cdn_loop;
 mod connect;
 mod error;
 mod exchange;

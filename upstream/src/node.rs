@@ -11,7 +11,7 @@ use crate::metrics::Metrics;
 use crate::pool::Pool;
 use crate::pulse::Pulse;
 use crate::settings::Place;
-use http::{HeaderValue, Uri};
+use http::Uri;
 use prometheus::Registry;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -26,7 +26,6 @@ pub struct Node(pub(crate) Arc<Inner>);
 
 pub(crate) struct Inner {
     pub(crate) id: String,
-    pub(crate) loop_info: HeaderValue,
     pub(crate) tls: Tls,
     pub(crate) metrics: Metrics,
     pub(crate) siblings: Vec<Arc<Hop>>,
@@ -49,8 +48,6 @@ impl Node {
     ) -> Result<Self, Error> {
         let tls =
             service::client::connector(ca_pem).map_err(|error| Error::Tls(error.to_string()))?;
-        let loop_info = HeaderValue::from_str(&config.id)
-            .map_err(|_| Error::Tls(format!("the id {:?} fits no field", config.id)))?;
         let metrics = Metrics::new(registry)?;
         let peers = |peers: Vec<(String, Place)>, kind| {
             let hop = |(id, place): (String, Place)| {
@@ -62,7 +59,6 @@ impl Node {
             peers.into_iter().map(hop).collect()
         };
         Ok(Self(Arc::new(Inner {
-            loop_info,
             siblings: peers(config.siblings, HopKind::Sibling),
             parents: peers(config.parents, HopKind::Parent),
             shields: peers(config.shields, HopKind::Parent),

@@ -1,7 +1,6 @@
 //! The life of an ask: from what the caller wants to an answer or a fault.
 
 use crate::ask::{Answer, Ask, clean, origin_form};
-use crate::cdn_loop;
 use crate::exchange::{Failure, Sending, Terms, exchange};
 use crate::fault::{ErrorType, Fault};
 use crate::health::changes;
@@ -67,11 +66,10 @@ fn prepare(site: &Inner, mut ask: Ask) -> Result<(Sending, Wish), Fault> {
         return Err(Fault::refused(format!("the host {:?}", shown(&ask.host))));
     }
     let node = &site.node.0;
-    let passed = cdn_loop::passed(&ask.fields, &node.id)
-        .map_err(|seen| Fault::Loop { why: format!("CDN-Loop: {seen}").into() })?;
+    let passed = passed(&ask, &node.id)?;
     let mut fields = std::mem::take(&mut ask.fields);
     clean(&mut fields);
-    cdn_loop::add(&mut fields, &node.loop_info);
+    caching::add_to_loop(&mut fields, &node.id, ask.by_peer);
     let wish = Wish {
         run: Run { key: ask.key, number: ask.run },
         passed,
@@ -85,6 +83,18 @@ fn prepare(site: &Inner, mut ask: Ask) -> Result<(Sending, Wish), Fault> {
     let mut sending = Sending::new(ask, fields);
     sending.pass_host = site.config.pass_host;
     Ok((sending, wish))
+}
+
+/// The nodes that are not to be asked, as they have been. What a client says of nodes tells whether
+/// it goes in a circle, and no more: it could make an origin send what another node has.
+fn passed(ask: &Ask, own: &str) -> Result<Vec<String>, Fault> {
+    let ids = caching::passed(&ask.fields, ask.by_peer).into_iter();
+    let ids: Vec<String> = ids.map(|id| String::from_utf8_lossy(id).into_owned()).collect();
+    if caching::loops(&ask.fields, own, ask.by_peer).refuse() {
+        let why = format!("CDN-Loop: {}", shown(&ids.join(", ")));
+        return Err(Fault::Loop { why: why.into() });
+    }
+    Ok(if ask.by_peer { ids } else { Vec::new() })
 }
 
 fn shown(text: &str) -> String {

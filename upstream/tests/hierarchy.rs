@@ -38,7 +38,7 @@ fn edge_that_waits(
 }
 
 fn from(node: &str, path: &str) -> Ask {
-    let mut ask = ask(path);
+    let mut ask = Ask { by_peer: true, ..ask(path) };
     ask.fields.append("cdn-loop", node.parse().unwrap());
     ask
 }

@@ -69,7 +69,7 @@ async fn a_request_is_made_anew_and_its_answer_given() {
     let host = format!("host: {}", origin.addr);
     let expected = [
         "accept: text/html",
-        "cdn-loop: edge-1",
+        "cdn-loop: edge-1;entry=1",
         "cdn-loop: other",
         host.as_str(),
         "range: bytes=0-",

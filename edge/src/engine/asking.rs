@@ -56,7 +56,7 @@ impl Engine {
                 let track = title.index.tracks.get(*track).ok_or(Fault::NotFound)?;
                 let path = format!("/{}", title.file_path(track));
                 let mut ask = Ask::get(TITLES_HOST, path, object.body);
-                passed.tell(&mut ask.fields);
+                passed.tell(&mut ask);
                 // Another node gives it the same turn.
                 let priority = caching::Priority { urgency: urgency.get(), incremental: false };
                 if priority != caching::Priority::default() {

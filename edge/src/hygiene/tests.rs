@@ -297,7 +297,7 @@ proptest! {
         prop_assert_eq!(caching::ranges(request, 100, 9), Ranges::Whole);
         prop_assert!(caching::if_range(request, &stored));
         prop_assert_eq!(Priority::of_request(request), Priority::default());
-        let found = caching::loops(request, "edge-a");
+        let found = caching::loops(request, "edge-a", false);
         prop_assert_eq!((found.own, found.hops), (0, 0));
     }
 }

@@ -15,11 +15,6 @@ impl Wanted {
         let (fields, version) = (&self.fields, self.fields.0.version);
         let hop = caching::Hop { version, name: self.node.id() };
         let mut forwarded = caching::forward_request(fields, &hop);
-        // The upstream adds this node itself.
-        forwarded.remove("cdn-loop");
-        for value in fields.get_all("cdn-loop") {
-            forwarded.append("cdn-loop", value.clone());
-        }
         for name in &cmcd::HEADERS {
             forwarded.remove(name);
         }

@@ -118,6 +118,7 @@ impl Site {
         let mut ask = Ask::get(wanted.host.clone(), wanted.path(), wanted.key.0);
         ask.method = if wanted.method == Method::HEAD { Method::HEAD } else { Method::GET };
         ask.fields = wanted.forwarded();
+        ask.by_peer = wanted.by_peer;
         ask.urgency = Urgency::of(wanted.priority.urgency);
         ask
     }
@@ -127,6 +128,7 @@ impl Site {
         let wanted = &web.wanted;
         let mut ask = Ask::get(wanted.host.clone(), wanted.path(), wanted.key.0);
         ask.fields = wanted.forwarded();
+        ask.by_peer = wanted.by_peer;
         // What selected the representation selects it again, whoever asks.
         for (name, value) in &web.head.selecting {
             ask.fields.remove(name);
