@@ -7,11 +7,13 @@
 mod fifo;
 mod folder;
 pub mod health;
+mod place;
 mod queue;
 mod store;
 mod watch;
 
 pub use folder::{SSD_BYTES_MIN, bytes_free};
+pub(crate) use place::Owner;
 pub(crate) use watch::run;
 
 use crate::memory::Memory;
@@ -48,6 +50,7 @@ pub(crate) struct Disk {
     /// Of these, what its filesystem has: known when it was opened.
     usable: AtomicU64,
     direct: bool,
+    owner: Owner,
     read_max: Duration,
     memory: Memory,
     metrics: Metrics,
@@ -68,6 +71,7 @@ impl Disk {
     /// A disk that is not open yet. What waits to be written is at most `queue_bytes_max`.
     pub(crate) fn new(
         disk: &crate::Disk,
+        owner: Owner,
         read_max: Duration,
         queue_bytes_max: usize,
         memory: Memory,
@@ -84,6 +88,7 @@ impl Disk {
             bytes: disk.bytes,
             usable: AtomicU64::new(disk.bytes),
             direct: disk.direct,
+            owner,
             read_max,
             memory,
             metrics,

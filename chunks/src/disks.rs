@@ -3,7 +3,7 @@
 //! Rendezvous hashing, weighted by size, over the disks that are up: a disk that is lost
 //! loses its share alone, and finds it again when it is back.
 
-use crate::disk::{self, Disk};
+use crate::disk::{self, Disk, Owner};
 use crate::memory::Memory;
 use crate::metrics::Metrics;
 use crate::policy::Policy;
@@ -33,6 +33,7 @@ impl Disks {
     /// Returns at once; the disks are opened in the background.
     pub(crate) fn open(
         disks: &[crate::Disk],
+        owner: &Owner,
         read_max: Duration,
         memory: &Memory,
         metrics: &Metrics,
@@ -47,7 +48,8 @@ impl Disks {
         let queue_bytes_max = usize::try_from(share.min(QUEUE_BYTES_MAX)).unwrap_or(usize::MAX);
         let disk = |disk: &crate::Disk| {
             let (memory, metrics, policy) = (memory.clone(), metrics.clone(), Arc::clone(policy));
-            Arc::new(Disk::new(disk, read_max, queue_bytes_max, memory, metrics, policy))
+            let owner = owner.clone();
+            Arc::new(Disk::new(disk, owner, read_max, queue_bytes_max, memory, metrics, policy))
         };
         let disks: Vec<_> = disks.iter().map(disk).collect();
         let watch = |disk: &Arc<Disk>| runtime.spawn(disk::run(Arc::clone(disk)));

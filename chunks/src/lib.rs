@@ -19,6 +19,7 @@ pub use memory::MEMORY_BYTES_MIN;
 pub use value::Key;
 
 use bytes::Bytes;
+use disk::Owner;
 use disks::Disks;
 use memory::Memory;
 use metrics::Metrics;
@@ -102,7 +103,12 @@ impl Chunks {
         let metrics = Metrics::new(registry)?;
         let memory = Memory::new(sizes.memory_bytes, metrics.clone())?;
         let policy = Arc::new(Policy::new(sizes.disks.iter().map(|disk| disk.bytes).sum()));
-        let disks = Disks::open(&sizes.disks, sizes.read_max, &memory, &metrics, &policy)?;
+        let owner = Owner::of(&sizes.data_dir).unwrap_or_else(|error| {
+            let dir = sizes.data_dir.display();
+            tracing::warn!(%dir, %error, "the SSD's folders are not known again after a restart");
+            Owner::new()
+        });
+        let disks = Disks::open(&sizes.disks, &owner, sizes.read_max, &memory, &metrics, &policy)?;
         let warm = warm::path(&sizes.data_dir);
         disks.spawn(warm::up(warm.clone(), disks.all(), memory.clone()));
         let inner = Inner { memory, disks, policy, began: Instant::now(), warm };

@@ -5,6 +5,7 @@
 mod support;
 
 use nearcast_chunks::{Disk, Key, Sizes};
+use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
 use support::fuse::{FaultyDisk, Mode};
 use support::{MIB, Tiers, key, sizes};
@@ -230,7 +231,7 @@ struct Tmpfs(std::path::PathBuf);
 
 impl Tmpfs {
     fn mount(dir: std::path::PathBuf, mib: u32) -> Option<Self> {
-        std::fs::create_dir(&dir).unwrap();
+        std::fs::create_dir_all(&dir).unwrap();
         let mut mount = std::process::Command::new("mount");
         let mount = mount.args(["-t", "tmpfs", "-o", &format!("size={mib}m"), "none"]).arg(&dir);
         match mount.output() {
@@ -302,6 +303,72 @@ async fn a_folder_that_vanishes_is_given_up_and_used_again_when_it_is_back() {
     std::fs::rename(&away, &dir).unwrap();
     let back = |tiers: &Tiers| keys.iter().all(|key| tiers.chunks.may_be_on_disk(key));
     tiers.until("its chunks are back", back).await;
+}
+
+/// Waits until the one disk, which is off, was tried once more in vain.
+async fn tried_in_vain(tiers: &Tiers) {
+    let before = tiers.metric("ssd_troubles_total", "gone");
+    let tried = |tiers: &Tiers| tiers.metric("ssd_troubles_total", "gone") > before;
+    tiers.until("another try", tried).await;
+    assert_eq!(tiers.disks_up(), 0);
+}
+
+fn names(dir: &std::path::Path) -> Vec<std::ffi::OsString> {
+    std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_is_mounted_again_as_another_device_is_used_with_all_that_it_has() {
+    let Some(mut disk) = FaultyDisk::mount(SERVER) else { return };
+    let data = tempfile::tempdir().unwrap();
+    let tiers = tiers_over(&disk, data.path(), 0).await;
+    let keys = stored(&tiers, 1).await;
+    let device = |disk: &FaultyDisk| std::fs::metadata(&disk.dir).unwrap().dev();
+    let before = device(&disk);
+    // Its number is not given to the next one.
+    let _held = std::fs::File::open(&disk.dir).unwrap();
+    disk.unmount();
+    tiers.until("the disk is off", |tiers| tiers.disks_up() == 0).await;
+    tried_in_vain(&tiers).await;
+    assert!(names(&disk.dir).is_empty(), "the folder below is not used");
+
+    disk.mount_back(SERVER);
+    assert_ne!(device(&disk), before);
+    tiers.until("the disk is back", |tiers| tiers.disks_up() == 1).await;
+    tiers.forget_memory();
+    for key in &keys {
+        assert!(tiers.find(*key, MIB).await.is_some());
+    }
+    tiers.keep(key(99, 0), MIB).await;
+    tiers.written().await;
+    assert_eq!(tiers.metric("ssd_mismatches_total", ""), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_empty_disk_in_the_place_of_another_is_used_as_new_and_one_with_others_files_is_not() {
+    let data = tempfile::tempdir().unwrap();
+    let dir = data.path().join("disk");
+    let Some(first) = Tmpfs::mount(dir.clone(), 160) else { return };
+    let sizes = Sizes {
+        disks: vec![Disk { dir: dir.clone(), bytes: DISK, direct: true }],
+        ..sizes(data.path(), MEMORY, 0, DISK)
+    };
+    let tiers = Tiers::start(sizes).await;
+    let keys = stored(&tiers, 1).await;
+    // Its device's number is not given to the next one.
+    let _held = std::fs::File::open(dir.join("lock")).unwrap();
+    drop(first);
+    tiers.until("the disk is off", |tiers| tiers.disks_up() == 0).await;
+
+    let _second = Tmpfs::mount(dir.clone(), 160).unwrap();
+    std::fs::write(dir.join("film"), "of others").unwrap();
+    tried_in_vain(&tiers).await;
+    assert_eq!(names(&dir), ["film"]);
+    std::fs::remove_file(dir.join("film")).unwrap();
+    tiers.until("the disk is back", |tiers| tiers.disks_up() == 1).await;
+    assert!(!tiers.chunks.may_be_on_disk(&keys[0]));
+    tiers.keep(keys[0], MIB).await;
+    tiers.written().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -12,6 +12,8 @@ mod fuse;
 
 use common::{CHUNK, DEADLINE, Edge, Item, Web, get, proxy_settings};
 use fuse::{FaultyDisk, Mode};
+use model::admin::PurgeDone;
+use service::client::Client;
 use service::value::ByteSize;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -25,6 +27,8 @@ const SERVER: &str = "serves_a_faulty_disk";
 const MEMORY: ByteSize = ByteSize(16 << 20);
 /// Things of a chunk each, that clients ask for in turn.
 const THINGS: usize = 48;
+/// Of these, the ones that have another version once their disk has vanished.
+const PURGED: std::ops::Range<usize> = 0..THINGS / 2;
 const CLIENTS: usize = 4;
 /// Answers that clients have while the disk is off, before it is mended.
 const ANSWERS_WHILE_OFF: usize = 40;
@@ -225,14 +229,24 @@ async fn a_disk_that_is_full_fails_no_request() {
     meets(Mode::Full, "failed").await;
 }
 
-/// Its filesystem is mounted anew nowhere: one that is would be another, which a folder must not
-/// be filled on.
+/// It is another device afterwards, as one that was unplugged often is. What was purged meanwhile
+/// is still on it.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_disk_that_vanishes_fails_no_request() {
+async fn a_disk_that_vanishes_and_is_mounted_again_fails_no_request() {
     let Some(mut disk) = FaultyDisk::mount(SERVER) else { return };
-    let (stage, traffic) = off(&mut disk, &["gone", "failed"], |disk, _| disk.vanish()).await;
+    let (stage, traffic) = off(&mut disk, &["gone", "failed"], |disk, _| disk.unmount()).await;
     traffic.end().await;
-    stage.edge.stop().await;
+    for number in PURGED {
+        stage.web.put(&path(number), Item { version: 1, ..Item::of(CHUNK) });
+        let request = serde_json::json!({ "url": format!("{}{}", stage.edge.http, path(number)) });
+        let url = format!("{}/v1/purge", stage.edge.admin);
+        let admin = Client::new(DEADLINE, None, None).unwrap();
+        admin.post_json::<_, PurgeDone>(&url, &request).await.unwrap();
+    }
+    assert_eq!(std::fs::read_dir(&disk.dir).unwrap().count(), 0, "the folder below stays empty");
+    disk.mount_back(SERVER);
+    let traffic = stage.traffic();
+    comes_back(stage, traffic).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -242,9 +256,6 @@ async fn a_disk_whose_folder_vanishes_fails_no_request() {
         std::fs::rename(&stage.link, stage.link.with_extension("away")).unwrap();
     };
     let (stage, traffic) = off(&mut disk, &["gone"], vanish).await;
-    // The edge may have made a folder there, and may do so again before it is gone.
-    while std::fs::rename(stage.link.with_extension("away"), &stage.link).is_err() {
-        let _ = std::fs::remove_dir_all(&stage.link);
-    }
+    std::fs::rename(stage.link.with_extension("away"), &stage.link).unwrap();
     comes_back(stage, traffic).await;
 }

@@ -7,7 +7,7 @@
 //! last thread is done.
 
 use super::fifo::{Blocks, Fifo, Written};
-use super::folder;
+use super::{Owner, folder};
 use crate::memory::Memory;
 use crate::metrics::Metrics;
 use crate::value::{Chunk, Copy, Key, READING};
@@ -89,7 +89,8 @@ impl Store {
     /// Opens what is in the disk's folder, which exists: takes as long as reading its indexes
     /// does.
     pub(super) async fn open(
-        place: crate::Disk,
+        disk: crate::Disk,
+        owner: Owner,
         memory: Memory,
         metrics: &Metrics,
     ) -> Result<Self, String> {
@@ -97,7 +98,8 @@ impl Store {
         let handle = threads.handle().clone();
         let blocks = Arc::new(Blocks::default());
         let counted = metrics.ssd_evicted_blocks.clone();
-        let opening = open(place, Arc::clone(&blocks), counted, Spawner::from(handle.clone()));
+        let spawner = Spawner::from(handle.clone());
+        let opening = open(disk, owner, Arc::clone(&blocks), counted, spawner);
         // It touches the disk, and foyer panics on some errors: both away from the caller.
         match handle.spawn(opening).await {
             Ok(Ok((hybrid, count, lock))) => {
@@ -251,13 +253,15 @@ impl Drop for Store {
 }
 
 async fn open(
-    place: crate::Disk,
+    disk: crate::Disk,
+    owner: Owner,
     blocks: Arc<Blocks>,
     counted: IntCounter,
     spawner: Spawner,
 ) -> Result<(HybridCache<Key, Chunk>, usize, File), String> {
-    let crate::Disk { dir, bytes: set_bytes, direct } = place;
+    let crate::Disk { dir, bytes: set_bytes, direct } = disk;
     let lock = folder::lock(&dir)?;
+    owner.sign(&dir).map_err(|error| error.to_string())?;
     let direct = direct && folder::takes_direct(&dir);
     // Not more than there is: a small disk would else have a few large blocks, or none.
     let bytes = set_bytes.min(folder::bytes_total(&dir).map_err(|error| error.to_string())?);

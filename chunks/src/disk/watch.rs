@@ -1,10 +1,11 @@
 //! Opens a disk, writes what it is offered, looks whether it is still well, switches it off
 //! when it is not, and tries it again.
 
-use super::Disk;
 use super::folder::{bytes_free, first_file};
 use super::health::{self, HANG_MAX, LOOK_EVERY, Looks, Trouble, WRITE_MAX};
+use super::place::Place;
 use super::store::Store;
+use super::{Disk, Owner};
 use crate::policy::ChunkId;
 use crate::value::Key;
 use std::collections::VecDeque;
@@ -23,15 +24,14 @@ const LINGER: Duration = Duration::from_millis(50);
 
 /// Looks after a disk until the task is dropped.
 pub(crate) async fn run(disk: Arc<Disk>) {
-    // The filesystem that the folder was on at first.
-    let mut device = None;
+    // Where the folder was when it was last in use.
+    let mut place = None;
     let mut waited = None;
     loop {
-        let (trouble, up) = match attach(&disk, device).await {
-            Ok((store, attached)) => {
-                device = Some(attached.0);
+        let (trouble, up) = match attach(&disk, &mut place).await {
+            Ok((store, first)) => {
                 let since = Instant::now();
-                let trouble = up(&disk, &store, attached).await;
+                let trouble = up(&disk, &store, first).await;
                 (trouble, since.elapsed())
             }
             Err(trouble) => (trouble, Duration::ZERO),
@@ -46,16 +46,20 @@ pub(crate) async fn run(disk: Arc<Disk>) {
 /// A file's filesystem and number.
 type Identity = (u64, u64);
 
-async fn attach(disk: &Disk, device: Option<u64>) -> Result<(Arc<Store>, Identity), Trouble> {
-    let dir = disk.dir.clone();
-    let probed = spawn_blocking(move || probe(&dir, device)).await;
-    probed.unwrap_or_else(|error| Err(Trouble::Failed(error.to_string())))?;
-    let place = crate::Disk { dir: disk.dir.clone(), bytes: disk.bytes, direct: disk.direct };
-    let store = Store::open(place, disk.memory.clone(), &disk.metrics).await;
+/// Opens what is in the disk's folder, which was at `place` before, and is from then on where it
+/// was found.
+async fn attach(disk: &Disk, place: &mut Option<Place>) -> Result<(Arc<Store>, Identity), Trouble> {
+    let (dir, before, owner) = (disk.dir.clone(), place.clone(), disk.owner.clone());
+    let probed = spawn_blocking(move || probe(&dir, before.as_ref(), &owner)).await;
+    let found = probed.unwrap_or_else(|error| Err(Trouble::Failed(error.to_string())))?;
+    let setting = crate::Disk { dir: disk.dir.clone(), bytes: disk.bytes, direct: disk.direct };
+    let (owner, memory) = (disk.owner.clone(), disk.memory.clone());
+    let store = Store::open(setting, owner, memory, &disk.metrics).await;
     let store = Arc::new(store.map_err(Trouble::Failed)?);
-    let identity = look(&disk.dir).await?;
+    let first = look(&disk.dir).await?;
     disk.is_usable(store.bytes());
-    Ok((store, identity))
+    *place = Some(found);
+    Ok((store, first))
 }
 
 /// The disk is in use, until something is wrong.
@@ -164,23 +168,12 @@ async fn not_written(disk: &Disk, lost: usize) -> Trouble {
     Trouble::Failed(format!("{lost} chunks not written, {free} bytes are free"))
 }
 
-/// Whether the folder takes bytes and gives them back. Makes it if need be, but only on the
-/// filesystem where it was at first: a disk that is not mounted must not fill the one below.
-fn probe(dir: &Path, device: Option<u64>) -> Result<(), Trouble> {
+/// Finds the folder, and whether it takes bytes and gives them back.
+fn probe(dir: &Path, before: Option<&Place>, owner: &Owner) -> Result<Place, Trouble> {
     if std::fs::metadata(dir).is_ok_and(|found| !found.is_dir()) {
         return Err(Trouble::Failed("expected a folder, found a file".into()));
     }
-    try_folder(dir, device).map_err(|error| Trouble::Gone(error.to_string()))
-}
-
-fn try_folder(dir: &Path, device: Option<u64>) -> io::Result<()> {
-    match device {
-        None => std::fs::create_dir_all(dir)?,
-        Some(_) if !dir.exists() => std::fs::create_dir(dir)?,
-        Some(_) => {}
-    }
-    if device.is_some_and(|device| std::fs::metadata(dir).is_ok_and(|now| now.dev() != device)) {
-        return Err(io::Error::other("the folder is not on its disk any more"));
-    }
-    health::takes_bytes(dir)
+    let found = Place::find(dir, before, owner);
+    let tried = found.and_then(|place| health::takes_bytes(dir).map(|()| place));
+    tried.map_err(|error| Trouble::Gone(error.to_string()))
 }

@@ -124,6 +124,18 @@ impl FaultyDisk {
         self.server.wait().unwrap();
     }
 
+    /// As [`FaultyDisk::vanish`], and nothing is mounted at its folder any more.
+    pub fn unmount(&mut self) {
+        self.vanish();
+        unmount(&self.dir);
+    }
+
+    /// Mounts one that was unmounted where it was: another device, with the same files.
+    pub fn mount_back(&mut self, server: &str) {
+        (self.server, self.answers) = start(server, &self.dir);
+        assert_eq!(self.answer(), "mounted");
+    }
+
     /// Mounts one that has vanished, elsewhere: `dir` is another, its files are the same.
     pub fn mount_again(&mut self, server: &str) {
         let dir = self.dirs.path().join("again");
@@ -161,7 +173,7 @@ impl Drop for FaultyDisk {
 pub fn serve() {
     let Some(dir) = std::env::var_os(DIR).map(PathBuf::from) else { return };
     let backing = dir.with_file_name("backing");
-    std::fs::create_dir(&dir).unwrap();
+    std::fs::create_dir_all(&dir).unwrap();
     std::fs::create_dir_all(&backing).unwrap();
     let device = match mount(&dir) {
         Ok(device) => device,
@@ -317,6 +329,14 @@ impl Server {
             10 => {
                 std::fs::remove_file(self.backing.join(name_at(body, 0))).map_err(errno)?;
                 Ok(Vec::new())
+            }
+            // RENAME, in the one folder
+            12 => {
+                let from = name_at(body, 8);
+                let to = name_at(body, 8 + from.len() + 1);
+                let [from, path] = [&from, &to].map(|name| self.backing.join(name));
+                std::fs::rename(from, path).map_err(errno)?;
+                self.entry(&to, nodes).map(|_| Vec::new())
             }
             // OPEN, past the page cache
             14 => Ok([longs(&[0]), words(&[1, 0])].concat()),
