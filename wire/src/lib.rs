@@ -18,6 +18,7 @@ mod half;
 mod known;
 mod lengths;
 mod levers;
+mod linger;
 mod pace;
 mod patience;
 mod plain;
@@ -62,6 +63,12 @@ pub const SEND_BYTES_MIN: u64 = 4 << 10;
 /// An answer that brings nothing for this long is not kept up for a peer that sends no more: it
 /// may have stopped reading, too.
 pub const QUIET_MAX: Duration = Duration::from_secs(1);
+/// From the end of a TCP connection that ends from here to the client's own: as long as a client
+/// far away takes to read what it was sent last, and a small part of a drain.
+pub const LINGER_MAX: Duration = Duration::from_secs(2);
+/// Bytes that are read, and discarded, meanwhile: what a client has under way that learns of the
+/// end after 20 ms over 100 Mbit/s.
+pub const LINGER_BYTES_MAX: usize = 256 << 10;
 /// The head of a request: a path (4 KiB, with a token of 2 KiB) and a browser's fields.
 pub const HEADER_BYTES_MAX: u32 = 16 << 10;
 /// HTTP/2 and 3: requests of one connection at a time.

@@ -1,6 +1,6 @@
 //! How long connections wait for their peers, and the count of those that were given up.
 
-use crate::{HANDSHAKE_MAX, HEAD_MAX, QUIET_MAX, SEND_STALL_MAX};
+use crate::{HANDSHAKE_MAX, HEAD_MAX, LINGER_MAX, QUIET_MAX, SEND_STALL_MAX};
 use prometheus::{IntCounterVec, Opts, Registry};
 use std::time::Duration;
 
@@ -17,11 +17,19 @@ pub struct Patience {
     pub send: Duration,
     /// HTTP/1.1: for the next byte of an answer to a peer that closed its own half.
     pub quiet: Duration,
+    /// TCP: from the end of a connection on this side to the client's own.
+    pub linger: Duration,
 }
 
 impl Default for Patience {
     fn default() -> Self {
-        Self { handshake: HANDSHAKE_MAX, head: HEAD_MAX, send: SEND_STALL_MAX, quiet: QUIET_MAX }
+        Self {
+            handshake: HANDSHAKE_MAX,
+            head: HEAD_MAX,
+            send: SEND_STALL_MAX,
+            quiet: QUIET_MAX,
+            linger: LINGER_MAX,
+        }
     }
 }
 
@@ -35,10 +43,12 @@ pub(crate) enum Wait {
     Ping,
     /// That it takes bytes.
     Send,
+    /// That it ends a connection that was ended from here.
+    End,
 }
 
 impl Wait {
-    const ALL: [Self; 4] = [Self::Handshake, Self::Head, Self::Ping, Self::Send];
+    const ALL: [Self; 5] = [Self::Handshake, Self::Head, Self::Ping, Self::Send, Self::End];
 
     fn name(self) -> &'static str {
         match self {
@@ -46,6 +56,7 @@ impl Wait {
             Self::Head => "head",
             Self::Ping => "ping",
             Self::Send => "send",
+            Self::End => "end",
         }
     }
 }

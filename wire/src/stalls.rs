@@ -258,7 +258,7 @@ fn h2_ask() -> Vec<u8> {
     said
 }
 
-fn h2_begin() -> Vec<u8> {
+pub fn h2_begin() -> Vec<u8> {
     let window = (1_u32 << 30).to_be_bytes();
     let mut said = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\x06\x04\0\0\0\0\0\0\x04".to_vec();
     said.extend(window);

@@ -2,6 +2,7 @@
 
 use crate::connection::{self, Spoken};
 use crate::corked::TlsStream;
+use crate::linger::{self, Socket};
 use crate::patience::Wait;
 use crate::plain::PlainStream;
 use crate::unframed::Unframed;
@@ -53,7 +54,7 @@ pub async fn accept<S: Service>(
     }
 }
 
-/// Serves a connection until it ends.
+/// Serves a connection until it ends, on both sides where that can be had.
 ///
 /// # Errors
 /// How it ended, when not as it should.
@@ -67,10 +68,26 @@ pub(crate) async fn serve<S: Service>(
     let stream = TcpStream::from_std(stream).map_err(told)?;
     stream.set_nodelay(true).map_err(told)?;
     SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT_BYTES_MAX).map_err(told)?;
+    let (socket, left) = linger::socket(stream);
+    let ended = serve_on(socket, tls, via, shared).await;
+    if !left.linger(shared.patience.linger).await {
+        shared.metrics.given_up.count(Wait::End);
+    }
+    ended
+}
+
+/// Serves a connection until this side ends it. A future of its own: of what it needs nothing is
+/// left then but the socket.
+async fn serve_on<S: Service>(
+    socket: Socket,
+    tls: Option<TlsAcceptor>,
+    via: Arc<Via>,
+    shared: &Arc<Shared<S>>,
+) -> Result<(), String> {
     let unframed = Unframed::default();
-    let (given_up, patience) = (&shared.metrics.given_up, shared.patience);
     let first = if tls.is_some() { Wait::Handshake } else { Wait::Head };
-    let stream = Watched::new(stream, unframed.clone(), patience, (first, given_up.clone()));
+    let first = (first, shared.metrics.given_up.clone());
+    let stream = Watched::new(socket, unframed.clone(), shared.patience, first);
     let Some(tls) = tls else {
         let arena = shared.arena.clone().filter(|_| shared.levers.sendfile);
         let stream = PlainStream::new(stream, arena);

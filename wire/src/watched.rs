@@ -1,8 +1,10 @@
 //! A TCP socket that does not wait for ever: a peer that sends too little at first, or takes next
 //! to nothing for long, has its connection ended; and one that was sent a part of an answer whose
-//! end only the connection's tells has it reset.
+//! end only the connection's tells has it reset. One that was told the connection's end, and has
+//! not ended it itself, is lingered for.
 
 use crate::SEND_BYTES_MIN;
+use crate::linger::Socket;
 use crate::pace::LOOKS;
 use crate::patience::{GivenUp, Patience, Wait};
 use crate::unframed::Unframed;
@@ -21,7 +23,7 @@ const FIRST_BYTES: usize = 24;
 /// A TCP stream that ends a peer which sends too little at first, or takes next to nothing for
 /// long.
 pub struct Watched {
-    stream: TcpStream,
+    stream: Socket,
     first_bytes: usize,
     first_by: Pin<Box<Sleep>>,
     stalled: Pin<Box<Sleep>>,
@@ -38,6 +40,8 @@ pub struct Watched {
     unframed: Unframed,
     /// All that was written left this side, and its end.
     is_shut: bool,
+    /// The peer's end was read.
+    has_ended: bool,
 }
 
 impl Drop for Watched {
@@ -45,6 +49,8 @@ impl Drop for Watched {
         if self.unframed.would_lie(self.is_shut) {
             // If even that fails, the connection was broken before.
             let _ = self.stream.set_zero_linger();
+        } else if self.is_shut && !self.has_ended {
+            self.stream.leave();
         }
     }
 }
@@ -67,7 +73,7 @@ impl Watched {
 
     /// Watches from now on, as patiently as said; `first` is what is awaited first.
     pub fn new(
-        stream: TcpStream,
+        stream: Socket,
         unframed: Unframed,
         patience: Patience,
         (first, given_up): (Wait, GivenUp),
@@ -86,6 +92,7 @@ impl Watched {
             given_up,
             unframed,
             is_shut: false,
+            has_ended: false,
         }
     }
 
@@ -93,7 +100,7 @@ impl Watched {
     pub fn patient(stream: TcpStream) -> Self {
         let given_up = GivenUp::new(&prometheus::Registry::new()).expect("it is empty");
         let first = (Wait::Handshake, given_up);
-        Self::new(stream, Unframed::default(), Patience::default(), first)
+        Self::new(crate::linger::socket(stream).0, Unframed::default(), Patience::default(), first)
     }
 
     /// Sends in a way of its own: `send` is called when the socket takes bytes.
@@ -167,8 +174,9 @@ impl AsyncRead for Watched {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        let before = buf.filled().len();
-        let outcome = Pin::new(&mut this.stream).poll_read(cx, buf);
+        let (before, room) = (buf.filled().len(), buf.remaining());
+        let outcome = Pin::new(&mut *this.stream).poll_read(cx, buf);
+        this.has_ended |= outcome.is_ready() && buf.remaining() == room && room > 0;
         if this.first_bytes >= FIRST_BYTES {
             return outcome;
         }
@@ -189,7 +197,7 @@ impl AsyncWrite for Watched {
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let outcome = Pin::new(&mut this.stream).poll_write(cx, buf);
+        let outcome = Pin::new(&mut *this.stream).poll_write(cx, buf);
         this.watch(cx, outcome)
     }
 
@@ -199,7 +207,7 @@ impl AsyncWrite for Watched {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let outcome = Pin::new(&mut this.stream).poll_write_vectored(cx, bufs);
+        let outcome = Pin::new(&mut *this.stream).poll_write_vectored(cx, bufs);
         this.watch(cx, outcome)
     }
 
@@ -208,12 +216,12 @@ impl AsyncWrite for Watched {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+        Pin::new(&mut *self.get_mut().stream).poll_flush(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        let shut = ready!(Pin::new(&mut this.stream).poll_shutdown(cx));
+        let shut = ready!(Pin::new(&mut *this.stream).poll_shutdown(cx));
         this.is_shut = shut.is_ok();
         Poll::Ready(shut)
     }

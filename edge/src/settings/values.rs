@@ -118,6 +118,7 @@ pub(super) fn patience(settings: &Settings) -> Result<Patience, ConfigError> {
         head: time("edge.head-timeout", settings.head_timeout, usual.head)?,
         send: time("edge.send-timeout", settings.send_timeout, usual.send)?,
         quiet: usual.quiet,
+        linger: usual.linger,
     })
 }
 

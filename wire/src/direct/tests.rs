@@ -176,6 +176,7 @@ async fn an_answer_that_waits_when_a_connection_ends_is_sent_whole() {
         }
         // A drain takes no request that was not read.
         assert!(answered > 0 && (drains || answered == REQUESTS), "{by:?} {drains}: {answered}");
+        drop(stream);
         until("the connection ends", || serving.is_finished()).await;
         serving.await.unwrap().unwrap();
         assert_eq!(stage.given_up("send"), 0);
@@ -194,6 +195,7 @@ async fn a_drain_ends_a_connection_that_is_idle_behind_answers_of_this_kind() {
         assert_eq!(whole(), before + 1);
         stage.shared.drain.cancel();
         assert!(!read(&mut stream, 9).await);
+        drop(stream);
         soon(serving).await.unwrap().unwrap();
     }
 }
