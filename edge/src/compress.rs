@@ -4,40 +4,18 @@
 //! ([`body_id`]); its validator is weak, so that no range of it is ever joined to another
 //! node's bytes, which may differ.
 
-use crate::flights::Flights;
-use bytes::Bytes;
+mod compressor;
+
+pub use compressor::Compressor;
+
 use http::{HeaderMap, HeaderValue, StatusCode, header};
-use lru::LruCache;
-use prometheus::{IntCounterVec, Registry};
-use std::io::{self, Write};
-use std::num::NonZeroUsize;
-use std::sync::{Arc, Mutex, PoisonError};
-use tokio::sync::Semaphore;
 
 /// Below this a packet is saved at best.
 pub const BODY_BYTES_MIN: u64 = 1 << 10;
 /// Above this a body costs a core for a second: it is served as it is.
 pub const BODY_BYTES_MAX: u64 = 8 << 20;
-/// Bodies compressed at a time: what runs beside serving must leave it most cores.
-const RUNNING_MAX: usize = 2;
-/// Bodies compressed or waiting for it; each holds up to [`BODY_BYTES_MAX`].
-const JOBS_MAX: usize = 8;
-/// Bodies remembered as not worth it.
-const USELESS_MAX: NonZeroUsize = NonZeroUsize::new(1024).expect("not zero");
 /// Members read of one `Accept-Encoding`; browsers send four.
 const MEMBERS_MAX: usize = 32;
-
-// Levels, by a media playlist of 700 kB on one core: a body is compressed once and sent often,
-// but a live playlist changes each second, so that what halves the speed must be worth it.
-
-/// 20 MB/s; 9 saves another tenth at a seventh of the speed.
-const GZIP_LEVEL: u32 = 6;
-/// 21 MB/s, a quarter smaller than gzip; 7 saves another twentieth at half the speed.
-const BROTLI_QUALITY: u32 = 6;
-/// 4 MiB: beyond it few playlists repeat themselves, and each encoder takes that memory.
-const BROTLI_WINDOW_BITS: u32 = 22;
-/// 46 MB/s, a sixth smaller than gzip; 12 saves another fiftieth at half the speed.
-const ZSTD_LEVEL: i32 = 9;
 
 /// A content coding (RFC 9110 section 8.4.1), best first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -216,141 +194,11 @@ pub fn weaken(fields: &mut HeaderMap) {
     }
 }
 
-/// Compresses bodies off the connections' threads, a few at a time, each once.
-pub struct Compressor {
-    flights: Flights<[u8; 16], Option<Bytes>>,
-    jobs: Arc<Semaphore>,
-    running: Arc<Semaphore>,
-    useless: Arc<Mutex<LruCache<[u8; 16], ()>>>,
-    outcomes: IntCounterVec,
-    bytes: IntCounterVec,
-}
-
-impl Compressor {
-    /// One for an edge.
-    ///
-    /// # Errors
-    /// A metric of that name is registered already.
-    pub fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
-        let outcomes = counting::counters(
-            registry,
-            "compressions_total",
-            "Bodies compressed, by coding and outcome",
-            &["encoding", "outcome"],
-        )?;
-        let bytes = counting::counters(
-            registry,
-            "compression_bytes_total",
-            "Bytes compressed, before and after",
-            &["encoding", "side"],
-        )?;
-        for encoding in Encoding::ALL {
-            for outcome in ["done", "useless", "busy", "failed"] {
-                outcomes.with_label_values(&[encoding.token(), outcome]);
-            }
-            for side in ["before", "after"] {
-                bytes.with_label_values(&[encoding.token(), side]);
-            }
-        }
-        Ok(Self {
-            flights: Flights::new(),
-            jobs: Arc::new(Semaphore::new(JOBS_MAX)),
-            running: Arc::new(Semaphore::new(RUNNING_MAX)),
-            useless: Arc::new(Mutex::new(LruCache::new(USELESS_MAX))),
-            outcomes,
-            bytes,
-        })
-    }
-
-    /// The encoded form of a `whole` body, named `id` (see [`body_id`]); the caller keeps it.
-    /// However many ask at a time, it is made once, and collected once. None if too many others
-    /// are being made, or if it is no smaller: send the body as it is.
-    pub async fn compressed(
-        &self,
-        id: [u8; 16],
-        whole: impl Future<Output = Option<Vec<Bytes>>>,
-        encoding: Encoding,
-    ) -> Option<Bytes> {
-        if self.useless.lock().unwrap_or_else(PoisonError::into_inner).contains(&id) {
-            return None;
-        }
-        let (wait, ticket) = self.flights.join(id, &upstream::Urgency::default());
-        let Some(ticket) = ticket else { return wait.landed().await? };
-        let Ok(job) = Arc::clone(&self.jobs).try_acquire_owned() else {
-            self.count(encoding, "busy");
-            ticket.land(None);
-            return None;
-        };
-        let body = whole.await?;
-        let place = Arc::clone(&self.running).acquire_owned().await.ok()?;
-        let useless = Arc::clone(&self.useless);
-        let (outcomes, bytes) = (self.outcomes.clone(), self.bytes.clone());
-        // Ends by itself: its input is bounded. Who asked may have gone; others may wait.
-        tokio::task::spawn_blocking(move || {
-            let _held = (job, place);
-            let before: usize = body.iter().map(Bytes::len).sum();
-            let made = encode(&body, encoding);
-            let outcome = match &made {
-                Ok(made) if made.len() < before => "done",
-                Ok(_) => "useless",
-                Err(_) => "failed",
-            };
-            outcomes.with_label_values(&[encoding.token(), outcome]).inc();
-            let made = made.ok().filter(|made| made.len() < before).map(Bytes::from);
-            match &made {
-                Some(made) => {
-                    let count = |side, length: usize| {
-                        bytes.with_label_values(&[encoding.token(), side]).inc_by(length as u64);
-                    };
-                    count("before", before);
-                    count("after", made.len());
-                }
-                None => {
-                    useless.lock().unwrap_or_else(PoisonError::into_inner).put(id, ());
-                }
-            }
-            ticket.land(made);
-        });
-        wait.landed().await?
-    }
-
-    fn count(&self, encoding: Encoding, outcome: &str) {
-        self.outcomes.with_label_values(&[encoding.token(), outcome]).inc();
-    }
-}
-
-fn encode(body: &[Bytes], encoding: Encoding) -> io::Result<Vec<u8>> {
-    let all = |to: &mut dyn Write| body.iter().try_for_each(|piece| to.write_all(piece));
-    let out = Vec::new();
-    match encoding {
-        Encoding::Gzip => {
-            let mut encoder =
-                flate2::write::GzEncoder::new(out, flate2::Compression::new(GZIP_LEVEL));
-            all(&mut encoder)?;
-            encoder.finish()
-        }
-        Encoding::Brotli => {
-            let buffer = 4096;
-            let mut encoder =
-                brotli::CompressorWriter::new(out, buffer, BROTLI_QUALITY, BROTLI_WINDOW_BITS);
-            all(&mut encoder)?;
-            encoder.flush()?;
-            Ok(encoder.into_inner())
-        }
-        Encoding::Zstd => {
-            let mut encoder = zstd::stream::write::Encoder::new(out, ZSTD_LEVEL)?;
-            all(&mut encoder)?;
-            encoder.finish()
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use http::HeaderName;
     use proptest::prelude::*;
-    use std::io::Read;
 
     fn fields(pairs: &[(&'static str, &str)]) -> HeaderMap {
         let pair = |(name, value): &(&'static str, &str)| {
@@ -462,99 +310,10 @@ mod tests {
         assert!(!ids.contains(&[1; 16]) && !ids.contains(&body_id(&[2; 16], Encoding::Gzip)));
     }
 
-    fn decoded(encoding: Encoding, bytes: &[u8]) -> Vec<u8> {
-        let mut out = Vec::new();
-        match encoding {
-            Encoding::Gzip => flate2::read::GzDecoder::new(bytes).read_to_end(&mut out).unwrap(),
-            Encoding::Brotli => {
-                brotli::Decompressor::new(bytes, 4096).read_to_end(&mut out).unwrap()
-            }
-            Encoding::Zstd => {
-                zstd::stream::read::Decoder::new(bytes).unwrap().read_to_end(&mut out).unwrap()
-            }
-        };
-        out
-    }
-
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(32))]
-        #[test]
-        fn what_is_encoded_decodes_to_the_same(pieces in prop::collection::vec("[a-c\n]{0,2000}", 0..4)) {
-            let body: Vec<Bytes> = pieces.iter().map(|piece| Bytes::from(piece.clone())).collect();
-            for encoding in Encoding::ALL {
-                prop_assert_eq!(decoded(encoding, &encode(&body, encoding).unwrap()), pieces.concat().into_bytes());
-            }
-        }
-
         #[test]
         fn any_accept_encoding_is_read(text in "[ -~]{0,80}") {
             let _ = choose(&fields(&[("accept-encoding", &text)]));
         }
-    }
-
-    async fn whole(body: &Bytes) -> Option<Vec<Bytes>> {
-        Some(vec![body.clone()])
-    }
-
-    fn outcome(compressor: &Compressor, of: &str) -> u64 {
-        compressor.outcomes.with_label_values(&["gzip", of]).get()
-    }
-
-    #[tokio::test]
-    async fn a_body_is_compressed_once_for_all_who_wait() {
-        let compressor = Compressor::new(&Registry::new()).unwrap();
-        let text = Bytes::from("#EXTINF:1,\nsegment.m4s\n".repeat(1000));
-        let ask = || compressor.compressed([1; 16], whole(&text), Encoding::Gzip);
-        // None is done before all have asked.
-        let held = compressor.running.acquire_many(RUNNING_MAX as u32).await.unwrap();
-        let all = futures::future::join_all((0..100).map(|_| ask()));
-        let (all, ()) = futures::join!(all, async { drop(held) });
-        let first = all[0].clone().unwrap();
-        assert_eq!(decoded(Encoding::Gzip, &first), text);
-        assert!(all.iter().all(|one| one.as_ref() == Some(&first)));
-        assert_eq!(outcome(&compressor, "done"), 1);
-    }
-
-    #[tokio::test]
-    async fn what_does_not_shrink_is_tried_once() {
-        let compressor = Compressor::new(&Registry::new()).unwrap();
-        let noise: Vec<u8> = (0..4096u32)
-            .flat_map(|n| blake3::hash(&n.to_le_bytes()).as_bytes()[..4].to_vec())
-            .collect();
-        for _ in 0..3 {
-            let noise = noise.clone().into();
-            let made = compressor.compressed([2; 16], whole(&noise), Encoding::Gzip);
-            assert_eq!(made.await, None);
-        }
-        assert_eq!(outcome(&compressor, "useless"), 1);
-    }
-
-    #[tokio::test]
-    async fn too_many_bodies_at_once_are_sent_as_they_are() {
-        let compressor = Compressor::new(&Registry::new()).unwrap();
-        let text = Bytes::from("a".repeat(100_000));
-        let ask = |number: u8| compressor.compressed([number; 16], whole(&text), Encoding::Gzip);
-        let all = futures::future::join_all((0..50).map(ask)).await;
-        let made = all.iter().filter(|one| one.is_some()).count() as u64;
-        assert!(made >= JOBS_MAX as u64);
-        assert_eq!(made + outcome(&compressor, "busy"), 50);
-    }
-
-    #[tokio::test]
-    async fn no_more_bodies_are_collected_than_are_being_made() {
-        let compressor = Compressor::new(&Registry::new()).unwrap();
-        let text = Bytes::from("a".repeat(100_000));
-        let collected = std::cell::Cell::new(0);
-        let ask = |number: u8| {
-            let whole = async {
-                collected.set(collected.get() + 1);
-                whole(&text).await
-            };
-            compressor.compressed([number % 50; 16], whole, Encoding::Gzip)
-        };
-        let held = compressor.running.acquire_many(RUNNING_MAX as u32).await.unwrap();
-        let all = futures::future::join_all((0..100).map(ask));
-        futures::join!(all, async { drop(held) });
-        assert_eq!(collected.get(), JOBS_MAX);
     }
 }

@@ -3,8 +3,10 @@
 
 use crate::compress::{Compressor, Encoding};
 use crate::engine::Engine;
+use crate::error::Fault;
 use bytes::Bytes;
 use chunks::Key;
+use futures::Stream;
 use lru::LruCache;
 use model::chunk::CHUNK_BYTES;
 use std::num::NonZeroUsize;
@@ -32,12 +34,12 @@ impl Encoded {
 
     /// The encoded form named `id`: from memory, or made of the `whole` body. None: send the
     /// body as it is.
-    pub async fn of(
+    pub async fn of<S: Stream<Item = Result<Bytes, Fault>>>(
         &self,
         engine: &Arc<Engine>,
         id: [u8; 16],
         encoding: Encoding,
-        whole: impl Future<Output = Option<Vec<Bytes>>>,
+        whole: impl FnOnce() -> S,
     ) -> Option<Vec<Bytes>> {
         if let Some(pieces) = self.in_memory(engine, id) {
             return Some(pieces);

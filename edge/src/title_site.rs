@@ -188,7 +188,7 @@ async fn manifest_answer(
     let mut content = Content::Whole(text.clone());
     if let Some(encoding) = encoding {
         let id = compress::body_id(&manifest.id(), encoding);
-        let whole = std::future::ready(Some(vec![text.clone()]));
+        let whole = || futures::stream::iter([Ok(text.clone())]);
         let found = edge.encoded.of(&edge.engine, id, encoding, whole).await;
         if let Some([encoded]) = found.as_deref() {
             compress::encoded(&mut headers, encoding, encoded.len() as u64);

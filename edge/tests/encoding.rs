@@ -9,9 +9,12 @@ use axum::body::Body;
 use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use common::{Answer, Edge, Scripted, Stage, get, head, until};
+use common::{Answer, Edge, Scripted, Stage, get, head, open, until};
+use futures::StreamExt;
 use futures::future::join_all;
+use futures::stream;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use std::convert::Infallible;
 use std::io::Read;
 
 /// A playlist long enough to be compressed.
@@ -26,8 +29,12 @@ type Fields = &'static [(&'static str, &'static str)];
 /// Comes without a length.
 const GROWING: &str = "/growing.m3u8";
 
+/// Begins to come, and never ends.
+const SLOW: &str = "/slow";
+
 /// What the origin has: each path is a case.
-const HAS: [(&str, Fields); 7] = [
+const HAS: [(&str, Fields); 8] = [
+    (SLOW, &[("content-type", "application/json"), ("etag", "\"4\"")]),
     (GROWING, &[("content-type", "application/vnd.apple.mpegurl"), ("etag", "\"3\"")]),
     ("/list.m3u8", &[("content-type", "application/vnd.apple.mpegurl"), ("etag", "\"1\"")]),
     ("/no-validator.mpd", &[("content-type", "application/dash+xml")]),
@@ -43,6 +50,7 @@ fn answer(request: &Request) -> Response {
         let fields = [("content-type", "application/json"), ("cache-control", "max-age=60")];
         return (fields, "{}").into_response();
     }
+    let path = if path.starts_with(SLOW) { SLOW } else { path };
     let Some((_, has)) = HAS.iter().find(|(known, _)| *known == path) else {
         return StatusCode::NOT_FOUND.into_response();
     };
@@ -51,10 +59,15 @@ fn answer(request: &Request) -> Response {
     for (name, value) in *has {
         fields.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
     }
+    if path.starts_with(SLOW) {
+        let begins = stream::iter([Ok::<_, Infallible>(playlist())]);
+        fields.insert("content-length", HeaderValue::from(8 << 20));
+        return (fields, Body::from_stream(begins.chain(stream::pending()))).into_response();
+    }
     if path == GROWING {
         let pieces = playlist().chunks(1000).map(Bytes::copy_from_slice).collect::<Vec<_>>();
         let pieces = pieces.into_iter().map(Ok::<_, std::io::Error>);
-        return (fields, Body::from_stream(futures::stream::iter(pieces))).into_response();
+        return (fields, Body::from_stream(stream::iter(pieces))).into_response();
     }
     (fields, playlist()).into_response()
 }
@@ -117,6 +130,30 @@ async fn a_text_is_compressed_once_for_each_coding() {
             3.0,
             "{encoding}: once for each of three texts"
         );
+    }
+    proxy.edge.stop().await;
+}
+
+/// Texts that an origin sends slowly go out as they are, and others are compressed meanwhile.
+#[tokio::test]
+async fn texts_that_come_slowly_keep_no_other_from_being_compressed() {
+    const MANY: usize = 10;
+    let proxy = Scripted::new(answer).await;
+    let br = [("accept-encoding", "br")];
+    let slow = |number: usize| format!("{}{SLOW}/{number}", proxy.edge.http);
+    let urls: Vec<String> = (0..MANY).map(slow).collect();
+    let opened = join_all(urls.iter().map(|url| open(url, &br)));
+    let others = async {
+        until("all are being sent", async || (proxy.asked().len() == MANY).then_some(())).await;
+        stored(&proxy, "/list.m3u8", "br").await
+    };
+    let (opened, other) = futures::join!(opened, others);
+    assert_eq!(other.header("content-encoding"), "br");
+    assert_eq!(decoded(&other), playlist());
+    for mut slow in opened {
+        let told = ["content-encoding", "vary"].map(|name| slow.header(name).to_owned());
+        assert_eq!((slow.status.as_u16(), told), (200, [String::new(), "Accept-Encoding".into()]));
+        assert_eq!(slow.take(playlist().len()).await.unwrap(), playlist());
     }
     proxy.edge.stop().await;
 }

@@ -11,10 +11,10 @@ use crate::serve::{Answer, Edge, set};
 use crate::verdict::Verdict;
 use bytes::Bytes;
 use caching::{CacheStatus, Precondition, Ranges, Settings, Stored};
+use futures::stream::{self, Stream};
 use heads::Head;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use model::{ByteRange, chunk};
-use std::future::poll_fn;
 use std::sync::Arc;
 
 /// Why the stored representation answers.
@@ -215,7 +215,7 @@ impl Ready<'_> {
         if let Some(encoding) = self.encoding {
             let known = edge.engine.foresee(&self.object, 0..self.object.chunks());
             let id = compress::body_id(&self.object.body, encoding);
-            let whole = whole(edge, &self.object, self.wanted.priority.urgency);
+            let whole = || whole(edge, &self.object, self.wanted.priority.urgency);
             if let Some(pieces) = edge.encoded.of(&edge.engine, id, encoding, whole).await {
                 let verdict = fixed(&how).unwrap_or(known);
                 let bytes = pieces.iter().map(Bytes::len).sum::<usize>() as u64;
@@ -288,14 +288,14 @@ fn fixed(how: &How) -> Option<Verdict> {
 }
 
 /// All of an object's bytes; it is a text of bounded size.
-async fn whole(edge: &Edge, object: &Object, urgency: u8) -> Option<Vec<Bytes>> {
+fn whole(
+    edge: &Edge,
+    object: &Object,
+    urgency: u8,
+) -> impl Stream<Item = Result<Bytes, Fault>> + use<> {
     let whole = ByteRange::new(0, object.bytes);
     let mut sending = Sending::part(&edge.engine, object.clone(), whole, urgency);
-    let mut whole = Vec::new();
-    while let Some(next) = poll_fn(|cx| sending.poll(cx)).await {
-        whole.push(next.ok()?.0);
-    }
-    Some(whole)
+    stream::poll_fn(move |cx| sending.poll(cx).map_ok(|(bytes, _)| bytes))
 }
 
 /// The fields of a stored response as they are sent: with its age if it was stored before, and
