@@ -64,11 +64,10 @@ pub use ranges::{
     unsatisfied_total,
 };
 pub use refresh::{Exchange, Fills, HeadUpdate, Renewal, fills, head_update, refreshed};
-pub use reuse::{
-    Reuse, Why, joinable, only_if_cached, outlives, request_no_store, reuse, stale_on_error,
-};
+pub use reuse::{Reuse, Why, Wishes, joinable, outlives, request_no_store, reuse, stale_on_error};
 pub use settings::{Heuristic, Settings, Ttl};
 pub use storable::{Reason, Storable, may_fill, storable};
+pub use surrogate::{SURROGATE_CONTROL, keep_surrogate_control};
 pub use tags::{OTHER_TAGS, TAG_BYTES_MAX, TAGS_MAX, Tags, tags};
 pub use validator::{
     Validator, revalidation_fields, same_validator, strong_validator, strong_validator_of,

@@ -131,11 +131,25 @@ pub fn joinable(request: &HeaderMap, stored: &Stored, settings: &Settings) -> bo
     matches!(verdict, Reuse::Fresh | Reuse::StaleWhileRevalidate | Reuse::StaleAccepted)
 }
 
-/// The client wants no origin to be asked: with nothing stored the answer is 504 (RFC 9111
-/// section 5.2.1.7).
-#[must_use]
-pub fn only_if_cached(request: &HeaderMap, settings: &Settings) -> bool {
-    wishes(request, settings).only_if_cached
+/// What a request wants of caches beside freshness, read once for all who ask.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Wishes {
+    /// What is stored, or nothing: where the origin ought to be asked, or waited for, the answer is
+    /// 504 (RFC 9111 section 5.2.1.7).
+    pub only_if_cached: bool,
+    /// Nothing of the request or its answer may be stored (RFC 9111 section 5.2.1.5), whether or not
+    /// the operator heeds what clients say of freshness.
+    pub no_store: bool,
+}
+
+impl Wishes {
+    /// Reads them.
+    #[must_use]
+    pub fn of(request: &HeaderMap, settings: &Settings) -> Self {
+        let said = control::of_request(request);
+        let only_if_cached = said.only_if_cached && settings.request_directives;
+        Self { only_if_cached, no_store: said.no_store }
+    }
 }
 
 /// The client says that nothing of this request or its answer may be stored (RFC 9111 section
@@ -254,7 +268,8 @@ mod tests {
         let deaf = Settings { request_directives: false, ..Settings::default() };
         let reload = fields("Cache-Control: no-cache, only-if-cached");
         assert_eq!(reuse(&reload, &stored(max), NOW_MS, &deaf, false), Reuse::Fresh);
-        assert!(!only_if_cached(&reload, &deaf) && only_if_cached(&reload, &Settings::default()));
+        let wishes = |settings| Wishes::of(&reload, settings).only_if_cached;
+        assert!(!wishes(&deaf) && wishes(&Settings::default()));
     }
 
     /// RFC 8246 section 2.

@@ -122,12 +122,12 @@ impl Renewable {
 }
 
 /// Whether bytes that a stored response lacks may be kept if this request fetches them, and the
-/// origin says what it said before (RFC 9111 section 3.5).
+/// origin says what it said before (RFC 9111 section 3.5). `no_store` is that of [`crate::Wishes`].
 #[must_use]
-pub fn may_fill(request: &HeaderMap, stored: &Stored, settings: &Settings) -> bool {
+pub fn may_fill(request: &HeaderMap, no_store: bool, stored: &Stored, settings: &Settings) -> bool {
     let counts = [AUTHORIZATION, COOKIE].iter().any(|name| request.contains_key(name));
     let judged = || fillable(request, &stored.fields, stored, settings);
-    !(counts || request_no_store(request)) || matches!(judged(), Renewable::Yes)
+    !(counts || no_store) || matches!(judged(), Renewable::Yes)
 }
 
 /// Judges what a stored response would be, `renewed` by an answer with the fields `new`. Such an

@@ -24,6 +24,15 @@ pub fn append_capability(request: &mut HeaderMap) {
     let _ = request.try_append(SURROGATE_CAPABILITY, value);
 }
 
+/// Removes `Surrogate-Control` from a response to a client that does not say that it reads it: the
+/// field was for the surrogates on the way, of which this one is the last then. Other nodes
+/// behind this one say that they do.
+pub fn keep_surrogate_control(request: &HeaderMap, response: &mut HeaderMap) {
+    if !request.contains_key(SURROGATE_CAPABILITY) {
+        response.remove(SURROGATE_CONTROL);
+    }
+}
+
 /// A response's directives; None if the field has none for this device.
 pub fn directives(fields: &HeaderMap) -> Option<Directives> {
     let (mut ours, mut everyones) = (None, None);
@@ -100,6 +109,17 @@ mod tests {
         ];
         for (value, wanted) in table {
             assert_eq!(read(value), wanted, "{value}");
+        }
+    }
+
+    #[test]
+    fn who_is_no_surrogate_is_told_nothing_of_them() {
+        for (request, is_kept) in [("", false), ("Surrogate-Capability: a=\"Surrogate/1.0\"", true)]
+        {
+            let mut response = fields("Surrogate-Control: max-age=1\nCache-Control: max-age=2");
+            keep_surrogate_control(&fields(request), &mut response);
+            let kept = response.contains_key(SURROGATE_CONTROL);
+            assert_eq!((kept, response.len()), (is_kept, 1 + usize::from(is_kept)), "{request}");
         }
     }
 

@@ -150,7 +150,7 @@ fn run_all(request: &HeaderMap, stored: &Stored, now_ms: i64, settings: &Setting
     let _ = reuse(request, stored, now_ms, settings, false);
     let _ = reuse(request, stored, now_ms, settings, true);
     let _ = stale_on_error(request, stored, now_ms, settings, false);
-    let _ = only_if_cached(request, settings);
+    let _ = Wishes::of(request, settings);
     let facts = Facts::of(stored, settings);
     let _ = facts.reused_fields(stored, now_ms);
     let _ = (strong_validator(stored), revalidation_fields(stored));

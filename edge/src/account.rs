@@ -88,11 +88,8 @@ impl Account {
         self.verdict
     }
 
-    /// Bytes were handed to the connection; what only passes is counted as fetched here, too.
-    pub fn sent(&mut self, source: Verdict, bytes: u64, passes: bool) {
-        if passes {
-            self.metrics.fetched(source, usize::try_from(bytes).unwrap_or(usize::MAX));
-        }
+    /// Bytes were handed to the connection.
+    pub fn sent(&mut self, source: Verdict, bytes: u64) {
         self.sent += bytes;
         match self.sources.iter_mut().find(|(known, ..)| *known == source) {
             Some((_, sum, _)) => *sum += bytes,

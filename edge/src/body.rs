@@ -14,6 +14,7 @@ use crate::error::Fault;
 use crate::verdict::Verdict;
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
+use prometheus::IntCounter;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -57,6 +58,8 @@ pub struct Passing {
     pub left: Option<u64>,
     /// Where it comes from.
     pub source: Verdict,
+    /// Counts what comes, wanted or not.
+    pub came: IntCounter,
 }
 
 impl Passing {
@@ -77,6 +80,7 @@ impl Passing {
                 Some(Ok(Err(_))) => continue,
                 Some(Ok(Ok(data))) => data,
             };
+            self.came.inc_by(data.len() as u64);
             let skipped = usize::try_from(self.skipped).unwrap_or(usize::MAX).min(data.len());
             data = data.slice(skipped..);
             self.skipped -= skipped as u64;
@@ -181,7 +185,7 @@ impl Body {
             Content::Object(sending) => sending.whole()?,
             Content::Growing(_) | Content::Passing(_) => return None,
         };
-        self.account.sent(source, bytes.len() as u64, false);
+        self.account.sent(source, bytes.len() as u64);
         Some(bytes)
     }
 }
@@ -239,10 +243,9 @@ impl http_body::Body for Body {
                 None
             }
             Some(Ok((bytes, verdict))) => {
-                let passes = matches!(this.content, Content::Passing(_));
                 // A text of the edge's own is no hit because it is at hand.
                 let verdict = if is_text { this.account.verdict() } else { verdict };
-                this.account.sent(verdict, bytes.len() as u64, passes);
+                this.account.sent(verdict, bytes.len() as u64);
                 Some(Ok(Frame::data(bytes)))
             }
             Some(Err(fault)) => {

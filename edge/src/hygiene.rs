@@ -56,7 +56,7 @@ pub const OBEYED: [&str; 14] = [
 
 /// Fields of a request that decide on its answer, or on whether it gets one, beside those that
 /// `Vary` names.
-const SAID: [&str; 28] = [
+const SAID: [&str; 29] = [
     "cache-control",
     "cdn-loop",
     "cmcd-object",
@@ -78,6 +78,7 @@ const SAID: [&str; 28] = [
     "priority",
     "proxy-connection",
     "range",
+    "surrogate-capability",
     "te",
     "trailer",
     "transfer-encoding",

@@ -249,8 +249,12 @@ impl Metrics {
 
     /// Bytes came from an upstream.
     pub fn fetched(&self, source: Verdict, bytes: usize) {
-        let counter = if source == Verdict::Origin { &self.origin_bytes } else { &self.peer_bytes };
-        counter.inc_by(bytes as u64);
+        self.came_of(source).inc_by(bytes as u64);
+    }
+
+    /// Counts bytes that come from such an upstream.
+    pub fn came_of(&self, source: Verdict) -> &IntCounter {
+        if source == Verdict::Origin { &self.origin_bytes } else { &self.peer_bytes }
     }
 
     /// A run of chunks ended, so long after it began.

@@ -25,7 +25,7 @@ use crate::hygiene;
 use crate::refused::Refused;
 use crate::serve::{Answer, Asked, Edge};
 use crate::verdict::Verdict;
-use caching::{CacheStatus, Forwarded, Reuse};
+use caching::{CacheStatus, Forwarded, Reuse, Wishes};
 use fetch::{Fetch, Outcome};
 use heads::{Head, KeyId, Variants};
 use http::request::Parts;
@@ -33,7 +33,7 @@ use http::{HeaderMap, Method, StatusCode, header};
 use std::borrow::Cow;
 use std::net::IpAddr;
 use std::ops::Deref;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 use upstream::RequestBody;
 
@@ -73,6 +73,8 @@ pub struct Wanted {
     pub by_peer: bool,
     /// Another node wants nothing from before a purge that may not have come to this one.
     newer_than: Option<newer::Newer>,
+    /// Read when it is asked for: most requests are answered before.
+    wishes: OnceLock<Wishes>,
     /// The canonical path; none where that is the client's spelling.
     respelled: Option<String>,
     /// What of the query counts.
@@ -104,6 +106,7 @@ impl Wanted {
             key,
             by_peer: asked.via.peer,
             newer_than: newer::than(asked, &caching),
+            wishes: OnceLock::new(),
             caching,
             respelled: match target.path {
                 Cow::Borrowed(_) => None,
@@ -149,6 +152,11 @@ impl Wanted {
         self.fields.contains_key(header::AUTHORIZATION)
     }
 
+    /// What it wants of caches.
+    fn wishes(&self) -> Wishes {
+        *self.wishes.get_or_init(|| Wishes::of(&self.fields, &self.caching))
+    }
+
     /// What of who asks may decide that the answer is not kept.
     fn asker(&self) -> fetch::Asker {
         (self.is_personal(), self.fields.contains_key(header::COOKIE))
@@ -179,7 +187,7 @@ pub fn at_hand(edge: &Arc<Edge>, asked: &Asked<'_>, wanted: &Arc<Wanted>) -> Opt
     let variants = edge.engine.heads.in_memory_at(&wanted.key, now)?;
     let Found { head, soft_purged } = selected(edge, wanted, &variants).ok()?;
     match wanted.reuse(&head, now, soft_purged) {
-        Reuse::Fresh => {
+        Reuse::Fresh if !wanted.wishes().only_if_cached => {
             let answer = stored::at_hand(edge, wanted, &head, now)?;
             lately::learn(asked, wanted, &variants);
             Some(answer)
@@ -223,8 +231,9 @@ async fn cached(edge: &Arc<Edge>, wanted: &Arc<Wanted>) -> Result<Answer, Refuse
     };
     let reuse = wanted.reuse(&head, now, soft_purged);
     // What is missing of it would not be kept: the one who asks is given all of it anew.
-    if !caching::only_if_cached(&wanted.fields, &wanted.caching)
-        && !caching::may_fill(&wanted.fields, &head.stored, &wanted.caching)
+    let Wishes { only_if_cached, no_store } = wanted.wishes();
+    if !only_if_cached
+        && !caching::may_fill(&wanted.fields, no_store, &head.stored, &wanted.caching)
         && !stored::is_here(edge, wanted, &head)
     {
         let alone = Fetch::new(edge, wanted, None).alone(Forwarded::Partial);
@@ -259,11 +268,12 @@ async fn not_stored(
     wanted: &Arc<Wanted>,
     missing: Forwarded,
 ) -> Result<Answer, Refused> {
+    // What is arriving is not stored yet (RFC 9111 section 5.2.1.7), and comes when the origin likes.
+    if wanted.wishes().only_if_cached {
+        return Err(Refused::OnlyIfCached);
+    }
     if let Some(live) = edge.lives.find(wanted, &edge.purges) {
         return live.answer(edge, wanted, (None, None), joined(missing)).await;
-    }
-    if caching::only_if_cached(&wanted.fields, &wanted.caching) {
-        return Err(Refused::OnlyIfCached);
     }
     let answered = fetched(edge, wanted, None, missing).await;
     answered.map_err(|refused| refused.forwarded(missing))

@@ -48,6 +48,8 @@ pub enum Refused {
         fault: Fault,
         /// Why they were asked for.
         forwarded: Forwarded,
+        /// The status of the answer that should have brought them, where there was one.
+        status: Option<StatusCode>,
     },
     /// Too many responses under way.
     #[error("too many responses are under way")]
@@ -85,8 +87,17 @@ impl Refused {
     /// The same, and why upstream was asked; not of what makes a request start over.
     #[must_use]
     pub fn forwarded(self, forwarded: Forwarded) -> Self {
+        self.answered(forwarded, None)
+    }
+
+    /// The same of an answer with this status, which failed after its head.
+    #[must_use]
+    pub fn answered(self, forwarded: Forwarded, status: Option<StatusCode>) -> Self {
         match self {
-            Self::Fault(fault) if !fault.starts_over() => Self::Fetch { fault, forwarded },
+            Self::Fault(fault) if !fault.starts_over() => {
+                let status = fault.status().or(status);
+                Self::Fetch { fault, forwarded, status }
+            }
             other => other,
         }
     }
@@ -106,10 +117,10 @@ impl Refused {
     pub fn cache_status(&self, edge: &EdgeId) -> HeaderValue {
         let (verdict, _, _) = self.parts();
         match self {
-            Self::Fetch { fault, forwarded } if verdict == Verdict::Failed => {
+            Self::Fetch { forwarded, status, .. } if verdict == Verdict::Failed => {
                 let told = CacheStatus {
                     forwarded: Some(*forwarded),
-                    forwarded_status: fault.status(),
+                    forwarded_status: *status,
                     detail: Some(verdict.name()),
                     ..CacheStatus::default()
                 };

@@ -4,7 +4,8 @@
 
 mod common;
 
-use common::{CHUNK, Item, Proxy};
+use common::{CHUNK, Hold, Item, Proxy, Validator, ask, until};
+use http::Method;
 
 const FILM: &str = "/film";
 const BYTES: u64 = 3 * CHUNK + 4321;
@@ -37,6 +38,47 @@ async fn who_wants_what_is_stored_alone_costs_the_origin_nothing_of_what_is_not(
     proxy.get(FILM).await;
     let whole = proxy.get_with(FILM, &[("cache-control", "only-if-cached")]).await;
     assert!(whole.bytes() == &proxy.web.whole(FILM), "{whole:?}");
+}
+
+/// RFC 9111 section 5.2.1.7: what is arriving is not stored yet. A HEAD is answered as the GET would
+/// be (RFC 9110 section 9.3.2).
+#[tokio::test]
+async fn who_wants_what_is_stored_alone_does_not_wait_for_what_is_arriving() {
+    let only = [("cache-control", "only-if-cached")];
+    for item in [Item::of(BYTES), Item::of(BYTES).validator(Validator::None)] {
+        let proxy = Proxy::new().await;
+        proxy.web.put(FILM, item);
+        proxy.web.hold(Hold::Byte(1000));
+        let mut arriving = proxy.open(FILM, &[]).await;
+        arriving.take(1000).await.unwrap();
+        for method in [Method::GET, Method::HEAD] {
+            let answer = ask(method.clone(), &proxy.url(FILM), &only).await;
+            assert_eq!(answer.status, 504, "{method}: {answer:?}");
+        }
+        proxy.web.release();
+        arriving.rest().await.unwrap();
+        proxy.has_filled().await;
+        let stored = async || {
+            let answer = ask(Method::HEAD, &proxy.url(FILM), &only).await;
+            (answer.status == 200).then_some(answer)
+        };
+        until("it is stored", stored).await;
+        assert_eq!(proxy.get_with(FILM, &only).await.status, 200);
+        assert_eq!(proxy.web.count(FILM), 1);
+    }
+}
+
+/// RFC 9211 section 2.1: to answer a HEAD, nothing but the stored head is needed.
+#[tokio::test]
+async fn a_head_of_what_is_stored_in_part_is_a_hit() {
+    let proxy = Proxy::new().await;
+    proxy.web.put(FILM, Item::of(BYTES));
+    assert_eq!(proxy.part(FILM, 2_000_000..2_000_100).await.status, 206);
+    proxy.has_filled().await;
+    let told = ask(Method::HEAD, &proxy.url(FILM), &[]).await;
+    assert!(told.header("cache-status").starts_with("edge-a;hit;"), "{told:?}");
+    assert_eq!(told.header("content-length"), BYTES.to_string());
+    assert_eq!(proxy.web.count(FILM), 1);
 }
 
 /// RFC 9530 section 2 and RFC 1864: a digest of a message's content is wrong on any other part of

@@ -292,8 +292,11 @@ proptest! {
             let told = |request| caching::reuse(request, &stored, now_ms, &settings, soft_purged);
             prop_assert_eq!(told(request), told(&nothing));
         }
-        prop_assert!(!caching::only_if_cached(request, &settings));
-        prop_assert!(!caching::request_no_store(request) && !caching::is_conditional(request));
+        prop_assert_eq!(caching::Wishes::of(request, &settings), caching::Wishes::default());
+        prop_assert!(!caching::is_conditional(request));
+        let mut told = HeaderMap::from_iter([(caching::SURROGATE_CONTROL, HeaderValue::from_static("max-age=1"))]);
+        caching::keep_surrogate_control(request, &mut told);
+        prop_assert!(told.is_empty());
         prop_assert_eq!(caching::ranges(request, 100, 9), Ranges::Whole);
         prop_assert!(caching::if_range(request, &stored));
         prop_assert_eq!(Priority::of_request(request), Priority::default());

@@ -145,10 +145,10 @@ impl Fetch {
                 Some(own) => own.answer(&edge, &wanted, told(None)).await,
                 None => super::stand_in(&edge, &wanted, (head, fault), told(None)).await,
             },
-            Outcome::Failed(fault) => Err(Refused::Fault(fault)),
+            Outcome::Failed(fault) => Err(Refused::Fault(fault).forwarded(forwarded)),
             Outcome::Alone => match own {
                 Some(own) => own.answer(&edge, &wanted, told(None)).await,
-                None => Err(Refused::Fault(Fault::Lost)),
+                None => Err(Refused::Fault(Fault::Lost).forwarded(forwarded)),
             },
         }
     }

@@ -282,7 +282,11 @@ impl Live {
         let left = self.growing.length.map(|_| range.bytes);
         let mut follow = Follow::new(reader, left, verdict);
         if wanted.method != Method::HEAD {
-            follow.first().await?;
+            let failed = |fault| match told.forwarded {
+                Some(forwarded) => Refused::Fault(fault).answered(forwarded, told.forwarded_status),
+                None => Refused::Fault(fault),
+            };
+            follow.first().await.map_err(failed)?;
         }
         let content = Content::Growing(Box::new(follow));
         Ok(without_body(wanted, Answer::new(verdict, status, headers, content)))

@@ -59,7 +59,7 @@ impl Wanted {
     /// Whether what is stored answers the request, which selects it.
     pub(super) fn reuse(&self, head: &Head, now_ms: i64, soft_purged: bool) -> Reuse {
         if self.is_older(head) {
-            return match caching::only_if_cached(&self.fields, &self.caching) {
+            return match self.wishes().only_if_cached {
                 true => Reuse::OnlyIfCached,
                 false => Reuse::Revalidate(Why::RequestNoCache),
             };

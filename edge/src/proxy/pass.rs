@@ -58,7 +58,8 @@ pub async fn on(
         }
     };
     let Sent { answered, requested_ms, asked_ms, .. } = sent;
-    let answer = answered?;
+    let forwarded = if is_looked_up { Forwarded::Request } else { Forwarded::Method };
+    let answer = answered.map_err(|fault| Refused::Fault(fault).forwarded(forwarded))?;
     let (status, fields) = (answer.head.status, &answer.head.headers);
     let origins: Vec<&str> = wanted.site.upstream.origins().collect();
     // What it names is by the host that the client named.
@@ -81,7 +82,7 @@ pub async fn on(
         wanted.confirm_newer(&mut fields, asked_ms);
     }
     let told = CacheStatus {
-        forwarded: Some(if is_looked_up { Forwarded::Request } else { Forwarded::Method }),
+        forwarded: Some(forwarded),
         forwarded_status: Some(status),
         ..CacheStatus::default()
     };
@@ -100,6 +101,13 @@ pub fn via(edge: &Edge, head: &http::response::Parts) -> HeaderMap {
     let mut fields = head.headers.clone();
     caching::append_via(&mut fields, &caching::Hop { version: head.version, name: edge.node.id() });
     fields
+}
+
+/// Removes of an answer's fields what is not for the client of this `request`: where the origin itself
+/// can be had, and what is for caches alone.
+pub fn keep_for(request: &HeaderMap, fields: &mut HeaderMap) {
+    fields.remove(header::ALT_SVC);
+    caching::keep_surrogate_control(request, fields);
 }
 
 /// What is passed on, of the methods that are usual: to a bucket, and to any other origin.
@@ -157,7 +165,7 @@ async fn invalidate(edge: &Edge, wanted: &Wanted, targets: Vec<Target>) {
 pub fn answer(edge: &Edge, wanted: &Wanted, unshared: Unshared, told: CacheStatus<'_>) -> Answer {
     let Unshared { answer, fields: mut headers, requested_ms, cut, .. } = unshared;
     let mut status = answer.head.status;
-    headers.remove(header::ALT_SVC);
+    keep_for(&wanted.fields, &mut headers);
     let source = by_hop(answer.kind);
     let told = CacheStatus {
         forwarded_status: Some(status),
@@ -177,7 +185,8 @@ pub fn answer(edge: &Edge, wanted: &Wanted, unshared: Unshared, told: CacheStatu
         skipped = part.start - given.start;
         left = Some(part.bytes);
     }
-    let content = Content::Passing(Box::new(Passing { body, skipped, left, source }));
+    let came = edge.metrics.came_of(source).clone();
+    let content = Content::Passing(Box::new(Passing { body, skipped, left, source, came }));
     let mut answer = Answer::new(Verdict::Bypass, status, headers, content);
     if wanted.method == Method::HEAD {
         answer = without_body(wanted, answer);

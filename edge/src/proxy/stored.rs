@@ -10,7 +10,7 @@ use crate::refused::Refused;
 use crate::serve::{Answer, Edge, set};
 use crate::verdict::Verdict;
 use bytes::Bytes;
-use caching::{CacheStatus, Precondition, Ranges, Settings, Stored};
+use caching::{CacheStatus, Forwarded, Precondition, Ranges, Settings, Stored};
 use futures::stream::{self, Stream};
 use heads::Head;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
@@ -69,9 +69,10 @@ pub async fn answer(
 ) -> Result<Answer, Refused> {
     match prepare(edge, wanted, &head, &how, now_ms())? {
         Step::Done(answer) => Ok(answer),
-        // RFC 9111 section 5.2.1.7, for each byte of it.
-        step if caching::only_if_cached(&wanted.fields, &wanted.caching)
-            && (matches!(step, Step::Pass) || !is_here(edge, wanted, &head)) =>
+        // RFC 9111 section 5.2.1.7, for each byte of it; a HEAD is answered as the GET would be
+        // (RFC 9110 section 9.3.2).
+        step if wanted.wishes().only_if_cached
+            && (matches!(step, Step::Pass) || !is_stored(edge, wanted, &head)) =>
         {
             Err(Refused::OnlyIfCached)
         }
@@ -97,8 +98,7 @@ pub fn plain_fields(
     }
     let facts = head.facts(settings);
     let mut headers = facts.reused_fields(&head.stored, now_ms);
-    // That is about the origin's own address.
-    headers.remove(header::ALT_SVC);
+    pass::keep_for(&HeaderMap::new(), &mut headers);
     let told = CacheStatus { hit: true, ..CacheStatus::default() };
     let left_ms = facts.fresh_for_ms(now_ms);
     told_by(edge, told, Verdict::HitMemory, Some(left_ms), &mut headers);
@@ -114,8 +114,13 @@ pub fn compresses(site: &Site, head: &Head) -> bool {
 /// Whether all that a request wants of a stored representation is here, so that it can be sent
 /// though the origin fails.
 pub fn is_here(edge: &Edge, wanted: &Arc<Wanted>, head: &Arc<Head>) -> bool {
+    wanted.method == Method::HEAD || is_stored(edge, wanted, head)
+}
+
+/// Whether all is here that a GET with the same fields would want.
+fn is_stored(edge: &Edge, wanted: &Arc<Wanted>, head: &Arc<Head>) -> bool {
     let precondition = caching::precondition(&wanted.method, &wanted.fields, &head.stored);
-    if wanted.method == Method::HEAD || !matches!(precondition, Precondition::Go) {
+    if !matches!(precondition, Precondition::Go) {
         return true;
     }
     let object = Object::web(wanted, head);
@@ -233,7 +238,7 @@ impl Ready<'_> {
         }
         let verdict = match self.is_bodiless() {
             true => self.of_first_byte(edge),
-            false => sending.first().await?,
+            false => sending.first().await.map_err(|fault| failed(&how, fault))?,
         };
         let verdict = match fixed(&how) {
             Some(fixed @ (Verdict::Stale | Verdict::Revalidated)) if verdict.is_hit() => fixed,
@@ -265,9 +270,11 @@ impl Ready<'_> {
         Sending::new(&edge.engine, self.object.clone(), pieces, urgency)
     }
 
+    /// Of what has no body the stored head is all: nothing is missing, wherever the body is.
     fn of_first_byte(&self, edge: &Edge) -> Verdict {
         let first = chunk::covering(ByteRange::new(0, self.head.bytes.min(1)));
-        edge.engine.foresee(&self.object, first)
+        let foreseen = edge.engine.foresee(&self.object, first);
+        if foreseen.is_hit() { foreseen } else { Verdict::HitMemory }
     }
 
     fn finish(self, edge: &Edge, how: &How, verdict: Verdict, sending: Sending) -> Answer {
@@ -276,6 +283,17 @@ impl Ready<'_> {
         let content = Content::Object(Box::new(sending));
         without_body(self.wanted, Answer::new(verdict, self.status, headers, content))
     }
+}
+
+/// The body failed before the head went out: what the head would have told of the origin is told of
+/// the failure.
+fn failed(how: &How, fault: Fault) -> Refused {
+    let told = match how {
+        How::Fetched { told, .. } | How::StandIn { told } => *told,
+        How::Fresh | How::Stale => CacheStatus::default(),
+    };
+    let forwarded = told.forwarded.unwrap_or(Forwarded::Partial);
+    Refused::Fault(fault).answered(forwarded, told.forwarded_status)
 }
 
 /// The verdict of what is not a plain hit.
@@ -310,8 +328,7 @@ pub fn fields(wanted: &Wanted, head: &Head, was_stored: bool, now_ms: i64) -> He
         }
         headers
     };
-    // That is about the origin's own address.
-    headers.remove(header::ALT_SVC);
+    pass::keep_for(&wanted.fields, &mut headers);
     headers
 }
 
@@ -342,7 +359,7 @@ fn tell(
             CacheStatus { hit: true, ..CacheStatus::default() }
         }
         _ => CacheStatus {
-            forwarded: Some(caching::Forwarded::Partial),
+            forwarded: Some(Forwarded::Partial),
             stored: true,
             collapsed: verdict == Verdict::Filling,
             ..CacheStatus::default()
