@@ -3,10 +3,10 @@
 //! Closed: all requests pass. Too many failures open it: none passes. After a pause one
 //! request passes as a trial (half-open): its success closes, its failure opens for longer.
 //!
-//! Invariant: what is asked of one path alone opens no breaker to others. Of its failures on
-//! standing connections the first counts, and no more within a window.
+//! Invariant: what fails of paths over standing connections opens no breaker of a hop that answers
+//! for others meanwhile, however many paths they are; nor does one path, whatever else is asked for.
 
-use crate::failing::{Asked, Failing, Seen};
+use crate::failing::{Asked, Failing};
 use crate::window::Window;
 use std::time::{Duration, Instant};
 
@@ -30,6 +30,10 @@ pub(crate) const PEER: Limits =
 
 /// Requests of the window from which on the share of failures is looked at.
 const WINDOW_REQUESTS_MIN: u32 = 20;
+/// Paths that failed within the window, and none was answered since, by which it opens.
+const PATHS_MAX: usize = 20;
+/// And this long, at the least: those of a route that is broken may fail all at once.
+const SILENCE_MIN: Duration = Duration::from_secs(2);
 /// The share of failures, in percent, that opens it.
 const FAILURES_PERCENT_MAX: u32 = 50;
 /// A trial that nobody reported on is forgotten after this time.
@@ -54,10 +58,14 @@ pub enum State {
 #[derive(Debug)]
 pub(crate) struct Breaker {
     limits: Limits,
+    /// Failures that say nothing of what was asked for, and that since the last answer.
     in_row: u32,
+    /// These, and what was good.
     window: Window,
-    /// Closed: what failed. Open: what failed as a trial since it opened.
+    /// Closed: what failed since the last answer. Open: what failed as a trial since it opened.
     failing: Failing,
+    /// When there was an answer last, or time for one began.
+    answered: Instant,
     open: Option<Opened>,
     /// Of those who began since it last opened, closed, or let a trial go.
     pass: Pass,
@@ -73,7 +81,7 @@ struct Opened {
 impl Breaker {
     pub(crate) fn new(limits: Limits, now: Instant) -> Self {
         let (window, failing) = (Window::new(now), Failing::default());
-        Self { limits, in_row: 0, window, failing, open: None, pass: Pass(0) }
+        Self { limits, in_row: 0, window, failing, answered: now, open: None, pass: Pass(0) }
     }
 
     /// Lets a request go, or not. Its end must be reported, as it may be a trial's, by
@@ -113,21 +121,21 @@ impl Breaker {
 
     /// A request ended well.
     pub(crate) fn good(&mut self, pass: Pass, now: Instant) {
+        self.answered(pass, now);
+        if pass == self.pass {
+            self.window.good(now);
+        }
+    }
+
+    /// A request has an answer, which may take long to come whole: that ends a trial.
+    pub(crate) fn answered(&mut self, pass: Pass, now: Instant) {
         if pass != self.pass {
             return;
         }
         if self.open.is_some() {
             return self.close(now);
         }
-        self.in_row = 0;
-        self.window.good(now);
-    }
-
-    /// A request has an answer, which may take long to come whole: that ends a trial.
-    pub(crate) fn answered(&mut self, pass: Pass, now: Instant) {
-        if pass == self.pass && self.open.is_some() {
-            self.close(now);
-        }
+        (self.in_row, self.answered, self.failing) = (0, now, Failing::default());
     }
 
     /// A request failed; `asked`, if it may be for what it asked for.
@@ -135,20 +143,26 @@ impl Breaker {
         if pass != self.pass {
             return;
         }
-        let seen = asked.map_or(Seen::First, |asked| self.failing.add(asked, now));
+        let is_new = asked.is_none_or(|asked| self.failing.add(asked, now));
         if let Some(open) = &self.open {
-            let times = if seen == Seen::First { 2 } else { 1 };
+            let times = if is_new { 2 } else { 1 };
             let pause = (open.pause * times).min(self.limits.pause_max);
             return self.open_for(pause, now);
         }
-        if seen == Seen::Counted {
-            return;
-        }
-        if seen == Seen::First {
-            self.in_row = self.in_row.saturating_add(1);
-        }
-        self.window.failed(now);
-        if self.in_row >= self.limits.in_row_max || self.mostly_failed(now) {
+        let in_row = match asked {
+            Some(_) if now.duration_since(self.answered) < SILENCE_MIN => return,
+            Some(_) => self.failing.in_row(),
+            None => {
+                self.window.failed(now);
+                self.in_row = self.in_row.saturating_add(1);
+                self.in_row
+            }
+        };
+        let is_much = match asked {
+            Some(_) => self.failing.lately(now) >= PATHS_MAX,
+            None => self.mostly_failed(now),
+        };
+        if is_much || in_row >= self.limits.in_row_max {
             self.failing = Failing::default();
             self.open_for(self.limits.pause, now);
         }
@@ -171,9 +185,8 @@ impl Breaker {
     /// Closes, whatever the counts: what they are of is over.
     pub(crate) fn close(&mut self, now: Instant) {
         self.open = None;
-        self.in_row = 0;
+        (self.in_row, self.answered, self.failing) = (0, now, Failing::default());
         self.window = Window::new(now);
-        self.failing = Failing::default();
         self.pass.0 += 1;
     }
 
@@ -333,24 +346,54 @@ mod tests {
         }
     }
 
-    #[test]
-    fn as_many_paths_as_requests_open_it() {
-        let now = Instant::now();
-        let mut breaker = Breaker::new(ORIGIN, now);
+    /// A breaker to which so many paths fail at once, `after` the last answer.
+    fn failed(paths: u32, after: Duration, now: Instant) -> (Breaker, Instant) {
+        let (mut breaker, at) = (Breaker::new(ORIGIN, now), now + after);
         let pass = admit(&mut breaker, now).unwrap();
-        for n in 0..WINDOW_REQUESTS_MIN {
-            assert_eq!(breaker.state(now), State::Closed, "after {n}");
-            (0..9).for_each(|_| breaker.failed(pass, Some(path(n)), now));
-        }
-        assert_eq!(breaker.state(now), State::Open);
-        // More seldom, and all paths are new.
-        let mut breaker = Breaker::new(ORIGIN, now);
-        for n in 0..ORIGIN.in_row_max {
-            let at = now + ms(1100) * n;
+        for n in 0..paths {
             assert_eq!(breaker.state(at), State::Closed, "after {n}");
-            breaker.failed(pass, Some(path(n)), at);
+            (0..9).for_each(|_| breaker.failed(pass, Some(path(n)), at));
         }
-        assert_eq!(breaker.state(now + ms(1100) * ORIGIN.in_row_max), State::HalfOpen);
+        (breaker, at)
+    }
+
+    #[test]
+    fn paths_that_all_fail_open_it() {
+        let (now, many) = (Instant::now(), u32::try_from(PATHS_MAX).unwrap());
+        let (breaker, at) = failed(many, SILENCE_MIN, now);
+        assert_eq!(breaker.state(at), State::Open);
+        // More seldom.
+        let (mut breaker, _) = failed(1, SILENCE_MIN, now);
+        for n in 1..ORIGIN.in_row_max {
+            let at = now + SILENCE_MIN + ms(1100) * n;
+            assert_eq!(breaker.state(at), State::Closed, "after {n}");
+            breaker.failed(breaker.pass, Some(path(n)), at);
+        }
+        assert!(breaker.open.is_some());
+    }
+
+    #[test]
+    fn no_number_of_paths_opens_it_while_others_are_answered() {
+        let (now, many) = (Instant::now(), ORIGIN.in_row_max * 2);
+        let (mut breaker, mut at) = failed(many, SILENCE_MIN - ms(1), now);
+        for _ in 0..9 {
+            let pass = breaker.admit(path(many), at).unwrap();
+            breaker.answered(pass, at);
+            at += SILENCE_MIN - ms(1);
+            (0..many).for_each(|n| breaker.failed(pass, Some(path(n)), at));
+            assert_eq!(breaker.state(at), State::Closed);
+        }
+        // Once nothing is answered any more, it takes as many paths anew.
+        breaker.failed(breaker.pass, Some(path(0)), at + ms(1));
+        assert_eq!(breaker.state(at + ms(1)), State::Open);
+        let pass = admit(&mut Breaker::new(ORIGIN, now), now).unwrap();
+        let mut breaker = Breaker::new(ORIGIN, now);
+        for n in 0..many {
+            let at = now + ms(100) * n;
+            breaker.failed(pass, Some(path(n)), at);
+            breaker.answered(pass, at);
+            assert_eq!(breaker.state(at), State::Closed);
+        }
     }
 
     #[test]

@@ -23,40 +23,41 @@ impl Asked {
     }
 }
 
-/// What one more failure adds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Seen {
-    /// It is not known to fail.
-    First,
-    /// It is, but has not been counted within the window.
-    Again,
-    /// It has been.
-    Counted,
-}
-
-/// Paths that failed, and when each was last counted.
+/// Paths that failed, and when each did so last.
 #[derive(Debug, Default)]
-pub(crate) struct Failing(VecDeque<(Asked, Instant)>);
+pub(crate) struct Failing {
+    paths: VecDeque<(Asked, Instant)>,
+    in_row: u32,
+}
 
 impl Failing {
     pub(crate) fn knows(&self, asked: Asked) -> bool {
-        self.0.iter().any(|known| known.0 == asked)
+        self.paths.iter().any(|known| known.0 == asked)
     }
 
-    /// It failed.
-    pub(crate) fn add(&mut self, asked: Asked, now: Instant) -> Seen {
-        if let Some((_, counted)) = self.0.iter_mut().find(|known| known.0 == asked) {
-            if now.duration_since(*counted) < window::LENGTH {
-                return Seen::Counted;
-            }
-            *counted = now;
-            return Seen::Again;
+    /// It failed: whether that is new.
+    pub(crate) fn add(&mut self, asked: Asked, now: Instant) -> bool {
+        if let Some((_, failed)) = self.paths.iter_mut().find(|known| known.0 == asked) {
+            *failed = now;
+            return false;
         }
-        if self.0.len() == PATHS_MAX {
-            self.0.pop_front();
+        if self.paths.len() == PATHS_MAX {
+            self.paths.pop_front();
         }
-        self.0.push_back((asked, now));
-        Seen::First
+        self.paths.push_back((asked, now));
+        self.in_row = self.in_row.saturating_add(1);
+        true
+    }
+
+    /// How many were new.
+    pub(crate) fn in_row(&self) -> u32 {
+        self.in_row
+    }
+
+    /// How many of those that are known failed within the window.
+    pub(crate) fn lately(&self, now: Instant) -> usize {
+        let lately = |failed: Instant| now.duration_since(failed) < window::LENGTH;
+        self.paths.iter().filter(|(_, failed)| lately(*failed)).count()
     }
 }
 
@@ -65,13 +66,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_path_is_counted_once_in_a_window_whatever_its_query() {
+    fn a_path_is_counted_once_whatever_its_query() {
         let (mut failing, now) = (Failing::default(), Instant::now());
-        assert_eq!(failing.add(Asked::of("/a?1"), now), Seen::First);
-        assert_eq!(failing.add(Asked::of("/a"), now), Seen::Counted);
-        assert_eq!(failing.add(Asked::of("/a?2?3"), now + window::LENGTH), Seen::Again);
-        assert_eq!(failing.add(Asked::of("/a"), now + window::LENGTH), Seen::Counted);
-        assert_eq!(failing.add(Asked::of("/a/"), now + window::LENGTH), Seen::First);
+        assert!(failing.add(Asked::of("/a?1"), now));
+        assert!(!failing.add(Asked::of("/a"), now));
+        assert!(!failing.add(Asked::of("/a?2?3"), now) && failing.add(Asked::of("/a/"), now));
+        assert_eq!((failing.in_row(), failing.lately(now)), (2, 2));
+        let later = now + window::LENGTH;
+        assert!(!failing.add(Asked::of("/a"), later));
+        assert_eq!((failing.in_row(), failing.lately(later)), (2, 1));
     }
 
     #[test]
@@ -79,9 +82,9 @@ mod tests {
         let (mut failing, now) = (Failing::default(), Instant::now());
         let path = |n: usize| Asked::of(&format!("/{n}"));
         for n in 0..=PATHS_MAX {
-            assert_eq!(failing.add(path(n), now), Seen::First);
+            assert!(failing.add(path(n), now));
         }
         assert!(!failing.knows(path(0)) && failing.knows(path(1)));
-        assert_eq!(failing.0.len(), PATHS_MAX);
+        assert_eq!((failing.lately(now), failing.in_row()), (PATHS_MAX, PATHS_MAX as u32 + 1));
     }
 }

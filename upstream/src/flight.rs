@@ -128,7 +128,8 @@ impl Flight {
     /// either, is left alone until it gives a sign of life. An origin's breaker counts what says
     /// something of the origin as a whole: no connection, no answer. A broken answer may be about
     /// what was asked for, and whoever asks for that again and again must not close the origin to
-    /// all others; so may no answer over a connection, which counts once for a path.
+    /// all others; so may no answer over a connection, which counts once for a path, and not at all
+    /// where the hop has just said that it is well.
     pub(crate) fn failed(&mut self, fault: &Fault, connected: bool) {
         let peer = self.way.hop.kind != HopKind::Origin;
         let silent = self.head.is_none() && !is_broken_answer(fault);
@@ -138,13 +139,14 @@ impl Flight {
             self.way.hop.lost(fault);
         }
         let asked = (!peer && connected).then_some(self.asked);
+        let is_well = connected && self.way.hop.health.vouches();
         self.end(Some(fault), |known, pass, now| {
             if connected {
                 known.bad(now)
             } else {
                 known.failed = Some(now)
             }
-            if !lost && (peer || !connected || silent) {
+            if !lost && !is_well && (peer || !connected || silent) {
                 known.breaker.failed(pass, asked, now);
             } else {
                 known.breaker.abandoned(pass);

@@ -1,4 +1,5 @@
-//! Active health checks: asks each origin of a site at times whether it is well.
+//! Active health checks: asks each origin of a site at times whether it is well. A good one is a
+//! trial that went well, too, should its breaker be open.
 //!
 //! Invariant: each origin is asked by a task of its own, so that one which hangs holds up what is
 //! learned of no other.
@@ -9,6 +10,7 @@ use crate::hop::Way;
 use http::HeaderMap;
 use std::future::{Future, poll_fn};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::task::Poll;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -21,24 +23,34 @@ const IN_ROW: u32 = 2;
 const ANSWER_MAX: Duration = Duration::from_secs(5);
 
 /// What the health check of a hop says; well without one.
-pub(crate) struct Health(watch::Sender<bool>);
+pub(crate) struct Health {
+    told: watch::Sender<bool>,
+    /// The last check was good.
+    vouches: AtomicBool,
+}
 
 impl Health {
     pub(crate) fn new() -> Self {
-        Self(watch::Sender::new(true))
+        Self { told: watch::Sender::new(true), vouches: AtomicBool::new(false) }
     }
 
     pub(crate) fn is_well(&self) -> bool {
-        *self.0.borrow()
+        *self.told.borrow()
+    }
+
+    /// Whether there is a check, and the last one was good: where the hop fails, that is about what
+    /// it was asked for.
+    pub(crate) fn vouches(&self) -> bool {
+        self.vouches.load(Relaxed)
     }
 
     fn tell(&self, well: bool) {
-        self.0.send_replace(well);
+        self.told.send_replace(well);
     }
 
     /// What comes of it from now on.
     pub(crate) fn told(&self) -> watch::Receiver<bool> {
-        self.0.subscribe()
+        self.told.subscribe()
     }
 }
 
@@ -71,14 +83,19 @@ pub(crate) async fn watch(way: Arc<Way>, check: Check) {
         // A task: what panics there is a bad answer.
         let asked = AbortOnDropHandle::new(tokio::spawn(ask(way.clone(), check.clone())));
         let checked = asked.await.unwrap_or_else(|error| Err(error.to_string()));
-        let well = checked.is_ok();
-        against = if well == way.hop.health.is_well() { 0 } else { against + 1 };
+        let (well, health) = (checked.is_ok(), &way.hop.health);
+        health.vouches.store(well, Relaxed);
+        let is_back = well && way.close();
+        against = if well == health.is_well() { 0 } else { against + 1 };
         if against == IN_ROW {
             against = 0;
             way.meter.healthy.set(i64::from(well));
-            way.hop.health.tell(well);
+            health.tell(well);
             let why = checked.err();
             tracing::warn!(hop = %way.hop.id, well, why, "health check");
+        } else if is_back {
+            // Who waits elsewhere may come.
+            health.tell(health.is_well());
         }
         // Between half and the whole: edges that started together don't check together.
         let pause = check.interval.mul_f64(rand::random_range(0.5..1.0));

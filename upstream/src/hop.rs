@@ -318,6 +318,18 @@ impl Way {
         self.meter.ended("wrong");
     }
 
+    /// It answers: closes its breaker, if that is open.
+    pub(crate) fn close(&self) -> bool {
+        let mut is_open = false;
+        self.note(None, |known, now| {
+            is_open = known.breaker.state(now) != State::Closed;
+            if is_open {
+                known.breaker.close(now);
+            }
+        });
+        is_open
+    }
+
     /// `why`: what it did wrong, if that is what changes.
     pub(crate) fn note(&self, why: Option<&dyn Display>, change: impl FnOnce(&mut Known, Instant)) {
         let now = Instant::now();

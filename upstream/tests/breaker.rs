@@ -4,6 +4,7 @@
 mod common;
 
 use common::*;
+use futures::future::join_all;
 use nearcast_upstream::{
     Ask, BreakerState, Config, ErrorType, Node, SiteKind, Upstream, hierarchy,
 };
@@ -14,17 +15,24 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::Duration;
 use tokio::sync::Notify;
 
-/// Failures of as many paths that open a breaker.
+/// Failures of as many paths that open a breaker, of a hop that does not answer.
 const FAILURES: usize = 20;
 /// More than open it in a row.
 const FAILURES_MORE: usize = 120;
+/// From one request of many in a row to the next.
+const APART: Duration = Duration::from_millis(20);
 
-/// Opens the breaker of a site whose origin fails what is below `/bad`.
-async fn open(site: &Site) {
-    for number in 0..FAILURES {
+/// Opens the breaker of a site whose origin fails what is below `/bad`: how many requests that took.
+async fn open(site: &Site) -> usize {
+    let mut pace = tokio::time::interval(APART);
+    for number in 0..1000 {
+        pace.tick().await;
         site.get(&format!("/bad/{number}")).await.unwrap_err();
+        if state(site) == BreakerState::Open {
+            return number + 1;
+        }
     }
-    assert_eq!(state(site), BreakerState::Open);
+    panic!("it stays closed");
 }
 
 fn state(site: &Site) -> BreakerState {
@@ -51,11 +59,68 @@ async fn what_an_origin_always_fails_takes_nothing_else_from_it() {
         let ask = Ask { first_byte: Some(Duration::from_millis(200)), ..ask("/hangs") };
         site.upstream.send(ask)
     });
-    for outcome in futures::future::join_all(hang).await {
+    for outcome in join_all(hang).await {
         outcome.unwrap_err();
     }
     assert_eq!(site.get("/good").await.unwrap(), (200, "good".into()));
     assert_eq!(state(&site), BreakerState::Closed);
+}
+
+/// A route of which all fails, and an origin that is well otherwise, if not quick.
+#[tokio::test]
+async fn a_route_that_fails_takes_nothing_else_from_its_origin() {
+    const ROUTE: usize = 40;
+    let steps = |_: usize, seen: &Seen| match seen.line.contains(" /bad/") {
+        true => vec![Step::Close],
+        false => [vec![Step::Pause(Duration::from_millis(100))], ok("good")].concat(),
+    };
+    let origin = Origin::new(steps).await;
+    let site = site(SiteKind::Proxy, &format!("origins = [{:?}]\nretries = 0", origin.url()));
+    let bad = |round: usize| {
+        let site = &site;
+        join_all((0..ROUTE).map(move |n| async move {
+            site.get(&format!("/bad/{round}/{n}")).await.unwrap_err();
+        }))
+    };
+    let good = |round: usize| {
+        let site = &site;
+        join_all((0..3).map(move |n| async move {
+            let got = site.get(&format!("/good/{round}/{n}")).await;
+            assert_eq!(got.unwrap(), (200, "good".into()), "round {round}");
+        }))
+    };
+    // For longer than it takes to open it.
+    for round in 0..40 {
+        futures::future::join(bad(round), good(round)).await;
+    }
+    assert_eq!(state(&site), BreakerState::Closed);
+    // Once nothing is answered any more, it opens.
+    open(&site).await;
+}
+
+/// Where nothing but what it fails is asked of an origin, its health check says that it is well.
+#[tokio::test]
+async fn an_origin_that_a_good_health_check_vouches_for_is_not_left_alone() {
+    let steps = |_: usize, seen: &Seen| match seen.line.contains(" /health ") {
+        true => ok("well"),
+        false => vec![Step::Close],
+    };
+    let origin = Origin::new(steps).await;
+    let text = format!("origins = [{:?}]\nretries = 0", origin.url());
+    let check = "health-check = { path = \"/health\", interval = \"100ms\" }";
+    let (alone, vouched) =
+        (site(SiteKind::Proxy, &text), site(SiteKind::Proxy, &format!("{text}\n{check}")));
+    until("it is checked", || origin.count() > 0).await;
+    for number in 0.. {
+        for site in [&alone, &vouched] {
+            site.get(&format!("/bad/{number}")).await.unwrap_err();
+        }
+        if state(&alone) == BreakerState::Open {
+            break;
+        }
+        tokio::time::sleep(APART).await;
+    }
+    assert_eq!(state(&vouched), BreakerState::Closed);
 }
 
 #[tokio::test]
@@ -78,10 +143,10 @@ async fn only_the_trial_ends_a_trial() {
     };
     let [late_good, late_bad, late_gone] = ["/late-good", "/late-bad", "/late-gone"].map(get);
     until("they are under way", || origin.count() == 3).await;
-    open(&site).await;
+    let failures = open(&site).await;
     until("a trial may go", || state(&site) == BreakerState::HalfOpen).await;
     let on_trial = get("/trial");
-    until("it is under way", || origin.count() == 3 + FAILURES + 1).await;
+    until("it is under way", || origin.count() == 3 + failures + 1).await;
 
     good.notify_one();
     assert_eq!(late_good.await.unwrap().unwrap(), (200, "late".into()));

@@ -5,7 +5,7 @@ mod common;
 
 use common::*;
 use http::Method;
-use nearcast_upstream::{Ask, SiteKind};
+use nearcast_upstream::{Ask, BreakerState, SiteKind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::Duration;
@@ -128,6 +128,36 @@ async fn who_came_while_all_were_ill_goes_on_at_the_first_to_recover() {
         assert_eq!(answer.hop.as_str(), second.url(), "{method}");
         assert_eq!((asked(&first), asked(&second)), (1, 1), "{method}");
     }
+}
+
+/// Nobody is sent there to see whether it is back: the health check does.
+#[tokio::test]
+async fn an_origin_that_was_left_alone_takes_over_who_waits_once_it_is_well() {
+    let first = hanging(&Arc::new(AtomicBool::new(true))).await;
+    let addr = nobody().await;
+    let second = format!("http://{addr}");
+    let origins = format!("{:?}, {{ url = {second:?}, priority = 1 }}", first.url());
+    let text = format!("origins = [{origins}]\n{CHECK}\n{PATIENT}");
+    let site = Arc::new(site(SiteKind::Proxy, &text));
+    until("both are ill", || site.upstream.status().iter().all(|hop| !hop.healthy)).await;
+    let asking = || {
+        let asking = Ask { avoid: Some(site.upstream.status()[0].hop.clone()), ..ask("/a") };
+        let upstream = site.upstream.clone();
+        tokio::spawn(async move { upstream.send(asking).await })
+    };
+    let asked: Vec<_> = (0..40).map(|_| asking()).collect();
+    let breaker = || site.upstream.status()[1].breaker;
+    until("it is left alone", || breaker() == BreakerState::Open).await;
+    asked.iter().for_each(|asking| asking.abort());
+    until("all are gone", || site.metric("in_flight_requests", &[]) == 0.0).await;
+    let waits = site.clone();
+    let waits = tokio::spawn(async move { waits.get("/a").await });
+    until("it waits", || site.metric("in_flight_requests", &[]) == 1.0).await;
+
+    let _second = Origin::at(addr, |_, _| ok("second")).await;
+    let got = tokio::time::timeout(Duration::from_secs(30), waits).await;
+    let got = got.expect("it was left with who is ill").unwrap();
+    assert_eq!((got.unwrap().1, breaker()), ("second".into(), BreakerState::Closed));
 }
 
 /// What may be done twice that way, or has nowhere to go, is left where it is.
