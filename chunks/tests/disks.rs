@@ -6,6 +6,7 @@ mod support;
 
 use nearcast_chunks::{Disk, Key, Sizes};
 use std::os::unix::fs::MetadataExt;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use support::fuse::{FaultyDisk, Mode};
 use support::{MIB, Tiers, key, sizes};
@@ -187,6 +188,36 @@ async fn a_disk_whose_writes_fail_is_switched_off_and_comes_back() {
     let keys = stored(&tiers, 1).await;
     disk.set(Mode::WritesFail);
     takes_no_more(&tiers, &keys, || disk.set(Mode::Sound)).await;
+}
+
+/// Panics of foyer's writer so far, of any test here.
+static WRITERS_PANICS: AtomicUsize = AtomicUsize::new(0);
+
+fn count_panics() {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    ONCE.call_once(|| {
+        let told = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            let is_writers = panic.location().is_some_and(|at| at.file().ends_with("flusher.rs"));
+            WRITERS_PANICS.fetch_add(usize::from(is_writers), Ordering::SeqCst);
+            told(panic);
+        }));
+    });
+}
+
+/// foyer's writer has no buffer for the next batch while a write of one that failed is under way,
+/// and panics if it is asked for anything. It was, by the store's end.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_where_one_write_of_a_batch_fails_and_one_hangs_is_switched_off_and_comes_back() {
+    count_panics();
+    let Some(mut disk) = FaultyDisk::mount(SERVER) else { return };
+    let data = tempfile::tempdir().unwrap();
+    let tiers = tiers_over(&disk, data.path(), 0).await;
+    // The block that is being filled is the second; a full batch goes on to the third.
+    let keys = stored(&tiers, 1).await;
+    disk.set(Mode::WritesFailOrHang);
+    takes_no_more(&tiers, &keys, || disk.set(Mode::Sound)).await;
+    assert_eq!(WRITERS_PANICS.load(Ordering::SeqCst), 0);
 }
 
 /// Reads still work, and so do looks: nothing but the batch tells that this disk hangs.

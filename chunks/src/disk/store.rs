@@ -236,13 +236,14 @@ impl Store {
 impl Drop for Store {
     fn drop(&mut self) {
         let (runtime, device) = (self.threads.runtime.take(), self.device.take());
-        let lock = self.lock.take();
-        drop(self.hybrid.take());
+        let (hybrid, lock) = (self.hybrid.take(), self.lock.take());
         // Reads and writes under way use bare descriptors: the files stay open until the
         // runtime, which waits for its threads, is gone. A hung disk keeps this thread and the
-        // lock: it is not opened anew before it answers.
+        // lock: it is not opened anew before it answers. foyer's end begins with a task that
+        // makes its writer panic after a write that failed: it comes when no task runs any more.
         let ending = std::thread::Builder::new().name("edge-ssd-end".into()).spawn(move || {
             drop(runtime);
+            drop(hybrid);
             drop(device);
             drop(lock);
         });

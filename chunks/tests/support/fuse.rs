@@ -47,10 +47,12 @@ pub enum Mode {
     /// Reads at [`BAD`] of any file fail, until something is written there.
     ReadsFailInPart,
     WritesFail,
+    /// Writes to files of an odd number fail, and those to others are not answered.
+    WritesFailOrHang,
     Full,
 }
 
-const MODES: [Mode; 8] = [
+const MODES: [Mode; 9] = [
     Mode::Sound,
     Mode::Hangs,
     Mode::ReadsHang,
@@ -58,6 +60,7 @@ const MODES: [Mode; 8] = [
     Mode::ReadsFail,
     Mode::ReadsFailInPart,
     Mode::WritesFail,
+    Mode::WritesFailOrHang,
     Mode::Full,
 ];
 
@@ -291,6 +294,7 @@ impl Server {
             Mode::Hangs => true,
             Mode::ReadsHang => request.opcode == 15,
             Mode::WritesHang => request.opcode == 16,
+            Mode::WritesFailOrHang => request.opcode == 16 && !is_odd(request.node, nodes),
             _ => false,
         };
         let mode = *self.mode.1.wait_while(self.mode.0.lock().unwrap(), hangs).unwrap();
@@ -350,7 +354,7 @@ impl Server {
                 Ok(bytes)
             }
             // WRITE
-            16 if mode == Mode::WritesFail => Err(EIO),
+            16 if matches!(mode, Mode::WritesFail | Mode::WritesFailOrHang) => Err(EIO),
             16 if mode == Mode::Full => Err(ENOSPC),
             16 => {
                 if mode == Mode::ReadsFailInPart && BAD.contains(&u64_at(body, 8)) {
@@ -413,6 +417,13 @@ impl Server {
         nodes.lock().unwrap().insert(file.ino(), name.to_owned());
         Ok([longs(&[file.ino(), 0, 0, 0, 0]), attributes(&file)].concat())
     }
+}
+
+/// Whether the number that ends the file's name is odd.
+fn is_odd(node: u64, nodes: &Nodes) -> bool {
+    let nodes = nodes.lock().unwrap();
+    let last = nodes.get(&node).and_then(|name| name.chars().last()?.to_digit(10));
+    last.is_some_and(|digit| digit % 2 == 1)
 }
 
 fn errno(error: std::io::Error) -> i32 {
