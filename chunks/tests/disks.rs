@@ -131,8 +131,7 @@ async fn what_a_read_brings_too_late_is_kept_if_it_is_whole_and_of_no_harm_if_it
 
     let reads = |tiers: &Tiers| tiers.metric("ssd_reads_total", "");
     let before = reads(&tiers);
-    // Where its files really are.
-    let backing = disk.dir.with_file_name("backing");
+    let backing = disk.backing.clone();
     late(&mut disk, &tiers, keys[1], || overwrite(&backing)).await;
     // The one that was too slow, and the same when it has come to its end.
     tiers.until("the end of the late read", |tiers| reads(tiers) >= before + 2).await;

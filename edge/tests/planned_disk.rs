@@ -15,7 +15,7 @@ use common::{Control, DEADLINE, Edge, Film, Stage, get, keep_view, settings, tok
 use fuse::{FaultyDisk, Mode};
 use model::FillPlan;
 use model::plan::PlannedTitle;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -88,7 +88,7 @@ fn link(disk: &Path, data: &Path, film: &Film) {
     let title = data.join("plan/film");
     std::fs::create_dir_all(&title).unwrap();
     let new = data.join("link");
-    std::os::unix::fs::symlink(disk, &new).unwrap();
+    symlink(disk, &new).unwrap();
     std::fs::rename(new, title.join(film.version.to_string())).unwrap();
 }
 
@@ -266,6 +266,44 @@ async fn a_planned_disk_whose_writes_hang_is_read_and_filled_when_it_has_taken_t
     assert_eq!(origin_bytes(&stage).await, 2 * MIB);
     assert_eq!((troubles(&stage, "unwritable").await, troubles(&stage, "slow").await), (1.0, 0.0));
     assert_eq!(std::fs::read(disk.dir.join("v1.mp4")).unwrap(), stage.film.files["v1.mp4"]);
+    stage.edge.stop().await;
+}
+
+/// The plan itself is what this disk does not take; titles lie on another one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_newer_plan_that_a_disk_does_not_take_is_told_and_in_force_once_it_has_taken_it() {
+    let Some(mut disk) = FaultyDisk::mount(SERVER) else { return };
+    let prepare = |data: &Path| {
+        std::fs::create_dir(data.join("titles")).unwrap();
+        symlink(data.join("titles"), disk.backing.join("film")).unwrap();
+        std::fs::remove_dir(data.join("plan")).unwrap();
+        symlink(&disk.dir, data.join("plan")).unwrap();
+    };
+    let (stage, control) = planned(prepare).await;
+    complete(&control).await;
+    let before = origin_bytes(&stage).await;
+    disk.set(Mode::WritesHang);
+    let began = Instant::now();
+    let newer = FillPlan { number: 2, ..plan_of(&stage.film) };
+    control.shared.lock().unwrap().plan = Some(newer);
+    is(&stage, "writable", 0.0).await;
+    println!("takes no writes after {:?}", began.elapsed());
+    for chunk in 0..ILL_CHUNKS {
+        assert_eq!(verdict_of(&stage, chunk).await, "hit-plan", "chunk {chunk}");
+    }
+    assert_eq!(stage.edge.metric("nearcast_edge_plan_number").await, 1.0);
+    assert_eq!(stage.edge.metric("nearcast_edge_planned_up").await, 1.0);
+
+    disk.set(Mode::Sound);
+    until("the newer plan", || async {
+        (control.last_beat()?.plan_complete == Some(2)).then_some(())
+    })
+    .await;
+    is(&stage, "writable", 1.0).await;
+    let stored = std::fs::read(disk.backing.join("plan.json")).unwrap();
+    assert_eq!(serde_json::from_slice::<FillPlan>(&stored).unwrap().number, 2);
+    assert_eq!(origin_bytes(&stage).await, before);
+    assert_eq!((troubles(&stage, "unwritable").await, troubles(&stage, "slow").await), (1.0, 0.0));
     stage.edge.stop().await;
 }
 

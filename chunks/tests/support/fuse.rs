@@ -11,6 +11,7 @@
 use std::collections::HashMap;
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{BufRead, BufReader, ErrorKind, Lines, Read, Write};
+use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
@@ -32,6 +33,8 @@ const FREE_BYTES: u64 = 1 << 30;
 
 /// Where the serving process mounts the disk, beside its files.
 const DIR: &str = "NEARCAST_FAULTY_DISK";
+
+const BACKING: &str = "backing";
 
 /// What the disk does from now on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,6 +83,8 @@ pub fn skipped(reason: &str) {
 /// A mounted disk.
 pub struct FaultyDisk {
     pub dir: PathBuf,
+    /// Where its files really are.
+    pub backing: PathBuf,
     server: Child,
     answers: Lines<BufReader<ChildStdout>>,
     /// Where it was mounted before.
@@ -94,7 +99,8 @@ impl FaultyDisk {
         let dirs = tempfile::tempdir().unwrap();
         let dir = dirs.path().join("disk");
         let (server, answers) = start(server, &dir);
-        let mut disk = Self { dir, server, answers, dead: Vec::new(), dirs };
+        let backing = dir.with_file_name(BACKING);
+        let mut disk = Self { dir, backing, server, answers, dead: Vec::new(), dirs };
         let answer = disk.answer();
         if answer != "mounted" {
             skipped(&answer);
@@ -175,7 +181,7 @@ impl Drop for FaultyDisk {
 /// Serves a disk, if this is the process that is to; ends when its parent does.
 pub fn serve() {
     let Some(dir) = std::env::var_os(DIR).map(PathBuf::from) else { return };
-    let backing = dir.with_file_name("backing");
+    let backing = dir.with_file_name(BACKING);
     std::fs::create_dir_all(&dir).unwrap();
     std::fs::create_dir_all(&backing).unwrap();
     let device = match mount(&dir) {
@@ -329,6 +335,11 @@ impl Server {
                 }
                 self.attributes(node, nodes)
             }
+            // READLINK
+            5 => {
+                let target = std::fs::read_link(self.path(node, nodes)?).map_err(errno)?;
+                Ok(target.into_os_string().into_vec())
+            }
             // UNLINK
             10 => {
                 std::fs::remove_file(self.backing.join(name_at(body, 0))).map_err(errno)?;
@@ -406,14 +417,14 @@ impl Server {
     }
 
     fn attributes(&self, node: u64, nodes: &Nodes) -> Result<Vec<u8>, i32> {
-        let file = std::fs::metadata(self.path(node, nodes)?).map_err(errno)?;
+        let file = std::fs::symlink_metadata(self.path(node, nodes)?).map_err(errno)?;
         Ok([longs(&[0, 0]), attributes(&file)].concat())
     }
 
     /// A file's node is its number on the disk behind.
     fn entry(&self, name: &str, nodes: &Nodes) -> Result<Vec<u8>, i32> {
         let path = self.backing.join(Path::new(name));
-        let file = std::fs::metadata(path).map_err(errno)?;
+        let file = std::fs::symlink_metadata(path).map_err(errno)?;
         nodes.lock().unwrap().insert(file.ino(), name.to_owned());
         Ok([longs(&[file.ino(), 0, 0, 0, 0]), attributes(&file)].concat())
     }
