@@ -7,6 +7,7 @@
 mod fifo;
 mod folder;
 pub mod health;
+mod layout;
 mod place;
 mod queue;
 mod store;

@@ -187,6 +187,25 @@ async fn memory_is_warmed_at_a_bounded_rate() {
     assert!(took.as_secs_f64() >= before_last as f64 / BYTES_PER_S, "{took:?}");
 }
 
+/// Blocks of a smaller disk may be smaller: chunks that lay beyond their ends can't be read.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_is_to_be_smaller_is_used_without_what_its_larger_blocks_held() {
+    let tiers = Tiers::open(MEMORY, 1, 4 << 30).await;
+    let keys: Vec<Key> = (0..15).map(|number| key(7, number)).collect();
+    for key in &keys {
+        tiers.keep(*key, MIB).await;
+    }
+    let tiers = tiers.restart_and(|sizes| sizes.disks[0].bytes = 2 << 30).await;
+    for key in &keys {
+        tiers.find(*key, MIB).await;
+    }
+    assert_eq!(tiers.metric("ssd_troubles_total", ""), 0);
+    tiers.keep(keys[14], MIB).await;
+    tiers.written().await;
+    tiers.forget_memory();
+    assert!(tiers.find(keys[14], MIB).await.is_some());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_asked_for_again_stays_on_disk_while_others_pass_through() {
     let tiers = Tiers::open(32 << 20, 1, 64 << 20).await;

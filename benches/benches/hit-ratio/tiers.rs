@@ -25,22 +25,39 @@ pub struct Sizes {
     pub blocks: usize,
 }
 
+/// The SSD's blocks, as `chunks` has them: a 256th each, of 8 to 64 whole chunks of 1 MiB as they
+/// are stored.
+const BLOCKS_MIN: u64 = 256;
+const BLOCK_CHUNKS: (u64, u64) = (8, 64);
+const CHUNK_STORED_BYTES: u64 = (1 << 20) + 4096;
+/// Of each block.
+const INDEX_BYTES: u64 = 16 << 10;
+
 impl Sizes {
+    /// Chunks of a block, and blocks, of an SSD that stores chunks in so many bytes.
+    pub fn blocks(disk_bytes: u64, stored_bytes: u64) -> (usize, usize) {
+        let (least, most) = BLOCK_CHUNKS;
+        let chunks = (disk_bytes / BLOCKS_MIN / CHUNK_STORED_BYTES).clamp(least, most);
+        let usable = chunks * CHUNK_STORED_BYTES;
+        ((usable / stored_bytes) as usize, (disk_bytes / (usable + INDEX_BYTES)) as usize)
+    }
+
     /// Of an edge with this much SSD and a tenth of that as memory; chunks of 1 MiB.
     pub fn of(ssd_chunks: usize) -> Self {
         let memory = ssd_chunks as u64 * (1 << 20) / 10;
         // An eighth of the memory is spare, for fetches; each cache has 256 MiB at least; a
         // chunk weighs 512 bytes more than it holds.
         let kept = memory - memory / 8;
+        let disk_bytes = ssd_chunks as u64 * (1 << 20);
+        let (block_chunks, blocks) = Self::blocks(disk_bytes, CHUNK_STORED_BYTES);
         Self {
             chunk_bytes: 1 << 20,
-            stored_bytes: (1 << 20) + 4096,
+            stored_bytes: CHUNK_STORED_BYTES as u32,
             memory_chunks: (kept / ((1 << 20) + 512)) as usize,
             memory_shards: (kept / (256 << 20)).clamp(1, 16) as usize,
-            disk_bytes: ssd_chunks as u64 * (1 << 20),
-            // 64 MiB, of which 16 KiB are an index, and each chunk is padded to pages.
-            block_chunks: 63,
-            blocks: ssd_chunks / 64,
+            disk_bytes,
+            block_chunks,
+            blocks,
         }
     }
 }

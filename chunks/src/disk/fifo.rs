@@ -13,10 +13,6 @@ use std::mem;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Blocks that are looked through before they are evicted: as many as foyer empties at a
-/// time.
-const AHEAD: usize = 2;
-
 /// A chunk and the bytes that it takes on disk.
 pub(super) type Written = (Key, u32);
 
@@ -29,6 +25,8 @@ pub(super) struct Blocks {
     pub(super) evicted: AtomicU64,
     /// Blocks that are empty, beside the one that is being filled.
     clean: AtomicUsize,
+    /// Blocks that are looked through before they are evicted.
+    ahead: AtomicUsize,
     state: Mutex<State>,
 }
 
@@ -46,8 +44,10 @@ impl Blocks {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The store is open, over `count` blocks in all: what comes now is written in this run.
-    pub(super) fn opened(&self, count: usize) {
+    /// The store is open, over `count` blocks in all, of which the next `ahead` to go are looked
+    /// through: what comes now is written in this run.
+    pub(super) fn opened(&self, count: usize, ahead: usize) {
+        self.ahead.store(ahead, Ordering::Relaxed);
         let holding = self.lock().order.len();
         let clean = count.saturating_sub(holding).saturating_sub(1);
         self.clean.store(clean, Ordering::Relaxed);
@@ -56,7 +56,7 @@ impl Blocks {
 
     /// Whether there are empty blocks beside those that are kept empty for the writer.
     pub(super) fn has_room(&self) -> bool {
-        self.clean.load(Ordering::Relaxed) > AHEAD
+        self.clean.load(Ordering::Relaxed) > self.ahead.load(Ordering::Relaxed)
     }
 
     /// Chunks are about to be written. Those that find their block full count as part of it
@@ -71,7 +71,8 @@ impl Blocks {
             return Vec::new();
         }
         let mut state = self.lock();
-        let next: Vec<u32> = state.order.iter().take(AHEAD).map(|(_, block)| *block).collect();
+        let ahead = self.ahead.load(Ordering::Relaxed);
+        let next: Vec<u32> = state.order.iter().take(ahead).map(|(_, block)| *block).collect();
         next.into_iter().filter_map(|block| state.filled.remove(&block)).flatten().collect()
     }
 }
@@ -141,7 +142,7 @@ mod tests {
         let blocks = Arc::new(Blocks::default());
         let counted = IntCounter::new("evicted", "blocks").unwrap();
         let mut fifo = Fifo::new(vec![0; 8], Arc::clone(&blocks), counted);
-        blocks.opened(8);
+        blocks.opened(8, 2);
         assert!(blocks.has_room());
         let key = |number| Key { body: [0; 16], number };
         let evictable = HashSet::new();
@@ -170,7 +171,7 @@ mod tests {
             fifo.on_block_evictable(info(&evictable), block);
         }
         // Block 3 was empty at first, with the time of a run before.
-        blocks.opened(4);
+        blocks.opened(4, 2);
         assert!(!blocks.has_room());
         evictable.insert(3);
         fifo.on_block_evictable(info(&evictable), 3);

@@ -91,8 +91,15 @@ pub(super) fn bytes_total(dir: &Path) -> std::io::Result<u64> {
     Ok(disk.f_blocks.saturating_mul(disk.f_frsize))
 }
 
-/// Removes what a larger setting left.
-pub(super) fn remove_surplus(dir: &Path, blocks: u64) {
+/// Removes what a larger setting left: files beyond the last block, and those of larger blocks,
+/// whose chunks may lie beyond their new ends.
+pub(super) fn remove_surplus(dir: &Path, blocks: u64, block_bytes: u64) {
+    for path in (0..blocks).map(|number| file(dir, number)) {
+        if std::fs::metadata(&path).is_ok_and(|file| file.len() > block_bytes) {
+            // What is left of it is checked when it is read.
+            let _ = std::fs::remove_file(path);
+        }
+    }
     for number in blocks.. {
         if std::fs::remove_file(file(dir, number)).is_err() {
             break;

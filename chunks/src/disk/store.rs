@@ -7,6 +7,7 @@
 //! last thread is done.
 
 use super::fifo::{Blocks, Fifo, Written};
+use super::layout::{self, block_bytes};
 use super::{Owner, folder};
 use crate::memory::Memory;
 use crate::metrics::Metrics;
@@ -24,26 +25,18 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use tokio::runtime::{Builder, Handle, Runtime};
 
-/// Bytes of a block, the unit in which a disk evicts, of a disk of 2 to 512 GiB.
-const BLOCK_BYTES_MAX: u64 = 64 << 20;
-/// Smallest block: a handful of chunks.
-const BLOCK_BYTES_MIN: u64 = 8 << 20;
-/// A disk has at least this many blocks, so that evicting one loses little.
-const BLOCKS_MIN: u64 = 32;
-/// A disk has at most this many blocks, each an open file; a larger one has larger blocks.
-const BLOCKS_MAX: u64 = 8192;
 /// A batch of chunks, as written: long enough to be sequential, short enough to take but a
 /// tenth of a second on a disk of 80 MB/s.
 pub(super) const BATCH_BYTES_MAX: usize = 8 << 20;
 /// foyer's buffer, and again as much while one is being written: a batch always fits, with as
 /// much again of what is written anew.
-const BUFFER_BYTES: usize = 2 * BATCH_BYTES_MAX;
+pub(super) const BUFFER_BYTES: usize = 2 * BATCH_BYTES_MAX;
 /// Indexes a block's worth of chunks, short ones included.
-const BLOB_INDEX_BYTES: usize = 16 << 10;
+pub(super) const BLOB_INDEX_BYTES: usize = 16 << 10;
 /// Never reached: a store is given one batch at a time.
 const QUEUE_BYTES_MAX: usize = 4 * BATCH_BYTES_MAX;
 /// Blocks emptied at a time, and kept empty for the writer.
-const RECLAIMERS: usize = 2;
+pub(super) const RECLAIMERS: usize = 2;
 /// Blocks whose indexes are read at a time at start: a queue that an SSD makes use of.
 const RECOVERIES: usize = 8;
 /// Threads that read and write at a time. More reads wait, and are bypassed when that takes
@@ -102,9 +95,9 @@ impl Store {
         let opening = open(disk, owner, Arc::clone(&blocks), counted, spawner);
         // It touches the disk, and foyer panics on some errors: both away from the caller.
         match handle.spawn(opening).await {
-            Ok(Ok((hybrid, count, lock))) => {
+            Ok(Ok((hybrid, count, ahead, lock))) => {
                 let device = Some(Arc::clone(hybrid.storage().device()));
-                blocks.opened(count);
+                blocks.opened(count, ahead);
                 let (hybrid, lock) = (Some(hybrid), Some(lock));
                 Ok(Self { hybrid, device, threads, memory, blocks, lock })
             }
@@ -259,7 +252,7 @@ async fn open(
     blocks: Arc<Blocks>,
     counted: IntCounter,
     spawner: Spawner,
-) -> Result<(HybridCache<Key, Chunk>, usize, File), String> {
+) -> Result<(HybridCache<Key, Chunk>, usize, usize, File), String> {
     let crate::Disk { dir, bytes: set_bytes, direct } = disk;
     let lock = folder::lock(&dir)?;
     owner.sign(&dir).map_err(|error| error.to_string())?;
@@ -274,18 +267,11 @@ async fn open(
         tracing::warn!(%dir, set_bytes, free_bytes, used_bytes = bytes, "less room than is set");
     }
     let count = bytes / block_bytes;
-    folder::remove_surplus(&dir, count);
+    folder::remove_surplus(&dir, count, block_bytes);
     let fifo = Fifo::new(folder::written_last(&dir, count), blocks, counted);
     let device = device(dir, bytes, direct)?;
     let hybrid = build(device, block_bytes, fifo, spawner).await?;
-    Ok((hybrid, size(count)?, lock))
-}
-
-/// Bytes of a block of a disk of so many.
-fn block_bytes(bytes: u64) -> u64 {
-    let few = (bytes / BLOCKS_MIN).clamp(BLOCK_BYTES_MIN, BLOCK_BYTES_MAX);
-    let many = (bytes / BLOCKS_MAX).next_multiple_of(BLOCK_BYTES_MIN);
-    (few - few % PAGE_BYTES as u64).max(many)
+    Ok((hybrid, size(count)?, layout::ahead(block_bytes), lock))
 }
 
 fn size(bytes: u64) -> Result<usize, String> {
@@ -364,28 +350,6 @@ impl Drop for Threads {
     fn drop(&mut self) {
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_disk_has_many_blocks_but_not_too_many() {
-        const MIB: u64 = 1 << 20;
-        const TIB: u64 = 1 << 40;
-        for (bytes, expected) in [
-            (100 * MIB, 8 * MIB),
-            (400 * MIB, 400 * MIB / 32),
-            (300_000_000, 300_000_000 / 32 / 4096 * 4096),
-            (4096 * MIB, 64 * MIB),
-            (TIB / 2, 64 * MIB),
-            (2 * TIB, 256 * MIB),
-            (100 * TIB, 12800 * MIB),
-        ] {
-            assert_eq!(block_bytes(bytes), expected, "{bytes}");
         }
     }
 }
