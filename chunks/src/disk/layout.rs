@@ -47,7 +47,7 @@ mod tests {
             (TIB / 64, 63),
             (TIB / 2, 64),
             (2 * TIB, 256),
-            (100 * TIB, 4079),
+            (100 * TIB, 4080),
         ] {
             assert_eq!(block_bytes(bytes), (16 << 10) + chunks * (MIB + 4096), "{bytes}");
         }
