@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{CHUNK, Hold, Item, Proxy, Validator, ask, until};
+use common::{Answer, CHUNK, Hold, Item, Proxy, Validator, ask, until};
 use http::Method;
 
 const FILM: &str = "/film";
@@ -81,16 +81,25 @@ async fn a_head_of_what_is_stored_in_part_is_a_hit() {
     assert_eq!(proxy.web.count(FILM), 1);
 }
 
+const DIGESTS: [&str; 3] = ["content-digest", "content-md5", "repr-digest"];
+
+/// An item with digests.
+fn digested() -> Item {
+    DIGESTS.iter().fold(Item::of(BYTES), |item, name| item.field(name, "said"))
+}
+
+/// Which of them an answer has.
+fn told(answer: &Answer) -> [bool; 3] {
+    DIGESTS.map(|name| answer.header(name) == "said")
+}
+
 /// RFC 9530 section 2 and RFC 1864: a digest of a message's content is wrong on any other part of
 /// the representation, whose own digest stays.
 #[tokio::test]
 async fn digests_of_other_bytes_are_left_out() {
-    let digests = ["content-digest", "content-md5", "repr-digest"];
-    let item = || digests.iter().fold(Item::of(BYTES), |item, name| item.field(name, "said"));
-    let told = |answer: &common::Answer| digests.map(|name| answer.header(name) == "said");
     for first in [None, Some("bytes=10-19"), Some("bytes=10-19, 50-59")] {
         let proxy = Proxy::new().await;
-        proxy.web.put(FILM, item());
+        proxy.web.put(FILM, digested());
         let begun: Vec<_> = first.map(|range| ("range", range)).into_iter().collect();
         let began = proxy.get_with(FILM, &begun).await;
         assert_eq!(told(&began), [first.is_none(), first.is_none(), true], "{first:?}");
@@ -102,5 +111,31 @@ async fn digests_of_other_bytes_are_left_out() {
             let part = proxy.get_with(FILM, &[("range", range)]).await;
             assert_eq!((part.status.as_u16(), told(&part)), (206, [false, false, true]), "{range}");
         }
+    }
+}
+
+/// What can't be kept in parts: cut out of a chunk that came for one client, asked for to the byte,
+/// and cut out of a whole answer that is arriving.
+#[tokio::test]
+async fn digests_of_other_bytes_are_left_out_of_what_is_not_kept_in_parts() {
+    for validator in [Validator::Weak, Validator::None] {
+        let proxy = Proxy::new().await;
+        proxy.web.put(FILM, digested().validator(validator));
+        let cut = proxy.part(FILM, 10..20).await;
+        assert_eq!((cut.status.as_u16(), told(&cut)), (206, [false, false, true]), "{validator:?}");
+        let exact = proxy.part(FILM, 10..20).await;
+        assert_eq!((exact.status.as_u16(), told(&exact)), (206, [true; 3]), "{validator:?}");
+        assert_eq!(proxy.web.ranges(FILM), ["bytes=0-1048575", "bytes=10-19"], "{validator:?}");
+
+        let proxy = Proxy::new().await;
+        proxy.web.put(FILM, digested().validator(validator));
+        proxy.web.hold(Hold::Byte(CHUNK));
+        let mut whole = proxy.open(FILM, &[]).await;
+        let part = proxy.part(FILM, 5..10).await;
+        assert_eq!((part.status.as_u16(), told(&part)), (206, [false, false, true]));
+        assert_eq!(DIGESTS.map(|name| whole.header(name) == "said"), [true; 3], "{validator:?}");
+        proxy.web.release();
+        assert!(whole.rest().await.unwrap() == proxy.web.whole(FILM), "{validator:?}");
+        assert_eq!(proxy.web.count(FILM), 1, "{validator:?}");
     }
 }

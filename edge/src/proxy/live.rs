@@ -263,6 +263,7 @@ impl Live {
         if let Some((part, bytes)) = self.part(wanted)? {
             (range, status) = (part, StatusCode::PARTIAL_CONTENT);
             self.keep_for_parts(edge, wanted);
+            compress::remove_content_digests(&mut headers);
             let text = format!("bytes {}-{}/{bytes}", range.start, range.end() - 1);
             crate::serve::set(&mut headers, header::CONTENT_RANGE, text);
         }

@@ -3,6 +3,7 @@
 use super::fetch::{Asking, Cut, Sent, Unshared};
 use super::{Wanted, by_hop, in_url, named, now_ms, renewing, without_body};
 use crate::body::{Content, Passing};
+use crate::compress;
 use crate::hygiene;
 use crate::refused::Refused;
 use crate::serve::{Answer, Edge, set};
@@ -182,6 +183,9 @@ pub fn answer(edge: &Edge, wanted: &Wanted, unshared: Unshared, told: CacheStatu
         status = StatusCode::PARTIAL_CONTENT;
         let range = format!("bytes {}-{}/{total}", part.start, part.end() - 1);
         set(&mut headers, header::CONTENT_RANGE, range);
+        if part != given {
+            compress::remove_content_digests(&mut headers);
+        }
         skipped = part.start - given.start;
         left = Some(part.bytes);
     }
