@@ -36,7 +36,7 @@ impl fmt::Debug for Keys {
 pub(crate) struct Credentials {
     source: Source,
     known: Mutex<Known>,
-    asking: AsyncMutex<()>,
+    asking: Arc<AsyncMutex<()>>,
     refreshed: Box<dyn Fn(bool) + Send + Sync>,
 }
 
@@ -95,7 +95,7 @@ impl Credentials {
     /// From `source`; `refreshed` is told how each question to it ended.
     pub(crate) fn new(source: Source, refreshed: impl Fn(bool) + Send + Sync + 'static) -> Self {
         let known = Mutex::new(Known::default());
-        Self { source, known, asking: AsyncMutex::new(()), refreshed: Box::new(refreshed) }
+        Self { source, known, asking: Arc::default(), refreshed: Box::new(refreshed) }
     }
 
     /// Whether they never change, nor have to be asked for.
@@ -107,28 +107,36 @@ impl Credentials {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Credentials that are good now.
+    /// Credentials that are good now. While they still are, nobody waits for newer ones. Within a
+    /// Tokio runtime.
     ///
     /// # Errors
     /// [`Fault::Unavailable`] when there are none to be had.
-    pub(crate) async fn get(&self) -> Result<Arc<Keys>, Fault> {
+    pub(crate) async fn get(self: &Arc<Self>) -> Result<Arc<Keys>, Fault> {
         if let Source::Fixed(keys) = &self.source {
             return Ok(keys.clone());
         }
         let held = self.known().held.clone();
         let age = held.as_ref().map(|held| held.age(SystemTime::now(), Instant::now()));
-        let asking = match (held, age) {
-            (Some(held), Some(Age::Good)) => return Ok(held.keys),
-            // One asks for new ones, the others go on with what there is.
-            (Some(held), Some(Age::Renew)) => match self.asking.try_lock() {
-                Ok(asking) => asking,
-                Err(_) => return Ok(held.keys),
-            },
-            _ => self.asking.lock().await,
-        };
-        let answer = self.renew().await;
-        drop(asking);
-        answer
+        match (held, age) {
+            (Some(held), Some(Age::Good)) => Ok(held.keys),
+            (Some(held), Some(Age::Renew)) => {
+                if let Ok(asking) = Arc::clone(&self.asking).try_lock_owned() {
+                    let own = Arc::clone(self);
+                    // In a task of its own: who asks may leave, and the next one would begin anew.
+                    tokio::spawn(async move {
+                        // Its failure is logged, and tried again by who comes later.
+                        let _ = own.renew().await;
+                        drop(asking);
+                    });
+                }
+                Ok(held.keys)
+            }
+            _ => {
+                let _asking = self.asking.lock().await;
+                self.renew().await
+            }
+        }
     }
 
     /// Asks for new ones, unless somebody just did. The caller holds `asking`.

@@ -5,6 +5,7 @@ use crate::s3::Settings;
 use axum::Router;
 use axum::extract::State;
 use axum::routing::{get, put};
+use futures::FutureExt;
 use http::{HeaderMap, StatusCode};
 use jiff::Timestamp;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -197,6 +198,20 @@ async fn an_instances_keys_are_renewed_before_they_expire_by_one_who_asks() {
     }
     assert_eq!(a_hundred(&credentials).await, vec![Ok("key-2".to_owned()); 100]);
     assert_eq!((imds.sessions.load(SeqCst), imds.asked.load(SeqCst)), (2, 2));
+}
+
+#[tokio::test]
+async fn who_asks_while_keys_are_good_neither_waits_for_new_ones_nor_takes_them_along() {
+    let (imds, credentials) = Imds::default().start();
+    assert_eq!(credentials.get().await.unwrap().id, "key-1");
+    let now = Some((SystemTime::now(), Instant::now()));
+    credentials.known().held.as_mut().unwrap().renew = now;
+    // Asked once, and gone.
+    let got = credentials.get().now_or_never().expect("the old ones are good");
+    assert_eq!(got.unwrap().id, "key-1");
+    drop(credentials.asking.lock().await);
+    assert_eq!(credentials.get().await.unwrap().id, "key-2");
+    assert_eq!(imds.asked.load(SeqCst), 2);
 }
 
 #[tokio::test]
