@@ -36,6 +36,13 @@ pub fn forward_request(fields: &HeaderMap, hop: &Hop<'_>) -> HeaderMap {
     kept
 }
 
+/// Whether a request's field of this name is sent on by [`forward_request`], as it came or with an
+/// addition.
+#[must_use]
+pub fn is_forwarded(name: &HeaderName, fields: &HeaderMap) -> bool {
+    name != HOST && name != EXPECT && !hop_fields::is_taken_off(name, fields)
+}
+
 /// The fields of an answer as passed on: those of the connection and `Content-Length` are gone,
 /// and there is a `Date` (RFC 9110 section 6.6.1).
 #[must_use]

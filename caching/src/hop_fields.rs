@@ -74,6 +74,14 @@ pub fn without(fields: &HeaderMap) -> HeaderMap {
     kept
 }
 
+/// Whether [`without`] takes off a field of this name.
+pub fn is_taken_off(name: &HeaderName, fields: &HeaderMap) -> bool {
+    let is_it = |member: &[u8]| member.eq_ignore_ascii_case(name.as_str().as_bytes());
+    HOP_BY_HOP.contains(&name.as_str())
+        || (END_TO_END.binary_search(&name.as_str()).is_err()
+            && field_members(fields, &CONNECTION, Quotes::Escaped).any(is_it))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -90,6 +98,10 @@ mod tests {
                      Vary: a\nCache-Control: max-age=1\nKeep-Alive: 5\nTE: trailers\nUpgrade: x\n\
                      Transfer-Encoding: chunked\nContent-Length: 5\nProxy-Authorization: x";
         let wanted = fields("C: 3\nVary: a\nCache-Control: max-age=1");
-        assert_eq!(without(&fields(lines)), wanted);
+        let given = fields(lines);
+        assert_eq!(without(&given), wanted);
+        for name in given.keys() {
+            assert_eq!(is_taken_off(name, &given), !wanted.contains_key(name), "{name}");
+        }
     }
 }

@@ -49,7 +49,8 @@ pub use cache_status::{CacheStatus, Forwarded};
 pub use ending::{ends, is_of_one};
 pub use facts::Facts;
 pub use forward::{
-    Forwards, Hop, append_forwarded_for, append_via, forward_request, forwards, received_fields,
+    Forwards, Hop, append_forwarded_for, append_via, forward_request, forwards, is_forwarded,
+    received_fields,
 };
 pub use freshness::{Freshness, Source, fresh_for_ms, freshness};
 pub use invalidate::{Target, invalidated, is_safe};

@@ -16,22 +16,36 @@ pub type Selecting = Vec<(HeaderName, Option<String>)>;
 /// Most fields that a `Vary` may name: a response with more is not stored.
 pub const SELECTING_MAX: usize = 32;
 
-/// The selecting fields of a response and the request that it answers. None: no later request
-/// can be matched (`Vary: *`, or an answer to one address: `Vary: X-Forwarded-For`), or the field
-/// cannot be read or names more than [`SELECTING_MAX`].
+/// The selecting fields of a response and the request that it answers, of which fields reached the
+/// origin if they are `sent`: it cannot have chosen by others, and these are taken as absent. None:
+/// no later request can be matched (`Vary: *`, or an answer to one address:
+/// `Vary: X-Forwarded-For`), or the field cannot be read or names more than [`SELECTING_MAX`].
 #[must_use]
-pub fn selecting(response: &HeaderMap, request: &HeaderMap) -> Option<Selecting> {
-    let names = names(response)?;
-    Some(names.into_iter().map(|name| (name.clone(), normal(&name, request))).collect())
+pub fn selecting(
+    response: &HeaderMap,
+    request: &HeaderMap,
+    sent: impl Fn(&HeaderName) -> bool,
+) -> Option<Selecting> {
+    let said = |name: &HeaderName| if sent(name) { normal(name, request) } else { None };
+    Some(names(response)?.into_iter().map(|name| (name.clone(), said(&name))).collect())
 }
 
 /// Whether a request selects the variant stored with `selecting`. `stored` are the variant's own
-/// fields: a variant in the very language that the client likes best is selected by it.
+/// fields: a variant in the very language that the client likes best is selected by it. Fields of
+/// the request that would not be `sent` to the origin are taken as absent.
 #[must_use]
-pub fn selects(selecting: &Selecting, stored: &HeaderMap, request: &HeaderMap) -> bool {
-    selecting.iter().all(|(name, value)| {
-        normal(name, request) == *value
-            || (name == ACCEPT_LANGUAGE && is_favourite_language(stored, request))
+pub fn selects(
+    selecting: &Selecting,
+    stored: &HeaderMap,
+    request: &HeaderMap,
+    sent: impl Fn(&HeaderName) -> bool,
+) -> bool {
+    selecting.iter().all(|(name, value)| match sent(name) {
+        false => value.is_none(),
+        true => {
+            normal(name, request) == *value
+                || (name == ACCEPT_LANGUAGE && is_favourite_language(stored, request))
+        }
     })
 }
 
@@ -163,8 +177,8 @@ mod tests {
 
     fn same(vary: &str, first: &str, second: &str) -> bool {
         let response = fields(&format!("Vary: {vary}"));
-        let selecting = selecting(&response, &fields(first)).expect("a Vary that selects");
-        selects(&selecting, &response, &fields(second))
+        let selecting = selecting(&response, &fields(first), |_| true);
+        selects(&selecting.expect("a Vary that selects"), &response, &fields(second), |_| true)
     }
 
     /// RFC 9111 section 4.1, and the suite's vary tests.
@@ -207,6 +221,19 @@ mod tests {
     }
 
     #[test]
+    fn what_is_not_sent_is_absent() {
+        let response = fields("Vary: Foo, Accept-Language\nContent-Language: de");
+        let sent = |name: &HeaderName| name == "bar";
+        let (said, unsaid) = (fields("Foo: 1\nAccept-Language: de"), fields(""));
+        let absent = selecting(&response, &said, sent).unwrap();
+        assert_eq!(Some(&absent), selecting(&response, &unsaid, |_| true).as_ref());
+        assert!(selects(&absent, &response, &said, sent));
+        assert!(!selects(&absent, &fields(""), &said, |_| true));
+        let present = selecting(&response, &said, |_| true).unwrap();
+        assert!(!selects(&present, &response, &said, sent));
+    }
+
+    #[test]
     fn nothing_matches_a_star() {
         for lines in [
             "*",
@@ -219,19 +246,22 @@ mod tests {
             "a b",
             "Foo, X-Forwarded-For",
         ] {
-            assert_eq!(selecting(&fields(&format!("Vary: {lines}")), &fields("")), None, "{lines}");
+            let vary = fields(&format!("Vary: {lines}"));
+            assert_eq!(selecting(&vary, &fields(""), |_| true), None, "{lines}");
         }
-        assert_eq!(selecting(&fields(""), &fields("Foo: 1")), Some(Vec::new()));
+        assert_eq!(selecting(&fields(""), &fields("Foo: 1"), |_| true), Some(Vec::new()));
         let many = (0..=SELECTING_MAX).map(|n| format!("Vary: f{n}\n")).collect::<String>();
-        assert_eq!(selecting(&fields(&many), &fields("")), None);
+        assert_eq!(selecting(&fields(&many), &fields(""), |_| true), None);
     }
 
     #[test]
     fn the_variant_in_the_clients_favourite_language() {
         let response = fields("Vary: Accept-Language\nContent-Language: de");
-        let selecting = selecting(&response, &fields("Accept-Language: en, de")).unwrap();
+        let request = fields("Accept-Language: en, de");
+        let selecting = selecting(&response, &request, |_| true).unwrap();
         let likes = |value: &str| {
-            selects(&selecting, &response, &fields(&format!("Accept-Language: {value}")))
+            let request = fields(&format!("Accept-Language: {value}"));
+            selects(&selecting, &response, &request, |_| true)
         };
         assert!(likes("fr;q=0.5, de;q=1.0") && likes("DE"));
         for other in ["fr, de", "fr;q=1, de;q=0.9", "*", "de;q=0", "de-CH", "de;q=x"] {

@@ -161,7 +161,8 @@ fn run_all(request: &HeaderMap, stored: &Stored, now_ms: i64, settings: &Setting
     let _ = precondition(&Method::GET, request, stored);
     let _ = if_range(request, stored);
     let _ = not_modified_fields(response);
-    let _ = selecting(response, request).map(|s| selects(&s, response, request));
+    let _ =
+        selecting(response, request, |_| true).map(|s| selects(&s, response, request, |_| true));
     let _ = forward_request(request, &hop);
     let _ = received_fields(response, now_ms);
     let _ = (loops(request, "edge-1", false), loops(request, "edge-1", true));
@@ -250,8 +251,8 @@ proptest! {
     /// RFC 9111 section 4.1: the request that was stored with a variant selects it.
     #[test]
     fn a_request_selects_its_own_variant(request in fields(), response in fields()) {
-        if let Some(selecting) = selecting(&response, &request) {
-            prop_assert!(selects(&selecting, &response, &request));
+        if let Some(selecting) = selecting(&response, &request, |_| true) {
+            prop_assert!(selects(&selecting, &response, &request, |_| true));
             prop_assert!(selecting.len() <= SELECTING_MAX);
             prop_assert!(!response.get_all(VARY).iter().any(|line| line == "*"));
         }

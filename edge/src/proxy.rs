@@ -297,9 +297,7 @@ async fn find(edge: &Edge, wanted: &Wanted) -> Result<Found, Forwarded> {
 /// The one of these that the request selects.
 fn selected(edge: &Edge, wanted: &Wanted, variants: &Variants) -> Result<Found, Forwarded> {
     let is_usable = |head: &&Arc<Head>| edge.purges.verdict(head) != heads::Verdict::Hard;
-    let is_selected =
-        |head: &&Arc<Head>| caching::selects(&head.selecting, &head.stored.fields, &wanted.fields);
-    let candidates = || variants.iter().filter(is_usable).filter(is_selected);
+    let candidates = || variants.iter().filter(is_usable).filter(|head| wanted.selects(head));
     match caching::newest(candidates().map(|head| &head.stored)) {
         Some(newest) => {
             let head = candidates().nth(newest).ok_or(Forwarded::Miss)?;
@@ -335,8 +333,7 @@ async fn fetched(
             }
             // Who only joined the fetch must be allowed what came of it. The others start over:
             // they are many, and one fetch for each variant does.
-            if collapsed && !caching::selects(&head.selecting, &head.stored.fields, &wanted.fields)
-            {
+            if collapsed && !wanted.selects(&head) {
                 return Err(Refused::Fault(Fault::Changed));
             }
             if collapsed && !caching::joinable(&wanted.fields, &head.stored, &wanted.caching) {

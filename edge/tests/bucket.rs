@@ -65,6 +65,18 @@ async fn a_query_makes_no_copy_of_what_is_in_a_bucket() {
     assert_eq!(told["variants"].as_array().unwrap().len(), 1, "{told}");
 }
 
+/// Nor does a field of the client's, whatever the server names in `Vary`.
+#[tokio::test]
+async fn what_a_client_says_makes_no_copy_of_what_is_in_a_bucket() {
+    let story = Story::new(json!({ "origins": ["s3://films"] })).await;
+    story.web.put(STORED[0], Item::of(100).vary("origin"));
+    for (origin, verdict) in [("https://a.test", "origin"), ("https://b.test", "hit-memory")] {
+        let url = format!("{}{FILM}", story.edge.http);
+        let answer = get(&url, &[("origin", origin)]).await;
+        assert_eq!((answer.status.as_u16(), answer.verdict()), (200, verdict), "{origin}");
+    }
+}
+
 /// Who says so has a copy for each, and so has who has a web server among the buckets.
 #[tokio::test]
 async fn a_query_counts_where_the_site_says_so_or_an_origin_may_look_at_it() {

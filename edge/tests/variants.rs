@@ -5,7 +5,7 @@
 
 mod common;
 
-use common::{Answer, Hold, Item, Proxy, Validator, ask, content, until};
+use common::{Answer, CHUNK, Hold, Item, Proxy, Validator, ask, content, until};
 use futures::future::join_all;
 use http::Method;
 
@@ -171,4 +171,49 @@ async fn no_get_waits_for_a_head_and_a_new_version_that_one_meets_is_got_once() 
     });
     assert!(answers.iter().all(|answer| answer.bytes() == &proxy.web.whole(PAGE)));
     assert_eq!(proxy.web.count(PAGE), before + 1);
+}
+
+/// The origin can't have chosen by what it was not told.
+#[tokio::test]
+async fn what_never_reaches_the_origin_makes_no_variants() {
+    for (name, values) in [
+        ("x-forwarded-proto", ["http", "https"]),
+        ("forwarded", ["host=a", "host=b"]),
+        ("cmcd-session", ["sid=\"a\"", "sid=\"b\""]),
+        ("te", ["trailers", "gzip"]),
+    ] {
+        let proxy = Proxy::new().await;
+        proxy.web.put(PAGE, Item::of(3 * CHUNK).vary(name));
+        let mut asked = 0;
+        for (chunk, values) in [values, [values[1], values[0]]].into_iter().enumerate() {
+            let range = format!("bytes={0}-{0}", 2 * chunk as u64 * CHUNK);
+            for value in values {
+                let answer = proxy.get_with(PAGE, &[("range", &range), (name, value)]).await;
+                assert_eq!(answer.status, 206, "{name}: {answer:?}");
+                proxy.has_filled().await;
+            }
+            asked += 1;
+            assert_eq!(proxy.web.count(PAGE), asked, "{name}: {:?}", proxy.web.asked_for(PAGE));
+        }
+        assert!(proxy.web.asked_for(PAGE).iter().all(|asked| asked.field(name).is_empty()));
+    }
+}
+
+/// A client that has a field taken off on the way (RFC 9110 section 7.6.1) is given what the origin
+/// has for who says nothing, and so is nobody else who says it.
+#[tokio::test]
+async fn a_field_that_a_client_has_taken_off_chooses_for_nobody() {
+    for page in pages() {
+        let proxy = Proxy::new().await;
+        proxy.web.put(PAGE, page.clone());
+        let off = [("connection", "x-kind"), ("x-kind", "a")];
+        let unsaid = content(PAGE, 1, "", 0..BYTES);
+        assert!(proxy.get_with(PAGE, &off).await.bytes() == &unsaid, "{page:?}");
+        ask_all(&proxy, &["a"], 1).await;
+        assert_eq!(proxy.web.count(PAGE), 2, "{page:?}");
+        for fields in [&off[..], &[]] {
+            assert!(proxy.get_with(PAGE, fields).await.bytes() == &unsaid, "{page:?} {fields:?}");
+        }
+        assert_eq!(proxy.web.count(PAGE), 2, "{page:?}");
+    }
 }

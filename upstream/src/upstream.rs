@@ -140,6 +140,13 @@ impl Upstream {
         self.0.origins.iter().any(|origin| matches!(origin.way.hop.place, Target::S3(_)))
     }
 
+    /// Whether all origins are buckets: then no field of a client's has a say in what is answered.
+    #[must_use]
+    pub fn is_of_buckets(&self) -> bool {
+        let is_bucket = |origin: &Origin| matches!(origin.way.hop.place, Target::S3(_));
+        self.0.origins.iter().all(is_bucket)
+    }
+
     /// For a site with a bucket the one spelling of a path, without its query, or `None` when
     /// no object can have that name; for others the path as it is.
     #[must_use]

@@ -7,7 +7,9 @@
 
 use super::Wanted;
 use crate::hygiene;
-use http::HeaderMap;
+use caching::Selecting;
+use heads::Head;
+use http::{HeaderMap, HeaderName};
 
 impl Wanted {
     /// The fields: conditions and ranges are not among them.
@@ -27,5 +29,25 @@ impl Wanted {
         self.forward_newer(&mut forwarded);
         caching::strip_conditions(&mut forwarded);
         forwarded
+    }
+
+    /// Whether the client's field of this name may have a say in the origin's answer.
+    fn is_sent(&self, name: &HeaderName) -> bool {
+        !self.site.upstream.is_of_buckets()
+            && caching::is_forwarded(name, &self.fields)
+            && !cmcd::HEADERS.contains(name)
+            && !hygiene::OBEYED.contains(&name.as_str())
+    }
+
+    /// By what an answer to this request is told from other variants; none if no later request
+    /// can be matched.
+    pub(super) fn selecting(&self, response: &HeaderMap) -> Option<Selecting> {
+        caching::selecting(response, &self.fields, |name| self.is_sent(name))
+    }
+
+    /// Whether what is stored is the variant that the request selects.
+    pub(super) fn selects(&self, head: &Head) -> bool {
+        let (selecting, stored) = (&head.selecting, &head.stored.fields);
+        caching::selects(selecting, stored, &self.fields, |name| self.is_sent(name))
     }
 }

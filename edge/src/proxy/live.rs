@@ -194,7 +194,7 @@ impl Live {
     /// Whether it is the variant that the request selects, and not purged.
     pub fn is_selected(&self, wanted: &Wanted, purges: &PurgeLog) -> bool {
         let head = &self.head;
-        caching::selects(&head.selecting, &head.stored.fields, &wanted.fields)
+        wanted.selects(head)
             && !self.is_purged(purges)
             && !wanted.is_older(head)
             && !wanted.is_personal()

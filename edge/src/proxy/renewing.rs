@@ -102,7 +102,7 @@ pub fn by_head(edge: &Edge, wanted: &Wanted, head: &Parts, requested_ms: i64) {
     let Some(variants) = edge.engine.heads.in_memory(&wanted.key) else { return };
     let (status, fields) = (head.status, pass::via(edge, head));
     for old in variants.iter() {
-        if !caching::selects(&old.selecting, &old.stored.fields, &wanted.fields) {
+        if !wanted.selects(old) {
             continue;
         }
         let exchange = exchange(wanted, requested_ms);
@@ -126,7 +126,7 @@ fn exchange(wanted: &Wanted, requested_ms: i64) -> Exchange<'_> {
 
 /// A head with what it is found by, as its new fields say; none if no later request finds it.
 fn renewed_head(old: &Head, stored: Stored, wanted: &Wanted) -> Option<Head> {
-    let mut selecting = caching::selecting(&stored.fields, &wanted.fields)?;
+    let mut selecting = wanted.selecting(&stored.fields)?;
     let names = |selecting: &caching::Selecting| {
         selecting.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>()
     };

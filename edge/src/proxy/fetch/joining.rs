@@ -66,7 +66,7 @@ impl Fetch {
         match &self.stale {
             Some((head, _)) => named(&head.selecting),
             None => self.newest().map_or(0, |newest| {
-                let said = caching::selecting(&newest.stored.fields, &self.wanted.fields);
+                let said = self.wanted.selecting(&newest.stored.fields);
                 said.filter(|said| !said.is_empty()).as_ref().map_or(0, named)
             }),
         }

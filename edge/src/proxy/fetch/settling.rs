@@ -50,7 +50,7 @@ impl Fetch {
         let storable =
             caching::storable(&wanted.method, request, stored.status, fields, &wanted.caching);
         let selecting = match storable {
-            Storable::Yes if answer.storable => caching::selecting(fields, request),
+            Storable::Yes if answer.storable => wanted.selecting(fields),
             _ => None,
         };
         let outdated = self.edge.fetches.is_outdated(&wanted.key, began);
