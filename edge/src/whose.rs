@@ -29,7 +29,8 @@ fn host<'a>(uri: &'a Uri, fields: &'a HeaderMap) -> Option<&'a str> {
 
 /// Whether a request came by a connection that was opened for another host, and can't be good
 /// for this one, too. Another node (RFC 8586) opens one to this node by its own name, whatever
-/// it asks for.
+/// it asks for, be it by a listener for clients, the only ones that speak TLS. A client that calls
+/// itself a node gains nothing that it could not have by a connection of its own.
 pub fn is_misdirected(asked: &Asked<'_>) -> bool {
     if asked.via.is_for_any() {
         return false;
