@@ -54,6 +54,7 @@ struct Announcement<'a> {
 /// # Errors
 /// Whatever keeps it from starting.
 pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error> {
+    service::files::raise();
     let announce = config.announce.clone();
     let running = start(config, Clock::system(), shutdown).await?;
     let announcement = Announcement { admin: &running.admin_url, urls: [&running.url] };

@@ -41,6 +41,9 @@ pub const DRAIN_MAX: Duration = Duration::from_secs(10);
 const CLOSE_MAX: Duration = Duration::from_secs(5);
 /// A control plane's answer takes at most this; it is asked every second.
 const CONTROL_MAX: Duration = Duration::from_secs(2);
+/// Of the files that may be open, those that clients' connections leave to origins, other nodes,
+/// disks, listeners and the admin port.
+const OTHER_FILES: u64 = 2048;
 
 type Shared = wire::Shared<Edge>;
 
@@ -73,7 +76,8 @@ struct TitleParts {
 ///
 /// # Errors
 /// [`Error`] when it can't start.
-pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error> {
+pub async fn run(mut config: Config, shutdown: Shutdown) -> Result<(), Error> {
+    config.limits.connections = connections(config.limits.connections);
     let data = &config.data_dir;
     std::fs::create_dir_all(data).map_err(|error| Error::file(data, error))?;
     let registry = prometheus::Registry::new();
@@ -317,4 +321,20 @@ fn heartbeats(
         plan_complete: planned.complete(),
         holdings: planned.holdings(),
     }
+}
+
+/// How many connections there may be: those of the settings, or fewer where so many files can't
+/// be open. Else clients that do nothing would take what a request needs to reach its origin.
+fn connections(wanted: usize) -> usize {
+    let Some(files) = service::files::raise() else { return wanted };
+    let most = usize::try_from(files - OTHER_FILES.min(files / 2)).unwrap_or(usize::MAX);
+    if most < wanted {
+        tracing::warn!(
+            files,
+            connections = most,
+            "edge.connections-max = {wanted} is more than the limit of open files leaves: raise \
+             that (`LimitNOFILE=` of systemd, `ulimit -Hn`)"
+        );
+    }
+    wanted.min(most)
 }

@@ -44,6 +44,7 @@ const LIMITS: Limits = Limits {
 /// # Errors
 /// [`Error`] when it can't start.
 pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error> {
+    service::files::raise();
     let store = Store::open(&config.store)?;
     let listener = listen::bind(config.listen, "origin listen")?;
     let addr = listener

@@ -9,6 +9,7 @@ pub mod client;
 pub mod config;
 pub mod connections;
 mod error;
+pub mod files;
 pub mod listen;
 mod lock;
 pub mod log;
