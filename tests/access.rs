@@ -10,9 +10,11 @@ use loadtest::{Client, Protocol};
 use model::chunk::CHUNK_BYTES;
 use nearcast::cluster::Process;
 use serde_json::{Value, json};
-use std::io::{BufReader, Write};
+use std::io::{BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 const WAIT: Duration = Duration::from_secs(60);
@@ -129,4 +131,97 @@ async fn the_log_tells_bytes_by_source_and_the_players_cmcd_of_each_request() {
     let text = std::fs::read_to_string(edge.log()).unwrap();
     let others = text.lines().filter(|line| line.contains("\"DEBUG\"")).count();
     assert_eq!(others, 3, "nothing else is told at this level:\n{text}");
+}
+
+/// An origin of bodies that are not whole, by path. Each waits after half of what it sends, until it
+/// is told that the edge has passed that on.
+fn bad_origin() -> (String, Sender<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let (go, told) = channel();
+    let told = Arc::new(Mutex::new(told));
+    std::thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            let told = Arc::clone(&told);
+            // The edge may leave at any time.
+            std::thread::spawn(move || _ = serve_badly(stream, &told));
+        }
+    });
+    (url, go)
+}
+
+static HALF: [u8; 50_000] = [7; 50_000];
+
+fn serve_badly(mut stream: TcpStream, told: &Mutex<Receiver<()>>) -> std::io::Result<()> {
+    let asked = head(&mut BufReader::new(stream.try_clone()?)).unwrap_or_default();
+    let path = asked[0].split(' ').nth(1).unwrap();
+    let framing = match path {
+        "/chunk" => "transfer-encoding: chunked\r\n\r\n186a1\r\n".to_owned(),
+        _ => format!("content-length: {}\r\n\r\n", 2 * HALF.len() + 1),
+    };
+    let fields = "etag: \"one\"\r\ncache-control: max-age=3600\r\n";
+    stream.write_all(format!("HTTP/1.1 200 OK\r\n{fields}{framing}").as_bytes())?;
+    stream.write_all(&HALF)?;
+    told.lock().unwrap().recv().unwrap();
+    match path {
+        "/drip" => loop {
+            stream.write_all(b"7")?;
+            std::thread::sleep(DRIP);
+        },
+        "/chunk" => stream.write_all(&[&HALF[..], b"7\r\nxyz\r\n"].concat())?,
+        _ => stream.write_all(&HALF)?,
+    }
+    match path {
+        "/stall" => _ = stream.read(&mut [0])?,
+        "/reset" => rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::ZERO))?,
+        _ => {}
+    }
+    Ok(())
+}
+
+const DRIP: Duration = Duration::from_millis(10);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_tells_why_an_answer_was_cut() {
+    let dir = tempfile::tempdir().unwrap();
+    let (origin, go) = bad_origin();
+    let (data, file) = (dir.path().join("data"), dir.path().join("nearcast.toml"));
+    let text = format!(
+        "[edge]\nlisten = [\"http://127.0.0.1:0\"]\ndata-dir = {data:?}\n\
+         memory = \"64MiB\"\nssd = \"0\"\n\
+         [edge.sites.\"*\"]\norigins = [\"{origin}\"]\nretries = 0\nhedge = false\n\
+         stall-timeout = \"1s\"\n"
+    );
+    std::fs::write(&file, text).unwrap();
+    let words = ["--config", &file.display().to_string(), "edge"].map(str::to_owned).to_vec();
+    let binary = Path::new(env!("CARGO_BIN_EXE_nearcast"));
+    let edge = Process::start(binary, dir.path(), "edge", words).await.unwrap();
+    let addr = edge.url().unwrap().strip_prefix("http://").unwrap().to_owned();
+    let mut faults = Vec::new();
+    for (place, (path, why)) in [
+        ("/short", "end of file before message length reached"),
+        ("/reset", "Connection reset by peer"),
+        ("/stall", "silent for 1s"),
+        ("/chunk", "Invalid chunk size"),
+        ("/drip", "a drip: "),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let mut client = TcpStream::connect(&addr).unwrap();
+        let ask = format!("GET {path} HTTP/1.1\r\nhost: a.test\r\nconnection: close\r\n\r\n");
+        client.write_all(ask.as_bytes()).unwrap();
+        let mut answer = BufReader::new(client);
+        assert_eq!(head(&mut answer).unwrap()[0], "http/1.1 200 ok", "{path}");
+        go.send(()).unwrap();
+        _ = answer.read_to_end(&mut Vec::new());
+        let lines = requests(&edge.log(), place + 1).await;
+        let line = &lines[place];
+        let told = (&line["level"], &line["message"], &line["path"], &line["status"]);
+        assert_eq!(told, (&json!("WARN"), &json!("cut"), &json!(path), &json!(200)), "{line}");
+        let fault = line["fault"].as_str().unwrap();
+        println!("{path}: {fault}");
+        faults.push((fault.starts_with("cut: ") && fault.contains(why)).then_some(path));
+    }
+    assert!(faults.iter().all(Option::is_some), "{faults:?}");
 }

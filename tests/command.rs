@@ -253,6 +253,29 @@ fn without_aws(arguments: &[&str]) -> Command {
     command
 }
 
+/// Each as it is copied from the page, into a file that has a site.
+#[test]
+fn the_settings_that_the_edges_page_shows_are_good() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("nearcast.toml");
+    let file = path.display().to_string();
+    let shown: Vec<_> = include_str!("../docs/edge.md").split("```toml\n").skip(1).collect();
+    for shown in &shown {
+        let mut shown = shown.split("```").next().unwrap().to_owned();
+        if !shown.contains("edge.sites") {
+            shown.push_str("[edge.sites.\"*\"]\norigins = [\"http://127.0.0.1:1\"]\n");
+        }
+        std::fs::write(&path, &shown).unwrap();
+        let mut check = without_aws(&["config", "check", &file]);
+        check.env("AWS_ACCESS_KEY_ID", "key").env("AWS_SECRET_ACCESS_KEY", "secret");
+        let output = check.output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success() && said.is_empty(), "{shown}{said}");
+    }
+    let bucket = shown.iter().find(|shown| shown.contains("s3://"));
+    assert!(bucket.is_some() && shown.len() > 2, "{shown:?}");
+}
+
 #[test]
 fn a_bucket_without_credentials_is_named_before_the_first_request() {
     let dir = tempfile::tempdir().unwrap();
