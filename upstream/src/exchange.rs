@@ -7,9 +7,10 @@ use crate::failing::Asked;
 use crate::fault::{ErrorType, Fault, connect_error, head_error};
 use crate::flight::Flight;
 use crate::hop::{Hop, Target, Way};
+use crate::lanes::{NoConnection, Stage};
 use crate::newer;
 use crate::place::Place;
-use crate::pool::{Fate, Unanswered};
+use crate::pool::{Fate, Lost, Unanswered};
 use crate::s3::{self, Keys, Refusal};
 use crate::settings::{SiteKind, Times};
 use crate::turns::Urgency;
@@ -17,7 +18,6 @@ use crate::upload::{SendBody, Upload};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -207,8 +207,8 @@ async fn head(
     let (hop, alive) = (flight.hop().clone(), flight.alive().clone());
     let began = Instant::now();
     let mut pace = UploadPace { until: began + terms.times.first_byte, bytes: 0 };
-    let given = AtomicBool::new(false);
-    let mut response = std::pin::pin!(hop.pool.give(request, &given));
+    let stage = Stage::default();
+    let mut response = std::pin::pin!(hop.pool.give(request, &stage));
     let fail = |flight: &mut Flight, fault: Fault, unsent: bool| {
         flight.failed(&fault, !unsent);
         Failure { fault, unsent, down: false }
@@ -242,7 +242,10 @@ async fn head(
                         let why = "the rest of the body did not come in time".into();
                         return Err(Failure::sent(Fault::Slow { why }));
                     }
-                    if !given.load(Relaxed) {
+                    if stage.waits_for_room() {
+                        return Err(full(flight, Unanswered::NoConnection(NoConnection::Full)));
+                    }
+                    if !stage.is_given() {
                         let why = format!("{}: no connection within {:?}", hop.id, began.elapsed());
                         let fault = Fault::timed_out(ErrorType::ConnectionTimeout, why);
                         return Err(fail(flight, fault, true));
@@ -260,14 +263,24 @@ async fn head(
             sending.upload.iter().for_each(|upload| upload.forget());
             check(response, &hop).map_err(|fault| fail(flight, fault, false))
         }
-        Err(Unanswered { error, fate, in_order, is_reset }) => {
+        Err(unanswered @ Unanswered::NoConnection(NoConnection::Full)) => {
+            Err(full(flight, unanswered))
+        }
+        Err(unanswered @ Unanswered::NoConnection(NoConnection::Silent)) => {
+            let why = format!("{}: {unanswered}", hop.id);
+            Err(fail(flight, Fault::timed_out(ErrorType::ConnectionTimeout, why), true))
+        }
+        Err(Unanswered::NoConnection(NoConnection::Failed(error))) => {
+            Err(fail(flight, connect_error(&hop.id, &*error), true))
+        }
+        Err(Unanswered::Lost(Lost { error, fate, in_order, is_reset })) => {
             if let Some(why) = sending.upload.as_ref().and_then(|upload| upload.failed()) {
                 // The client's fault, not the hop's: the flight ends without a verdict.
                 let fault = Fault::Aborted { why: why.into() };
                 return Err(Failure::sent(fault));
             }
             if error.is_connect() {
-                return Err(fail(flight, connect_error(&hop.id, &error), true));
+                return Err(fail(flight, connect_error(&hop.id, &*error), true));
             }
             let fault = head_error(&hop.id, &error);
             // Who stops reading a body does not like that body, and says so in an answer that may
@@ -289,6 +302,13 @@ async fn head(
             Err(fail(flight, fault, false))
         }
     }
+}
+
+/// It waits for others to end, and is not sent: that says nothing against the hop.
+fn full(flight: &mut Flight, unanswered: Unanswered) -> Failure {
+    let fault = Fault::busy(format!("{}: {unanswered}", flight.hop().id));
+    flight.unjudged(&fault);
+    Failure::unsent(fault)
 }
 
 /// What no server may answer.

@@ -112,7 +112,7 @@ async fn ask(way: Arc<Way>, check: Check) -> Result<(), String> {
     let asked = async {
         let (request, _) = sending.request(&way.hop).await.map_err(|fault| fault.to_string())?;
         let response = way.hop.pool.request(request).await;
-        match response.map_err(|lost| service::client::chain(&lost.error))?.status() {
+        match response.map_err(|unanswered| unanswered.to_string())?.status() {
             status if status.as_u16() < 400 => Ok(()),
             status => Err(format!("it answered {status}")),
         }

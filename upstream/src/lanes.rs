@@ -7,14 +7,29 @@
 
 use crate::link::{Link, Stream, poison};
 use http::uri::Authority;
+use hyper_util::client::legacy::Error;
 use hyper_util::client::legacy::connect::CaptureConnection;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tokio::sync::watch;
+use std::time::Duration;
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, timeout_at};
 
 /// HTTP/2 connections to a hop for each host that is asked for: at the least that servers are to
 /// take at a time (100 streams, RFC 9113 section 6.5.2) more than 512 requests, the default of
-/// `in-flight-max`. What is beyond all of them waits in that with the fewest.
+/// `in-flight-max`. What is beyond all of them waits for one of these to end.
 pub(crate) const LANES_MAX: usize = 8;
+/// The longest wait for that.
+const ROOM_TIME_MAX: Duration = Duration::from_secs(5);
+/// A request that sees so many connections come to nothing while it waits has none. The first of
+/// them may have begun before it came.
+const OPENINGS_MAX: u32 = 2;
+/// A hop of which connections were shared has only others by now, after so many of these in a row.
+const APART_MAX: u32 = 16;
+/// With more hosts than this, and than twice those that there were the last time, the ones without a
+/// connection are forgotten.
+const HOSTS_KEPT: usize = 64;
 
 /// The lanes of one hop.
 pub(crate) struct Lanes(Mutex<State>);
@@ -22,12 +37,22 @@ pub(crate) struct Lanes(Mutex<State>);
 struct State {
     /// Whether several requests at a time go over its connections, once that is known.
     is_shared: Option<bool>,
+    /// Connections in a row that were for one request at a time.
+    apart: u32,
+    hosts: HashMap<Option<Authority>, Host>,
+    sweep_at: usize,
+}
+
+/// The lanes for one host.
+#[derive(Default)]
+struct Host {
     /// Those that are used.
     lanes: Vec<Lane>,
+    /// Told of each request that ends.
+    room: Arc<Notify>,
 }
 
 struct Lane {
-    host: Option<Authority>,
     number: usize,
     state: LaneState,
 }
@@ -37,11 +62,60 @@ enum LaneState {
     Open(Arc<Link>, CaptureConnection),
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 enum Progress {
     Begun,
     Opened,
-    Failed,
+    /// The server does not say what it takes.
+    Silent,
+    Failed(Arc<Error>),
+}
+
+/// What is to be waited for.
+enum Wait {
+    Opening(watch::Receiver<Progress>),
+    Room(Arc<Notify>),
+}
+
+/// Why a request has no connection.
+#[derive(Debug)]
+pub(crate) enum NoConnection {
+    /// As many requests as all of them take are under way, and none ended in time.
+    Full,
+    /// None that was opened said what it takes.
+    Silent,
+    /// None could be opened.
+    Failed(Arc<Error>),
+}
+
+/// How far a request is.
+#[derive(Debug, Default)]
+pub(crate) struct Stage(AtomicU8);
+
+impl Stage {
+    const FULL: u8 = 1;
+    const GIVEN: u8 = 2;
+
+    /// A connection has it: until then, none of it is sent.
+    pub(crate) fn is_given(&self) -> bool {
+        self.0.load(Relaxed) == Self::GIVEN
+    }
+
+    /// It waits for another one to end.
+    pub(crate) fn waits_for_room(&self) -> bool {
+        self.0.load(Relaxed) == Self::FULL
+    }
+
+    pub(crate) fn give(&self) {
+        self.0.store(Self::GIVEN, Relaxed);
+    }
+
+    /// It waits for room, or no more.
+    fn set_full(&self, is_full: bool) {
+        let stage = if is_full { Self::FULL } else { 0 };
+        // What was given once may have been sent.
+        _ = self.0.fetch_update(Relaxed, Relaxed, |now| (now != Self::GIVEN).then_some(stage));
+    }
 }
 
 /// The lane for one request. One that is to open the lane's connection and is dropped before leaves
@@ -60,81 +134,126 @@ impl Lanes {
     /// `may_be_shared`: whether its connections may turn out to be of HTTP/2.
     pub(crate) fn new(may_be_shared: bool) -> Self {
         let is_shared = if may_be_shared { None } else { Some(false) };
-        Self(Mutex::new(State { is_shared, lanes: Vec::new() }))
+        Self(Mutex::new(State { is_shared, apart: 0, hosts: HashMap::new(), sweep_at: HOSTS_KEPT }))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A lane with room, once there is one or none can be had.
-    pub(crate) async fn turn(&self, host: Option<&Authority>) -> Turn<'_> {
+    /// A lane with room, once there is one.
+    ///
+    /// # Errors
+    /// [`NoConnection`]: none of the request is sent.
+    pub(crate) async fn turn(
+        &self,
+        host: Option<&Authority>,
+        stage: &Stage,
+    ) -> Result<Turn<'_>, NoConnection> {
+        let (mut openings, mut no_room) = (0, None);
         loop {
-            let mut progress = match self.next(host) {
-                Ok(turn) => return turn,
-                Err(progress) => progress,
+            let came_to_nothing = match self.next(host.cloned()) {
+                Ok(turn) => {
+                    // There may be room for more than one of those who wait.
+                    no_room.iter().for_each(|(_, room): &(_, Arc<Notify>)| room.notify_one());
+                    stage.set_full(false);
+                    return Ok(turn);
+                }
+                Err(Wait::Opening(mut progress)) => {
+                    let is_over = |progress: &Progress| !matches!(progress, Progress::Begun);
+                    match progress.wait_for(is_over).await.as_deref() {
+                        Ok(Progress::Failed(error)) => NoConnection::Failed(Arc::clone(error)),
+                        Ok(Progress::Silent) => NoConnection::Silent,
+                        // It is there; or who was to open it has left that to another.
+                        _ => continue,
+                    }
+                }
+                Err(Wait::Room(room)) => {
+                    stage.set_full(true);
+                    let until = no_room.map_or(Instant::now() + ROOM_TIME_MAX, |(until, _)| until);
+                    if Instant::now() >= until {
+                        return Err(NoConnection::Full);
+                    }
+                    // Whether there is some then, the next look shows.
+                    _ = timeout_at(until, room.notified()).await;
+                    no_room = Some((until, room));
+                    continue;
+                }
             };
-            let told = progress.wait_for(|progress| *progress != Progress::Begun).await;
-            // Each finds out by itself, and none waits for one attempt after another.
-            if told.is_ok_and(|told| *told == Progress::Failed) {
-                return self.lane(host, 0, None, None);
+            openings += 1;
+            if openings == OPENINGS_MAX {
+                return Err(came_to_nothing);
             }
         }
     }
 
-    /// # Errors
-    /// What is to be waited for.
-    fn next(&self, host: Option<&Authority>) -> Result<Turn<'_>, watch::Receiver<Progress>> {
+    fn next(&self, host: Option<Authority>) -> Result<Turn<'_>, Wait> {
         let mut state = self.state();
-        if state.is_shared == Some(false) {
+        let is_apart = state.is_shared == Some(false);
+        if is_apart && !state.hosts.contains_key(&host) {
             return Ok(self.lane(host, 0, None, None));
         }
-        let is_used = |lane: &Lane| match &lane.state {
-            LaneState::Opening(_) => true,
-            LaneState::Open(link, _) if link.takes_requests() => true,
-            LaneState::Open(_, captured) => {
-                // The next request of the lane would still go over it.
-                poison(captured);
-                false
-            }
-        };
-        state.lanes.retain(is_used);
-        let of_host = || state.lanes.iter().filter(|lane| lane.host.as_ref() == host);
+        let Host { lanes, room } = state.of(&host);
+        lanes.retain(Lane::is_used);
         let open = |lane: &Lane| match &lane.state {
             LaneState::Open(link, _) => Some((lane.number, link.clone())),
             LaneState::Opening(_) => None,
         };
-        let over = |(lane, link): (usize, Arc<Link>)| {
+        let with_room = lanes.iter().filter_map(open).filter(|(_, link)| link.has_room());
+        if let Some((lane, link)) = with_room.min_by_key(|(number, _)| *number) {
             link.asked();
-            Ok(self.lane(host, lane, Some(Stream::new(link)), None))
-        };
-        let with_room = of_host().filter_map(open).filter(|(_, link)| link.has_room());
-        if let Some(first) = with_room.min_by_key(|(number, _)| *number) {
-            return over(first);
+            let stream = Stream::new(link, Arc::clone(room));
+            return Ok(self.lane(host, lane, Some(stream), None));
         }
-        for lane in of_host() {
-            if let LaneState::Opening(progress) = &lane.state {
-                return Err(progress.clone());
-            }
+        let opening = lanes.iter().find_map(|lane| match &lane.state {
+            LaneState::Opening(progress) => Some(progress.clone()),
+            LaneState::Open(..) => None,
+        });
+        if let Some(progress) = opening.filter(|_| !is_apart) {
+            return Err(Wait::Opening(progress));
         }
-        let is_free = |number: &usize| of_host().all(|lane| lane.number != *number);
+        let is_free = |number: &usize| lanes.iter().all(|lane| lane.number != *number);
         let Some(number) = (0..LANES_MAX).find(is_free) else {
-            let emptiest = of_host().filter_map(open).min_by_key(|(_, link)| link.streams());
-            return over(emptiest.expect("all lanes are open"));
+            return Err(Wait::Room(Arc::clone(room)));
         };
+        if is_apart {
+            return Ok(self.lane(host, number, None, None));
+        }
         let (progress, told) = watch::channel(Progress::Begun);
-        state.lanes.push(Lane { host: host.cloned(), number, state: LaneState::Opening(told) });
+        lanes.push(Lane { number, state: LaneState::Opening(told) });
         Ok(self.lane(host, number, None, Some(progress)))
     }
 
     fn lane(
         &self,
-        host: Option<&Authority>,
+        host: Option<Authority>,
         lane: usize,
         stream: Option<Stream>,
         opening: Option<watch::Sender<Progress>>,
     ) -> Turn<'_> {
-        Turn { lane, lanes: self, host: host.cloned(), stream, opening }
+        Turn { lane, lanes: self, host, stream, opening }
+    }
+}
+
+impl State {
+    /// Of servers of both kinds behind one address, each connection is opened for itself: of those
+    /// that begin together, all would go over the first one that is shared.
+    fn learn(&mut self, is_shared: bool) {
+        self.apart = if is_shared { 0 } else { self.apart.saturating_add(1) };
+        if is_shared || self.is_shared.is_none() || self.apart >= APART_MAX {
+            self.is_shared = Some(is_shared);
+        }
+    }
+
+    fn of(&mut self, host: &Option<Authority>) -> &mut Host {
+        if self.hosts.len() >= self.sweep_at && !self.hosts.contains_key(host) {
+            self.hosts.retain(|_, host| {
+                host.lanes.retain(Lane::is_used);
+                !host.lanes.is_empty()
+            });
+            self.sweep_at = HOSTS_KEPT.max(2 * self.hosts.len());
+        }
+        self.hosts.entry(host.clone()).or_default()
     }
 }
 
@@ -149,43 +268,54 @@ impl Turn<'_> {
         if self.stream.as_ref().is_some_and(|stream| stream.is_over(link)) {
             return;
         }
-        self.stream = link.is_shared().then(|| Stream::new(link.clone()));
+        self.stream = None;
         let opening = self.opening.take();
-        if opening.is_some() || link.is_shared() {
-            let mut state = self.lanes.state();
-            state.is_shared = Some(link.is_shared());
+        if opening.is_none() && !link.is_shared() {
+            return;
+        }
+        let mut state = self.lanes.state();
+        state.learn(link.is_shared());
+        let Host { lanes, room } = state.of(&self.host);
+        let place = lanes.iter().position(|lane| lane.number == self.lane);
+        if link.is_shared() {
+            self.stream = Some(Stream::new(link.clone(), Arc::clone(room)));
             let open = LaneState::Open(link.clone(), captured.clone());
             let is_used = link.takes_requests();
-            match state.lanes.iter_mut().find(|lane| lane.is(self.host.as_ref(), self.lane)) {
-                Some(lane) if opening.is_some() => lane.state = open,
-                Some(lane) if is_used && !lane.is_opening() => lane.state = open,
-                None if is_used => {
-                    let (host, number) = (self.host.clone(), self.lane);
-                    state.lanes.push(Lane { host, number, state: open });
-                }
+            match place {
+                Some(at) if opening.is_some() => lanes[at].state = open,
+                Some(at) if is_used && !lanes[at].is_opening() => lanes[at].state = open,
+                None if is_used => lanes.push(Lane { number: self.lane, state: open }),
                 _ => {}
             }
+        } else if let Some(at) = place {
+            lanes.swap_remove(at);
         }
+        drop(state);
         opening.iter().for_each(|opening| _ = opening.send_replace(Progress::Opened));
     }
 
     /// There is no connection to be had.
-    pub(crate) fn failed(&mut self) {
-        self.give_up();
-        let opening = self.opening.take();
-        opening.iter().for_each(|opening| _ = opening.send_replace(Progress::Failed));
+    pub(crate) fn failed(&mut self, error: &Arc<Error>) {
+        self.end(Progress::Failed(Arc::clone(error)));
     }
 
-    /// Another request is to open it.
-    pub(crate) fn leave(&mut self) {
+    /// The server does not say what the connection takes: another request is to open another one.
+    pub(crate) fn silent(&mut self) {
+        self.end(Progress::Silent);
+    }
+
+    fn end(&mut self, how: Progress) {
         self.give_up();
-        self.opening = None;
+        let opening = self.opening.take();
+        opening.iter().for_each(|opening| _ = opening.send_replace(how.clone()));
     }
 
     fn give_up(&self) {
         if self.is_opening() {
-            let is_this = |lane: &Lane| lane.is(self.host.as_ref(), self.lane) && lane.is_opening();
-            self.lanes.state().lanes.retain(|lane| !is_this(lane));
+            let is_this = |lane: &Lane| lane.number == self.lane && lane.is_opening();
+            let mut state = self.lanes.state();
+            let host = state.hosts.get_mut(&self.host);
+            host.into_iter().for_each(|host| host.lanes.retain(|lane| !is_this(lane)));
         }
     }
 
@@ -201,11 +331,20 @@ impl Drop for Turn<'_> {
 }
 
 impl Lane {
-    fn is(&self, host: Option<&Authority>, number: usize) -> bool {
-        self.number == number && self.host.as_ref() == host
-    }
-
     fn is_opening(&self) -> bool {
         matches!(self.state, LaneState::Opening(_))
+    }
+
+    /// Whether requests go over it, or are to.
+    fn is_used(&self) -> bool {
+        match &self.state {
+            LaneState::Opening(_) => true,
+            LaneState::Open(link, _) if link.takes_requests() => true,
+            LaneState::Open(_, captured) => {
+                // The next request of the lane would still go over it.
+                poison(captured);
+                false
+            }
+        }
     }
 }

@@ -17,6 +17,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::CancellationToken;
 
@@ -190,22 +191,27 @@ pub(crate) fn poison(captured: &CaptureConnection) {
 
 /// A request under way over a connection of HTTP/2.
 #[derive(Debug)]
-pub(crate) struct Stream(Arc<Link>);
+pub(crate) struct Stream {
+    link: Arc<Link>,
+    /// Told when it ends.
+    room: Arc<Notify>,
+}
 
 impl Stream {
-    pub(crate) fn new(link: Arc<Link>) -> Self {
+    pub(crate) fn new(link: Arc<Link>, room: Arc<Notify>) -> Self {
         link.streams.fetch_add(1, Relaxed);
-        Self(link)
+        Self { link, room }
     }
 
     pub(crate) fn is_over(&self, link: &Arc<Link>) -> bool {
-        Arc::ptr_eq(&self.0, link)
+        Arc::ptr_eq(&self.link, link)
     }
 }
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        self.0.streams.fetch_sub(1, Relaxed);
+        self.link.streams.fetch_sub(1, Relaxed);
+        self.room.notify_one();
     }
 }
 

@@ -3,7 +3,7 @@
 
 use crate::connect::Connector;
 use crate::fault;
-use crate::lanes::{LANES_MAX, Lanes};
+use crate::lanes::{LANES_MAX, Lanes, NoConnection, Stage};
 use crate::link::{Link, link, poison};
 use crate::upload::{SendBody, Taken};
 use http::{Request, Response};
@@ -11,9 +11,10 @@ use hyper::body::Incoming;
 use hyper_util::client::legacy::connect::{CaptureConnection, capture_connection};
 use hyper_util::client::legacy::{Client, Error};
 use prometheus::IntCounter;
+use std::fmt;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -40,8 +41,16 @@ pub(crate) struct Pool {
 }
 
 /// Why a request has no answer.
-pub(crate) struct Unanswered {
-    pub(crate) error: Error,
+pub(crate) enum Unanswered {
+    /// None of it was sent.
+    NoConnection(NoConnection),
+    /// It was given to a connection, or was to open one.
+    Lost(Lost),
+}
+
+/// What is known of a request without an answer.
+pub(crate) struct Lost {
+    pub(crate) error: Arc<Error>,
     pub(crate) fate: Fate,
     /// Its connection took requests before it, and ended in order.
     pub(crate) in_order: bool,
@@ -62,6 +71,22 @@ pub(crate) enum Fate {
     Unknown,
 }
 
+impl fmt::Display for Unanswered {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoConnection(NoConnection::Full) => {
+                write!(f, "{LANES_MAX} connections have as many requests under way as they take")
+            }
+            Self::NoConnection(NoConnection::Silent) => {
+                f.write_str("no connection over which it said in time what it takes")
+            }
+            Self::NoConnection(NoConnection::Failed(error)) | Self::Lost(Lost { error, .. }) => {
+                f.write_str(&service::client::chain(&**error))
+            }
+        }
+    }
+}
+
 impl Pool {
     /// Counts those that are sent anew in `anew`.
     pub(crate) fn new(connector: Connector, anew: IntCounter) -> Self {
@@ -80,29 +105,30 @@ impl Pool {
         &self,
         request: Request<SendBody>,
     ) -> Result<Response<Incoming>, Unanswered> {
-        self.give(request, &AtomicBool::new(false)).await
+        self.give(request, &Stage::default()).await
     }
 
-    /// As [`Self::request`]; `given` is set as soon as a connection has it: until then, none of it
-    /// is sent.
+    /// As [`Self::request`]; `stage` tells how far it is.
     ///
     /// # Errors
     /// Why there is no answer.
     pub(crate) async fn give(
         &self,
         request: Request<SendBody>,
-        given: &AtomicBool,
+        stage: &Stage,
     ) -> Result<Response<Incoming>, Unanswered> {
         let (head, body) = request.into_parts();
         let (mut left, mut left_in_order) = (ANEW_MAX, ANEW_IN_ORDER_MAX);
         loop {
             let request = Request::from_parts(head.clone(), body.anew());
-            let Some(outcome) = self.once(request, left_in_order > 0, given).await else {
+            let Some(outcome) = self.once(request, left_in_order > 0, stage).await else {
                 left_in_order -= 1;
                 self.anew.inc();
                 continue;
             };
-            let Err(Unanswered { fate, in_order, .. }) = &outcome else { return outcome };
+            let Err(Unanswered::Lost(Lost { fate, in_order, .. })) = &outcome else {
+                return outcome;
+            };
             let may_again = match fate {
                 Fate::Unprocessed => true,
                 Fate::GivenUp => head.method.is_idempotent(),
@@ -122,16 +148,21 @@ impl Pool {
         &self,
         mut request: Request<SendBody>,
         may_be_lost: bool,
-        given: &AtomicBool,
+        stage: &Stage,
     ) -> Option<Result<Response<Incoming>, Unanswered>> {
         let taken = request.body().taken();
-        let mut turn = self.lanes.turn(request.uri().authority()).await;
+        let mut turn = match self.lanes.turn(request.uri().authority(), stage).await {
+            Ok(turn) => turn,
+            Err(none) => return Some(Err(Unanswered::NoConnection(none))),
+        };
         let captured = capture_connection(&mut request);
         let began = Instant::now();
         let mut asked = pin!(self.clients[turn.lane].request(request));
         let mut asked = poll_fn(|cx| {
             let polled = asked.as_mut().poll(cx);
-            given.fetch_or(captured.connection_metadata().is_some(), Relaxed);
+            if captured.connection_metadata().is_some() {
+                stage.give();
+            }
             polled
         });
         let outcome = loop {
@@ -143,7 +174,7 @@ impl Pool {
                         Some(link) => turn.over(&link, &captured),
                         None => {
                             poison(&captured);
-                            turn.leave();
+                            turn.silent();
                         }
                     }
                 }
@@ -166,8 +197,9 @@ impl Pool {
                 Ok(response)
             }
             Err(error) => {
+                let error = Arc::new(error);
                 if error.is_connect() {
-                    turn.failed();
+                    turn.failed(&error);
                 }
                 let link = link(&captured);
                 let fate = fate(&error, link.as_deref(), began);
@@ -179,7 +211,7 @@ impl Pool {
                 }
                 let in_order = link.as_ref().is_some_and(|link| link.has_ended_in_order());
                 let is_reset = link.is_some_and(|link| link.is_reset());
-                Err(Unanswered { error, fate, in_order, is_reset })
+                Err(Unanswered::Lost(Lost { error, fate, in_order, is_reset }))
             }
         })
     }

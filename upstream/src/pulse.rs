@@ -124,7 +124,7 @@ async fn probe(hop: &Hop, pulse: &Pulse) -> Result<(), String> {
     let asked = tokio::time::timeout(pulse.limit, hop.pool.request(request(hop))).await;
     let answered = match asked {
         Ok(Ok(_)) => Ok(()),
-        Ok(Err(lost)) => Err(service::client::chain(&lost.error)),
+        Ok(Err(unanswered)) => Err(unanswered.to_string()),
         Err(_) => Err(format!("no sign of life within {:?}", pulse.limit)),
     };
     match &answered {

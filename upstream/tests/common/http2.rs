@@ -34,6 +34,18 @@ impl Server {
         F: Future<Output = ()> + Send + 'static,
     {
         let (acceptor, ca) = acceptor(&["h2"], &["127.0.0.1"]);
+        Self::of_acceptors(vec![acceptor], ca, serve).await
+    }
+
+    /// One whose connections are shaken hands for by these in turn.
+    pub async fn of_acceptors<F>(
+        acceptors: Vec<TlsAcceptor>,
+        ca: String,
+        serve: impl Fn(usize, Connection) -> F + Send + 'static,
+    ) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("https://{}", listener.local_addr().unwrap());
         let (came, over) = <(Arc<AtomicUsize>, Arc<AtomicUsize>)>::default();
@@ -41,8 +53,11 @@ impl Server {
         tokio::spawn(async move {
             while let Ok((tcp, _)) = listener.accept().await {
                 tcp.set_nodelay(true).unwrap();
+                let number = came.load(SeqCst);
+                let acceptor = &acceptors[number % acceptors.len()];
                 let Ok(tls) = acceptor.accept(tcp).await else { continue };
-                let (served, over) = (serve(came.fetch_add(1, SeqCst), tls), over.clone());
+                came.fetch_add(1, SeqCst);
+                let (served, over) = (serve(number, tls), over.clone());
                 tokio::spawn(async move {
                     served.await;
                     over.fetch_add(1, SeqCst);
