@@ -18,7 +18,7 @@ mod path;
 
 pub use host::Host;
 pub use key::{KeyRules, Query};
-pub(crate) use key::{expected_of, has};
+pub(crate) use key::{expected_of, has, is_named};
 pub use path::{canonical as path, escaped};
 
 use http::request::Parts;

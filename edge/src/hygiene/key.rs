@@ -26,8 +26,8 @@ pub struct KeyRules {
     pub sort: bool,
 }
 
-/// Which parameters of a query count. Names are compared as they are written, what is not ASCII
-/// escaped; `*` at the end of one stands for any that begin so.
+/// Which parameters of a query count. What is not ASCII in a name counts as escaped, and what needs
+/// no escape as not; `*` at the end of one stands for any that begin so.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase", try_from = "Raw")]
 pub enum Query {
@@ -171,12 +171,35 @@ fn is_plain_or_prefix(name: &str) -> bool {
     name.find('*').is_none_or(|at| at > 0 && at + 1 == name.len())
 }
 
-/// Whether the rule `one` is about the parameter `name`.
-fn is_named(one: &str, name: &str) -> bool {
+/// Whether the rule `one` is about the parameter `name`, however either is escaped.
+pub(crate) fn is_named(one: &str, name: &str) -> bool {
+    let (one, name) = (normal(one), normal(name));
     match one.strip_suffix('*') {
         Some(beginning) => name.starts_with(beginning),
         None => one == name,
     }
+}
+
+/// A name as all origins read it: escapes of letters, digits, `-`, `.`, `_` and `~` stand for these,
+/// and the digits of other escapes are the same in either case (RFC 3986 section 6.2.2).
+fn normal(name: &str) -> Cow<'_, str> {
+    if !name.contains('%') {
+        return Cow::Borrowed(name);
+    }
+    let mut parts = name.split('%');
+    let mut normal = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let code = part.get(..2).and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        match code {
+            Some(code) if code.is_ascii_alphanumeric() || b"-._~".contains(&code) => {
+                normal.push(char::from(code));
+            }
+            Some(code) => normal.push_str(&format!("%{code:02X}")),
+            None => normal.push('%'),
+        }
+        normal.push_str(if code.is_some() { &part[2..] } else { part });
+    }
+    Cow::Owned(normal)
 }
 
 fn name(pair: &str) -> &str {
@@ -216,6 +239,15 @@ mod tests {
             (r#"{}"#, "CMCD=x", None),
             (r#"{}"#, "q=\u{e4}&%c3=\u{7f}", Some("q=%C3%A4&%c3=%7F")),
             (r#"{"query":{"drop":["%C3%A4"]}}"#, "a&\u{e4}=1&CMCD=\u{e4}", Some("a")),
+            (r#"{"query":{"drop":["%c3%A4"]}}"#, "a&%C3%a4=1", Some("a")),
+            (r#"{"query":{"keep":["a"]}}"#, "b=2&%61=1", Some("%61=1")),
+            (r#"{"query":{"keep":["%61*"]}}"#, "%62=2&aa=1&b=%61", Some("aa=1")),
+            (r#"{"query":{"drop":["utm_*"]}}"#, "a=1&utm%5Fb=2&%75tm_c", Some("a=1")),
+            (
+                r#"{"query":{"drop":["a"]}}"#,
+                "%2561=1&%6=2&%=3&%+1=4&%6",
+                Some("%2561=1&%6=2&%=3&%+1=4&%6"),
+            ),
             (r#"{"query":"none"}"#, "a=1", None),
             (r#"{"query":{"keep":["id","q"]}}"#, "x=1&q&id=2&ID=3", Some("q&id=2")),
             (r#"{"query":{"drop":["utm_source"]}}"#, "a=1&utm_source=x&&b", Some("a=1&b")),
