@@ -203,8 +203,8 @@ fn named(fields: &HeaderMap, received_ms: i64, directives: &Directives) -> Optio
         return None;
     }
     // An Expires that cannot be read is a time in the past (RFC 9111 section 5.3).
-    let expires_ms = date::of(fields, &EXPIRES).unwrap_or(0);
     let date_ms = date::of(fields, &DATE).unwrap_or(received_ms);
+    let expires_ms = date::ahead(fields, &EXPIRES, date_ms).unwrap_or(0);
     Some((expires_ms.saturating_sub(date_ms).max(0), Source::Expires))
 }
 
