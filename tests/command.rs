@@ -301,7 +301,7 @@ fn a_bucket_without_credentials_is_named_before_the_first_request() {
 }
 
 #[test]
-fn a_rule_for_a_parameter_that_no_key_has_is_told_of() {
+fn what_can_never_be_is_told_of_before_the_start() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("nearcast.toml");
     let file = path.display().to_string();
@@ -310,6 +310,16 @@ fn a_rule_for_a_parameter_that_no_key_has_is_told_of() {
     let rule =
         "[[edge.sites.\"films.example\".ttl]]\npath = \"*\"\nquery = \"v\"\nfixed = \"1h\"\n";
     let told = "edge.sites.\"films.example\".ttl[0].query: \"v\" belongs to no key";
+    let behind = "[[edge.sites.\"films.example\".ttl]]\npath = \"/a/*\"\nfixed = \"1h\"\n";
+    let all = "[[edge.sites.\"films.example\".ttl]]\npath = \"*\"\nfixed = \"1m\"\n";
+    let memory = "[edge]\nmemory = \"15TiB\"\n";
+    std::fs::write(&path, [memory, site, all, behind].concat()).unwrap();
+    let output = without_aws(&["config", "check", &file]).output().unwrap();
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{text}");
+    assert!(text.contains("edge.memory: 15TiB is more than the "), "{text}");
+    let shadowed = ".ttl[1].path: \"/a/*\" is never looked at, since ";
+    assert!(text.contains(shadowed) && !text.contains("ttl[0].path"), "{text}");
     for (query, is_told) in [("", true), ("query = { keep = [\"v\"] }\n", false)] {
         std::fs::write(&path, [site, query, rule].concat()).unwrap();
         let output = without_aws(&["config", "check", &file]).output().unwrap();

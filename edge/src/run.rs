@@ -83,6 +83,7 @@ pub async fn run(mut config: Config, shutdown: Shutdown) -> Result<(), Error> {
     let registry = prometheus::Registry::new();
     let metrics = Metrics::new(&registry)?;
 
+    config.own_notes().iter().for_each(|note| tracing::warn!("{note}"));
     // Ports first: a second edge on this machine is told so before it touches anything.
     let admin = Admin::bind(config.admin).await?;
     let own = config.listen.iter().map(|listen| bind(listen, false, config.shards));

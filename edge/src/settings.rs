@@ -2,6 +2,7 @@
 
 mod files;
 mod given;
+mod machine;
 mod peers;
 mod sites;
 mod values;
@@ -235,11 +236,19 @@ fn listeners(given: &[String]) -> Result<Vec<Listen>, ConfigError> {
 
 impl Config {
     /// What an operator should know before the first request, each with the key that it is
-    /// about. Looks at files, asks no server.
+    /// about. Looks at files and at this machine, asks no server.
     #[must_use]
     pub fn notes(&self) -> Vec<String> {
         let titles = self.titles.iter().flat_map(|titles| titles.upstream.notes());
-        titles.chain(self.sites.iter().flat_map(SiteConfig::notes)).collect()
+        titles
+            .chain(self.sites.iter().flat_map(SiteConfig::notes))
+            .chain(self.own_notes())
+            .collect()
+    }
+
+    /// Those that are of no site.
+    pub(crate) fn own_notes(&self) -> Option<String> {
+        machine::note(self.memory_bytes, machine::memory_bytes())
     }
 }
 

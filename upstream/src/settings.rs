@@ -315,10 +315,30 @@ pub(crate) fn place(key: &str, text: &str) -> Result<Place, ConfigError> {
     }
     let expected = "http://host[:port][/path], https://host[:port][/path] or s3://bucket[/prefix]";
     http_place(text).ok_or_else(|| {
-        // What stands before an @ may be a password.
-        let shown = text.rsplit_once('@').map_or(text, |(_, host)| host);
-        ConfigError::value(key, shown, expected)
+        let (shown, is_more) = without_secrets(text);
+        let more = if is_more { ", without user, password, query and fragment" } else { "" };
+        ConfigError::value(key, shown, format!("{expected}{more}"))
     })
+}
+
+/// A URL as it may be told: what stands before an `@`, or after a `?` or `#`, may be a password or a
+/// signature. Whether there is any of these.
+fn without_secrets(text: &str) -> (String, bool) {
+    let (scheme, rest) = match text.split_once("://") {
+        Some((scheme, rest)) if scheme.bytes().all(|b| b.is_ascii_alphanumeric()) => {
+            (format!("{scheme}://"), rest)
+        }
+        _ => (String::new(), text),
+    };
+    let (user, rest) = match rest.rsplit_once('@') {
+        Some((_, rest)) => ("***@", rest),
+        None => ("", rest),
+    };
+    let (rest, mark) = match rest.find(['?', '#']) {
+        Some(at) => (&rest[..at], format!("{}***", &rest[at..=at])),
+        None => (rest, String::new()),
+    };
+    (format!("{scheme}{user}{rest}{mark}"), !(user.is_empty() && mark.is_empty()))
 }
 
 fn http_place(text: &str) -> Option<Place> {

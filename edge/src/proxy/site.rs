@@ -1,7 +1,7 @@
 //! A proxy site at work: where its content comes from, and by what rules it is kept.
 
 use super::Wanted;
-use crate::hygiene::{self, KeyRules};
+use crate::hygiene::KeyRules;
 use crate::object::Web;
 use crate::settings::{ANY_HOST, Rule, SiteConfig};
 use crate::tally::Tally;
@@ -10,24 +10,6 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 use upstream::{Ask, Upstream, Urgency};
-
-/// Whether a path matches a pattern in which `*` stands for anything. Linear in their product.
-fn matches(pattern: &str, path: &str) -> bool {
-    let mut parts = pattern.split('*');
-    let Some(mut rest) = parts.next().and_then(|first| path.strip_prefix(first)) else {
-        return false;
-    };
-    let mut last = None;
-    for part in parts {
-        if let Some(part) = last.replace(part) {
-            match rest.find(part) {
-                Some(at) => rest = &rest[at + part.len()..],
-                None => return false,
-            }
-        }
-    }
-    last.map_or(rest.is_empty(), |last| rest.ends_with(last))
-}
 
 /// An origin that is always slow is waited for no longer than this, where a stale answer may do.
 const PATIENCE_MAX: Duration = Duration::from_secs(10);
@@ -54,30 +36,12 @@ pub struct Site {
     /// Whether what players announce is fetched ahead.
     pub prefetch: bool,
     caching: Arc<caching::Settings>,
-    rules: Vec<Ruled>,
-}
-
-/// A rule at work.
-struct Ruled {
-    path: String,
-    query: Option<String>,
-    caching: Arc<caching::Settings>,
-}
-
-impl Ruled {
-    fn of(rule: Rule) -> Self {
-        Self { path: rule.path, query: rule.query, caching: Arc::new(rule.caching) }
-    }
-
-    fn is_for(&self, path: &str, query: Option<&str>) -> bool {
-        matches(&self.path, path)
-            && self.query.as_deref().is_none_or(|wanted| hygiene::has(query, wanted))
-    }
+    rules: Vec<Rule>,
 }
 
 impl Site {
     fn open(config: SiteConfig, node: &upstream::Node) -> Result<Self, upstream::Error> {
-        config.idle_rules().for_each(|note| tracing::warn!("{note}"));
+        config.idle_rules().iter().for_each(|note| tracing::warn!("{note}"));
         Ok(Self {
             tally: Arc::new(Tally::new(config.host.as_str().into())),
             name: config.host.as_str().into(),
@@ -89,7 +53,7 @@ impl Site {
             compress: config.compress,
             prefetch: config.prefetch,
             caching: Arc::new(config.caching),
-            rules: config.rules.into_iter().map(Ruled::of).collect(),
+            rules: config.rules,
         })
     }
 
@@ -190,47 +154,5 @@ impl Sites {
             site.or_else(|| self.by_host.get(bare.strip_suffix('.')?))
         });
         named.or(self.any.as_ref())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_rule_may_be_for_what_has_a_parameter() {
-        let rule = |query: Option<&str>| {
-            let caching = Arc::new(caching::Settings::default());
-            Ruled { path: "*.m3u8".to_owned(), query: query.map(str::to_owned), caching }
-        };
-        for (wanted, path, query, expected) in [
-            (None, "/a.m3u8", None, true),
-            (None, "/a.m3u8", Some("_HLS_msn=1"), true),
-            (Some("_HLS_msn"), "/a.m3u8", Some("_HLS_msn=1"), true),
-            (Some("_HLS_msn"), "/a.m3u8", Some("a=1&_HLS_msn"), true),
-            (Some("_HLS_msn"), "/a.m3u8", Some("a=_HLS_msn&x_HLS_msn=1&_HLS_msn2=1"), false),
-            (Some("_HLS_msn"), "/a.m3u8", None, false),
-            (Some("_HLS_msn"), "/a.m4s", Some("_HLS_msn=1"), false),
-            (Some("_HLS_*"), "/a.m3u8", Some("_HLS_part=1"), true),
-        ] {
-            assert_eq!(rule(wanted).is_for(path, query), expected, "{wanted:?} {path} {query:?}");
-        }
-    }
-
-    #[test]
-    fn a_star_stands_for_anything() {
-        for (pattern, path, expected) in [
-            ("*.m3u8", "/live/a.m3u8", true),
-            ("*.m3u8", "/live/a.m4s", false),
-            ("/live/*", "/live/a.m4s", true),
-            ("/live/*", "/vod/a.m4s", false),
-            ("/a/*/b*.ts", "/a/x/y/b1.ts", true),
-            ("/a", "/a", true),
-            ("/a", "/ab", false),
-            ("*", "/", true),
-            ("/a*a", "/a", false),
-        ] {
-            assert_eq!(matches(pattern, path), expected, "{pattern} {path}");
-        }
     }
 }

@@ -1,9 +1,15 @@
 //! A proxy site's settings: `[edge.sites."video.example.com"]`, checked once.
 
+mod rules;
+
+pub(crate) use rules::Rule;
+pub use rules::TtlSettings;
+
 use super::values::count;
 use crate::engine::UNVALIDATED_BYTES_MAX;
-use crate::hygiene::{Host, KeyRules, Query, expected_of};
+use crate::hygiene::{Host, KeyRules, Query};
 use http::{HeaderName, header};
+use rules::{check_span, millis};
 use serde::Deserialize;
 use service::config::{ConfigError, all, both};
 use service::value::{ByteSize, Span};
@@ -19,8 +25,6 @@ const RANGES_ALLOWED_MAX: usize = 64;
 /// How long a stale answer that may be used is held back for a slow origin: far above what one
 /// takes that is well, and no longer than a viewer is patient.
 const STALE_AFTER: Duration = Duration::from_secs(2);
-/// The longest that an answer may be good or stand in, as an operator says: more is a slip.
-const TTL_MAX: Duration = Duration::from_secs(3650 * 24 * 3600);
 /// Fields that have their own place in the order, or none that a cache need ask.
 const NOT_TARGETED: [HeaderName; 3] = [header::CACHE_CONTROL, header::EXPIRES, header::PRAGMA];
 /// The host of a site that answers for every host.
@@ -83,39 +87,6 @@ pub struct SiteSettings {
     pub prefetch: Option<bool>,
 }
 
-/// How long answers are good whose path, and query, match.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
-pub struct TtlSettings {
-    /// A path with `*` for anything, as `/live/*` or `*.m3u8`.
-    pub path: String,
-    /// Only for requests whose query has a parameter of this name that belongs to the key; `*` at
-    /// its end stands for any that begin so.
-    pub query: Option<String>,
-    /// Whatever the origin says.
-    pub fixed: Option<Span>,
-    /// At least.
-    pub min: Option<Span>,
-    /// At most.
-    pub max: Option<Span>,
-    /// For errors that say nothing and are not of one request alone (404, 410, 503, ...).
-    pub negative: Option<Span>,
-    /// How long an answer may be used while it is revalidated, where the origin says nothing.
-    pub stale_while_revalidate: Option<Span>,
-    /// As [`SiteSettings::stale_if_error`], which it goes before.
-    pub stale_if_error: Option<Span>,
-}
-
-/// A rule, checked.
-#[derive(Debug, Clone)]
-pub(crate) struct Rule {
-    /// A path with `*` for anything.
-    pub path: String,
-    /// The parameter that the query must have.
-    pub query: Option<String>,
-    pub caching: caching::Settings,
-}
-
 /// A site, checked.
 #[derive(Debug, Clone)]
 pub struct SiteConfig {
@@ -174,86 +145,9 @@ impl SiteConfig {
         self.upstream.notes().into_iter().chain(self.idle_rules()).collect()
     }
 
-    /// Of the rules that no request can match, since the key has no such parameter.
-    pub(crate) fn idle_rules(&self) -> impl Iterator<Item = String> {
-        self.rules.iter().enumerate().filter_map(|(place, rule)| {
-            let query = rule.query.as_deref().filter(|query| !self.keys.may_have(query))?;
-            let key = format!("edge.sites.\"{}\"", self.host);
-            Some(format!(
-                "{key}.ttl[{place}].query: \"{query}\" belongs to no key, so the rule matches no \
-                 request: expected a parameter that {key}.query keeps (where all origins are \
-                 buckets, it keeps none unless it is given)"
-            ))
-        })
-    }
-}
-
-impl TtlSettings {
-    fn others(&self) -> [Option<Span>; 3] {
-        [self.negative, self.stale_while_revalidate, self.stale_if_error]
-    }
-
-    /// It, once it is checked, on top of the site's own settings.
-    fn rule(&self, caching: &caching::Settings) -> Rule {
-        let (path, query) = (self.path.clone(), self.query.clone());
-        Rule { path, query, caching: ruled(caching, self) }
-    }
-
-    /// A rule that matches some path and changes something.
-    fn check(&self, key: &str) -> Result<(), ConfigError> {
-        let spans = all([
-            ("fixed", self.fixed),
-            ("min", self.min),
-            ("max", self.max),
-            ("negative", self.negative),
-            ("stale-while-revalidate", self.stale_while_revalidate),
-            ("stale-if-error", self.stale_if_error),
-        ]
-        .map(|(name, given)| check_span(&format!("{key}.{name}"), given)));
-        let matches = both(self.check_path(key), self.check_query(key));
-        both(matches, both(spans, self.check_change(key))).map(|_| ())
-    }
-
-    fn check_path(&self, key: &str) -> Result<(), ConfigError> {
-        let path = format!("{key}.path");
-        let expected = "a path with * for anything, as /live/* or *.m3u8";
-        match &*self.path {
-            "" => Err(ConfigError::missing(&path, expected)),
-            given if !given.starts_with(['/', '*']) => {
-                Err(ConfigError::value(&path, given, expected))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn check_query(&self, key: &str) -> Result<(), ConfigError> {
-        let given = self.query.as_deref();
-        match given.and_then(|query| Some((query, expected_of(query)?))) {
-            Some((query, expected)) => {
-                Err(ConfigError::value(&format!("{key}.query"), query, expected))
-            }
-            None => Ok(()),
-        }
-    }
-
-    /// It changes something, and not the same thing twice.
-    fn check_change(&self, key: &str) -> Result<(), ConfigError> {
-        match (self.fixed, self.min, self.max) {
-            (Some(fixed), Some(_), _) | (Some(fixed), _, Some(_)) => {
-                let expected = "either fixed, or min and max";
-                Err(ConfigError::value(&format!("{key}.fixed"), fixed, expected))
-            }
-            (_, Some(min), Some(max)) if min > max => {
-                let expected = format!("at most max, {max}");
-                Err(ConfigError::value(&format!("{key}.min"), min, expected))
-            }
-            (None, None, None) if self.others().iter().all(Option::is_none) => {
-                let expected =
-                    "fixed, min, max, negative, stale-while-revalidate or stale-if-error";
-                Err(ConfigError::missing(key, expected))
-            }
-            _ => Ok(()),
-        }
+    /// Of the rules that no request can match.
+    pub(crate) fn idle_rules(&self) -> Vec<String> {
+        rules::idle(&format!("edge.sites.\"{}\"", self.host), &self.rules, &self.keys)
     }
 }
 
@@ -329,13 +223,6 @@ fn check_origins(key: &str, origins: &[upstream::Origin]) -> Result<(), ConfigEr
     Ok(())
 }
 
-fn check_span(key: &str, given: Option<Span>) -> Result<(), ConfigError> {
-    match given.filter(|span| span.0 > TTL_MAX) {
-        Some(span) => Err(ConfigError::value(key, span, format!("at most {}", Span(TTL_MAX)))),
-        None => Ok(()),
-    }
-}
-
 /// Fields that go before `Cache-Control`: none of those that they go before.
 fn targeted(key: &str, names: &[String]) -> Result<Vec<HeaderName>, ConfigError> {
     let name = |name: &String| {
@@ -360,10 +247,6 @@ fn unvalidated_bytes_max(key: &str, given: Option<ByteSize>) -> Result<u64, Conf
     Ok(bytes.0)
 }
 
-fn millis(span: Span) -> i64 {
-    i64::try_from(span.0.as_millis()).unwrap_or(i64::MAX)
-}
-
 fn caching_settings(key: &str, settings: &SiteSettings) -> Result<caching::Settings, ConfigError> {
     let mut caching = caching::Settings::default();
     if settings.heuristic == Some(false) {
@@ -386,23 +269,6 @@ fn caching_settings(key: &str, settings: &SiteSettings) -> Result<caching::Setti
         caching.targeted = names;
     }
     Ok(caching)
-}
-
-fn ruled(caching: &caching::Settings, rule: &TtlSettings) -> caching::Settings {
-    let mut caching = caching.clone();
-    caching.ttl = caching::Ttl {
-        fixed_ms: rule.fixed.map(millis),
-        min_ms: rule.min.map(millis),
-        max_ms: rule.max.map(millis),
-    };
-    caching.negative_ms = rule.negative.map(millis).or(caching.negative_ms);
-    if let Some(stale) = rule.stale_while_revalidate {
-        caching.while_revalidate_ms = millis(stale);
-    }
-    if let Some(stale) = rule.stale_if_error {
-        caching.if_error_ms = millis(stale);
-    }
-    caching
 }
 
 /// The sites' settings by host, with `--origin` as the site for any host.
