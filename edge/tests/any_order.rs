@@ -9,7 +9,7 @@ mod common;
 mod order;
 mod versions;
 
-use order::{EXPECTED, Role, Tally, Used, World};
+use order::{EXPECTED, Role, Tally, Used, World, expect_few};
 
 /// Histories run by default; `NEARCAST_SEEDS=100`, or `NEARCAST_SEEDS=40-60`, for others.
 const SEEDS: u64 = 12;
@@ -45,5 +45,6 @@ fn whatever_comes_in_whatever_order_an_answer_is_of_one_version() {
     tally.print();
     if count >= SEEDS {
         tally.expect_all(&EXPECTED);
+        expect_few(&tally);
     }
 }

@@ -2,20 +2,19 @@
 //! that the answer names has at that place.
 
 use super::connection::{self, Body, Lost, Protocol};
-use super::judge::{differ, field, partial};
+use super::excuse::Failed;
+use super::judge::{differ, field, is_past_the_end, partial};
 use super::process::Place;
+use super::scene::Asked;
 use super::{Mood, Scene};
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Method, Request, StatusCode, response};
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Instant;
 use tokio::net::TcpStream;
-
-/// The least of the edge's own time limits: on a machine that has other things to do, an answer
-/// that took as long may be cut by one of them, and no fault be with anybody.
-const LIMIT_MIN: Duration = Duration::from_secs(1);
 
 /// How a client reads.
 #[derive(Debug, Clone, Copy)]
@@ -127,48 +126,72 @@ pub async fn ask(scene: &Scene, ask: &Ask) -> End {
     }
 }
 
-async fn exchange(scene: &Scene, place: &Place, ask: &Ask) -> End {
-    let began = Instant::now();
-    let floor = scene.floor(ask.number);
-    let current = scene.origin.version(ask.number);
+async fn exchange(scene: &Scene, place: &Arc<Place>, ask: &Ask) -> End {
+    let number = ask.number;
+    let asked = Asked { number, floor: scene.floor(number), began: Instant::now() };
+    let current = scene.origin.version(number);
+    // Where the origin does not fail, who insists has what is current.
+    let insists = ask.no_cache && scene.mood != Mood::Wild;
+    let oldest = if insists { asked.floor.max(current) } else { asked.floor };
     let mut paused = scene.paused.subscribe();
     let method = if ask.is_head { Method::HEAD } else { Method::GET };
     let is_slow = !matches!(ask.pace, Pace::Fast);
     let doing = Doing::now(scene, format!("{ask:?}: no head"));
-    let request = (method, ask.number, ask.fields());
+    let request = (method, number, ask.fields());
     let (head, body) = match connection::open(place, ask.protocol, request, is_slow).await {
         Ok(opened) => opened,
-        Err(lost) => {
-            let is_cut = matches!(lost, Lost::Cut(_)) && scene.may_fail(ask.number);
-            let is_right = is_cut || place.is_ending();
-            assert!(is_right, "{ask:?}: every request is answered: {lost}");
+        Err(Lost::Unanswered(_)) if place.is_ending() => return End::Failed,
+        Err(Lost::Unanswered(error)) => panic!("{ask:?}: every request is answered: {error}"),
+        Err(Lost::Cut(error)) => {
+            scene.count_awaited();
+            scene.excuse(place, Failed::Cut, &asked, format!("{ask:?}: {error}")).await;
             return End::Failed;
         }
     };
     let seen = || format!("{ask:?}: {} {:?}", head.status, head.headers);
     doing.tell(seen());
     let Some(read) = read(body, ask.pace, &mut paused).await else { return End::Failed };
-    let is_late = began.elapsed() >= LIMIT_MIN;
-    let may_fail = scene.may_fail(ask.number) || place.is_ending() || is_late;
-    if read.is_err() || head.status.is_server_error() {
-        assert!(may_fail, "{}: {read:?}", seen());
-        if read.is_err() {
-            scene.tally.add(format!("cut over {:?}", ask.protocol), 1);
+    scene.count_awaited();
+    let bytes = match read {
+        Ok(bytes) if !head.status.is_server_error() => bytes,
+        Ok(_) => {
+            scene.excuse(place, Failed::Refused, &asked, seen()).await;
+            return End::Failed;
         }
-        return End::Failed;
-    }
+        Err(error) => {
+            scene.excuse(place, Failed::Cut, &asked, format!("{}: {error}", seen())).await;
+            scene.tally.add(format!("cut over {:?}", ask.protocol), 1);
+            return End::Failed;
+        }
+    };
     if head.status == StatusCode::RANGE_NOT_SATISFIABLE {
+        past_the_end(scene, ask, &head, oldest, &seen);
         return End::Failed;
     }
     let version = field(&head.headers, "x-version").map(|version| version.parse().unwrap());
     let version: u64 = version.unwrap_or_else(|| panic!("no version: {}", seen()));
-    assert!(version >= floor, "version {floor} was current at a purge: {}", seen());
-    // Where the origin does not fail, who insists has what is current.
-    let insists = ask.no_cache && scene.mood != Mood::Wild;
-    assert!(!insists || version >= current, "older than {current}: {}", seen());
-    check(scene, ask, &head, &read.unwrap(), version, &seen);
+    assert!(version >= asked.floor, "version {} was current at a purge: {}", asked.floor, seen());
+    assert!(version >= oldest, "older than {current}: {}", seen());
+    check(scene, ask, &head, &bytes, version, &seen);
     scene.count(place, ask, &head, version);
     End::Whole(version)
+}
+
+/// Holds a 416 against the versions that may answer.
+fn past_the_end(
+    scene: &Scene,
+    ask: &Ask,
+    head: &response::Parts,
+    oldest: u64,
+    seen: &dyn Fn() -> String,
+) {
+    let range = ask.range.as_deref().unwrap_or_else(|| panic!("none was asked for: {}", seen()));
+    let told = field(&head.headers, "content-range").unwrap_or_default();
+    let is_of =
+        |version| is_past_the_end(range, told, scene.origin.content(ask.number, version).len());
+    let versions = scene.versions(ask.number, oldest);
+    assert!(versions.clone().any(is_of), "of none of {versions:?}: {}", seen());
+    scene.tally.add("answers past the end", 1);
 }
 
 /// Holds an answer that ended cleanly against the bytes of its version.
@@ -200,7 +223,7 @@ fn check(
             let is_capped = scene.origin.thing(ask.number).cap.is_some();
             let told = field(&head.headers, "cache-status").unwrap_or_default();
             let is_passed_on = told.contains("detail=\"bypass\"");
-            let may_be_short = is_capped && is_passed_on && scene.may_fail(ask.number);
+            let may_be_short = is_capped && is_passed_on && scene.may_be_short(ask.number);
             let range = ask.range.as_deref().unwrap();
             partial(range, &head.headers, (bytes, &whole, may_be_short), seen);
         }

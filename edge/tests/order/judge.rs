@@ -71,6 +71,12 @@ pub fn partial(
     assert_eq!(rest, format!("\r\n--{boundary}--\r\n").as_bytes(), "{}", seen());
 }
 
+/// Whether a 416 that tells this `Content-Range` is right of something that long: it names the
+/// length, and no byte of it is wanted (RFC 9110 section 15.5.17).
+pub fn is_past_the_end(range: &str, told: &str, length: usize) -> bool {
+    told == format!("bytes */{length}") && wanted(range, length).is_empty()
+}
+
 /// Where two bodies part.
 pub fn differ(given: &[u8], right: &[u8]) -> String {
     let at = given.iter().zip(right).position(|(given, right)| given != right);

@@ -89,6 +89,14 @@ impl Place {
         self.gone.cancelled().await;
     }
 
+    /// Whether it has waited for memory in vain; one that ends says nothing of it.
+    pub async fn was_full(self: &Arc<Self>) -> bool {
+        let own = Arc::clone(self);
+        // In a task of its own, which may fail: it may end meanwhile.
+        let count = async move { own.metric("nearcast_edge_fetches_without_memory_total ").await };
+        tokio::spawn(count).await.is_ok_and(|count| count > 0.0)
+    }
+
     /// The sum of the lines that begin so.
     pub async fn metric(&self, name: &str) -> f64 {
         let text = get(&format!("{}/metrics", self.admin), &[]).await.text();

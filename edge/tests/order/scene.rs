@@ -2,16 +2,29 @@
 
 use super::THING_BYTES;
 use super::client::Ask;
+use super::excuse::{Circumstances, Failed, awaited, excused};
 use super::judge::field;
 use super::process::Place;
 use super::tally::Tally;
-use crate::versions::Origin;
+use crate::versions::{CAPPED, Origin};
 use http::StatusCode;
 use http::response::Parts;
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 use tokio::sync::watch;
+
+/// The least of the edge's own time limits.
+const LIMIT_MIN: Duration = Duration::from_secs(1);
+
+/// What was known when a thing was asked for.
+pub struct Asked {
+    pub number: usize,
+    /// The version below which no answer may be.
+    pub floor: u64,
+    pub began: Instant,
+}
 
 /// What may happen in a history.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +45,8 @@ pub struct Scene {
     /// Slow clients go on when this changes.
     pub paused: watch::Sender<u64>,
     pub mood: Mood,
+    /// Nothing happens any more but that everything is asked for once more.
+    pub is_over: AtomicBool,
     /// What each client does now.
     pub doing: Mutex<BTreeMap<u64, String>>,
     pub tally: Tally,
@@ -47,6 +62,7 @@ impl Scene {
             floors: (0..=THING_BYTES.len()).map(|_| AtomicU64::new(0)).collect(),
             paused: watch::channel(0).0,
             mood,
+            is_over: AtomicBool::new(false),
             doing: Mutex::default(),
             tally: Tally::default(),
             comings: Mutex::default(),
@@ -70,10 +86,49 @@ impl Scene {
         self.paused.send_modify(|paused| *paused += 1);
     }
 
-    /// Whether an answer may be cut or refused for no fault of the edge.
-    pub fn may_fail(&self, number: usize) -> bool {
-        // What can't be asked for in parts is gone with its first evicted chunk.
+    /// Whether an answer may end before all that the thing has, if the origin said so.
+    pub fn may_be_short(&self, number: usize) -> bool {
         self.mood != Mood::Quiet || !self.origin.thing(number).is_strong()
+    }
+
+    /// Why an answer failed, with the floor of when it was asked for.
+    ///
+    /// # Panics
+    /// If it is the edge's fault.
+    pub async fn excuse(&self, place: &Arc<Place>, failed: Failed, asked: &Asked, seen: String) {
+        let is_late = asked.began.elapsed() >= LIMIT_MIN;
+        let was_full = !place.is_ending() && place.was_full().await;
+        let (number, deeds) = (asked.number, self.origin.deeds());
+        let circumstances = Circumstances {
+            is_ending: place.is_ending(),
+            was_full,
+            is_strong: self.origin.thing(number).is_strong(),
+            has_changed: self.origin.version(number) > asked.floor.max(1),
+            origin_failed: deeds.keys().any(|deed| *deed != CAPPED),
+            is_late,
+        };
+        let why = circumstances.excuse(failed);
+        let why = why.unwrap_or_else(|| panic!("{failed:?}, {circumstances:?}: {seen}"));
+        self.tally.add(self.in_mood(&excused(self.mood, why)), 1);
+    }
+
+    /// The name for what is counted, which is another once the history is over: then the origin is
+    /// asked again and again.
+    fn in_mood(&self, name: &str) -> String {
+        match self.is_over.load(Ordering::SeqCst) {
+            true => format!("{name}, at the end"),
+            false => name.to_owned(),
+        }
+    }
+
+    /// Counts an answer that was waited for to its end, however that was.
+    pub fn count_awaited(&self) {
+        self.tally.add(self.in_mood(&awaited(self.mood)), 1);
+    }
+
+    /// The versions that may answer, from the oldest.
+    pub fn versions(&self, number: usize, oldest: u64) -> std::ops::RangeInclusive<u64> {
+        oldest.max(1)..=self.origin.version(number)
     }
 
     pub fn floor(&self, number: usize) -> u64 {

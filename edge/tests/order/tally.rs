@@ -12,6 +12,10 @@ impl Tally {
         *self.0.lock().unwrap().entry(name.into()).or_default() += count;
     }
 
+    pub fn count(&self, name: &str) -> u64 {
+        self.0.lock().unwrap().get(name).copied().unwrap_or_default()
+    }
+
     pub fn add_all(&self, other: &Self) {
         for (name, count) in &*other.0.lock().unwrap() {
             self.add(name, *count);

@@ -112,6 +112,9 @@ pub enum Misdeed {
     Fail,
 }
 
+/// The name of the one deed that is none of a failure.
+pub const CAPPED: &str = "answers capped by the origin";
+
 struct State {
     things: Vec<Thing>,
     versions: Vec<u64>,
@@ -308,7 +311,7 @@ fn answer(
     if !is_head {
         state.body_bytes[number] += range.len() as u64;
         if range.end < wanted.end {
-            state.did("answers capped by the origin");
+            state.did(CAPPED);
         }
         if let Some(misdeed) = misdeed {
             state.misdid(misdeed, range.len());
