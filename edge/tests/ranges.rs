@@ -304,3 +304,24 @@ async fn if_range_decides_whether_the_range_counts() {
     }
     assert_eq!(proxy.web.sent(FILM), BYTES);
 }
+
+/// RFC 9110 section 15.5.17: 416 is for who wants no byte that there is.
+#[tokio::test]
+async fn several_ranges_of_which_the_first_is_past_the_end_are_answered() {
+    for validator in [Validator::Strong, Validator::Weak, Validator::None] {
+        let proxy = Proxy::new().await;
+        proxy.web.put("/page", Item::of(5000).validator(validator));
+        let ranges = [("range", "bytes=9000000-9000009, 5-9")];
+        for _ in 0..2 {
+            let answer = proxy.get_with("/page", &ranges).await;
+            let right = match answer.status.as_u16() {
+                200 => proxy.web.whole("/page"),
+                206 => proxy.web.part("/page", 5..10),
+                _ => panic!("{validator:?}: {answer:?}"),
+            };
+            assert!(answer.bytes() == &right, "{validator:?}: {answer:?}");
+        }
+        let none = proxy.get_with("/page", &[("range", "bytes=9000000-9000009")]).await;
+        assert_eq!(none.status, 416, "{validator:?}");
+    }
+}

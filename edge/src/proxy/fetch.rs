@@ -168,7 +168,7 @@ impl Fetch {
 
     /// Asks until there is an answer that is of use. A 304 that is of none is followed by a whole
     /// fetch, and so is a part of which what is wanted can't be cut out, though it was asked for to
-    /// the byte.
+    /// the byte, and a 416 to the first of several ranges.
     async fn asked(mut self) -> (Outcome, Option<Own>) {
         let (mut range, is_by_stored) = (self.range_to_ask().await, self.stale.is_some());
         let conditional =
@@ -211,7 +211,13 @@ impl Fetch {
             drop(own);
             (outcome, own) = self.once(None, Some(exact)).await;
         }
-        if matches!(&own, Some(Own::Unshared(unshared)) if unshared.is_a_wrong_part()) {
+        // Of several ranges it was asked for the first one, past whose end another may be in (RFC
+        // 9110 section 15.5.17).
+        let has_others = caching::range_specs(&self.wanted.fields).nth(1).is_some();
+        let is_useless = |unshared: &Unshared| {
+            unshared.is_a_wrong_part() || (has_others && unshared.is_no_part())
+        };
+        if matches!(&own, Some(Own::Unshared(unshared)) if is_useless(unshared)) {
             drop(own);
             return self.once(None, None).await;
         }
