@@ -5,8 +5,17 @@
 
 mod common;
 
-use common::{Edge, Hold, Item, Web, WebMisdeed, get, over_tls, proxy_settings, until};
+use bytes::Bytes;
+use common::{Edge, Hold, Item, Web, WebMisdeed, get, over_tls, proxy_settings, tls, until};
+use futures::StreamExt;
+use futures::stream::{once, pending};
+use http::{Method, Request, StatusCode};
+use http_body::Frame;
+use http_body_util::StreamBody;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use nearcast_edge::{Limits, Patience};
+use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -81,6 +90,67 @@ async fn rest(mut stream: TcpStream) -> Vec<u8> {
     rest
 }
 
+/// What a client of HTTP/2 or 3 opens for an answer.
+const WINDOW_BYTES: u32 = 16 << 10;
+
+/// Sends the head of a request and `part` of its body, and reads nothing but the head of the answer,
+/// over HTTP/2: its status, and what holds the answer.
+async fn ask_h2(
+    stage: &Stage,
+    (method, path): (Method, &str),
+    part: Bytes,
+) -> (StatusCode, impl Sized) {
+    let config = tls(&stage.edge.dir.join("tls/cert.pem"), "h2");
+    let tcp = stage.begin(&stage.edge.https, b"").await;
+    let name = rustls_pki_types::ServerName::from(tcp.peer_addr().unwrap().ip());
+    let stream = tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, tcp);
+    let (mut sender, connection) = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
+        .initial_stream_window_size(WINDOW_BYTES)
+        .handshake(TokioIo::new(stream.await.unwrap()))
+        .await
+        .unwrap();
+    tokio::spawn(connection);
+    let url = format!("{}{path}", stage.edge.https);
+    let (ends, part) = (part.is_empty(), Ok::<_, Infallible>(Frame::data(part)));
+    let rest = if ends { futures::stream::empty().left_stream() } else { pending().right_stream() };
+    let body = StreamBody::new(Box::pin(once(async { part }).chain(rest)));
+    let request = Request::builder().method(method).uri(url).body(body).unwrap();
+    let answer = sender.send_request(request).await.unwrap();
+    (answer.status(), (sender, answer))
+}
+
+/// The same over HTTP/3.
+async fn ask_h3(
+    stage: &Stage,
+    (method, path): (Method, &str),
+    part: Bytes,
+) -> (StatusCode, impl Sized) {
+    let crypto = tls(&stage.edge.dir.join("tls/cert.pem"), "h3");
+    let crypto = quinn::crypto::rustls::QuicClientConfig::try_from(crypto).unwrap();
+    let mut config = quinn::ClientConfig::new(Arc::new(crypto));
+    let mut transport = quinn::TransportConfig::default();
+    transport.stream_receive_window(WINDOW_BYTES.into());
+    config.transport_config(Arc::new(transport));
+    let endpoint = quinn::Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
+    let addr = stage.edge.https.strip_prefix("https://").unwrap().parse().unwrap();
+    let quic = endpoint.connect_with(config, addr, "127.0.0.1").unwrap().await.unwrap();
+    let (mut driver, mut sender) = h3::client::builder()
+        .send_grease(false)
+        .build::<_, _, Bytes>(h3_quinn::Connection::new(quic))
+        .await
+        .unwrap();
+    let driver = tokio::spawn(async move { driver.wait_idle().await });
+    let request = Request::builder().method(method).uri(format!("{}{path}", stage.edge.https));
+    let mut stream = sender.send_request(request.body(()).unwrap()).await.unwrap();
+    if part.is_empty() {
+        stream.finish().await.unwrap();
+    } else {
+        stream.send_data(part).await.unwrap();
+    }
+    let status = stream.recv_response().await.unwrap().status();
+    (status, (sender, stream, driver))
+}
+
 #[tokio::test]
 async fn who_does_not_finish_the_tls_handshake_is_given_up() {
     let stage = Stage::new(Patience { handshake: LIMIT, ..Patience::default() }).await;
@@ -147,6 +217,17 @@ async fn who_does_not_send_the_rest_of_a_body_is_told_so() {
 }
 
 #[tokio::test]
+async fn who_does_not_send_the_rest_of_a_body_over_http_2_or_3_is_told_so() {
+    let site = serde_json::json!({ "first-byte-timeout": "400ms", "retries": 0 });
+    let stage = Stage::before(Patience::default(), &site).await;
+    let part = || Bytes::from_static(b"only this");
+    let (over_h2, _held) = ask_h2(&stage, (Method::POST, "/upload"), part()).await;
+    let (over_h3, _held) = ask_h3(&stage, (Method::POST, "/upload"), part()).await;
+    assert_eq!([over_h2, over_h3], [StatusCode::REQUEST_TIMEOUT; 2]);
+    stage.others_are_served().await;
+}
+
+#[tokio::test]
 async fn who_takes_nothing_of_what_it_asked_for_is_given_up() {
     let stage = Stage::new(Patience { send: LIMIT, ..Patience::default() }).await;
     let request = b"GET /film HTTP/1.1\r\nhost: a\r\n\r\n";
@@ -158,6 +239,22 @@ async fn who_takes_nothing_of_what_it_asked_for_is_given_up() {
     })
     .await;
     assert!((rest(stopped).await.len() as u64) < LARGE, "it was cut");
+}
+
+/// They open no window: over HTTP/2 the connection ends, over HTTP/3 the answer's stream.
+#[tokio::test]
+async fn who_takes_nothing_over_http_2_or_3_is_given_up() {
+    let stage = Stage::new(Patience { send: LIMIT, ..Patience::default() }).await;
+    let (over_h2, _held) = ask_h2(&stage, (Method::GET, "/film"), Bytes::new()).await;
+    let (over_h3, _stopped) = ask_h3(&stage, (Method::GET, "/film"), Bytes::new()).await;
+    assert_eq!([over_h2, over_h3], [StatusCode::OK; 2]);
+    stage.others_are_served().await;
+    until("both are given up", || async { (stage.given_up("send").await == 2.0).then_some(()) })
+        .await;
+    until("their places are free", || async {
+        (stage.edge.metric("nearcast_edge_responses ").await == 0.0).then_some(())
+    })
+    .await;
 }
 
 /// No test machine is so slow that an answer rests for so long.
