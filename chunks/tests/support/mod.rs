@@ -5,6 +5,7 @@
 pub mod fuse;
 
 use bytes::Bytes;
+use fuse::FaultyDisk;
 use nearcast_chunks::{Chunks, Disk, Key, READ_MAX, Sizes};
 use prometheus::Registry;
 use std::fs::File;
@@ -15,6 +16,9 @@ use xxhash_rust::xxh3::xxh3_64;
 
 /// Bytes of a large chunk.
 pub const MIB: usize = 1 << 20;
+/// Bytes of memory, and of a disk, that are enough for most.
+pub const MEMORY: u64 = 64 << 20;
+pub const DISK: u64 = 64 << 20;
 /// Within this, whatever a test waits for has happened, or never will.
 const DEADLINE: Duration = Duration::from_secs(30);
 
@@ -201,6 +205,51 @@ impl Tiers {
     pub async fn written(&self) {
         self.until("all is written", |tiers| tiers.metric("ssd_queue_bytes", "") == 0).await;
     }
+}
+
+/// Tiers over one faulty disk and, if need be, a sound one.
+pub async fn tiers_over(faulty: &FaultyDisk, data: &Path, sound: usize) -> Tiers {
+    let sound = sizes(data, MEMORY, sound, DISK);
+    let disks =
+        [vec![Disk { dir: faulty.dir.clone(), bytes: DISK, direct: true }], sound.disks].concat();
+    Tiers::start(Sizes { disks, ..sound }).await
+}
+
+/// Puts chunks on disk and makes memory forget them.
+pub async fn stored(tiers: &Tiers, body: u32) -> Vec<Key> {
+    let keys: Vec<Key> = (0..12).map(|number| key(body, number)).collect();
+    for key in &keys {
+        tiers.keep(*key, MIB).await;
+    }
+    tiers.written().await;
+    tiers.forget_memory();
+    keys
+}
+
+/// Offers chunks that can't be written until the disk is off; it comes back when `mend`ed.
+pub async fn takes_no_more(tiers: &Tiers, keys: &[Key], mend: impl FnOnce()) {
+    let mut body = 100;
+    while tiers.disks_up() == 1 {
+        for number in 0..8 {
+            assert!(tiers.get(key(body, number), MIB).await.is_none());
+            tiers.insert(key(body, number), MIB);
+            assert!(tiers.get(key(body, number), MIB).await.is_some());
+        }
+        body += 1;
+        assert!(body < 200, "never off");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert!(tiers.metric("ssd_troubles_total", "failed") > 0);
+    assert!(tiers.metric("ssd_drops_total", "") > 0);
+    assert!(tiers.metric("ssd_drops_total", "failed") > 0);
+
+    mend();
+    tiers.until("the disk is back", |tiers| tiers.disks_up() == 1).await;
+    tiers.forget_memory();
+    for key in keys {
+        assert!(tiers.find(*key, MIB).await.is_some());
+    }
+    tiers.keep(key(99, 0), MIB).await;
 }
 
 /// Waits until the store that was in a folder has let go of it.
