@@ -16,8 +16,8 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use caching::TAG_BYTES_MAX;
-use heads::{KeyId, Purge, Purged, What};
-use model::admin::{Explanation, PurgeDone, PurgeList, PurgeRecord, PurgeRequest};
+use heads::{Head, KeyId, Purge, Purged, What};
+use model::admin::{ChunkPlace, Explanation, PurgeDone, PurgeList, PurgeRecord, PurgeRequest};
 use model::api::ApiError;
 use std::sync::Arc;
 
@@ -197,13 +197,20 @@ async fn explain_url(
     let settings = named.site.caching_of(&named.path, named.query.as_deref());
     let now_ms = now_ms();
     let key = KeyId::of(&named.site.name, &named.url);
-    let variants = edge.engine.heads.get(&key).await;
-    let variants = variants.iter().map(|head| {
+    let arriving = edge.lives.heads(&key);
+    let stored = edge.engine.heads.get(&key).await;
+    // What has just come is in both for a moment.
+    let is_stored = |head: &Head| stored.iter().any(|stored| stored.body == head.body);
+    let arriving = arriving.iter().rev().filter(|head| !is_stored(head)).map(|head| {
+        let filling = |_| ChunkPlace::Filling;
+        explain::variant(head, edge.purges.verdict(head), &settings, now_ms, filling)
+    });
+    let stored = stored.iter().map(|head| {
         let place = |chunk| edge.engine.place(&chunks::Key { body: head.body, number: chunk });
         explain::variant(head, edge.purges.verdict(head), &settings, now_ms, place)
     });
     Ok(Json(Explanation {
-        variants: variants.collect(),
+        variants: arriving.chain(stored).collect(),
         site: named.site.name.to_string(),
         url: named.url,
         key: key.to_string(),

@@ -5,7 +5,7 @@
 
 mod common;
 
-use common::{Answer, CHUNK, Hold, Item, Proxy, Validator, ask, content, until};
+use common::{Answer, CHUNK, Hold, Item, Proxy, Validator, ask, content, get, until};
 use futures::future::join_all;
 use http::Method;
 
@@ -61,6 +61,31 @@ async fn variants_wait_for_the_first_answer_of_all_and_then_for_none_of_another(
             proxy.web.release();
         });
         assert_eq!(proxy.web.count(PAGE), 6, "{page:?}");
+    }
+}
+
+#[tokio::test]
+async fn variants_that_are_arriving_are_joined_each_and_told_of() {
+    for page in [pages()[1].clone(), pages()[2].clone()] {
+        let proxy = Proxy::new().await;
+        proxy.web.put(PAGE, page.clone());
+        proxy.web.hold(Hold::Byte(1000));
+        let mut arriving = Vec::new();
+        for kind in ["a", "b", "a", "b"] {
+            let mut one = proxy.open(PAGE, &[("x-kind", kind)]).await;
+            assert!(one.take(1000).await.unwrap() == content(PAGE, 1, kind, 0..1000), "{page:?}");
+            arriving.push((kind, one));
+        }
+        assert_eq!(proxy.web.count(PAGE), 2, "{page:?}");
+        let url = format!("{}/v1/explain?url={}", proxy.edge.admin, proxy.url(PAGE));
+        let told: serde_json::Value = serde_json::from_str(&get(&url, &[]).await.text()).unwrap();
+        let said = |variant: &serde_json::Value| variant["selecting"][0][1].clone();
+        let said: Vec<_> = told["variants"].as_array().unwrap().iter().map(said).collect();
+        assert_eq!(said, ["b", "a"], "{page:?} {told}");
+        proxy.web.release();
+        for (kind, mut one) in arriving {
+            assert!(one.rest().await.unwrap() == content(PAGE, 1, kind, 1000..BYTES), "{page:?}");
+        }
     }
 }
 

@@ -60,53 +60,76 @@ impl Drop for Taking {
 /// response, or one of the revalidations in the background, so it is those that bound them.
 const LIVES_MAX: usize = 16_384;
 
-/// All of them, by key: the newest of each.
+/// All of them: of each variant of a URL the newest.
 #[derive(Default)]
-pub struct Lives(Mutex<HashMap<KeyId, Arc<Live>>>);
+pub struct Lives(Mutex<Table>);
+
+#[derive(Default)]
+struct Table {
+    /// The newest last.
+    by_key: HashMap<KeyId, Vec<Arc<Live>>>,
+    count: usize,
+}
+
+impl Table {
+    /// Leaves out those of a key.
+    fn remove(&mut self, key: &KeyId, is_it: impl Fn(&Arc<Live>) -> bool) {
+        let Some(lives) = self.by_key.get_mut(key) else { return };
+        let before = lives.len();
+        lives.retain(|live| !is_it(live));
+        self.count -= before - lives.len();
+        if lives.is_empty() {
+            self.by_key.remove(key);
+        }
+    }
+}
 
 impl Lives {
-    fn lock(&self) -> MutexGuard<'_, HashMap<KeyId, Arc<Live>>> {
+    fn lock(&self) -> MutexGuard<'_, Table> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn of(&self, key: &KeyId) -> Vec<Arc<Live>> {
+        self.lock().by_key.get(key).cloned().unwrap_or_default()
     }
 
     /// One that answers the request.
     pub fn find(&self, wanted: &Wanted, purges: &PurgeLog) -> Option<Arc<Live>> {
-        let live = self.lock().get(&wanted.key).cloned()?;
         // One that failed, or of which the beginning has gone, is no use: who comes now asks
         // together with all others that do.
-        (live.growing.is_joinable() && live.is_for(wanted, purges)).then_some(live)
+        let is_good = |live: &Arc<Live>| live.growing.is_joinable() && live.is_for(wanted, purges);
+        self.of(&wanted.key).into_iter().rev().find(is_good)
     }
 
     /// What is there has changed: nobody joins it any more.
     pub fn forget(&self, key: &KeyId) {
-        self.lock().remove(key);
+        self.lock().remove(key, |_| true);
     }
 
     /// Whether anything of this key is arriving.
     pub fn has(&self, key: &KeyId) -> bool {
-        self.lock().contains_key(key)
+        self.lock().by_key.contains_key(key)
     }
 
-    /// The head of what is arriving of this key.
-    pub fn head(&self, key: &KeyId) -> Option<Arc<Head>> {
-        self.lock().get(key).map(|live| Arc::clone(&live.head))
+    /// The heads of what is arriving of this key, the newest last.
+    pub fn heads(&self, key: &KeyId) -> Vec<Arc<Head>> {
+        self.of(key).iter().map(|live| Arc::clone(&live.head)).collect()
     }
 
     /// Others may join it from now on. False: there are too many.
     fn begin(&self, key: KeyId, live: &Arc<Live>) -> bool {
         let mut lives = self.lock();
-        let has_room = lives.len() < LIVES_MAX || lives.contains_key(&key);
+        lives.remove(&key, |other| other.head.selecting == live.head.selecting);
+        let has_room = lives.count < LIVES_MAX;
         if has_room {
-            lives.insert(key, Arc::clone(live));
+            lives.by_key.entry(key).or_default().push(Arc::clone(live));
+            lives.count += 1;
         }
         has_room
     }
 
     fn end(&self, key: &KeyId, live: &Arc<Live>) {
-        let mut lives = self.lock();
-        if lives.get(key).is_some_and(|found| Arc::ptr_eq(found, live)) {
-            lives.remove(key);
-        }
+        self.lock().remove(key, |found| Arc::ptr_eq(found, live));
     }
 }
 
@@ -300,13 +323,14 @@ mod tests {
     use caching::Stored;
     use http::HeaderMap;
 
-    fn live(engine: &Arc<crate::engine::Engine>) -> Arc<Live> {
+    fn live(engine: &Arc<crate::engine::Engine>, variant: Option<&str>) -> Arc<Live> {
         let fields = HeaderMap::new();
+        let selected = |value: &str| (header::ACCEPT, Some(value.to_owned()));
         let stored = Stored { status: StatusCode::OK, fields, requested_ms: 0, received_ms: 0 };
         let head = Head {
             site: "a".into(),
             url: "a/b".into(),
-            selecting: Vec::new(),
+            selecting: variant.into_iter().map(selected).collect(),
             stored,
             body: [1; 16],
             bytes: 0,
@@ -323,15 +347,15 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn there_are_as_many_as_may_be_and_the_newest_of_each() {
+    async fn there_are_as_many_as_may_be_and_the_newest_of_each_variant() {
         let dir = tempfile::tempdir().unwrap();
         let engine = crate::engine::tests::small(dir.path());
         let (lives, key) = (Lives::default(), |number: usize| KeyId::of("a", &number.to_string()));
-        let first = live(&engine);
+        let first = live(&engine, None);
         for number in 0..LIVES_MAX {
             assert!(lives.begin(key(number), &first));
         }
-        let other = live(&engine);
+        let other = live(&engine, None);
         assert!(!lives.begin(key(LIVES_MAX), &other), "there are too many");
         assert!(!lives.has(&key(LIVES_MAX)));
         assert!(lives.begin(key(0), &other), "it takes the place of an older one");
@@ -340,5 +364,15 @@ mod tests {
         assert!(lives.has(&key(0)));
         lives.end(&key(1), &first);
         assert!(lives.begin(key(LIVES_MAX), &other), "one has ended");
+        // Each variant is one.
+        lives.forget(&key(2));
+        lives.forget(&key(3));
+        let variants = ["a", "b"].map(|variant| live(&engine, Some(variant)));
+        assert!(variants.iter().all(|variant| lives.begin(key(2), variant)));
+        assert!(!lives.begin(key(3), &first));
+        let arriving = |number| lives.heads(&key(number)).len();
+        assert_eq!((arriving(2), arriving(3)), (2, 0));
+        lives.end(&key(2), &variants[0]);
+        assert_eq!((arriving(2), lives.begin(key(3), &first)), (1, true));
     }
 }

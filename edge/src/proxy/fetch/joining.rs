@@ -75,7 +75,7 @@ impl Fetch {
     /// The newest that is known of the URL, arriving or stored, purged or not.
     fn newest(&self) -> Option<Arc<Head>> {
         let key = &self.wanted.key;
-        let arriving = self.edge.lives.head(key);
+        let arriving = self.edge.lives.heads(key).pop();
         arriving.or_else(|| self.edge.engine.heads.in_memory(key)?.first().cloned())
     }
 
@@ -94,10 +94,8 @@ impl Fetch {
     /// Asks, or waits for whoever asks already. Whether it only waited comes last.
     pub async fn join(self) -> (Outcome, Option<Own>, bool) {
         let fetches = &self.edge.fetches;
-        // Of what is not stored, a HEAD brings nothing that others could be answered from.
-        let is_first_head = self.wanted.method == Method::HEAD && self.stale.is_none();
-        let is_of_one = is_first_head || self.is_exact;
-        if self.wanted.is_personal() || is_of_one || fetches.is_unshared(&self.wanted.key) {
+        let is_of_one = self.wanted.is_personal() || self.is_exact;
+        if is_of_one || fetches.is_unshared(&self.wanted.key) {
             let (outcome, alone) = self.exchange().await;
             return (outcome, alone, false);
         }
