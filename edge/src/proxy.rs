@@ -324,16 +324,17 @@ async fn fetched(
         collapsed,
         ..CacheStatus::default()
     };
+    // Who only joined the fetch must be allowed what came of it: it may have begun before a purge that
+    // this request has come after. Who wants another variant starts over: these are many, and one
+    // fetch for each variant does.
+    let is_past = |head: &Head| {
+        edge.purges.verdict(head) != heads::Verdict::Valid
+            || wanted.is_older(head)
+            || !wanted.selects(head)
+    };
     match outcome {
         Outcome::Stored { head, verdict, status } => {
-            let is_ended = || edge.purges.verdict(&head) != heads::Verdict::Valid;
-            if collapsed && (is_ended() || wanted.is_older(&head)) {
-                // The fetch began before a purge that this request may have come after.
-                return Err(Refused::Fault(Fault::Changed));
-            }
-            // Who only joined the fetch must be allowed what came of it. The others start over:
-            // they are many, and one fetch for each variant does.
-            if collapsed && !wanted.selects(&head) {
+            if collapsed && is_past(&head) {
                 return Err(Refused::Fault(Fault::Changed));
             }
             if collapsed && !caching::joinable(&wanted.fields, &head.stored, &wanted.caching) {
@@ -344,6 +345,12 @@ async fn fetched(
             let how = stored::How::Fetched { verdict, told: told(Some(status)), reading };
             stored::answer(edge, wanted, head, how).await
         }
+        Outcome::Told(head) => match own {
+            Some(own) => own.answer(edge, wanted, told(None)).await,
+            None if is_past(&head.head) => Err(Refused::Fault(Fault::Changed)),
+            None if head.is_for(wanted) => Ok(head.answer(edge, wanted, told(None))),
+            None => Box::pin(Fetch::new(edge, wanted, None).alone(forwarded)).await,
+        },
         Outcome::Growing(live, hold) => {
             if collapsed && !live.is_selected(wanted, &edge.purges) {
                 return Err(Refused::Fault(Fault::Changed));

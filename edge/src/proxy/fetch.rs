@@ -10,6 +10,7 @@ mod joining;
 mod outcome;
 mod settling;
 mod span;
+mod told;
 mod under_way;
 
 pub(super) use apart::apart;
@@ -30,6 +31,7 @@ use model::ByteRange;
 use span::{Span, is_of};
 use std::sync::Arc;
 use tokio::sync::oneshot;
+use told::Told;
 use under_way::{Background, Flight};
 use upstream::Urgency;
 
@@ -77,7 +79,15 @@ impl Fetch {
     ) {
         let (edge, wanted) = (Arc::clone(&self.edge), Arc::clone(&self.wanted));
         let (renews, stands_in) = (self.stale.is_some(), self.may_be_stale());
-        let (outcome, own) = self.exchange().await;
+        let is_first_head = wanted.method == Method::HEAD && !renews;
+        let before = (edge.fetches.now(), edge.purges.number());
+        let (mut outcome, own) = self.exchange().await;
+        if is_first_head
+            && let Some(Own::Unshared(unshared)) = &own
+            && let Some(told) = Told::of(&edge, &wanted, unshared, before)
+        {
+            outcome = Outcome::Told(told);
+        }
         let mut reading = None;
         let is_shared = match &outcome {
             Outcome::Alone => false,
@@ -85,7 +95,7 @@ impl Fetch {
             _ => true,
         };
         // A new version that a HEAD is told of is that one's alone: of a GET that says nothing.
-        if wanted.method != Method::HEAD {
+        if wanted.method != Method::HEAD || (is_first_head && !is_shared) {
             edge.fetches.remember(wanted.key, is_shared);
         }
         match (sender, own) {
@@ -146,7 +156,7 @@ impl Fetch {
                 None => super::stand_in(&edge, &wanted, (head, fault), told(None)).await,
             },
             Outcome::Failed(fault) => Err(Refused::Fault(fault).forwarded(forwarded)),
-            Outcome::Alone => match own {
+            Outcome::Told(_) | Outcome::Alone => match own {
                 Some(own) => own.answer(&edge, &wanted, told(None)).await,
                 None => Err(Refused::Fault(Fault::Lost).forwarded(forwarded)),
             },

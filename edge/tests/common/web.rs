@@ -145,6 +145,8 @@ pub enum Misdeed {
     BadChunk(u64),
     /// This status and no body.
     Status(u16),
+    /// This status to a HEAD.
+    NoHead(u16),
 }
 
 /// Where answers are held.

@@ -3,6 +3,7 @@
 use super::super::live::Live;
 use super::super::stored::{self, How};
 use super::super::{Wanted, pass};
+use super::told::Told;
 use crate::engine::{GrowingReader, Reading};
 use crate::error::Fault;
 use crate::refused::Refused;
@@ -33,6 +34,8 @@ pub enum Outcome {
     /// by who wants no more of it than is here. Who asked gets the answer by which it failed
     /// instead, if there is one for that one alone.
     Stale(Arc<Head>, Option<Fault>),
+    /// What a HEAD was told that asked of nothing stored: others that wait are told the same.
+    Told(Arc<Told>),
     /// The answer is for the one who asked.
     Alone,
     /// Nothing to answer from.
@@ -60,7 +63,7 @@ pub struct Unshared {
 
 impl Unshared {
     /// When the origin was asked at the earliest, in milliseconds since 1970 UTC.
-    fn asked_ms(&self) -> i64 {
+    pub(super) fn asked_ms(&self) -> i64 {
         match self.answer.kind {
             HopKind::Origin => self.requested_ms,
             _ => caching::asked_ms(&self.answer.head.headers, self.requested_ms),

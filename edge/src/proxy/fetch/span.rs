@@ -5,7 +5,7 @@ use super::Fetch;
 use super::outcome::{Cut, Unshared};
 use crate::engine::{ANSWER_BYTES_MIN, OWNED_RUN_BYTES, owned_run_end};
 use caching::{ContentRange, RangeSpec, Ranges};
-use http::{HeaderMap, Method, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use model::ByteRange;
 use model::chunk::CHUNK_BYTES;
 use upstream::{Answer, Ask};
@@ -53,7 +53,7 @@ impl Fetch {
 
     /// Of an object that is not known yet, a client may want a part: whole chunks around it are
     /// asked for, or the one part to the byte where none of it will be kept. Where it wants the
-    /// end, what is stored tells where that is, or a HEAD.
+    /// end, what is stored tells where that is, or a HEAD, or a request for the first byte.
     pub(super) async fn range_to_ask(&self) -> Option<Span> {
         let mut specs = caching::range_specs(&self.wanted.fields);
         let first = specs.next()??;
@@ -111,15 +111,25 @@ impl Fetch {
         (head.stored.status == StatusCode::OK).then_some(head.bytes)
     }
 
-    /// The length of what is wanted, by a HEAD.
+    /// The length of what is wanted: by a HEAD, or where the origin takes none or tells no length,
+    /// by the first byte. None: the whole is asked for.
     async fn length(&self) -> Option<u64> {
         let newer_than_ms = self.newer_than_ms();
-        let ask = self.wanted.site.ask(&self.wanted);
-        let ask = Ask { method: Method::HEAD, newer_than_ms, ..ask };
-        let answer = self.wanted.site.upstream.send(ask).await.ok()?;
-        let length =
-            answer.head.headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()?;
-        (answer.head.status == StatusCode::OK).then_some(length)
+        let ask = || Ask { newer_than_ms, ..self.wanted.site.ask(&self.wanted) };
+        let upstream = &self.wanted.site.upstream;
+        let told = upstream.send(Ask { method: Method::HEAD, ..ask() }).await.ok()?.head;
+        match told.status {
+            StatusCode::OK if told.headers.contains_key(header::CONTENT_LENGTH) => {
+                return told.headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok();
+            }
+            StatusCode::NOT_FOUND | StatusCode::GONE => return None,
+            _ => {}
+        }
+        let mut ask = ask();
+        ask.fields.insert(header::RANGE, HeaderValue::from_static("bytes=0-0"));
+        let first = upstream.send(ask).await.ok()?.head;
+        let is_part = first.status == StatusCode::PARTIAL_CONTENT;
+        caching::content_range(&first.headers).filter(|_| is_part)?.total
     }
 }
 
