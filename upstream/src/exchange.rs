@@ -15,9 +15,10 @@ use crate::s3::{self, Keys, Refusal};
 use crate::settings::{SiteKind, Times};
 use crate::turns::Urgency;
 use crate::upload::{SendBody, Upload};
+use http::uri::Authority;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use http_body_util::{BodyExt, Limited};
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -85,10 +86,22 @@ impl Sending {
             Target::Http { scheme, authority, prefix } => {
                 let shown = self.pass_host || hop.kind != HopKind::Origin;
                 let host = if shown { &self.host } else { authority };
-                let uri = format!("{scheme}://{host}{prefix}{}", self.path);
+                // Connections are kept for each authority of a URL. Those of HTTP/1.1 serve any
+                // host, and clients choose what they ask for: one authority, and `Host` apart.
+                let mut fields = self.fields.clone();
+                let name = if *scheme == "http" && shown {
+                    let named = host.parse::<Authority>().ok();
+                    let named = named.and_then(|host| HeaderValue::from_str(host.as_str()).ok());
+                    let named = named.ok_or_else(|| Fault::refused(format!("host {host:?}")))?;
+                    fields.insert(header::HOST, named);
+                    authority
+                } else {
+                    host
+                };
+                let uri = format!("{scheme}://{name}{prefix}{}", self.path);
                 let uri =
                     uri.parse().map_err(|error| Fault::refused(format!("{uri:?}: {error}")))?;
-                (uri, self.fields.clone(), None)
+                (uri, fields, None)
             }
             Target::S3(bucket) => {
                 let signed = bucket.request(&self.method, &self.path, &self.fields).await?;
@@ -363,7 +376,13 @@ fn plain(
     let events = events.is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"));
     let stall = if events { EVENTS_STALL } else { terms.times.stall };
     let (hop, kind) = (flight.hop().id.clone(), flight.hop().kind);
-    let body = UpstreamBody::live(body, flight, (stall, !events), (delimited, alone));
+    let body = if has_no_content(&sending.method, head.status) && !body.is_end_stream() {
+        // RFC 9110 section 6.4.1. Over HTTP/2 it may come all the same, and is not read.
+        flight.whole();
+        UpstreamBody::held(bytes::Bytes::new())
+    } else {
+        UpstreamBody::live(body, flight, (stall, !events), (delimited, alone))
+    };
     Ok(Answer {
         head,
         body,
@@ -379,12 +398,16 @@ fn plain(
 /// Whether the end of the body can be told from a connection that broke (RFC 9112, 6.3).
 fn is_delimited(method: &Method, head: &http::response::Parts) -> bool {
     let fields = &head.headers;
-    let bodiless = *method == Method::HEAD
-        || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-    bodiless
+    has_no_content(method, head.status)
         || head.version >= Version::HTTP_2
         || fields.contains_key(header::CONTENT_LENGTH)
         || fields.contains_key(header::TRANSFER_ENCODING)
+}
+
+/// Whether an answer is its head alone, whatever comes behind that.
+fn has_no_content(method: &Method, status: StatusCode) -> bool {
+    let none = matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    none || *method == Method::HEAD
 }
 
 /// A refusal of S3, with what it says.

@@ -75,6 +75,27 @@ async fn a_server_that_ends_its_connections_one_after_another_fails_no_request()
     assert_only_good(&site, ROUNDS * AT_ONCE);
 }
 
+/// RFC 9110 section 6.4.1; the stream is no part of the connection's end.
+#[tokio::test]
+async fn what_comes_behind_a_head_that_has_no_content_is_left_out() {
+    const ASKS: [(u8, u16, Method); 3] =
+        [(0x89, 204, Method::GET), (0x8b, 304, Method::GET), (0x88, 200, Method::HEAD)];
+    for ends in [0, END_STREAM] {
+        let server = Server::of_frames(move |_, n, stream| {
+            let Some((status, ..)) = ASKS.get(n) else { return good(stream) };
+            [frame(HEADERS, 0x4, stream, &[*status]), data(stream, ends, "content")].concat()
+        })
+        .await;
+        let site = server.site();
+        for (_, status, method) in ASKS {
+            let answer = site.upstream.send(asked(method)).await.unwrap();
+            assert_eq!(whole(answer).await.unwrap(), (status, Bytes::new()));
+        }
+        assert_eq!(site.get("/a").await.unwrap(), (200, "good".into()));
+        assert_eq!(server.came(), 1);
+    }
+}
+
 /// As one that is about to end, and takes connections still.
 #[tokio::test]
 async fn a_server_that_ends_each_connection_at_once_is_not_asked_for_ever() {

@@ -91,6 +91,22 @@ async fn the_clients_host_is_passed_on_where_that_is_set() {
     assert_eq!(origin.seen()[0].field("host"), Some("films.example"));
 }
 
+/// Clients choose the hosts: they are not to choose how many connections there are.
+#[tokio::test]
+async fn all_hosts_share_the_connections_of_an_origin() {
+    let origin = Origin::saying("").await;
+    let text = format!("origins = [{:?}]\npass-host = true", origin.url());
+    let site = site(SiteKind::Proxy, &text);
+    for n in 0..100 {
+        let ask = Ask { host: format!("{n}.example:8080"), ..ask("/") };
+        whole(site.upstream.send(ask).await.unwrap()).await.unwrap();
+    }
+    let seen = origin.seen();
+    assert_eq!(seen.iter().map(|seen| seen.connection).max(), Some(0));
+    let hosts = seen.iter().map(|seen| seen.field("host").unwrap().to_owned());
+    assert!(hosts.eq((0..100).map(|n| format!("{n}.example:8080"))));
+}
+
 #[tokio::test]
 async fn statuses_are_answers() {
     for code in [204, 301, 304, 404, 416, 500, 503] {
