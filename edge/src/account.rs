@@ -1,6 +1,5 @@
 //! What becomes of one request: counted while it is answered, logged when it has ended.
 
-use crate::error::Fault;
 use crate::metrics::Metrics;
 use crate::places::Place;
 use crate::prefetch::Prefetch;
@@ -33,7 +32,7 @@ pub struct Account {
     sources: SmallVec<[(Verdict, u64, u64); 2]>,
     unflushed: u64,
     sent: u64,
-    cut: Option<Fault>,
+    cut: Option<String>,
     /// Held while media is sent.
     place: Option<Place>,
 }
@@ -117,10 +116,10 @@ impl Account {
         self.expected = Some(self.sent);
     }
 
-    /// The body was cut: the bytes could not be had.
-    pub fn cut(&mut self, fault: &Fault) {
+    /// The body was cut: the bytes could not be had, or the client did not take them.
+    pub fn cut(&mut self, fault: &impl fmt::Display) {
         self.metrics.bodies_cut.inc();
-        self.cut = Some(fault.clone());
+        self.cut = Some(fault.to_string());
     }
 }
 

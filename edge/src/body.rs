@@ -188,6 +188,11 @@ impl Body {
         self.account.sent(source, bytes.len() as u64);
         Some(bytes)
     }
+
+    /// Its client took too little of it: the rest does not leave.
+    pub fn untaken(&mut self) {
+        self.account.cut(&"the client takes no bytes");
+    }
 }
 
 impl Content {

@@ -133,7 +133,7 @@ impl Metrics {
                 "Bytes of bodies handed to connections, by where they came from",
                 &["source", "site", "protocol"],
             )?,
-            bodies_cut: counter(r, "bodies_cut_total", "Bodies cut since their bytes failed")?,
+            bodies_cut: counter(r, "bodies_cut_total", "Bodies cut before their end")?,
             origin_bytes: counter(r, "origin_bytes_total", "Bytes fetched from origins")?,
             peer_bytes: counter(r, "peer_bytes_total", "Bytes fetched from siblings and parents")?,
             fills: from_zero(

@@ -112,6 +112,10 @@ impl wire::Service for Edge {
         body.whole()
     }
 
+    fn untaken(&self, body: &mut Body) {
+        body.untaken();
+    }
+
     fn answer(self: &Arc<Self>, request: wire::Request) -> Reply<Body> {
         let wire::Request { head, body, protocol, via } = request;
         let head = Arc::new(head);

@@ -46,6 +46,10 @@ pub trait Service: Send + Sync + 'static {
     /// Takes all that a body, of which nothing was taken yet, has to send, if that is at hand in
     /// one piece. Else it is left as it is.
     fn whole(body: &mut Self::Body) -> Option<Bytes>;
+
+    /// What is left of this body does not leave, since its client took too little of it for
+    /// [`Patience::send`](crate::Patience): its stream alone is reset (HTTP/3).
+    fn untaken(&self, _: &mut Self::Body) {}
 }
 
 /// An answer. Most are hits, which need no future: to make, move and free one costs more than

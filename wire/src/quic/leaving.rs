@@ -3,7 +3,7 @@
 //!
 //! Invariant: a stream ends cleanly after a whole body alone.
 
-use super::taking::Tally;
+use super::taking::{Lost, Tally};
 use super::{head, taking};
 use crate::{Service, Shared};
 use bytes::Bytes;
@@ -136,7 +136,7 @@ where
     }
 
     /// Sends the rest, unless the peer takes next to nothing for too long.
-    pub async fn finish<S: Service>(
+    pub async fn finish<S: Service<Body = B>>(
         mut self,
         shared: &Shared<S>,
         tally: &Tally,
@@ -155,9 +155,19 @@ where
         }
     }
 
-    async fn wait<S>(&mut self, shared: &Shared<S>, tally: &Tally) -> Result<(), String> {
+    async fn wait<S: Service<Body = B>>(
+        &mut self,
+        shared: &Shared<S>,
+        tally: &Tally,
+    ) -> Result<(), String> {
         let Some(stream) = &mut self.stream.0 else { return Ok(()) };
-        taking::write(shared, (tally, self.urgency), stream, &mut self.pieces).await
+        let written = taking::write(shared, (tally, self.urgency), stream, &mut self.pieces).await;
+        written.map_err(|lost| {
+            if matches!(lost, Lost::Untaken) {
+                shared.service.untaken(&mut self.body);
+            }
+            lost.to_string()
+        })
     }
 
     /// Bytes that quinn has had no room for.

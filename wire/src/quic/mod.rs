@@ -82,7 +82,11 @@ const DATAGRAM_BYTES_MAX: u16 = 1472;
 type Connection = h3::server::Connection<transport::Connection, Bytes>;
 
 /// An HTTP/3 listener: one endpoint a socket, each on a shard of its own.
-pub struct Listener(Vec<End>);
+pub struct Listener {
+    ends: Vec<End>,
+    /// Refuses new connections from the beginning of the drain until it is closed.
+    refusing: TaskTracker,
+}
 
 #[derive(Clone)]
 struct End {
@@ -126,29 +130,36 @@ impl Listener {
         let shards = shared.shards.all().iter().cycle();
         let ends = sockets.into_iter().zip(shards).enumerate().map(end);
         let ends = ends.collect::<Result<_, std::io::Error>>();
-        ends.map(Self).map_err(|error| failed(&error))
+        let ends = ends.map_err(|error| failed(&error))?;
+        Ok(Self { ends, refusing: TaskTracker::new() })
     }
 
-    /// Accepts until the drain begins; connections then end after the requests they have.
-    /// The caller closes the listener when these have ended.
+    /// Accepts until the drain begins; connections then end after the requests they have, and new
+    /// ones are refused (`CONNECTION_REFUSED`, RFC 9000 section 20.1) until the caller closes the
+    /// listener, when these have ended.
     pub async fn accept<S: Service>(&self, via: Via, shared: Shared<S>) {
         let via = Arc::new(via);
         let mut accepting = JoinSet::new();
-        for end in &self.0 {
+        for end in &self.ends {
             let shard = Arc::clone(&end.shard);
             let task = accept(end.clone(), Arc::clone(&via), shared.clone());
             accepting.spawn_on(task, shard.handle());
         }
         while accepting.join_next().await.is_some() {}
+        for end in &self.ends {
+            self.refusing.spawn_on(refuse(end.endpoint.clone()), end.shard.handle());
+        }
     }
 
     /// Closes what is still open, and waits until peers were told.
     pub async fn close(&self, limit: Duration) {
-        for end in &self.0 {
+        for end in &self.ends {
             end.endpoint.close(NO_ERROR, b"ending");
         }
+        self.refusing.close();
         let idle = async {
-            for end in &self.0 {
+            self.refusing.wait().await;
+            for end in &self.ends {
                 end.endpoint.wait_idle().await;
             }
         };
@@ -159,6 +170,7 @@ impl Listener {
 async fn accept<S: Service>(end: End, via: Arc<Via>, shared: Shared<S>) {
     loop {
         let incoming = tokio::select! {
+            biased;
             () = shared.drain.cancelled() => return,
             incoming = end.endpoint.accept() => incoming,
         };
@@ -181,6 +193,13 @@ async fn accept<S: Service>(end: End, via: Arc<Via>, shared: Shared<S>) {
                 tracing::debug!(error, "QUIC connection ended");
             }
         });
+    }
+}
+
+/// Tells who comes that nobody is served any more, rather than let them wait: they go elsewhere.
+async fn refuse(endpoint: Endpoint) {
+    while let Some(incoming) = endpoint.accept().await {
+        incoming.refuse();
     }
 }
 

@@ -2,14 +2,16 @@
 
 use crate::world::{Connection, World, assert_first, payload, within};
 use bytes::BytesMut;
-use nearcast_wire::Levers;
 use nearcast_wire::quic::{ResetKey, bind};
+use nearcast_wire::{Levers, Patience};
 use quinn::{ReadError, VarInt};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use std::net::UdpSocket;
 use std::os::fd::OwnedFd;
 use std::process::Command;
+use std::sync::atomic::Ordering::SeqCst;
+use std::time::Duration;
 
 async fn random_sizes(levers: Levers) {
     let world = World::start(2, levers);
@@ -77,7 +79,7 @@ async fn a_reader_that_pauses_gets_all() {
         all.extend_from_slice(&chunk.bytes);
         // Until nothing more comes for a while, which is all that a full window shows.
         while std::mem::replace(&mut sent, connection.quic.stats().udp_rx.bytes) != sent {
-            let round = connection.quic.rtt().max(std::time::Duration::from_millis(2));
+            let round = connection.quic.rtt().max(Duration::from_millis(2));
             tokio::time::sleep(round).await;
         }
         if all.len() > 3_000_000 {
@@ -90,6 +92,24 @@ async fn a_reader_that_pauses_gets_all() {
     let body = payload(all);
     assert_eq!(body.len(), 6_000_000);
     assert_first(&body);
+    world.end().await;
+}
+
+/// The client lets no more come, of bodies long and short: the service learns of each.
+#[tokio::test]
+async fn a_body_that_is_not_taken_is_reset_and_told_of() {
+    let sockets = bind(([127, 0, 0, 1], 0).into(), 1).unwrap();
+    let patience = Patience { send: Duration::from_millis(200), ..Patience::default() };
+    let world = World::patient(sockets, Levers::default(), &ResetKey::random(), patience);
+    let connection = world.connect().await;
+    for (number, path) in ["/9000000", "/now/9000000", "/known/9000000"].into_iter().enumerate() {
+        let mut stream = connection.get(path).await;
+        let code = within(stream.received_reset()).await.unwrap();
+        assert_eq!(code, Some(VarInt::from_u32(0x102)), "{path}");
+        assert_eq!(world.shared.service.untaken.load(SeqCst), number + 1, "{path}");
+    }
+    assert_eq!(connection.body("/1000").await.unwrap().len(), 1000);
+    assert_eq!(world.shared.service.untaken.load(SeqCst), 3);
     world.end().await;
 }
 

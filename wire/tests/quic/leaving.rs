@@ -3,7 +3,7 @@
 use crate::world::{Connection, HOST, World, assert_first, message, payload, whole, within};
 use bytes::BytesMut;
 use nearcast_wire::Levers;
-use quinn::{ConnectionError, ReadError};
+use quinn::{ConnectionError, ReadError, TransportErrorCode};
 use std::sync::atomic::Ordering::SeqCst;
 
 const BYTES: usize = 30_000;
@@ -68,6 +68,28 @@ async fn a_drain_refuses_what_comes_after_it() {
     for _ in 0..2 {
         let refused = connection.body("/30000").await;
         assert!(matches!(refused, Err(ReadError::Reset(code)) if code.into_inner() == 0x10b));
+    }
+    world.shared.service.answers.add_permits(1);
+    assert_whole(whole(waiting).await);
+    world.end().await;
+}
+
+/// Who comes while the last requests are waited for learns at once that nobody serves it.
+#[tokio::test]
+async fn a_drain_refuses_new_connections() {
+    let world = World::start(2, Levers::default());
+    let connection = world.connect().await;
+    let waiting = connection.get("/30000/later").await;
+    world.until_asked(1).await;
+    world.shared.drain.cancel();
+    assert_eq!(connection.goaway().await, 4);
+    // From several ports, so that each socket has some.
+    for _ in 0..8 {
+        let client = world.client();
+        let connecting = client.connect(world.addr, "localhost").unwrap();
+        let refused = within(connecting).await.unwrap_err();
+        let ConnectionError::ConnectionClosed(closed) = refused else { panic!("{refused}") };
+        assert_eq!(closed.error_code, TransportErrorCode::CONNECTION_REFUSED);
     }
     world.shared.service.answers.add_permits(1);
     assert_whole(whole(waiting).await);

@@ -6,7 +6,7 @@ use http::{HeaderMap, HeaderValue, Response};
 use http_body_util::BodyExt;
 use nearcast_wire::quic::{Listener, ResetKey, bind};
 use nearcast_wire::{
-    Known, Levers, Metrics, Reply, Request, Service, Shards, Shared, Threads, Via,
+    Known, Levers, Metrics, Patience, Reply, Request, Service, Shards, Shared, Threads, Via,
 };
 use prometheus::Registry;
 use quinn::crypto::rustls::QuicClientConfig;
@@ -47,6 +47,8 @@ pub struct Bodies {
     pub asked: AtomicUsize,
     /// How many of these may be answered.
     pub answers: Semaphore,
+    /// Bodies of which the client took too little.
+    pub untaken: AtomicUsize,
 }
 
 #[derive(Default)]
@@ -111,6 +113,10 @@ impl Service for Bodies {
 
     fn whole(body: &mut Body) -> Option<Bytes> {
         (body.at == body.end).then(|| std::mem::take(&mut body.first))
+    }
+
+    fn untaken(&self, _: &mut Body) {
+        self.untaken.fetch_add(1, SeqCst);
     }
 
     fn answer(self: &Arc<Self>, request: Request) -> Reply<Body> {
@@ -184,6 +190,16 @@ impl World {
 
     /// One on these sockets, a shard each.
     pub fn on(sockets: Vec<UdpSocket>, levers: Levers, reset: &ResetKey) -> Self {
+        Self::patient(sockets, levers, reset, Patience::default())
+    }
+
+    /// The same, with other limits for clients.
+    pub fn patient(
+        sockets: Vec<UdpSocket>,
+        levers: Levers,
+        reset: &ResetKey,
+        patience: Patience,
+    ) -> Self {
         let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
         let certificate = made.cert.der().clone();
         let key = PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
@@ -202,12 +218,13 @@ impl World {
                 echoes: AtomicBool::new(false),
                 asked: AtomicUsize::new(0),
                 answers: Semaphore::new(0),
+                untaken: AtomicUsize::new(0),
             }),
             shards,
             work: Handle::current(),
             places: Arc::new(Semaphore::new(10_000)),
             tasks: TaskTracker::new(),
-            patience: nearcast_wire::Patience::default(),
+            patience,
             arena: None,
             levers,
             drain: CancellationToken::new(),

@@ -256,10 +256,7 @@ impl<'a> SendStream<'a> {
                 stream = %self.id, max_data = self.state.max_data, data_sent = self.state.data_sent,
                 "write blocked by connection-level flow control or send window"
             );
-            if !stream.connection_blocked {
-                stream.connection_blocked = true;
-                self.state.connection_blocked.push(self.id);
-            }
+            self.state.connection_blocked.push_blocked(self.id, stream);
             // Only report blocking on the peer's limit, not on our own send window
             if self.state.data_sent == self.state.max_data
                 && self.state.data_blocked_limit != Some(self.state.max_data)
@@ -282,6 +279,7 @@ impl<'a> SendStream<'a> {
             }
             Err(e) => return Err(e),
         };
+        stream.blocked_recency = None;
         self.state.data_sent += written.bytes as u64;
         self.state.buffered_data += written.bytes as u64;
         trace!(stream = %self.id, "wrote {} bytes", written.bytes);
@@ -429,6 +427,24 @@ impl PendingStreamsQueue {
         self.streams.push(PendingStream {
             priority,
             recency: self.recency,
+            id,
+        });
+    }
+
+    /// Push a stream that waits for the connection, unless it is there, at the place that it had
+    /// when it began to: others may take what it was woken for
+    fn push_blocked(&mut self, id: StreamId, stream: &mut Send) {
+        if stream.connection_blocked {
+            return;
+        }
+        stream.connection_blocked = true;
+        let recency = *stream.blocked_recency.get_or_insert_with(|| {
+            self.recency -= 1;
+            self.recency
+        });
+        self.streams.push(PendingStream {
+            priority: stream.priority,
+            recency,
             id,
         });
     }

@@ -13,6 +13,8 @@ pub(super) struct Send {
     pub(super) fin_pending: bool,
     /// Whether this stream is in the `connection_blocked` list of `Streams`
     pub(super) connection_blocked: bool,
+    /// Its place among those streams, by `PendingStream::recency`, until it has written
+    pub(super) blocked_recency: Option<u64>,
     /// Value of `max_data` for which a `STREAM_DATA_BLOCKED` frame was most recently queued
     ///
     /// A new frame is only queued once the peer has raised the limit.
@@ -30,6 +32,7 @@ impl Send {
             priority: 0,
             fin_pending: false,
             connection_blocked: false,
+            blocked_recency: None,
             data_blocked_limit: None,
             stop_reason: None,
         })

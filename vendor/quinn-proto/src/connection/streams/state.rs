@@ -106,8 +106,9 @@ pub struct StreamsState {
     events: VecDeque<StreamEvent>,
     /// Streams blocked on connection-level flow control or stream window space
     ///
-    /// Streams are only added to this list when a write fails.
-    pub(super) connection_blocked: Vec<StreamId>,
+    /// Streams are only added to this list when a write fails. They are woken by priority, and in
+    /// the order in which they began to wait.
+    pub(super) connection_blocked: PendingStreamsQueue,
     /// Connection-level flow control budget dictated by the peer
     pub(super) max_data: u64,
     /// The initial receive window
@@ -171,7 +172,7 @@ impl StreamsState {
             send_streams: 0,
             pending: PendingStreamsQueue::new(),
             events: VecDeque::new(),
-            connection_blocked: Vec::new(),
+            connection_blocked: PendingStreamsQueue::new(),
             max_data: 0,
             receive_window: receive_window.into(),
             local_max_data: receive_window.into(),
@@ -831,12 +832,11 @@ impl StreamsState {
             if ss.increase_max_data(offset) {
                 if write_limit > 0 {
                     self.events.push_back(StreamEvent::Writable { id });
-                } else if !ss.connection_blocked {
+                } else {
                     // The stream is still blocked on the connection flow control
                     // window. In order to get unblocked when the window relaxes
                     // it needs to be in the connection blocked list.
-                    ss.connection_blocked = true;
-                    self.connection_blocked.push(id);
+                    self.connection_blocked.push_blocked(id, ss);
                 }
             }
         } else if id.initiator() == self.side && self.is_local_unopened(id) {
@@ -865,7 +865,7 @@ impl StreamsState {
         }
 
         if self.write_limit() > 0 {
-            while let Some(id) = self.connection_blocked.pop() {
+            while let Some(id) = self.connection_blocked.pop().map(|stream| stream.id) {
                 let stream = match self.send.get_mut(&id).and_then(|s| s.as_mut()) {
                     None => continue,
                     Some(s) => s,
