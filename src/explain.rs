@@ -127,7 +127,10 @@ fn freshness(state: &VariantState) -> String {
     match (&*state.purge, state.no_cache, state.fresh_for_ms) {
         (HARD, ..) => "ended by a purge: never served again".to_owned(),
         (_, true, _) => "asks the origin before every use (no-cache)".to_owned(),
-        (SOFT, _, left) if left > 0 => format!("stale by a soft purge ({of}, by {from})"),
+        (SOFT, _, left) if left > 0 => {
+            let since = span(state.soft_purged_for_ms.unwrap_or(0));
+            format!("stale since {since} by a soft purge ({of}, by {from})")
+        }
         (_, _, left) if left > 0 => format!("fresh for {} ({of}, by {from})", span(left)),
         (.., left) => format!("stale since {} ({of}, by {from})", span(left.saturating_neg())),
     }
@@ -143,7 +146,7 @@ fn stale(state: &VariantState) -> String {
 
 fn purged(verdict: &str) -> &str {
     match verdict {
-        SOFT => "revalidates before the next use",
+        SOFT => "stale",
         HARD => "ended",
         other => other,
     }
@@ -202,6 +205,7 @@ mod tests {
             tags: vec!["film".into(), "season-1".into()],
             epoch: 41,
             purge: "valid".into(),
+            soft_purged_for_ms: None,
             body: "00ff".into(),
             bytes: 5_242_880,
             chunks: vec![run(0, 3, ChunkPlace::Memory), run(4, 4, ChunkPlace::Absent)],
@@ -244,7 +248,7 @@ mod tests {
     received 2026-11-18T11:06:40Z, body 00ff
     stale since 3 min (age 5 s of 60 s, by max-age)
     never served stale
-    purges: revalidates before the next use (epoch 41)
+    purges: stale (epoch 41)
     chunks: 0 disk, 1 disk, 2 disk, 3 disk, 4 disk, 5 disk, 6 disk, 7 disk, 8 disk, 9 disk, \
 10 disk, 11 disk, and 8 more runs
 "
@@ -260,6 +264,7 @@ mod tests {
                 "age_ms":5000,"lifetime_ms":60000,"fresh_for_ms":55000,"lifetime_from":"max-age",
                 "while_revalidate_ms":0,"if_error_ms":3600000,"must_revalidate":false,
                 "no_cache":false,"immutable":false,"tags":[],"epoch":41,"purge":"PURGE",
+                "soft_purged_for_ms":3000,
                 "body":"00ff","bytes":0,"chunks":[]}"#;
             let state = serde_json::from_str(&state.replace("PURGE", purge)).unwrap();
             let explanation = Explanation {
@@ -279,8 +284,8 @@ mod tests {
             "{hard}"
         );
         let soft = shown(SOFT);
-        let wanted = "    stale by a soft purge (age 5 s of 60 s, by max-age)\n    stale for 0 ms \
-                      while it is revalidated, 60 min when the origin fails\n    purges: revalidates";
+        let wanted = "    stale since 3 s by a soft purge (age 5 s of 60 s, by max-age)\n    stale for 0 ms \
+                      while it is revalidated, 60 min when the origin fails\n    purges: stale ";
         assert!(soft.contains(wanted), "{soft}");
     }
 

@@ -204,7 +204,7 @@ mod tests {
                 now_ms += (stays_ms / 3).max(1);
             }
             assert_eq!(facts.stays_ms(stored.received_ms - 1), 0);
-            let reuse = facts.reuse(&HeaderMap::new(), now_ms, &Settings::default(), false);
+            let reuse = facts.reuse(&HeaderMap::new(), now_ms, &Settings::default(), None);
             assert_eq!(facts.is_fresh(now_ms), reuse == crate::Reuse::Fresh);
         }
     }

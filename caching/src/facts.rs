@@ -35,9 +35,10 @@ impl Facts {
         request: &HeaderMap,
         now_ms: i64,
         settings: &Settings,
-        soft_purged: bool,
+        soft_purged_ms: Option<i64>,
     ) -> Reuse {
-        decide(request, &self.freshness, self.age.ms(now_ms), settings, soft_purged)
+        let purged_for_ms = soft_purged_ms.map(|at_ms| now_ms.saturating_sub(at_ms));
+        decide(request, &self.freshness, self.age.ms(now_ms), settings, purged_for_ms)
     }
 
     /// That of [`crate::freshness`].

@@ -58,37 +58,54 @@ impl Why {
     }
 }
 
-/// Judges a stored response that [`crate::selects`] the request. `soft_purged`: stale by the
-/// operator's word, though what may be served stale still may.
+/// Judges a stored response that [`crate::selects`] the request. `soft_purged_ms`: it is stale by
+/// the operator's word since then, in milliseconds since 1970 UTC. What may be served stale still
+/// may; how long it has been stale counts from then, if it was fresh.
 #[must_use]
 pub fn reuse(
     request: &HeaderMap,
     stored: &Stored,
     now_ms: i64,
     settings: &Settings,
-    soft_purged: bool,
+    soft_purged_ms: Option<i64>,
 ) -> Reuse {
-    decide(request, &freshness(stored, settings), age_ms(stored, now_ms), settings, soft_purged)
+    let (fresh, age_ms) = (freshness(stored, settings), age_ms(stored, now_ms));
+    decide(
+        request,
+        &fresh,
+        age_ms,
+        settings,
+        soft_purged_ms.map(|at_ms| now_ms.saturating_sub(at_ms)),
+    )
 }
 
-/// [`reuse`] of parts.
+/// [`reuse`] of parts; `purged_for_ms`: so long ago was the soft purge.
 pub(crate) fn decide(
     request: &HeaderMap,
     fresh: &Freshness,
     age_ms: i64,
     settings: &Settings,
-    soft_purged: bool,
+    purged_for_ms: Option<i64>,
 ) -> Reuse {
     let wishes = wishes(request, settings);
-    match judge(&wishes, fresh, age_ms, soft_purged) {
+    match judge(&wishes, fresh, age_ms, purged_for_ms) {
         Reuse::Revalidate(_) if wishes.only_if_cached => Reuse::OnlyIfCached,
         verdict => verdict,
     }
 }
 
-fn judge(wishes: &Directives, fresh: &Freshness, age_ms: i64, soft_purged: bool) -> Reuse {
-    let left_ms = fresh.left_ms(age_ms);
-    let is_fresh = left_ms > 0 && !soft_purged;
+/// How much longer it is fresh: after a soft purge not at all, however much was left. The time is
+/// that of a clock which may have been set back.
+fn left_ms(natural_ms: i64, purged_for_ms: Option<i64>) -> i64 {
+    match purged_for_ms {
+        Some(purged_for_ms) => natural_ms.min(purged_for_ms.max(0).saturating_neg()),
+        None => natural_ms,
+    }
+}
+
+fn judge(wishes: &Directives, fresh: &Freshness, age_ms: i64, purged_for_ms: Option<i64>) -> Reuse {
+    let left_ms = left_ms(fresh.left_ms(age_ms), purged_for_ms);
+    let is_fresh = left_ms > 0;
     if fresh.no_cache {
         return Reuse::Revalidate(Why::NoCache);
     }
@@ -107,13 +124,13 @@ fn judge(wishes: &Directives, fresh: &Freshness, age_ms: i64, soft_purged: bool)
     }
     let stale_ms = left_ms.saturating_neg().max(0);
     let accepted = wishes.max_stale_ms.is_some_and(|max_ms| stale_ms <= max_ms);
-    if accepted && !fresh.must_revalidate && !soft_purged {
+    if accepted && !fresh.must_revalidate && purged_for_ms.is_none() {
         return Reuse::StaleAccepted;
     }
     if fresh.while_revalidate_ms > 0 && stale_ms <= fresh.while_revalidate_ms {
         return Reuse::StaleWhileRevalidate;
     }
-    Reuse::Revalidate(if soft_purged { Why::SoftPurged } else { Why::Stale })
+    Reuse::Revalidate(if purged_for_ms.is_some() { Why::SoftPurged } else { Why::Stale })
 }
 
 /// A request that waited for another's exchange with the origin, and selects what came of it:
@@ -127,7 +144,7 @@ fn judge(wishes: &Directives, fresh: &Freshness, age_ms: i64, soft_purged: bool)
 pub fn joinable(request: &HeaderMap, stored: &Stored, settings: &Settings) -> bool {
     let wishes = wishes(request, settings);
     let fresh = freshness(stored, settings).at_once();
-    let verdict = judge(&wishes, &fresh, age_on_arrival_ms(stored), false);
+    let verdict = judge(&wishes, &fresh, age_on_arrival_ms(stored), None);
     matches!(verdict, Reuse::Fresh | Reuse::StaleWhileRevalidate | Reuse::StaleAccepted)
 }
 
@@ -168,15 +185,16 @@ pub fn stale_on_error(
     stored: &Stored,
     now_ms: i64,
     settings: &Settings,
-    soft_purged: bool,
+    soft_purged_ms: Option<i64>,
 ) -> bool {
     let wishes = wishes(request, settings);
     let fresh = freshness(stored, settings);
-    let left_ms = fresh.left_ms(age_ms(stored, now_ms));
+    let purged_for_ms = soft_purged_ms.map(|at_ms| now_ms.saturating_sub(at_ms));
+    let left_ms = left_ms(fresh.left_ms(age_ms(stored, now_ms)), purged_for_ms);
     if wishes.no_cache || fresh.no_cache {
         return false;
     }
-    if left_ms > 0 && !soft_purged {
+    if left_ms > 0 {
         return true;
     }
     let allowed_ms = match wishes.if_error_ms {
@@ -196,12 +214,12 @@ pub fn outlives(
     failure: &Stored,
     now_ms: i64,
     settings: &Settings,
-    soft_purged: bool,
+    soft_purged_ms: Option<i64>,
 ) -> bool {
     let said = freshness(failure, settings);
     let is_to_be_kept = said.source.is_explicit() && said.lifetime_ms > 0 && !said.no_cache;
     let is_good = !is_to_be_kept && !stored.status.is_server_error();
-    is_good && stale_on_error(&HeaderMap::new(), stored, now_ms, settings, soft_purged)
+    is_good && stale_on_error(&HeaderMap::new(), stored, now_ms, settings, soft_purged_ms)
 }
 
 fn wishes(request: &HeaderMap, settings: &Settings) -> Directives {
@@ -216,7 +234,7 @@ mod tests {
 
     fn at(request: &str, response: &str, later_s: i64) -> Reuse {
         let now_ms = NOW_MS + later_s * 1000;
-        reuse(&fields(request), &stored(response), now_ms, &Settings::default(), false)
+        reuse(&fields(request), &stored(response), now_ms, &Settings::default(), None)
     }
 
     #[test]
@@ -267,7 +285,7 @@ mod tests {
         }
         let deaf = Settings { request_directives: false, ..Settings::default() };
         let reload = fields("Cache-Control: no-cache, only-if-cached");
-        assert_eq!(reuse(&reload, &stored(max), NOW_MS, &deaf, false), Reuse::Fresh);
+        assert_eq!(reuse(&reload, &stored(max), NOW_MS, &deaf, None), Reuse::Fresh);
         let wishes = |settings| Wishes::of(&reload, settings).only_if_cached;
         assert!(!wishes(&deaf) && wishes(&Settings::default()));
     }
@@ -313,13 +331,49 @@ mod tests {
     fn soft_purged_is_stale() {
         let settings = Settings::default();
         let none = HeaderMap::new();
-        let soft = |lines: &str| reuse(&none, &stored(lines), NOW_MS, &settings, true);
-        assert_eq!(soft("Cache-Control: max-age=10"), Reuse::Revalidate(Why::SoftPurged));
+        let soft = |request: &str, lines: &str| {
+            reuse(&fields(request), &stored(lines), NOW_MS, &settings, Some(NOW_MS))
+        };
+        let of = |lines: &str| soft("", lines);
+        assert_eq!(of("Cache-Control: max-age=10"), Reuse::Revalidate(Why::SoftPurged));
         let window = "Cache-Control: max-age=10, stale-while-revalidate=5";
-        assert_eq!(soft(window), Reuse::StaleWhileRevalidate);
-        let error = |lines: &str| stale_on_error(&none, &stored(lines), NOW_MS, &settings, true);
+        assert_eq!(of(window), Reuse::StaleWhileRevalidate);
+        let wish = soft("Cache-Control: min-fresh=1", window);
+        assert_eq!(wish, Reuse::Revalidate(Why::RequestMinFresh));
+        let wish = soft("Cache-Control: max-stale", "Cache-Control: max-age=10");
+        assert_eq!(wish, Reuse::Revalidate(Why::SoftPurged), "the operator's word goes first");
+        let error =
+            |lines: &str| stale_on_error(&none, &stored(lines), NOW_MS, &settings, Some(NOW_MS));
         assert!(error("Cache-Control: max-age=10"));
         assert!(!error("Cache-Control: max-age=10, must-revalidate"));
+    }
+
+    /// RFC 5861 sections 3 and 4 count from when it has become stale.
+    #[test]
+    fn what_was_softly_purged_is_stale_since_then() {
+        let none = HeaderMap::new();
+        let settings = Settings::default();
+        let day =
+            stored("Cache-Control: max-age=86400, stale-while-revalidate=5, stale-if-error=9");
+        let since = |purged_s: i64, later_s: i64| {
+            let (purged_ms, now_ms) = (NOW_MS + purged_s * 1000, NOW_MS + later_s * 1000);
+            let purged = Some(purged_ms);
+            let is_used = match reuse(&none, &day, now_ms, &settings, purged) {
+                Reuse::StaleWhileRevalidate => true,
+                Reuse::Revalidate(Why::SoftPurged) => false,
+                verdict => panic!("{verdict:?}"),
+            };
+            (is_used, stale_on_error(&none, &day, now_ms, &settings, purged))
+        };
+        assert_eq!(since(100, 100), (true, true));
+        assert_eq!(since(100, 105), (true, true));
+        assert_eq!(since(100, 106), (false, true));
+        assert_eq!(since(100, 109), (false, true));
+        assert_eq!(since(100, 110), (false, false));
+        // What was stale before does not become less so.
+        assert_eq!(since(86_404, 86_405), (true, true));
+        assert_eq!(since(86_404, 86_406), (false, true));
+        assert_eq!(since(100, 90), (true, true), "the clock was set back");
     }
 
     /// RFC 9111 section 4.2.4, RFC 5861 section 4.
@@ -330,7 +384,7 @@ mod tests {
         let failing = |lines: &str| Stored { status: StatusCode::BAD_GATEWAY, ..stored(lines) };
         let is_left = |stored: &Stored, failure: &str, later_s: i64| {
             let now_ms = NOW_MS + later_s * 1000;
-            outlives(stored, &failing(failure), now_ms, &settings, false)
+            outlives(stored, &failing(failure), now_ms, &settings, None)
         };
         for failure in ["", "ETag: \"a\"", "Cache-Control: max-age=0", "Cache-Control: no-store"] {
             assert!(is_left(&good, failure, 1), "{failure}");
@@ -349,7 +403,7 @@ mod tests {
         let settings = Settings::default();
         let serves = |request: &str, response: &str, later_s: i64| {
             let now_ms = NOW_MS + later_s * 1000;
-            stale_on_error(&fields(request), &stored(response), now_ms, &settings, false)
+            stale_on_error(&fields(request), &stored(response), now_ms, &settings, None)
         };
         assert!(serves("", "Cache-Control: max-age=2", 3));
         assert!(!serves("", "Cache-Control: max-age=2", 4000));

@@ -147,9 +147,9 @@ fn run_all(request: &HeaderMap, stored: &Stored, now_ms: i64, settings: &Setting
     let response = &stored.fields;
     let hop = Hop { version: Version::HTTP_2, name: "edge-1" };
     let _ = storable(&Method::GET, request, stored.status, response, settings);
-    let _ = reuse(request, stored, now_ms, settings, false);
-    let _ = reuse(request, stored, now_ms, settings, true);
-    let _ = stale_on_error(request, stored, now_ms, settings, false);
+    let _ = reuse(request, stored, now_ms, settings, None);
+    let _ = reuse(request, stored, now_ms, settings, Some(now_ms));
+    let _ = stale_on_error(request, stored, now_ms, settings, Some(now_ms));
     let _ = Wishes::of(request, settings);
     let facts = Facts::of(stored, settings);
     let _ = facts.reused_fields(stored, now_ms);
@@ -191,12 +191,12 @@ proptest! {
         stored in stored(),
         settings in settings(),
         now_ms in prop_oneof![NOW_MS - 10_000..NOW_MS + 10_000_000, any::<i64>()],
-        soft_purged in any::<bool>(),
+        purged_ms in proptest::option::of(prop_oneof![NOW_MS..NOW_MS + 10_000_000, any::<i64>()]),
     ) {
         let facts = Facts::of(&stored, &settings);
         prop_assert_eq!(
-            facts.reuse(&request, now_ms, &settings, soft_purged),
-            reuse(&request, &stored, now_ms, &settings, soft_purged)
+            facts.reuse(&request, now_ms, &settings, purged_ms),
+            reuse(&request, &stored, now_ms, &settings, purged_ms)
         );
         prop_assert_eq!(facts.fresh_for_ms(now_ms), fresh_for_ms(&stored, now_ms, &settings));
         prop_assert_eq!(facts.source(), freshness(&stored, &settings).source);
@@ -210,6 +210,7 @@ proptest! {
         stored in stored(),
         settings in settings(),
         (early_s, later_s) in (0..10_000_i64, 0..10_000_i64),
+        purged_ms in proptest::option::of(NOW_MS..NOW_MS + 10_000_000),
     ) {
         let (now_ms, then_ms) = (NOW_MS + early_s * 1000, NOW_MS + (early_s + later_s) * 1000);
         prop_assert!(age_ms(&stored, then_ms) >= age_ms(&stored, now_ms));
@@ -218,12 +219,12 @@ proptest! {
         prop_assert!(fresh_for_ms(&stored, then_ms, &settings) <= now_left);
         let serves = |at_ms| {
             matches!(
-                reuse(&request, &stored, at_ms, &settings, false),
+                reuse(&request, &stored, at_ms, &settings, purged_ms),
                 Reuse::Fresh | Reuse::StaleWhileRevalidate | Reuse::StaleAccepted
             )
         };
         prop_assert!(serves(now_ms) || !serves(then_ms));
-        let on_error = |at_ms| stale_on_error(&request, &stored, at_ms, &settings, false);
+        let on_error = |at_ms| stale_on_error(&request, &stored, at_ms, &settings, purged_ms);
         prop_assert!(on_error(now_ms) || !on_error(then_ms));
     }
 
@@ -231,7 +232,7 @@ proptest! {
     #[test]
     fn restrictions_restrict(request in fields(), stored in stored(), settings in settings()) {
         let fresh = |stored: &Stored, soft| reuse(&request, stored, NOW_MS, &settings, soft) == Reuse::Fresh;
-        prop_assert!(!fresh(&stored, true));
+        prop_assert!(!fresh(&stored, Some(NOW_MS)));
         for (word, keeps) in [("no-cache", true), ("no-store", false), ("private", false)] {
             let mut strict = stored.clone();
             strict.fields.remove("cdn-cache-control");
@@ -239,8 +240,8 @@ proptest! {
             strict.fields.insert(CACHE_CONTROL, HeaderValue::from_static("max-age=9"));
             strict.fields.append(CACHE_CONTROL, HeaderValue::from_static(word));
             if keeps {
-                prop_assert!(!fresh(&strict, false));
-                prop_assert!(!stale_on_error(&request, &strict, NOW_MS, &settings, false));
+                prop_assert!(!fresh(&strict, None));
+                prop_assert!(!stale_on_error(&request, &strict, NOW_MS, &settings, None));
             } else {
                 let verdict = storable(&Method::GET, &request, strict.status, &strict.fields, &settings);
                 prop_assert!(!verdict.is_yes());

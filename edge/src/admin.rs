@@ -201,13 +201,14 @@ async fn explain_url(
     let stored = edge.engine.heads.get(&key).await;
     // What has just come is in both for a moment.
     let is_stored = |head: &Head| stored.iter().any(|stored| stored.body == head.body);
+    let purged = |head: &Head| (edge.purges.verdict(head), edge.purges.stale_since(head));
     let arriving = arriving.iter().rev().filter(|head| !is_stored(head)).map(|head| {
         let filling = |_| ChunkPlace::Filling;
-        explain::variant(head, edge.purges.verdict(head), &settings, now_ms, filling)
+        explain::variant(head, purged(head), &settings, now_ms, filling)
     });
     let stored = stored.iter().map(|head| {
         let place = |chunk| edge.engine.place(&chunks::Key { body: head.body, number: chunk });
-        explain::variant(head, edge.purges.verdict(head), &settings, now_ms, place)
+        explain::variant(head, purged(head), &settings, now_ms, place)
     });
     Ok(Json(Explanation {
         variants: arriving.chain(stored).collect(),

@@ -173,7 +173,8 @@ fn with_query(path: &str, query: Option<&str>) -> String {
 /// What is stored for a request, and what the purges say of it.
 struct Found {
     head: Arc<Head>,
-    soft_purged: bool,
+    /// See [`caching::reuse`].
+    soft_purged_ms: Option<i64>,
 }
 
 /// Answers a request to a proxy site at once, if it is a hit and its first bytes are in memory:
@@ -185,8 +186,8 @@ pub fn at_hand(edge: &Arc<Edge>, asked: &Asked<'_>, wanted: &Arc<Wanted>) -> Opt
     }
     let now = now_ms();
     let variants = edge.engine.heads.in_memory_at(&wanted.key, now)?;
-    let Found { head, soft_purged } = selected(edge, wanted, &variants).ok()?;
-    match wanted.reuse(&head, now, soft_purged) {
+    let Found { head, soft_purged_ms } = selected(edge, wanted, &variants).ok()?;
+    match wanted.reuse(&head, now, soft_purged_ms) {
         Reuse::Fresh if !wanted.wishes().only_if_cached => {
             let answer = stored::at_hand(edge, wanted, &head, now)?;
             lately::learn(asked, wanted, &variants);
@@ -225,11 +226,11 @@ pub async fn answer(
 
 async fn cached(edge: &Arc<Edge>, wanted: &Arc<Wanted>) -> Result<Answer, Refused> {
     let now = now_ms();
-    let Found { head, soft_purged } = match find(edge, wanted).await {
+    let Found { head, soft_purged_ms } = match find(edge, wanted).await {
         Ok(found) => found,
         Err(missing) => return not_stored(edge, wanted, missing).await,
     };
-    let reuse = wanted.reuse(&head, now, soft_purged);
+    let reuse = wanted.reuse(&head, now, soft_purged_ms);
     // What is missing of it would not be kept: the one who asks is given all of it anew.
     let Wishes { only_if_cached, no_store } = wanted.wishes();
     if !only_if_cached
@@ -244,7 +245,7 @@ async fn cached(edge: &Arc<Edge>, wanted: &Arc<Wanted>) -> Result<Answer, Refuse
         Reuse::StaleAccepted => stored::answer(edge, wanted, head, stored::How::Stale).await,
         Reuse::StaleWhileRevalidate => {
             if !edge.lives.has(&wanted.key) {
-                Fetch::in_background(edge, wanted, &head);
+                Fetch::in_background(edge, wanted, (Arc::clone(&head), soft_purged_ms));
             }
             stored::answer(edge, wanted, head, stored::How::Stale).await
         }
@@ -255,7 +256,7 @@ async fn cached(edge: &Arc<Edge>, wanted: &Arc<Wanted>) -> Result<Answer, Refuse
             if let Some(live) = edge.lives.find(wanted, &edge.purges) {
                 return live.answer(edge, wanted, (None, None), joined(forwarded)).await;
             }
-            let found = Found { head, soft_purged };
+            let found = Found { head, soft_purged_ms };
             let answered = fetched(edge, wanted, Some(found), forwarded).await;
             answered.map_err(|refused| refused.forwarded(forwarded))
         }
@@ -301,8 +302,7 @@ fn selected(edge: &Edge, wanted: &Wanted, variants: &Variants) -> Result<Found, 
     match caching::newest(candidates().map(|head| &head.stored)) {
         Some(newest) => {
             let head = candidates().nth(newest).ok_or(Forwarded::Miss)?;
-            let soft_purged = edge.purges.verdict(head) == heads::Verdict::Soft;
-            Ok(Found { head: Arc::clone(head), soft_purged })
+            Ok(Found { head: Arc::clone(head), soft_purged_ms: edge.purges.stale_since(head) })
         }
         None if variants.iter().any(|head| is_usable(&head)) => Err(Forwarded::VaryMiss),
         None => Err(Forwarded::UriMiss),
@@ -316,7 +316,7 @@ async fn fetched(
     stale: Option<Found>,
     forwarded: Forwarded,
 ) -> Result<Answer, Refused> {
-    let known = |found: Found| (found.head, found.soft_purged);
+    let known = |found: Found| (found.head, found.soft_purged_ms);
     let (outcome, own, collapsed) = Fetch::new(edge, wanted, stale.map(known)).join().await;
     let told = |status: Option<StatusCode>| CacheStatus {
         forwarded: Some(forwarded),
@@ -338,7 +338,7 @@ async fn fetched(
                 return Err(Refused::Fault(Fault::Changed));
             }
             if collapsed && !caching::joinable(&wanted.fields, &head.stored, &wanted.caching) {
-                let again = Fetch::new(edge, wanted, Some((head, false)));
+                let again = Fetch::new(edge, wanted, Some((head, None)));
                 return Box::pin(again.alone(forwarded)).await;
             }
             let reading = fetch::reading(own);
@@ -394,8 +394,8 @@ async fn stand_in(
 }
 
 fn may_be_stale(edge: &Edge, wanted: &Wanted, head: &Head) -> bool {
-    let verdict = edge.purges.verdict(head);
-    verdict != heads::Verdict::Hard && wanted.may_stand_in(head, verdict == heads::Verdict::Soft)
+    edge.purges.verdict(head) != heads::Verdict::Hard
+        && wanted.may_stand_in(head, edge.purges.stale_since(head))
 }
 
 /// An answer without a body but a length, for HEAD.

@@ -1,13 +1,16 @@
 //! Stories of what is stored in part, stale, while its origin fails: it stands in for what is here
-//! of it, and promises nothing else.
+//! of it, and promises nothing else. What a soft purge has made stale does so for as long as what
+//! is stale since then.
 
 #![allow(clippy::unwrap_used, reason = "a story that meets an error has failed")]
 
 mod common;
 
 use common::WebMisdeed as Misdeed;
-use common::{Answer, CHUNK, Item, Proxy, head};
+use common::{Answer, CHUNK, DEADLINE, Item, Proxy, head, until};
 use http::Method;
+use model::admin::PurgeDone;
+use service::client::Client;
 
 const FILM: &str = "/film.mp4";
 const CHUNKS: u64 = 6;
@@ -107,5 +110,48 @@ async fn the_end_of_what_is_stored_is_where_it_was() {
         let answer = end(&proxy, 100).await;
         assert_eq!(answer.status, 206, "{version}");
         assert!(answer.bytes() == &proxy.web.part(FILM, bytes - 100..bytes), "{version}");
+    }
+}
+
+async fn purge_softly(proxy: &Proxy) {
+    let url = format!("{}/v1/purge", proxy.edge.admin);
+    let request = serde_json::json!({"all": true, "soft": true});
+    let admin = Client::new(DEADLINE, None, None).unwrap();
+    admin.post_json::<_, PurgeDone>(&url, &request).await.unwrap();
+}
+
+/// RFC 5861: once it is stale, for so many seconds, and a soft purge makes it stale.
+#[tokio::test]
+async fn what_is_softly_purged_is_served_for_as_long_as_what_is_stale_since_the_purge() {
+    let proxy = Proxy::with(serde_json::json!({"retries": 0})).await;
+    let fresh = |windows: &str| Item::of(100).cache_control(&format!("max-age=86400, {windows}"));
+    for (path, windows) in [
+        ("/long", "stale-while-revalidate=600"),
+        ("/none", "stale-while-revalidate=0, stale-if-error=0"),
+        ("/short", "stale-while-revalidate=1, stale-if-error=0"),
+        ("/failing", "stale-while-revalidate=0, stale-if-error=1"),
+    ] {
+        proxy.web.put(path, fresh(windows));
+        proxy.get(path).await;
+        assert_eq!(proxy.get(path).await.verdict(), "hit-memory", "{path}");
+    }
+    purge_softly(&proxy).await;
+    assert_eq!(proxy.get("/long").await.verdict(), "stale");
+    until("it is renewed behind the answer", || async {
+        (proxy.get("/long").await.verdict() == "hit-memory").then_some(())
+    })
+    .await;
+    assert_eq!(proxy.web.count("/long"), 2, "a purge is one question");
+    // While the origin fails each goes on to the end of its time, and that comes.
+    proxy.web.always(Some(Misdeed::Status(503)));
+    assert_eq!(proxy.get("/none").await.status, 503);
+    for path in ["/short", "/failing"] {
+        until("its time is over", || async {
+            let answer = proxy.get(path).await;
+            let is_stale = (answer.status.as_u16(), answer.verdict()) == (200, "stale");
+            assert!(is_stale || answer.status.is_server_error(), "{path}: {answer:?}");
+            (!is_stale).then_some(())
+        })
+        .await;
     }
 }

@@ -61,7 +61,7 @@ pub struct Purge {
     pub what: What,
     /// Of this site alone; `None`: of every site.
     pub site: Option<String>,
-    /// What it names is revalidated before it is served again; otherwise it is gone.
+    /// What it names is stale as of the purge; otherwise it is gone.
     pub soft: bool,
     /// Who asked, and why: for the audit.
     pub note: String,
@@ -112,7 +112,7 @@ pub struct Purged {
 pub enum Verdict {
     /// None ends it.
     Valid,
-    /// It must be revalidated before it is served.
+    /// It is stale, since [`PurgeLog::stale_since`].
     Soft,
     /// It must not be served, and can go.
     Hard,

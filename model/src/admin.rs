@@ -138,9 +138,9 @@ pub struct VariantState {
     pub fresh_for_ms: i64,
     /// Where the lifetime comes from.
     pub lifetime_from: String,
-    /// How long after its lifetime it may be served while it is revalidated.
+    /// How long it may be served stale while it is revalidated.
     pub while_revalidate_ms: i64,
-    /// How long after its lifetime it may be served when the origin fails.
+    /// How long it may be served stale when the origin fails.
     pub if_error_ms: i64,
     /// It is never served stale.
     pub must_revalidate: bool,
@@ -154,6 +154,9 @@ pub struct VariantState {
     pub epoch: u64,
     /// What the purges say of it: `valid`, `soft` or `hard`.
     pub purge: String,
+    /// How long ago a soft purge made it stale.
+    #[serde(default)]
+    pub soft_purged_for_ms: Option<i64>,
     /// Names its bytes, as hex.
     pub body: String,
     /// Its length.

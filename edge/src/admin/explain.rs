@@ -15,7 +15,7 @@ const LOOKED_MAX: u32 = 1 << 17;
 /// What is known of one stored representation.
 pub(crate) fn variant(
     head: &Head,
-    purged: Verdict,
+    (purged, soft_purged_ms): (Verdict, Option<i64>),
     settings: &Settings,
     now_ms: i64,
     place: impl Fn(u32) -> ChunkPlace,
@@ -41,6 +41,7 @@ pub(crate) fn variant(
         tags: head.tags.iter().map(|tag| tag_name(tag)).collect(),
         epoch: head.epoch,
         purge: word(purged).to_owned(),
+        soft_purged_for_ms: soft_purged_ms.map(|at_ms| now_ms.saturating_sub(at_ms).max(0)),
         body: hex::encode(head.body),
         bytes: head.bytes,
         chunks: runs(0..chunk::count(head.bytes), place),

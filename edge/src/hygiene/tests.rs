@@ -288,8 +288,8 @@ proptest! {
         let (settings, nothing) = (caching::Settings::default(), HeaderMap::new());
         let fresh = HeaderMap::from_iter([(header::CACHE_CONTROL, HeaderValue::from_static("max-age=9"))]);
         let stored = Stored { status: StatusCode::OK, fields: fresh, requested_ms: 0, received_ms: 0 };
-        for (now_ms, soft_purged) in [(0, false), (0, true), (20_000, false)] {
-            let told = |request| caching::reuse(request, &stored, now_ms, &settings, soft_purged);
+        for (now_ms, purged_ms) in [(0, None), (0, Some(0)), (20_000, None)] {
+            let told = |request| caching::reuse(request, &stored, now_ms, &settings, purged_ms);
             prop_assert_eq!(told(request), told(&nothing));
         }
         prop_assert_eq!(caching::Wishes::of(request, &settings), caching::Wishes::default());

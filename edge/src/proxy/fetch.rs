@@ -35,11 +35,14 @@ use told::Told;
 use under_way::{Background, Flight};
 use upstream::Urgency;
 
+/// What is stored, and since when a soft purge has made it stale (see [`caching::reuse`]).
+pub type Stale = (Arc<Head>, Option<i64>);
+
 /// One exchange to be.
 pub struct Fetch {
     edge: Arc<Edge>,
     wanted: Arc<Wanted>,
-    stale: Option<(Arc<Head>, bool)>,
+    stale: Option<Stale>,
     /// No part of what comes will be kept: what the client wants is asked for to the byte.
     is_exact: bool,
     /// That of the most urgent of those who wait for it.
@@ -47,8 +50,8 @@ pub struct Fetch {
 }
 
 impl Fetch {
-    /// An exchange for a request; `stale` is what is stored, and whether a soft purge hit it.
-    pub fn new(edge: &Arc<Edge>, wanted: &Arc<Wanted>, stale: Option<(Arc<Head>, bool)>) -> Self {
+    /// An exchange for a request; `stale` is what is stored.
+    pub fn new(edge: &Arc<Edge>, wanted: &Arc<Wanted>, stale: Option<Stale>) -> Self {
         let urgency = Urgency::of(wanted.priority.urgency);
         let is_part = wanted.method == Method::GET && wanted.fields.contains_key(header::RANGE);
         let is_exact =
@@ -57,8 +60,8 @@ impl Fetch {
     }
 
     /// Revalidates in the background, unless somebody does so already.
-    pub fn in_background(edge: &Arc<Edge>, wanted: &Arc<Wanted>, head: &Arc<Head>) {
-        let fetch = Self::new(edge, wanted, Some((Arc::clone(head), false)));
+    pub fn in_background(edge: &Arc<Edge>, wanted: &Arc<Wanted>, stale: Stale) {
+        let fetch = Self::new(edge, wanted, Some(stale));
         let (_, Some(ticket)) = fetch.board() else { return };
         if fetch.has_come() {
             return ticket.land(Outcome::Failed(Fault::Changed));
@@ -298,7 +301,9 @@ impl Fetch {
     }
 
     fn may_be_stale(&self) -> bool {
-        self.stale.as_ref().is_some_and(|(head, soft)| self.wanted.may_stand_in(head, *soft))
+        self.stale
+            .as_ref()
+            .is_some_and(|(head, purged_ms)| self.wanted.may_stand_in(head, *purged_ms))
     }
 
     /// Whether what the client wants of what is stored is here.
@@ -310,9 +315,9 @@ impl Fetch {
     /// What is stored, where all but the one who asked are better off with that than with a failure:
     /// that one wants nothing stale, or more than is here.
     fn outliving(&self, failure: &Stored) -> Option<Arc<Head>> {
-        let (head, soft) = self.stale.as_ref().filter(|_| is_failure(failure.status))?;
+        let (head, purged_ms) = self.stale.as_ref().filter(|_| is_failure(failure.status))?;
         let settings = &self.wanted.caching;
-        let outlives = caching::outlives(&head.stored, failure, now_ms(), settings, *soft);
+        let outlives = caching::outlives(&head.stored, failure, now_ms(), settings, *purged_ms);
         (outlives || self.may_be_stale()).then(|| Arc::clone(head))
     }
 

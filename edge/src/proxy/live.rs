@@ -199,7 +199,7 @@ impl Live {
 
     /// Whether it answers a request that comes while it arrives.
     pub fn is_for(&self, wanted: &Wanted, purges: &PurgeLog) -> bool {
-        let reuse = wanted.reuse(&self.head, super::now_ms(), false);
+        let reuse = wanted.reuse(&self.head, super::now_ms(), None);
         self.is_selected(wanted, purges) && matches!(reuse, caching::Reuse::Fresh)
     }
 

@@ -57,21 +57,21 @@ impl Wanted {
     }
 
     /// Whether what is stored answers the request, which selects it.
-    pub(super) fn reuse(&self, head: &Head, now_ms: i64, soft_purged: bool) -> Reuse {
+    pub(super) fn reuse(&self, head: &Head, now_ms: i64, soft_purged_ms: Option<i64>) -> Reuse {
         if self.is_older(head) {
             return match self.wishes().only_if_cached {
                 true => Reuse::OnlyIfCached,
                 false => Reuse::Revalidate(Why::RequestNoCache),
             };
         }
-        head.facts(&self.caching).reuse(&self.fields, now_ms, &self.caching, soft_purged)
+        head.facts(&self.caching).reuse(&self.fields, now_ms, &self.caching, soft_purged_ms)
     }
 
     /// Whether what is stored may answer in place of an origin that fails.
-    pub(super) fn may_stand_in(&self, head: &Head, soft_purged: bool) -> bool {
+    pub(super) fn may_stand_in(&self, head: &Head, soft_purged_ms: Option<i64>) -> bool {
         let (fields, settings) = (&self.fields, &self.caching);
         !self.is_older(head)
-            && caching::stale_on_error(fields, &head.stored, now_ms(), settings, soft_purged)
+            && caching::stale_on_error(fields, &head.stored, now_ms(), settings, soft_purged_ms)
     }
 
     /// Tells another node that the answer, for which the origin was asked at `asked_ms` at the

@@ -81,14 +81,14 @@ fn shared(edge: &Edge, wanted: &Wanted, old: &Head, head: Head, began: Began) ->
 pub fn by_another(
     edge: &Edge,
     wanted: &Wanted,
-    (old, soft_purged): &(Arc<Head>, bool),
+    (old, soft_purged_ms): &(Arc<Head>, Option<i64>),
     answer: &Answer,
 ) {
     let (fields, settings) = (&wanted.fields, &wanted.caching);
     let status = answer.head.status;
     if wanted.method == Method::GET
         && answer.storable
-        && caching::ends(fields, &old.stored, status, now_ms(), settings, *soft_purged)
+        && caching::ends(fields, &old.stored, status, now_ms(), settings, soft_purged_ms.is_some())
     {
         edge.engine.heads.remove(wanted.key, old);
     }

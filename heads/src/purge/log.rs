@@ -102,6 +102,18 @@ impl PurgeLog {
         verdict
     }
 
+    /// Since when soft purges have made `head` stale, in milliseconds since 1970 UTC: the time of
+    /// the first of them, of those by one name of the last. `None`: none has.
+    #[must_use]
+    pub fn stale_since(&self, head: &Head) -> Option<i64> {
+        if self.verdict(head) != Verdict::Soft {
+            return None;
+        }
+        let rules = self.state.rules.read().unwrap_or_else(PoisonError::into_inner);
+        // A harder one may have come in between: what was stale then was so for ever.
+        Some(rules.stale_since(head).unwrap_or(i64::MIN))
+    }
+
     /// When the last purge of what has this URL and these tags was taken, in milliseconds since
     /// 1970 UTC: an answer made before that moment, which another cache has kept, says nothing any
     /// more.

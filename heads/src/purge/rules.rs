@@ -259,6 +259,15 @@ impl Rules {
         verdicts.max().unwrap_or(Verdict::Valid)
     }
 
+    /// When the first of the soft purges of `head` was taken, in milliseconds since 1970 UTC. Of
+    /// those that name the same the last counts, as the others are not kept.
+    pub(crate) fn stale_since(&self, head: &Head) -> Option<i64> {
+        let keys = self.keys_of(&head.site, &head.url, &head.tags);
+        let softly = keys.filter_map(|key| self.entries.get(&key)?.soft.as_ref());
+        let after = softly.filter(|purged| purged.number > head.epoch);
+        after.map(|purged| purged.unix_ms).min()
+    }
+
     /// When the last purge of what has this URL and these tags was taken, in milliseconds since
     /// 1970 UTC.
     pub(crate) fn last(&self, site: &str, url: &str, tags: &[Box<str>]) -> Option<i64> {
@@ -478,6 +487,13 @@ pub(super) mod tests {
         let last = |rules: &Rules, tag: &str| rules.last("s", "h.test/a", &[tag.into()]);
         assert_eq!((last(&rules, "film"), last(&rules, "other")), (Some(700), Some(500)));
         assert_eq!(last(&Rules::new(10, PURGES_MAX), "film"), None);
+
+        drop(rules.apply(taken(13, 900, What::Url("h.test/a".into()), true)));
+        let since = |rules: &Rules, epoch: u64| {
+            let tags = vec!["film".into()];
+            rules.stale_since(&Head { epoch, tags, ..head("s", "h.test/a", 1) })
+        };
+        assert_eq!([11, 12, 13].map(|epoch| since(&rules, epoch)), [Some(700), Some(900), None]);
     }
 
     #[test]

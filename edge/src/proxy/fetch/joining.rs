@@ -142,7 +142,7 @@ impl Fetch {
         }
         let Some(variants) = edge.engine.heads.in_memory(&wanted.key) else { return false };
         super::super::selected(edge, wanted, &variants).is_ok_and(|found| {
-            let reuse = wanted.reuse(&found.head, now_ms(), found.soft_purged);
+            let reuse = wanted.reuse(&found.head, now_ms(), found.soft_purged_ms);
             matches!(reuse, caching::Reuse::Fresh)
         })
     }
