@@ -162,14 +162,32 @@ impl InForce {
             self.metrics.purges.with_label_values(&[kind, strength]).inc();
             remember(&mut recent, &purged);
             let number = purged.number;
-            let applied = rules.apply(purged);
-            self.metrics.folded.inc_by(applied.folded as u64);
-            ended.push(applied);
+            ended.push(rules.apply(purged));
             // Within the lock: a verdict is never older than the number it is kept under.
             self.number.store(number, Ordering::Release);
         }
         drop((rules, recent));
         drop(ended);
+    }
+
+    /// Gives up the oldest where there are too many. Only the log's thread changes the rules, so
+    /// they are looked through while verdicts go on.
+    fn fold(&self) {
+        let rules = || self.rules.write().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            let fold = self.rules.read().unwrap_or_else(PoisonError::into_inner).surplus();
+            let Some(fold) = fold else { return };
+            rules().begin_fold(&fold);
+            self.drop_in_steps(fold.numbers());
+            self.metrics.folded.inc_by(fold.count() as u64);
+        }
+    }
+
+    /// Drops what says nothing any more.
+    fn drop_in_steps(&self, numbers: &[u64]) {
+        for some in numbers.chunks(DROPPED_AT_ONCE) {
+            self.rules.write().unwrap_or_else(PoisonError::into_inner).drop_some(some);
+        }
     }
 
     fn measure(&self, writer: &Writer) {
@@ -261,6 +279,7 @@ impl Writer {
                 let purged = Arc::new(purged);
                 remember(recent, &purged);
                 drop(rules.borrow_mut().apply(purged));
+                rules.borrow_mut().fold();
             },
         )?;
         // Above what the lost records can have had: each took bytes.
@@ -306,6 +325,7 @@ impl Writer {
                 // In force, whether or not its caller has waited for it.
                 let _ = caller.send(outcome.clone().map(|()| purged.number));
             }
+            state.fold();
             self.compact(state);
             state.measure(&self);
         }
@@ -343,9 +363,7 @@ impl Writer {
         }
         // This thread alone changes the rules: verdicts go on while it reads them.
         let covered = state.rules.read().unwrap_or_else(PoisonError::into_inner).covered();
-        for some in covered.chunks(DROPPED_AT_ONCE) {
-            state.rules.write().unwrap_or_else(PoisonError::into_inner).drop_covered(some);
-        }
+        state.drop_in_steps(&covered);
         let rules = state.rules.read().unwrap_or_else(PoisonError::into_inner);
         match self.rewrite(&rules) {
             Ok(()) => state.metrics.compactions.inc(),
@@ -493,6 +511,36 @@ mod tests {
         drop(log);
         let log = open(&path);
         assert_eq!((log.number(), log.verdict(&at(epoch, &text))), (number, Verdict::Hard));
+    }
+
+    #[tokio::test]
+    async fn what_is_folded_holds_after_a_restart() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("purges");
+        let few = || PurgeLog::open_with(&path, &Registry::new(), 3_000).unwrap();
+        let log = few();
+        let epoch = log.number();
+        for hundreds in 0..7 {
+            let mut appends = tokio::task::JoinSet::new();
+            for number in hundreds * 500..(hundreds + 1) * 500 {
+                let purge = Purge { site: Some("s".into()), ..url(&format!("h.test/{number}")) };
+                let log = log.clone();
+                appends.spawn(async move { log.append(purge).await });
+            }
+            assert!(appends.join_all().await.iter().all(Result::is_ok));
+        }
+        let is_ended = |log: &PurgeLog, number: usize| {
+            log.verdict(&at(epoch, &format!("h.test/{number}"))) == Verdict::Hard
+        };
+        assert!((0..3_500).all(|number| is_ended(&log, number)));
+        // Its thread has ended once another purge is answered.
+        log.append(url("h.test/last")).await.unwrap();
+        let kept = log.state.rules.read().unwrap().len();
+        assert!((1_500..2_600).contains(&kept), "{kept}");
+        assert_eq!(log.state.metrics.folded.get() as usize, 3_501 + 1 - kept);
+        drop(log);
+        let log = few();
+        assert!((0..3_500).all(|number| is_ended(&log, number)));
     }
 
     #[tokio::test]
