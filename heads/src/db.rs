@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// Of this schema; a database of another is begun anew.
-const SCHEMA: i64 = 1;
+const SCHEMA: i64 = 2;
 /// How long a statement waits for a checkpoint of the other connections.
 const BUSY_MAX: Duration = Duration::from_secs(1);
 /// Keys in one transaction.
@@ -36,7 +36,9 @@ const TABLES: &str = "
     );
     CREATE UNIQUE INDEX heads_key ON heads (key, variant);
     CREATE INDEX heads_used ON heads (used, id);
-    PRAGMA user_version = 1;";
+    CREATE TABLE counted (id INTEGER PRIMARY KEY CHECK (id = 1), heads INTEGER NOT NULL);
+    INSERT INTO counted VALUES (1, 0);
+    PRAGMA user_version = 2;";
 
 /// Whether the file is no (longer a) database of ours, rather than the disk in trouble.
 pub(crate) fn is_damage(error: &rusqlite::Error) -> bool {
@@ -139,9 +141,16 @@ pub(crate) fn read(
     Ok((Variants::new(heads), used))
 }
 
-/// How many rows there are.
+/// How many rows there are. It is kept beside them: to count millions on a cold disk takes seconds,
+/// which the first to wait for a write would wait for, too.
 pub(crate) fn count(connection: &Connection) -> Result<u64, rusqlite::Error> {
-    connection.query_row("SELECT count(*) FROM heads", [], |row| row.get::<_, i64>(0)).map(unsigned)
+    connection.query_row("SELECT heads FROM counted", [], |row| row.get::<_, i64>(0)).map(unsigned)
+}
+
+/// Writes how many there are by now, in the transaction that made it so.
+fn count_is(transaction: &Transaction<'_>, rows: u64) -> Result<(), rusqlite::Error> {
+    let rows = i64::try_from(rows).unwrap_or(i64::MAX);
+    transaction.prepare_cached("UPDATE counted SET heads = ?1")?.execute([rows]).map(drop)
 }
 
 /// Writes changes, some keys a transaction; `rows` follows the number of rows.
@@ -156,11 +165,15 @@ pub(crate) fn write(
     for keys in keys.chunks(TRANSACTION_KEYS_MAX) {
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let mut change = Changed::default();
-        for (key, rows) in keys {
-            write_key(&transaction, key, rows, hour, &mut change, metrics)?;
+        for (key, changes) in keys {
+            write_key(&transaction, key, changes, hour, &mut change, metrics)?;
+        }
+        let rows_now = rows.saturating_add(change.added).saturating_sub(change.removed);
+        if rows_now != *rows {
+            count_is(&transaction, rows_now)?;
         }
         transaction.commit()?;
-        *rows = rows.saturating_add(change.added).saturating_sub(change.removed);
+        *rows = rows_now;
         metrics.rows_written.inc_by(change.added + change.removed + change.replaced);
     }
     Ok(())
@@ -246,7 +259,7 @@ fn write_row(
 
 /// Takes out the rows longest unused, a step towards `rows_max`. Returns how many.
 pub(crate) fn trim(
-    connection: &Connection,
+    connection: &mut Connection,
     rows: u64,
     rows_max: u64,
 ) -> Result<u64, rusqlite::Error> {
@@ -254,10 +267,15 @@ pub(crate) fn trim(
     if excess == 0 {
         return Ok(0);
     }
-    let mut statement = connection.prepare_cached(
-        "DELETE FROM heads WHERE id IN (SELECT id FROM heads ORDER BY used, id LIMIT ?1)",
-    )?;
-    statement.execute([i64::try_from(excess).unwrap_or(i64::MAX)]).map(|count| count as u64)
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let trimmed = transaction
+        .prepare_cached(
+            "DELETE FROM heads WHERE id IN (SELECT id FROM heads ORDER BY used, id LIMIT ?1)",
+        )?
+        .execute([i64::try_from(excess).unwrap_or(i64::MAX)])? as u64;
+    count_is(&transaction, rows.saturating_sub(trimmed))?;
+    transaction.commit()?;
+    Ok(trimmed)
 }
 
 fn unsigned(number: i64) -> u64 {

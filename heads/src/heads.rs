@@ -530,6 +530,12 @@ mod tests {
         }
         assert_eq!(heads.0.shared.metrics.evicted.with_label_values(&["disk"]).get(), 1_400);
         heads.close(PATIENCE).await;
+        // After a restart the number is known at once: nobody waits until all are counted.
+        let connection = Connection::open(&path).unwrap();
+        let count = "SELECT count(*) FROM heads";
+        assert_eq!(connection.query_row(count, [], |row| row.get::<_, i64>(0)).unwrap(), 100);
+        connection.execute_batch("DROP TABLE heads").unwrap();
+        assert_eq!(db::count(&connection).unwrap(), 100);
     }
 
     #[tokio::test]

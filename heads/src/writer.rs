@@ -22,7 +22,7 @@ const RETRY: Duration = Duration::from_secs(1);
 pub(crate) struct Writer {
     shared: Arc<Shared>,
     connection: Option<Connection>,
-    /// None: not counted yet.
+    /// None: not read yet.
     rows: Option<u64>,
     /// When a database that failed may be tried again.
     retry: Option<Instant>,
