@@ -9,9 +9,10 @@ use model::EdgeId;
 use model::fleet::{EdgeView, HEARTBEAT_MS, Heartbeat, HeartbeatReply};
 use service::client::Error as Unanswered;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 /// More edges than this in a view are refused.
 const EDGES_MAX: usize = 100_000;
@@ -26,10 +27,23 @@ pub struct Known {
     pub gate: Gate,
 }
 
+/// How long a heartbeat waits for its new view to be on disk; a disk that hangs stops none.
+const KEPT_MAX: Duration = Duration::from_millis(HEARTBEAT_MS);
+
 /// The view in force, if there is one yet.
 pub struct Views {
     path: PathBuf,
     known: ArcSwapOption<Known>,
+    keeping: Mutex<Keeping>,
+}
+
+/// What is being kept for the next start.
+#[derive(Default)]
+struct Keeping {
+    /// What waits for the disk: only the newest counts.
+    newest: Option<Vec<u8>>,
+    /// A thread is at it.
+    is_writing: bool,
 }
 
 /// Why a view was refused.
@@ -49,14 +63,6 @@ pub enum BadView {
     /// A control plane that players could not be sent to.
     #[error("control_plane_url {0:?} is not a URL")]
     Url(String),
-    /// It could not be kept.
-    #[error("{path}: {source}")]
-    Disk {
-        /// Where.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
 }
 
 fn check(view: EdgeView) -> Result<Known, BadView> {
@@ -76,7 +82,8 @@ impl Views {
     #[must_use]
     pub fn open(path: PathBuf) -> Self {
         let known = read(&path);
-        Self { path, known: ArcSwapOption::new(known.map(Arc::new)) }
+        let known = ArcSwapOption::new(known.map(Arc::new));
+        Self { path, known, keeping: Mutex::default() }
     }
 
     /// The view in force.
@@ -84,16 +91,39 @@ impl Views {
         self.known.load_full()
     }
 
-    /// Checks a view, puts it in force and keeps it on disk. A view that can't be kept is in
-    /// force all the same: a full disk must not stop key rotation.
+    /// Checks a view, puts it in force and has it kept on disk, by a thread of its own that may be
+    /// waited for. A view that can't be kept is in force all the same: a full disk, or one that
+    /// hangs, must not stop key rotation. `None`: the thread is at an older one still, and writes
+    /// this one next.
     ///
     /// # Errors
-    /// [`BadView`]; but for [`BadView::Disk`] the old view stays.
-    pub fn accept(&self, view: EdgeView) -> Result<(), BadView> {
+    /// [`BadView`]: the old view stays.
+    pub fn accept(self: &Arc<Self>, view: EdgeView) -> Result<Option<JoinHandle<()>>, BadView> {
         let text = serde_json::to_vec_pretty(&view).unwrap_or_default();
         self.known.store(Some(Arc::new(check(view)?)));
-        crate::disk::replace(&self.path, &text)
-            .map_err(|source| BadView::Disk { path: self.path.clone(), source })
+        let mut keeping = self.keeping.lock().unwrap_or_else(PoisonError::into_inner);
+        keeping.newest = Some(text);
+        if std::mem::replace(&mut keeping.is_writing, true) {
+            return Ok(None);
+        }
+        let views = Arc::clone(self);
+        Ok(Some(tokio::task::spawn_blocking(move || views.write())))
+    }
+
+    /// Writes what waits, until nothing does.
+    fn write(&self) {
+        while let Some(text) = self.next() {
+            if let Err(error) = crate::disk::replace(&self.path, &text) {
+                tracing::error!(path = %self.path.display(), %error, "the new view is not kept");
+            }
+        }
+    }
+
+    fn next(&self) -> Option<Vec<u8>> {
+        let mut keeping = self.keeping.lock().unwrap_or_else(PoisonError::into_inner);
+        let newest = keeping.newest.take();
+        keeping.is_writing = newest.is_some();
+        newest
     }
 }
 
@@ -195,7 +225,8 @@ impl Reporter {
         if version != Some(reply.view) {
             let view = self.control.get_json(&format!("{}/v1/edge-view", self.control_url)).await?;
             match self.views.accept(view) {
-                Ok(()) => {}
+                Ok(Some(kept)) => drop(tokio::time::timeout(KEPT_MAX, kept).await),
+                Ok(None) => {}
                 Err(error) => tracing::error!(%error, "the new view"),
             }
         }
@@ -215,6 +246,32 @@ impl Reporter {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn view(version: u64) -> EdgeView {
+        let view = serde_json::json!({
+            "version": version, "keys": [], "edges": [], "control_plane_url": "http://c.test"
+        });
+        serde_json::from_value(view).unwrap()
+    }
+
+    /// One that can't be written at once is in force, and the newest is written when it can be.
+    #[tokio::test]
+    async fn a_view_is_in_force_before_it_is_on_disk() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("view.json");
+        let views = Arc::new(Views::open(path.clone()));
+        // A disk that is at an older one.
+        views.keeping.lock().unwrap().is_writing = true;
+        for version in [1, 2] {
+            assert!(views.accept(view(version)).unwrap().is_none());
+            assert_eq!(views.known().unwrap().view.version, version);
+        }
+        assert!(!path.exists());
+        views.write();
+        assert_eq!(Views::open(path.clone()).known().unwrap().view.version, 2);
+        views.accept(view(3)).unwrap().unwrap().await.unwrap();
+        assert_eq!(Views::open(path).known().unwrap().view.version, 3);
+    }
 
     #[test]
     fn a_wrong_secret_is_told_from_silence() {
