@@ -5,10 +5,8 @@
 
 mod common;
 
-use common::{Answer, CHUNK, Hold, Item, Proxy, until};
+use common::{Answer, CHUNK, Hold, Item, Proxy, Stopped, until};
 use std::ops::Range;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpSocket;
 
 const FILM: &str = "/film";
 const BYTES: u64 = 5 * CHUNK + 4321;
@@ -146,15 +144,7 @@ async fn a_client_that_stops_in_mid_body_holds_no_place_at_the_origin() {
     let proxy = with(Item::of(BYTES)).await;
     proxy.has_filled().await;
     proxy.web.put(FILM, Item::of(100).status(403));
-    let socket = TcpSocket::new_v4().unwrap();
-    socket.set_recv_buffer_size(8 << 10).unwrap();
-    let addr = proxy.edge.http.strip_prefix("http://").unwrap();
-    let mut stopped = socket.connect(addr.parse().unwrap()).await.unwrap();
-    let request = format!("GET {FILM} HTTP/1.1\r\nhost: {addr}\r\n\r\n");
-    stopped.write_all(request.as_bytes()).await.unwrap();
-    let mut head = [0; 12];
-    stopped.read_exact(&mut head).await.unwrap();
-    assert_eq!(&head, b"HTTP/1.1 200");
+    let _stopped = Stopped::at(&proxy.edge, FILM).await;
     let is_refused = || async { (proxy.web.count(FILM) == 2).then_some(()) };
     until("the next chunk is refused", is_refused).await;
     let in_flight = "nearcast_edge_upstream_in_flight_requests";

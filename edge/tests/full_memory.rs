@@ -6,63 +6,13 @@
 mod common;
 mod versions;
 
-use common::{Edge, get, settings, until};
+use common::{Edge, Stopped, get, settings, until};
 use futures::future::join_all;
 use service::value::ByteSize;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpSocket, TcpStream};
 use versions::{Origin, Thing};
 
 const MIB: usize = 1 << 20;
-/// What a stopped reader's kernel holds for it.
-const SMALL_BUFFER_BYTES: u32 = 8 << 10;
-
-/// A client that has read the head and a few bytes of the body.
-struct Stopped {
-    stream: TcpStream,
-    body: Vec<u8>,
-    length: usize,
-}
-
-impl Stopped {
-    async fn at(edge: &Edge, number: usize) -> Self {
-        let socket = TcpSocket::new_v4().unwrap();
-        socket.set_recv_buffer_size(SMALL_BUFFER_BYTES).unwrap();
-        let addr = edge.http.strip_prefix("http://").unwrap();
-        let mut stream = socket.connect(addr.parse().unwrap()).await.unwrap();
-        let request = format!("GET /{number} HTTP/1.1\r\nhost: {addr}\r\n\r\n");
-        stream.write_all(request.as_bytes()).await.unwrap();
-        let mut head = Vec::new();
-        let end = loop {
-            assert_ne!(stream.read_buf(&mut head).await.unwrap(), 0, "the head of {number}");
-            if let Some(end) = head.windows(4).position(|four| four == b"\r\n\r\n") {
-                break end + 4;
-            }
-        };
-        let body = head.split_off(end);
-        let head = String::from_utf8(head).unwrap().to_lowercase();
-        assert!(head.starts_with("http/1.1 200"), "{head}");
-        let length = head.split("content-length: ").nth(1).unwrap();
-        let length = length.split("\r\n").next().unwrap().parse().unwrap();
-        Self { stream, body, length }
-    }
-
-    /// Takes so many bytes more, or what is left; says whether there is more.
-    async fn takes(&mut self, bytes: usize) -> bool {
-        let until = self.length.min(self.body.len() + bytes);
-        while self.body.len() < until {
-            assert_ne!(self.stream.read_buf(&mut self.body).await.unwrap(), 0, "cut");
-        }
-        self.body.len() < self.length
-    }
-
-    /// Goes on to the end.
-    async fn body(mut self) -> Vec<u8> {
-        self.takes(self.length).await;
-        self.body
-    }
-}
-
+const PORTION_BYTES: usize = 256 << 10;
 struct World {
     origin: Origin,
     edge: Edge,
@@ -96,6 +46,23 @@ impl World {
         assert_eq!(get(&format!("{}/{number}", self.edge.http), &[]).await.bytes(), &right);
     }
 
+    async fn reader(&self, number: usize) -> Stopped {
+        Stopped::at(&self.edge, &format!("/{number}")).await
+    }
+
+    /// Each of the readers takes a portion in turn, to the end; the first of them reads the first
+    /// thing, and so on.
+    async fn take_in_portions(&self, readers: &mut [Stopped], bytes: usize) {
+        while readers.iter().any(|reader| reader.left() > 0) {
+            for (number, reader) in readers.iter_mut().enumerate() {
+                let right = self.origin.content(number, 1);
+                let at = right.len() - reader.left();
+                let portion = reader.takes(bytes).await;
+                assert!(portion == right[at..at + portion.len()], "{number} at {at}");
+            }
+        }
+    }
+
     /// Waits until this much more has come from the origin than before.
     async fn fetched(&self, before: f64, bytes: usize) {
         until("what is ahead", || async {
@@ -126,12 +93,12 @@ async fn what_is_ahead_of_one_reader_is_not_fetched_twice() {
     let things = vec![Thing::strong(40 * MIB), Thing::strong(20 * MIB), Thing::strong(20 * MIB)];
     let world = World::full(64 * MIB, things).await;
     let before = world.fetched_bytes().await;
-    let reader = Stopped::at(&world.edge, 0).await;
+    let mut reader = world.reader(0).await;
     world.fetched(before, 4 * MIB).await;
     // More than a tenth of memory, where what nobody has used yet has to leave.
     world.takes(1).await;
     world.takes(2).await;
-    assert!(reader.body().await == world.origin.content(0, 1));
+    assert!(reader.takes(usize::MAX).await == world.origin.content(0, 1));
     world.each_byte_came_once().await;
 }
 
@@ -140,9 +107,9 @@ async fn what_is_ahead_of_many_readers_is_not_fetched_twice() {
     const READERS: usize = 30;
     let world = World::full(384 * MIB, vec![Thing::strong(12 * MIB); READERS]).await;
     let before = world.fetched_bytes().await;
-    let readers = join_all((0..READERS).map(|number| Stopped::at(&world.edge, number))).await;
+    let mut readers = join_all((0..READERS).map(|number| world.reader(number))).await;
     world.fetched(before, READERS * MIB).await;
-    let bodies = join_all(readers.into_iter().map(Stopped::body)).await;
+    let bodies = join_all(readers.iter_mut().map(|reader| reader.takes(usize::MAX))).await;
     for (number, body) in bodies.iter().enumerate() {
         assert!(*body == world.origin.content(number, 1), "the body of {number}");
     }
@@ -156,20 +123,21 @@ async fn what_many_readers_take_in_portions_is_not_fetched_twice() {
     // A chunk for each in half of three eighths of memory: that much is kept for what is read, of
     // which the other half may be taken by what is ahead.
     const READERS: usize = 24;
-    const PORTION_BYTES: usize = 256 << 10;
     let world = World::full(128 * MIB, vec![Thing::strong(12 * MIB); READERS]).await;
     let before = world.fetched_bytes().await;
-    let mut readers = join_all((0..READERS).map(|number| Stopped::at(&world.edge, number))).await;
+    let mut readers = join_all((0..READERS).map(|number| world.reader(number))).await;
     world.fetched(before, READERS * MIB).await;
-    let mut any_has_more = true;
-    while any_has_more {
-        any_has_more = false;
-        for reader in &mut readers {
-            any_has_more |= reader.takes(PORTION_BYTES).await;
-        }
-    }
-    for (number, reader) in readers.into_iter().enumerate() {
-        assert!(reader.body == world.origin.content(number, 1), "the body of {number}");
-    }
+    world.take_in_portions(&mut readers, PORTION_BYTES).await;
+    world.each_byte_came_once().await;
+}
+
+/// Many more than memory has places for: each gets its bytes as it takes them, by one answer of the
+/// origin that is read no faster.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_more_readers_take_than_memory_has_places_for_is_not_fetched_twice() {
+    const READERS: usize = 40;
+    let world = World::full(32 * MIB, vec![Thing::strong(6 * MIB); READERS]).await;
+    let mut readers = join_all((0..READERS).map(|number| world.reader(number))).await;
+    world.take_in_portions(&mut readers, 64 << 10).await;
     world.each_byte_came_once().await;
 }

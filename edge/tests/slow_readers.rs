@@ -8,12 +8,11 @@ mod common;
 mod versions;
 
 use common::{
-    Edge, Item, Proxy, RANGE_BYTES_MAX, Web, get, proxy_settings, range_bytes, settings, until,
+    Edge, Item, Proxy, RANGE_BYTES_MAX, SMALL_BUFFER_BYTES, Stopped, Web, get, proxy_settings,
+    range_bytes, settings, until,
 };
 use service::value::ByteSize;
 use std::time::Instant;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpSocket, TcpStream};
 use versions::{Origin, Thing};
 
 const MIB: usize = 1 << 20;
@@ -23,8 +22,6 @@ const MEMORY: usize = 64 * MIB;
 /// connection and its response here, and the origin that answers, which is in this process too.
 /// Half of the one chunk that a reader who held its own would hold.
 const BYTES_A_READER: usize = 512 << 10;
-/// What a stopped reader's kernel holds for it.
-const SMALL_BUFFER_BYTES: u32 = 8 << 10;
 
 const FILM: &str = "/film";
 const FILM_BYTES: usize = 70 * MIB;
@@ -32,25 +29,6 @@ const SLOW_READERS: usize = 8;
 /// From one slow reader to the next.
 const LAG_BYTES: usize = MIB;
 const PORTION_BYTES: usize = 256 << 10;
-
-/// Asks for a thing, and reads the status.
-async fn asked(edge: &Edge, path: &str, buffer_bytes: u32) -> TcpStream {
-    let socket = TcpSocket::new_v4().unwrap();
-    socket.set_recv_buffer_size(buffer_bytes).unwrap();
-    let addr = edge.http.strip_prefix("http://").unwrap();
-    let mut stream = socket.connect(addr.parse().unwrap()).await.unwrap();
-    let request = format!("GET {path} HTTP/1.1\r\nhost: {addr}\r\n\r\n");
-    stream.write_all(request.as_bytes()).await.unwrap();
-    let mut head = [0; 12];
-    stream.read_exact(&mut head).await.unwrap();
-    assert_eq!(&head, b"HTTP/1.1 200", "the reader of {path}");
-    stream
-}
-
-/// Asks for a thing, reads the status and stops.
-async fn stopped(edge: &Edge, number: usize) -> TcpStream {
-    asked(edge, &format!("/{number}"), SMALL_BUFFER_BYTES).await
-}
 
 /// Resident bytes of this process, of which the arena is a part.
 fn resident_bytes() -> usize {
@@ -87,7 +65,7 @@ async fn readers_that_stop_leave_memory_to_others() {
     let before = resident_bytes();
     let mut readers = Vec::new();
     for reader in 0..READERS {
-        readers.push(stopped(&edge, 2 + reader).await);
+        readers.push(Stopped::at(&edge, &format!("/{}", 2 + reader)).await);
         let (kept, held) = kept_and_held(&edge).await;
         assert!(kept + held <= MEMORY, "{kept} + {held}");
         if reader % 50 == 0 {
@@ -137,21 +115,15 @@ async fn film_is_read_slowly(is_begun: bool) {
     }
     let mut readers = Vec::new();
     for _ in 0..SLOW_READERS {
-        let mut reader = asked(&proxy.edge, FILM, 4 * SMALL_BUFFER_BYTES).await;
-        let mut end = [0; 4];
-        while &end != b"\r\n\r\n" {
-            end.rotate_left(1);
-            end[3] = reader.read_u8().await.unwrap();
-        }
+        let reader = Stopped::with_buffer(&proxy.edge, FILM, 4 * SMALL_BUFFER_BYTES).await;
         readers.push(reader);
     }
-    let mut portion = vec![0; PORTION_BYTES];
     let last = FILM_BYTES + (SLOW_READERS - 1) * LAG_BYTES;
     for foremost in (0..last).step_by(PORTION_BYTES) {
         for (number, reader) in readers.iter_mut().enumerate() {
             let Some(at) = foremost.checked_sub(number * LAG_BYTES) else { continue };
             if at < FILM_BYTES {
-                reader.read_exact(&mut portion).await.unwrap();
+                let portion = reader.takes(PORTION_BYTES).await;
                 assert!(portion == whole[at..at + PORTION_BYTES], "reader {number} at {at}");
             }
         }

@@ -8,6 +8,7 @@ mod control;
 mod origin;
 mod proxy;
 mod scripted;
+mod stopped;
 mod title;
 mod web;
 mod web_answer;
@@ -19,6 +20,7 @@ pub use control::Control;
 pub use origin::{Misdeed, Origin};
 pub use proxy::{CHUNK, Proxy, proxy_settings};
 pub use scripted::Scripted;
+pub use stopped::{SMALL_BUFFER_BYTES, Stopped};
 pub use title::{Film, film};
 pub use web::{Asked, Hold, Item, Misdeed as WebMisdeed, Validator, Web, content};
 
