@@ -212,6 +212,14 @@ impl Chunks {
         self.inner.disks.may_hold(key)
     }
 
+    /// Whether a disk would take the chunk, of so many bytes, if it were fetched now.
+    #[must_use]
+    pub fn is_worth_disk(&self, key: &Key, bytes: usize) -> bool {
+        let inner = &self.inner;
+        let (size, room) = (disk::stored_bytes(bytes), || inner.has_room(key));
+        !inner.disks.is_empty() && inner.policy.would_admit(id(key), size, room())
+    }
+
     /// The chunk from a disk, checked; it is in memory from then on. `None` when no disk has
     /// it, or not within [`Sizes::read_max`], or damaged, or when memory has no room for it.
     pub async fn read_disk(&self, key: &Key) -> Option<Bytes> {
@@ -312,8 +320,11 @@ impl Inner {
     /// Whether a chunk is worth a disk; without disks none is.
     fn admit(&self, key: &Key, bytes: &Bytes, on_disk: impl FnOnce() -> bool) -> bool {
         let size = disk::stored_bytes(bytes.len());
-        let room = || self.disks.home(key).is_some_and(|disk| disk.has_room());
-        !self.disks.is_empty() && !on_disk() && self.policy.admit(id(key), size, room())
+        !self.disks.is_empty() && !on_disk() && self.policy.admit(id(key), size, self.has_room(key))
+    }
+
+    fn has_room(&self, key: &Key) -> bool {
+        self.disks.home(key).is_some_and(|disk| disk.has_room())
     }
 }
 

@@ -154,9 +154,12 @@ impl Memory {
         &self.inner.places
     }
 
-    /// Whether the caches have so much room that nothing will leave them soon.
+    /// Whether the caches have so much room that nothing will leave them soon: of their own, and
+    /// such that others do not hold.
     pub(crate) fn has_room(&self) -> bool {
-        self.bytes_free() >= self.inner.arena.bytes_max() / ROOM_SHARE
+        let arena = &self.inner.arena;
+        let unused = arena.bytes_max().saturating_sub(arena.bytes_used());
+        self.bytes_free().min(unused) >= arena.bytes_max() / ROOM_SHARE
     }
 
     /// Arena bytes of the chunks in the caches, and of all others that somebody holds.

@@ -173,13 +173,23 @@ impl Policy {
             budget.filled_bytes += if score > 0.0 { bytes } else { 0 };
             score > 0.0
         } else {
-            let bar = self.bar(RAISE_NEW, budget.budget_bytes).max(SECOND_REQUEST);
-            score >= bar && spend(&mut budget, bytes)
+            score >= self.bar_new(budget.budget_bytes) && spend(&mut budget, bytes)
         };
         if granted {
             budget.admitted_bytes += bytes;
         }
         granted
+    }
+
+    /// What [`Self::admit`] would say; nothing is counted.
+    #[must_use]
+    pub fn would_admit(&self, id: ChunkId, bytes: u32, room: bool) -> bool {
+        let score = self.score(id);
+        if room {
+            return score > 0.0;
+        }
+        let left = self.budget.lock().unwrap_or_else(PoisonError::into_inner).budget_bytes;
+        score >= self.bar_new(left) && left >= u64::from(bytes)
     }
 
     /// Whether to write the chunk anew, now that the block that holds it is about to go. What
@@ -214,6 +224,11 @@ impl Policy {
 
     fn threshold(&self) -> f32 {
         f32::from_bits(self.threshold.load(Ordering::Relaxed))
+    }
+
+    /// The score asked of a chunk that no disk has.
+    fn bar_new(&self, budget_bytes: u64) -> f32 {
+        self.bar(RAISE_NEW, budget_bytes).max(SECOND_REQUEST)
     }
 
     /// The score asked for with this much budget left; `raise` applies to the part spent.

@@ -11,6 +11,7 @@ mod growing;
 mod inflight;
 mod locating;
 mod owned;
+mod passage;
 mod pins;
 mod readers;
 mod run;
@@ -21,6 +22,7 @@ pub use gauges::register;
 pub use growing::{Growing, GrowingReader, REST_BYTES_MAX, Step, UNVALIDATED_BYTES_MAX};
 pub use inflight::{Coming, Progress};
 pub use owned::{OWNED_RUN_BYTES, owned_run_end};
+pub use passage::Exit;
 pub use pins::{COPIED_BYTES_MAX, Pin};
 pub use readers::Reading;
 pub use run::{ANSWER_BYTES_MIN, Arriving, Run};
@@ -158,12 +160,14 @@ impl Engine {
     }
 
     /// A chunk. `until` is the first chunk that is not wanted with it: if it must be fetched,
-    /// missing neighbours below that come along. Who has followed a fetch that failed to bring it
-    /// is told so, unless another try is paid for; `followed` is the last one. Does not wait.
+    /// missing neighbours below that come along. Who has its first `taken` bytes need not get them
+    /// again. Who has followed a fetch that failed to bring it is told so, unless another try is
+    /// paid for; `followed` is the last one. Does not wait.
     pub fn chunk(
         self: &Arc<Self>,
         object: &Object,
         (number, until): (u64, u64),
+        taken: usize,
         urgency: u8,
         followed: Option<&Reading>,
     ) -> Got {
@@ -179,7 +183,7 @@ impl Engine {
         {
             whole.join(number, |readers| self.claim_missing(object, number, readers));
         }
-        let (coming, claim) = self.inflight.join(key, urgency);
+        let (coming, claim) = self.inflight.join(key, urgency, followed);
         if let Some((claim, readers)) = claim {
             // A fetch may have landed between the look and the join.
             if let Some(bytes) = self.chunks.in_memory(&key) {
@@ -195,6 +199,10 @@ impl Engine {
                 return Got::Coming(Coming::failed(failed.fault));
             }
             run.begin(claim);
+            // A chunk that several read is had once for all of them.
+            if followed.is_some_and(Reading::is_one) {
+                run.go_on_after(taken);
+            }
             if claiming.is_some() && !self.is_on_disk(object, number) {
                 run.claim_all(self, u64::MAX);
             }
@@ -239,6 +247,7 @@ impl Engine {
             return run.fail(&Fault::Gone);
         }
         run.claim_neighbours(&self, number + 1..run_until(number, until));
+        run.begin_past_memory(&self);
         run.fetch(&self).await;
     }
 

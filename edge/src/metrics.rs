@@ -61,6 +61,8 @@ pub struct Counts {
     pub planned_troubles: IntCounterVec,
     /// Fetches that waited for memory in vain.
     pub fetches_without_memory: IntCounter,
+    /// Bytes of chunks handed to their only reader and not kept, for want of memory.
+    pub memory_passed_bytes: IntCounter,
     fetch_panics: IntCounter,
     /// By verdict.
     cmcd: [IntCounter; cmcd::Verdict::ALL.len()],
@@ -188,6 +190,11 @@ impl Metrics {
                 r,
                 "fetches_without_memory_total",
                 "Fetches that waited for memory in vain",
+            )?,
+            memory_passed_bytes: counter(
+                r,
+                "memory_passed_bytes_total",
+                "Bytes of chunks handed to their only reader and not kept, for want of memory",
             )?,
             fetch_panics: counter(r, "fetch_panics_total", "Tasks of fetches that panicked")?,
             cmcd: {

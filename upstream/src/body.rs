@@ -36,6 +36,8 @@ pub struct UpstreamBody {
     alone: bool,
     /// It was let wait for its readers.
     held: OnceLock<Held>,
+    /// It makes way for another request.
+    way: OnceLock<Held>,
     own: Option<OwnLoad>,
     /// Ends when the hop is found silent, if it is to be left then.
     silence: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
@@ -90,8 +92,8 @@ impl UpstreamBody {
         let source = Source::Live(body);
         let flight = Some(flight);
         let (own, silence) = (None, None);
-        let held = OnceLock::new();
-        let mut body = Self { source, flight, patience, delimited, alone, held, own, silence };
+        let (held, way) = (OnceLock::new(), OnceLock::new());
+        let mut body = Self { source, flight, patience, delimited, alone, held, way, own, silence };
         if body.is_end_stream() {
             body.whole();
         }
@@ -102,12 +104,17 @@ impl UpstreamBody {
     pub(crate) fn held(bytes: Bytes) -> Self {
         let source = Source::Held(Some(bytes).filter(|bytes| !bytes.is_empty()));
         let (flight, patience, own, silence) = (None, None, None, None);
-        let held = OnceLock::new();
-        Self { source, flight, patience, delimited: true, alone: true, held, own, silence }
+        let (held, way) = (OnceLock::new(), OnceLock::new());
+        Self { source, flight, patience, delimited: true, alone: true, held, way, own, silence }
+    }
+
+    /// Whether no other body shares its connection, as over HTTP/1.1.
+    pub fn is_alone(&self) -> bool {
+        self.alone
     }
 
     /// Whether it harms nobody when no more of it is taken for a while: it has a connection of its
-    /// own, half of the places at its hop are free, and few others wait. From then on, a cut says
+    /// own, an eighth of the places at its hop is free, and fewer than half are let wait. From then on, a cut says
     /// nothing of the hop: it may have waited long enough for us.
     pub fn may_wait(&self) -> bool {
         let Some(flight) = self.flight.as_ref().filter(|_| self.alone) else { return self.alone };
@@ -119,6 +126,18 @@ impl UpstreamBody {
             let _ = self.held.set(held);
         }
         self.held.get().is_some()
+    }
+
+    /// Whether it is to be closed, since a request waits for a place at its hop, and what is left of
+    /// it can be had again: so that slow readers do not have all places for as long as they read.
+    /// As many answers are told so as there are such requests.
+    pub fn yields(&self) -> bool {
+        let Some(flight) = &self.flight else { return false };
+        if let (None, Some(way)) = (self.way.get(), flight.hop().make_way()) {
+            // Set by nobody in between: only the body's owner asks.
+            let _ = self.way.set(way);
+        }
+        self.way.get().is_some()
     }
 
     /// Its place at its hop, for [`crate::Ask::place`]; none once it has ended.

@@ -26,8 +26,8 @@ pub(crate) struct Flight {
     started: Instant,
     alive: CancellationToken,
     head: Option<StatusCode>,
-    /// Counts at its connection, where others share that.
-    _stream: Option<Arc<Stream>>,
+    /// What it counts as at its connection, where others share that.
+    stream: Option<Arc<Stream>>,
     ended: bool,
 }
 
@@ -63,14 +63,14 @@ impl Flight {
             started: Instant::now(),
             alive,
             head: None,
-            _stream: None,
+            stream: None,
             ended: false,
         }
     }
 
     /// It is under way as this until it ends.
     pub(crate) fn over(&mut self, stream: Option<Arc<Stream>>) {
-        self._stream = stream;
+        self.stream = stream;
     }
 
     pub(crate) fn place(&self) -> &Place {

@@ -26,9 +26,12 @@ use tokio_util::sync::CancellationToken;
 
 /// A hop that failed is asked after the others for this long.
 const AVOIDED: Duration = Duration::from_secs(5);
-/// Answers of a hop that wait for slow readers at a time. Each occupies a connection of the hop's,
-/// and what the kernel buffers of it here.
-const HELD_ANSWERS_MAX: usize = 32;
+/// One part in so many of a hop's places may be held by answers that wait for slow readers. Each
+/// occupies a connection of the hop's, and what the kernel buffers of it here.
+const HELD_SHARE: usize = 2;
+/// No answer waits for a reader with less than one part in so many of a hop's places free: who asks
+/// for something finds one.
+const FREE_SHARE: usize = 8;
 /// The longest wait for another request to end: who waits longer is told to come back later.
 const QUEUE_TIME_MAX: Duration = Duration::from_secs(5);
 
@@ -46,6 +49,7 @@ pub(crate) struct Hop {
     limits: Limits,
     queued: AtomicUsize,
     held: AtomicUsize,
+    yielding: AtomicUsize,
     pub(crate) under_way: AtomicUsize,
 }
 
@@ -110,6 +114,7 @@ impl Hop {
             limits,
             queued: AtomicUsize::new(0),
             held: AtomicUsize::new(0),
+            yielding: AtomicUsize::new(0),
             under_way: AtomicUsize::new(0),
         }
     }
@@ -123,16 +128,22 @@ impl Hop {
         self.under_way.load(SeqCst) + self.queued.load(Relaxed)
     }
 
-    /// Whether half of its places are free.
+    /// Whether it has places to spare.
     pub(crate) fn is_at_ease(&self) -> bool {
-        self.load() <= self.limits.in_flight_max / 2
+        let most = self.limits.in_flight_max;
+        self.load() <= most - most / FREE_SHARE
     }
 
     /// A place for an answer that is to wait for its readers; none: as many do already.
     pub(crate) fn hold(self: &Arc<Self>) -> Option<Held> {
-        let place = |held| (held < HELD_ANSWERS_MAX).then_some(held + 1);
-        self.held.fetch_update(Relaxed, Relaxed, place).ok()?;
-        Some(Held(Arc::clone(self)))
+        let most = self.limits.in_flight_max.div_ceil(HELD_SHARE);
+        Held::begin(self, |hop| &hop.held, most)
+    }
+
+    /// Has an answer make way for a request that waits for a place; none: as many do already as
+    /// there are such requests.
+    pub(crate) fn make_way(self: &Arc<Self>) -> Option<Held> {
+        Held::begin(self, |hop| &hop.yielding, self.queued.load(Relaxed))
     }
 
     /// Whether its breaker would let a request pass.
@@ -213,12 +224,20 @@ impl Hop {
     }
 }
 
-/// An answer that may wait for its readers.
-pub(crate) struct Held(Arc<Hop>);
+/// Counts an answer that may wait for its readers, or that makes way.
+pub(crate) struct Held(Arc<Hop>, fn(&Hop) -> &AtomicUsize);
+
+impl Held {
+    fn begin(hop: &Arc<Hop>, count: fn(&Hop) -> &AtomicUsize, most: usize) -> Option<Self> {
+        let one_more = |held| (held < most).then_some(held + 1);
+        count(hop).fetch_update(Relaxed, Relaxed, one_more).ok()?;
+        Some(Self(Arc::clone(hop), count))
+    }
+}
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.0.held.fetch_sub(1, Relaxed);
+        (self.1)(&self.0).fetch_sub(1, Relaxed);
     }
 }
 

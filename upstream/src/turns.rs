@@ -98,6 +98,12 @@ impl Turns {
         Some(Turn(Some(self.clone())))
     }
 
+    /// Whether somebody waits for one.
+    #[must_use]
+    pub fn are_wanted(&self) -> bool {
+        !self.lock().waiting.is_empty()
+    }
+
     /// Waits for a turn.
     ///
     /// # Errors

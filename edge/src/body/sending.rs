@@ -42,6 +42,8 @@ pub struct Sending {
     /// that they are in memory when their turn comes does not make them hits.
     own: (u64, Verdict),
     reading: Option<engine::Reading>,
+    /// Something of the chunk of the first byte that is left was handed over.
+    has_begun: bool,
     lost: usize,
     /// The chunks of which pieces were handed over last: the connection may hold them still.
     pins: [Option<engine::Pin>; 2],
@@ -55,6 +57,8 @@ enum State {
     Have(Bytes, Verdict),
     Following(Steps),
     Waiting(Pin<Box<dyn Future<Output = Steps> + Send>>),
+    /// The chunk comes past memory.
+    Passing(engine::Exit),
     Ended,
 }
 
@@ -71,6 +75,7 @@ impl Sending {
             ahead: None,
             own: (0, Verdict::Origin),
             reading: None,
+            has_begun: false,
             lost: 0,
             pins: [None, None],
         }
@@ -178,7 +183,7 @@ impl Sending {
                         return Poll::Ready(Some(Ok((text, Verdict::HitMemory))));
                     }
                     Some(Piece::Part(range)) => {
-                        (self.left, self.state) = (range, State::Next);
+                        (self.left, self.state, self.has_begun) = (range, State::Next, false);
                         continue;
                     }
                 }
@@ -195,6 +200,11 @@ impl Sending {
                         self.state = State::Waiting(waiting);
                         return Poll::Pending;
                     }
+                },
+                State::Passing(exit) => match self.pass(exit, cx) {
+                    Poll::Ready(None) => {}
+                    Poll::Ready(told) => return Poll::Ready(told),
+                    Poll::Pending => return Poll::Pending,
                 },
                 State::Following(steps) => {
                     if let Some(told) = self.follow(steps) {
@@ -213,9 +223,17 @@ impl Sending {
     fn ask(&mut self) {
         let number = self.number();
         let until = chunk::covering(self.left).end;
+        let passed = |reading: &engine::Reading| reading.passed(number, self.left.start);
+        if let Some(exit) = self.reading.as_ref().and_then(passed) {
+            self.state = State::Passing(exit);
+            return;
+        }
         self.engine.requested(&self.object, self.left.start);
         let (object, followed) = (&self.object, self.reading.as_ref());
-        self.state = match self.engine.chunk(object, (number, until), self.urgency, followed) {
+        let within = usize::try_from(self.left.start % CHUNK_BYTES).unwrap_or(0);
+        let taken = if self.has_begun { within } else { 0 };
+        let wanted = (number, until);
+        self.state = match self.engine.chunk(object, wanted, taken, self.urgency, followed) {
             Got::Here(bytes, verdict) => {
                 if let Some(reading) = &self.reading {
                     reading.want(number);
@@ -228,7 +246,10 @@ impl Sending {
                 if coming.is_own && number >= self.own.0 {
                     self.own = (self.engine.missing_until(&self.object, number..until), self.own.1);
                 }
-                self.reading = Some(coming.reading);
+                self.reading = coming.reading.or(self.reading.take());
+                if let Some(reading) = &self.reading {
+                    reading.took(self.left.start);
+                }
                 State::Following(coming.progress)
             }
         };
@@ -277,12 +298,39 @@ impl Sending {
                 self.state = State::Next;
                 None
             }
-            Progress::Failed(Fault::Lost) if self.lost < LOST_MAX => {
-                self.lost += 1;
-                self.state = State::Next;
-                None
-            }
+            Progress::Failed(Fault::Lost) => self.asks_anew().err().map(Err),
             Progress::Failed(fault) => Some(Err(fault)),
+        }
+    }
+
+    /// What was on its way does not come: asks for it anew, a few times in a row.
+    fn asks_anew(&mut self) -> Result<(), Fault> {
+        if self.lost >= LOST_MAX {
+            return Err(Fault::Lost);
+        }
+        self.lost += 1;
+        self.state = State::Next;
+        Ok(())
+    }
+
+    /// What comes past memory; none if it does not come to the end that is wanted.
+    fn pass(
+        &mut self,
+        mut exit: engine::Exit,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<(Bytes, Verdict), Fault>>> {
+        match exit.poll(cx, self.left.start, self.left_in_chunk()) {
+            Poll::Pending => {
+                self.state = State::Passing(exit);
+                Poll::Pending
+            }
+            Poll::Ready(None) => Poll::Ready(self.asks_anew().err().map(Err)),
+            Poll::Ready(Some(bytes)) => {
+                let verdict = self.named(exit.source());
+                self.state = State::Passing(exit);
+                self.advance(bytes.len());
+                Poll::Ready(Some(Ok((bytes, verdict))))
+            }
         }
     }
 
@@ -307,8 +355,12 @@ impl Sending {
         let (bytes, before) = (bytes as u64, self.number());
         self.lost = 0;
         self.left = ByteRange::new(self.left.start + bytes, self.left.bytes - bytes);
-        if self.left.bytes == 0 || self.number() != before {
+        self.has_begun = self.left.bytes > 0 && self.number() == before;
+        if !self.has_begun {
             self.state = State::Next;
+        }
+        if let Some(reading) = &self.reading {
+            reading.took(self.left.start);
         }
     }
 

@@ -4,6 +4,7 @@
 //! is told each step of it, and its end, whatever becomes of the task that held it. A fetch
 //! that was given up or failed is never told as an end of the bytes.
 
+use super::passage::Exit;
 use super::readers::{Readers, Reading};
 use crate::error::Fault;
 use crate::verdict::Verdict;
@@ -33,7 +34,7 @@ pub enum Progress {
     /// It is here.
     Landed(Bytes, Verdict),
     /// It will not come by this fetch, but by another one that is under way, or that whoever asks
-    /// next begins.
+    /// next begins; or past memory, for its only reader.
     Moved,
     /// It will not come by this fetch.
     Failed(Fault),
@@ -46,9 +47,15 @@ struct Entry {
 }
 
 impl Entry {
-    /// One more reader, who has got to chunk `number`.
-    fn join(&self, number: u64) -> Option<Coming> {
-        let reading = self.readers.join(number)?;
+    /// One more reader, who has got to chunk `number`; or one that reads it already.
+    fn join(&self, number: u64, followed: Option<&Reading>) -> Option<Coming> {
+        let reading = match followed.filter(|followed| followed.is_of(&self.readers)) {
+            Some(followed) => {
+                followed.want(number);
+                None
+            }
+            None => Some(self.readers.join(number)?),
+        };
         Some(Coming { progress: self.progress.clone(), reading, is_own: false })
     }
 }
@@ -69,6 +76,7 @@ pub struct Claim {
     id: u64,
     progress: watch::Sender<Progress>,
     table: InFlight,
+    /// Or passed: there is nothing more to tell.
     landed: bool,
     /// What is told when it is dropped without having landed.
     unlanded: Progress,
@@ -78,8 +86,8 @@ pub struct Claim {
 pub struct Coming {
     /// Its steps.
     pub progress: watch::Receiver<Progress>,
-    /// Keeps the fetch going.
-    pub reading: Reading,
+    /// Keeps the fetch going; none if who asked has that already.
+    pub reading: Option<Reading>,
     /// This reader's request started it.
     pub is_own: bool,
 }
@@ -89,24 +97,36 @@ impl InFlight {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Joins the fetch of `key`; who comes first gets the claim, and its readers, too.
-    pub fn join(&self, key: Key, urgency: u8) -> (Coming, Option<(Claim, Arc<Readers>)>) {
+    /// Joins the fetch of `key`, on behalf of who may have `followed` it; who comes first gets the
+    /// claim, and its readers, too.
+    pub fn join(
+        &self,
+        key: Key,
+        urgency: u8,
+        followed: Option<&Reading>,
+    ) -> (Coming, Option<(Claim, Arc<Readers>)>) {
         let number = u64::from(key.number);
         let mut table = self.lock();
         if let Some(entry) = table.entries.get(&key)
-            && let Some(coming) = entry.join(number)
+            && let Some(coming) = entry.join(number, followed)
         {
             entry.readers.urgency().raise(urgency);
             return (coming, None);
         }
+        if followed.is_some_and(|followed| followed.is_passed(number)) {
+            // It has left the table since who asks has looked.
+            let progress = watch::channel(Progress::Moved).1;
+            return (Coming { progress, reading: None, is_own: false }, None);
+        }
         let (readers, reading) = Readers::begin(number, &Urgency::of(urgency));
         let (claim, progress) = self.insert(&mut table, key, &readers);
-        (Coming { progress, reading, is_own: true }, Some((claim, readers)))
+        let coming = Coming { progress, reading: Some(reading), is_own: true };
+        (coming, Some((claim, readers)))
     }
 
     /// Joins the fetch of `key`, if there is one.
     pub fn follow(&self, key: &Key) -> Option<Coming> {
-        self.lock().entries.get(key)?.join(u64::from(key.number))
+        self.lock().entries.get(key)?.join(u64::from(key.number), None)
     }
 
     /// Claims `key` for a fetch that others started, unless somebody fetches it already.
@@ -150,8 +170,7 @@ impl Coming {
     /// A chunk that can't be had.
     pub fn failed(fault: Fault) -> Self {
         let progress = watch::channel(Progress::Failed(fault)).1;
-        let (_, reading) = Readers::begin(0, &Urgency::default());
-        Self { progress, reading, is_own: false }
+        Self { progress, reading: None, is_own: false }
     }
 }
 
@@ -170,6 +189,21 @@ impl Claim {
     pub fn land(mut self, bytes: Bytes, source: Verdict) {
         self.landed = true;
         self.progress.send_replace(Progress::Landed(bytes, source));
+    }
+
+    /// It goes past memory from now on, if it has one reader, who finds it at `exit`. It is out of
+    /// the table before that is told. False: it has more readers, or none.
+    pub fn pass(&mut self, exit: Exit) -> bool {
+        let mut table = self.table.lock();
+        let entry = table.entries.get(&self.key).filter(|entry| entry.id == self.id);
+        if !entry.is_some_and(|entry| entry.readers.pass(u64::from(self.key.number), exit)) {
+            return false;
+        }
+        table.entries.remove(&self.key);
+        drop(table);
+        self.landed = true;
+        self.progress.send_replace(Progress::Moved);
+        true
     }
 
     /// It can't be had by this fetch. It is out of the table before that is told, so that who asks
@@ -210,8 +244,8 @@ mod tests {
     #[test]
     fn one_fetches_and_all_are_told() {
         let table = InFlight::default();
-        let (first, claim) = table.join(key(1), 3);
-        let (second, none) = table.join(key(1), 3);
+        let (first, claim) = table.join(key(1), 3, None);
+        let (second, none) = table.join(key(1), 3, None);
         assert!(none.is_none());
         claim.unwrap().0.land(Bytes::from_static(b"x"), Verdict::Origin);
         for coming in [first, second] {
@@ -225,10 +259,10 @@ mod tests {
     #[test]
     fn a_lost_claim_is_told_as_a_failure_and_can_be_taken_again() {
         let table = InFlight::default();
-        let (coming, claim) = table.join(key(1), 3);
+        let (coming, claim) = table.join(key(1), 3, None);
         drop(claim);
         assert!(matches!(&*coming.progress.borrow(), Progress::Failed(Fault::Lost)));
-        assert!(table.join(key(1), 3).1.is_some());
+        assert!(table.join(key(1), 3, None).1.is_some());
     }
 
     /// Looks into the table in the moment in which a step is told.
@@ -245,7 +279,7 @@ mod tests {
         let ends: [fn(Claim); 3] = [|claim| claim.fail(Fault::Busy), Claim::hand_over, drop];
         for end in ends {
             let table = InFlight::default();
-            let (mut coming, claim) = table.join(key(1), 3);
+            let (mut coming, claim) = table.join(key(1), 3, None);
             let look = Arc::new(Look(table, AtomicU64::new(0)));
             let waker = Waker::from(Arc::clone(&look));
             let mut told = std::pin::pin!(coming.progress.changed());
@@ -258,12 +292,12 @@ mod tests {
     #[test]
     fn a_fetch_that_was_given_up_is_joined_by_nobody() {
         let table = InFlight::default();
-        let (coming, claim) = table.join(key(1), 3);
+        let (coming, claim) = table.join(key(1), 3, None);
         let (claim, readers) = claim.unwrap();
         assert!(!readers.give_up());
         drop(coming);
         assert!(readers.is_left() && readers.give_up());
-        let (_coming, anew) = table.join(key(1), 3);
+        let (_coming, anew) = table.join(key(1), 3, None);
         assert!(anew.is_some());
         // The end of the old claim does not touch the new one.
         drop(claim);

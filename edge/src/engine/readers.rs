@@ -3,12 +3,13 @@
 //!
 //! Invariant: who has joined is counted until it leaves, and nobody joins what was given up.
 
+use super::passage::Exit;
 use crate::error::Fault;
 use crate::verdict::Verdict;
 use chunks::Ahead;
 use std::collections::VecDeque;
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 use upstream::Urgency;
@@ -17,6 +18,10 @@ use upstream::Urgency;
 pub struct Readers {
     state: Mutex<State>,
     wanted: AtomicU64,
+    /// Bytes of the object before this one are taken.
+    taken: AtomicU64,
+    /// The fetch is to know of every byte that is taken.
+    paced: AtomicBool,
     changed: Notify,
     urgency: Urgency,
 }
@@ -42,6 +47,8 @@ struct State {
     /// Chunks, by number, that are here before anybody has got to them, and that the foremost is
     /// taking.
     ahead: VecDeque<(u64, Ahead)>,
+    /// A chunk that goes past memory, until its reader comes for it.
+    passed: Option<(u64, Exit)>,
     /// Nothing of it comes any more.
     failed: Option<Failed>,
 }
@@ -54,6 +61,8 @@ impl Readers {
         Arc::new(Self {
             state: Mutex::default(),
             wanted: AtomicU64::new(0),
+            taken: AtomicU64::new(0),
+            paced: AtomicBool::new(false),
             changed: Notify::new(),
             urgency: urgency.clone(),
         })
@@ -117,6 +126,31 @@ impl Readers {
         self.wanted.load(Ordering::Acquire)
     }
 
+    /// Up to which byte of the object the foremost has taken what it read.
+    pub fn taken(&self) -> u64 {
+        self.taken.load(Ordering::Acquire)
+    }
+
+    /// Whether [`Self::changed`] tells of every byte that is taken.
+    pub fn pace(&self, paced: bool) {
+        self.paced.store(paced, Ordering::Release);
+    }
+
+    /// Whether one reads, and no more.
+    pub fn is_one(&self) -> bool {
+        self.lock().reading == 1
+    }
+
+    /// Chunk `number` comes out there, if there is one reader. Nobody may join meanwhile.
+    pub fn pass(&self, number: u64, exit: Exit) -> bool {
+        let mut state = self.lock();
+        let is_one = state.reading == 1;
+        if is_one {
+            state.passed = Some((number, exit));
+        }
+        is_one
+    }
+
     /// Whether nobody reads.
     pub fn is_left(&self) -> bool {
         self.lock().reading == 0
@@ -152,6 +186,38 @@ impl Reading {
         self.0.want(number);
     }
 
+    /// Where this chunk comes past memory, if it does, from byte `at` of the object on; once.
+    pub fn passed(&self, number: u64, at: u64) -> Option<Exit> {
+        let (of, exit) = self.0.lock().passed.take()?;
+        (of == number && exit.is_before(at)).then_some(exit)
+    }
+
+    /// Whether this chunk comes past memory.
+    pub fn is_passed(&self, number: u64) -> bool {
+        self.0.lock().passed.as_ref().is_some_and(|(of, _)| *of == number)
+    }
+
+    /// Whether it is one of these.
+    pub fn is_of(&self, readers: &Arc<Readers>) -> bool {
+        Arc::ptr_eq(&self.0, readers)
+    }
+
+    /// Whether it is the only one.
+    pub fn is_one(&self) -> bool {
+        self.0.is_one()
+    }
+
+    /// The reader has taken what is before this byte of the object, or has no need of it.
+    pub fn took(&self, byte: u64) {
+        // Thousands may follow one fetch: most have nothing to tell.
+        if self.0.taken() < byte {
+            self.0.taken.fetch_max(byte, Ordering::AcqRel);
+            if self.0.paced.load(Ordering::Acquire) {
+                self.0.changed.notify_one();
+            }
+        }
+    }
+
     /// How the fetch failed to bring this chunk, if it did.
     pub fn failed(&self, number: u64) -> Option<Failed> {
         self.0.lock().failed.clone().filter(|failed| failed.chunks.contains(&number))
@@ -169,6 +235,7 @@ impl Drop for Reading {
         state.reading -= 1;
         if state.reading == 0 {
             state.ahead.clear();
+            state.passed = None;
             self.0.changed.notify_one();
         }
     }

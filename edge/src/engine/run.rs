@@ -4,11 +4,13 @@
 //! Invariant: a chunk lands only whole. An answer that is cut, wrong or of another version ends
 //! every chunk that it did not complete as failed.
 
+mod passing;
 mod taking;
 
 use super::asking::Asking;
 use super::inflight::Claim;
 use super::owned::run_until;
+use super::passage::Entrance;
 use super::readers::{Failed, Readers};
 use super::unranged::{Listed, Whole};
 use super::{Engine, RUN_BYTES_MAX, owned_run_end};
@@ -24,7 +26,7 @@ use model::chunk::CHUNK_BYTES;
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use taking::End;
 use upstream::{HopId, Place, Turn, Turns, UpstreamBody};
 
@@ -44,14 +46,22 @@ pub struct Run {
     claims: VecDeque<Claim>,
     readers: Arc<Readers>,
     turns: Turns,
-    /// What of the front chunk is here.
-    slot: Option<Writing>,
+    /// What has come of the front chunk.
+    begun: Option<Begun>,
     /// Of the answer that is taken, or was last. What is missing of a chunk that has begun is asked
     /// for in the same place: were it waited for in a row, all who have a turn could wait for
     /// places, and all who have a place for turns.
     place: Option<Place>,
     /// Where the front chunk will be kept, if nobody has got to it yet.
     ahead: Option<Ahead>,
+    /// Its reader was slow where memory had no place.
+    lags: bool,
+    /// What the answer that is taken brings may go past memory.
+    is_passable: bool,
+    /// When that answer began.
+    answered: tokio::time::Instant,
+    /// Of the first chunk, who began it has so many bytes.
+    taken: usize,
     source: Verdict,
     /// Tries in a row on top of one that brought no chunk: for a head, and after a body that broke.
     repeats: u32,
@@ -66,10 +76,30 @@ pub struct Run {
     began: Instant,
 }
 
+/// A chunk of which something has come.
+enum Begun {
+    /// It will be kept.
+    Kept(Writing),
+    /// It goes past memory.
+    Passed(Entrance),
+}
+
 /// A chunk that is being written, and the right to do so: given by urgency, for one chunk.
 struct Writing {
     slot: Slot,
     _turn: Turn,
+    /// Where memory has no place for it: how long its reader was waited for.
+    waited: Option<Duration>,
+}
+
+impl Begun {
+    /// Bytes of the chunk that need not come any more.
+    fn filled(&self) -> usize {
+        match self {
+            Self::Kept(writing) => writing.slot.filled(),
+            Self::Passed(entrance) => entrance.filled(),
+        }
+    }
 }
 
 /// An answer's bytes, and which of the object's they are.
@@ -109,9 +139,13 @@ impl Run {
             claims: VecDeque::new(),
             readers,
             turns: turns.clone(),
-            slot: None,
+            begun: None,
             place: None,
             ahead: None,
+            lags: false,
+            is_passable: false,
+            answered: tokio::time::Instant::now(),
+            taken: 0,
             source: Verdict::Origin,
             repeats: 0,
             is_repeat: false,
@@ -155,7 +189,7 @@ impl Run {
 
     /// The first byte that is missing.
     fn position(&self) -> Option<u64> {
-        let filled = self.slot.as_ref().map_or(0, |writing| writing.slot.filled()) as u64;
+        let filled = self.begun.as_ref().map_or(0, Begun::filled) as u64;
         Some(self.object.chunk(self.front()?).start + filled)
     }
 
@@ -206,7 +240,7 @@ impl Run {
         self.claimed_until = until;
         if self.front() != front {
             // It will come again, from its first byte on.
-            self.slot = None;
+            self.begun = None;
         }
     }
 
@@ -236,7 +270,7 @@ impl Run {
         let (left, own): (Vec<_>, _) = claims.partition(|claim| whole.brings(number(claim)));
         self.claims = own.into();
         if self.front() != front {
-            self.slot = None;
+            self.begun = None;
         }
         for claim in left {
             let number = number(&claim);
@@ -255,7 +289,7 @@ impl Run {
                 let place = self.claims.partition_point(|it| number(it) < number(&claim));
                 if place == 0 {
                     // The front will come again, from its first byte on.
-                    self.slot = None;
+                    self.begun = None;
                 }
                 self.claims.insert(place, claim);
             } else {
@@ -288,7 +322,7 @@ impl Run {
                         self.repeats = 0;
                     }
                     // More is asked for while somebody reads; a chunk that has begun is completed.
-                    if self.is_empty() || self.slot.is_some() || !self.readers.give_up() {
+                    if self.is_empty() || self.begun.is_some() || !self.readers.give_up() {
                         continue;
                     }
                     return engine.metrics.filled(FillEnd::Left, self.began.elapsed());
@@ -343,7 +377,7 @@ impl Run {
         missing: ByteRange,
         avoid: Option<HopId>,
     ) -> Result<End, (Fault, Option<HopId>)> {
-        let place = self.place.take().filter(|_| self.slot.is_some());
+        let place = self.place.take().filter(|_| self.begun.is_some());
         let is_repeat = std::mem::take(&mut self.is_repeat);
         // What others broke off is none of the site's `retries`.
         let before = if self.source == Verdict::Origin { self.repeats } else { 0 };
@@ -368,13 +402,14 @@ impl Run {
     /// Suits the claims to what has come: all of the object, or a part after all.
     fn prepare(&mut self, engine: &Engine, arriving: &Arriving) {
         if arriving.is_unranged {
+            self.take_back();
             self.take_all(engine, arriving.reach());
         } else if self.is_unranged {
             engine.unranged.unset(&self.object.body);
             (self.is_unranged, self.listed) = (false, None);
             // Who waits for these asks for them.
             while self.position().is_some_and(|at| at < arriving.range.start) {
-                self.slot = None;
+                self.begun = None;
                 self.claims.pop_front().into_iter().for_each(Claim::hand_over);
             }
         }

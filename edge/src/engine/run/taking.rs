@@ -1,7 +1,7 @@
 //! Taking one answer: written into chunks while it arrives. Whoever reads them follows byte by
 //! byte, except of a title's chunks, which must be verified first.
 
-use super::{Arriving, CLAIMS_MAX, Run, Writing, number};
+use super::{Arriving, Begun, CLAIMS_MAX, Run, Writing, number};
 use crate::engine::Engine;
 use crate::engine::RUN_BYTES_MAX;
 use crate::error::Fault;
@@ -21,11 +21,11 @@ use upstream::UpstreamBody;
 const AHEAD_CHUNKS: u64 = 4;
 /// An answer that is so far ahead is held open for this long where others need its place; what is
 /// left is then asked for again when somebody gets there, if the answer is of a kind that can be.
-const PAUSE_MAX: Duration = Duration::from_secs(2);
+pub(super) const PAUSE_MAX: Duration = Duration::from_secs(2);
 /// Where nobody does, it is held for this long: the origin has sent more already than was taken,
 /// as much as the sockets' buffers have room for, and would send that again. So a player that
 /// takes 500 kbit/s keeps its answer; nodes wait for 30 s for who reads, other servers for 60 s.
-const HELD_MAX: Duration = Duration::from_secs(20);
+pub(super) const HELD_MAX: Duration = Duration::from_secs(20);
 /// Where the origin knows no ranges, what is left costs all that is before it again.
 const UNRANGED_PAUSE_MAX: Duration = Duration::from_secs(60);
 /// With this much or less to come, an answer that everybody left is taken to its end.
@@ -46,7 +46,7 @@ pub enum End {
 }
 
 impl Run {
-    fn is_finished(&self, rest: u64) -> bool {
+    pub(super) fn is_finished(&self, rest: u64) -> bool {
         let taken = self.object.bytes.saturating_sub(rest);
         let most = match self.is_unranged {
             true => taken.clamp(UNRANGED_REST_BYTES_MIN, UNRANGED_REST_BYTES_MAX),
@@ -71,6 +71,7 @@ impl Run {
         if self.object.can_be_fetched() {
             arriving.body.leave_if_silent();
         }
+        self.begin_answer(&arriving.body);
         let (mut at, end) = (arriving.range.start, arriving.range.end());
         let (reach, first) = (arriving.reach(), self.front());
         let extends = extends || self.is_unranged;
@@ -87,7 +88,7 @@ impl Run {
             };
             if position >= end {
                 // An upstream may send less than was asked for, but not nothing.
-                match (&self.slot, self.front() != first) {
+                match (&self.begun, self.front() != first) {
                     (Some(_), _) => break End::Short,
                     (None, true) => break End::Done,
                     (None, false) => {
@@ -95,7 +96,7 @@ impl Run {
                     }
                 }
             }
-            if self.slot.is_none()
+            if self.begun.is_none()
                 && !self.wait_for_readers(engine, &arriving.body, (at, end - at)).await
             {
                 return Ok(End::Left);
@@ -109,7 +110,9 @@ impl Run {
             }
             match self.put(engine, (data, &arriving.body), at, end).await? {
                 Some(after) => at = after,
-                None => return Ok(End::Left),
+                None => {
+                    return Ok(End::Left);
+                }
             }
             if extends {
                 self.extend(engine, at, reach);
@@ -143,7 +146,7 @@ impl Run {
         if by > AHEAD_CHUNKS {
             return false;
         }
-        if self.ahead.is_none() {
+        if self.ahead.is_none() && !self.goes_past_memory(engine) {
             self.ahead = engine.chunks.ahead(by);
         }
         by == 0 || self.ahead.is_some() || engine.chunks.have_room()
@@ -179,10 +182,10 @@ impl Run {
     }
 
     /// Room for a chunk, in the order of urgency.
-    async fn room(&self, engine: &Engine, bytes: usize) -> Result<Writing, Fault> {
+    pub(super) async fn room(&self, engine: &Engine, bytes: usize) -> Result<Writing, Fault> {
         let turn = self.turns.take(self.readers.urgency()).await;
         let turn = turn.map_err(|upstream::Refused| Fault::Busy)?;
-        Ok(Writing { slot: engine.slot(bytes).await?, _turn: turn })
+        Ok(Writing { slot: engine.slot(bytes).await?, _turn: turn, waited: None })
     }
 
     /// The next bytes; none once everybody has left.
@@ -219,9 +222,9 @@ impl Run {
     }
 
     /// Lets readers have what is here of the front chunk, unless it must be verified first.
-    fn tell(&self) {
-        if let (Some(claim), Some(Writing { slot, .. }), Kind::Web(_)) =
-            (self.claims.front(), &self.slot, &self.object.kind)
+    pub(super) fn tell(&self) {
+        if let (Some(claim), Some(Begun::Kept(Writing { slot, .. })), Kind::Web(_)) =
+            (self.claims.front(), &self.begun, &self.object.kind)
             && slot.filled() > 0
         {
             claim.open(slot.reader(), slot.filled(), self.source);
@@ -248,21 +251,35 @@ impl Run {
             }
             let number = self.front().unwrap_or_default();
             let length = usize::try_from(self.object.chunk(number).bytes).unwrap_or(usize::MAX);
-            if self.slot.is_none() {
+            if self.begun.is_none() {
                 // A pause comes before a slot is taken: one begun and not gone on with is memory
                 // that nobody has.
                 if !self.wait_for_readers(engine, body, (at, end - at)).await {
                     return Ok(None);
                 }
-                self.slot = Some(self.room(engine, length).await?);
+                self.begin_chunk(engine, length).await?;
             }
-            let Some(Writing { slot, .. }) = &mut self.slot else { return Err(Fault::Busy) };
-            let room = length - slot.filled();
-            let taken = slot.write(&rest[..rest.len().min(room)]);
+            let taken = match &mut self.begun {
+                Some(Begun::Kept(Writing { slot, .. })) => {
+                    let room = length - slot.filled();
+                    slot.write(&rest[..rest.len().min(room)])
+                }
+                Some(Begun::Passed(entrance)) => {
+                    let piece = data.slice_ref(&rest[..rest.len().min(length - entrance.filled())]);
+                    let bytes = piece.len();
+                    if !self.pass(engine, body, piece).await {
+                        return Ok(None);
+                    }
+                    bytes
+                }
+                None => return Err(Fault::Busy),
+            };
             rest = &rest[taken..];
             at += taken as u64;
-            if slot.filled() == length {
+            if self.begun.as_ref().map(Begun::filled) == Some(length) {
                 self.land(engine)?;
+            } else if !self.keep_pace(end - at).await {
+                return Ok(None);
             }
         }
         Ok(Some(at + rest.len() as u64))
@@ -270,7 +287,12 @@ impl Run {
 
     /// The front chunk is whole.
     fn land(&mut self, engine: &Arc<Engine>) -> Result<(), Fault> {
-        let Some(Writing { slot, _turn: turn }) = self.slot.take() else { return Ok(()) };
+        // Who took less of it than has come gets the rest past memory.
+        let is_passed = self.pass_rest();
+        let Some(Begun::Kept(Writing { slot, _turn: turn, .. })) = self.begun.take() else {
+            self.claims.pop_front();
+            return Ok(());
+        };
         let bytes = slot.freeze();
         drop(turn);
         let Some(number) = self.front() else { return Ok(()) };
@@ -287,7 +309,9 @@ impl Run {
             if let Some(ahead) = ahead {
                 self.readers.keep(number, ahead);
             }
-            claim.land(bytes, self.source);
+            if !is_passed {
+                claim.land(bytes, self.source);
+            }
         }
         Ok(())
     }
