@@ -255,6 +255,8 @@ async fn who_takes_nothing_over_http_2_or_3_is_given_up() {
         (stage.edge.metric("nearcast_edge_responses ").await == 0.0).then_some(())
     })
     .await;
+    let cut = stage.edge.metric("nearcast_edge_bodies_cut_total").await;
+    assert!((cut - 1.0).abs() < 0.1, "{cut}: that of the stream that was reset");
 }
 
 /// No test machine is so slow that an answer rests for so long.
