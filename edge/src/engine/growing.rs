@@ -5,11 +5,14 @@
 //! answer was whole. Who reads slowly holds up nobody but itself, as long as the answer is
 //! small enough to be kept.
 
+mod reader;
+
+pub use reader::{GrowingReader, Step};
+
 use super::{COPIED_BYTES_MAX, Engine, Pin};
 use crate::error::Fault;
 use crate::verdict::Verdict;
 use bytes::Bytes;
-use chunks::Key;
 use futures::FutureExt;
 use model::chunk::CHUNK_BYTES;
 use std::collections::{HashMap, VecDeque};
@@ -59,28 +62,6 @@ struct Held {
     joined: u64,
     /// Nobody may join any more.
     over: bool,
-}
-
-/// One reader of it.
-pub struct GrowingReader {
-    growing: Arc<Growing>,
-    name: u64,
-    at: u64,
-    progress: watch::Receiver<Grown>,
-    /// The chunks of which pieces were handed over last: the connection may hold them still.
-    pins: [Option<Pin>; 2],
-}
-
-/// What a reader finds.
-pub enum Step {
-    /// The next bytes.
-    Bytes(Bytes),
-    /// Nothing yet.
-    Wait,
-    /// The end: it was whole.
-    End,
-    /// It will not be whole.
-    Failed(Fault),
 }
 
 impl Growing {
@@ -311,139 +292,5 @@ fn snug(engine: &Engine, last: arena::Slot) -> Bytes {
     }
 }
 
-impl GrowingReader {
-    /// The next bytes, `bytes_max` at most.
-    pub fn step(&mut self, bytes_max: u64) -> Step {
-        let grown = self.progress.borrow_and_update().clone();
-        if self.at < grown.filled {
-            return match self.cut(grown.filled.min(self.at.saturating_add(bytes_max))) {
-                Some(bytes) => Step::Bytes(bytes),
-                None => Step::Failed(Fault::Lost),
-            };
-        }
-        match grown.end {
-            None => Step::Wait,
-            Some(Ok(())) => Step::End,
-            Some(Err(fault)) => Step::Failed(fault),
-        }
-    }
-
-    /// Reads for nobody, so that the answer is kept once it is whole; ends with it, or where it
-    /// is too large to be kept.
-    pub async fn drain(mut self) {
-        while self.at < UNVALIDATED_BYTES_MAX {
-            match self.step(u64::MAX) {
-                Step::Bytes(_) => {}
-                Step::Wait => self.changed().await,
-                Step::End | Step::Failed(_) => return,
-            }
-        }
-    }
-
-    /// Waits for another step.
-    pub async fn changed(&mut self) {
-        // The sender ends with the answer's `end` told: nothing more will change then.
-        let _ = self.progress.changed().await;
-    }
-
-    fn cut(&mut self, until: u64) -> Option<Bytes> {
-        let growing = Arc::clone(&self.growing);
-        let pressed = growing.engine.under_pressure();
-        let most = if pressed { COPIED_BYTES_MAX as u64 } else { CHUNK_BYTES };
-        let mut held = growing.lock();
-        let number = self.at / CHUNK_BYTES;
-        let place = usize::try_from(number.checked_sub(held.first)?).ok()?;
-        let start = number * CHUNK_BYTES;
-        let until = until.min(start + CHUNK_BYTES).min(self.at + most);
-        let range = usize::try_from(self.at - start).ok()?..usize::try_from(until - start).ok()?;
-        let bytes = held.chunks.get(place)?.bytes(range)?;
-        self.at = until;
-        held.readers.insert(self.name, self.at);
-        drop(held);
-        growing.moved.notify_one();
-        if pressed {
-            return Some(Bytes::copy_from_slice(&bytes));
-        }
-        self.pin(number);
-        Some(bytes)
-    }
-
-    /// A piece of the chunk is handed over as it is.
-    fn pin(&mut self, number: u64) {
-        let Ok(number) = u32::try_from(number) else { return };
-        let key = Key { body: self.growing.body, number };
-        if self.pins[0].as_ref().map(|pin| *pin.key()) != Some(key) {
-            self.pins.swap(0, 1);
-            self.pins[0] = Some(self.growing.engine.pins.pin(key, CHUNK_BYTES));
-        }
-    }
-}
-
-impl Drop for GrowingReader {
-    fn drop(&mut self) {
-        self.growing.lock().readers.remove(&self.name);
-        self.growing.moved.notify_one();
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// So many chunks have come of it.
-    fn come(engine: &Arc<Engine>, body: u8, chunks: u64) -> Arc<Growing> {
-        let growing = Growing::new(engine, [body; 16], None);
-        for _ in 0..chunks {
-            let mut slot = engine.chunks.slot(CHUNK_BYTES as usize).unwrap();
-            slot.write(&[body; CHUNK_BYTES as usize]);
-            growing.lock().chunks.push_back(slot.reader());
-        }
-        growing.progress.send_modify(|grown| grown.filled = chunks * CHUNK_BYTES);
-        growing
-    }
-
-    fn bytes(step: Step) -> Bytes {
-        match step {
-            Step::Bytes(bytes) => bytes,
-            _ => panic!("there are bytes"),
-        }
-    }
-
-    #[tokio::test]
-    async fn readers_hold_their_last_two_chunks_and_each_chunk_once() {
-        let dir = tempfile::tempdir().unwrap();
-        let engine = crate::engine::tests::small(dir.path());
-        let growing = come(&engine, 7, 3);
-        let mut readers = [growing.read_from(0).unwrap(), growing.read_from(0).unwrap()];
-        for held in [1, 2, 2] {
-            for reader in &mut readers {
-                assert_eq!(bytes(reader.step(u64::MAX)).len() as u64, CHUNK_BYTES);
-            }
-            assert_eq!(engine.pins.bytes(), held * CHUNK_BYTES);
-        }
-        drop(readers);
-        assert_eq!(engine.pins.bytes(), 0);
-    }
-
-    #[tokio::test]
-    async fn beyond_their_share_of_memory_readers_get_copies_that_hold_nothing() {
-        let dir = tempfile::tempdir().unwrap();
-        let engine = crate::engine::tests::small(dir.path());
-        let share = engine.pinned_bytes_max / CHUNK_BYTES;
-        // Clients that stop, each of another answer.
-        let stopped: Vec<_> = (0..share)
-            .map(|number| {
-                let mut reader = come(&engine, number as u8, 1).read_from(0).unwrap();
-                (bytes(reader.step(u64::MAX)), reader)
-            })
-            .collect();
-        assert!(engine.under_pressure());
-        let mut reader = come(&engine, 100, 1).read_from(0).unwrap();
-        let piece = bytes(reader.step(u64::MAX));
-        assert_eq!(piece.len(), COPIED_BYTES_MAX);
-        assert_eq!(engine.pins.bytes(), share * CHUNK_BYTES, "it is a copy");
-        drop(stopped);
-        assert_eq!(bytes(reader.step(u64::MAX)).len() as u64, CHUNK_BYTES - piece.len() as u64);
-        assert_eq!(engine.pins.bytes(), CHUNK_BYTES);
-    }
-}
+mod tests;

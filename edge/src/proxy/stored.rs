@@ -1,5 +1,7 @@
 //! Answers from what is stored: 304, whole, one range or several, with the age that it has.
 
+mod partial;
+
 use super::{Site, Wanted, now_ms, pass, without_body};
 use crate::body::{Content, Piece, Sending};
 use crate::compress::{self, Encoding};
@@ -7,14 +9,15 @@ use crate::engine::Reading;
 use crate::error::Fault;
 use crate::object::Object;
 use crate::refused::Refused;
-use crate::serve::{Answer, Edge, set};
+use crate::serve::{Answer, Edge};
 use crate::verdict::Verdict;
 use bytes::Bytes;
-use caching::{CacheStatus, Forwarded, Precondition, Ranges, Settings, Stored};
+use caching::{CacheStatus, Forwarded, Precondition, Settings, Stored};
 use futures::stream::{self, Stream};
 use heads::Head;
-use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use http::{HeaderMap, Method, StatusCode, header};
 use model::{ByteRange, chunk};
+use partial::{Partial, partial, parts};
 use std::sync::Arc;
 
 /// Why the stored representation answers.
@@ -378,57 +381,4 @@ fn told_by(
     told.ttl_s = left_ms.map(|left_ms| left_ms.div_euclid(1000));
     told.detail = Some(verdict.name());
     told.append(edge.node.id(), headers);
-}
-
-/// The parts that the client wants; none for the whole.
-fn parts(
-    wanted: &Wanted,
-    head: &Head,
-    status: StatusCode,
-) -> Result<Option<Vec<ByteRange>>, Refused> {
-    let fields = &wanted.fields;
-    if status != StatusCode::OK
-        || wanted.method != Method::GET
-        || !caching::if_range(fields, &head.stored)
-    {
-        return Ok(None);
-    }
-    match caching::ranges(fields, head.bytes, wanted.site.ranges_max) {
-        Ranges::Whole => Ok(None),
-        Ranges::Parts(parts) => Ok(Some(parts)),
-        Ranges::Unsatisfiable => Err(Refused::Range { bytes: head.bytes }),
-        Ranges::TooMany => Err(Refused::Ranges { most: wanted.site.ranges_max }),
-    }
-}
-
-/// What a partial answer sends.
-enum Partial {
-    One(ByteRange),
-    Several(Vec<Piece>),
-}
-
-/// The fields and the pieces of a partial answer (RFC 9110 section 15.3.7).
-fn partial(headers: &mut HeaderMap, parts: &[ByteRange], bytes: u64) -> Partial {
-    compress::remove_content_digests(headers);
-    let range = |part: &ByteRange| format!("bytes {}-{}/{bytes}", part.start, part.end() - 1);
-    if let [part] = parts {
-        set(headers, header::CONTENT_RANGE, range(part));
-        return Partial::One(*part);
-    }
-    let boundary = format!("{:032x}", rand::random::<u128>());
-    let kind = headers.get(header::CONTENT_TYPE).cloned();
-    let kind = kind.unwrap_or(HeaderValue::from_static("application/octet-stream"));
-    let kind = kind.to_str().unwrap_or("application/octet-stream").to_owned();
-    set(headers, header::CONTENT_TYPE, format!("multipart/byteranges; boundary={boundary}"));
-    let mut pieces = Vec::with_capacity(2 * parts.len() + 1);
-    for part in parts {
-        let text = format!(
-            "\r\n--{boundary}\r\nContent-Type: {kind}\r\nContent-Range: {}\r\n\r\n",
-            range(part)
-        );
-        pieces.push(Piece::Text(Bytes::from(text)));
-        pieces.push(Piece::Part(*part));
-    }
-    pieces.push(Piece::Text(Bytes::from(format!("\r\n--{boundary}--\r\n"))));
-    Partial::Several(pieces)
 }
