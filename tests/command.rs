@@ -331,9 +331,8 @@ fn what_can_never_be_is_told_of_before_the_start() {
 
 #[test]
 fn a_valid_configuration_is_said_to_be_valid() {
-    // The shipped example, with its paths below a folder that exists here.
+    // The shipped examples, with their paths below a folder that exists here.
     let dir = tempfile::tempdir().unwrap();
-    let example = include_str!("../deploy/nearcast.toml");
     let here = dir.path().display().to_string();
     let credentials = dir.path().join("control-plane/credentials");
     std::fs::create_dir_all(&credentials).unwrap();
@@ -341,10 +340,12 @@ fn a_valid_configuration_is_said_to_be_valid() {
         std::fs::write(credentials.join(role), "a secret\n").unwrap();
     }
     let path = dir.path().join("nearcast.toml");
-    std::fs::write(&path, example.replace("/var/lib/nearcast", &here)).unwrap();
-    let file = path.display().to_string();
-    let output = nearcast(&["config", "check", &file]);
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    for example in [include_str!("../deploy/nearcast.toml"), include_str!("../deploy/cache.toml")] {
+        std::fs::write(&path, example.replace("/var/lib/nearcast", &here)).unwrap();
+        let file = path.display().to_string();
+        let output = nearcast(&["config", "check", &file]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
 }
 
 #[test]
