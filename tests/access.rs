@@ -179,7 +179,8 @@ fn serve_badly(mut stream: TcpStream, told: &Mutex<Receiver<()>>) -> std::io::Re
     Ok(())
 }
 
-const DRIP: Duration = Duration::from_millis(10);
+/// Less than 256 bytes in two times the stall limit, which is long enough for a machine that pauses.
+const DRIP: Duration = Duration::from_millis(30);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_log_tells_why_an_answer_was_cut() {
@@ -190,7 +191,7 @@ async fn the_log_tells_why_an_answer_was_cut() {
         "[edge]\nlisten = [\"http://127.0.0.1:0\"]\ndata-dir = {data:?}\n\
          memory = \"64MiB\"\nssd = \"0\"\n\
          [edge.sites.\"*\"]\norigins = [\"{origin}\"]\nretries = 0\nhedge = false\n\
-         stall-timeout = \"1s\"\n"
+         stall-timeout = \"3s\"\n"
     );
     std::fs::write(&file, text).unwrap();
     let words = ["--config", &file.display().to_string(), "edge"].map(str::to_owned).to_vec();
@@ -201,7 +202,7 @@ async fn the_log_tells_why_an_answer_was_cut() {
     for (place, (path, why)) in [
         ("/short", "end of file before message length reached"),
         ("/reset", "Connection reset by peer"),
-        ("/stall", "silent for 1s"),
+        ("/stall", "silent for 3s"),
         ("/chunk", "Invalid chunk size"),
         ("/drip", "a drip: "),
     ]
