@@ -30,7 +30,7 @@ pub struct TtlSettings {
     pub negative: Option<Span>,
     /// How long an answer may be used while it is revalidated, where the origin says nothing.
     pub stale_while_revalidate: Option<Span>,
-    /// As [`SiteSettings::stale_if_error`], which it goes before.
+    /// As [`super::SiteSettings::stale_if_error`], which it goes before.
     pub stale_if_error: Option<Span>,
 }
 
