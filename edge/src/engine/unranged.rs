@@ -74,6 +74,11 @@ impl Unranged {
         Some(lock(&self.claiming))
     }
 
+    /// Whether this one's origin was seen to send all of it.
+    pub fn knows(&self, body: &Body) -> bool {
+        lock(&self.bodies).contains(body)
+    }
+
     /// It was asked for a part, and sent all.
     pub fn set(&self, body: Body) {
         lock(&self.bodies).put(body, ());

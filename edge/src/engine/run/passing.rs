@@ -42,9 +42,11 @@ impl Run {
     }
 
     /// Where its first chunk was here and left memory before its reader had all of it, the rest
-    /// goes past memory: the chunk would leave again.
+    /// goes past memory: the chunk would leave again. Not so where the origin would send all of the
+    /// object: then it would be taken back, again and again.
     pub fn begin_past_memory(&mut self, engine: &Engine) {
-        let is_apart = matches!(self.object.kind, Kind::Web(_)) && !self.is_unranged;
+        let is_unranged = self.is_unranged || engine.unranged.knows(&self.object.body);
+        let is_apart = matches!(self.object.kind, Kind::Web(_)) && !is_unranged;
         if self.taken > 0 && is_apart && self.is_short_of_memory(engine) {
             self.lags = self.pass_from(self.taken, None);
         }
