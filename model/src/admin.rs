@@ -80,7 +80,7 @@ pub struct Explanation {
     pub number: u64,
     /// The edge's clock, in ms since 1970: what ages are told at.
     pub now_ms: i64,
-    /// What is stored, newest first.
+    /// What is stored or arriving, newest first.
     pub variants: Vec<VariantState>,
     /// Of a title site's URL instead: what of the title it names.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -114,8 +114,8 @@ impl UpstreamBody {
     }
 
     /// Whether it harms nobody when no more of it is taken for a while: it has a connection of its
-    /// own, an eighth of the places at its hop is free, and fewer than half are let wait. From then on, a cut says
-    /// nothing of the hop: it may have waited long enough for us.
+    /// own, an eighth of the places at its hop is free, and fewer than half are let wait. From then
+    /// on, a cut says nothing of the hop: it may have waited long enough for us.
     pub fn may_wait(&self) -> bool {
         let Some(flight) = self.flight.as_ref().filter(|_| self.alone) else { return self.alone };
         if !flight.hop().is_at_ease() {

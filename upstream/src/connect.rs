@@ -1,8 +1,8 @@
 //! Connections to one hop: clients with limits on what a head may hold, and a deadline for each
 //! connection.
 //!
-//! They connect to their hop alone, whatever the URL of a request says: the URL carries the host
-//! that the request is for, which may be the site's.
+//! They connect to their hop alone, whatever the URL of a request says: over TLS, where HTTP/2 may
+//! be spoken, the URL carries the host that the request is for, which may be the site's.
 
 use crate::fault::ConnectTimedOut;
 use crate::link::Linked;
@@ -20,7 +20,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 use tower::Service;
 
-/// Idle connections kept to a hop for each host that is asked for.
+/// Idle connections kept to a hop; over TLS, for each host that is asked for.
 const IDLE_CONNECTIONS_MAX: usize = 64;
 /// How long an idle connection is kept. Some servers keep it for a few seconds only: what they
 /// close while it is idle is seen, and what they close in use is sent anew.

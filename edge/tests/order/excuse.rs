@@ -56,8 +56,8 @@ const FULL: &str = "memory was full";
 const LATE: &str = "late";
 
 /// Of so many answers that are waited for to their end in a mood, one may fail for these, all
-/// together. How many are late, find memory full, or are
-/// under way when an edge ends, is the machine's affair.
+/// together. How many are late, find memory full, or are under way when an edge ends, is the
+/// machine's affair.
 const FAILS_ONE_OF: u64 = 5;
 const BOUNDED: [&str; 3] = [CHANGED, GONE, FAILED];
 
