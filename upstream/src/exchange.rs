@@ -1,47 +1,28 @@
 //! One exchange with one hop, up to the head of its answer.
 
-use crate::ask::{Answer, Ask, HopKind};
+use crate::anew::End;
+use crate::answered::{check, from_s3, plain, refused};
+use crate::ask::Answer;
 use crate::body::UpstreamBody;
-use crate::connect::{FIELDS_MAX, HEAD_BYTES_MAX};
 use crate::failing::Asked;
 use crate::fault::{ErrorType, Fault, connect_error, head_error};
 use crate::flight::Flight;
-use crate::hop::{Hop, Target, Way};
+use crate::hop::{Target, Way};
 use crate::lanes::{NoConnection, Stage};
 use crate::newer;
-use crate::place::Place;
 use crate::pool::{Fate, Lost, Unanswered};
-use crate::s3::{self, Keys, Refusal};
+use crate::s3::{self, Refusal};
+use crate::sending::Sending;
 use crate::settings::{SiteKind, Times};
-use crate::turns::Urgency;
 use crate::upload::{SendBody, Upload};
-use http::uri::Authority;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header};
-use http_body_util::{BodyExt, Limited};
-use hyper::body::{Body, Incoming};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-
-/// The longest silence between events of a stream of events, which come when they come.
-const EVENTS_STALL: Duration = Duration::from_secs(600);
+use http::{Request, Response, StatusCode};
+use hyper::body::Incoming;
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
 
 /// A client that sends less than this of its body within a `first-byte-timeout` drips: it would
 /// keep its place at the origin for as long as it likes.
 const UPLOAD_BYTES_MIN: u64 = 4 << 10;
-
-/// A request, ready to be made for any hop.
-pub(crate) struct Sending {
-    pub(crate) method: Method,
-    pub(crate) path: String,
-    pub(crate) host: String,
-    pub(crate) fields: HeaderMap,
-    pub(crate) newer_than_ms: Option<i64>,
-    pub(crate) upload: Option<Arc<Upload>>,
-    pub(crate) pass_host: bool,
-    pub(crate) urgency: Urgency,
-    /// For the first hop that is asked.
-    place: Mutex<Option<Place>>,
-}
 
 /// An exchange that came to nothing.
 #[derive(Debug, Clone)]
@@ -61,79 +42,12 @@ pub(crate) struct Terms {
     pub(crate) deadline: Instant,
 }
 
-impl Sending {
-    /// `fields` are those to send, cleaned.
-    pub(crate) fn new(ask: Ask, fields: HeaderMap) -> Self {
-        Self {
-            method: ask.method,
-            path: ask.path,
-            host: ask.host,
-            fields,
-            newer_than_ms: ask.newer_than_ms,
-            upload: ask.body.map(Upload::new),
-            pass_host: false,
-            urgency: ask.urgency,
-            place: Mutex::new(ask.place),
-        }
-    }
-
-    /// The request for a hop, made anew, and the keys that it is signed with.
-    pub(crate) async fn request(
-        &self,
-        hop: &Hop,
-    ) -> Result<(Request<SendBody>, Option<Arc<Keys>>), Fault> {
-        let (uri, fields, keys) = match &hop.place {
-            Target::Http { scheme, authority, prefix } => {
-                let shown = self.pass_host || hop.kind != HopKind::Origin;
-                let host = if shown { &self.host } else { authority };
-                // Connections are kept for each authority of a URL. Those of HTTP/1.1 serve any
-                // host, and clients choose what they ask for: one authority, and `Host` apart.
-                let mut fields = self.fields.clone();
-                let name = if *scheme == "http" && shown {
-                    let named = host.parse::<Authority>().ok();
-                    let named = named.and_then(|host| HeaderValue::from_str(host.as_str()).ok());
-                    let named = named.ok_or_else(|| Fault::refused(format!("host {host:?}")))?;
-                    fields.insert(header::HOST, named);
-                    authority
-                } else {
-                    host
-                };
-                let uri = format!("{scheme}://{name}{prefix}{}", self.path);
-                let uri =
-                    uri.parse().map_err(|error| Fault::refused(format!("{uri:?}: {error}")))?;
-                (uri, fields, None)
-            }
-            Target::S3(bucket) => {
-                let signed = bucket.request(&self.method, &self.path, &self.fields).await?;
-                (signed.uri, signed.fields, signed.keys)
-            }
-        };
-        let mut request = Request::new(SendBody::new(self.upload.clone()));
-        *request.method_mut() = self.method.clone();
-        *request.uri_mut() = uri;
-        *request.headers_mut() = fields;
-        Ok((request, keys))
-    }
-
-    /// Tells another node how new its answer is to be; gives what was said.
-    fn tell_newer_than(&self, hop: &Hop, fields: &mut HeaderMap) -> Option<HeaderValue> {
-        let newer_than_ms = self.newer_than_ms.filter(|_| hop.kind != HopKind::Origin)?;
-        Some(newer::tell(fields, newer_than_ms, now_ms()))
-    }
-}
-
-/// Milliseconds since 1970 UTC.
-fn now_ms() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
-}
-
 impl Failure {
     fn unsent(fault: Fault) -> Self {
         Self { fault, unsent: true, down: false }
     }
 
-    fn sent(fault: Fault) -> Self {
+    pub(crate) fn sent(fault: Fault) -> Self {
         Self { fault, unsent: false, down: false }
     }
 
@@ -221,7 +135,7 @@ async fn head(
     let began = Instant::now();
     let mut pace = UploadPace { until: began + terms.times.first_byte, bytes: 0 };
     let stage = Stage::default();
-    let mut response = std::pin::pin!(hop.pool.give(request, &stage));
+    let mut response = std::pin::pin!(hop.pool.give(request, &sending.anew, &stage));
     let fail = |flight: &mut Flight, fault: Fault, unsent: bool| {
         flight.failed(&fault, !unsent);
         Failure { fault, unsent, down: false }
@@ -286,7 +200,7 @@ async fn head(
         Err(Unanswered::NoConnection(NoConnection::Failed(error))) => {
             Err(fail(flight, connect_error(&hop.id, &*error), true))
         }
-        Err(Unanswered::Lost(Lost { error, fate, in_order, is_reset })) => {
+        Err(Unanswered::Lost(Lost { error, fate, end, is_reset })) => {
             if let Some(why) = sending.upload.as_ref().and_then(|upload| upload.failed()) {
                 // The client's fault, not the hop's: the flight ends without a verdict.
                 let fault = Fault::Aborted { why: why.into() };
@@ -302,9 +216,9 @@ async fn head(
                 |upload: &Arc<Upload>| upload.is_begun() && (is_reset || upload.is_cut());
             // It was sent to others as often as may be.
             if fate == Fate::Unprocessed && sending.upload.as_deref().is_none_or(Upload::is_here) {
-                match in_order {
-                    true => flight.unjudged(&fault),
-                    false => flight.failed(&fault, true),
+                match end {
+                    End::InOrder => flight.unjudged(&fault),
+                    End::Refused | End::GivenUp => flight.failed(&fault, true),
                 }
                 return Err(Failure::unsent(fault));
             }
@@ -322,120 +236,4 @@ fn full(flight: &mut Flight, unanswered: Unanswered) -> Failure {
     let fault = Fault::busy(format!("{}: {unanswered}", flight.hop().id));
     flight.unjudged(&fault);
     Failure::unsent(fault)
-}
-
-/// What no server may answer.
-fn check(response: Response<Incoming>, hop: &Hop) -> Result<Response<Incoming>, Fault> {
-    if response.status().is_informational() {
-        let why = format!("{}: it answered {}", hop.id, response.status());
-        return Err(Fault::unavailable(ErrorType::HttpUpgradeFailed, why));
-    }
-    let fields = response.headers();
-    let codings: Vec<&[u8]> =
-        fields.get_all(header::TRANSFER_ENCODING).iter().map(|value| value.as_bytes()).collect();
-    // Two lengths, or a coding that nobody asked for: no two readers agree on the end
-    // (RFC 9112, 6.3).
-    let plain = codings.is_empty()
-        || (codings.len() == 1
-            && codings[0].eq_ignore_ascii_case(b"chunked")
-            && response.version() != Version::HTTP_10
-            && !fields.contains_key(header::CONTENT_LENGTH));
-    if !plain {
-        let why = format!("{}: a Transfer-Encoding that fits no body", hop.id);
-        return Err(Fault::unavailable(ErrorType::HttpProtocolError, why));
-    }
-    let size =
-        |(name, value): (&header::HeaderName, &HeaderValue)| name.as_str().len() + value.len() + 4;
-    let bytes: usize = fields.iter().map(size).sum();
-    if fields.len() > FIELDS_MAX || bytes > HEAD_BYTES_MAX {
-        let why = format!("{}: a head of {} fields and {bytes} bytes", hop.id, fields.len());
-        return Err(Fault::unavailable(ErrorType::HttpResponseHeaderSectionSize, why));
-    }
-    Ok(response)
-}
-
-fn plain(
-    response: Response<Incoming>,
-    mut flight: Flight,
-    sending: &Sending,
-    terms: &Terms,
-) -> Result<Answer, Failure> {
-    let (head, body) = response.into_parts();
-    let redirect = head.status.is_redirection() && head.status != StatusCode::NOT_MODIFIED;
-    if redirect && terms.kind == SiteKind::Title {
-        let to = head.headers.get(header::LOCATION).map(|to| to.as_bytes().escape_ascii());
-        let to = to.map(|to| to.to_string()).unwrap_or_default();
-        let why = format!("{}: {} to {to:?}", flight.hop().id, head.status);
-        let fault = Fault::Redirected { why: why.into() };
-        flight.failed(&fault, true);
-        return Err(Failure::sent(fault));
-    }
-    let delimited = is_delimited(&sending.method, &head);
-    let alone = head.version < Version::HTTP_2;
-    let events = head.headers.get(header::CONTENT_TYPE);
-    let events = events.is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"));
-    let stall = if events { EVENTS_STALL } else { terms.times.stall };
-    let (hop, kind) = (flight.hop().id.clone(), flight.hop().kind);
-    let body = if has_no_content(&sending.method, head.status) && !body.is_end_stream() {
-        // RFC 9110 section 6.4.1. Over HTTP/2 it may come all the same, and is not read.
-        flight.whole();
-        UpstreamBody::held(bytes::Bytes::new())
-    } else {
-        UpstreamBody::live(body, flight, (stall, !events), (delimited, alone))
-    };
-    Ok(Answer {
-        head,
-        body,
-        hop,
-        kind,
-        storable: true,
-        is_newer: false,
-        head_after: Duration::ZERO,
-        retried: 0,
-    })
-}
-
-/// Whether the end of the body can be told from a connection that broke (RFC 9112, 6.3).
-fn is_delimited(method: &Method, head: &http::response::Parts) -> bool {
-    let fields = &head.headers;
-    has_no_content(method, head.status)
-        || head.version >= Version::HTTP_2
-        || fields.contains_key(header::CONTENT_LENGTH)
-        || fields.contains_key(header::TRANSFER_ENCODING)
-}
-
-/// Whether an answer is its head alone, whatever comes behind that.
-fn has_no_content(method: &Method, status: StatusCode) -> bool {
-    let none = matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-    none || *method == Method::HEAD
-}
-
-/// A refusal of S3, with what it says.
-async fn refused(
-    response: Response<Incoming>,
-    mut flight: Flight,
-    terms: &Terms,
-) -> Result<(http::response::Parts, bytes::Bytes), Failure> {
-    let (head, body) = response.into_parts();
-    let whole = Limited::new(body, s3::ERROR_BYTES_MAX).collect();
-    match tokio::time::timeout(terms.times.stall, whole).await {
-        Ok(Ok(whole)) => {
-            flight.whole();
-            Ok((head, whole.to_bytes()))
-        }
-        _ => {
-            let why = format!("{}: {} with a bad body", flight.hop().id, head.status);
-            let fault = Fault::unavailable(ErrorType::HttpResponseIncomplete, why);
-            flight.failed(&fault, true);
-            Err(Failure::sent(fault))
-        }
-    }
-}
-
-fn from_s3(mut head: http::response::Parts, body: UpstreamBody, way: &Way) -> Answer {
-    let storable = !s3::is_refusal(head.status);
-    s3::clean(&mut head);
-    let (hop, kind) = (way.hop.id.clone(), way.hop.kind);
-    let head_after = Duration::ZERO;
-    Answer { head, body, hop, kind, storable, is_newer: false, head_after, retried: 0 }
 }

@@ -5,8 +5,8 @@
 //! learned of no other.
 
 use crate::ask::Ask;
-use crate::exchange::Sending;
 use crate::hop::Way;
+use crate::sending::Sending;
 use http::HeaderMap;
 use std::future::{Future, poll_fn};
 use std::sync::Arc;

@@ -128,6 +128,8 @@ pub(crate) struct Turn<'a> {
     stream: Option<Stream>,
     /// It opens the connection of the lane.
     opening: Option<watch::Sender<Progress>>,
+    /// So it did, whatever came of that.
+    pub(crate) opens: bool,
 }
 
 impl Lanes {
@@ -231,7 +233,8 @@ impl Lanes {
         stream: Option<Stream>,
         opening: Option<watch::Sender<Progress>>,
     ) -> Turn<'_> {
-        Turn { lane, lanes: self, host, stream, opening }
+        let opens = opening.is_some();
+        Turn { lane, lanes: self, host, stream, opening, opens }
     }
 }
 
@@ -261,6 +264,11 @@ impl Turn<'_> {
     /// Whether others wait for its connection.
     pub(crate) fn is_opening(&self) -> bool {
         self.opening.is_some()
+    }
+
+    /// Whether another request had opened this connection for it.
+    pub(crate) fn has_joined(&self, link: &Arc<Link>) -> bool {
+        !self.opens && self.stream.as_ref().is_some_and(|stream| stream.is_over(link))
     }
 
     /// The request goes over this connection.

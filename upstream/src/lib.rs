@@ -10,6 +10,8 @@
 //! `send.rs` is the life of an ask from top to bottom, `tries.rs` says which hop is next,
 //! `exchange.rs` asks one.
 
+mod anew;
+mod answered;
 mod ask;
 mod body;
 mod breaker;
@@ -37,6 +39,7 @@ mod pulse;
 mod rendezvous;
 pub mod s3;
 mod send;
+mod sending;
 mod settings;
 mod tries;
 mod turns;

@@ -1,6 +1,7 @@
 //! Requests to one hop: which connection each goes over, and which are sent anew over another one:
 //! those whose connection was given up by the other side, or that the other side did not take.
 
+use crate::anew::{Anew, End};
 use crate::connect::Connector;
 use crate::fault;
 use crate::lanes::{LANES_MAX, Lanes, NoConnection, Stage};
@@ -18,14 +19,6 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
-
-/// A request is sent anew this often, should each of its connections turn out to be given up, or
-/// each server refuse it.
-const ANEW_MAX: u32 = 3;
-/// And this often, should each of its connections have taken requests before it and have ended in
-/// order: 512 at once, the default of `in-flight-max`, are done by then over connections that take
-/// 10 each.
-const ANEW_IN_ORDER_MAX: u32 = 64;
 
 /// Connections to one place.
 pub(crate) struct Pool {
@@ -52,8 +45,8 @@ pub(crate) enum Unanswered {
 pub(crate) struct Lost {
     pub(crate) error: Arc<Error>,
     pub(crate) fate: Fate,
-    /// Its connection took requests before it, and ended in order.
-    pub(crate) in_order: bool,
+    /// By which it may be sent anew, as its fate allows.
+    pub(crate) end: End,
     /// The other side dropped the connection with something unread.
     pub(crate) is_reset: bool,
 }
@@ -105,28 +98,28 @@ impl Pool {
         &self,
         request: Request<SendBody>,
     ) -> Result<Response<Incoming>, Unanswered> {
-        self.give(request, &Stage::default()).await
+        self.give(request, &Anew::default(), &Stage::default()).await
     }
 
-    /// As [`Self::request`]; `stage` tells how far it is.
+    /// As [`Self::request`]; `anew` is what is left of how often that may be, `stage` tells how far
+    /// it is.
     ///
     /// # Errors
     /// Why there is no answer.
     pub(crate) async fn give(
         &self,
         request: Request<SendBody>,
+        anew: &Anew,
         stage: &Stage,
     ) -> Result<Response<Incoming>, Unanswered> {
         let (head, body) = request.into_parts();
-        let (mut left, mut left_in_order) = (ANEW_MAX, ANEW_IN_ORDER_MAX);
         loop {
             let request = Request::from_parts(head.clone(), body.anew());
-            let Some(outcome) = self.once(request, left_in_order > 0, stage).await else {
-                left_in_order -= 1;
+            let Some(outcome) = self.once(request, anew, stage).await else {
                 self.anew.inc();
                 continue;
             };
-            let Err(Unanswered::Lost(Lost { fate, in_order, .. })) = &outcome else {
+            let Err(Unanswered::Lost(Lost { fate, end, .. })) = &outcome else {
                 return outcome;
             };
             let may_again = match fate {
@@ -134,20 +127,18 @@ impl Pool {
                 Fate::GivenUp => head.method.is_idempotent(),
                 Fate::Unknown => false,
             };
-            let left = if *in_order { &mut left_in_order } else { &mut left };
-            if !may_again || !body.is_here() || *left == 0 {
+            if !may_again || !body.is_here() || !anew.take(*end) {
                 return outcome;
             }
-            *left -= 1;
             self.anew.inc();
         }
     }
 
-    /// `None`, if it `may_be_lost`: no connection has begun with it.
+    /// `None`: no connection has begun with it, and it may be sent anew.
     async fn once(
         &self,
         mut request: Request<SendBody>,
-        may_be_lost: bool,
+        anew: &Anew,
         stage: &Stage,
     ) -> Option<Result<Response<Incoming>, Unanswered>> {
         let taken = request.body().taken();
@@ -165,6 +156,7 @@ impl Pool {
             }
             polled
         });
+        let mut may_be_lost = true;
         let outcome = loop {
             tokio::select! {
                 biased;
@@ -180,7 +172,10 @@ impl Pool {
                 }
                 () = lost(captured.clone(), &taken), if may_be_lost => {
                     poison(&captured);
-                    return None;
+                    if anew.take(if turn.opens { End::Refused } else { End::InOrder }) {
+                        return None;
+                    }
+                    may_be_lost = false;
                 }
             }
         };
@@ -209,9 +204,15 @@ impl Pool {
                     Fate::GivenUp => self.retire(began),
                     Fate::Unknown => {}
                 }
-                let in_order = link.as_ref().is_some_and(|link| link.has_ended_in_order());
+                let in_order =
+                    |link: &Arc<Link>| turn.has_joined(link) && link.has_ended_in_order();
+                let end = match &link {
+                    Some(link) if in_order(link) => End::InOrder,
+                    _ if turn.opens || fault::is_refused(&error) => End::Refused,
+                    _ => End::GivenUp,
+                };
                 let is_reset = link.is_some_and(|link| link.is_reset());
-                Err(Unanswered::Lost(Lost { error, fate, in_order, is_reset }))
+                Err(Unanswered::Lost(Lost { error, fate, end, is_reset }))
             }
         })
     }

@@ -1,12 +1,13 @@
 //! The life of an ask: from what the caller wants to an answer or a fault.
 
 use crate::ask::{Answer, Ask, clean, origin_form};
-use crate::exchange::{Failure, Sending, Terms, exchange};
+use crate::exchange::{Failure, Terms, exchange};
 use crate::fault::{ErrorType, Fault};
 use crate::health::changes;
 use crate::hop::Way;
 use crate::order::Standing;
 use crate::rendezvous::Run;
+use crate::sending::Sending;
 use crate::settings::Hedge;
 use crate::tries::{Choice, Tries, Wish};
 use crate::upstream::Inner;

@@ -12,6 +12,7 @@ pub type Connection = TlsStream<TcpStream>;
 
 pub const NO_ERROR: u32 = 0;
 pub const REFUSED_STREAM: u32 = 7;
+pub const ENHANCE_YOUR_CALM: u32 = 11;
 
 // Kinds of frames, and the flag of the last one of a stream (RFC 9113 section 6).
 pub const DATA: u8 = 0;
@@ -148,7 +149,11 @@ pub fn reset(stream: u32, error: u32) -> Vec<u8> {
 }
 
 pub fn goaway(last: u32) -> Vec<u8> {
-    frame(7, 0, 0, &[last.to_be_bytes(), NO_ERROR.to_be_bytes()].concat())
+    goaway_for(last, NO_ERROR)
+}
+
+pub fn goaway_for(last: u32, error: u32) -> Vec<u8> {
+    frame(7, 0, 0, &[last.to_be_bytes(), error.to_be_bytes()].concat())
 }
 
 /// A frame of a request.
@@ -160,11 +165,19 @@ pub struct Heard<'a> {
 }
 
 /// Says what `answer` makes of each frame of a request.
-pub async fn frames(mut tls: Connection, mut answer: impl FnMut(Heard<'_>) -> Vec<u8>) {
+pub async fn frames(tls: Connection, answer: impl FnMut(Heard<'_>) -> Vec<u8>) {
+    frames_behind(&[], tls, answer).await;
+}
+
+/// As [`frames`], with these right behind its settings.
+pub async fn frames_behind(
+    first: &[u8],
+    mut tls: Connection,
+    mut answer: impl FnMut(Heard<'_>) -> Vec<u8>,
+) {
     let mut preface = [0; 24];
-    if tls.read_exact(&mut preface).await.is_err()
-        || tls.write_all(&frame(4, 0, 0, &[])).await.is_err()
-    {
+    let first = [&frame(4, 0, 0, &[]), first].concat();
+    if tls.read_exact(&mut preface).await.is_err() || tls.write_all(&first).await.is_err() {
         return;
     }
     let mut head = [0; 9];
