@@ -6,6 +6,7 @@
 mod clients;
 
 use clients::{WAIT, metrics_at_rest, speakers};
+use loadtest::{Client, Protocol};
 use nearcast::cluster::{Process, Signal};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -194,5 +195,35 @@ async fn a_hang_up_without_a_terminal_ends_nothing() {
     says(&edge.log(), "SIGHUP").await;
     let speakers = speakers(&edge, &dir.path().join("data"));
     assert_eq!(speakers[0].get("/good/after", &[]).await.status, 200);
+    edge.stop().await.unwrap();
+}
+
+/// By RFC 9000 section 10.3, whose key is in the data folder; else each of them would wait for what
+/// its own patience is, which is shorter here than what the connection has.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_edge_tells_its_clients_by_http_3_that_it_was_started_anew() {
+    const CLIENTS: usize = 50;
+    let (dir, origin) = (tempfile::tempdir().unwrap(), Origin::start().await);
+    let mut edge = edge(&origin, dir.path()).await;
+    let ca = vec![std::fs::read(dir.path().join("data/tls/cert.pem")).unwrap()];
+    let client = |_| Client::new(Protocol::H3, &ca, WAIT / 2).unwrap();
+    let clients: Vec<_> = (0..CLIENTS).map(client).collect();
+    let secure = |url: &&String| url.starts_with("https://");
+    let url = format!("{}/good/h3", edge.announced.urls.iter().find(secure).unwrap());
+    let all = async || {
+        let ask = clients.iter().map(async |client| {
+            let asked = Instant::now();
+            let answer = client.get(&url, &[("range", "bytes=0-9")]).await.unwrap();
+            assert!(answer.body == content("/good/h3")[..10]);
+            asked.elapsed()
+        });
+        futures::future::join_all(ask).await
+    };
+    all().await;
+    edge.kill().await.unwrap();
+    edge.restart().await.unwrap();
+    let mut took = all().await;
+    took.sort();
+    println!("{CLIENTS} clients: half within {:?}, all {:?}", took[CLIENTS / 2], took[CLIENTS - 1]);
     edge.stop().await.unwrap();
 }
