@@ -8,6 +8,7 @@ mod versions;
 
 use common::{Edge, Stopped, get, settings, until};
 use futures::future::join_all;
+use http::Version;
 use service::value::ByteSize;
 use versions::{Origin, Thing};
 
@@ -22,14 +23,24 @@ struct World {
 
 impl World {
     /// An edge whose memory is full of others, which are the last of the things.
-    async fn full(memory: usize, mut things: Vec<Thing>) -> Self {
+    async fn full(memory: usize, things: Vec<Thing>) -> Self {
+        Self::full_by(Version::HTTP_11, memory, things).await
+    }
+
+    /// The same before an origin that speaks this.
+    async fn full_by(http: Version, memory: usize, mut things: Vec<Thing>) -> Self {
         const OTHER_BYTES: usize = 40 * MIB;
         let own = things.len();
         things.resize(own + memory.div_ceil(OTHER_BYTES * 7 / 8), Thing::strong(OTHER_BYTES));
         let count = things.len();
-        let origin = Origin::start(things).await;
         let dir = tempfile::tempdir().unwrap();
+        let ca = (http == Version::HTTP_2).then(|| dir.path().join("origin.pem"));
+        let origin = match &ca {
+            Some(ca) => Origin::start_over_http2(things, ca).await,
+            None => Origin::start(things).await,
+        };
         let mut settings = settings(dir.path(), &origin.url);
+        settings.ca = ca;
         settings.control_plane = None;
         settings.listen = vec!["http://127.0.0.1:0".into()];
         settings.memory = Some(ByteSize(memory as u64));
@@ -132,12 +143,24 @@ async fn what_many_readers_take_in_portions_is_not_fetched_twice() {
 }
 
 /// Many more than memory has places for: each gets its bytes as it takes them, by one answer of the
-/// origin that is read no faster. `NEARCAST_SLOW_READERS` says how many: 300 have 128 MiB.
+/// origin that is read no faster.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_more_readers_take_than_memory_has_places_for_is_not_fetched_twice() {
+    more_readers_than_places(Version::HTTP_11).await;
+}
+
+/// The answers share a few connections.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_more_readers_take_than_memory_has_places_for_is_not_fetched_twice_over_http_2() {
+    more_readers_than_places(Version::HTTP_2).await;
+}
+
+/// `NEARCAST_SLOW_READERS` says how many: 300 have 128 MiB.
+async fn more_readers_than_places(http: Version) {
     let count = std::env::var("NEARCAST_SLOW_READERS").map_or(40, |count| count.parse().unwrap());
     let memory_mib = (count * 128 / 300).max(32);
-    let world = World::full(memory_mib * MIB, vec![Thing::strong(6 * MIB); count]).await;
+    let things = vec![Thing::strong(6 * MIB); count];
+    let world = World::full_by(http, memory_mib * MIB, things).await;
     let mut readers = join_all((0..count).map(|number| world.reader(number))).await;
     world.take_in_portions(&mut readers, 64 << 10).await;
     world.each_byte_came_once().await;

@@ -32,7 +32,7 @@ pub struct UpstreamBody {
     flight: Option<Flight>,
     patience: Option<Patience>,
     delimited: bool,
-    /// No other body shares its connection.
+    /// No other body shares its connection, as over HTTP/1.1.
     alone: bool,
     /// It was let wait for its readers.
     held: OnceLock<Held>,
@@ -108,16 +108,12 @@ impl UpstreamBody {
         Self { source, flight, patience, delimited: true, alone: true, held, way, own, silence }
     }
 
-    /// Whether no other body shares its connection, as over HTTP/1.1.
-    pub fn is_alone(&self) -> bool {
-        self.alone
-    }
-
-    /// Whether it harms nobody when no more of it is taken for a while: it has a connection of its
-    /// own, an eighth of the places at its hop is free, and fewer than half are let wait. From then
-    /// on, a cut says nothing of the hop: it may have waited long enough for us.
+    /// Whether it harms nobody when no more of it is taken for a while: an eighth of the places at
+    /// its hop is free, no request waits for one, and fewer than half are let wait. (Others that
+    /// share its connection have that one's window, in which those of all its streams have room.)
+    /// From then on, a cut says nothing of the hop: it may have waited long enough for us.
     pub fn may_wait(&self) -> bool {
-        let Some(flight) = self.flight.as_ref().filter(|_| self.alone) else { return self.alone };
+        let Some(flight) = &self.flight else { return true };
         if !flight.hop().is_at_ease() {
             return false;
         }
@@ -128,8 +124,8 @@ impl UpstreamBody {
         self.held.get().is_some()
     }
 
-    /// Whether it is to be closed, since a request waits for a place at its hop, and what is left of
-    /// it can be had again: so that slow readers do not have all places for as long as they read.
+    /// Whether it is to be closed, since a request waits for a place at its hop, or for one on the
+    /// connections there, and what is left of it can be had again: so that slow readers do not have all places for as long as they read.
     /// As many answers are told so as there are such requests.
     pub fn yields(&self) -> bool {
         let Some(flight) = &self.flight else { return false };

@@ -37,9 +37,11 @@ pub(crate) const HEAD_BYTES_MAX: usize = 64 << 10;
 pub(crate) const FIELDS_MAX: usize = 200;
 /// A body of HTTP/2 that nobody reads holds this much, less than the kernel would of HTTP/1.1.
 const H2_STREAM_BYTES_MAX: u32 = 2 << 20;
-/// All of a connection: as much as 512 bodies, the default of `in-flight-max`, so that those which
-/// slow clients don't read take nothing from the others.
-const H2_CONNECTION_BYTES_MAX: u32 = 1 << 30;
+/// Requests at a time over one connection, whatever the server takes: the default of `in-flight-max`.
+pub(crate) const H2_STREAMS_MAX: u32 = 512;
+/// All of a connection: as much as all of its bodies, so that those which slow clients don't read
+/// take nothing from the others.
+const H2_CONNECTION_BYTES_MAX: u32 = H2_STREAMS_MAX * H2_STREAM_BYTES_MAX;
 /// An HTTP/2 connection without a sign of life is given up after both.
 const H2_PING: Duration = Duration::from_secs(10);
 const H2_PING_TIMEOUT: Duration = Duration::from_secs(5);

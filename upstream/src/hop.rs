@@ -131,7 +131,7 @@ impl Hop {
     /// Whether it has places to spare.
     pub(crate) fn is_at_ease(&self) -> bool {
         let most = self.limits.in_flight_max;
-        self.load() <= most - most / FREE_SHARE
+        self.load() <= most - most / FREE_SHARE && self.pool.waiting() == 0
     }
 
     /// A place for an answer that is to wait for its readers; none: as many do already.
@@ -143,7 +143,8 @@ impl Hop {
     /// Has an answer make way for a request that waits for a place; none: as many do already as
     /// there are such requests.
     pub(crate) fn make_way(self: &Arc<Self>) -> Option<Held> {
-        Held::begin(self, |hop| &hop.yielding, self.queued.load(Relaxed))
+        let waiting = self.queued.load(Relaxed) + self.pool.waiting();
+        Held::begin(self, |hop| &hop.yielding, waiting)
     }
 
     /// Whether its breaker would let a request pass.

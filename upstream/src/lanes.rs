@@ -10,7 +10,7 @@ use http::uri::Authority;
 use hyper_util::client::legacy::Error;
 use hyper_util::client::legacy::connect::CaptureConnection;
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
@@ -32,7 +32,11 @@ const APART_MAX: u32 = 16;
 const HOSTS_KEPT: usize = 64;
 
 /// The lanes of one hop.
-pub(crate) struct Lanes(Mutex<State>);
+pub(crate) struct Lanes {
+    state: Mutex<State>,
+    /// Requests that wait for room.
+    waiting: AtomicUsize,
+}
 
 struct State {
     /// Whether several requests at a time go over its connections, once that is known.
@@ -69,6 +73,22 @@ enum Progress {
     /// The server does not say what it takes.
     Silent,
     Failed(Arc<Error>),
+}
+
+/// Counts a request that waits for room.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn begin(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
 }
 
 /// What is to be waited for.
@@ -136,11 +156,17 @@ impl Lanes {
     /// `may_be_shared`: whether its connections may turn out to be of HTTP/2.
     pub(crate) fn new(may_be_shared: bool) -> Self {
         let is_shared = if may_be_shared { None } else { Some(false) };
-        Self(Mutex::new(State { is_shared, apart: 0, hosts: HashMap::new(), sweep_at: HOSTS_KEPT }))
+        let state = State { is_shared, apart: 0, hosts: HashMap::new(), sweep_at: HOSTS_KEPT };
+        Self { state: Mutex::new(state), waiting: AtomicUsize::new(0) }
+    }
+
+    /// Requests that wait for others to end.
+    pub(crate) fn waiting(&self) -> usize {
+        self.waiting.load(Relaxed)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A lane with room, once there is one.
@@ -176,6 +202,7 @@ impl Lanes {
                     if Instant::now() >= until {
                         return Err(NoConnection::Full);
                     }
+                    let _waiting = Waiting::begin(&self.waiting);
                     // Whether there is some then, the next look shows.
                     _ = timeout_at(until, room.notified()).await;
                     no_room = Some((until, room));

@@ -4,6 +4,7 @@
 //! Invariant: what an HTTP/1.1 server said before it cut the connection is read, even if it cut
 //! it while it was sent to.
 
+use crate::connect::H2_STREAMS_MAX;
 use crate::frames::{Said, Scan};
 use http::Extensions;
 use hyper_rustls::MaybeHttpsStream;
@@ -54,7 +55,7 @@ pub(crate) struct Link {
     left: AtomicBool,
     /// Requests under way (HTTP/2).
     streams: AtomicUsize,
-    /// How many of them the other side takes at a time.
+    /// How many of them the other side takes at a time, and this one asks for.
     streams_max: AtomicUsize,
     /// Cancelled when that has come.
     settled: CancellationToken,
@@ -107,7 +108,7 @@ impl Link {
     fn told(&self, said: Said) {
         match said {
             Said::StreamsMax(most) => {
-                self.streams_max.store(usize::try_from(most).unwrap_or(usize::MAX), Relaxed);
+                self.streams_max.store(most.min(H2_STREAMS_MAX) as usize, Relaxed);
             }
             Said::Settled => self.settled.cancel(),
             Said::Goaway { last, error } => {
@@ -149,7 +150,7 @@ impl Link {
         self.streams.load(Relaxed)
     }
 
-    /// Whether the other side takes another one at once.
+    /// Whether another one may be sent at once.
     pub(crate) fn has_room(&self) -> bool {
         self.streams() < self.streams_max.load(Relaxed)
     }
@@ -246,7 +247,7 @@ impl Linked {
             in_order: no(),
             left: no(),
             streams: AtomicUsize::new(0),
-            streams_max: AtomicUsize::new(usize::MAX),
+            streams_max: AtomicUsize::new(H2_STREAMS_MAX as usize),
             settled: CancellationToken::new(),
             reset: no(),
             closed: CancellationToken::new(),

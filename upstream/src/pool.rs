@@ -89,6 +89,11 @@ impl Pool {
         Self { clients, lanes, settled_max, known: Mutex::default(), anew }
     }
 
+    /// Requests that wait for others to end, since all connections have as many as they take.
+    pub(crate) fn waiting(&self) -> usize {
+        self.lanes.waiting()
+    }
+
     /// Sends a request; anew where all of its body is there still, and it was not processed, or may
     /// be sent twice (RFC 9110 section 9.2.2) and its connection was given up.
     ///

@@ -84,6 +84,26 @@ async fn what_no_connection_has_room_for_waits_and_is_told_that_all_are_full() {
     assert_eq!(waits.await.unwrap().unwrap(), (200, "good".into()));
 }
 
+/// An answer that is not read has a place on its connection, which one that waits for that gets.
+#[tokio::test]
+async fn an_answer_makes_way_for_a_request_that_no_connection_has_room_for() {
+    let (server, _) = films().await;
+    let site = server.site();
+    let mut films = films_of(&site, "a.example").await;
+    assert!(films.iter().all(|film| film.body.may_wait() && !film.body.yields()));
+    let waits = site.upstream.clone();
+    let waits = tokio::spawn(async move {
+        let ask = Ask { host: "a.example".into(), ..ask("/a") };
+        whole(waits.send(ask).await?).await
+    });
+    until("one makes way", || films.iter().any(|film| film.body.yields())).await;
+    assert!(films.iter().all(|film| !film.body.may_wait()));
+    let ways: Vec<usize> = (0..LANES_MAX).filter(|n| films[*n].body.yields()).collect();
+    assert_eq!(ways.len(), 1, "as many as wait");
+    drop(films.remove(ways[0]));
+    assert_eq!(waits.await.unwrap().unwrap(), (200, "good".into()));
+}
+
 /// The connections for one host have room whatever those for another one have.
 #[tokio::test]
 async fn hosts_that_are_passed_on_have_connections_of_their_own() {

@@ -3,6 +3,7 @@
 
 #![allow(dead_code, missing_docs, reason = "each test uses its part")]
 
+mod connection;
 mod fields;
 
 use bytes::Bytes;
@@ -13,14 +14,15 @@ use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
 use rand::rngs::StdRng;
 use rand::{Rng, RngCore, SeedableRng};
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
+use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio_rustls::TlsAcceptor;
 
 /// Random bytes of which every content is a part. Two contents start nowhere near each other's
 /// start at the same place, so equal bytes at equal places never come about by chance.
@@ -160,8 +162,18 @@ impl Drop for Origin {
 
 impl Origin {
     pub async fn start(things: Vec<Thing>) -> Self {
+        Self::serving(things, None).await
+    }
+
+    /// One that speaks HTTP/2 over TLS, to who trusts what it writes to `ca`.
+    pub async fn start_over_http2(things: Vec<Thing>, ca: &Path) -> Self {
+        Self::serving(things, Some(connection::acceptor(ca))).await
+    }
+
+    async fn serving(things: Vec<Thing>, tls: Option<TlsAcceptor>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let url = format!("{scheme}://{}", listener.local_addr().unwrap());
         let state = Arc::new(Mutex::new(State {
             versions: vec![1; things.len()],
             body_bytes: vec![0; things.len()],
@@ -187,10 +199,7 @@ impl Origin {
                         Ok::<_, io::Error>(answer)
                     }
                 });
-                connections.spawn(async move {
-                    let http = hyper::server::conn::http1::Builder::new();
-                    let _ = http.serve_connection(TokioIo::new(stream), service).await;
-                });
+                connections.spawn(connection::serve(stream, tls.clone(), service));
             }
         });
         Self { url, state, released, task }

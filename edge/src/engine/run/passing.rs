@@ -1,7 +1,7 @@
 //! Chunks that memory has no place for until their reader has taken them. One with a single reader
 //! is written no faster than that takes it. If the reader keeps up, it is kept like any other; if
 //! not, the rest of it, and what follows, goes past memory: byte by byte, by the answer that is
-//! open, which the reader's pace holds back (TCP). Were such a chunk fetched at once, it would have
+//! open, which the reader's pace holds back (TCP, or the stream's window of HTTP/2). Were such a chunk fetched at once, it would have
 //! left memory before it is read to its end, and be fetched again, each time somewhat further on.
 //!
 //! Invariant: nothing of a chunk that goes past memory is asked for twice for its reader, and
@@ -28,12 +28,11 @@ const PACED_WAIT_MAX: Duration = Duration::from_millis(250);
 const PACED_WAIT_MIN: Duration = Duration::from_millis(50);
 
 impl Run {
-    /// An answer begins. What shares its connection with others is not held back: one reader's pace
-    /// would become theirs. An answer that brings all of an object is for all who want of it.
-    pub(super) fn begin_answer(&mut self, body: &UpstreamBody) {
+    /// An answer begins. One that brings all of an object is for all who want of it.
+    pub(super) fn begin_answer(&mut self) {
         let may_be_apart = matches!(self.object.kind, Kind::Web(_)) && self.object.can_be_fetched();
         self.answered = Instant::now();
-        self.is_passable = may_be_apart && body.is_alone() && !self.is_unranged;
+        self.is_passable = may_be_apart && !self.is_unranged;
     }
 
     /// The reader that begins it has so many bytes of the first chunk.

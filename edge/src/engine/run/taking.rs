@@ -71,7 +71,7 @@ impl Run {
         if self.object.can_be_fetched() {
             arriving.body.leave_if_silent();
         }
-        self.begin_answer(&arriving.body);
+        self.begin_answer();
         let (mut at, end) = (arriving.range.start, arriving.range.end());
         let (reach, first) = (arriving.reach(), self.front());
         let extends = extends || self.is_unranged;
