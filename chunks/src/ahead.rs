@@ -1,10 +1,12 @@
 //! Chunks that are here for a reader that has yet to take them, or the rest of them.
 //!
-//! Hardly anybody has used them yet, so the caches let go of them first. What is in a place here
-//! stays in memory until it is let go of. Invariant: there are never more places than were set.
+//! Hardly anybody has used them yet, so the caches let go of them first; or nobody could have them
+//! again. What is in a place here stays in memory until it is let go of. Invariant: there are never
+//! more places than were set.
 
 use crate::value::{Chunk, Key};
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The places for such chunks.
@@ -19,6 +21,8 @@ struct Shared {
 #[derive(Default)]
 struct State {
     taken: usize,
+    /// Of these, by chunks that can't be had again.
+    last: usize,
     chunks: HashMap<Key, Kept>,
     /// Arena bytes of those that no cache has.
     bytes_outside: u64,
@@ -26,6 +30,7 @@ struct State {
 
 struct Kept {
     chunk: Arc<Chunk>,
+    places: usize,
     is_outside: bool,
 }
 
@@ -46,6 +51,8 @@ impl State {
 pub struct Ahead {
     shared: Arc<Shared>,
     key: Option<Key>,
+    /// For a chunk that can't be had again.
+    is_last: bool,
 }
 
 impl Shared {
@@ -74,7 +81,17 @@ impl Places {
             return None;
         }
         state.taken += 1;
-        Some(Ahead { shared: Arc::clone(&self.0), key: None })
+        Some(Ahead { shared: Arc::clone(&self.0), key: None, is_last: false })
+    }
+
+    /// A place for a chunk that can't be had again: of all of them, these may have half.
+    pub(crate) fn take_last(&self) -> Option<Ahead> {
+        let mut state = self.0.lock();
+        if state.taken >= self.0.most || state.last >= self.0.most / 2 {
+            return None;
+        }
+        (state.taken, state.last) = (state.taken + 1, state.last + 1);
+        Some(Ahead { shared: Arc::clone(&self.0), key: None, is_last: true })
     }
 
     pub(crate) fn get(&self, key: &Key) -> Option<Arc<Chunk>> {
@@ -107,14 +124,19 @@ impl Places {
 }
 
 impl Ahead {
-    /// Keeps a chunk that no cache has so far, unless another place has it.
-    pub(crate) fn keep(&mut self, chunk: Chunk) {
+    /// Keeps a chunk, which a cache has so far or none.
+    pub(crate) fn keep(&mut self, chunk: Chunk, is_outside: bool) {
         let key = *chunk.key();
+        if self.key.replace(key).is_some() {
+            return;
+        }
         let mut state = self.shared.lock();
-        if self.key.is_none() && !state.chunks.contains_key(&key) {
-            state.chunks.insert(key, Kept { chunk: Arc::new(chunk), is_outside: false });
-            state.note(&key, true);
-            self.key = Some(key);
+        match state.chunks.entry(key) {
+            Entry::Occupied(mut kept) => kept.get_mut().places += 1,
+            Entry::Vacant(free) => {
+                free.insert(Kept { chunk: Arc::new(chunk), places: 1, is_outside: false });
+                state.note(&key, is_outside);
+            }
         }
     }
 }
@@ -123,7 +145,13 @@ impl Drop for Ahead {
     fn drop(&mut self) {
         let mut state = self.shared.lock();
         state.taken -= 1;
+        state.last -= usize::from(self.is_last);
         let kept = self.key.and_then(|key| {
+            let kept = state.chunks.get_mut(&key)?;
+            kept.places -= 1;
+            if kept.places > 0 {
+                return None;
+            }
             state.note(&key, false);
             state.chunks.remove(&key)
         });
@@ -163,7 +191,7 @@ mod tests {
         let key = *chunk(7).key();
         let block = chunk(7).block_bytes() as u64;
         let mut place = places.take(1).unwrap();
-        place.keep(chunk(7));
+        place.keep(chunk(7), true);
         assert_eq!(places.bytes_outside(), block);
         for (note, bytes) in [
             (Places::enters as fn(&Places, &Key), 0),
@@ -179,16 +207,33 @@ mod tests {
     }
 
     #[test]
-    fn a_chunk_is_here_for_as_long_as_it_has_its_place() {
+    fn a_chunk_is_here_for_as_long_as_it_has_a_place() {
         let places = Places::new(4);
         let key = *chunk(7).key();
-        let [mut first, mut second] = [places.take(1).unwrap(), places.take(1).unwrap()];
-        first.keep(chunk(7));
-        second.keep(chunk(7));
-        drop(second);
-        assert!(places.contains(&key));
-        assert_eq!(places.get(&key).unwrap().bytes(), "x");
-        drop(first);
-        assert!(!places.contains(&key));
+        for first_goes_first in [true, false] {
+            let [mut first, mut second] = [places.take(1).unwrap(), places.take(1).unwrap()];
+            first.keep(chunk(7), true);
+            second.keep(chunk(7), true);
+            let (goes, stays) = if first_goes_first { (first, second) } else { (second, first) };
+            drop(goes);
+            assert_eq!(places.get(&key).unwrap().bytes(), "x");
+            assert_eq!(places.bytes_outside(), chunk(7).block_bytes() as u64);
+            drop(stays);
+            assert!(!places.contains(&key));
+            assert_eq!((places.taken(), places.bytes_outside()), (0, 0));
+        }
+    }
+
+    #[test]
+    fn what_can_not_be_had_again_may_have_half_of_the_places() {
+        let places = Places::new(8);
+        let last: Vec<_> = (0..10).map_while(|_| places.take_last()).collect();
+        let read: Vec<_> = (0..10).map_while(|_| places.take(0)).collect();
+        assert_eq!((last.len(), read.len()), (4, 4));
+        drop(last);
+        let more: Vec<_> = (0..10).map_while(|_| places.take(0)).collect();
+        assert_eq!(more.len(), 4);
+        drop((read, more));
+        assert_eq!(places.taken(), 0);
     }
 }

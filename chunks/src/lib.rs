@@ -150,6 +150,13 @@ impl Chunks {
         self.inner.memory.ahead(by)
     }
 
+    /// Has a chunk that is in memory stay there for as long as the place is kept: it can't be had
+    /// again. `None` when half of the places are taken by such chunks, or all, or it has left.
+    #[must_use]
+    pub fn stay(&self, key: &Key) -> Option<Ahead> {
+        self.inner.memory.stay(key)
+    }
+
     /// Whether memory has so much room that no chunk will leave it soon.
     #[must_use]
     pub fn have_room(&self) -> bool {
@@ -239,7 +246,7 @@ impl Chunks {
         let goes = inner.admit(&key, &bytes, || inner.disks.may_hold(&key));
         let copy = if goes { Copy::Kept } else { Copy::None };
         if let Some(ahead) = ahead {
-            ahead.keep(Chunk::new(key, bytes.clone(), copy));
+            ahead.keep(Chunk::new(key, bytes.clone(), copy), true);
         }
         inner.memory.insert(Chunk::new(key, bytes.clone(), copy));
         if goes {

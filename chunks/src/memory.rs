@@ -149,6 +149,28 @@ impl Memory {
         place
     }
 
+    /// A place for a chunk that is here and can't be had again.
+    pub(crate) fn stay(&self, key: &Key) -> Option<Ahead> {
+        let Inner { places, metrics, .. } = &*self.inner;
+        let Some(mut place) = places.take_last() else {
+            metrics.memory_stay_refused.inc();
+            return None;
+        };
+        let cache = &self.shard(key).cache;
+        if let Some(entry) = cache.get(key) {
+            let chunk = entry.value();
+            place.keep(chunk.moved_to(chunk.bytes().clone()), false);
+            // It may have left the cache meanwhile, when the place did not know of it.
+            if !cache.contains(key) {
+                places.leaves(key);
+            }
+        } else {
+            let chunk = places.get(key)?;
+            place.keep(chunk.moved_to(chunk.bytes().clone()), true);
+        }
+        Some(place)
+    }
+
     /// The places for chunks that are here for their readers.
     pub(crate) fn places(&self) -> &Places {
         &self.inner.places

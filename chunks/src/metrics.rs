@@ -16,6 +16,8 @@ pub(crate) struct Metrics {
     pub(crate) memory_moved: IntCounter,
     /// Places refused to chunks that were to be fetched ahead of their readers.
     pub(crate) memory_ahead_refused: IntCounter,
+    /// Places refused to chunks that were to stay in memory since they can't be had again.
+    pub(crate) memory_stay_refused: IntCounter,
     /// Whether a disk is in use, by `disk`.
     pub(crate) ssd_up: IntGaugeVec,
     /// Times that a disk was switched off or could not be opened, by `disk` and `reason`:
@@ -64,6 +66,11 @@ impl Metrics {
                 r,
                 "memory_ahead_refused_total",
                 "Places refused to chunks that were to be fetched ahead of their readers",
+            )?,
+            memory_stay_refused: counter(
+                r,
+                "memory_stay_refused_total",
+                "Places refused to chunks of superseded versions that responses have before them",
             )?,
             ssd_up: gauges(r, "ssd_up", "Disks in use: 1, or 0", &["disk"])?,
             ssd_troubles: counters(

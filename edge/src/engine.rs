@@ -6,6 +6,7 @@
 
 mod asking;
 mod following;
+mod from_disk;
 mod gauges;
 mod growing;
 mod inflight;
@@ -15,6 +16,7 @@ mod passage;
 mod pins;
 mod readers;
 mod run;
+mod running;
 mod unranged;
 
 pub use asking::source;
@@ -26,10 +28,11 @@ pub use passage::Exit;
 pub use pins::{COPIED_BYTES_MAX, Pin};
 pub use readers::Reading;
 pub use run::{ANSWER_BYTES_MIN, Arriving, Run};
+pub use running::Underway;
 
 use crate::error::Fault;
 use crate::metrics::Metrics;
-use crate::object::{Kind, Object};
+use crate::object::Object;
 use crate::planned::Planned;
 use crate::verdict::Verdict;
 use arena::Slot;
@@ -41,6 +44,7 @@ use model::chunk::CHUNK_BYTES;
 use owned::run_until;
 use pins::Pins;
 use readers::Readers;
+use running::Running;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
@@ -67,9 +71,7 @@ const FORESEEN_MAX: u64 = 64;
 const PINNED_SHARE: u64 = 4;
 /// How long a fetch waits for memory when every slot is in use.
 const SLOT_WAIT_MAX: Duration = Duration::from_secs(1);
-/// How long a chunk on a slow disk is waited for that can't be had elsewhere.
-const LATE_MAX: Duration = Duration::from_secs(1);
-/// How often either looks.
+/// How often it looks.
 const SLOT_WAIT_STEP: Duration = Duration::from_millis(5);
 
 /// A chunk that is wanted.
@@ -103,6 +105,7 @@ pub struct Engine {
     /// Chunks that responses hold, and how many bytes of them are too many.
     pins: Pins,
     pinned_bytes_max: u64,
+    running: Running,
     /// Bytes that answers without a strong validator hold now.
     growing_bytes: AtomicU64,
     growing_bytes_max: u64,
@@ -130,6 +133,7 @@ impl Engine {
             inflight: InFlight::default(),
             pins: Pins::default(),
             pinned_bytes_max: memory_bytes / PINNED_SHARE,
+            running: Running::default(),
             unranged: Unranged::default(),
             turns: Turns::new(fetches, FETCHES_WAITING_MAX),
             peer_turns: Turns::new(fetches, FETCHES_WAITING_MAX),
@@ -249,43 +253,6 @@ impl Engine {
         run.claim_neighbours(&self, number + 1..run_until(number, until));
         run.begin_past_memory(&self);
         run.fetch(&self).await;
-    }
-
-    /// A chunk from one of the tiers on disk.
-    async fn on_disk(&self, object: &Object, number: u64) -> Option<(Bytes, Verdict)> {
-        let key = object.key(number)?;
-        if let Kind::Track { title, track, .. } = &object.kind
-            && let Some(bytes) = self.planned.read(title, *track, number).await
-        {
-            return Some((self.keep(key, bytes), Verdict::HitPlan));
-        }
-        let bytes = self.read_disk(object, &key).await?;
-        if bytes.len() as u64 == object.chunk(number).bytes {
-            return Some((bytes, Verdict::HitSsd));
-        }
-        self.metrics.corrupt("ssd");
-        None
-    }
-
-    /// A chunk from the reactive tier. A disk that is slow is passed by where there is another
-    /// source; what came whole without a strong validator has none, and is waited for.
-    async fn read_disk(&self, object: &Object, key: &chunks::Key) -> Option<Bytes> {
-        let read = self.chunks.read_disk(key).await;
-        if read.is_some() || object.can_be_fetched() {
-            return read;
-        }
-        let until = Instant::now() + LATE_MAX;
-        while self.chunks.may_be_on_disk(key) && Instant::now() < until {
-            // A read that is late comes to memory.
-            if let Some(bytes) = self.chunks.in_memory(key) {
-                return Some(bytes);
-            }
-            tokio::time::sleep(SLOT_WAIT_STEP).await;
-        }
-        match self.chunks.in_memory(key) {
-            Some(bytes) => Some(bytes),
-            None => self.chunks.read_disk(key).await,
-        }
     }
 
     /// Puts bytes into memory that are on disk, or made anew when they are gone.

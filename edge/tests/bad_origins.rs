@@ -6,10 +6,8 @@
 mod common;
 
 use common::WebMisdeed as Misdeed;
-use common::{Answer, CHUNK, DEADLINE, Hold, Item, Proxy, Validator, content, get, until};
-use model::admin::PurgeDone;
+use common::{Answer, CHUNK, Hold, Item, Proxy, Validator, content, get, until};
 use serde_json::json;
-use service::client::Client;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -308,10 +306,7 @@ async fn stale_is_served_in_place_of_each_failure_where_that_is_allowed() {
 async fn no_time_is_left_of_what_is_softly_purged() {
     let proxy = stage(Item::of(BYTES)).await;
     proxy.get(PAGE).await;
-    let url = format!("{}/v1/purge", proxy.edge.admin);
-    let request = serde_json::json!({ "all": true, "soft": true });
-    let admin = Client::new(DEADLINE, None, None).unwrap();
-    admin.post_json::<_, PurgeDone>(&url, &request).await.unwrap();
+    proxy.edge.purge(&serde_json::json!({ "all": true, "soft": true })).await;
     proxy.web.always(Some(Misdeed::Status(503)));
     let told = "edge-a;fwd=stale;fwd-status=503;detail=\"stale\"";
     assert_eq!(proxy.get(PAGE).await.header("cache-status"), told);

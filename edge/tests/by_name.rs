@@ -4,11 +4,9 @@
 
 mod common;
 
-use common::{DEADLINE, Edge, Item, Web, ask, get, proxy_settings};
+use common::{Edge, Item, Web, ask, get, proxy_settings};
 use http::Method;
-use model::admin::PurgeDone;
 use serde_json::json;
-use service::client::Client;
 
 const PAGE: &str = "/page";
 
@@ -33,9 +31,7 @@ async fn ports_make_no_copies_and_a_purge_ends_what_came_by_any() {
         let named = ["keep.example", "keep.example:8080"].get(round);
         let Some(named) = named else { break };
         let purge = json!({ "url": format!("http://{named}{PAGE}") });
-        let at = format!("{}/v1/purge", edge.admin);
-        let client = Client::new(DEADLINE, None, None).unwrap();
-        client.post_json::<_, PurgeDone>(&at, &purge).await.unwrap();
+        edge.purge(&purge).await;
     }
     // What an origin names by the host that the client named (RFC 9111 section 4.4).
     let edit = format!("{}/edit", edge.http);

@@ -9,7 +9,9 @@ mod versions;
 use common::{Edge, Stopped, get, settings, until};
 use futures::future::join_all;
 use http::Version;
+use serde_json::json;
 use service::value::ByteSize;
+use std::ops::Range;
 use versions::{Origin, Thing};
 
 const MIB: usize = 1 << 20;
@@ -17,18 +19,26 @@ const PORTION_BYTES: usize = 256 << 10;
 struct World {
     origin: Origin,
     edge: Edge,
-    things: usize,
+    others: Range<usize>,
     _dir: tempfile::TempDir,
 }
 
 impl World {
-    /// An edge whose memory is full of others, which are the last of the things.
+    /// An edge whose memory is full of others.
     async fn full(memory: usize, things: Vec<Thing>) -> Self {
         Self::full_by(Version::HTTP_11, memory, things).await
     }
 
     /// The same before an origin that speaks this.
-    async fn full_by(http: Version, memory: usize, mut things: Vec<Thing>) -> Self {
+    async fn full_by(http: Version, memory: usize, things: Vec<Thing>) -> Self {
+        let world = Self::new(http, memory, things).await;
+        world.fill().await;
+        assert!(world.edge.metric("nearcast_edge_memory_evictions_total").await > 0.0);
+        world
+    }
+
+    /// An edge whose memory others, which are the last of the things, would fill.
+    async fn new(http: Version, memory: usize, mut things: Vec<Thing>) -> Self {
         const OTHER_BYTES: usize = 40 * MIB;
         let own = things.len();
         things.resize(own + memory.div_ceil(OTHER_BYTES * 7 / 8), Thing::strong(OTHER_BYTES));
@@ -44,16 +54,19 @@ impl World {
         settings.control_plane = None;
         settings.listen = vec!["http://127.0.0.1:0".into()];
         settings.memory = Some(ByteSize(memory as u64));
-        let world = Self { origin, edge: Edge::start(settings).await, things: count, _dir: dir };
-        for other in own..count {
-            world.takes(other).await;
+        let edge = Edge::start(settings).await;
+        Self { origin, edge, others: own..count, _dir: dir }
+    }
+
+    /// Takes all of the others.
+    async fn fill(&self) {
+        for other in self.others.clone() {
+            self.takes(other).await;
         }
-        assert!(world.edge.metric("nearcast_edge_memory_evictions_total").await > 0.0);
-        world
     }
 
     async fn takes(&self, number: usize) {
-        let right = self.origin.content(number, 1);
+        let right = self.origin.content(number, self.origin.version(number));
         assert_eq!(get(&format!("{}/{number}", self.edge.http), &[]).await.bytes(), &right);
     }
 
@@ -88,9 +101,14 @@ impl World {
 
     /// Each thing has cost one request, and its bytes.
     async fn each_byte_came_once(&self) {
-        let bytes: usize = (0..self.things).map(|it| self.origin.content(it, 1).len()).sum();
+        let things = self.others.end;
+        let bytes: usize = (0..things).map(|it| self.origin.content(it, 1).len()).sum();
         let asked = (self.origin.requests(), self.origin.body_bytes());
-        assert_eq!(asked, (self.things as u64, bytes as u64), "requests, bytes");
+        assert_eq!(asked, (things as u64, bytes as u64), "requests, bytes");
+        self.no_place_is_taken().await;
+    }
+
+    async fn no_place_is_taken(&self) {
         until("no place is taken", || async {
             let taken = self.edge.metric("nearcast_edge_memory_ahead_chunks").await;
             (taken == 0.0).then_some(())
@@ -164,4 +182,67 @@ async fn more_readers_than_places(http: Version) {
     let mut readers = join_all((0..count).map(|number| world.reader(number))).await;
     world.take_in_portions(&mut readers, 64 << 10).await;
     world.each_byte_came_once().await;
+}
+
+/// Whichever way the edge comes to know of a new version: who reads the old one, which was all here,
+/// gets it to its end, though everything else leaves memory meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_being_read_stays_when_a_new_version_comes() {
+    const READERS: usize = 9;
+    let expires = Thing { cache_control: "max-age=0", ..Thing::strong(12 * MIB) };
+    let things = vec![Thing::strong(12 * MIB), Thing::strong(12 * MIB), expires];
+    // As much as these is half of three eighths of it.
+    let world = World::new(Version::HTTP_11, 192 * MIB, things).await;
+    for film in 0..3 {
+        world.takes(film).await;
+    }
+    let mut readers = join_all((0..READERS).map(|number| world.reader(number % 3))).await;
+    for (number, soft) in [(0, true), (1, false)] {
+        let url = format!("{}/{number}", world.edge.http);
+        world.edge.purge(&json!({ "url": url, "soft": soft })).await;
+    }
+    for film in 0..3 {
+        world.origin.change(film);
+        world.takes(film).await;
+    }
+    world.fill().await;
+    for (number, reader) in readers.iter_mut().enumerate() {
+        assert!(reader.rest().await == world.origin.content(number % 3, 1), "reader {number}");
+    }
+    assert_eq!(world.edge.metric("nearcast_edge_bodies_cut_total").await, 0.0);
+    world.no_place_is_taken().await;
+}
+
+/// Of what was on its way when the new version came, too: the quicker one's pace brings it.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_comes_of_an_old_version_stays_for_who_is_slower() {
+    let world = World::new(Version::HTTP_11, 128 * MIB, vec![Thing::strong(20 * MIB)]).await;
+    let [mut quick, mut slow] = [world.reader(0).await, world.reader(0).await];
+    world.edge.purge(&json!({ "all": true, "soft": true })).await;
+    world.origin.change(0);
+    world.takes(0).await;
+    assert!(quick.rest().await == world.origin.content(0, 1), "the quicker one");
+    world.fill().await;
+    assert!(slow.rest().await == world.origin.content(0, 1), "the slower one");
+    world.no_place_is_taken().await;
+}
+
+/// What is kept so has a limit: what is beyond it may leave memory, and then the response ends cut,
+/// in the old version.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_what_is_being_read_no_more_stays_than_memory_has_places_for() {
+    let world = World::new(Version::HTTP_11, 128 * MIB, vec![Thing::strong(44 * MIB)]).await;
+    world.takes(0).await;
+    let mut reader = world.reader(0).await;
+    world.edge.purge(&json!({ "all": true, "soft": true })).await;
+    world.origin.change(0);
+    world.takes(0).await;
+    world.fill().await;
+    assert!(world.edge.metric("nearcast_edge_memory_ahead_chunks").await <= 24.0);
+    assert!(world.edge.metric("nearcast_edge_memory_stay_refused_total").await > 0.0);
+    let (got, old) = (reader.rest().await, world.origin.content(0, 1));
+    assert!(24 * MIB <= got.len() && got.len() < old.len() && got == old[..got.len()]);
+    assert_eq!(world.edge.metric("nearcast_edge_bodies_cut_total").await, 1.0);
+    world.takes(0).await;
+    world.no_place_is_taken().await;
 }

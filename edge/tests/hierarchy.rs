@@ -6,15 +6,13 @@
 mod common;
 
 use common::{
-    Answer, DEADLINE, Edge, Hold, Item, Misdeed, Origin, Validator, Web, ask, film, get, keep_view,
+    Answer, Edge, Hold, Item, Misdeed, Origin, Validator, Web, ask, film, get, keep_view,
     proxy_settings, settings, token, until, view,
 };
 use futures::future::join_all;
 use http::Method;
-use model::admin::PurgeDone;
 use nearcast_edge::Settings;
 use serde_json::json;
-use service::client::Client;
 use service::value::ByteSize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -545,12 +543,6 @@ async fn nodes_are_given_titles_by_the_origins_contract_and_players_are_not() {
     }
 }
 
-async fn purge(edge: &Edge, request: &serde_json::Value) {
-    let admin = Client::new(DEADLINE, None, None).unwrap();
-    let url = format!("{}/v1/purge", edge.admin);
-    admin.post_json::<_, PurgeDone>(&url, request).await.unwrap();
-}
-
 /// Eight clients of each node ask one time after another: every body is what the origin has.
 async fn storm(web: &Web, edges: &[&Edge], path: &str) {
     let whole = web.whole(path);
@@ -588,7 +580,7 @@ async fn purges_end_in_few_requests(web: &Web, all: &[&Edge], lower: usize, few:
                 let mut request = what;
                 request["soft"] = soft.into();
                 for edge in &all[..purged] {
-                    purge(edge, &request).await;
+                    edge.purge(&request).await;
                 }
                 storm(web, &all[..lower], &path).await;
                 let asked = web.count(&path) - 1;
@@ -664,7 +656,7 @@ async fn a_node_that_does_not_heed_clients_heeds_a_purge_below_it() {
         web.put(path, Item::of(1_000));
         fetch(edge, path, &[]).await;
         web.change(path);
-        purge(edge, &json!({ "url": format!("http://{SITE}{path}") })).await;
+        edge.purge(&json!({ "url": format!("http://{SITE}{path}") })).await;
         for _ in 0..3 {
             assert!(fetch(edge, path, &[]).await.bytes() == &web.whole(path), "{path}");
         }
@@ -697,7 +689,7 @@ async fn a_condition_that_fails_after_a_purge_goes_by_the_nodes_above() {
     let edge = Edge::start(counted(&dirs[0], &child, &web.url, below(&[above]))).await;
     let old = fetch(&edge, "/a", &[]).await;
     web.change("/a");
-    purge(&edge, &json!({ "url": format!("http://{SITE}/a") })).await;
+    edge.purge(&json!({ "url": format!("http://{SITE}/a") })).await;
     for method in [Method::GET, Method::HEAD] {
         let fields = [("host", SITE), ("if-match", old.header("etag"))];
         let answer = ask(method.clone(), &format!("{}/a", edge.http), &fields).await;

@@ -5,14 +5,10 @@
 
 mod common;
 
-use common::{
-    Answer, DEADLINE, Edge, Item, Proxy, Web, ask, get_as, over_tls, proxy_settings, until,
-};
+use common::{Answer, Edge, Item, Proxy, Web, ask, get_as, over_tls, proxy_settings, until};
 use http::Method;
-use model::admin::PurgeDone;
 use nearcast_edge::Settings;
 use serde_json::{Value, json};
-use service::client::Client;
 use std::net::SocketAddr;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -144,9 +140,7 @@ async fn remembered(proxy: &Proxy) {
 async fn purge(proxy: &Proxy, what: &Value, soft: bool) {
     let mut request = what.clone();
     request["soft"] = soft.into();
-    let admin = Client::new(DEADLINE, None, None).unwrap();
-    let url = format!("{}/v1/purge", proxy.edge.admin);
-    admin.post_json::<_, PurgeDone>(&url, &request).await.unwrap();
+    proxy.edge.purge(&request).await;
 }
 
 #[tokio::test]

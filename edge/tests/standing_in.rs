@@ -7,10 +7,8 @@
 mod common;
 
 use common::WebMisdeed as Misdeed;
-use common::{Answer, CHUNK, DEADLINE, Item, Proxy, head, until};
+use common::{Answer, CHUNK, Item, Proxy, head, until};
 use http::Method;
-use model::admin::PurgeDone;
-use service::client::Client;
 
 const FILM: &str = "/film.mp4";
 const CHUNKS: u64 = 6;
@@ -114,10 +112,7 @@ async fn the_end_of_what_is_stored_is_where_it_was() {
 }
 
 async fn purge_softly(proxy: &Proxy) {
-    let url = format!("{}/v1/purge", proxy.edge.admin);
-    let request = serde_json::json!({"all": true, "soft": true});
-    let admin = Client::new(DEADLINE, None, None).unwrap();
-    admin.post_json::<_, PurgeDone>(&url, &request).await.unwrap();
+    proxy.edge.purge(&serde_json::json!({"all": true, "soft": true})).await;
 }
 
 /// RFC 5861: once it is stale, for so many seconds, and a soft purge makes it stale.

@@ -104,7 +104,7 @@ fn a_place_lets_others_hold_no_more_while_its_chunk_is_in_the_caches() {
         let mut slot = memory.slot(MIB).unwrap();
         slot.write(&content(number, MIB));
         let (bytes, chunk) = (slot.freeze(), |bytes| Chunk::new(key(number), bytes, Copy::None));
-        place.keep(chunk(bytes.clone()));
+        place.keep(chunk(bytes.clone()), true);
         memory.insert(chunk(bytes));
     }
     let slots =

@@ -1,6 +1,8 @@
 //! Parts of an object on their way to a client: chunk by chunk, each from wherever it is, and
 //! byte by byte where it is still arriving.
 
+mod left;
+
 use crate::engine::{self, COPIED_BYTES_MAX, Engine, Got, Progress};
 use crate::error::Fault;
 use crate::object::Object;
@@ -47,6 +49,8 @@ pub struct Sending {
     lost: usize,
     /// The chunks of which pieces were handed over last: the connection may hold them still.
     pins: [Option<engine::Pin>; 2],
+    /// From the first bytes on, until nothing is left.
+    underway: Option<engine::Underway>,
 }
 
 type Steps = watch::Receiver<Progress>;
@@ -78,6 +82,7 @@ impl Sending {
             has_begun: false,
             lost: 0,
             pins: [None, None],
+            underway: None,
         }
     }
 
@@ -92,19 +97,6 @@ impl Sending {
         self.own = (u64::MAX, source);
         self.reading = Some(reading);
         self
-    }
-
-    /// What is still to be sent.
-    pub fn bytes_left(&self) -> u64 {
-        let piece = |piece: &Piece| match piece {
-            Piece::Text(text) => text.len() as u64,
-            Piece::Part(range) => range.bytes,
-        };
-        let ahead = match &self.ahead {
-            Some(Ok((bytes, _))) => bytes.len() as u64,
-            _ => 0,
-        };
-        ahead + self.left.bytes + self.pieces.iter().map(piece).sum::<u64>()
     }
 
     /// Waits until its first bytes are at hand, so that the head that goes before them is true.
@@ -157,17 +149,6 @@ impl Sending {
             return None;
         }
         self.ahead.take_if(|ahead| ahead.is_ok())?.ok()
-    }
-
-    /// The costliest source that the parts would have now.
-    fn foreseen(&self) -> Option<Verdict> {
-        let parts = self.pieces.iter().filter_map(|piece| match piece {
-            Piece::Part(range) => Some(*range),
-            Piece::Text(_) => None,
-        });
-        let begun = Some(self.left).filter(|left| left.bytes > 0);
-        let parts = begun.into_iter().chain(parts);
-        parts.map(|range| self.engine.foresee(&self.object, chunk::covering(range))).max()
     }
 
     /// The next bytes and their source.
@@ -358,6 +339,9 @@ impl Sending {
         self.has_begun = self.left.bytes > 0 && self.number() == before;
         if !self.has_begun {
             self.state = State::Next;
+        }
+        if !self.has_begun || self.underway.is_none() {
+            self.is_underway();
         }
         if let Some(reading) = &self.reading {
             reading.took(self.left.start);

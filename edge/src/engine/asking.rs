@@ -38,7 +38,7 @@ impl Engine {
         if let Kind::Web(web) = &object.kind
             && is_over
         {
-            self.heads.remove(web.wanted.key, &web.head);
+            self.remove_head(web.wanted.key, &web.head);
         }
     }
 

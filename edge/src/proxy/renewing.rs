@@ -56,7 +56,7 @@ pub fn by_304(
             }
         };
     if ends {
-        edge.engine.heads.remove(wanted.key, old);
+        edge.engine.remove_head(wanted.key, old);
     }
     let Sent { epoch, asked_ms, .. } = sent;
     Some(Renewed::Alone(Arc::new(Head { stored, epoch, asked_ms, ..(**old).clone() })))
@@ -70,7 +70,7 @@ fn shared(edge: &Edge, wanted: &Wanted, old: &Head, head: Head, began: Began) ->
     } else {
         // Who selected the old one may not select this one.
         put(edge, wanted.key, &head, began);
-        edge.engine.heads.remove(wanted.key, old);
+        edge.engine.remove_head(wanted.key, old);
     }
     head
 }
@@ -90,7 +90,7 @@ pub fn by_another(
         && answer.storable
         && caching::ends(fields, &old.stored, status, now_ms(), settings, soft_purged_ms.is_some())
     {
-        edge.engine.heads.remove(wanted.key, old);
+        edge.engine.remove_head(wanted.key, old);
     }
 }
 
@@ -114,7 +114,7 @@ pub fn by_head(edge: &Edge, wanted: &Wanted, head: &Parts, requested_ms: i64) {
         let new = stored.and_then(|stored| renewed_head(old, stored, wanted));
         match new.filter(|new| new.selecting == old.selecting) {
             Some(new) => edge.engine.heads.update(wanted.key, &Arc::new(new)),
-            None => edge.engine.heads.remove(wanted.key, old),
+            None => edge.engine.remove_head(wanted.key, old),
         }
     }
 }

@@ -24,9 +24,11 @@ pub use stopped::{SMALL_BUFFER_BYTES, Stopped};
 pub use title::{Film, film};
 pub use web::{Asked, Hold, Item, Misdeed as WebMisdeed, Validator, Web, content};
 
+use model::admin::PurgeDone;
 use model::fleet::{EdgeState, EdgeView};
 use nearcast_edge::{Config, Limits, Settings};
 use service::Shutdown;
+use service::client::Client;
 use service::value::ByteSize;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -199,6 +201,12 @@ impl Edge {
             (line.trim().parse() == Ok(up) && (up > 0.0 || troubled)).then_some(())
         })
         .await;
+    }
+
+    /// Purges by its admin port, as `docs/purge.md` says.
+    pub async fn purge(&self, what: &serde_json::Value) -> PurgeDone {
+        let admin = Client::new(DEADLINE, None, None).unwrap();
+        admin.post_json(&format!("{}/v1/purge", self.admin), what).await.unwrap()
     }
 
     /// The value of a metric line, 0 if there is none.

@@ -59,4 +59,16 @@ impl Stopped {
         let after = self.read.split_off(bytes);
         std::mem::replace(&mut self.read, after)
     }
+
+    /// All the bytes that come, to the end or until it is cut.
+    pub async fn rest(&mut self) -> Vec<u8> {
+        while self.read.len() < self.left {
+            match self.stream.read_buf(&mut self.read).await {
+                Ok(0) | Err(_) => break,
+                Ok(_) => {}
+            }
+        }
+        self.left = 0;
+        std::mem::take(&mut self.read)
+    }
 }

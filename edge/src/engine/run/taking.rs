@@ -312,6 +312,7 @@ impl Run {
             if !is_passed {
                 claim.land(bytes, self.source);
             }
+            engine.has_come(&self.object, number);
         }
         Ok(())
     }
@@ -341,70 +342,4 @@ impl Run {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::engine::readers::Readers;
-    use crate::engine::tests::{CHUNKS, film};
-    use upstream::Urgency;
-
-    /// From the first byte, all.
-    const ALL: (u64, u64) = (0, CHUNK_BYTES * CHUNKS);
-
-    /// An answer that has got to the last chunk while its only reader is at the first.
-    fn far_ahead(engine: &Arc<Engine>) -> (Run, crate::engine::Reading) {
-        let (readers, reading) = Readers::begin(0, &Urgency::default());
-        let mut run = Run::new(engine, film(), readers);
-        run.begin(engine.claim_missing(&run.object, CHUNKS - 1, &run.readers).unwrap());
-        (run, reading)
-    }
-
-    #[tokio::test]
-    async fn a_reader_that_creeps_does_not_begin_the_pause_anew() {
-        let dir = tempfile::tempdir().unwrap();
-        let engine = crate::engine::tests::small(dir.path());
-        let (mut run, reading) = far_ahead(&engine);
-        let pause = Duration::from_millis(100);
-        // Near only after far more than the pause, and never silent for as long as that.
-        let creeping = async {
-            for number in 1..CHUNKS {
-                tokio::time::sleep(pause / 3).await;
-                reading.want(number);
-            }
-            std::future::pending().await
-        };
-        let goes_on = tokio::select! {
-            goes_on = run.wait_up_to(&engine, [pause; 2], || true, ALL) => goes_on,
-            () = creeping => unreachable!("it is pending"),
-        };
-        assert!(!goes_on);
-    }
-
-    /// An answer that nobody gets near to is held open for longer where its place is not needed.
-    #[tokio::test]
-    async fn where_nobody_needs_its_place_an_answer_is_held() {
-        let dir = tempfile::tempdir().unwrap();
-        let engine = crate::engine::tests::small(dir.path());
-        let (mut run, _reading) = far_ahead(&engine);
-        let pauses = [Duration::from_millis(20), Duration::from_millis(100)];
-        for (places, looks) in [(0, 1), (2, 3), (100, 5)] {
-            let looked = std::cell::Cell::new(0);
-            let may_wait = || looked.replace(looked.get() + 1) < places;
-            let began = Instant::now();
-            assert!(!run.wait_up_to(&engine, pauses, may_wait, ALL).await);
-            assert!(began.elapsed() >= pauses[0] * looks);
-            assert_eq!(looked.get(), looks.min(4));
-        }
-    }
-
-    #[tokio::test]
-    async fn a_reader_that_comes_near_ends_the_pause() {
-        let dir = tempfile::tempdir().unwrap();
-        let engine = crate::engine::tests::small(dir.path());
-        let (mut run, reading) = far_ahead(&engine);
-        let mut waiting = Box::pin(run.wait_up_to(&engine, [HELD_MAX; 2], || false, ALL));
-        reading.want(CHUNKS - 2 - AHEAD_CHUNKS);
-        assert_eq!((&mut waiting).now_or_never(), None);
-        reading.want(CHUNKS - 1 - AHEAD_CHUNKS);
-        assert!(waiting.await);
-    }
-}
+mod tests;

@@ -166,9 +166,9 @@ impl Fetches {
 /// Keeps a head of an exchange, unless an invalidation comes between: that may have found nothing
 /// to remove yet.
 pub fn put(edge: &Edge, key: KeyId, head: &Arc<Head>, began: Began) {
-    edge.engine.heads.put(key, Arc::clone(head));
+    edge.engine.put_head(key, head);
     if edge.fetches.is_outdated(&key, began) {
-        edge.engine.heads.remove(key, head);
+        edge.engine.remove_head(key, head);
     }
 }
 
