@@ -13,13 +13,28 @@ const PATHS_MAX: usize = 64;
 /// A path without its query: whoever asks for the same in other words can make as many queries
 /// as he likes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Asked(u64);
+pub(crate) struct Asked {
+    path: u64,
+    folder: u64,
+}
 
 impl Asked {
     /// `path`: with its query, if it has one.
     pub(crate) fn of(path: &str) -> Self {
-        let end = path.find('?').unwrap_or(path.len());
-        Self(xxh3_64(&path.as_bytes()[..end]))
+        let path = &path[..path.find('?').unwrap_or(path.len())];
+        // With the slash: a folder is not what may have its name.
+        let folder = &path[..path.rfind('/').map_or(0, |slash| slash + 1)];
+        Self { path: xxh3_64(path.as_bytes()), folder: xxh3_64(folder.as_bytes()) }
+    }
+
+    /// A hash of it.
+    pub(crate) fn path(self) -> u64 {
+        self.path
+    }
+
+    /// A hash of the folder that it is in, as far as its name tells.
+    pub(crate) fn folder(self) -> u64 {
+        self.folder
     }
 }
 

@@ -6,7 +6,8 @@ use crate::ask::HopKind;
 use crate::breaker::Pass;
 use crate::failing::Asked;
 use crate::fault::Fault;
-use crate::hop::{Hop, Known, Way};
+use crate::habits::Patience;
+use crate::hop::{Held, Hop, Known, Way};
 use crate::link::Stream;
 use crate::place::Place;
 use crate::pulse::{self, Pulse};
@@ -21,8 +22,11 @@ use tokio_util::sync::CancellationToken;
 pub(crate) struct Flight {
     way: Arc<Way>,
     place: Place,
+    /// Until its place is given back.
+    way_for: Option<Held>,
     pass: Pass,
     asked: Asked,
+    patience: Patience,
     started: Instant,
     alive: CancellationToken,
     head: Option<StatusCode>,
@@ -49,7 +53,7 @@ impl Flight {
     pub(crate) fn begin(
         way: Arc<Way>,
         place: Place,
-        (asked, pass): (Asked, Pass),
+        (asked, pass, patience): (Asked, Pass, Patience),
         alive: CancellationToken,
     ) -> Self {
         way.hop.under_way.fetch_add(1, SeqCst);
@@ -58,8 +62,10 @@ impl Flight {
         Self {
             way,
             place,
+            way_for: None,
             pass,
             asked,
+            patience,
             started: Instant::now(),
             alive,
             head: None,
@@ -71,6 +77,11 @@ impl Flight {
     /// It is under way as this until it ends.
     pub(crate) fn over(&mut self, stream: Option<Arc<Stream>>) {
         self.stream = stream;
+    }
+
+    /// How long its head may be waited for before that is long.
+    pub(crate) fn patience(&self) -> Patience {
+        self.patience
     }
 
     pub(crate) fn place(&self) -> &Place {
@@ -106,6 +117,7 @@ impl Flight {
         let is_origin = self.way.hop.kind == HopKind::Origin;
         self.way.note(None, |known, now| {
             known.head_after(took);
+            known.habits.answered(self.asked, took, self.patience);
             if is_origin {
                 known.breaker.answered(self.pass, now);
             }
@@ -138,13 +150,17 @@ impl Flight {
         if lost {
             self.way.hop.lost(fault);
         }
-        let asked = (!peer && connected).then_some(self.asked);
+        let what = self.asked;
+        let asked = (!peer && connected).then_some(what);
         let is_well = connected && self.way.hop.health.vouches();
         self.end(Some(fault), |known, pass, now| {
             if connected {
                 known.bad(now)
             } else {
                 known.failed = Some(now)
+            }
+            if connected && silent {
+                known.habits.unanswered(what);
             }
             if !lost && !is_well && (peer || !connected || silent) {
                 known.breaker.failed(pass, asked, now);
@@ -154,6 +170,18 @@ impl Flight {
         });
         self.way.meter.ended(fault.name());
         tracing::debug!(hop = %self.way.hop.id, %fault, "exchange failed");
+    }
+
+    /// It has waited long, and gives its place to who waits for one: that says nothing of the hop.
+    pub(crate) fn gave_way(&mut self, way: Held, fault: &Fault) {
+        self.way.tell(fault);
+        self.way_for = Some(way);
+        let asked = self.asked;
+        self.end(Some(fault), |known, pass, _| {
+            known.habits.gave_way(asked);
+            known.breaker.abandoned(pass);
+        });
+        self.way.meter.ended("made-way");
     }
 
     /// There is no answer, for a reason that says nothing of the hop.

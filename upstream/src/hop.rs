@@ -17,6 +17,7 @@ use crate::pool::Pool;
 use crate::pulse::Pulse;
 use crate::s3::Bucket;
 use crate::turns::{Refused, Turn, Turns, Urgency};
+use crate::waits::Waits;
 use counting::Untold;
 use std::fmt::Display;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
@@ -46,6 +47,7 @@ pub(crate) struct Hop {
     state: Mutex<Known>,
     pub(crate) health: Health,
     slots: Turns,
+    pub(crate) waits: Waits,
     limits: Limits,
     queued: AtomicUsize,
     held: AtomicUsize,
@@ -111,6 +113,7 @@ impl Hop {
             state: Mutex::new(known),
             health: Health::new(),
             slots: Turns::new(limits.in_flight_max, limits.queue_max),
+            waits: Waits::new(limits.in_flight_max),
             limits,
             queued: AtomicUsize::new(0),
             held: AtomicUsize::new(0),
@@ -140,11 +143,18 @@ impl Hop {
         Held::begin(self, |hop| &hop.held, most)
     }
 
-    /// Has an answer make way for a request that waits for a place; none: as many do already as
-    /// there are such requests.
+    /// Has an answer, or who waits for one, make way for a request that waits for a place; none: as
+    /// many do already as there are such requests.
     pub(crate) fn make_way(self: &Arc<Self>) -> Option<Held> {
         let waiting = self.queued.load(Relaxed) + self.pool.waiting();
         Held::begin(self, |hop| &hop.yielding, waiting)
+    }
+
+    /// Has one of those who wait long make way, if more requests wait for a place than do already.
+    pub(crate) fn call_if_wanted(&self) {
+        if self.queued.load(Relaxed) > self.yielding.load(Relaxed) {
+            self.waits.call();
+        }
     }
 
     /// Whether its breaker would let a request pass.
@@ -225,7 +235,7 @@ impl Hop {
     }
 }
 
-/// Counts an answer that may wait for its readers, or that makes way.
+/// Counts an answer that may wait for its readers, or what makes way.
 pub(crate) struct Held(Arc<Hop>, fn(&Hop) -> &AtomicUsize);
 
 impl Held {
@@ -290,14 +300,14 @@ impl Way {
             let alive = known.alive.clone();
             let is_silent = alive.is_cancelled();
             let pass = if is_silent { None } else { known.breaker.admit(asked, Instant::now()) };
-            pass.map(|pass| (pass, alive))
+            pass.map(|pass| (pass, known.patience(asked), alive))
         };
-        let Some((pass, alive)) = admitted else {
+        let Some((pass, patience, alive)) = admitted else {
             self.meter.ended("open");
             let why = format!("{}: it failed too often lately", self.hop.id);
             return Err(Fault::unavailable(ErrorType::DestinationUnavailable, why));
         };
-        Ok(Flight::begin(self.clone(), place, (asked, pass), alive))
+        Ok(Flight::begin(self.clone(), place, (asked, pass, patience), alive))
     }
 
     async fn slot(&self, urgency: &Urgency, deadline: Instant) -> Result<Turn, Fault> {
@@ -314,6 +324,7 @@ impl Way {
         hop.queued.fetch_add(1, Relaxed);
         self.meter.queued.inc();
         let _counted = Counted(&hop.queued, &self.meter.queued);
+        hop.waits.call();
         let deadline = deadline.min(Instant::now() + QUEUE_TIME_MAX);
         match tokio::time::timeout_at(deadline.into(), hop.slots.take(urgency)).await {
             Ok(Ok(slot)) => Ok(slot),

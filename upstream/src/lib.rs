@@ -23,6 +23,7 @@ mod failing;
 mod fault;
 mod flight;
 mod frames;
+mod habits;
 mod health;
 pub mod hierarchy;
 mod hop;
@@ -45,6 +46,7 @@ mod tries;
 mod turns;
 mod upload;
 mod upstream;
+mod waits;
 mod watched;
 mod window;
 

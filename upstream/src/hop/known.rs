@@ -1,6 +1,8 @@
 //! What is known of a hop: whether it answers, well, and how soon.
 
 use crate::breaker::{self, Breaker, Pass, State};
+use crate::failing::Asked;
+use crate::habits::{Habits, Patience};
 use crate::latency::Latency;
 use crate::window::Window;
 use http::StatusCode;
@@ -19,6 +21,7 @@ const QUICKER_TIMES: u32 = 2;
 
 pub(crate) struct Known {
     pub(crate) breaker: Breaker,
+    pub(crate) habits: Habits,
     /// When it last failed, if that is to keep requests away.
     pub(crate) failed: Option<Instant>,
     lately: Window,
@@ -33,6 +36,7 @@ impl Known {
     pub(super) fn new(limits: breaker::Limits, now: Instant) -> Self {
         Self {
             breaker: Breaker::new(limits, now),
+            habits: Habits::default(),
             failed: None,
             lately: Window::new(now),
             latency: Latency::default(),
@@ -47,6 +51,11 @@ impl Known {
 
     pub(super) fn state(&self, now: Instant) -> State {
         if self.alive.is_cancelled() { State::Open } else { self.breaker.state(now) }
+    }
+
+    /// How long what is asked for may be waited for before that is long.
+    pub(super) fn patience(&self, asked: Asked) -> Patience {
+        self.habits.patience(asked, self.latency.quantile(0.5))
     }
 
     /// A head came after this time. What was known of a hop that was slow is forgotten when it is
