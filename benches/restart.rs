@@ -2,17 +2,24 @@
 //! the promise that its listeners are open and the first byte is out within 500 ms.
 //!
 //! Each round kills an edge that fills from a slow origin for eight clients, starts it over the
-//! same data, and asks for something that was stored: without pause, until it answers.
+//! same data, and asks for something that was stored: without pause, until it answers. What a start
+//! has to look through is there from the beginning: a purge log at its limit, and a million heads
+//! (some thousands of each with `-- --test`).
 #![allow(clippy::unwrap_used, reason = "a bench that meets an error has failed")]
 #![allow(clippy::print_stdout, reason = "this is what a bench is for")]
 
+use caching::Stored;
+use futures::StreamExt;
+use heads::{Head, Heads, KeyId, Limits, PURGES_MAX, Purge, PurgeLog, Read as ReadAt, Seen, What};
+use http::{HeaderMap, HeaderValue, StatusCode};
 use nearcast::cluster::Process;
+use prometheus::Registry;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Rounds; one with `-- --test`.
 const ROUNDS: usize = 15;
@@ -21,7 +28,10 @@ const PROMISED: Duration = Duration::from_millis(500);
 /// Stored before each kill, of one MiB each: what a start has to look through.
 const STORED: usize = 200;
 const BODY: usize = 1 << 20;
+/// Heads of other objects in the database.
+const HEADS: usize = 1_000_000;
 const CLIENTS: usize = 8;
+const MB: u64 = 1_000_000;
 const WAIT: Duration = Duration::from_secs(60);
 
 /// Gives everybody a MiB under a validator; slowly below `/slow/`.
@@ -102,6 +112,55 @@ fn load(url: &str, ends: &Arc<AtomicBool>, round: usize) -> Vec<std::thread::Joi
     (0..CLIENTS).map(client).collect()
 }
 
+/// The head of an object whose chunks are on no disk here.
+fn head(url: &str) -> Arc<Head> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis();
+    let now = i64::try_from(now).unwrap();
+    let fields = [
+        (http::header::ETAG, HeaderValue::from_static("\"1\"")),
+        (http::header::CACHE_CONTROL, HeaderValue::from_static("max-age=86400")),
+        (http::header::CONTENT_TYPE, HeaderValue::from_static("video/mp4")),
+        (http::header::CONTENT_LENGTH, HeaderValue::from(BODY)),
+    ];
+    let fields = HeaderMap::from_iter(fields);
+    let stored = Stored { status: StatusCode::OK, fields, requested_ms: now, received_ms: now };
+    Arc::new(Head {
+        site: "films.test".into(),
+        url: url.into(),
+        selecting: Vec::new(),
+        stored,
+        body: [7; 16],
+        bytes: BODY as u64,
+        tags: Vec::new(),
+        epoch: u64::MAX,
+        asked_ms: now,
+        seen: Seen::default(),
+        read: ReadAt::default(),
+    })
+}
+
+/// Writes what an edge of long standing has in `data`: so many heads, and so many purges.
+async fn long_standing(data: &Path, count: usize, purged: usize) {
+    std::fs::create_dir_all(data).unwrap();
+    // None is dropped for want of time, or of room before the disk.
+    let limits = Limits { memory_bytes: 1 << 20, waiting_bytes: 4 << 30, ..Limits::default() };
+    let heads = Heads::open(&data.join("heads.db"), limits, &Registry::new()).unwrap();
+    for number in 0..count {
+        let url = format!("films.test/season-{}/{number}.m4s", number / 1_000);
+        heads.put(KeyId::of("films.test", &url), head(&url));
+    }
+    heads.close(10 * WAIT).await;
+    let log = PurgeLog::open(&data.join("purges.log"), &Registry::new()).unwrap();
+    let purges = (0..purged).map(|number| {
+        let what = What::Url(format!("films.test/purged/{number}.m4s"));
+        log.append(Purge { what, site: None, soft: false, note: String::new() })
+    });
+    let mut purges = futures::stream::iter(purges).buffer_unordered(512);
+    while let Some(purge) = purges.next().await {
+        purge.unwrap();
+    }
+}
+
 fn told(what: &str, mut times: Vec<Duration>) {
     times.sort();
     let (least, median, most) = (times[0], times[times.len() / 2], times[times.len() - 1]);
@@ -110,10 +169,16 @@ fn told(what: &str, mut times: Vec<Duration>) {
 
 #[tokio::main]
 async fn main() {
-    let rounds = if std::env::args().any(|word| word == "--test") { 1 } else { ROUNDS };
+    let small = std::env::args().any(|word| word == "--test");
+    let rounds = if small { 1 } else { ROUNDS };
+    let (heads, purges) = if small { (5_000, 5_000) } else { (HEADS, PURGES_MAX) };
     let dir = tempfile::tempdir().unwrap();
     let (origin, slow) = origin();
-    let data = dir.path().join("data").display().to_string();
+    let data = dir.path().join("data");
+    long_standing(&data, heads, purges).await;
+    let files = ["heads.db", "purges.log"].map(|name| data.join(name).metadata().unwrap().len());
+    println!("{heads} heads in {} MB, {purges} purges in {} MB", files[0] / MB, files[1] / MB);
+    let data = data.display().to_string();
     let words = ["edge", "--origin", &origin, "--data-dir", &data, "--memory", "128MiB"];
     let more = ["--ssd", "1GiB", "--listen", "http://127.0.0.1:0"];
     let words = words.iter().chain(&more).map(ToString::to_string).collect();

@@ -149,10 +149,10 @@ pub(super) fn read(
     };
     start(header);
     let (mut number, mut at) = (header.number, HEADER_BYTES);
-    let mut last = header.floor;
+    let (mut last, mut body) = (header.floor, Vec::new());
     loop {
         let left = bytes - at;
-        let (state, taken) = match record(&mut from, left)? {
+        let (state, taken) = match record(&mut from, left, &mut body)? {
             Record::End => (State::Whole, 0),
             Record::Torn => (State::Torn(left), 0),
             // Zeros at the end: the file grew, its content never came.
@@ -182,8 +182,8 @@ enum Record {
     Bad,
 }
 
-/// The next record, of at most `left` bytes.
-fn record(from: &mut impl Read, left: u64) -> std::io::Result<Record> {
+/// The next record, of at most `left` bytes; its body goes through `body`.
+fn record(from: &mut impl Read, left: u64, body: &mut Vec<u8>) -> std::io::Result<Record> {
     if left == 0 {
         return Ok(Record::End);
     }
@@ -204,9 +204,9 @@ fn record(from: &mut impl Read, left: u64) -> std::io::Result<Record> {
     if taken > left {
         return Ok(Record::Torn);
     }
-    let mut body = vec![0; length as usize];
-    from.read_exact(&mut body)?;
-    let purged = (xxh3_64(&body) == body_sum).then(|| decode(&body)).flatten();
+    body.resize(length as usize, 0);
+    from.read_exact(body)?;
+    let purged = (xxh3_64(body) == body_sum).then(|| decode(body)).flatten();
     Ok(purged.map_or(Record::Bad, |purged| Record::Whole(purged, taken)))
 }
 

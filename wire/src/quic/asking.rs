@@ -11,6 +11,7 @@ use super::plain::Plain;
 use super::receiving::{Receiving, unread};
 use super::taking::Tally;
 use super::transport::{self, BidiStream};
+use super::window::Window;
 use super::{NO_ERROR, REQUEST_MAX};
 use crate::patience::Wait;
 use crate::shards::guarded;
@@ -65,6 +66,8 @@ pub struct Asked<S> {
     pub ending: CancellationToken,
     /// What answers of each urgency have handed over.
     pub tally: Tally,
+    /// What they may have handed over and not yet acknowledged.
+    pub window: Window,
     /// Streams that brought no request.
     pub futile: AtomicUsize,
     /// The connection.
@@ -153,7 +156,7 @@ impl<S: Service> Asked<S> {
                     return self.spawn(async move {
                         let answer = answering.await;
                         let leaving = Leaving::new(send, urgency, answer);
-                        leaving.finish(&asked.shared, &asked.tally).await
+                        leaving.finish(&asked.shared, &asked.tally, &asked.window).await
                     });
                 };
                 Leaving::new(send, urgency, answer)
@@ -163,7 +166,9 @@ impl<S: Service> Asked<S> {
             Step::Ended(Ok(())) => {}
             Step::Ended(Err(error)) => tracing::debug!(error, "HTTP/3 request ended"),
             Step::Full | Step::Starved => {
-                self.spawn(async move { leaving.finish(&asked.shared, &asked.tally).await });
+                self.spawn(async move {
+                    leaving.finish(&asked.shared, &asked.tally, &asked.window).await
+                });
             }
         }
     }
@@ -209,7 +214,7 @@ impl<S: Service> Asked<S> {
             let answer = asked.shared.answer(request).await;
             let Some(send) = asked.outlets.take(id) else { return Ok(()) };
             let leaving = Leaving::new(Unfinished::of(send), urgency, answer);
-            leaving.finish(&asked.shared, &asked.tally).await
+            leaving.finish(&asked.shared, &asked.tally, &asked.window).await
         });
     }
 

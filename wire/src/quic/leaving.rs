@@ -4,6 +4,7 @@
 //! Invariant: a stream ends cleanly after a whole body alone.
 
 use super::taking::{Lost, Tally};
+use super::window::Window;
 use super::{head, taking};
 use crate::{Service, Shared};
 use bytes::Bytes;
@@ -140,10 +141,12 @@ where
         mut self,
         shared: &Shared<S>,
         tally: &Tally,
+        window: &Window,
     ) -> Result<(), String> {
         loop {
             match self.step(tally) {
                 Step::Ended(ended) => return ended,
+                Step::Full if window.fit() => {}
                 Step::Full => self.wait(shared, tally).await?,
                 Step::Starved => {
                     self.pieces[0] = mem::take(&mut self.head).into();

@@ -22,6 +22,7 @@ mod steer;
 mod taking;
 mod transport;
 mod turn;
+mod window;
 
 use crate::patience::Wait;
 use crate::shards::guarded;
@@ -54,6 +55,7 @@ use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 use transport::BidiStream;
 use turn::Turning;
+use window::{SEND_WINDOW_BYTES, Window};
 
 /// A silent connection is closed.
 const IDLE_MAX: Duration = Duration::from_secs(60);
@@ -62,9 +64,6 @@ const IDLE_MAX: Duration = Duration::from_secs(60);
 pub const HANDSHAKES_MAX: usize = 128;
 /// From the start of a stream to the end of its request's head.
 const REQUEST_MAX: Duration = Duration::from_secs(10);
-/// Bytes sent and not yet acknowledged, a connection: twice what 100 Mbit/s have under way in
-/// 80 ms. What is sent is referred to, not copied: this is what a slow reader pins of memory.
-const SEND_WINDOW_BYTES: u64 = 2 << 20;
 /// From one stateless reset of an endpoint to its next one at least (RFC 9000 section 10.3.3 has
 /// nothing sent without a bound; a reset is shorter than what it answers, so two ends do not keep it
 /// up). All clients of a node that was started anew ask at once: with quinn's 20 ms the last of 50
@@ -233,7 +232,7 @@ fn transport() -> Result<TransportConfig, quinn::VarIntBoundsExceeded> {
         .max_concurrent_uni_streams(VarInt::from_u32(8))
         .stream_receive_window(VarInt::from_u32(RECEIVE_WINDOW_BYTES))
         .receive_window(VarInt::from_u32(4 * RECEIVE_WINDOW_BYTES))
-        .send_window(SEND_WINDOW_BYTES)
+        .send_window(*SEND_WINDOW_BYTES.start())
         .mtu_discovery_config(Some(mtu))
         .congestion_controller_factory(Arc::new(Starts::default()))
         .max_idle_timeout(Some(IdleTimeout::try_from(IDLE_MAX)?));
@@ -277,6 +276,7 @@ async fn connection<S: Service>(
         next,
         ending,
         tally,
+        window: Window::of(quic.clone()),
         futile,
         quic: quic.clone(),
     };

@@ -9,4 +9,5 @@ mod huffman;
 mod leaving;
 mod reading;
 mod requests;
+mod thin;
 mod world;

@@ -49,6 +49,8 @@ pub struct Bodies {
     pub answers: Semaphore,
     /// Bodies of which the client took too little.
     pub untaken: AtomicUsize,
+    /// Bytes that bodies which are not of one piece gave.
+    pub given: Arc<AtomicUsize>,
 }
 
 #[derive(Default)]
@@ -58,6 +60,7 @@ pub struct Body {
     end: usize,
     cut: bool,
     panics: bool,
+    given: Arc<AtomicUsize>,
 }
 
 impl http_body::Body for Body {
@@ -80,6 +83,7 @@ impl http_body::Body for Body {
             return Poll::Ready(cut);
         }
         let piece = (self.at..to).map(byte).collect();
+        self.given.fetch_add(to - self.at, SeqCst);
         self.at = to;
         Poll::Ready(Some(Ok(http_body::Frame::data(piece))))
     }
@@ -158,7 +162,13 @@ impl Service for Bodies {
         }
         let end = first.and_then(|bytes| bytes.parse().ok()).unwrap_or(0);
         let (cut, panics) = (then == Some("cut"), then == Some("panic"));
-        let response = Response::new(Body { end, cut, panics, ..Body::default() });
+        let response = Response::new(Body {
+            end,
+            cut,
+            panics,
+            given: Arc::clone(&self.given),
+            ..Body::default()
+        });
         if then != Some("later") {
             return Reply::Now(response);
         }
@@ -219,6 +229,7 @@ impl World {
                 asked: AtomicUsize::new(0),
                 answers: Semaphore::new(0),
                 untaken: AtomicUsize::new(0),
+                given: Arc::default(),
             }),
             shards,
             work: Handle::current(),
