@@ -65,7 +65,10 @@ pub use ranges::{
     unsatisfied_total,
 };
 pub use refresh::{Exchange, Fills, HeadUpdate, Renewal, fills, head_update, refreshed};
-pub use reuse::{Reuse, Why, Wishes, joinable, outlives, request_no_store, reuse, stale_on_error};
+pub use reuse::{
+    Reuse, Why, Wishes, joinable, outlives, request_no_store, reuse, stale_on_error,
+    stale_when_slow,
+};
 pub use settings::{Heuristic, Settings, Ttl};
 pub use storable::{Reason, Storable, may_fill, storable};
 pub use surrogate::{SURROGATE_CONTROL, keep_surrogate_control};

@@ -248,7 +248,8 @@ impl Said {
         // Date is present after `received_fields`; without it the guess is 0 and the rest holds.
         let fresh = freshness::of(status, response, (0, 0), directives, settings);
         let (own_ms, own) = freshness::by_origin(status, response, 0, directives, settings);
-        let lets = directives.public || own_ms > 0 || directives.while_revalidate_ms > Some(0);
+        let windows_ms = [directives.while_revalidate_ms, directives.if_error_ms];
+        let lets = directives.public || own_ms > 0 || windows_ms.iter().any(|ms| *ms > Some(0));
         Self {
             fresh,
             is_explicit: directives.public || own.is_explicit(),
@@ -273,9 +274,11 @@ impl Said {
     }
 }
 
-/// Whether it is used for a while without asking the origin.
+/// Whether it goes to others for a while without the origin having said so to each: fresh, behind
+/// its back, or in its place when it fails.
 fn serves_unasked(fresh: &Freshness) -> bool {
-    !fresh.no_cache && (fresh.lifetime_ms > 0 || fresh.while_revalidate_ms > 0)
+    let windows_ms = [fresh.lifetime_ms, fresh.while_revalidate_ms, fresh.if_error_ms];
+    !fresh.no_cache && windows_ms.into_iter().any(|window_ms| window_ms > 0)
 }
 
 /// A response that is allowed in the store, but would never be served from it, or whose origin
@@ -300,9 +303,7 @@ fn useless(
         return Some(Reason::Cookie);
     }
     let validator = response.contains_key(ETAG) || response.contains_key(LAST_MODIFIED);
-    let stands_in = directives.if_error_ms.is_some_and(|_| fresh.if_error_ms > 0);
-    let serves = serves_unasked(&fresh) || (stands_in && !fresh.no_cache);
-    (!validator && !serves).then_some(Reason::Unusable)
+    (!validator && !serves_unasked(&fresh)).then_some(Reason::Unusable)
 }
 
 /// Answers that speak of the request's own conditions, or are not final.

@@ -120,6 +120,8 @@ fn a_rule_shares_nothing_that_a_cookie_made() {
         (200, "Cache-Control: public\nETag: \"a\"", true, true),
         (200, "Cache-Control: max-age=1", true, true),
         (200, "Cache-Control: max-age=0, stale-while-revalidate=9", true, true),
+        (200, "Cache-Control: max-age=0, stale-if-error=9\nETag: \"a\"", true, true),
+        (200, "Cache-Control: max-age=0, stale-if-error=0\nETag: \"a\"", false, false),
         // Always asked for first, rule or not.
         (200, "Cache-Control: max-age=0, no-cache\nETag: \"a\"", true, true),
     ];
@@ -130,5 +132,79 @@ fn a_rule_shares_nothing_that_a_cookie_made() {
             let answered = judge(status, "Cookie: a=b", lines, &settings).is_yes();
             assert_eq!(answered, answers, "{status} {lines}");
         }
+    }
+}
+
+/// What was made for a cookie, sets one, or answers credentials, by all ways in which a stored answer
+/// reaches somebody else: none of them goes where no fresh hit would, but by the origin's own word.
+#[test]
+fn what_one_client_was_given_reaches_others_by_no_way_that_the_origin_has_not_named() {
+    // Nobody's; to a stranger while fresh, behind its back, for a failure, before a slow answer.
+    let table = [
+        ("max-age=9", true, [true, false, true, true]),
+        ("max-age=9, stale-while-revalidate=9", true, [true, true, true, true]),
+        ("max-age=9, must-revalidate", true, [true, false, false, false]),
+        ("max-age=9, proxy-revalidate", true, [true, false, false, false]),
+        ("s-maxage=9", true, [true, false, false, false]),
+        ("s-maxage=9, stale-if-error=9", true, [true, false, true, false]),
+        ("public, max-age=0", true, [false, false, false, false]),
+        ("public, max-age=0, stale-if-error=9", true, [false, false, true, false]),
+        ("max-age=0", true, [false, false, false, false]),
+        ("max-age=x", true, [false, false, false, false]),
+        ("max-age=0, stale-while-revalidate=9", true, [false, true, false, false]),
+        ("max-age=0, stale-if-error=9", true, [false, false, true, false]),
+        ("max-age=0, stale-if-error=0", true, [false, false, false, false]),
+        ("max-age=0, must-revalidate, stale-if-error=9", true, [false, false, false, false]),
+        ("max-age=9, no-cache", true, [false, false, false, false]),
+        ("private, max-age=9", false, [false, false, false, false]),
+        ("no-store, max-age=9", false, [false, false, false, false]),
+        ("stale-if-error=9", false, [false, false, true, false]),
+        ("", false, [false, false, false, false]),
+    ];
+    let settings = Settings::default();
+    let bob = fields("Cookie: bob");
+    for (control, is_shared, ways) in table {
+        for (request, sets) in
+            [("", ""), ("Cookie: a", ""), ("", "Set-Cookie: a"), ("Cookie: a", "Set-Cookie: a")]
+        {
+            let lines = format!("ETag: \"a\"\nCache-Control: {control}\n{sets}");
+            let told = format!("{request} {lines}");
+            let is_of_one = !request.is_empty() || !sets.is_empty();
+            let verdict = plain(200, request, &lines);
+            if !is_shared && is_of_one {
+                assert_ne!(verdict, Storable::Yes, "{told}");
+                continue;
+            }
+            if verdict != Storable::Yes {
+                assert!(!is_shared, "{told}");
+                continue;
+            }
+            let stored = crate::test_fields::stored(&lines);
+            let (soon, later) =
+                (crate::test_fields::NOW_MS + 1000, crate::test_fields::NOW_MS + 12_000);
+            let late = if ways[0] { later } else { soon };
+            let used = |now_ms| crate::reuse(&bob, &stored, now_ms, &settings, None);
+            let is_used = [
+                used(soon) == crate::Reuse::Fresh,
+                used(late) == crate::Reuse::StaleWhileRevalidate,
+                crate::stale_on_error(&bob, &stored, late, &settings, None),
+                crate::stale_when_slow(&bob, &stored, late, &settings, None),
+            ];
+            assert_eq!(is_used, ways, "{told}");
+            // Nor by what the stranger says.
+            for wish in ["max-stale", "stale-if-error=99"] {
+                let wish = fields(&format!("Cache-Control: {wish}"));
+                let takes = crate::reuse(&wish, &stored, soon, &settings, None)
+                    == crate::Reuse::StaleAccepted
+                    || crate::stale_on_error(&wish, &stored, soon, &settings, None);
+                assert!(!takes || ways[0] || ways[2], "{told}");
+            }
+        }
+        // Credentials: what does not allow it by name is not stored at all.
+        let lines = format!("ETag: \"a\"\nCache-Control: {control}");
+        let names = ["public", "must-revalidate", "s-maxage"];
+        let allows =
+            names.iter().any(|name| control.contains(name) && !control.contains("private"));
+        assert_eq!(plain(200, "Authorization: a", &lines).is_yes(), allows, "{lines}");
     }
 }

@@ -74,6 +74,13 @@ impl Wanted {
             && caching::stale_on_error(fields, &head.stored, now_ms(), settings, soft_purged_ms)
     }
 
+    /// Whether what is stored may answer before an origin that takes long.
+    pub(super) fn may_go_before(&self, head: &Head, soft_purged_ms: Option<i64>) -> bool {
+        let (fields, settings) = (&self.fields, &self.caching);
+        !self.is_older(head)
+            && caching::stale_when_slow(fields, &head.stored, now_ms(), settings, soft_purged_ms)
+    }
+
     /// Tells another node that the answer, for which the origin was asked at `asked_ms` at the
     /// earliest, is as new as it wants. For a node that asked as a client does, those above may
     /// have done nothing.

@@ -17,9 +17,8 @@ use std::pin::pin;
 use std::sync::Arc;
 use tokio::sync::oneshot;
 
-/// What is stored, if it may answer in place of an origin that fails, and how long that one is
-/// waited for: it is not served sooner than a viewer would leave, nor as late as the origin is
-/// given up (RFC 5861 section 4: it would be answered with a 504).
+/// What is stored, if it may answer before an origin that takes long: not sooner than a viewer would
+/// leave, nor as late as the origin is given up (see [`caching::stale_when_slow`]).
 struct StandIn {
     edge: Arc<Edge>,
     wanted: Arc<Wanted>,
@@ -36,14 +35,19 @@ impl StandIn {
             if let Ok(outcome) = tokio::time::timeout(patience, &mut landed).await {
                 return Ok(outcome);
             }
-            if super::super::may_be_stale(&self.edge, &self.wanted, &head)
-                && super::super::stored::is_here(&self.edge, &self.wanted, &head)
-            {
+            if may_go_before(&self.edge, &self.wanted, &head) {
                 return Err(head);
             }
         }
         Ok(landed.await)
     }
+}
+
+/// Whether what is stored is all here and may answer before the origin does.
+fn may_go_before(edge: &Edge, wanted: &Arc<Wanted>, head: &Arc<Head>) -> bool {
+    edge.purges.verdict(head) != heads::Verdict::Hard
+        && wanted.may_go_before(head, edge.purges.stale_since(head))
+        && super::super::stored::is_here(edge, wanted, head)
 }
 
 impl Fetch {
@@ -126,11 +130,11 @@ impl Fetch {
     }
 
     fn stand_in(&self) -> StandIn {
-        let head = self.stale.as_ref().filter(|_| self.may_be_stale() && self.is_here());
+        let stale = self.stale.as_ref().map(|(head, _)| head);
         StandIn {
             edge: Arc::clone(&self.edge),
             wanted: Arc::clone(&self.wanted),
-            head: head.map(|(head, _)| Arc::clone(head)),
+            head: stale.filter(|head| may_go_before(&self.edge, &self.wanted, head)).cloned(),
         }
     }
 
