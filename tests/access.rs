@@ -199,12 +199,12 @@ async fn the_log_tells_why_an_answer_was_cut() {
     let edge = Process::start(binary, dir.path(), "edge", words).await.unwrap();
     let addr = edge.url().unwrap().strip_prefix("http://").unwrap().to_owned();
     let mut faults = Vec::new();
-    for (place, (path, why)) in [
-        ("/short", "end of file before message length reached"),
-        ("/reset", "Connection reset by peer"),
-        ("/stall", "silent for 3s"),
-        ("/chunk", "Invalid chunk size"),
-        ("/drip", "a drip: "),
+    for (place, (path, name, why)) in [
+        ("/short", "http_response_incomplete", "end of file before message length reached"),
+        ("/reset", "http_response_incomplete", "Connection reset by peer"),
+        ("/stall", "connection_read_timeout", "silent for 3s"),
+        ("/chunk", "http_response_transfer_coding", "Invalid chunk size"),
+        ("/drip", "connection_read_timeout", "a drip: "),
     ]
     .into_iter()
     .enumerate()
@@ -222,7 +222,8 @@ async fn the_log_tells_why_an_answer_was_cut() {
         assert_eq!(told, (&json!("WARN"), &json!("cut"), &json!(path), &json!(200)), "{line}");
         let fault = line["fault"].as_str().unwrap();
         println!("{path}: {fault}");
-        faults.push((fault.starts_with("cut: ") && fault.contains(why)).then_some(path));
+        let is_told = fault.starts_with(&format!("cut ({name}): ")) && fault.contains(why);
+        faults.push(is_told.then_some(path));
     }
     assert!(faults.iter().all(Option::is_some), "{faults:?}");
 }

@@ -3,6 +3,7 @@
 use crate::structured::{key, name_item, printable, string, value};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use sfv::{ListSerializer, TokenRef};
+use std::fmt;
 
 /// Longest `details` or `next-hop` written, in bytes.
 const TEXT_BYTES_MAX: usize = 512;
@@ -24,7 +25,7 @@ pub enum ProxyError {
     DestinationIpUnroutable,
     /// The connection was refused.
     ConnectionRefused,
-    /// The connection closed before the answer was complete.
+    /// The connection closed before any of the answer came.
     ConnectionTerminated,
     /// Connecting took too long.
     ConnectionTimeout,
@@ -125,6 +126,12 @@ impl ProxyError {
             Self::ProxyLoopDetected => StatusCode::LOOP_DETECTED,
             _ => StatusCode::BAD_GATEWAY,
         }
+    }
+}
+
+impl fmt::Display for ProxyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
     }
 }
 

@@ -217,7 +217,8 @@ impl UpstreamBody {
                 None
             }
             Some(Err(error)) => {
-                let fault = body_error(&self.hop(), &error);
+                let is_short = self.length().is_some_and(|left| left > 0);
+                let fault = body_error(&self.hop(), &error, is_short);
                 Some(Err(self.fail(fault)))
             }
             Some(Ok(frame)) => {

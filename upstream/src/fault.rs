@@ -1,6 +1,8 @@
 //! Why there is no whole answer: for the caller what to do next, for the client's `Proxy-Status`
 //! the error type of RFC 9209.
 
+mod http2;
+
 pub use caching::ProxyError as ErrorType;
 
 use crate::watched::HeadSeen;
@@ -15,7 +17,7 @@ use std::sync::Arc;
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Fault {
     /// Nothing usable came: no connection, the breaker is open, or what answered is not HTTP.
-    #[error("unavailable: {why}")]
+    #[error("unavailable ({error}): {why}")]
     Unavailable {
         /// RFC 9209 error type.
         error: ErrorType,
@@ -23,7 +25,7 @@ pub enum Fault {
         why: Arc<str>,
     },
     /// No connection or no head in time.
-    #[error("timed out: {why}")]
+    #[error("timed out ({error}): {why}")]
     TimedOut {
         /// RFC 9209 error type.
         error: ErrorType,
@@ -31,7 +33,7 @@ pub enum Fault {
         why: Arc<str>,
     },
     /// The body is not whole: reset, short, framed wrongly, stalled, or a drip.
-    #[error("cut: {why}")]
+    #[error("cut ({error}): {why}")]
     Cut {
         /// RFC 9209 error type.
         error: ErrorType,
@@ -219,19 +221,14 @@ pub(crate) fn head_error(hop: &impl fmt::Display, error: &ClientError) -> Fault 
         }
         Some(error) if error.is_parse_too_large() => ErrorType::HttpResponseHeaderSectionSize,
         Some(error) if error.is_parse() => ErrorType::HttpProtocolError,
-        _ => ErrorType::ConnectionTerminated,
+        _ => find(error).map_or(ErrorType::ConnectionTerminated, http2::head),
     };
     Fault::unavailable(error_type, format!("{hop}: {}", chain(error)))
 }
 
-/// Whether a server of HTTP/2 says that it has not looked at the request: it refused it (RFC 9113
-/// section 8.7), or began to close the connection before it (section 6.8). h2 gives GOAWAY as the
-/// error of streams after the last one that it names; others go on.
+/// Whether a server of HTTP/2 says that it has not looked at the request.
 pub(crate) fn is_refused(error: &(dyn StdError + 'static)) -> bool {
-    find::<h2::Error>(error).is_some_and(|error| {
-        let is_refused = error.reason() == Some(h2::Reason::REFUSED_STREAM);
-        error.is_remote() && (error.is_go_away() || (error.is_reset() && is_refused))
-    })
+    find(error).is_some_and(http2::is_refused)
 }
 
 /// Whether hyper gave up a request of which nothing was sent.
@@ -245,16 +242,20 @@ pub(crate) fn is_unqueued(error: &(dyn StdError + 'static)) -> bool {
     find::<hyper::Error>(error).is_some_and(hyper::Error::is_user)
 }
 
-/// Why a body is not whole.
-pub(crate) fn body_error(hop: &impl fmt::Display, error: &(dyn StdError + 'static)) -> Fault {
+/// Why a body is not whole; `is_short`: it has a length, and some of it has not come.
+pub(crate) fn body_error(
+    hop: &impl fmt::Display,
+    error: &(dyn StdError + 'static),
+    is_short: bool,
+) -> Fault {
     let error_type = match find::<io::Error>(error).map(io::Error::kind) {
         Some(io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData) => {
             ErrorType::HttpResponseTransferCoding
         }
-        Some(io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe) => {
-            ErrorType::ConnectionTerminated
-        }
-        _ => ErrorType::HttpResponseIncomplete,
+        // Also of a connection that was reset, as part of the answer came (RFC 9209 section 2.3.9).
+        Some(_) => ErrorType::HttpResponseIncomplete,
+        None => find(error)
+            .map_or(ErrorType::HttpResponseIncomplete, |error| http2::body(error, is_short)),
     };
     Fault::cut(error_type, format!("{hop}: {}", chain(error)))
 }

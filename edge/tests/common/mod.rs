@@ -5,6 +5,7 @@
 
 mod client;
 mod control;
+pub mod log;
 mod origin;
 mod proxy;
 mod scripted;

@@ -613,7 +613,8 @@ impl Inner {
 
                             Ok(())
                         } else {
-                            Err(Error::library_reset(stream.id, Reason::PROTOCOL_ERROR))
+                            // Apart from heads that are malformed.
+                            Err(Error::library_reset(stream.id, Reason::ENHANCE_YOUR_CALM))
                         }
                     },
                     Err(RecvHeaderBlockError::State(err)) => Err(err),

@@ -3,14 +3,13 @@
 
 #![allow(clippy::unwrap_used, reason = "a story that meets an error has failed")]
 
+mod bodies;
+#[path = "../common/mod.rs"]
 mod common;
 
 use common::WebMisdeed as Misdeed;
 use common::{Answer, CHUNK, Hold, Item, Proxy, Validator, content, get, until};
 use serde_json::json;
-use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 
 const PAGE: &str = "/page";
 const BYTES: u64 = 300_000;
@@ -71,68 +70,6 @@ async fn what_is_no_answer_has_a_name() {
         );
         assert_eq!(proxy.edge.metric(&line).await, 1.0, "{misdeed:?}");
         is_good_again(&proxy, &format!("{misdeed:?}")).await;
-    }
-}
-
-#[tokio::test]
-async fn a_body_that_is_not_whole_is_cut_and_never_kept() {
-    let misdeeds = [
-        Misdeed::Short(10),
-        Misdeed::Cut(50_000),
-        Misdeed::Reset(50_000),
-        Misdeed::Stall(50_000),
-        Misdeed::BadChunk(50_000),
-        Misdeed::Drip(Duration::from_millis(30)),
-    ];
-    for validator in [Validator::Strong, Validator::Weak, Validator::None] {
-        for misdeed in misdeeds {
-            let proxy = stage(Item::of(BYTES).validator(validator)).await;
-            proxy.web.always(Some(misdeed));
-            let why = format!("{misdeed:?} {validator:?}");
-            let answer = proxy.get(PAGE).await;
-            let cut = answer.body.is_err() || answer.status.is_server_error();
-            assert!(cut, "{why}: {}", answer.status);
-            let cut = proxy.edge.metric("nearcast_edge_bodies_cut_total").await;
-            assert_eq!(cut, f64::from(u8::from(answer.status == 200)), "{why}");
-            is_good_again(&proxy, &why).await;
-        }
-    }
-}
-
-#[tokio::test]
-async fn a_chunked_body_that_is_not_whole_is_cut_and_never_kept() {
-    let bad = [Misdeed::Cut(50_000), Misdeed::Reset(50_000), Misdeed::BadChunk(50_000)];
-    for misdeed in bad {
-        let proxy = stage(Item::of(BYTES).chunked()).await;
-        proxy.web.always(Some(misdeed));
-        assert!(proxy.get(PAGE).await.body.is_err(), "{misdeed:?}");
-        is_good_again(&proxy, &format!("{misdeed:?}")).await;
-    }
-}
-
-/// All that a client of HTTP/1.0 reads, and whether the end came in peace.
-async fn by_http_1_0(proxy: &Proxy) -> (Vec<u8>, std::io::Result<usize>) {
-    let address = proxy.edge.http.strip_prefix("http://").unwrap();
-    let mut stream = TcpStream::connect(address).await.unwrap();
-    stream.write_all(format!("GET {PAGE} HTTP/1.0\r\n\r\n").as_bytes()).await.unwrap();
-    let mut read = Vec::new();
-    let ended = stream.read_to_end(&mut read).await;
-    (read, ended)
-}
-
-/// nginx asks in HTTP/1.0 unless told otherwise: there, only the connection tells the end.
-#[tokio::test]
-async fn an_answer_to_http_1_0_that_is_not_whole_is_reset() {
-    for misdeed in [Misdeed::Cut(50_000), Misdeed::Reset(50_000), Misdeed::BadChunk(50_000)] {
-        let proxy = stage(Item::of(BYTES).chunked()).await;
-        proxy.web.always(Some(misdeed));
-        let (read, ended) = by_http_1_0(&proxy).await;
-        let ended = ended.map_err(|error| error.kind());
-        assert!(read.starts_with(b"HTTP/1.0 200 "), "{misdeed:?}");
-        assert_eq!(ended, Err(std::io::ErrorKind::ConnectionReset), "{misdeed:?}");
-        proxy.web.always(None);
-        let (read, ended) = by_http_1_0(&proxy).await;
-        assert!(ended.is_ok() && read.ends_with(&proxy.web.whole(PAGE)), "{misdeed:?}");
     }
 }
 
