@@ -5,6 +5,7 @@
 //! be spoken, the URL carries the host that the request is for, which may be the site's.
 
 use crate::fault::ConnectTimedOut;
+use crate::idle::Idle;
 use crate::link::Linked;
 use crate::upload::SendBody;
 use crate::watched::Watched;
@@ -16,12 +17,13 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tower::Service;
 
-/// Idle connections kept to a hop; over TLS, for each host that is asked for.
-const IDLE_CONNECTIONS_MAX: usize = 64;
+/// Idle connections kept to a hop.
+pub(crate) const IDLE_CONNECTIONS_MAX: usize = 64;
 /// How long an idle connection is kept. Some servers keep it for a few seconds only: what they
 /// close while it is idle is seen, and what they close in use is sent anew.
 const IDLE_MAX: Duration = Duration::from_secs(20);
@@ -57,12 +59,15 @@ pub(crate) struct Connector {
     target: Uri,
     limit: Duration,
     age_max: Duration,
+    /// Those to all hosts, where these have connections of their own.
+    idle: Option<Arc<Idle>>,
 }
 
 impl Connector {
     /// To `target`; each connection is there within `limit` or not at all.
     pub(crate) fn new(tls: &Tls, target: Uri, limit: Duration) -> Self {
-        Self { tls: tls.clone(), target, limit, age_max: AGE_MAX }
+        let idle = is_tls(&target).then(|| Arc::new(Idle::new(limit)));
+        Self { tls: tls.clone(), target, limit, age_max: AGE_MAX, idle }
     }
 
     /// How long it may take until a connection is there.
@@ -72,7 +77,7 @@ impl Connector {
 
     /// Whether a connection may turn out to be of HTTP/2.
     pub(crate) fn may_be_shared(&self) -> bool {
-        self.target.scheme() == Some(&Scheme::HTTPS)
+        is_tls(&self.target)
     }
 
     /// A client that knows no connections yet.
@@ -97,6 +102,10 @@ impl Connector {
     }
 }
 
+fn is_tls(target: &Uri) -> bool {
+    target.scheme() == Some(&Scheme::HTTPS)
+}
+
 impl Service<Uri> for Connector {
     type Response = TokioIo<Watched<Linked>>;
     type Error = BoxError;
@@ -108,7 +117,7 @@ impl Service<Uri> for Connector {
 
     fn call(&mut self, _asked: Uri) -> Self::Future {
         let connecting = self.tls.call(self.target.clone());
-        let limit = self.limit;
+        let (limit, idle) = (self.limit, self.idle.clone());
         let age = self.age_max.mul_f64(rand::random_range(0.5..1.0));
         Box::pin(async move {
             let stream = tokio::time::timeout(limit, connecting)
@@ -121,7 +130,7 @@ impl Service<Uri> for Connector {
                     tls.inner().get_ref().0.inner().inner().set_nodelay(true)
                 }
             }?;
-            Ok(TokioIo::new(Watched::new(Linked::new(stream, age, H2_IDLE_MAX))))
+            Ok(TokioIo::new(Watched::new(Linked::new(stream, age, H2_IDLE_MAX, idle.as_ref()))))
         })
     }
 }
@@ -132,7 +141,6 @@ mod tests {
     use crate::pool::Pool;
     use http::Request;
     use prometheus::IntCounter;
-    use std::sync::Arc;
     use std::sync::atomic::AtomicUsize;
     use std::sync::atomic::Ordering::Relaxed;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -164,7 +172,7 @@ mod tests {
             let (target, came) = server().await;
             let tls = service::client::connector(None).unwrap();
             let limit = Duration::from_secs(10);
-            let connector = Connector { tls, target: target.clone(), limit, age_max };
+            let connector = Connector { age_max, ..Connector::new(&tls, target.clone(), limit) };
             let pool = Pool::new(connector, IntCounter::new("anew", "none").unwrap());
             for _ in 0..3 {
                 let mut request = Request::new(SendBody::new(None));

@@ -225,14 +225,15 @@ impl Lanes {
         let Host { lanes, room } = state.of(&host);
         lanes.retain(Lane::is_used);
         let open = |lane: &Lane| match &lane.state {
-            LaneState::Open(link, _) => Some((lane.number, link.clone())),
-            LaneState::Opening(_) => None,
+            LaneState::Open(link, _) if link.has_room() => Some((lane.number, link.clone())),
+            LaneState::Open(..) | LaneState::Opening(_) => None,
         };
-        let with_room = lanes.iter().filter_map(open).filter(|(_, link)| link.has_room());
-        if let Some((lane, link)) = with_room.min_by_key(|(number, _)| *number) {
+        // One that is given up in between has no room from then on.
+        while let Some((lane, link)) = lanes.iter().filter_map(open).min_by_key(|lane| lane.0) {
             link.asked();
-            let stream = Stream::new(link, Arc::clone(room));
-            return Ok(self.lane(host, lane, Some(stream), None));
+            if let Some(stream) = Stream::begin(link, Some(Arc::clone(room))) {
+                return Ok(self.lane(host, lane, Some(stream), None));
+            }
         }
         let opening = lanes.iter().find_map(|lane| match &lane.state {
             LaneState::Opening(progress) => Some(progress.clone()),
@@ -305,6 +306,9 @@ impl Turn<'_> {
         }
         self.stream = None;
         let opening = self.opening.take();
+        if !link.is_shared() && link.is_counted() {
+            self.stream = Stream::begin(link.clone(), None);
+        }
         if opening.is_none() && !link.is_shared() {
             return;
         }
@@ -313,7 +317,7 @@ impl Turn<'_> {
         let Host { lanes, room } = state.of(&self.host);
         let place = lanes.iter().position(|lane| lane.number == self.lane);
         if link.is_shared() {
-            self.stream = Some(Stream::new(link.clone(), Arc::clone(room)));
+            self.stream = Stream::begin(link.clone(), Some(Arc::clone(room)));
             let open = LaneState::Open(link.clone(), captured.clone());
             let is_used = link.takes_requests();
             match place {
@@ -352,6 +356,11 @@ impl Turn<'_> {
             let host = state.hosts.get_mut(&self.host);
             host.into_iter().for_each(|host| host.lanes.retain(|lane| !is_this(lane)));
         }
+    }
+
+    /// The connection that it most likely goes over.
+    pub(crate) fn link(&self) -> Option<Arc<Link>> {
+        self.stream.as_ref().map(|stream| stream.link().clone())
     }
 
     pub(crate) fn take_stream(&mut self) -> Option<Stream> {

@@ -27,6 +27,7 @@ mod habits;
 mod health;
 pub mod hierarchy;
 mod hop;
+mod idle;
 mod lanes;
 mod latency;
 mod link;

@@ -1,32 +1,24 @@
 //! One connection as its requests see it: whether it was there before them, whether it ended, and
 //! whether a byte of an answer came first.
-//!
-//! Invariant: what an HTTP/1.1 server said before it cut the connection is read, even if it cut
-//! it while it was sent to.
+
+mod bytes;
+
+pub(crate) use bytes::Linked;
 
 use crate::connect::H2_STREAMS_MAX;
-use crate::frames::{Said, Scan};
+use crate::frames::Said;
+use crate::idle::Idle;
 use http::Extensions;
-use hyper_rustls::MaybeHttpsStream;
-use hyper_util::client::legacy::connect::{CaptureConnection, Connected, Connection};
-use hyper_util::rt::TokioIo;
-use std::io::{self, IoSlice};
-use std::pin::Pin;
-use std::sync::Arc;
+use hyper_util::client::legacy::connect::CaptureConnection;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::task::{Context, Poll, ready};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::sync::Notify;
-use tokio::time::{Instant, Sleep};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-type Io = MaybeHttpsStream<TokioIo<TcpStream>>;
-
-/// How long the reader has for what came before a cut.
-const CUT_READ_MAX: Duration = Duration::from_secs(10);
-
+/// In place of a count of requests, to which none can be added: the connection is closed from here.
+const GIVEN_UP: usize = usize::MAX;
 /// What is known of a connection. Its times are of tokio's clock, as those of hyper-util's pool.
 #[derive(Debug)]
 pub(crate) struct Link {
@@ -53,8 +45,17 @@ pub(crate) struct Link {
     in_order: AtomicBool,
     /// It takes no more requests.
     left: AtomicBool,
-    /// Requests under way (HTTP/2).
+    /// Requests under way (HTTP/2; also HTTP/1.1 where the idle ones are counted over all hosts), or
+    /// [`GIVEN_UP`].
     streams: AtomicUsize,
+    /// One was, and is over.
+    used: AtomicBool,
+    /// Where it is counted while none is; nowhere if its hop has one host for all.
+    idle: Weak<Idle>,
+    /// Cancelled when it is to be closed from here.
+    given_up: CancellationToken,
+    /// Keeps requests off it then; nothing once its bytes are gone.
+    captured: Mutex<Option<CaptureConnection>>,
     /// How many of them the other side takes at a time, and this one asks for.
     streams_max: AtomicUsize,
     /// Cancelled when that has come.
@@ -125,7 +126,7 @@ impl Link {
 
     pub(crate) fn takes_requests(&self) -> bool {
         let is_over = self.left.load(Relaxed) || self.ended.load(Relaxed) || self.is_closed();
-        !is_over && !self.is_old() && !self.is_idle()
+        !is_over && !self.is_old() && !self.is_unasked()
     }
 
     /// A request is about to go over it.
@@ -133,7 +134,7 @@ impl Link {
         self.asked_us.store(self.age_us(), Relaxed);
     }
 
-    fn is_idle(&self) -> bool {
+    fn is_unasked(&self) -> bool {
         let asked = self.opened + Duration::from_micros(self.asked_us.load(Relaxed));
         asked.elapsed() >= self.idle_max
     }
@@ -148,6 +149,42 @@ impl Link {
     /// Requests under way (HTTP/2).
     pub(crate) fn streams(&self) -> usize {
         self.streams.load(Relaxed)
+    }
+
+    /// Whether none is, and it is there.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.streams() == 0 && !self.is_closed()
+    }
+
+    /// Whether idle ones of its hop are counted over all hosts.
+    pub(crate) fn is_counted(&self) -> bool {
+        self.idle.strong_count() > 0
+    }
+
+    /// Has it closed, if no request is under way, nor may be about to be: over one that was not used
+    /// yet, that is so for `opening_max`.
+    pub(crate) fn give_up(&self, opening_max: Duration) -> bool {
+        let is_new = !self.used.load(Relaxed) && self.opened.elapsed() < opening_max;
+        let is_given_up =
+            !is_new && self.streams.compare_exchange(0, GIVEN_UP, Relaxed, Relaxed).is_ok();
+        if is_given_up {
+            self.take_captured().iter().for_each(poison);
+            self.leave();
+            self.given_up.cancel();
+        }
+        is_given_up
+    }
+
+    /// By this, no request is to go over it should it be given up.
+    pub(crate) fn capture(&self, captured: CaptureConnection) {
+        let mut known = self.captured.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.is_counted() && !self.is_closed() {
+            *known = Some(captured);
+        }
+    }
+
+    fn take_captured(&self) -> Option<CaptureConnection> {
+        self.captured.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// Whether another one may be sent at once.
@@ -190,18 +227,24 @@ pub(crate) fn poison(captured: &CaptureConnection) {
     link(captured).iter().for_each(|link| link.leave());
 }
 
-/// A request under way over a connection of HTTP/2.
+/// A request under way over a connection.
 #[derive(Debug)]
 pub(crate) struct Stream {
     link: Arc<Link>,
-    /// Told when it ends.
-    room: Arc<Notify>,
+    /// Told when it ends (HTTP/2).
+    room: Option<Arc<Notify>>,
 }
 
 impl Stream {
-    pub(crate) fn new(link: Arc<Link>, room: Arc<Notify>) -> Self {
-        link.streams.fetch_add(1, Relaxed);
-        Self { link, room }
+    /// None if the connection was given up.
+    pub(crate) fn begin(link: Arc<Link>, room: Option<Arc<Notify>>) -> Option<Self> {
+        let one_more = |streams: usize| streams.checked_add(1);
+        link.streams.fetch_update(Relaxed, Relaxed, one_more).ok()?;
+        Some(Self { link, room })
+    }
+
+    pub(crate) fn link(&self) -> &Arc<Link> {
+        &self.link
     }
 
     pub(crate) fn is_over(&self, link: &Arc<Link>) -> bool {
@@ -211,141 +254,12 @@ impl Stream {
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        self.link.streams.fetch_sub(1, Relaxed);
-        self.room.notify_one();
-    }
-}
-
-/// A connection's bytes.
-#[derive(Debug)]
-pub(crate) struct Linked {
-    io: TokioIo<Io>,
-    link: Arc<Link>,
-    /// Of HTTP/2.
-    frames: Option<Scan>,
-    /// The reader has come to its end.
-    is_over: bool,
-    /// Since something could not be sent.
-    cut: Option<Pin<Box<Sleep>>>,
-}
-
-impl Linked {
-    /// One that takes requests for `age`, and, of HTTP/2, for `idle_max` after the last one.
-    pub(crate) fn new(stream: Io, age: Duration, idle_max: Duration) -> Self {
-        let no = || AtomicBool::new(false);
-        let opened = Instant::now();
-        let link = Link {
-            opened,
-            until: opened + age,
-            idle_max,
-            asked_us: AtomicU64::new(0),
-            shared: stream.connected().is_negotiated_h2(),
-            spoke: no(),
-            heard: no(),
-            heard_us: AtomicU64::new(0),
-            ended: no(),
-            in_order: no(),
-            left: no(),
-            streams: AtomicUsize::new(0),
-            streams_max: AtomicUsize::new(H2_STREAMS_MAX as usize),
-            settled: CancellationToken::new(),
-            reset: no(),
-            closed: CancellationToken::new(),
-            listed: no(),
-        };
-        let frames = link.shared.then(Scan::default);
-        Self { io: TokioIo::new(stream), link: Arc::new(link), frames, is_over: false, cut: None }
-    }
-
-    /// To an HTTP/1.1 connection that the other side has cut, nothing is written any more, and
-    /// the error is left to the reader, for as long as it may still find something: an answer may
-    /// have come before the cut, as from a server that refuses a body without reading it.
-    fn sent<T>(&mut self, cx: &mut Context<'_>, sent: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        let error = match sent {
-            Poll::Ready(Err(error)) if is_reset(&error) => error,
-            sent => return sent,
-        };
-        self.link.reset.store(true, Relaxed);
-        self.link.ended.store(true, Relaxed);
-        if !self.link.shared && !self.is_over {
-            let cut = self.cut.get_or_insert_with(|| Box::pin(tokio::time::sleep(CUT_READ_MAX)));
-            ready!(cut.as_mut().poll(cx));
+        self.link.used.store(true, Relaxed);
+        if self.link.streams.fetch_sub(1, Relaxed) == 1
+            && let Some(idle) = self.link.idle.upgrade()
+        {
+            idle.add(&self.link);
         }
-        Poll::Ready(Err(error))
-    }
-}
-
-fn is_reset(error: &io::Error) -> bool {
-    use io::ErrorKind as K;
-    matches!(error.kind(), K::BrokenPipe | K::ConnectionReset | K::ConnectionAborted)
-}
-
-impl Drop for Linked {
-    fn drop(&mut self) {
-        self.link.closed.cancel();
-    }
-}
-
-impl Connection for Linked {
-    fn connected(&self) -> Connected {
-        self.io.inner().connected().extra(self.link.clone())
-    }
-}
-
-impl AsyncRead for Linked {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let (before, room) = (buf.filled().len(), buf.remaining());
-        let read = ready!(Pin::new(&mut self.io).poll_read(cx, buf));
-        let came = read.is_ok() && buf.filled().len() > before;
-        if came {
-            self.link.came();
-            let piece = buf.filled().get(before..).unwrap_or_default();
-            let Self { frames, link, .. } = &mut *self;
-            frames.iter_mut().for_each(|frames| frames.read(piece, |said| link.told(said)));
-        } else if read.is_err() || room > 0 {
-            self.is_over = true;
-            self.link.ended.store(true, Relaxed);
-            self.link.reset.fetch_or(read.as_ref().is_err_and(is_reset), Relaxed);
-        }
-        Poll::Ready(read)
-    }
-}
-
-impl AsyncWrite for Linked {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        self.link.heard.store(false, Relaxed);
-        let sent = Pin::new(&mut self.io).poll_write(cx, buf);
-        self.sent(cx, sent)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        self.link.heard.store(false, Relaxed);
-        let sent = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
-        self.sent(cx, sent)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let sent = Pin::new(&mut self.io).poll_flush(cx);
-        self.sent(cx, sent)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
+        self.room.iter().for_each(|room| room.notify_one());
     }
 }

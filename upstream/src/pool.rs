@@ -5,7 +5,7 @@ use crate::anew::{Anew, End};
 use crate::connect::Connector;
 use crate::fault;
 use crate::lanes::{LANES_MAX, Lanes, NoConnection, Stage};
-use crate::link::{Link, link, poison};
+use crate::link::{Link, Stream, link, poison};
 use crate::upload::{SendBody, Taken};
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -154,10 +154,15 @@ impl Pool {
         let captured = capture_connection(&mut request);
         let began = Instant::now();
         let mut asked = pin!(self.clients[turn.lane].request(request));
+        let (opens, joined) = (turn.opens, turn.link());
+        // What it counts as at a connection that was not known to be its own.
+        let (mut under_way, mut is_given) = (None, false);
         let mut asked = poll_fn(|cx| {
             let polled = asked.as_mut().poll(cx);
-            if captured.connection_metadata().is_some() {
+            if !is_given && captured.connection_metadata().is_some() {
                 stage.give();
+                is_given = true;
+                under_way = count(&captured, joined.as_ref()).filter(|_| !opens);
             }
             polled
         });
@@ -226,6 +231,7 @@ impl Pool {
         if !link.listed.swap(true, Relaxed) {
             let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
             known.retain(|(link, _)| !link.is_closed());
+            link.capture(captured.clone());
             known.push((link, captured));
         }
     }
@@ -243,6 +249,14 @@ impl Pool {
             !is_old
         });
     }
+}
+
+/// Counts a request that goes over another connection than the one that it was to join, where idle
+/// ones are counted.
+fn count(captured: &CaptureConnection, joined: Option<&Arc<Link>>) -> Option<Stream> {
+    let link = link(captured).filter(|link| link.is_counted())?;
+    let is_counted = joined.is_some_and(|joined| Arc::ptr_eq(joined, &link));
+    if is_counted { None } else { Stream::begin(link, None) }
 }
 
 /// What became of a request that began then.

@@ -19,33 +19,6 @@ use tokio::sync::Barrier;
 /// Connections that an origin is asked over at the most, for each host.
 const LANES_MAX: usize = 8;
 
-/// Holds each request whose path begins with `/film`, and answers others; each connection takes one
-/// at a time.
-async fn films() -> (Server, Arc<AtomicUsize>) {
-    let asked = Arc::new(AtomicUsize::new(0));
-    let counted = asked.clone();
-    let server = Server::new(move |_, tls| {
-        let asked = counted.clone();
-        async move {
-            let mut h2 = h2::server::Builder::new();
-            let Ok(mut h2) = h2.max_concurrent_streams(1).handshake(tls).await else { return };
-            let mut films = Vec::new();
-            while let Some(Ok((request, mut respond))) = h2.accept().await {
-                asked.fetch_add(1, SeqCst);
-                let mut body = respond.send_response(http::Response::new(()), false).unwrap();
-                if request.uri().path().starts_with("/film") {
-                    body.send_data(Bytes::from("film"), false).unwrap();
-                    films.push(body);
-                } else {
-                    body.send_data("good".into(), true).unwrap();
-                }
-            }
-        }
-    })
-    .await;
-    (server, asked)
-}
-
 async fn films_of(site: &Site, host: &str) -> Vec<Answer> {
     let mut films = Vec::new();
     for n in 0..LANES_MAX {
@@ -57,7 +30,7 @@ async fn films_of(site: &Site, host: &str) -> Vec<Answer> {
 
 #[tokio::test]
 async fn what_no_connection_has_room_for_waits_and_is_told_that_all_are_full() {
-    let (server, asked) = films().await;
+    let (server, asked) = Server::of_films(1, false).await;
     let text = format!("origins = [{:?}]\nretries = 0\nfirst-byte-timeout = \"1s\"", server.url);
     let site = site_that_trusts(Some(&server.ca), &text);
     let mut films = films_of(&site, "a.example").await;
@@ -87,7 +60,7 @@ async fn what_no_connection_has_room_for_waits_and_is_told_that_all_are_full() {
 /// An answer that is not read has a place on its connection, which one that waits for that gets.
 #[tokio::test]
 async fn an_answer_makes_way_for_a_request_that_no_connection_has_room_for() {
-    let (server, _) = films().await;
+    let (server, _) = Server::of_films(1, false).await;
     let site = server.site();
     let mut films = films_of(&site, "a.example").await;
     assert!(films.iter().all(|film| film.body.may_wait() && !film.body.yields()));
@@ -107,7 +80,7 @@ async fn an_answer_makes_way_for_a_request_that_no_connection_has_room_for() {
 /// The connections for one host have room whatever those for another one have.
 #[tokio::test]
 async fn hosts_that_are_passed_on_have_connections_of_their_own() {
-    let (server, asked) = films().await;
+    let (server, asked) = Server::of_films(1, false).await;
     let text = format!("origins = [{:?}]\nretries = 0\npass-host = true", server.url);
     let site = site_that_trusts(Some(&server.ca), &text);
     let _films = films_of(&site, "a.example").await;

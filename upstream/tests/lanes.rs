@@ -70,29 +70,6 @@ async fn a_burst_through_connections_of_few_requests_each_fails_none() {
     assert_only_good(&site, ASKS);
 }
 
-/// A server that begins each `/film` and never ends it, and takes `films_max` requests at a time;
-/// over a connection that begins with another request, it takes that one only.
-async fn films(films_max: u32) -> Server {
-    Server::new(move |_, tls| async move {
-        let mut h2 = h2::server::Builder::new();
-        let Ok(mut h2) = h2.max_concurrent_streams(films_max).handshake(tls).await else { return };
-        let mut films = Vec::new();
-        while let Some(Ok((request, mut respond))) = h2.accept().await {
-            let mut body = respond.send_response(http::Response::new(()), false).unwrap();
-            if request.uri().path() == "/film" {
-                body.send_data(Bytes::from("film"), false).unwrap();
-                films.push(body);
-                continue;
-            }
-            body.send_data("good".into(), true).unwrap();
-            if films_max == 1 {
-                h2.graceful_shutdown();
-            }
-        }
-    })
-    .await
-}
-
 /// A site whose times are not up while the clock is moved on.
 fn patient(server: &Server) -> Site {
     let times = "first-byte-timeout = \"600s\"\nstall-timeout = \"600s\"";
@@ -114,7 +91,7 @@ async fn later(seconds: u64) {
 
 #[tokio::test]
 async fn a_full_connection_that_is_old_is_waited_for_by_nobody() {
-    let server = films(1).await;
+    let (server, _) = Server::of_films(1, true).await;
     let site = patient(&server);
     // An age is at most 300 s; and what nothing is asked over for 20 s is left for that.
     for _ in 0..20 {
@@ -128,7 +105,7 @@ async fn a_full_connection_that_is_old_is_waited_for_by_nobody() {
 
 #[tokio::test]
 async fn a_burst_after_a_pause_opens_one_connection() {
-    let server = films(100).await;
+    let (server, _) = Server::of_films(100, false).await;
     let site = patient(&server);
     let _film = film(&site).await;
     for connections in 2..5 {

@@ -112,6 +112,38 @@ impl Server {
         .await
     }
 
+    /// One that begins each `/film...` and never ends it, answers others, and takes so many requests
+    /// at a time over a connection. `ends`: it ends one over which it has answered. And how many
+    /// requests came.
+    pub async fn of_films(at_once: u32, ends: bool) -> (Self, Arc<AtomicUsize>) {
+        let asked = Arc::new(AtomicUsize::new(0));
+        let counted = asked.clone();
+        let server = Self::new(move |_, tls| {
+            let asked = counted.clone();
+            async move {
+                let mut h2 = h2::server::Builder::new();
+                let h2 = h2.max_concurrent_streams(at_once).handshake(tls).await;
+                let Ok(mut h2) = h2 else { return };
+                let mut films = Vec::new();
+                while let Some(Ok((request, mut respond))) = h2.accept().await {
+                    asked.fetch_add(1, SeqCst);
+                    let mut body = respond.send_response(http::Response::new(()), false).unwrap();
+                    if request.uri().path().starts_with("/film") {
+                        body.send_data(Bytes::from("film"), false).unwrap();
+                        films.push(body);
+                        continue;
+                    }
+                    body.send_data("good".into(), true).unwrap();
+                    if ends {
+                        h2.graceful_shutdown();
+                    }
+                }
+            }
+        })
+        .await;
+        (server, asked)
+    }
+
     /// A site with this origin, and no tries that the budget pays.
     pub fn site(&self) -> Site {
         let text = format!("origins = [{:?}]\nretries = 0", self.url);
