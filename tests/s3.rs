@@ -9,6 +9,8 @@ use clients::{metrics_at_rest, speakers};
 use loadtest::{Format, PlayOptions, Protocol, SegmentReport};
 use model::route;
 use nearcast::cluster::{Cluster, Options, Process, StoredTitle, Verdict, run};
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
@@ -119,5 +121,70 @@ async fn a_bucket_behind_an_edge_gives_its_bytes_whole_and_in_ranges() {
         text.lines().find_map(|line| line.strip_prefix("nearcast_edge_origin_bytes_total "));
     let fetched = fetched.unwrap().parse::<f64>().unwrap() as usize;
     assert!((bytes..=bytes + absent.body.len()).contains(&fetched), "{fetched} of {bytes}");
+    edge.stop().await.unwrap();
+}
+
+/// The status of an edge's answer.
+fn status(edge: &str, path: &str) -> String {
+    let mut stream = TcpStream::connect(edge.strip_prefix("http://").unwrap()).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap();
+    String::from_utf8_lossy(&answer[9..12]).into_owned()
+}
+
+/// A key that the server does not know, one with a wrong secret, and then the right ones.
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_that_a_bucket_refuses_are_told_of_once_and_read_again() {
+    let endpoint = std::env::var("NEARCAST_TEST_S3_ENDPOINT").expect("run by scripts/with-s3");
+    let dir = tempfile::tempdir().unwrap();
+    let (keys, config) = (dir.path().join("keys"), dir.path().join("edge.toml"));
+    let write = |id: &str, secret: &str| {
+        let part = dir.path().join("part");
+        let text = format!("aws_access_key_id = {id}\naws_secret_access_key = {secret}\n");
+        std::fs::write(&part, format!("[default]\n{text}")).unwrap();
+        std::fs::rename(part, &keys).unwrap();
+    };
+    let s3 = format!("endpoint = {endpoint:?}\ncredentials-file = {keys:?}");
+    let site = format!("[edge.sites.\"*\"]\norigins = [\"s3://nearcast-one\"]");
+    std::fs::write(&config, format!("{site}\n[edge.sites.\"*\".s3]\n{s3}\n")).unwrap();
+    write("nobody", "secret-one");
+    let data = dir.path().join("data").display().to_string();
+    let words = ["--config", config.to_str().unwrap(), "edge", "--data-dir", &data, "--ssd", "0"];
+    let words = words.iter().chain(&["--listen", "http://127.0.0.1:0"]);
+    let words = words.map(|word| (*word).to_owned()).collect();
+    let mut edge = Process::start(Path::new(BINARY), dir.path(), "edge", words).await.unwrap();
+    let url = edge.url().unwrap().to_owned();
+    let path = edge.log();
+    let log = || std::fs::read_to_string(&path).unwrap();
+    let told = |what: &str| log().lines().filter(|line| line.contains(what)).count();
+    let file = format!("keys of {}", keys.display());
+
+    // As many requests as there are, of as many objects.
+    let asked = |number: usize| status(&url, &format!("/none/{number}"));
+    assert!((0..20).all(|number| asked(number) == "403"));
+    let mut pace = tokio::time::interval(Duration::from_millis(100));
+    for (secret, expected, lines) in [("wrong", "403", 2), ("secret-one", "404", 2)] {
+        let id = "one";
+        write(id, secret);
+        let mut is_read = async || {
+            for number in 0.. {
+                pace.tick().await;
+                let status = asked(100 + number);
+                let is_told = told("the bucket refuses the keys") == lines;
+                if status == expected && is_told {
+                    return;
+                }
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), is_read()).await.expect("they are not read");
+    }
+    assert_eq!(told("the bucket takes the keys again"), 1, "{}", log());
+    for why in ["the server knows no such key", "the secret is not that of the key"] {
+        let is_it = |line: &&str| line.contains("WARN") && line.contains(&file);
+        let lines = log().lines().filter(is_it).filter(|line| line.contains(why)).count();
+        assert_eq!(lines, 1, "{why}: {}", log());
+    }
+    assert_eq!(told("secret-one"), 0);
     edge.stop().await.unwrap();
 }

@@ -9,7 +9,7 @@ use crate::failing::Asked;
 use crate::fault::{ErrorType, Fault};
 use crate::hop::{Target, Way};
 use crate::newer;
-use crate::s3::{self, Refusal};
+use crate::s3::{self, Bucket, Refusal};
 use crate::sending::Sending;
 use crate::settings::{SiteKind, Times};
 use http::StatusCode;
@@ -72,8 +72,9 @@ pub(crate) async fn exchange(
                     || response.status() == StatusCode::NOT_FOUND =>
             {
                 let (head, held) = refused(response, flight, terms).await?;
-                match bucket.refusal(&head, &held, keys.as_ref()) {
-                    Refusal::Again if again => {
+                match bucket.refusal(&head, &held, keys.as_ref()).await {
+                    Refusal::Again(reason) if again => {
+                        way.meter.refused(reason);
                         again = false;
                         continue;
                     }
@@ -84,15 +85,37 @@ pub(crate) async fn exchange(
                         way.tell(&fault);
                         return Err(Failure::sent(fault));
                     }
-                    Refusal::Final | Refusal::Again => from_s3(head, UpstreamBody::held(held), way),
+                    Refusal::Absent => {
+                        taken(way, bucket);
+                        from_s3(head, UpstreamBody::held(held), way)
+                    }
+                    Refusal::Final(reason) | Refusal::Again(reason) => {
+                        way.meter.refused(reason);
+                        if let Some(why) = bucket.refused(reason, keys.as_ref()) {
+                            let (site, hop) = (&way.meter.site, &way.hop.id);
+                            tracing::warn!(site, %hop, why, "the bucket refuses the keys");
+                        }
+                        from_s3(head, UpstreamBody::held(held), way)
+                    }
                 }
             }
-            Target::S3(_) => {
+            Target::S3(bucket) => {
+                if s3::is_of_an_object(response.status()) {
+                    taken(way, bucket);
+                }
                 let answer = plain(response, flight, sending, terms)?;
                 from_s3(answer.head, answer.body, way)
             }
         };
         answer.is_newer = newer::take(&mut answer.head.headers, newer_than.as_ref());
         return Ok(Answer { head_after: started.elapsed(), ..answer });
+    }
+}
+
+/// The bucket takes the keys.
+fn taken(way: &Way, bucket: &Bucket) {
+    if bucket.taken() {
+        let (site, hop) = (&way.meter.site, &way.hop.id);
+        tracing::warn!(site, %hop, "the bucket takes the keys again");
     }
 }

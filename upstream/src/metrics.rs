@@ -4,6 +4,7 @@ mod breakers;
 
 use crate::breaker::State;
 use crate::pulse;
+use crate::s3::Reason;
 use breakers::Breakers;
 use prometheus::{
     Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry,
@@ -27,6 +28,7 @@ pub(crate) struct Metrics {
     pub(crate) breakers: Breakers,
     healthy: IntGaugeVec,
     refreshes: IntCounterVec,
+    refusals: IntCounterVec,
     node_up: IntGaugeVec,
     probes: IntCounterVec,
     anew: IntCounterVec,
@@ -44,6 +46,7 @@ pub(crate) struct Meter {
     pub(crate) queued: IntGauge,
     breaker: IntGauge,
     pub(crate) healthy: IntGauge,
+    refusals: IntCounterVec,
 }
 
 impl Metrics {
@@ -94,6 +97,11 @@ impl Metrics {
                 "Times that credentials for S3 were asked for, by outcome.",
                 &["site", "outcome"],
             )?,
+            refusals: counters(
+                "key_refusals_total",
+                "Requests that a bucket refused for who asked, by its reason.",
+                &["site", "hop", "reason"],
+            )?,
             node_up: counting::gauges(
                 registry,
                 &name("node_up"),
@@ -138,6 +146,7 @@ impl Metrics {
             queued: self.queued.with_label_values(labels),
             breaker: self.breakers.gauge(labels),
             healthy: self.healthy.with_label_values(labels),
+            refusals: self.refusals.clone(),
         };
         meter.healthy.set(1);
         meter
@@ -159,6 +168,13 @@ impl Metrics {
         self.exhausted.with_label_values(&[site]).inc();
     }
 
+    /// A bucket of a site: likewise.
+    pub(crate) fn bucket(&self, site: &str, hop: &str) {
+        for reason in Reason::ALL {
+            self.refusals.with_label_values(&[site, hop, reason.name()]).inc_by(0);
+        }
+    }
+
     /// A site with credentials: likewise.
     pub(crate) fn refreshes(&self, site: &str) {
         for outcome in ["good", "failed"] {
@@ -175,6 +191,10 @@ impl Metrics {
 impl Meter {
     pub(crate) fn ended(&self, outcome: &str) {
         self.requests.with_label_values(&[&self.site, &self.hop, outcome]).inc();
+    }
+
+    pub(crate) fn refused(&self, reason: Reason) {
+        self.refusals.with_label_values(&[&self.site, &self.hop, reason.name()]).inc();
     }
 
     pub(crate) fn breaker(&self, state: State) {

@@ -228,6 +228,9 @@ fn build_origins(config: &Config, node: &Node) -> Result<Vec<Hop>, Error> {
             }
         };
         let id = HopId(base.place.to_string().into());
+        if matches!(target, Target::S3(_)) {
+            node.0.metrics.bucket(&config.site, id.as_str());
+        }
         let anew = node.0.metrics.anew(id.as_str());
         let pool = Pool::new(Connector::new(&node.0.tls, uri, config.times.connect), anew);
         Ok(Hop::new((id, HopKind::Origin), target, pool, None, limits))

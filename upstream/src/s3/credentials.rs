@@ -3,6 +3,7 @@
 
 use super::source::{Source, unavailable};
 use crate::fault::Fault;
+use counting::Untold;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
@@ -15,8 +16,6 @@ const AHEAD: Duration = Duration::from_secs(300);
 const FILE_LOOK: Duration = Duration::from_secs(60);
 /// After a failure nobody asks again for this long.
 const FAILED_FOR: Duration = Duration::from_secs(1);
-/// The server's refusal makes us ask ahead of time at most this often.
-const REFUSED_EVERY: Duration = Duration::from_secs(30);
 
 /// An identity. No log shows it.
 #[derive(Clone, PartialEq, Eq)]
@@ -44,7 +43,9 @@ pub(crate) struct Credentials {
 struct Known {
     held: Option<Held>,
     failed: Option<(Instant, Fault)>,
+    /// When it was asked last since a bucket refused what it had given.
     refused: Option<Instant>,
+    untold: Untold,
 }
 
 /// Credentials, and until when by both clocks: the wall clock may stand still, or jump.
@@ -157,46 +158,66 @@ impl Credentials {
                 return usable(known.held.as_ref(), Age::Renew).ok_or_else(|| fault.clone());
             }
         }
+        self.ask()
+            .await
+            .or_else(|fault| usable(self.known().held.as_ref(), Age::Renew).ok_or(fault))
+    }
+
+    /// Asks for new ones. The caller holds `asking`.
+    async fn ask(&self) -> Result<Arc<Keys>, Fault> {
         let asked = self.source.ask().await;
         (self.refreshed)(asked.is_ok());
-        let mut known = self.known();
-        match asked {
-            Ok((keys, expires)) => {
-                let held = Held::new(keys, expires, SystemTime::now(), Instant::now());
-                if held.age(SystemTime::now(), Instant::now()) == Age::Expired {
-                    let fault = unavailable("the credentials for S3 have expired already");
-                    known.failed = Some((Instant::now(), fault.clone()));
-                    return Err(fault);
+        let (wall, now) = (SystemTime::now(), Instant::now());
+        let given = asked.and_then(|(keys, expires)| {
+            let held = Held::new(keys, expires, wall, now);
+            match held.age(wall, now) {
+                Age::Expired => {
+                    let source = &self.source;
+                    let why = format!("{source}: the credentials for S3 have expired already");
+                    Err(unavailable(why))
                 }
+                Age::Good | Age::Renew => Ok(held),
+            }
+        });
+        let mut known = self.known();
+        match given {
+            Ok(held) => {
                 let keys = held.keys.clone();
                 (known.held, known.failed) = (Some(held), None);
                 Ok(keys)
             }
             Err(fault) => {
-                tracing::warn!(%fault, "no new credentials for S3");
-                known.failed = Some((Instant::now(), fault.clone()));
-                usable(known.held.as_ref(), Age::Renew).ok_or(fault)
+                if let Some(failures) = known.untold.add(1, now) {
+                    tracing::warn!(%fault, failures, "no new credentials for S3");
+                }
+                known.failed = Some((now, fault.clone()));
+                Err(fault)
             }
         }
     }
 
-    /// The server refused these keys: whether it is worth asking with others.
-    pub(crate) fn refused(&self, keys: &Arc<Keys>) -> bool {
-        if self.are_fixed() {
-            return false;
+    /// The server refused these keys: whether there are others by now, which are asked for if
+    /// nobody did just now. These stay in use until there are.
+    pub(crate) async fn others_than(&self, refused: &Arc<Keys>) -> bool {
+        let Some(pause) = self.source.pause() else { return false };
+        let _asking = self.asking.lock().await;
+        {
+            let mut known = self.known();
+            let now = Instant::now();
+            if known.held.as_ref().is_none_or(|held| held.keys != *refused) {
+                return true;
+            }
+            if known.refused.is_some_and(|at| now.duration_since(at) < pause) {
+                return false;
+            }
+            known.refused = Some(now);
         }
-        let now = Instant::now();
-        let mut known = self.known();
-        let others = known.held.as_ref().is_none_or(|held| held.keys != *keys);
-        if others {
-            return true;
-        }
-        if known.refused.is_some_and(|at| now.duration_since(at) < REFUSED_EVERY) {
-            return false;
-        }
-        known.refused = Some(now);
-        known.held = None;
-        true
+        self.ask().await.is_ok_and(|keys| keys != *refused)
+    }
+
+    /// Where they are from, for operators.
+    pub(crate) fn source(&self) -> &impl fmt::Display {
+        &self.source
     }
 }
 

@@ -10,10 +10,12 @@ mod keyfile;
 mod path;
 mod sign;
 mod source;
+mod standing;
 
 pub(crate) use credentials::{Credentials, Keys};
 pub(crate) use path::canonical;
 pub(crate) use source::Source;
+pub(crate) use standing::Reason;
 
 use crate::fault::Fault;
 use crate::settings::{Place, place};
@@ -22,9 +24,11 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use jiff::Timestamp;
 use serde::Deserialize;
 use service::config::ConfigError;
+use standing::Standing;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
+use std::time::Instant;
 
 /// The hash of an empty body.
 const EMPTY_SHA256: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
@@ -73,6 +77,7 @@ pub(crate) struct Bucket {
     before: String,
     region: String,
     credentials: Option<Arc<Credentials>>,
+    standing: Standing,
     /// The server's clock less ours, in seconds.
     skew: AtomicI64,
 }
@@ -88,10 +93,12 @@ pub(crate) struct Signed {
 /// What S3's refusal asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Refusal {
-    /// Pass it on.
-    Final,
+    /// Pass it on: the object is not there.
+    Absent,
+    /// Pass it on: who asks may not have it.
+    Final(Reason),
     /// Once more, with other credentials or another clock.
-    Again,
+    Again(Reason),
     /// The bucket does not exist: that is no missing object.
     NoBucket,
 }
@@ -143,7 +150,8 @@ impl Bucket {
             None => ("https", format!("{bucket}.s3.{region}.amazonaws.com"), "/".to_owned()),
         };
         let before = format!("{base}{}", path::encode(prefix));
-        Ok(Self { scheme, authority, before, region, credentials, skew: AtomicI64::new(0) })
+        let (standing, skew) = (Standing::default(), AtomicI64::new(0));
+        Ok(Self { scheme, authority, before, region, credentials, standing, skew })
     }
 
     /// The signed request for the object that a client's path names.
@@ -225,7 +233,7 @@ impl Bucket {
     }
 
     /// What a refusal (400, 401, 403, 404) means; sees to it that the next try does better.
-    pub(crate) fn refusal(
+    pub(crate) async fn refusal(
         &self,
         head: &http::response::Parts,
         body: &Bytes,
@@ -234,26 +242,38 @@ impl Bucket {
         let body = String::from_utf8_lossy(body);
         let code = body.split_once("<Code>").and_then(|(_, rest)| rest.split_once("</Code>"));
         let code = code.map_or("", |(code, _)| code);
-        let expire = || {
-            let again = self.credentials.as_ref().zip(keys);
-            again.is_some_and(|(credentials, keys)| credentials.refused(keys))
-        };
-        match code {
-            "NoSuchBucket" => Refusal::NoBucket,
-            "RequestTimeTooSkewed" if self.adopt_clock(head) => Refusal::Again,
-            "ExpiredToken" | "InvalidToken" | "InvalidAccessKeyId" | "TokenRefreshRequired"
-                if expire() =>
-            {
-                Refusal::Again
-            }
-            // The answer to HEAD has no body that tells.
-            "" if matches!(head.status, StatusCode::BAD_REQUEST | StatusCode::FORBIDDEN)
-                && expire() =>
-            {
-                Refusal::Again
-            }
-            _ => Refusal::Final,
+        if code == "NoSuchBucket" {
+            return Refusal::NoBucket;
         }
+        if head.status == StatusCode::NOT_FOUND {
+            return Refusal::Absent;
+        }
+        let reason = Reason::of(code);
+        let is_better = match (reason, &self.credentials, keys) {
+            (Reason::Clock, ..) => self.adopt_clock(head),
+            // The answer to HEAD has no body that tells.
+            (_, Some(credentials), Some(keys))
+                if code.is_empty() || self.standing.is_of_keys(reason) =>
+            {
+                credentials.others_than(keys).await
+            }
+            _ => false,
+        };
+        if is_better { Refusal::Again(reason) } else { Refusal::Final(reason) }
+    }
+
+    /// A refusal is passed on: whose keys it is about and what to look at, the first time only.
+    pub(crate) fn refused(&self, reason: Reason, keys: Option<&Arc<Keys>>) -> Option<String> {
+        let is_new =
+            self.standing.is_of_keys(reason) && self.standing.refused(reason, keys, Instant::now());
+        let source = self.credentials.as_ref().map(|credentials| credentials.source().to_string());
+        let source = source.unwrap_or_else(|| "none (anonymous = true)".to_owned());
+        is_new.then(|| format!("keys of {source}: {}", reason.advice()))
+    }
+
+    /// It has answered who may ask. Whether that is new, after refusals.
+    pub(crate) fn taken(&self) -> bool {
+        self.standing.taken()
     }
 
     /// Signs by the server's clock from now on. Returns whether that is another one.
@@ -299,4 +319,14 @@ pub(crate) fn clean(head: &mut http::response::Parts) {
 /// Whether this is about who asks, not about the object.
 pub(crate) fn is_refusal(status: StatusCode) -> bool {
     matches!(status, StatusCode::BAD_REQUEST | StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN)
+}
+
+/// Whether this is about an object, which only who may read it hears of.
+pub(crate) fn is_of_an_object(status: StatusCode) -> bool {
+    let conditions = [
+        StatusCode::NOT_MODIFIED,
+        StatusCode::PRECONDITION_FAILED,
+        StatusCode::RANGE_NOT_SATISFIABLE,
+    ];
+    status.is_success() || conditions.contains(&status)
 }

@@ -18,6 +18,10 @@ use std::time::{Duration, SystemTime};
 
 /// The longest wait for whoever gives credentials, all its questions together.
 pub(super) const ANSWER_MAX: Duration = Duration::from_secs(5);
+/// A file is read again this long after it was read because a bucket had refused its keys, and a
+/// server is asked again. Both are near; each asking of the latter may be three requests.
+const FILE_PAUSE: Duration = Duration::from_secs(1);
+const SERVER_PAUSE: Duration = Duration::from_secs(5);
 /// An answer, or a file, with credentials is no longer than this.
 pub(super) const ANSWER_BYTES_MAX: usize = 256 << 10;
 
@@ -92,6 +96,15 @@ impl Source {
                  instance metadata service at {endpoint}, which answers on EC2 only (for a \
                  public bucket set anonymous = true)"
             )),
+        }
+    }
+
+    /// How often it is asked for others than a bucket refuses; not at all where there never are.
+    pub(super) fn pause(&self) -> Option<Duration> {
+        match self {
+            Self::Fixed(_) => None,
+            Self::File { .. } => Some(FILE_PAUSE),
+            Self::Container { .. } | Self::Instance { .. } => Some(SERVER_PAUSE),
         }
     }
 
