@@ -8,7 +8,7 @@ use nearcast_chunks::Key;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use support::fuse::{FaultyDisk, Mode};
-use support::{MIB, Tiers, key, stored, takes_no_more, tiers_over};
+use support::{MIB, Tiers, comes_back, key, stored, takes_no_more, tiers_over};
 
 /// Far more than the second in which a disk that fails is off: a busy machine fails no test.
 const OFF_MAX: Duration = Duration::from_secs(10);
@@ -66,10 +66,7 @@ async fn goes_wrong(mode: Mode, reason: &str) {
     assert!(tiers.get(keys[0], MIB).await.is_none());
 
     disk.set(Mode::Sound);
-    tiers.until("the disk is back", |tiers| tiers.disks_up() == 1).await;
-    let hits = |tiers: &Tiers| keys.iter().all(|key| tiers.chunks.may_be_on_disk(key));
-    tiers.until("its chunks are back", hits).await;
-    assert_eq!(tiers.metric("ssd_mismatches_total", ""), 0);
+    comes_back(&tiers, &keys).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -189,13 +186,7 @@ async fn a_disk_whose_writes_hang_is_switched_off_and_comes_back() {
     assert_eq!(tiers.metric("ssd_queue_bytes", ""), 0);
 
     disk.set(Mode::Sound);
-    tiers.until("the disk is back", |tiers| tiers.disks_up() == 1).await;
-    tiers.forget_memory();
-    for key in &keys {
-        assert!(tiers.find(*key, MIB).await.is_some());
-    }
-    tiers.keep(key(99, 0), MIB).await;
-    tiers.written().await;
+    comes_back(&tiers, &keys).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,7 +7,7 @@ mod support;
 use nearcast_chunks::{Disk, Sizes};
 use std::os::unix::fs::MetadataExt;
 use support::fuse::{self, FaultyDisk};
-use support::{DISK, MEMORY, MIB, Tiers, key, sizes, stored, takes_no_more, tiers_over};
+use support::{DISK, MEMORY, MIB, Tiers, comes_back, sizes, stored, takes_no_more, tiers_over};
 
 /// See [`FaultyDisk::mount`].
 const SERVER: &str = "process_that_serves_a_faulty_disk";
@@ -126,14 +126,7 @@ async fn a_disk_that_is_mounted_again_as_another_device_is_used_with_all_that_it
 
     disk.mount_back(SERVER);
     assert_ne!(device(&disk), before);
-    tiers.until("the disk is back", |tiers| tiers.disks_up() == 1).await;
-    tiers.forget_memory();
-    for key in &keys {
-        assert!(tiers.find(*key, MIB).await.is_some());
-    }
-    tiers.keep(key(99, 0), MIB).await;
-    tiers.written().await;
-    assert_eq!(tiers.metric("ssd_mismatches_total", ""), 0);
+    comes_back(&tiers, &keys).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -244,12 +244,19 @@ pub async fn takes_no_more(tiers: &Tiers, keys: &[Key], mend: impl FnOnce()) {
     assert!(tiers.metric("ssd_drops_total", "failed") > 0);
 
     mend();
+    comes_back(tiers, keys).await;
+}
+
+/// Waits until the one disk is in use again: with all that it had, unharmed, and more.
+pub async fn comes_back(tiers: &Tiers, keys: &[Key]) {
     tiers.until("the disk is back", |tiers| tiers.disks_up() == 1).await;
     tiers.forget_memory();
     for key in keys {
         assert!(tiers.find(*key, MIB).await.is_some());
     }
     tiers.keep(key(99, 0), MIB).await;
+    tiers.written().await;
+    assert_eq!(tiers.metric("ssd_mismatches_total", ""), 0);
 }
 
 /// Waits until the store that was in a folder has let go of it.
