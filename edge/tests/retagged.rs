@@ -66,6 +66,47 @@ async fn an_origin_whose_etag_changes_with_each_request_costs_a_bounded_sum_and_
     }
 }
 
+/// A part that begins with what is here goes out at once, and is cut where the rest has another
+/// validator; from then on the site's responses look for that before they begin.
+#[tokio::test]
+async fn of_an_origin_with_several_etags_one_response_is_cut_and_then_none() {
+    const PAGES: usize = 6;
+    let proxy = Proxy::with(json!({ "hedge": false })).await;
+    proxy.web.always(Some(Misdeed::Retag(u64::MAX)));
+    let mut cuts = Vec::new();
+    for page in 0..PAGES {
+        let (path, border) = (format!("/{page}"), CHUNK - 9..CHUNK + 9);
+        proxy.web.put(&path, Item::of(BYTES));
+        assert_eq!(proxy.part(&path, 10..20).await.bytes(), &proxy.web.part(&path, 10..20));
+        let answer = proxy.part(&path, border.clone()).await;
+        match &answer.body {
+            Ok(bytes) => {
+                assert_eq!(bytes, &proxy.web.part(&path, border));
+                assert_eq!(answer.verdict(), "origin", "{page}");
+            }
+            Err(_) => cuts.push(page),
+        }
+    }
+    assert_eq!(cuts, [0]);
+}
+
+/// What it looks for is there in most cases: each byte comes once, and is told of as it came.
+#[tokio::test]
+async fn a_site_that_has_changed_asks_for_each_missing_byte_once() {
+    let proxy = Proxy::with(json!({ "hedge": false })).await;
+    for path in ["/changed", PAGE] {
+        proxy.web.put(path, Item::of(BYTES));
+        proxy.part(path, 10..20).await.bytes();
+    }
+    proxy.web.put("/changed", Item::of(2 * BYTES));
+    assert!(proxy.part("/changed", 0..BYTES).await.body.is_err(), "it was not cut");
+    let (sent, asked) = (proxy.web.sent(PAGE), proxy.web.count(PAGE));
+    let answer = proxy.get(PAGE).await;
+    assert_eq!((answer.verdict(), answer.bytes()), ("origin", &proxy.web.whole(PAGE)));
+    assert_eq!((proxy.web.sent(PAGE) - sent, proxy.web.count(PAGE) - asked), (BYTES - CHUNK, 1));
+    assert_eq!(proxy.get(PAGE).await.verdict(), "hit-memory");
+}
+
 #[tokio::test]
 async fn an_origin_that_steps_in_with_etags_of_its_own_gives_the_rest() {
     let dir = tempfile::tempdir().unwrap();

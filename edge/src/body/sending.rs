@@ -1,6 +1,7 @@
 //! Parts of an object on their way to a client: chunk by chunk, each from wherever it is, and
 //! byte by byte where it is still arriving.
 
+mod border;
 mod left;
 
 use crate::engine::{self, COPIED_BYTES_MAX, Engine, Got, Progress};
@@ -12,6 +13,7 @@ use model::ByteRange;
 use model::chunk::{self, CHUNK_BYTES};
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
+use std::ops::Range;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -40,9 +42,9 @@ pub struct Sending {
     state: State,
     /// Polled before the head left.
     ahead: Option<Result<(Bytes, Verdict), Fault>>,
-    /// Chunks below this were missing when this response asked for them, and come from there:
-    /// that they are in memory when their turn comes does not make them hits.
-    own: (u64, Verdict),
+    /// These chunks were missing when this response asked for them, and come from there: that they
+    /// are in memory when their turn comes does not make them hits.
+    own: (Range<u64>, Verdict),
     reading: Option<engine::Reading>,
     /// Something of the chunk of the first byte that is left was handed over.
     has_begun: bool,
@@ -77,7 +79,7 @@ impl Sending {
             urgency,
             state: State::Next,
             ahead: None,
-            own: (0, Verdict::Origin),
+            own: (0..0, Verdict::Origin),
             reading: None,
             has_begun: false,
             lost: 0,
@@ -94,7 +96,7 @@ impl Sending {
     /// The chunk that it begins with is on its way by this response's own fetch, and so is what
     /// follows it.
     pub fn by_own_fetch(mut self, reading: engine::Reading, source: Verdict) -> Self {
-        self.own = (u64::MAX, source);
+        self.own = (0..u64::MAX, source);
         self.reading = Some(reading);
         self
     }
@@ -219,13 +221,13 @@ impl Sending {
                 if let Some(reading) = &self.reading {
                     reading.want(number);
                 }
-                let (own_until, source) = self.own;
-                let is_own = number < own_until && !source.is_hit();
-                State::Have(bytes, if is_own { source } else { verdict })
+                let (own, source) = &self.own;
+                let is_own = own.contains(&number) && !source.is_hit();
+                State::Have(bytes, if is_own { *source } else { verdict })
             }
             Got::Coming(coming) => {
-                if coming.is_own && number >= self.own.0 {
-                    self.own = (self.engine.missing_until(&self.object, number..until), self.own.1);
+                if coming.is_own && number >= self.own.0.end {
+                    self.own.0 = number..self.engine.missing_until(&self.object, number..until);
                 }
                 self.reading = coming.reading.or(self.reading.take());
                 if let Some(reading) = &self.reading {
@@ -320,7 +322,7 @@ impl Sending {
         if source.is_hit() {
             return source;
         }
-        if self.number() < self.own.0 {
+        if self.own.0.contains(&self.number()) {
             self.own.1 = source;
             return source;
         }

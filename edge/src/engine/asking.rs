@@ -93,8 +93,11 @@ impl Engine {
                 Ok(Arriving { body, range, wanted, is_unranged, hop, source, retried: *retried })
             }
             Err(fault) => {
-                if !matches!(fault, Fault::Changed) {
-                    upstream.blame(&hop, &fault.to_string());
+                match (&fault, &object.kind) {
+                    (Fault::Changed, Kind::Web(web)) => {
+                        web.wanted.site.has_changed(crate::proxy::now_ms());
+                    }
+                    _ => upstream.blame(&hop, &fault.to_string()),
                 }
                 Err(fault)
             }

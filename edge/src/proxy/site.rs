@@ -8,11 +8,16 @@ use crate::tally::Tally;
 use http::{HeaderValue, Method};
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 use upstream::{Ask, Upstream, Urgency};
 
 /// An origin that is always slow is waited for no longer than this, where a stale answer may do.
 const PATIENCE_MAX: Duration = Duration::from_secs(10);
+
+/// For so long after an answer that was of another version than what is stored, its responses look
+/// further before they begin: servers behind one address may each have `ETag`s of their own.
+const CHANGED_FOR_MS: i64 = 600_000;
 
 /// A site at work.
 pub struct Site {
@@ -37,6 +42,8 @@ pub struct Site {
     pub prefetch: bool,
     caching: Arc<caching::Settings>,
     rules: Vec<Rule>,
+    /// When missing bytes of something stored were asked for, and there was another version, last.
+    changed_ms: AtomicI64,
 }
 
 impl Site {
@@ -54,7 +61,18 @@ impl Site {
             prefetch: config.prefetch,
             caching: Arc::new(config.caching),
             rules: config.rules,
+            changed_ms: AtomicI64::new(i64::MIN),
         })
+    }
+
+    /// Missing bytes of something stored can't be had: there is another version.
+    pub fn has_changed(&self, now_ms: i64) {
+        self.changed_ms.store(now_ms, Ordering::Relaxed);
+    }
+
+    /// Whether that was so lately.
+    pub fn has_changed_lately(&self, now_ms: i64) -> bool {
+        now_ms.saturating_sub(self.changed_ms.load(Ordering::Relaxed)) < CHANGED_FOR_MS
     }
 
     /// The host that what is asked of it is known by: of a site for one host its name, whatever

@@ -241,7 +241,10 @@ impl Ready<'_> {
         }
         let verdict = match self.is_bodiless() {
             true => self.of_first_byte(edge),
-            false => sending.first().await.map_err(|fault| failed(&how, fault))?,
+            false => {
+                let begun = begin(&mut sending, self.wanted.site.has_changed_lately(self.now_ms));
+                begun.await.map_err(|fault| failed(&how, fault))?
+            }
         };
         let verdict = match fixed(&how) {
             Some(fixed @ (Verdict::Stale | Verdict::Revalidated)) if verdict.is_hit() => fixed,
@@ -286,6 +289,13 @@ impl Ready<'_> {
         let content = Content::Object(Box::new(sending));
         without_body(self.wanted, Answer::new(verdict, self.status, headers, content))
     }
+}
+
+/// Waits for the first bytes; `looks_ahead`, also for the first missing ones that come soon.
+async fn begin(sending: &mut Sending, looks_ahead: bool) -> Result<Verdict, Fault> {
+    let ahead = if looks_ahead { sending.border().await? } else { None };
+    let first = sending.first().await?;
+    Ok(ahead.map_or(first, |ahead| ahead.max(first)))
 }
 
 /// The body failed before the head went out: what the head would have told of the origin is told of
