@@ -241,7 +241,8 @@ async fn of_what_is_being_read_no_more_stays_than_memory_has_places_for() {
     assert!(world.edge.metric("nearcast_edge_memory_ahead_chunks").await <= 24.0);
     assert!(world.edge.metric("nearcast_edge_memory_stay_refused_total").await > 0.0);
     let (got, old) = (reader.rest().await, world.origin.content(0, 1));
-    assert!(24 * MIB <= got.len() && got.len() < old.len() && got == old[..got.len()]);
+    // What the sockets still held when it was cut does not come.
+    assert!(16 * MIB <= got.len() && got.len() < old.len() && got == old[..got.len()]);
     assert_eq!(world.edge.metric("nearcast_edge_bodies_cut_total").await, 1.0);
     world.takes(0).await;
     world.no_place_is_taken().await;
