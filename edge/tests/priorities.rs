@@ -153,13 +153,15 @@ impl Relay {
     }
 }
 
+type Stream = h3::client::RequestStream<h3_quinn::BidiStream<Bytes>, Bytes>;
+
 /// Several times what leaves before the client acknowledges something, and little enough that two
 /// are taken whole by the connection before that.
 const BYTES: usize = 600 << 10;
 
-/// Two answers wait on one connection: that of `second` began to wait later. How much of the
-/// first had come when the second was whole.
-async fn first_when_second_is_whole(first: &str, second: &str) -> usize {
+/// Two answers wait on one connection: that of `second` began to wait later. How much of each had
+/// come when the other one was whole.
+async fn come_when_the_other_is_whole(first: &str, second: &str) -> [usize; 2] {
     let proxy = Proxy::new().await;
     let certificate = proxy.edge.dir.join("tls/cert.pem");
     for path in ["/first", "/second"] {
@@ -202,35 +204,40 @@ async fn first_when_second_is_whole(first: &str, second: &str) -> usize {
     }
     relay.shut.send_replace(false);
 
-    let [mut second, mut first] = [streams.pop().unwrap(), streams.pop().unwrap()];
-    let come = Cell::new(0);
-    let rest = async {
-        first.recv_response().await.unwrap();
-        while let Some(piece) = first.recv_data().await.unwrap() {
-            come.set(come.get() + piece.remaining());
+    let come = [Cell::new(0), Cell::new(0)];
+    let whole = async |number: usize, mut stream: Stream| {
+        stream.recv_response().await.unwrap();
+        while let Some(piece) = stream.recv_data().await.unwrap() {
+            come[number].set(come[number].get() + piece.remaining());
         }
+        assert_eq!(come[number].get(), BYTES);
+        come[1 - number].get()
     };
-    let whole = async {
-        let mut bytes = 0;
-        second.recv_response().await.unwrap();
-        while let Some(piece) = second.recv_data().await.unwrap() {
-            bytes += piece.remaining();
-        }
-        assert_eq!(bytes, BYTES);
-        come.get()
-    };
-    let (when_whole, ()) = tokio::join!(whole, rest);
-    assert_eq!(come.get(), BYTES);
+    let [second, first] = [streams.pop().unwrap(), streams.pop().unwrap()];
+    let (of_second, of_first) = tokio::join!(whole(0, first), whole(1, second));
     driver.abort();
     relay.task.abort();
     proxy.edge.stop().await;
-    when_whole
+    [of_first, of_second]
 }
 
 #[tokio::test]
 async fn what_is_urgent_leaves_first_by_http_3() {
-    let before = first_when_second_is_whole("u=6", "u=1").await;
+    let [before, _] = come_when_the_other_is_whole("u=6", "u=1").await;
     assert!(before < BYTES / 2, "{before} of {BYTES} bytes of u=6 came before the end of u=1");
-    let before = first_when_second_is_whole("u=1", "u=6").await;
+    let [before, _] = come_when_the_other_is_whole("u=1", "u=6").await;
     assert!(before > BYTES / 2, "{before} of {BYTES} bytes of u=1 came before the end of u=6");
+}
+
+/// RFC 9218 section 10, of one urgency.
+#[tokio::test]
+async fn what_is_of_use_whole_leaves_in_order_and_what_is_in_parts_takes_turns_by_http_3() {
+    for (first, second) in [("", ""), ("u=3", "i=?0"), ("u=2", "u=2")] {
+        let [_, second] = come_when_the_other_is_whole(first, second).await;
+        assert!(second < BYTES / 4, "{second} of {BYTES} bytes came before the end of {first}");
+    }
+    for (first, second) in [("i", "i"), ("i", ""), ("", "i")] {
+        let [_, came] = come_when_the_other_is_whole(first, second).await;
+        assert!(came > BYTES / 2, "{came} of {BYTES} bytes of {second} before the end of {first}");
+    }
 }

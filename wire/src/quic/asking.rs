@@ -6,10 +6,10 @@
 
 use super::inlet::Inlet;
 use super::leaving::{Leaving, Step, Unfinished, soon};
+use super::order::{Order, Tally};
 use super::outlets::Outlets;
 use super::plain::Plain;
 use super::receiving::{Receiving, unread};
-use super::taking::Tally;
 use super::transport::{self, BidiStream};
 use super::window::Window;
 use super::{NO_ERROR, REQUEST_MAX};
@@ -64,7 +64,7 @@ pub struct Asked<S> {
     pub next: AtomicU64,
     /// No more are accepted: the server drains, or the client goes.
     pub ending: CancellationToken,
-    /// What answers of each urgency have handed over.
+    /// What answers have handed over.
     pub tally: Tally,
     /// What they may have handed over and not yet acknowledged.
     pub window: Window,
@@ -138,28 +138,28 @@ impl<S: Service> Asked<S> {
         let Some(head) = piece.as_ref().and_then(|piece| plain.read(piece)) else {
             if let Some(send) = send.released() {
                 let (both, task) = ((send, receive), self.tasks.token());
-                self.inlet.hand(BidiStream::begun(both, piece, by, task));
+                self.inlet.hand(BidiStream::begun(both, &self.quic, piece, by, task));
             }
             return;
         };
         // These methods have no body.
         let _ = receive.stop(NO_ERROR);
         let body = Empty::new().map_err(|never| match never {}).boxed_unsync();
-        let urgency = urgency(&head);
+        let order = order(&head, receive.id().into());
         let mut reply = self.shared.reply(self.request(head, body));
         let asked = Arc::clone(self);
         let mut leaving = match (whole::<S>(&mut reply), reply) {
-            (Some(pieces), Reply::Known(_, body)) => Leaving::whole(send, urgency, pieces, body),
+            (Some(pieces), Reply::Known(_, body)) => Leaving::whole(send, order, pieces, body),
             (_, reply) => {
                 let mut answering = self.shared.awaited(reply);
                 let Some(answer) = (&mut answering).now_or_never() else {
                     return self.spawn(async move {
                         let answer = answering.await;
-                        let leaving = Leaving::new(send, urgency, answer);
+                        let leaving = Leaving::new(send, order, answer);
                         leaving.finish(&asked.shared, &asked.tally, &asked.window).await
                     });
                 };
-                Leaving::new(send, urgency, answer)
+                Leaving::new(send, order, answer)
             }
         };
         match leaving.step(&self.tally) {
@@ -200,7 +200,7 @@ impl<S: Service> Asked<S> {
             let (_send, receive) = stream.split();
             let id = receive.id();
             let Some(outlet) = asked.outlets.read(id) else { return Ok(()) };
-            let urgency = urgency(&head);
+            let order = order(&head, id.into_inner());
             let mut body = Receiving::of(&head, receive, outlet);
             // Nobody reads what a GET brings.
             if head.method == Method::GET || head.method == Method::HEAD {
@@ -213,7 +213,7 @@ impl<S: Service> Asked<S> {
             let request = asked.request(head, body.boxed_unsync());
             let answer = asked.shared.answer(request).await;
             let Some(send) = asked.outlets.take(id) else { return Ok(()) };
-            let leaving = Leaving::new(Unfinished::of(send), urgency, answer);
+            let leaving = Leaving::new(Unfinished::of(send), order, answer);
             leaving.finish(&asked.shared, &asked.tally, &asked.window).await
         });
     }
@@ -262,8 +262,8 @@ fn whole<S: Service>(reply: &mut Reply<S::Body>) -> Option<[Bytes; 2]> {
     Some([frames, S::whole(body)?])
 }
 
-fn urgency(head: &Parts) -> u8 {
-    caching::Priority::of_request(&head.headers).urgency
+fn order(head: &Parts, stream: u64) -> Order {
+    Order::new(caching::Priority::of_request(&head.headers), stream)
 }
 
 #[cfg(test)]

@@ -1,19 +1,15 @@
 //! Frames as they pass on their way to h3, which collects any frame but DATA until it is whole,
 //! however long it is, even one that it does not know and passes over.
 //!
-//! Invariant: no frame but DATA passes that says it is longer than [`FRAME_BYTES_MAX`], and nothing
-//! of a request behind its trailers but frames that nobody knows.
+//! Invariant: no frame but DATA passes that says it is longer than [`FRAME_BYTES_MAX`], and none that
+//! does not belong where it comes.
 
+use super::control::{DATA, is_no_requests};
 use super::outlets::HEAD_STREAM_BYTES_MAX;
 use super::plain::HEADERS;
 
-/// Of a frame (RFC 9114 section 7.1) of a request, or of a control stream.
+/// Of a frame (RFC 9114 section 7.1) of a request.
 pub const FRAME_BYTES_MAX: u64 = HEAD_STREAM_BYTES_MAX as u64;
-/// DATA, which is handed on as it comes (section 7.2.1).
-const DATA: u64 = 0;
-/// A control stream (section 6.2.1).
-const CONTROL: u64 = 0;
-
 /// The head and the trailers (section 4.1).
 const SECTIONS_MAX: u8 = 2;
 
@@ -23,19 +19,19 @@ pub enum Fault {
     /// It would be collected.
     #[error("a frame is longer than {FRAME_BYTES_MAX} bytes")]
     Long,
-    /// Section 4.1.
-    #[error("DATA or HEADERS come behind a request's trailers")]
-    Behind,
+    /// Section 4.1, which ends the connection.
+    #[error("a frame that no request has, or not there")]
+    Unexpected,
     /// Section 7.1.
     #[error("a request ends within DATA")]
     Cut,
 }
 
-/// What has passed of a stream.
-#[derive(Debug)]
+/// What has passed of a request.
+#[derive(Debug, Default)]
 pub struct Frames {
-    /// HEADERS so far; none: it is no request.
-    sections: Option<u8>,
+    /// HEADERS so far.
+    sections: u8,
     /// Bytes of body so far.
     body: u64,
     next: Next,
@@ -45,31 +41,18 @@ pub struct Frames {
 }
 
 /// What the next byte belongs to.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 enum Next {
-    /// What kind of stream it is.
-    Stream,
     /// A frame's type.
+    #[default]
     Kind,
     /// The length of a frame of this type.
     Length(u64),
     /// A frame of this type, of which this is left.
     Payload(u64, u64),
-    /// Not frames.
-    Other,
 }
 
 impl Frames {
-    /// Of a request.
-    pub fn of_request() -> Self {
-        Self { sections: Some(0), body: 0, next: Next::Kind, number: [0; 8], have: 0 }
-    }
-
-    /// Of a stream that the peer opened to send alone.
-    pub fn of_peer() -> Self {
-        Self { sections: None, next: Next::Stream, ..Self::of_request() }
-    }
-
     /// Bytes of body that have passed.
     pub fn body(&self) -> u64 {
         self.body
@@ -92,7 +75,6 @@ impl Frames {
     pub fn takes(&mut self, mut bytes: &[u8]) -> Result<(), Fault> {
         while let [first, rest @ ..] = bytes {
             self.next = match self.next {
-                Next::Other => return Ok(()),
                 Next::Payload(kind, left) => {
                     let skipped =
                         usize::try_from(left).map_or(bytes.len(), |left| left.min(bytes.len()));
@@ -106,7 +88,6 @@ impl Frames {
                     bytes = rest;
                     let Some(number) = self.number(*first) else { continue };
                     match self.next {
-                        Next::Stream if number != CONTROL => Next::Other,
                         Next::Kind => self.begun(number)?,
                         Next::Length(kind) if kind != DATA && number > FRAME_BYTES_MAX => {
                             return Err(Fault::Long);
@@ -122,12 +103,17 @@ impl Frames {
 
     /// A frame of this type comes.
     fn begun(&mut self, kind: u64) -> Result<Next, Fault> {
-        if let Some(sections) = self.sections.as_mut().filter(|_| matches!(kind, DATA | HEADERS)) {
-            if *sections == SECTIONS_MAX {
-                return Err(Fault::Behind);
-            }
-            *sections += u8::from(kind == HEADERS);
+        // DATA comes behind the head, and neither comes behind trailers.
+        let place = match kind {
+            DATA => 1..SECTIONS_MAX,
+            HEADERS => 0..SECTIONS_MAX,
+            kind if is_no_requests(kind) => return Err(Fault::Unexpected),
+            _ => return Ok(Next::Length(kind)),
+        };
+        if !place.contains(&self.sections) {
+            return Err(Fault::Unexpected);
         }
+        self.sections += u8::from(kind == HEADERS);
         Ok(Next::Length(kind))
     }
 
@@ -167,24 +153,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_control_stream_passes() {
-        for kind in [1, 2, 3, 0x21] {
-            let mut stream = vec![kind];
-            stream.extend([0x21, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff]);
-            assert_eq!(Frames::of_peer().takes(&stream), Ok(()));
-            stream[0] = 0;
-            assert_eq!(Frames::of_peer().takes(&stream), Err(Fault::Long));
-        }
-    }
-
-    #[test]
     fn behind_trailers_only_what_nobody_knows_passes() {
         let request = [1, 1, 9, 0, 2, 7, 7, 0x21, 1, 9, 0, 1, 7, 1, 1, 9, 0x21, 1, 9];
         for more in [&[0, 1, 7][..], &[0, 0], &[1, 0]] {
-            let mut frames = Frames::of_request();
+            let mut frames = Frames::default();
             assert_eq!(frames.takes(&request), Ok(()));
             assert_eq!((frames.body(), frames.is_cut()), (3, false));
-            assert_eq!(frames.takes(more), Err(Fault::Behind));
+            assert_eq!(frames.takes(more), Err(Fault::Unexpected));
         }
     }
 
@@ -192,7 +167,7 @@ mod tests {
     fn what_is_cut() {
         let request = [1, 1, 9, 0, 0x40, 2, 7, 7];
         let cut = |cut| {
-            let mut frames = Frames::of_request();
+            let mut frames = Frames::default();
             frames.takes(&request[..cut]).unwrap();
             (frames.is_cut(), frames.is_body_cut())
         };
@@ -202,20 +177,28 @@ mod tests {
         }
     }
 
+    /// Mostly those that requests have.
+    fn kinds() -> impl Strategy<Value = u64> {
+        prop_oneof![20 => 0_u64..2, 10 => 0x21_u64..0x23, 1 => 2_u64..10]
+    }
+
     proptest! {
         /// However a stream is cut, what passes ends before the first frame that is too long.
         #[test]
         fn frames_end_where_they_say(
-            frames in proptest::collection::vec((0_u64..4, prop_oneof![
+            frames in proptest::collection::vec((kinds(), prop_oneof![
                 0_u64..100, FRAME_BYTES_MAX - 1..FRAME_BYTES_MAX + 2
             ]), 1..6),
             cuts in proptest::collection::vec(1_usize..5_000, 1..40),
-            control in any::<bool>(),
         ) {
-            let mut stream = if control { vec![0] } else { Vec::new() };
-            let (mut passes, mut sections) = (None, 0);
+            let (mut stream, mut passes, mut sections) = (Vec::new(), None, 0);
             for (kind, length) in frames {
-                if !control && kind <= HEADERS && sections == SECTIONS_MAX {
+                let is_wrong = match kind {
+                    DATA => sections == 0 || sections == SECTIONS_MAX,
+                    HEADERS => sections == SECTIONS_MAX,
+                    kind => is_no_requests(kind),
+                };
+                if is_wrong {
                     passes = passes.or(Some(stream.len() + 3));
                 }
                 sections += u8::from(kind == HEADERS);
@@ -226,7 +209,7 @@ mod tests {
                 }
                 stream.resize(stream.len() + usize::try_from(length).unwrap(), 0xff);
             }
-            let mut watched = if control { Frames::of_peer() } else { Frames::of_request() };
+            let mut watched = Frames::default();
             let (mut at, mut cuts) = (0, cuts.into_iter().cycle());
             while at < stream.len() {
                 let to = (at + cuts.next().unwrap()).min(stream.len());

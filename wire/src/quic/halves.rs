@@ -4,6 +4,7 @@
 //! because it was dropped; and h3 collects no more of it than [`HEAD_STREAM_BYTES_MAX`] before its
 //! head is read.
 
+use super::control::Broken;
 use super::faults::{read_error, write_error};
 use super::frames::{Fault, Frames};
 use super::head;
@@ -163,12 +164,12 @@ pub struct RecvStream {
     /// The start of a request's, until its head is whole.
     heading: Option<Heading>,
     frames: Frames,
-    /// It is given nothing more.
-    full: bool,
+    /// Of a request: what may end by it.
+    quic: Option<quinn::Connection>,
 }
 
 impl RecvStream {
-    /// One that the peer opened to send alone.
+    /// One of a stream of our own.
     pub fn new(stream: quinn::RecvStream) -> Self {
         let id = stream_id(stream.id());
         Self { stream: Some(stream), ..Self::elsewhere(id) }
@@ -177,25 +178,30 @@ impl RecvStream {
     /// That of a request, of which this was read already.
     pub fn of_request(
         stream: quinn::RecvStream,
+        quic: &quinn::Connection,
         first: Option<Bytes>,
         outlet: &Arc<Outlet>,
     ) -> Self {
         let (outlet, heading) = (Some(Arc::clone(outlet)), Some(Heading::default()));
-        Self { first, outlet, heading, frames: Frames::of_request(), ..Self::new(stream) }
+        Self { first, outlet, heading, quic: Some(quic.clone()), ..Self::new(stream) }
     }
 
     /// That of a stream that is another's: nothing comes, and it does not end.
     pub fn elsewhere(id: StreamId) -> Self {
         let (first, stream, reading, stops) = (None, None, None, None);
-        let frames = Frames::of_peer();
-        Self { id, first, stream, reading, stops, outlet: None, heading: None, frames, full: false }
+        let (frames, quic) = (Frames::default(), None);
+        Self { id, first, stream, reading, stops, outlet: None, heading: None, frames, quic }
     }
 
     /// What h3 is given of what has come; none: nothing so far.
     fn given(&mut self, piece: Bytes) -> Result<Option<Bytes>, StreamErrorIncoming> {
         let passes = self.frames.takes(&piece);
-        if passes == Err(Fault::Behind) {
-            return Err(self.refused(Fault::Behind));
+        if passes == Err(Fault::Unexpected) {
+            let broken = Broken::Unexpected;
+            if let Some(quic) = &self.quic {
+                quic.close(broken.code().into(), broken.to_string().as_bytes());
+            }
+            return Err(self.refused(broken));
         }
         let whole = passes.is_ok();
         let taken = match &self.outlet {
@@ -203,12 +209,6 @@ impl RecvStream {
             None => whole,
         };
         if !taken {
-            // h3 closes a connection for its control stream's sake only if it knows which one that
-            // is, and this piece may be the first.
-            if self.outlet.is_none() {
-                self.full = true;
-                return Ok(Some(piece));
-            }
             return Err(StreamErrorIncoming::Unknown(Box::new(TooLong)));
         }
         let Some(heading) = &mut self.heading else { return Ok(Some(piece)) };
@@ -252,9 +252,6 @@ impl quic::RecvStream for RecvStream {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Option<Bytes>, StreamErrorIncoming>> {
-        if self.full {
-            return Poll::Ready(Err(StreamErrorIncoming::Unknown(Box::new(TooLong))));
-        }
         loop {
             if let Some(first) = self.first.take() {
                 match self.given(first)? {

@@ -3,7 +3,8 @@
 //!
 //! Invariant: a stream ends cleanly after a whole body alone.
 
-use super::taking::{Lost, Tally};
+use super::order::{Order, PACKET_BYTES_MIN, Place, Tally};
+use super::taking::Lost;
 use super::window::Window;
 use super::{head, taking};
 use crate::{Service, Shared};
@@ -17,8 +18,6 @@ use std::mem;
 use std::pin::pin;
 use std::time::Duration;
 
-/// The urgency of RFC 9218 section 4.1 that a request without one has.
-const URGENCY_DEFAULT: u8 = 3;
 /// A body is handed to quinn in pieces of at most this.
 const PIECE_BYTES_MAX: usize = 256 << 10;
 /// A body of at most this is one DATA frame.
@@ -38,12 +37,19 @@ impl Unfinished {
         Self(Some(stream))
     }
 
-    /// Lets what is more urgent leave before (RFC 9218 section 4.1).
-    fn set_urgency(&self, urgency: u8) {
-        // quinn sends what has the higher number first; equals take turns.
-        let priority = i32::from(URGENCY_DEFAULT) - i32::from(urgency);
-        if let Some(stream) = self.0.as_ref().filter(|_| priority != 0) {
+    /// Lets what comes before leave before.
+    fn set_priority(&self, priority: i32) {
+        if let Some(stream) = &self.0 {
+            // Closed already is as good.
             let _ = stream.set_priority(priority);
+        }
+    }
+
+    /// The same of one that has none yet.
+    fn begin(&self, order: &Order) {
+        // That is what quinn has where nothing is set.
+        if order.first() != 0 {
+            self.set_priority(order.first());
         }
     }
 
@@ -65,7 +71,7 @@ impl Drop for Unfinished {
 /// What of an answer has not left yet.
 pub struct Leaving<B> {
     stream: Unfinished,
-    urgency: u8,
+    order: Order,
     /// Frames' heads, for the same write as what follows them.
     head: Vec<u8>,
     /// Handed to quinn as far as it had room.
@@ -91,29 +97,38 @@ impl<B> Leaving<B>
 where
     B: http_body::Body<Data = Bytes, Error: Display> + Unpin,
 {
-    /// An answer by this stream, which leaves before others of a higher urgency (RFC 9218 section
-    /// 4.1).
-    pub fn new(stream: Unfinished, urgency: u8, answer: Response<B>) -> Self {
-        stream.set_urgency(urgency);
+    /// An answer by this stream, in this order among others.
+    pub fn new(stream: Unfinished, order: Order, answer: Response<B>) -> Self {
+        stream.begin(&order);
         let (answer, body) = answer.into_parts();
         let head = head::frame(answer.status, &answer.headers);
         let (pieces, rest) = ([Bytes::new(), Bytes::new()], Bytes::new());
-        Self { stream, urgency, head, pieces, rest, body, over: false }
+        Self { stream, order, head, pieces, rest, body, over: false }
     }
 
     /// The same of an answer that is there as a whole: what goes before its body, and all that the
     /// body had to send.
-    pub fn whole(stream: Unfinished, urgency: u8, pieces: [Bytes; 2], body: B) -> Self {
-        stream.set_urgency(urgency);
-        Self { stream, urgency, head: Vec::new(), pieces, rest: Bytes::new(), body, over: true }
+    pub fn whole(stream: Unfinished, order: Order, pieces: [Bytes; 2], body: B) -> Self {
+        stream.begin(&order);
+        Self { stream, order, head: Vec::new(), pieces, rest: Bytes::new(), body, over: true }
     }
 
     /// Hands over what can be handed over without waiting.
     pub fn step(&mut self, tally: &Tally) -> Step {
+        let order = self.order;
+        self.steps(|bytes| tally.add(&order, bytes))
+    }
+
+    fn steps(&mut self, add: impl Fn(usize)) -> Step {
+        let mut begun = false;
         loop {
             let bytes = self.waiting();
             let written = self.write().now_or_never();
-            tally.add(self.urgency, bytes - self.waiting());
+            let bytes = bytes - self.waiting();
+            if bytes > PACKET_BYTES_MIN && !mem::replace(&mut begun, true) {
+                self.stream.set_priority(self.order.rest());
+            }
+            add(bytes);
             match written {
                 None => return Step::Full,
                 Some(Err(error)) => return Step::Ended(Err(error.to_string())),
@@ -143,14 +158,15 @@ where
         tally: &Tally,
         window: &Window,
     ) -> Result<(), String> {
+        let place = &tally.place(self.order);
         loop {
-            match self.step(tally) {
+            match self.steps(|bytes| place.add(bytes)) {
                 Step::Ended(ended) => return ended,
                 Step::Full if window.fit() => {}
-                Step::Full => self.wait(shared, tally).await?,
+                Step::Full => self.wait(shared, place).await?,
                 Step::Starved => {
                     self.pieces[0] = mem::take(&mut self.head).into();
-                    self.wait(shared, tally).await?;
+                    self.wait(shared, place).await?;
                     let frame = self.body.frame().await;
                     self.take(frame)?;
                 }
@@ -161,10 +177,10 @@ where
     async fn wait<S: Service<Body = B>>(
         &mut self,
         shared: &Shared<S>,
-        tally: &Tally,
+        place: &Place<'_>,
     ) -> Result<(), String> {
         let Some(stream) = &mut self.stream.0 else { return Ok(()) };
-        let written = taking::write(shared, (tally, self.urgency), stream, &mut self.pieces).await;
+        let written = taking::write(shared, place, stream, &mut self.pieces).await;
         written.map_err(|lost| {
             if matches!(lost, Lost::Untaken) {
                 shared.service.untaken(&mut self.body);

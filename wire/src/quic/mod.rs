@@ -2,6 +2,7 @@
 
 mod alarm;
 mod asking;
+mod control;
 mod faults;
 mod fields;
 mod frames;
@@ -11,7 +12,9 @@ mod heading;
 mod huffman;
 mod inlet;
 mod leaving;
+mod listening;
 mod metrics;
+mod order;
 mod outlets;
 mod plain;
 mod receiving;
@@ -27,29 +30,26 @@ mod window;
 use crate::patience::Wait;
 use crate::shards::guarded;
 use crate::{Error, HEADER_BYTES_MAX, STREAMS_MAX, Service, Shard, Shared, Via};
+use asking::Asked;
 pub use asking::FUTILE_MAX;
-use asking::{Asked, Resolver};
 use bytes::Bytes;
 use futures::FutureExt;
-use h3::ConnectionState;
 pub(crate) use leaving::{DATA_BYTES_MAX, head_and_data};
+use listening::listen;
 pub use metrics::Metrics;
+use order::Tally;
 use quinn::crypto::rustls::QuicServerConfig;
 use quinn::{Endpoint, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
 pub use reset::ResetKey;
 use socket::Socket;
 use start::Starts;
 use std::fmt::Display;
-use std::future::poll_fn;
 use std::net::UdpSocket;
-use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::task::Poll;
 use std::time::Duration;
 use steer::Ids;
 pub use steer::{SOCKETS_MAX, bind};
-use taking::Tally;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
@@ -75,10 +75,6 @@ const QUIET_MIN: Duration = Duration::from_millis(100);
 const NO_ERROR: VarInt = VarInt::from_u32(0x100);
 /// Requests have no bodies worth a window.
 const RECEIVE_WINDOW_BYTES: u32 = 256 << 10;
-
-/// Number of a stream that stands for those that h3 does not see: the last one that there could
-/// be (RFC 9000 section 2.1). No client comes so far.
-const NOBODYS: u64 = (1 << 62) - 4;
 
 /// What Ethernet takes with IPv4; with IPv6 discovery finds 20 bytes less.
 const DATAGRAM_BYTES_MAX: u16 = 1472;
@@ -258,10 +254,7 @@ async fn connection<S: Service>(
     let mut builder = h3::server::builder();
     builder.max_field_section_size(HEADER_BYTES_MAX.into()).send_grease(false);
     let transport = transport::Connection::new(quic.clone());
-    let (inlet, outlets) = (transport.inlet(), transport.outlets());
-    // h3 would end a connection whose client goes after the last request that it knows of; so
-    // it knows of one that does not end.
-    inlet.hand(BidiStream::elsewhere(NOBODYS));
+    let (inlet, outlets, own) = (transport.inlet(), transport.outlets(), transport.own());
     let mut connection: Connection =
         builder.build(transport).await.map_err(|error| error.to_string())?;
     let tasks = TaskTracker::new();
@@ -283,31 +276,29 @@ async fn connection<S: Service>(
     let asked = Arc::new(asked);
     let accept = guarded(Arc::clone(&asked).accept(), asked.shared.metrics.panics.clone());
     let accepting = asked.tasks.spawn(accept);
-    loop {
-        let accepted = tokio::select! {
-            () = asked.ending.cancelled() => break,
-            accepted = accepted(&mut connection) => accepted?,
-        };
-        let Some(resolver) = accepted else { break };
-        asked.resolve(resolver);
-    }
-    asked.ending.cancel();
-    // Its panic is counted; nothing else can go wrong with it.
-    let _ = accepting.await;
-    drain(&mut connection, &asked, &quic).await;
-    Ok(())
-}
-
-/// The next request that h3 is to read; none once the client has said that it goes.
-async fn accepted(connection: &mut Connection) -> Result<Option<Resolver>, String> {
-    poll_fn(|cx| {
-        let accepted = pin!(connection.accept()).poll(cx);
-        match accepted {
-            Poll::Pending if connection.is_closing() => Poll::Ready(Ok(None)),
-            accepted => accepted.map_err(|error| error.to_string()),
+    let served = async {
+        loop {
+            let accepted = tokio::select! {
+                () = asked.ending.cancelled() => break,
+                accepted = connection.accept() => accepted.map_err(|error| error.to_string())?,
+            };
+            let Some(resolver) = accepted else { break };
+            asked.resolve(resolver);
         }
-    })
-    .await
+        asked.ending.cancel();
+        // Its panic is counted; nothing else can go wrong with it.
+        let _ = accepting.await;
+        drain(&mut connection, &asked, &quic).await;
+        Ok(())
+    };
+    tokio::select! {
+        served = served => served,
+        Err(broken) = listen(&quic, own(), &asked.ending) => {
+            let why = broken.to_string();
+            quic.close(broken.code().into(), why.as_bytes());
+            Err(why)
+        }
+    }
 }
 
 /// The name that the client asked the handshake for.

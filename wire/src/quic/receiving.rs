@@ -170,7 +170,9 @@ pub(super) fn unread(error: &StreamError) -> Option<Why> {
             Some(Why::TooLarge)
         }
         StreamError::Undefined(error)
-            if error.is::<super::heading::Malformed>() || error.is::<super::frames::Fault>() =>
+            if error.is::<super::heading::Malformed>()
+                || error.is::<super::frames::Fault>()
+                || error.is::<super::control::Broken>() =>
         {
             Some(Why::Malformed)
         }

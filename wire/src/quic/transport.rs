@@ -5,13 +5,14 @@
 use super::faults::{connection_error, lost};
 use super::halves::{RecvStream, SendStream, stream_id};
 use super::inlet::Inlet;
-use super::outlets::{Outlet, Outlets};
+use super::outlets::{Outlet, Outlets, locked};
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use h3::error::Code;
 use h3::quic::{self, ConnectionErrorIncoming, StreamErrorIncoming, StreamId, WriteBuf};
-use quinn::{ConnectionError, VarInt};
+use quinn::{ConnectionError, StoppedError, VarInt};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, ready};
 use tokio::time::Instant;
 use tokio_util::task::task_tracker::TaskTrackerToken;
@@ -28,11 +29,16 @@ pub struct Connection {
     quic: quinn::Connection,
     inlet: Inlet,
     accepting_bidi: Option<Accepting<Both>>,
-    accepting_recv: Option<Accepting<quinn::RecvStream>>,
     opening_bidi: Option<Accepting<Both>>,
     opening_send: Option<Accepting<quinn::SendStream>>,
     outlets: Outlets,
+    own: Own,
 }
+
+/// Ends once the peer stops a stream of ours, or their connection is lost.
+pub type Stopped = BoxFuture<'static, Result<Option<VarInt>, StoppedError>>;
+/// Those that were opened to send alone.
+type Own = Arc<Mutex<Vec<Stopped>>>;
 
 impl Connection {
     /// h3's view of a connection.
@@ -41,16 +47,22 @@ impl Connection {
             quic,
             inlet: Inlet::default(),
             accepting_bidi: None,
-            accepting_recv: None,
             opening_bidi: None,
             opening_send: None,
             outlets: Outlets::default(),
+            own: Own::default(),
         }
     }
 
     /// Where it takes requests' streams from.
     pub fn inlet(&self) -> Inlet {
         self.inlet.clone()
+    }
+
+    /// What tells of streams that h3 opened to send alone.
+    pub fn own(&self) -> impl FnOnce() -> Vec<Stopped> + use<> {
+        let own = Arc::clone(&self.own);
+        move || std::mem::take(&mut *locked(&own))
     }
 
     /// The sending halves of its requests' streams.
@@ -76,15 +88,10 @@ impl quic::Connection<Bytes> for Connection {
 
     fn poll_accept_recv(
         &mut self,
-        cx: &mut Context<'_>,
+        _: &mut Context<'_>,
     ) -> Poll<Result<RecvStream, ConnectionErrorIncoming>> {
-        let quic = &self.quic;
-        let start = || {
-            let quic = quic.clone();
-            async move { quic.accept_uni().await }.boxed()
-        };
-        next(&mut self.accepting_recv, start, cx)
-            .map(|recv| recv.map(RecvStream::new).map_err(connection_error))
+        // What a client opens to send alone is `listening`'s.
+        Poll::Pending
     }
 
     fn poll_accept_bidi(
@@ -143,7 +150,9 @@ impl quic::OpenStreams<Bytes> for Connection {
             let quic = quic.clone();
             async move { quic.open_uni().await }.boxed()
         };
-        next(&mut self.opening_send, start, cx).map(|send| send.map(SendStream::new).map_err(lost))
+        let opened = ready!(next(&mut self.opening_send, start, cx)).map_err(lost)?;
+        locked(&self.own).push(opened.stopped().boxed());
+        Poll::Ready(Ok(SendStream::new(opened)))
     }
 
     fn close(&mut self, code: Code, reason: &[u8]) {
@@ -168,13 +177,14 @@ impl BidiStream {
     /// is kept until it is answered.
     pub fn begun(
         both: Both,
+        quic: &quinn::Connection,
         piece: Option<Bytes>,
         by: Option<Instant>,
         task: TaskTrackerToken,
     ) -> Self {
         let id = stream_id(both.0.id());
         let outlet = Outlet::of(both.0);
-        let recv = RecvStream::of_request(both.1, piece, &outlet);
+        let recv = RecvStream::of_request(both.1, quic, piece, &outlet);
         Self { send: SendStream::of_request(outlet, id, task), recv, by }
     }
 

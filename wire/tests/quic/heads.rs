@@ -136,32 +136,6 @@ async fn a_head_without_end_is_answered() {
     world.end().await;
 }
 
-/// What h3 would keep in memory until it is whole.
-#[tokio::test]
-async fn a_long_frame_of_a_control_stream_ends_its_connection() {
-    let world = World::start(1, Levers::default());
-    let mut connection = world.connect().await;
-    // Frames that nobody knows are passed over.
-    connection.control.write_all(&[0x21, 2, 0, 0].repeat(50_000)).await.unwrap();
-    assert_first(&connection.body("/1000").await.unwrap());
-    connection.control.write_all(&[0x21, 0xc0, 0, 0, 1, 0, 0, 0, 0]).await.unwrap();
-    let ended = within(connection.quic.closed()).await;
-    assert!(matches!(ended, ConnectionError::ApplicationClosed(_)), "{ended}");
-    world.end().await;
-}
-
-/// The same in the first piece of the stream, before h3 knows what kind of stream it is.
-#[tokio::test]
-async fn a_control_stream_that_begins_with_a_long_frame_ends_its_connection() {
-    let world = World::start(1, Levers::default());
-    let quic = world.client().connect(world.addr, "localhost").unwrap().await.unwrap();
-    let mut control = quic.open_uni().await.unwrap();
-    control.write_all(&[0, 4, 0, 0x21, 0xc0, 0, 0, 1, 0, 0, 0, 0]).await.unwrap();
-    let ended = within(quic.closed()).await;
-    assert!(matches!(ended, ConnectionError::ApplicationClosed(_)), "{ended}");
-    world.end().await;
-}
-
 /// Streams that end before they ask cost a connection its life, once there are very many of them.
 #[tokio::test]
 async fn streams_without_requests_end_their_connection() {

@@ -9,5 +9,6 @@ mod huffman;
 mod leaving;
 mod reading;
 mod requests;
+mod rules;
 mod thin;
 mod world;

@@ -15,8 +15,8 @@ use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
@@ -332,13 +332,15 @@ pub struct Connection {
     pub endpoint: Endpoint,
     pub quic: quinn::Connection,
     pub control: SendStream,
+    /// The server's own streams, which may not be stopped.
+    kept: Mutex<Vec<RecvStream>>,
 }
 
 impl Connection {
     pub async fn new(endpoint: Endpoint, quic: quinn::Connection) -> Self {
         let mut control = quic.open_uni().await.unwrap();
         control.write_all(&[0, 4, 0]).await.unwrap();
-        Self { endpoint, quic, control }
+        Self { endpoint, quic, control, kept: Mutex::default() }
     }
 
     /// Asks for a path, and returns what answers.
@@ -359,17 +361,13 @@ impl Connection {
     pub async fn goaway(&self) -> u64 {
         loop {
             let mut stream = within(self.quic.accept_uni()).await.unwrap();
-            if read_varint(&mut stream).await != 0 {
-                continue;
-            }
-            loop {
-                let kind = read_varint(&mut stream).await;
-                let length = read_varint(&mut stream).await;
-                if kind == 7 {
-                    return read_varint(&mut stream).await;
-                }
-                let mut frame = vec![0; usize::try_from(length).unwrap()];
-                within(stream.read_exact(&mut frame)).await.unwrap();
+            let goaway = match read_varint(&mut stream).await {
+                0 => Some(read_goaway(&mut stream).await),
+                _ => None,
+            };
+            self.kept.lock().unwrap().push(stream);
+            if let Some(goaway) = goaway {
+                return goaway;
             }
         }
     }
@@ -409,6 +407,19 @@ pub async fn whole(mut stream: RecvStream) -> Result<BytesMut, ReadError> {
         all.extend_from_slice(&chunk.bytes);
     }
     Ok(payload(all))
+}
+
+/// What GOAWAY of a control stream says.
+async fn read_goaway(stream: &mut RecvStream) -> u64 {
+    loop {
+        let kind = read_varint(stream).await;
+        let length = read_varint(stream).await;
+        if kind == 7 {
+            return read_varint(stream).await;
+        }
+        let mut frame = vec![0; usize::try_from(length).unwrap()];
+        within(stream.read_exact(&mut frame)).await.unwrap();
+    }
 }
 
 async fn read_varint(stream: &mut RecvStream) -> u64 {

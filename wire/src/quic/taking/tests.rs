@@ -1,7 +1,9 @@
 //! Peers that take little of what is written to their streams, on a clock that the tests advance.
 
 use super::*;
+use crate::quic::order::{Order, Tally};
 use crate::stalls::{Stage, holds_the_clock, soon};
+use caching::Priority;
 use futures::FutureExt;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{ClientConfig, Endpoint, RecvStream, ServerConfig, TransportConfig};
@@ -23,10 +25,18 @@ const MANY: usize = 8;
 
 type Sending = JoinHandle<(Result<(), Lost>, quinn::SendStream)>;
 
-/// Pieces of these urgencies on their way to a client that reads as it is told to.
+const fn of_use_in_parts(urgency: u8) -> Priority {
+    Priority { urgency, incremental: true }
+}
+
+const fn of_use_whole(urgency: u8) -> Priority {
+    Priority { urgency, incremental: false }
+}
+
+/// Pieces of these priorities on their way to a client that reads as it is told to.
 async fn begun<const N: usize>(
     stage: &Stage,
-    urgencies: [u8; N],
+    priorities: [Priority; N],
     [of_stream, of_all]: [u32; 2],
 ) -> ([(Sending, RecvStream); N], [Endpoint; 2]) {
     let (server, mut client) = stage.tls(&[b"h3"]);
@@ -46,20 +56,22 @@ async fn begun<const N: usize>(
     let (told, asked) = tokio::join!(accepting, connecting);
     let (asked, tally) = (asked.unwrap(), Arc::new(Tally::default()));
     let mut all = Vec::new();
-    for urgency in urgencies {
+    for priority in priorities {
         let (mut ask, answer) = asked.open_bi().await.unwrap();
         ask.write_all(&[0]).await.unwrap();
         let (mut sent, _) = told.accept_bi().await.unwrap();
-        sent.set_priority(-i32::from(urgency)).unwrap();
+        let order = Order::new(priority, sent.id().into());
+        sent.set_priority(order.first()).unwrap();
         let (shared, tally) = (Arc::clone(&stage.shared), Arc::clone(&tally));
         let sending = tokio::spawn(async move {
             let mut pieces = [Bytes::from_static(&[0; 5]), vec![7; PIECE_BYTES].into()];
-            let written = write(&shared, (&tally, urgency), &mut sent, &mut pieces).await;
+            let place = tally.place(order);
+            let written = write(&shared, &place, &mut sent, &mut pieces).await;
             (written, sent)
         });
         all.push((sending, answer));
     }
-    let Ok(all) = all.try_into() else { unreachable!("as many as there are urgencies") };
+    let Ok(all) = all.try_into() else { unreachable!("as many as there are priorities") };
     (all, [server, client])
 }
 
@@ -90,12 +102,13 @@ async fn read_all(taken: &mut [RecvStream], read: &mut [usize], mut bytes: usize
     .await;
 }
 
-/// Answers of one urgency, of which the connection lets less be under way than each of them has.
+/// Answers of one urgency that are of use in parts, of which the connection lets less be under way
+/// than each of them has.
 #[tokio::test(start_paused = true)]
 async fn those_that_wait_for_their_connection_take_turns() {
     holds_the_clock();
     let stage = Stage::new(LIMIT);
-    let (all, _ends) = begun(&stage, [3; MANY], BY_CONNECTION).await;
+    let (all, _ends) = begun(&stage, [of_use_in_parts(3); MANY], BY_CONNECTION).await;
     let (sending, mut taken): (Vec<_>, Vec<_>) = all.into_iter().unzip();
     let (bite, mut read) = (4 * WINDOW_BYTES, [0; MANY]);
     let bites = MANY * PIECE_BYTES / bite;
@@ -115,12 +128,42 @@ async fn those_that_wait_for_their_connection_take_turns() {
     }
 }
 
+/// The same of those that are of use only whole: nothing comes of the later ones for many limits, but
+/// for what they begin with.
+#[tokio::test(start_paused = true)]
+async fn those_that_are_of_use_whole_leave_one_after_another() {
+    holds_the_clock();
+    let stage = Stage::new(LIMIT);
+    let (all, _ends) = begun(&stage, [of_use_whole(3); MANY], BY_CONNECTION).await;
+    let (sending, mut taken): (Vec<_>, Vec<_>) = all.into_iter().unzip();
+    let (bite, mut read) = (4 * WINDOW_BYTES, [0; MANY]);
+    for number in 1..=MANY * PIECE_BYTES / bite {
+        read_all(&mut taken, &mut read, bite).await;
+        stage.later(LIMIT * 3 / 4).await;
+        assert_eq!(stage.given_up("send"), 0, "after {number}: {read:?}");
+        let begun = read.iter().rposition(|read| *read > 2 * WINDOW_BYTES).unwrap_or_default();
+        let whole = read.iter().take(begun).all(|read| *read == PIECE_BYTES + 5);
+        assert!(whole, "after {number}: {read:?}");
+    }
+    read_all(&mut taken, &mut read, MANY * 5).await;
+    assert_eq!(read, [PIECE_BYTES + 5; MANY]);
+    for sending in sending {
+        assert_eq!(soon(sending).await.unwrap().0, Ok(()));
+    }
+}
+
 /// The client takes enough in all, and too little of each.
 #[tokio::test(start_paused = true)]
 async fn who_waits_for_its_connection_is_given_up_only_with_it() {
     holds_the_clock();
+    for priority in [of_use_in_parts(3), of_use_whole(3)] {
+        are_given_up_only_with_their_connection(priority).await;
+    }
+}
+
+async fn are_given_up_only_with_their_connection(priority: Priority) {
     let stage = Stage::new(LIMIT);
-    let (all, _ends) = begun(&stage, [3; MANY], BY_CONNECTION).await;
+    let (all, _ends) = begun(&stage, [priority; MANY], BY_CONNECTION).await;
     let (sending, mut taken): (Vec<_>, Vec<_>) = all.into_iter().unzip();
     let mut read = [0; MANY];
     for _ in 0..16 {
@@ -141,15 +184,23 @@ async fn who_waits_for_its_connection_is_given_up_only_with_it() {
 #[tokio::test(start_paused = true)]
 async fn who_waits_for_its_own_window_is_given_up_beside_others() {
     holds_the_clock();
-    let stage = Stage::new(LIMIT);
-    let ([(sending, mut taken), (other, _unread)], _ends) = begun(&stage, [3, 3], BY_STREAM).await;
-    let mut bite = vec![0; 2 * WINDOW_BYTES];
-    for _ in 0..4 {
-        read(&mut taken, &mut bite).await;
-        stage.later(LIMIT * 3 / 4).await;
+    // Nor is it spared by those behind it.
+    for (priority, unread) in
+        [(of_use_in_parts(3), 0), (of_use_in_parts(3), 1), (of_use_whole(3), 0)]
+    {
+        let stage = Stage::new(LIMIT);
+        let (both, _ends) = begun(&stage, [priority; 2], BY_STREAM).await;
+        let mut both = Vec::from(both);
+        let (other, _unread) = both.remove(unread);
+        let (sending, mut taken) = both.remove(0);
+        let mut bite = vec![0; 2 * WINDOW_BYTES];
+        for _ in 0..4 {
+            read(&mut taken, &mut bite).await;
+            stage.later(LIMIT * 3 / 4).await;
+        }
+        assert_eq!((sending.is_finished(), stage.given_up("send")), (false, 1));
+        assert_eq!(soon(other).await.unwrap().0, Err(Lost::Untaken));
     }
-    assert_eq!((sending.is_finished(), stage.given_up("send")), (false, 1));
-    assert_eq!(soon(other).await.unwrap().0, Err(Lost::Untaken));
 }
 
 /// A piece that takes several limits to be taken: bytes leave all the time.
@@ -157,7 +208,7 @@ async fn who_waits_for_its_own_window_is_given_up_beside_others() {
 async fn who_reads_slowly_but_steadily_is_not_given_up() {
     holds_the_clock();
     let stage = Stage::new(LIMIT);
-    let ([(sending, mut taken)], _ends) = begun(&stage, [3], BY_STREAM).await;
+    let ([(sending, mut taken)], _ends) = begun(&stage, [of_use_whole(3)], BY_STREAM).await;
     // More than what is under way anyhow.
     let mut bite = vec![0; 2 * WINDOW_BYTES];
     let mut limits = 0;
@@ -172,12 +223,24 @@ async fn who_reads_slowly_but_steadily_is_not_given_up() {
     assert_eq!(stage.given_up("send"), 0);
 }
 
-/// Of one connection nothing is read but what is more urgent, for several limits.
+/// Of one connection nothing is read but what comes before, for several limits.
 #[tokio::test(start_paused = true)]
-async fn who_waits_for_the_more_urgent_is_given_up_only_after_them() {
+async fn who_waits_for_those_before_it_is_given_up_only_after_them() {
     holds_the_clock();
+    for (first, second) in [
+        (of_use_whole(1), of_use_whole(3)),
+        (of_use_whole(1), of_use_in_parts(3)),
+        (of_use_in_parts(1), of_use_in_parts(3)),
+        (of_use_whole(3), of_use_whole(3)),
+    ] {
+        is_given_up_only_after(first, second).await;
+    }
+}
+
+async fn is_given_up_only_after(first: Priority, second: Priority) {
     let stage = Stage::new(LIMIT);
-    let ([(urgent, mut first), (other, _second)], _ends) = begun(&stage, [1, 3], BY_STREAM).await;
+    let ([(urgent, mut first), (other, _second)], _ends) =
+        begun(&stage, [first, second], BY_STREAM).await;
     let mut bite = vec![0; 2 * WINDOW_BYTES];
     for _ in 0..PIECE_BYTES / bite.len() {
         read(&mut first, &mut bite).await;
@@ -198,7 +261,7 @@ async fn who_takes_next_to_nothing_is_given_up() {
     holds_the_clock();
     for bytes in [0, 500] {
         let stage = Stage::new(LIMIT);
-        let ([(sending, mut taken)], _ends) = begun(&stage, [3], BY_STREAM).await;
+        let ([(sending, mut taken)], _ends) = begun(&stage, [of_use_whole(3)], BY_STREAM).await;
         let mut bite = vec![0; bytes];
         for _ in 0..20 {
             read(&mut taken, &mut bite).await;

@@ -280,6 +280,7 @@ impl<'a> SendStream<'a> {
             Err(e) => return Err(e),
         };
         stream.blocked_recency = None;
+        self.state.connection_blocked.wrote(stream.priority);
         self.state.data_sent += written.bytes as u64;
         self.state.buffered_data += written.bytes as u64;
         trace!(stream = %self.id, "wrote {} bytes", written.bytes);
@@ -383,8 +384,16 @@ impl<'a> SendStream<'a> {
 }
 
 /// A queue of streams with pending outgoing data, sorted by priority
+///
+/// Streams of one priority take turns, but those of an odd one leave one after another, in the order
+/// of their ids. An odd priority and the even one above it are one level: the first of the former has
+/// as many turns as all of the latter.
 struct PendingStreamsQueue {
     streams: BinaryHeap<PendingStream>,
+    /// Those of odd priorities
+    in_order: BinaryHeap<PendingStream>,
+    /// Whether one of those had the last turn
+    was_in_order: bool,
     /// The next stream to write out. This is `Some` when `TransportConfig::send_fairness(false)` and writing a stream is
     /// interrupted while the stream still has some pending data. See `reinsert_pending()`.
     next: Option<PendingStream>,
@@ -397,6 +406,8 @@ impl PendingStreamsQueue {
     fn new() -> Self {
         Self {
             streams: BinaryHeap::new(),
+            in_order: BinaryHeap::new(),
+            was_in_order: false,
             next: None,
             recency: u64::MAX,
         }
@@ -424,11 +435,7 @@ impl PendingStreamsQueue {
         // This is enough to implement round-robin scheduling for streams that are still pending even after being handled,
         // as in that case they are removed from the `BinaryHeap`, handled, and then immediately reinserted.
         self.recency -= 1;
-        self.streams.push(PendingStream {
-            priority,
-            recency: self.recency,
-            id,
-        });
+        self.push(id, priority, self.recency);
     }
 
     /// Push a stream that waits for the connection, unless it is there, at the place that it had
@@ -442,30 +449,60 @@ impl PendingStreamsQueue {
             self.recency -= 1;
             self.recency
         });
-        self.streams.push(PendingStream {
-            priority: stream.priority,
+        self.push(id, stream.priority, recency);
+    }
+
+    fn push(&mut self, id: StreamId, priority: i32, recency: u64) {
+        let (streams, recency) = match is_in_order(priority) {
+            true => (&mut self.in_order, u64::MAX - u64::from(id)),
+            false => (&mut self.streams, recency),
+        };
+        streams.push(PendingStream {
+            priority,
             recency,
             id,
         });
     }
 
+    /// Has the next turn be one of the others of its level: this one has written
+    fn wrote(&mut self, priority: i32) {
+        self.was_in_order = is_in_order(priority);
+    }
+
     fn pop(&mut self) -> Option<PendingStream> {
-        self.next.take().or_else(|| self.streams.pop())
+        if let Some(next) = self.next.take() {
+            return Some(next);
+        }
+        let level = |stream: &PendingStream| (i64::from(stream.priority) + 1) >> 1;
+        let turns = self.streams.peek().map(level);
+        let in_order = self.in_order.peek().map(level);
+        self.was_in_order = turns < in_order || (turns == in_order && !self.was_in_order);
+        match self.was_in_order {
+            true => self.in_order.pop(),
+            false => self.streams.pop(),
+        }
     }
 
     fn clear(&mut self) {
         self.next = None;
         self.streams.clear();
+        self.in_order.clear();
     }
 
     fn iter(&self) -> impl Iterator<Item = &PendingStream> {
-        self.next.iter().chain(self.streams.iter())
+        let streams = self.streams.iter().chain(self.in_order.iter());
+        self.next.iter().chain(streams)
     }
 
     #[cfg(test)]
     fn len(&self) -> usize {
-        self.streams.len() + self.next.is_some() as usize
+        self.streams.len() + self.in_order.len() + self.next.is_some() as usize
     }
+}
+
+/// Whether streams of this priority leave one after another
+fn is_in_order(priority: i32) -> bool {
+    priority & 1 == 1
 }
 
 /// The [`StreamId`] of a stream with pending data queued, ordered by its priority and recency
