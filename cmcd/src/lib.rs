@@ -18,7 +18,7 @@ mod tokens;
 
 pub use fields::{Cmcd, Numbers};
 pub use next::{Next, NextObject, Span};
-pub use query::strip;
+pub use query::{is_cmcd, strip};
 pub use tokens::{ObjectType, PlayerState, StreamType, StreamingFormat};
 
 use http::{HeaderMap, HeaderName};

@@ -4,8 +4,12 @@ use std::borrow::Cow;
 
 const NAME: &str = "CMCD";
 
-fn is_cmcd(pair: &str) -> bool {
-    pair.split('=').next() == Some(NAME)
+/// Whether a pair of a query is CMCD, however its name is spelled: `%43MCD` is the same to who
+/// reads queries, and would else be in the key, another one for each request.
+#[must_use]
+pub fn is_cmcd(pair: &str) -> bool {
+    let name = pair.split('=').next().unwrap_or(pair);
+    name == NAME || name.contains('%') && decode(name).is_some_and(|name| name == NAME)
 }
 
 /// The argument's value as sent. Of several the first counts.

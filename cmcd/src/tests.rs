@@ -127,6 +127,8 @@ fn verdicts() {
     assert_eq!(read(&none, None).verdict, Verdict::Absent);
     assert_eq!(read(&none, Some("cmcd=br%3D1")).verdict, Verdict::Absent);
     assert_eq!(read(&none, Some("CMCD=%zz")).verdict, Verdict::Bad);
+    let spelled = read(&none, Some("%43MCD=br%3D1"));
+    assert_eq!(spelled.verdict, read(&none, Some("CMCD=br%3D1")).verdict);
     assert_eq!(read(&none, Some("CMCD=%ff")).verdict, Verdict::Bad);
     assert_eq!(
         read(&none, Some(&format!("CMCD={}", "x".repeat(20_000)))).verdict,
@@ -148,6 +150,9 @@ fn only_the_argument_itself_is_stripped() {
         ("a&CMCD=1&b=2&CMCD=3", Some("a&b=2")),
         ("xCMCD=1&CMCDx=2", Some("xCMCD=1&CMCDx=2")),
         ("b=1&a=2", Some("b=1&a=2")),
+        ("%43MCD=x", None),
+        ("a&%43%4d%43%44=1&CMCD", Some("a")),
+        ("%43MC=1&%CMCD=2&%2543MCD=3", Some("%43MC=1&%CMCD=2&%2543MCD=3")),
     ];
     for (query, expected) in cases {
         assert_eq!(strip(query).as_deref(), expected, "{query}");
@@ -197,9 +202,9 @@ proptest! {
     }
 
     #[test]
-    fn a_query_keeps_all_but_cmcd(arguments in prop::collection::vec("(CMCD|[a-zA-Z]{1,5})(=[a-z%=]{0,5})?", 0..6)) {
+    fn a_query_keeps_all_but_cmcd(arguments in prop::collection::vec("(CMCD|%43MCD|[a-zA-Z]{1,5})(=[a-z%=]{0,5})?", 0..6)) {
         let query = arguments.join("&");
-        let kept: Vec<_> = arguments.iter().filter(|one| one.split('=').next() != Some("CMCD")).cloned().collect();
+        let kept: Vec<_> = arguments.iter().filter(|one| !matches!(one.split('=').next(), Some("CMCD" | "%43MCD"))).cloned().collect();
         prop_assert_eq!(strip(&query).unwrap_or_default(), kept.join("&"));
     }
 }

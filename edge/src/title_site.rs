@@ -261,7 +261,7 @@ fn check_query(resource: &Resource, query: Option<&str>) -> Result<(), Refused> 
     let allowed = |pair: &str| {
         let name = pair.split('=').next().unwrap_or(pair);
         let steers = name.starts_with("_HLS_") || name.starts_with("_DASH_");
-        name.is_empty() || name == "CMCD" || (steering && steers)
+        name.is_empty() || cmcd::is_cmcd(pair) || (steering && steers)
     };
     let known = query.is_none_or(|query| query.split('&').all(allowed));
     if known { Ok(()) } else { Err(Refused::Parameter) }
@@ -279,6 +279,7 @@ mod tests {
     fn unknown_parameters_are_refused() {
         let check = |resource: &Resource, query| check_query(resource, Some(query)).is_ok();
         assert!(check(&Resource::Hls, "CMCD=br%3D1"));
+        assert!(check(&Resource::Hls, "%43MCD=br%3D1"));
         assert!(check(&Resource::Hls, ""));
         assert!(!check(&Resource::Hls, "_HLS_pathway=a"));
         assert!(check(&Resource::Steering, "_HLS_pathway=.&_HLS_throughput=1"));

@@ -5,14 +5,15 @@
 
 mod common;
 
-use bytes::{Buf, Bytes};
-use common::{Answer, Edge, Hold, Item, Proxy, Web, get, get_over, proxy_settings, tls, until};
+use bytes::Buf;
+use common::{
+    Answer, Edge, H3, Hold, Item, Proxy, Stream, Web, get, get_over, proxy_settings, until,
+};
 use http::Request;
 use nearcast_edge::Limits;
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use tokio::net::UdpSocket;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -153,11 +154,9 @@ impl Relay {
     }
 }
 
-type Stream = h3::client::RequestStream<h3_quinn::BidiStream<Bytes>, Bytes>;
-
 /// Several times what leaves before the client acknowledges something, and little enough that two
 /// are taken whole by the connection before that.
-const BYTES: usize = 600 << 10;
+const BYTES: usize = 120 << 10;
 
 /// Two answers wait on one connection: that of `second` began to wait later. How much of each had
 /// come when the other one was whole.
@@ -175,17 +174,8 @@ async fn come_when_the_other_is_whole(first: &str, second: &str) -> [usize; 2] {
     }
     let edge = proxy.edge.https.strip_prefix("https://").unwrap().parse().unwrap();
     let relay = Relay::to(edge).await;
-    let crypto = tls(&certificate, "h3");
-    let crypto = quinn::crypto::rustls::QuicClientConfig::try_from(crypto).unwrap();
-    let mut endpoint = quinn::Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
-    endpoint.set_default_client_config(quinn::ClientConfig::new(Arc::new(crypto)));
-    let quic = endpoint.connect(relay.addr, "127.0.0.1").unwrap().await.unwrap();
-    let (mut driver, mut sender) = h3::client::builder()
-        .send_grease(false)
-        .build::<_, _, Bytes>(h3_quinn::Connection::new(quic))
-        .await
-        .unwrap();
-    let driver = tokio::spawn(async move { driver.wait_idle().await });
+    let transport = quinn::TransportConfig::default();
+    let mut h3 = H3::connect((relay.addr, "127.0.0.1"), &certificate, transport).await;
 
     relay.shut.send_replace(true);
     let sent = "nearcast_edge_body_bytes_total{protocol=\"h3\",site=\"*\",source=\"hit-memory\"}";
@@ -193,7 +183,7 @@ async fn come_when_the_other_is_whole(first: &str, second: &str) -> [usize; 2] {
     for (path, priority) in [("/first", first), ("/second", second)] {
         let request = Request::get(format!("{}{path}", proxy.edge.https));
         let request = request.header("priority", priority).body(()).unwrap();
-        let mut stream = sender.send_request(request).await.unwrap();
+        let mut stream = h3.sender.send_request(request).await.unwrap();
         stream.finish().await.unwrap();
         streams.push(stream);
         let handed = (BYTES * streams.len()) as f64;
@@ -215,7 +205,6 @@ async fn come_when_the_other_is_whole(first: &str, second: &str) -> [usize; 2] {
     };
     let [second, first] = [streams.pop().unwrap(), streams.pop().unwrap()];
     let (of_second, of_first) = tokio::join!(whole(0, first), whole(1, second));
-    driver.abort();
     relay.task.abort();
     proxy.edge.stop().await;
     [of_first, of_second]

@@ -6,7 +6,7 @@
 mod common;
 
 use bytes::Bytes;
-use common::{Edge, Hold, Item, Web, WebMisdeed, get, over_tls, proxy_settings, tls, until};
+use common::{Edge, H3, Hold, Item, Web, WebMisdeed, get, over_tls, proxy_settings, tls, until};
 use futures::StreamExt;
 use futures::stream::{once, pending};
 use http::{Method, Request, StatusCode};
@@ -125,30 +125,18 @@ async fn ask_h3(
     (method, path): (Method, &str),
     part: Bytes,
 ) -> (StatusCode, impl Sized) {
-    let crypto = tls(&stage.edge.dir.join("tls/cert.pem"), "h3");
-    let crypto = quinn::crypto::rustls::QuicClientConfig::try_from(crypto).unwrap();
-    let mut config = quinn::ClientConfig::new(Arc::new(crypto));
     let mut transport = quinn::TransportConfig::default();
     transport.stream_receive_window(WINDOW_BYTES.into());
-    config.transport_config(Arc::new(transport));
-    let endpoint = quinn::Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
-    let addr = stage.edge.https.strip_prefix("https://").unwrap().parse().unwrap();
-    let quic = endpoint.connect_with(config, addr, "127.0.0.1").unwrap().await.unwrap();
-    let (mut driver, mut sender) = h3::client::builder()
-        .send_grease(false)
-        .build::<_, _, Bytes>(h3_quinn::Connection::new(quic))
-        .await
-        .unwrap();
-    let driver = tokio::spawn(async move { driver.wait_idle().await });
+    let mut h3 = H3::to(&stage.edge.https, &stage.edge.dir, transport).await;
     let request = Request::builder().method(method).uri(format!("{}{path}", stage.edge.https));
-    let mut stream = sender.send_request(request.body(()).unwrap()).await.unwrap();
+    let mut stream = h3.sender.send_request(request.body(()).unwrap()).await.unwrap();
     if part.is_empty() {
         stream.finish().await.unwrap();
     } else {
         stream.send_data(part).await.unwrap();
     }
     let status = stream.recv_response().await.unwrap().status();
-    (status, (sender, stream, driver))
+    (status, (h3, stream))
 }
 
 #[tokio::test]

@@ -5,11 +5,8 @@
 
 mod common;
 
-use bytes::Bytes;
-use common::{DEADLINE, Edge, Item, Web, proxy_settings, tls};
-use h3::client::SendRequest;
+use common::{DEADLINE, Edge, H3, Item, Web, proxy_settings};
 use http::{Method, Request, StatusCode};
-use std::sync::Arc;
 
 /// More than open the breaker of an origin that fails them all.
 const TRIES: usize = 40;
@@ -18,7 +15,7 @@ struct Story {
     _dir: tempfile::TempDir,
     web: Web,
     edge: Edge,
-    sender: SendRequest<h3_quinn::OpenStreams, Bytes>,
+    h3: H3,
 }
 
 impl Story {
@@ -27,18 +24,8 @@ impl Story {
         let web = Web::start().await;
         let settings = proxy_settings(dir.path(), &web.url, &serde_json::json!({}));
         let edge = Edge::start(settings).await;
-        let certificate = edge.dir.join("tls/cert.pem");
-        let addr = edge.https.strip_prefix("https://").unwrap().parse().unwrap();
-        let crypto = tls(&certificate, "h3");
-        let crypto = quinn::crypto::rustls::QuicClientConfig::try_from(crypto).unwrap();
-        let mut endpoint = quinn::Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
-        endpoint.set_default_client_config(quinn::ClientConfig::new(Arc::new(crypto)));
-        let quic = endpoint.connect(addr, "127.0.0.1").unwrap().await.unwrap();
-        let quic = h3_quinn::Connection::new(quic);
-        let (mut driver, sender) =
-            h3::client::builder().send_grease(false).build::<_, _, Bytes>(quic).await.unwrap();
-        tokio::spawn(async move { driver.wait_idle().await });
-        Self { _dir: dir, web, edge, sender }
+        let h3 = H3::to(&edge.https, &edge.dir, quinn::TransportConfig::default()).await;
+        Self { _dir: dir, web, edge, h3 }
     }
 
     /// What comes of a body in these frames; none: the stream was reset.
@@ -58,7 +45,7 @@ impl Story {
         let request = request.uri(format!("{}{path}", self.edge.https));
         let request = request.header("content-length", said).body(()).unwrap();
         let exchange = async {
-            let mut stream = self.sender.clone().send_request(request).await.ok()?;
+            let mut stream = self.h3.sender.clone().send_request(request).await.ok()?;
             for bytes in frames {
                 // Who answers before the end may stop what is left of it.
                 let _ = stream.send_data(vec![b'a'; *bytes].into()).await;

@@ -10,6 +10,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use socket2::SockRef;
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
@@ -17,8 +18,16 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 use tower::ServiceExt;
 
+/// From the end of a connection from here to the client's own: as long as one far away takes to read
+/// what it was answered last.
+const LINGER_MAX: Duration = Duration::from_secs(2);
+/// Bytes that are read, and discarded, meanwhile.
+const LINGER_BYTES_MAX: usize = 256 << 10;
+/// Of these, at a time.
+const BITE_BYTES: usize = 4 << 10;
 /// After a failed accept (no file descriptors, say): time for some to become free.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
@@ -63,7 +72,7 @@ pub async fn serve(listener: TcpListener, router: Router, limits: Limits, shutdo
     }
     drop(listener);
     let drained = async { while open.join_next().await.is_some() {} };
-    if tokio::time::timeout(limits.drain_max, drained).await.is_err() {
+    if timeout(limits.drain_max, drained).await.is_err() {
         tracing::warn!(connections = open.len(), limit = ?limits.drain_max, "cut while draining");
     }
 }
@@ -82,7 +91,7 @@ async fn next(
 }
 
 async fn connection(
-    stream: TcpStream,
+    mut stream: TcpStream,
     client: SocketAddr,
     router: Router,
     limits: Limits,
@@ -92,21 +101,46 @@ async fn connection(
         request.extensions_mut().insert(ConnectInfo(client));
         router.clone().oneshot(request.map(Body::new))
     });
-    let mut connection = pin!(
-        http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(limits.silence_max)
-            .serve_connection(TokioIo::new(stream), service)
-    );
-    let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = shutdown.requested() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+    let ended = {
+        let mut connection = pin!(
+            http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(limits.silence_max)
+                .serve_connection(TokioIo::new(&mut stream), service)
+        );
+        tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = shutdown.requested() => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
         }
+    };
+    let has_answered = match &ended {
+        Ok(()) => true,
+        // By 400 or 431.
+        Err(error) => error.is_parse() || error.is_parse_too_large(),
     };
     if let Err(error) = ended {
         tracing::debug!(%error, "a connection ended early");
+    }
+    if has_answered {
+        let _ = timeout(LINGER_MAX, ended_by_client(&stream)).await;
+    }
+}
+
+/// Reads on until the client has read the end of its connection, and ends it, too: the kernel resets
+/// one that is closed with bytes unread, as behind a body that was refused, and the client may lose
+/// what it was answered by that (RFC 9112 section 9.6).
+async fn ended_by_client(stream: &TcpStream) {
+    let mut bytes_left = LINGER_BYTES_MAX;
+    while bytes_left > 0 && stream.readable().await.is_ok() {
+        // No part of what a connection keeps.
+        match stream.try_read(&mut [0; BITE_BYTES]) {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            Ok(0) | Err(_) => return,
+            Ok(bytes) => bytes_left = bytes_left.saturating_sub(bytes),
+        }
     }
 }
 
@@ -152,7 +186,7 @@ mod tests {
         let (addr, _shutdown, mut given_up) = endless().await;
         let mut frozen = TcpStream::connect(addr).await.unwrap();
         frozen.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
-        let heard = tokio::time::timeout(WAIT, given_up.recv()).await;
+        let heard = timeout(WAIT, given_up.recv()).await;
         assert_eq!(heard.expect("the answer must be given up"), Some(()));
         drop(frozen);
     }
@@ -168,9 +202,34 @@ mod tests {
             while client.read(&mut piece).await.is_ok_and(|read| read > 0) {}
         });
         shutdown.trigger();
-        let heard = tokio::time::timeout(WAIT, given_up.recv()).await;
+        let heard = timeout(WAIT, given_up.recv()).await;
         assert_eq!(heard.expect("the answer must be cut"), Some(()));
-        tokio::time::timeout(WAIT, taking).await.expect("the client must see it").unwrap();
+        timeout(WAIT, taking).await.expect("the client must see it").unwrap();
+    }
+
+    /// It sends a body that nobody reads, and goes on with that after the answer.
+    #[tokio::test]
+    async fn a_client_whose_body_is_refused_hears_so() {
+        let refuse = async || http::StatusCode::PAYLOAD_TOO_LARGE;
+        let router = Router::new().route("/", axum::routing::post(refuse));
+        let listener = crate::listen::bind("127.0.0.1:0".parse().unwrap(), "test").unwrap();
+        let addr = listener.local_addr().unwrap();
+        tokio::spawn(serve(listener, router, LIMITS, Shutdown::new()));
+        for (request, answer) in [
+            (&b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 200000\r\n\r\n"[..], "413"),
+            (b"\x16\x03\x01 no request\r\n\r\n", "400"),
+        ] {
+            let mut client = TcpStream::connect(addr).await.unwrap();
+            let sent = [request, &[7; 100_000]].concat();
+            client.write_all(&sent).await.unwrap();
+            let mut first = [0; 12];
+            client.read_exact(&mut first).await.unwrap();
+            assert_eq!(first[9..], *answer.as_bytes());
+            client.write_all(&[7; 50_000]).await.unwrap();
+            let mut rest = Vec::new();
+            client.read_to_end(&mut rest).await.expect("an end, no reset");
+            assert!(rest.ends_with(b"\r\n\r\n"), "{}", rest.escape_ascii());
+        }
     }
 
     #[tokio::test]
@@ -179,7 +238,7 @@ mod tests {
         let mut silent = TcpStream::connect(addr).await.unwrap();
         silent.write_all(b"GET / HT").await.unwrap();
         let mut rest = Vec::new();
-        let closed = tokio::time::timeout(WAIT, silent.read_to_end(&mut rest)).await;
+        let closed = timeout(WAIT, silent.read_to_end(&mut rest)).await;
         closed.expect("the connection must be closed").unwrap();
     }
 }

@@ -237,6 +237,7 @@ mod tests {
         let cases = [
             (r#"{}"#, "b=1&&a=2&CMCD=x", Some("b=1&&a=2")),
             (r#"{}"#, "CMCD=x", None),
+            (r#"{}"#, "%43MCD=x", None),
             (r#"{}"#, "q=\u{e4}&%c3=\u{7f}", Some("q=%C3%A4&%c3=%7F")),
             (r#"{"query":{"drop":["%C3%A4"]}}"#, "a&\u{e4}=1&CMCD=\u{e4}", Some("a")),
             (r#"{"query":{"drop":["%c3%A4"]}}"#, "a&%C3%a4=1", Some("a")),

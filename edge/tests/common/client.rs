@@ -1,5 +1,6 @@
 //! Small clients for HTTP/1.1, 2 and 3: one connection a request.
 
+use super::h3::H3;
 use bytes::{Buf, Bytes, BytesMut};
 use http::{HeaderMap, Method, Request, StatusCode, Uri};
 use http_body_util::{BodyExt, Empty};
@@ -235,18 +236,9 @@ async fn send_h3(
     name: &str,
     addr: SocketAddr,
 ) -> Answer {
-    let crypto = quinn::crypto::rustls::QuicClientConfig::try_from(tls(certificate, "h3")).unwrap();
-    let mut endpoint = quinn::Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
-    endpoint.set_default_client_config(quinn::ClientConfig::new(Arc::new(crypto)));
-    let quic = endpoint.connect(addr, name).unwrap().await.unwrap();
-    let (mut driver, mut sender) = h3::client::builder()
-        .send_grease(false)
-        .build::<_, _, Bytes>(h3_quinn::Connection::new(quic))
-        .await
-        .unwrap();
-    let driver = tokio::spawn(async move { driver.wait_idle().await });
+    let mut h3 = H3::connect((addr, name), certificate, quinn::TransportConfig::default()).await;
     let (head, _) = request.into_parts();
-    let mut stream = sender.send_request(Request::from_parts(head, ())).await.unwrap();
+    let mut stream = h3.sender.send_request(Request::from_parts(head, ())).await.unwrap();
     stream.finish().await.unwrap();
     let (head, ()) = stream.recv_response().await.unwrap().into_parts();
     let mut body = BytesMut::new();
@@ -257,6 +249,5 @@ async fn send_h3(
             Err(error) => break Err(error.to_string()),
         }
     };
-    driver.abort();
     Answer { status: head.status, headers: head.headers, body }
 }

@@ -5,6 +5,7 @@
 
 mod client;
 mod control;
+mod h3;
 pub mod log;
 mod origin;
 mod proxy;
@@ -14,6 +15,7 @@ mod title;
 mod web;
 mod web_answer;
 
+pub use self::h3::{H3, Stream};
 pub use client::{
     Answer, Opened, ask, get, get_as, get_over, head, open, over_tls, send_over, tls,
 };
