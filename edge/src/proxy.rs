@@ -14,6 +14,8 @@ mod pass;
 mod renewing;
 mod site;
 mod stored;
+#[cfg(test)]
+pub(crate) mod tests;
 
 pub use fetch::Fetches;
 pub use live::Lives;

@@ -154,7 +154,7 @@ impl Parts {
         let ca = read_ca(config.ca.as_deref())?;
         let id = naming::name(config.id.as_ref(), data)?;
         let around = config.peers.around(&id).map_err(upstream::Error::from)?;
-        let node = upstream::Node::new(around, ca.as_deref(), registry)?;
+        let node = upstream::Node::new(around, ca.as_deref(), config.memory_bytes, registry)?;
         let (plan_dir, bytes) = (data.join("plan"), config.planned_bytes);
         let planned = Planned::new(plan_dir, bytes, chunks::READ_MAX, metrics.clone());
         let planned = Arc::new(planned);

@@ -37,13 +37,20 @@ const AGE_MAX: Duration = Duration::from_secs(300);
 pub(crate) const HEAD_BYTES_MAX: usize = 64 << 10;
 /// The most fields of a head.
 pub(crate) const FIELDS_MAX: usize = 200;
-/// A body of HTTP/2 that nobody reads holds this much, less than the kernel would of HTTP/1.1.
+/// A body of HTTP/2 that nobody reads holds this much at most, less than the kernel would of
+/// HTTP/1.1: 20 MiB/s, 100 ms from the origin.
 const H2_STREAM_BYTES_MAX: u32 = 2 << 20;
+/// However little memory there is, as much as goes out in one round trip of 25 ms at 10 MiB/s.
+const H2_STREAM_BYTES_MIN: u32 = 256 << 10;
+/// So many such bodies, half the default of `in-flight-max`, hold no more than the node's memory.
+const H2_BODIES: u64 = 256;
 /// Requests at a time over one connection, whatever the server takes: the default of `in-flight-max`.
 pub(crate) const H2_STREAMS_MAX: u32 = 512;
 /// All of a connection: as much as all of its bodies, so that those which slow clients don't read
 /// take nothing from the others.
-const H2_CONNECTION_BYTES_MAX: u32 = H2_STREAMS_MAX * H2_STREAM_BYTES_MAX;
+const fn h2_connection_bytes(stream_bytes: u32) -> u32 {
+    H2_STREAMS_MAX * stream_bytes
+}
 /// An HTTP/2 connection without a sign of life is given up after both.
 const H2_PING: Duration = Duration::from_secs(10);
 const H2_PING_TIMEOUT: Duration = Duration::from_secs(5);
@@ -61,13 +68,21 @@ pub(crate) struct Connector {
     age_max: Duration,
     /// Those to all hosts, where these have connections of their own.
     idle: Option<Arc<Idle>>,
+    h2_stream_bytes: u32,
+}
+
+/// How much of a body over HTTP/2 may come that nobody has read, where the node has so much memory.
+pub(crate) fn h2_stream_bytes(memory_bytes: u64) -> u32 {
+    let share = u32::try_from(memory_bytes / H2_BODIES).unwrap_or(u32::MAX);
+    share.clamp(H2_STREAM_BYTES_MIN, H2_STREAM_BYTES_MAX)
 }
 
 impl Connector {
-    /// To `target`; each connection is there within `limit` or not at all.
-    pub(crate) fn new(tls: &Tls, target: Uri, limit: Duration) -> Self {
+    /// To `target`; each connection is there within `limit` or not at all. Of HTTP/2, so many bytes
+    /// of a body may come that nobody has read.
+    pub(crate) fn new(tls: &Tls, target: Uri, limit: Duration, h2_stream_bytes: u32) -> Self {
         let idle = is_tls(&target).then(|| Arc::new(Idle::new(limit)));
-        Self { tls: tls.clone(), target, limit, age_max: AGE_MAX, idle }
+        Self { tls: tls.clone(), target, limit, age_max: AGE_MAX, idle, h2_stream_bytes }
     }
 
     /// How long it may take until a connection is there.
@@ -94,8 +109,8 @@ impl Connector {
             // RFC 9112 section 5.1: a proxy removes them.
             .http1_allow_spaces_after_header_name_in_responses(true)
             .http2_max_header_list_size(u32::try_from(HEAD_BYTES_MAX).unwrap_or(u32::MAX))
-            .http2_initial_stream_window_size(H2_STREAM_BYTES_MAX)
-            .http2_initial_connection_window_size(H2_CONNECTION_BYTES_MAX)
+            .http2_initial_stream_window_size(self.h2_stream_bytes)
+            .http2_initial_connection_window_size(h2_connection_bytes(self.h2_stream_bytes))
             .http2_keep_alive_interval(H2_PING)
             .http2_keep_alive_timeout(H2_PING_TIMEOUT)
             .build(self.clone())
@@ -146,6 +161,14 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
 
+    #[test]
+    fn bodies_that_nobody_reads_hold_no_more_than_there_is_memory() {
+        let of = |mib: u64| u64::from(h2_stream_bytes(mib << 20)) >> 10;
+        assert_eq!([16, 64, 128, 512, 1 << 20].map(of), [256, 256, 512, 2048, 2048]);
+        // What a connection may be told (RFC 9113 section 6.9.1).
+        assert!(h2_connection_bytes(H2_STREAM_BYTES_MAX) < 1 << 31);
+    }
+
     /// Answers without a body, and counts connections.
     async fn server() -> (Uri, Arc<AtomicUsize>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -172,7 +195,8 @@ mod tests {
             let (target, came) = server().await;
             let tls = service::client::connector(None).unwrap();
             let limit = Duration::from_secs(10);
-            let connector = Connector { age_max, ..Connector::new(&tls, target.clone(), limit) };
+            let of = Connector::new(&tls, target.clone(), limit, H2_STREAM_BYTES_MAX);
+            let connector = Connector { age_max, ..of };
             let pool = Pool::new(connector, IntCounter::new("anew", "none").unwrap());
             for _ in 0..3 {
                 let mut request = Request::new(SendBody::new(None));

@@ -4,7 +4,7 @@
 use crate::Error;
 use crate::ask::{HopId, HopKind};
 use crate::breaker;
-use crate::connect::{Connector, Tls};
+use crate::connect::{Connector, Tls, h2_stream_bytes};
 use crate::hierarchy;
 use crate::hop::{Hop, Limits, Target};
 use crate::metrics::Metrics;
@@ -27,6 +27,8 @@ pub struct Node(pub(crate) Arc<Inner>);
 pub(crate) struct Inner {
     pub(crate) id: String,
     pub(crate) tls: Tls,
+    /// How much of a body over HTTP/2 may come that nobody has read.
+    pub(crate) h2_stream_bytes: u32,
     pub(crate) metrics: Metrics,
     pub(crate) siblings: Vec<Arc<Hop>>,
     pub(crate) parents: Vec<Arc<Hop>>,
@@ -37,15 +39,18 @@ pub(crate) struct Inner {
 
 impl Node {
     /// The edge of `config`. TLS servers are trusted by the system's roots, or by those in
-    /// `ca_pem` alone where that is given. Once per registry.
+    /// `ca_pem` alone where that is given. It has `memory_bytes` for what it caches: with less than
+    /// 512 MiB, less of each answer over HTTP/2 is let come before it is read. Once per registry.
     ///
     /// # Errors
     /// [`Error::Tls`] for a bad `ca_pem`, [`Error::Metrics`] for a second node on a registry.
     pub fn new(
         config: hierarchy::Config,
         ca_pem: Option<&[u8]>,
+        memory_bytes: u64,
         registry: &Registry,
     ) -> Result<Self, Error> {
+        let h2_stream_bytes = h2_stream_bytes(memory_bytes);
         let tls =
             service::client::connector(ca_pem).map_err(|error| Error::Tls(error.to_string()))?;
         let metrics = Metrics::new(registry)?;
@@ -53,7 +58,8 @@ impl Node {
             let hop = |(id, place): (String, Place)| {
                 let pulse = Pulse::new(config.connect, metrics.pulse(&id));
                 let (target, uri) = http_target(&place);
-                let pool = Pool::new(Connector::new(&tls, uri, config.connect), metrics.anew(&id));
+                let connector = Connector::new(&tls, uri, config.connect, h2_stream_bytes);
+                let pool = Pool::new(connector, metrics.anew(&id));
                 Arc::new(peer((id, kind), target, pool, pulse))
             };
             peers.into_iter().map(hop).collect()
@@ -66,15 +72,16 @@ impl Node {
             metrics,
             id: config.id,
             tls,
+            h2_stream_bytes,
         })))
     }
 
-    /// An edge without peers.
+    /// An edge without peers, and with all the memory it may need.
     ///
     /// # Errors
     /// As [`Self::new`].
     pub fn alone(id: &str, ca_pem: Option<&[u8]>, registry: &Registry) -> Result<Self, Error> {
-        Self::new(hierarchy::Config::alone(id)?, ca_pem, registry)
+        Self::new(hierarchy::Config::alone(id)?, ca_pem, u64::MAX, registry)
     }
 
     /// Whether the runs of one object belong to different nodes: whoever asks for an object

@@ -232,7 +232,9 @@ fn build_origins(config: &Config, node: &Node) -> Result<Vec<Hop>, Error> {
             node.0.metrics.bucket(&config.site, id.as_str());
         }
         let anew = node.0.metrics.anew(id.as_str());
-        let pool = Pool::new(Connector::new(&node.0.tls, uri, config.times.connect), anew);
+        let Node(inner) = node;
+        let (limit, h2_stream_bytes) = (config.times.connect, inner.h2_stream_bytes);
+        let pool = Pool::new(Connector::new(&inner.tls, uri, limit, h2_stream_bytes), anew);
         Ok(Hop::new((id, HopKind::Origin), target, pool, None, limits))
     };
     config.origins.iter().map(build).collect()

@@ -212,7 +212,7 @@ async fn what_one_site_finds_out_of_a_node_is_told_of_all() {
     let peers = hierarchy::Settings { parents, connect_timeout, ..Default::default() };
     let config = hierarchy::Config::check("edge.hierarchy", "edge-1", &peers).unwrap();
     let registry = Registry::new();
-    let node = Node::new(config, None, &registry).unwrap();
+    let node = Node::new(config, None, u64::MAX, &registry).unwrap();
     let site = |name: &str| {
         let settings = settings(&format!("origins = [{:?}]\nretries = 0", origin.url()));
         let config = Config::check("edge.sites.test", name, SiteKind::Proxy, &settings).unwrap();

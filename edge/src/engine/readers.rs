@@ -22,6 +22,8 @@ pub struct Readers {
     taken: AtomicU64,
     /// The fetch is to know of every byte that is taken.
     paced: AtomicBool,
+    /// A chunk went past memory, ever. Thousands may read one of which none does.
+    passes: AtomicBool,
     changed: Notify,
     urgency: Urgency,
 }
@@ -63,6 +65,7 @@ impl Readers {
             wanted: AtomicU64::new(0),
             taken: AtomicU64::new(0),
             paced: AtomicBool::new(false),
+            passes: AtomicBool::new(false),
             changed: Notify::new(),
             urgency: urgency.clone(),
         })
@@ -147,6 +150,7 @@ impl Readers {
         let is_one = state.reading == 1;
         if is_one {
             state.passed = Some((number, exit));
+            self.passes.store(true, Ordering::Release);
         }
         is_one
     }
@@ -188,6 +192,9 @@ impl Reading {
 
     /// Where this chunk comes past memory, if it does, from byte `at` of the object on; once.
     pub fn passed(&self, number: u64, at: u64) -> Option<Exit> {
+        if !self.0.passes.load(Ordering::Acquire) {
+            return None;
+        }
         let (of, exit) = self.0.lock().passed.take()?;
         (of == number && exit.is_before(at)).then_some(exit)
     }

@@ -228,7 +228,7 @@ pub fn site_that_trusts(ca: Option<&str>, text: &str) -> Site {
 
 fn site_at(hierarchy: hierarchy::Config, ca: Option<&str>, kind: SiteKind, text: &str) -> Site {
     let registry = Registry::new();
-    let node = Node::new(hierarchy, ca.map(str::as_bytes), &registry).unwrap();
+    let node = Node::new(hierarchy, ca.map(str::as_bytes), u64::MAX, &registry).unwrap();
     let config = Config::check("edge.sites.test", "test", kind, &settings(text)).unwrap();
     Site { upstream: Upstream::new(config, &node).unwrap(), registry }
 }

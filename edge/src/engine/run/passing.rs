@@ -203,3 +203,6 @@ impl Run {
         !(self.answered.elapsed() > PAUSE_MAX && body.yields())
     }
 }
+
+#[cfg(test)]
+mod tests;
