@@ -73,6 +73,9 @@ impl fmt::Display for Shown<'_> {
             return title(f, state);
         }
         writeln!(f, "  site {site}, key {key}, last purge {number}")?;
+        if let Some(why) = &self.0.not_stored {
+            writeln!(f, "  an answer was not stored: {why}")?;
+        }
         match variants.len() {
             0 => writeln!(f, "  nothing is stored"),
             1 => variant(f, &variants[0]),
@@ -227,9 +230,11 @@ mod tests {
             number: 42,
             now_ms: 1_795_000_005_000,
             variants: vec![state, stale],
+            not_stored: Some("set-cookie".into()),
             title: None,
         };
         let shown = Shown(&explanation).to_string();
+        assert!(shown.contains("\n  an answer was not stored: set-cookie\n"), "{shown}");
         assert_eq!(
             shown,
             "  films.example/a.mp4
@@ -274,6 +279,7 @@ mod tests {
                 number: 42,
                 now_ms: 5_000,
                 variants: vec![state],
+                not_stored: None,
                 title: None,
             };
             Shown(&explanation).to_string()

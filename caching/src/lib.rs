@@ -70,7 +70,7 @@ pub use reuse::{
     stale_when_slow,
 };
 pub use settings::{Heuristic, Settings, Ttl};
-pub use storable::{Reason, Storable, may_fill, storable};
+pub use storable::{Reason, SEC_PURPOSE, Storable, may_fill, storable};
 pub use surrogate::{SURROGATE_CONTROL, keep_surrogate_control};
 pub use tags::{OTHER_TAGS, TAG_BYTES_MAX, TAGS_MAX, Tags, tags};
 pub use validator::{

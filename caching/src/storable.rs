@@ -4,7 +4,10 @@ use crate::control::{self, Directives};
 use crate::freshness::{self, Freshness, Source};
 use crate::{Settings, Stored, date, request_no_store};
 use http::header::{AUTHORIZATION, COOKIE, ETAG, LAST_MODIFIED, SET_COOKIE, VARY};
-use http::{HeaderMap, Method, StatusCode};
+use http::{HeaderMap, HeaderName, Method, StatusCode};
+
+/// Says that nobody waits for the answer.
+pub const SEC_PURPOSE: HeaderName = HeaderName::from_static("sec-purpose");
 
 /// Verdict on storing a response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +35,9 @@ pub enum Reason {
     Status,
     /// The client said `no-store`.
     RequestNoStore,
+    /// An error, to a request that somebody is only expected to make (`Sec-Purpose: prefetch`,
+    /// Fetch standard section 3.6): what is asked for may not be there yet.
+    Speculative,
     /// The origin said `no-store`.
     NoStore,
     /// The origin said `private`.
@@ -57,7 +63,7 @@ impl Reason {
     /// was answered.
     #[must_use]
     pub fn is_of_request(self) -> bool {
-        matches!(self, Self::Method | Self::Status | Self::RequestNoStore)
+        matches!(self, Self::Method | Self::Status | Self::RequestNoStore | Self::Speculative)
     }
 
     /// A short token for logs and the `detail` of `Cache-Status`.
@@ -67,6 +73,7 @@ impl Reason {
             Self::Method => "method",
             Self::Status => "status",
             Self::RequestNoStore => "request-no-store",
+            Self::Speculative => "speculative",
             Self::NoStore => "no-store",
             Self::Private => "private",
             Self::Authorization => "authorization",
@@ -187,11 +194,21 @@ fn forbidden(
     response: &HeaderMap,
     directives: &Directives,
 ) -> Option<Reason> {
-    let checks =
-        [(method != Method::GET, Reason::Method), (is_of_one_request(status), Reason::Status)];
+    let is_error = status.is_client_error() || status.is_server_error();
+    let checks = [
+        (method != Method::GET, Reason::Method),
+        (is_of_one_request(status), Reason::Status),
+        (is_error && is_speculative(request), Reason::Speculative),
+    ];
     first(checks)
         .or_else(|| forbidden_by_request(request, directives))
         .or_else(|| forbidden_by_response(status, response, directives))
+}
+
+/// Whether a request is made ahead of the one that it is for.
+fn is_speculative(request: &HeaderMap) -> bool {
+    let purposes = request.get_all(SEC_PURPOSE).iter().filter_map(|value| value.to_str().ok());
+    purposes.flat_map(|value| value.split([',', ';'])).any(|token| token.trim() == "prefetch")
 }
 
 /// What who asked does not allow.

@@ -217,6 +217,7 @@ async fn explain_url(
         key: key.to_string(),
         number: edge.purges.number(),
         now_ms,
+        not_stored: edge.fetches.why_not_stored(&key).map(|why| why.to_string()),
         title: None,
     }))
 }
@@ -237,6 +238,7 @@ async fn title_url(
         number: edge.purges.number(),
         now_ms: now_ms(),
         variants: Vec::new(),
+        not_stored: None,
         title: Some(title),
     }))
 }

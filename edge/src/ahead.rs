@@ -135,6 +135,8 @@ fn request(fields: &HeaderMap, host: Option<&str>, next: &cmcd::Next) -> Option<
         request = request.header(header::RANGE, format!("bytes={}-{last}", range.first));
     }
     let urgency = HeaderValue::try_from(format!("u={URGENCY}")).ok()?;
+    // A live segment that is not there yet is not to be missing for who asks in time.
+    request = request.header(caching::SEC_PURPOSE, "prefetch");
     request.header(header::HOST, host?).header("priority", urgency).body(()).ok()
 }
 

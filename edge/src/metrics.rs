@@ -50,6 +50,8 @@ pub struct Counts {
     /// Answers without a strong validator that nobody else could join, for too many arrived.
     pub answers_unlisted: IntCounter,
     pub answers_overtagged: IntCounter,
+    /// Answers that were not stored, by why.
+    pub answers_unstored: IntCounterVec,
     /// Reads of the planned tier that did not end in time.
     pub planned_stalls: IntCounter,
     /// Whether the planned tier's disk is in use.
@@ -160,6 +162,12 @@ impl Metrics {
                 r,
                 "answers_unlisted_total",
                 "Arriving answers that nobody else could join, since too many arrived",
+            )?,
+            answers_unstored: counters(
+                r,
+                "answers_unstored_total",
+                "Answers that were not stored, by why",
+                &["reason"],
             )?,
             answers_overtagged: counter(
                 r,

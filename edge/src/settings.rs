@@ -24,8 +24,8 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use upstream::SiteKind;
 use values::{
-    apart, base_url, count, join_secret, levers, once, parse_listen, patience, shards, site_url,
-    size, ssd,
+    apart, base_url, count, join_secret, levers, parse_listen, patience, shards, site_url, size,
+    ssd, ssd_dirs,
 };
 use wire::{CONNECTIONS_MAX, Levers, Patience};
 
@@ -166,7 +166,8 @@ impl Config {
             let expected = "an http://, https:// or s3:// URL, or a table edge.sites.\"HOST\"";
             return Err(ConfigError::missing("edge.origin", expected));
         }
-        once("edge.ssd-dir", &settings.ssd_dir, |dir| dir.display().to_string())?;
+        let data_dir = settings.data_dir.unwrap_or_else(|| "nearcast-edge".into());
+        ssd_dirs(&settings.ssd_dir, &data_dir)?;
         let certificate = files::certificate(settings.cert, settings.key)?;
         if listen.iter().any(|listen| listen.tls) {
             files::check_tls(&certificate, settings.ticket_secret.as_deref())?;
@@ -190,7 +191,7 @@ impl Config {
             peers,
             join_secret: join_secret(settings.join_secret, settings.join_secret_file)?,
             id,
-            data_dir: settings.data_dir.unwrap_or_else(|| "nearcast-edge".into()),
+            data_dir,
             memory_bytes: size("edge.memory", settings.memory, MEMORY, memory_bytes)?,
             ssd_bytes: ssd(settings.ssd.unwrap_or(SSD), settings.ssd_dir.len(), SSD_BYTES_MAX)?,
             ssd_dirs: settings.ssd_dir,
@@ -339,6 +340,10 @@ mod tests {
                 error(|s| s.peer_listen = vec!["http://127.0.0.1:8080".into()]),
                 error(|s| s.admin = Some("127.0.0.1:8443".into())),
                 error(|s| s.ssd_dir = vec!["a".into(), "b".into(), "a".into()]),
+                error(|s| {
+                    s.data_dir = Some("/srv/../srv/edge".into());
+                    s.ssd_dir = vec!["/srv/edge/".into()];
+                }),
                 error(|s| s.ca = Some("/no/ca".into())),
                 error(|s| s.ticket_secret = Some("/no/secret".into())),
                 error(|s| s.connections_max = Some(0)),

@@ -52,6 +52,7 @@ async fn every_metric_is_told_with_its_labels() {
     web.put("/list.m3u8", Item::of(5_000).field("content-type", "application/vnd.apple.mpegurl"));
     web.put("/film.mp4", Item::of(3 << 20));
     web.put("/edit", Item::of(10).field("cache-group-invalidation", "\"red\""));
+    web.put("/page", Item::of(10).field("cache-control", "no-store"));
     let mut settings = proxy_settings(dir.path(), &web.url, &serde_json::json!({}));
     // Another node.
     let around = serde_json::json!({ "parents": [{ "id": "region-1", "url": web.url }] });
@@ -66,6 +67,7 @@ async fn every_metric_is_told_with_its_labels() {
         get(&format!("{}/list.m3u8", edge.http), &[("accept-encoding", "br")]).await;
     }
     ask(Method::POST, &format!("{}/edit", edge.http), &[]).await;
+    get(&format!("{}/page", edge.http), &[]).await;
     let text = get(&format!("{}/metrics", edge.admin), &[]).await.text();
     let mut told = told();
     assert!(told.remove(OF_BUCKETS).is_some());

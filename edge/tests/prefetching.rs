@@ -10,6 +10,7 @@ use axum::response::{IntoResponse, Response};
 use common::{Edge, Scripted, Stage, until};
 use http::StatusCode;
 use nearcast_edge::Settings;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
 const PREFETCHED: &str = "nearcast_edge_prefetch_bytes_total{fate=\"fetched\"}";
 const USEFUL: &str = "nearcast_edge_prefetch_bytes_total{fate=\"useful\"}";
@@ -177,5 +178,25 @@ async fn hints_beyond_the_budget_are_counted_and_left() {
     let left = proxy.edge.metric(&outcome("over-share")).await
         + proxy.edge.metric(&outcome("in-flight")).await;
     assert!(left > 0.0, "eighty hints at once are more than the budget allows");
+    proxy.edge.stop().await;
+}
+
+/// A live segment that is announced before it is there.
+#[tokio::test]
+async fn what_was_announced_too_early_is_not_missing_for_who_asks_in_time() {
+    static IS_THERE: AtomicBool = AtomicBool::new(false);
+    let live = |request: &Request| match request.uri().path() {
+        "/v1/next.m4s" if !IS_THERE.load(SeqCst) => {
+            (StatusCode::NOT_FOUND, [("cache-control", "max-age=600")]).into_response()
+        }
+        _ => answer(request),
+    };
+    let proxy = Scripted::new(live).await;
+    announce(&proxy, "/v1/1.m4s", "next.m4s", &[]).await;
+    reaches(&proxy.edge, &outcome("failed"), 1.0).await;
+    assert_eq!(proxy.times("/v1/next.m4s"), 1);
+    IS_THERE.store(true, SeqCst);
+    let next = proxy.get("/v1/next.m4s", &[]).await;
+    assert_eq!((next.status.as_u16(), next.bytes().len()), (200, SEGMENT_BYTES));
     proxy.edge.stop().await;
 }

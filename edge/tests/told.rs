@@ -5,8 +5,11 @@
 
 mod common;
 
-use common::{CHUNK, Item, Proxy, Validator, WebMisdeed as Misdeed, ask};
+use axum::extract::Request;
+use axum::response::IntoResponse;
+use common::{CHUNK, Item, Proxy, Scripted, Validator, WebMisdeed as Misdeed, ask, get};
 use http::Method;
+use model::admin::Explanation;
 
 const FILM: &str = "/film";
 const BYTES: u64 = 3 * CHUNK + 4321;
@@ -95,4 +98,29 @@ async fn what_is_said_to_surrogates_ends_at_the_last_of_them() {
             assert_eq!(answer.header("surrogate-control"), told, "{method} {item:?} {answer:?}");
         }
     }
+}
+
+/// What an operator with a low hit ratio asks for.
+#[tokio::test]
+async fn why_an_answer_is_not_stored_is_counted_and_explained() {
+    let answers = |request: &Request| {
+        let fields = match request.uri().path() {
+            "/login" => [("set-cookie", "a=1"), ("etag", "\"1\"")],
+            "/page" => [("cache-control", "no-store"), ("etag", "\"1\"")],
+            _ => [("cache-control", "max-age=60"), ("etag", "\"1\"")],
+        };
+        (fields, "text").into_response()
+    };
+    let proxy = Scripted::new(answers).await;
+    for (path, why) in [("/login", Some("set-cookie")), ("/page", Some("no-store")), ("/a", None)] {
+        assert_eq!(proxy.get(path, &[]).await.status, 200);
+        let url = format!("{}/v1/explain?url={}{path}", proxy.edge.admin, proxy.edge.http);
+        let told: Explanation = serde_json::from_slice(get(&url, &[]).await.bytes()).unwrap();
+        assert_eq!(told.not_stored.as_deref(), why, "{path}");
+    }
+    for reason in ["set-cookie", "no-store"] {
+        let line = format!("nearcast_edge_answers_unstored_total{{reason=\"{reason}\"}}");
+        assert_eq!(proxy.edge.metric(&line).await, 1.0, "{reason}");
+    }
+    proxy.edge.stop().await;
 }

@@ -82,6 +82,10 @@ pub struct Explanation {
     pub now_ms: i64,
     /// What is stored or arriving, newest first.
     pub variants: Vec<VariantState>,
+    /// Why the last answer that was not stored was not: a token of docs/caching.md, of URLs that
+    /// were asked for lately.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_stored: Option<String>,
     /// Of a title site's URL instead: what of the title it names.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub title: Option<TitleState>,

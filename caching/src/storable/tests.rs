@@ -52,6 +52,8 @@ fn what_may_not() {
         (412, "", fresh, Reason::Status),
         (416, "", fresh, Reason::Status),
         (200, "Cache-Control: no-store", fresh, Reason::RequestNoStore),
+        (404, "Sec-Purpose: prefetch;prerender", fresh, Reason::Speculative),
+        (503, "Sec-Purpose: prefetch", fresh, Reason::Speculative),
         (200, "", "Cache-Control: max-age=9, no-store", Reason::NoStore),
         (200, "", "CDN-Cache-Control: no-store\nCache-Control: max-age=9", Reason::NoStore),
         (200, "", "Surrogate-Control: no-store\nCache-Control: max-age=9", Reason::NoStore),

@@ -173,7 +173,9 @@ fn probe(dir: &Path, before: Option<&Place>, owner: &Owner) -> Result<Place, Tro
     if std::fs::metadata(dir).is_ok_and(|found| !found.is_dir()) {
         return Err(Trouble::Failed("expected a folder, found a file".into()));
     }
-    let found = Place::find(dir, before, owner);
-    let tried = found.and_then(|place| health::takes_bytes(dir).map(|()| place));
-    tried.map_err(|error| Trouble::Gone(error.to_string()))
+    let place =
+        Place::find(dir, before, owner).map_err(|error| Trouble::Gone(error.to_string()))?;
+    // A full disk has its files.
+    health::takes_bytes(dir).map_err(|error| Trouble::Failed(error.to_string()))?;
+    Ok(place)
 }

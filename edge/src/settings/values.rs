@@ -7,7 +7,7 @@ use service::value::{ByteSize, Span};
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::ops::RangeInclusive;
-use std::path::PathBuf;
+use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 use url::Url;
 use wire::{Levers, Patience, SHARDS_MAX};
@@ -130,6 +130,30 @@ pub(super) fn once<T: PartialEq>(
 ) -> Result<(), ConfigError> {
     let twice = given.iter().enumerate().find(|(place, one)| given[..*place].contains(one));
     twice.map_or(Ok(()), |(_, one)| Err(ConfigError::value(key, shown(one), "each once")))
+}
+
+/// Each folder once, and none that holds the edge's own files: both would lock it.
+pub(super) fn ssd_dirs(dirs: &[PathBuf], data_dir: &Path) -> Result<(), ConfigError> {
+    once("edge.ssd-dir", dirs, |dir| dir.display().to_string())?;
+    // As far as they are there; else as they are written.
+    let real = |dir: &Path| dir.canonicalize().unwrap_or_else(|_| plain(dir));
+    let data = real(data_dir);
+    dirs.iter().find(|dir| real(dir) == data).map_or(Ok(()), |dir| {
+        let expected = "a folder of its own, apart from edge.data-dir";
+        Err(ConfigError::value("edge.ssd-dir", dir.display(), expected))
+    })
+}
+
+/// A path without `.` and `..`.
+fn plain(path: &Path) -> PathBuf {
+    path.components().fold(PathBuf::new(), |mut plain, component| {
+        match component {
+            Component::CurDir => {}
+            Component::ParentDir => _ = plain.pop(),
+            _ => plain.push(component),
+        }
+        plain
+    })
 }
 
 /// No listener has another's port, nor that of the admin: the start would find it in use.

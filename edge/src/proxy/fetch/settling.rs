@@ -13,7 +13,7 @@ use crate::engine::Arriving;
 use crate::error::Fault;
 use crate::object::OBJECT_BYTES_MAX;
 use crate::verdict::Verdict;
-use caching::{Storable, Stored};
+use caching::{Reason, Storable, Stored};
 use heads::Head;
 use http::{StatusCode, header};
 use model::ByteRange;
@@ -56,6 +56,9 @@ impl Fetch {
         let outdated = self.edge.fetches.is_outdated(&wanted.key, began);
         let Some(selecting) = selecting.filter(|_| !outdated) else {
             let is_unkept = matches!(storable, Storable::No(reason) if !reason.is_of_request());
+            if let Storable::No(reason) = storable {
+                self.not_stored(reason);
+            }
             return self.unshared(answer, stored, asked, is_unkept);
         };
         let head = |stored: Stored, bytes: u64| Head {
@@ -106,6 +109,13 @@ impl Fetch {
                 (Outcome::Growing(live, hold), reader.map(Own::Reader))
             }
         }
+    }
+
+    /// Says why an answer is not stored, for those who wonder about the hit ratio.
+    fn not_stored(&self, reason: Reason) {
+        self.edge.metrics.answers_unstored.with_label_values(&[reason.as_str()]).inc();
+        self.edge.fetches.refused(self.wanted.key, reason);
+        tracing::debug!(url = %self.wanted.url(), %reason, "not stored");
     }
 
     /// What purges find it by. Where the origin gave more than are kept, any of them do.

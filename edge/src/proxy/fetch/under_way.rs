@@ -5,6 +5,7 @@ use super::outcome::Outcome;
 use crate::engine::GrowingReader;
 use crate::flights::Flights;
 use crate::serve::Edge;
+use caching::Reason;
 use heads::{Head, KeyId};
 use lru::LruCache;
 use std::num::NonZeroUsize;
@@ -18,6 +19,8 @@ const UNSHARED_FOR: Duration = Duration::from_secs(10);
 const UNSHARED_MAX: NonZeroUsize = NonZeroUsize::new(65_536).expect("not zero");
 /// URLs, with who asks, of whose last answer no part could be kept. Each answer tells anew.
 const UNKEPT_MAX: NonZeroUsize = NonZeroUsize::new(65_536).expect("not zero");
+/// URLs of which it is remembered why the last answer was not stored.
+const WHYS_MAX: NonZeroUsize = NonZeroUsize::new(16_384).expect("not zero");
 /// URLs of which it is remembered that a part was asked for that could not be fetched alone.
 const IN_PARTS_MAX: NonZeroUsize = NonZeroUsize::new(65_536).expect("not zero");
 /// URLs of which the last invalidation is remembered, for answers that were under way.
@@ -43,6 +46,7 @@ pub struct Fetches {
     pub(super) flights: Flights<Flight, Outcome>,
     unshared: Mutex<LruCache<KeyId, Instant>>,
     unkept: Mutex<LruCache<(KeyId, Asker), ()>>,
+    whys: Mutex<LruCache<KeyId, Reason>>,
     invalidated: Mutex<Invalidated>,
     in_parts: Mutex<LruCache<KeyId, ()>>,
     /// Counts exchanges and invalidations in the order in which they begin.
@@ -93,6 +97,7 @@ impl Default for Fetches {
             flights: Flights::new(),
             unshared: Mutex::new(LruCache::new(UNSHARED_MAX)),
             unkept: Mutex::new(LruCache::new(UNKEPT_MAX)),
+            whys: Mutex::new(LruCache::new(WHYS_MAX)),
             invalidated: Mutex::new(Invalidated::default()),
             in_parts: Mutex::new(LruCache::new(IN_PARTS_MAX)),
             clock: AtomicU64::new(0),
@@ -130,6 +135,16 @@ impl Fetches {
         } else {
             unkept.put((key, asker), ());
         }
+    }
+
+    /// An answer was not stored.
+    pub(super) fn refused(&self, key: KeyId, why: Reason) {
+        self.whys.lock().unwrap_or_else(PoisonError::into_inner).put(key, why);
+    }
+
+    /// Why an answer to such a request was not stored when that last happened.
+    pub fn why_not_stored(&self, key: &KeyId) -> Option<Reason> {
+        self.whys.lock().unwrap_or_else(PoisonError::into_inner).peek(key).copied()
     }
 
     /// An unsafe method has changed what is there (RFC 9111 section 4.4): an answer that was
