@@ -8,13 +8,18 @@ fn named(line: &str) -> impl Iterator<Item = &str> {
     line.split('`').skip(1).step_by(2)
 }
 
-/// The file that a name is one of: the root crate's by its path, the edge's by its name alone.
-fn file(root: &Path, name: &str) -> Option<PathBuf> {
-    let path = match name.strip_suffix(".rs") {
-        Some(_) => root.join(name),
-        None => root.join("edge/tests").join(format!("{name}.rs")),
-    };
-    path.exists().then_some(path)
+/// The source of a file that is named: the root crate's by its path, the edge's by its name alone,
+/// which may be that of a folder.
+fn source(root: &Path, name: &str) -> Option<String> {
+    if name.ends_with(".rs") {
+        return fs::read_to_string(root.join(name)).ok();
+    }
+    let tests = root.join("edge/tests");
+    let files = fs::read_dir(tests.join(name)).into_iter().flatten();
+    let files = files.map(|entry| entry.expect("an entry").path());
+    let files = files.chain([tests.join(format!("{name}.rs"))]).filter(|path| path.is_file());
+    let sources: Vec<_> = files.map(|path| fs::read_to_string(path).expect("a source")).collect();
+    (!sources.is_empty()).then(|| sources.concat())
 }
 
 fn is_name(text: &str) -> bool {
@@ -27,12 +32,12 @@ fn every_test_that_checked_md_names_is_in_the_file_that_it_names() {
     let page = fs::read_to_string(root.join("docs/checked.md")).expect("the page");
     let mut count = 0;
     for line in page.lines() {
-        let mut source = None;
+        let mut last = None;
         for name in named(line) {
-            if let Some(path) = file(root, name) {
-                source = Some(fs::read_to_string(path).expect("a source"));
+            if let Some(source) = source(root, name) {
+                last = Some(source);
             } else if is_name(name) {
-                let source = source.as_deref().unwrap_or_else(|| panic!("no file for {name}"));
+                let source = last.as_deref().unwrap_or_else(|| panic!("no file for {name}"));
                 assert!(source.contains(&format!("fn {name}(")), "no test {name}: {line}");
                 count += 1;
             }
