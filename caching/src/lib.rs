@@ -56,7 +56,8 @@ pub use freshness::{Freshness, Source, fresh_for_ms, freshness};
 pub use invalidate::{Target, invalidated, is_safe};
 pub use passed::{LOOP_HOPS_MAX, Loop, add_to_loop, loops, passed};
 pub use precondition::{
-    Precondition, if_range, is_conditional, not_modified_fields, precondition, strip_conditions,
+    Precondition, if_range, is_conditional, is_range_dated, not_modified_fields, precondition,
+    strip_conditions,
 };
 pub use priority::Priority;
 pub use proxy_status::{ProxyError, ProxyStatus};

@@ -2,7 +2,7 @@
 //! 4.3.2).
 
 use crate::list::{Quotes, field_members};
-use crate::validator::{strong_match, strong_validator, weak_match};
+use crate::validator::{is_dated_strongly, strong_match, strong_validator, weak_match};
 use crate::{Stored, Validator, date};
 use http::header::{
     CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, DATE, ETAG,
@@ -70,6 +70,15 @@ fn changed_ms(stored: &Stored) -> i64 {
         .unwrap_or(stored.received_ms)
 }
 
+/// Whether the request names what it has a part of by a date ([`if_range`]), which the same
+/// representation in another content coding has as well.
+#[must_use]
+pub fn is_range_dated(request: &HeaderMap) -> bool {
+    request.contains_key(IF_RANGE)
+        && date::single(request, &IF_RANGE)
+            .is_none_or(|wanted| !wanted.as_bytes().starts_with(b"\""))
+}
+
 /// Whether the request's `Range` applies: its `If-Range` is absent or names exactly the stored
 /// representation (RFC 9110 section 13.1.5).
 #[must_use]
@@ -82,10 +91,11 @@ pub fn if_range(request: &HeaderMap, stored: &Stored) -> bool {
         Some(Validator::ETag(tag)) if wanted.as_bytes().starts_with(b"\"") => {
             strong_match(wanted.as_bytes(), tag.as_bytes())
         }
-        // A date is compared as a date even where there is an entity tag as well.
+        // A date is compared as a date even where there is an entity tag as well; but to be strong
+        // it needs more than that.
         Some(_) => {
             let modified_ms = date::of(&stored.fields, &LAST_MODIFIED);
-            modified_ms.is_some() && modified_ms == date::parse(wanted)
+            is_dated_strongly(&stored.fields) && modified_ms == date::parse(wanted)
         }
         None => false,
     }
@@ -225,6 +235,11 @@ mod tests {
             ("If-Range: @-99", dated),
             ("If-Range: @-101", dated),
             ("If-Range: @-30", "Last-Modified: @-30\nDate: @0"),
+            ("If-Range: @-30", "ETag: \"a\"\nLast-Modified: @-30\nDate: @0"),
+            ("If-Range: @-100", "ETag: W/\"a\"\nLast-Modified: @-100\nDate: @0"),
+            ("If-Range: @-100", "ETag: \"a\"\nLast-Modified: @-100"),
+            ("If-Range: @-100", "ETag: \"a\"\nDate: @0"),
+            ("If-Range: foo", "ETag: \"a\"\nLast-Modified: bar\nDate: @0"),
             ("If-Range: \"a\"\nIf-Range: \"a\"", tagged),
             ("If-Range: \"a\"", dated),
             ("If-Range:", tagged),

@@ -1,8 +1,8 @@
 //! Stored heads renewed by a 304 and by the answer to a HEAD (RFC 9111 sections 3.2, 4.3.4 and
-//! 4.3.5). What names or measures the stored bytes never changes by it.
+//! 4.3.5). What names or measures the stored bytes never changes by it, nor how well.
 
 use crate::storable::{Renewable, fillable, is_silent_to_cookie, renewable};
-use crate::validator::weak_match;
+use crate::validator::{gains, weak_match};
 use crate::{Settings, Stored, date, forward, is_of_one};
 use http::header::{
     AGE, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, DATE, ETAG, LAST_MODIFIED,
@@ -34,7 +34,8 @@ pub enum Renewal {
         /// Nobody else may have what is stored from now on, fresh or stale: let go of it.
         ends: bool,
     },
-    /// The 304 speaks of another representation; fetch the whole without conditions.
+    /// The 304 speaks of another representation, or may: the date by which it was asked for was
+    /// weak when the bytes came. Fetch the whole without conditions.
     Changed,
 }
 
@@ -70,6 +71,9 @@ pub fn refreshed(exchange: Exchange<'_>, stored: &Stored, fields_304: &HeaderMap
     }
     let new = forward::received_fields(fields_304, exchange.received_ms);
     let renewed = renewed(exchange, stored, &new);
+    if gains(stored, &renewed.fields) {
+        return Renewal::Changed;
+    }
     match renewable(exchange.request, &new, &renewed, exchange.settings) {
         Renewable::Yes => Renewal::Shared(renewed),
         Renewable::No => Renewal::Alone { renewed, ends: false },
@@ -127,6 +131,7 @@ pub fn head_update(
     let new = forward::received_fields(fields, exchange.received_ms);
     let renewed = renewed(exchange, stored, &new);
     match renewable(exchange.request, &new, &renewed, exchange.settings) {
+        Renewable::Yes if gains(stored, &renewed.fields) => HeadUpdate::Unrelated,
         Renewable::Yes => HeadUpdate::Refreshed(renewed),
         Renewable::No => HeadUpdate::Unrelated,
         Renewable::Never => HeadUpdate::Outdated,
@@ -290,6 +295,34 @@ mod tests {
             assert_eq!(get(name), wanted, "{name}");
         }
         assert_eq!((renewed.requested_ms, renewed.received_ms), (LATER_MS - 10, LATER_MS));
+    }
+
+    /// RFC 9110 section 8.8.2.2: of two versions of one second only the later one has a date that
+    /// is strong, and either may be here.
+    #[test]
+    fn a_date_that_was_weak_when_the_bytes_came_never_is_strong() {
+        let weak = "Last-Modified: @-57\nDate: @0\nCache-Control: max-age=9";
+        assert!(renew(weak, "Date: @2").is_some());
+        for new in
+            ["Date: @3", "Date: @900\nLast-Modified: @-57", "Date: @900\nCache-Control: max-age=1"]
+        {
+            for request in ["", "Cookie: a=b", "Authorization: x", "Cache-Control: no-store"] {
+                assert_eq!(asked(request, weak, new), Renewal::Changed, "{request} / {new}");
+            }
+        }
+        // The answer's own time counts where it tells none.
+        let known = format!("Last-Modified: @{}\nDate: @-20", LATER_MS / 1000 - NOW_MS / 1000 - 60);
+        assert_eq!(asked("", &known, ""), Renewal::Changed);
+        let told = "Last-Modified: @-57\nDate: @3";
+        assert_eq!(headed("", weak, 200, told), HeadUpdate::Unrelated);
+        assert!(matches!(
+            headed("", weak, 200, "Last-Modified: @-57\nDate: @2"),
+            HeadUpdate::Refreshed(_)
+        ));
+        for strong in ["Last-Modified: @-60\nDate: @0", "ETag: \"a\"\nLast-Modified: @-9\nDate: @0"]
+        {
+            assert!(renew(strong, "Date: @900").is_some(), "{strong}");
+        }
     }
 
     const TIMED: &str = "ETag: \"a\"\nCache-Control: max-age=9";

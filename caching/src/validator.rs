@@ -1,8 +1,13 @@
 //! Validators of stored responses (RFC 9110 section 8.8, RFC 9111 section 4.3.1).
+//!
+//! Invariant: what is strong by the fields of a stored response was strong by those that its bytes
+//! came with. No renewal makes a weak date strong ([`gains`]), so whoever is sent those fields, a
+//! node below or a client, may go by them as well.
 
 use crate::{Stored, date};
 use http::header::{
-    DATE, ETAG, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_UNMODIFIED_SINCE, LAST_MODIFIED,
+    CONTENT_ENCODING, DATE, ETAG, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_UNMODIFIED_SINCE,
+    LAST_MODIFIED,
 };
 use http::{HeaderMap, HeaderName, HeaderValue};
 
@@ -52,9 +57,24 @@ pub fn strong_validator_of(fields: &HeaderMap) -> Option<Validator> {
         let tag = date::single(fields, &ETAG).filter(|tag| is_strong(tag.as_bytes()))?;
         return Some(Validator::ETag(tag.clone()));
     }
-    let modified = date::single(fields, &LAST_MODIFIED)?;
-    let gap_ms = date::of(fields, &DATE)?.saturating_sub(date::parse(modified)?);
-    (gap_ms >= DATE_GAP_MS).then(|| Validator::Date(modified.clone()))
+    // The same resource as it is, and in other codings, has one date (RFC 9110 section 8.8.1).
+    if fields.contains_key(CONTENT_ENCODING) || !is_dated_strongly(fields) {
+        return None;
+    }
+    date::single(fields, &LAST_MODIFIED).cloned().map(Validator::Date)
+}
+
+/// Whether `Date` is so much later than `Last-Modified` that no other version can have that
+/// (RFC 9110 section 8.8.2.2).
+pub(crate) fn is_dated_strongly(fields: &HeaderMap) -> bool {
+    let dates = date::of(fields, &DATE).zip(date::of(fields, &LAST_MODIFIED));
+    dates.is_some_and(|(sent_ms, modified_ms)| sent_ms.saturating_sub(modified_ms) >= DATE_GAP_MS)
+}
+
+/// Whether a stored response would have a strong validator by its renewed fields that it had not
+/// when its bytes came: a date that was weak then. They may be of another version of that second.
+pub(crate) fn gains(stored: &Stored, renewed: &HeaderMap) -> bool {
+    strong_validator(stored).is_none() && strong_validator_of(renewed).is_some()
 }
 
 /// Whether `fields` are of the very representation that is stored: both have the same strong
@@ -65,15 +85,21 @@ pub fn same_validator(stored: &Stored, fields: &HeaderMap) -> bool {
     known.is_some() && known == strong_validator_of(fields)
 }
 
-/// The conditions that revalidate a stored response; none if it has no validator.
+/// The conditions that revalidate a stored response; none if it has no validator, or one that a
+/// 304 would do nothing for: a date that was weak when the bytes came, and would be strong by now.
+/// The whole answer brings other bytes, if there are any, and is known by that date from then on.
 #[must_use]
-pub fn revalidation_fields(stored: &Stored) -> HeaderMap {
+pub fn revalidation_fields(stored: &Stored, now_ms: i64) -> HeaderMap {
     let mut conditions = HeaderMap::new();
     if let Some(tag) = date::single(&stored.fields, &ETAG).filter(|tag| !tag.is_empty()) {
         conditions.insert(IF_NONE_MATCH, tag.clone());
     }
+    let is_new = |modified_ms: i64| now_ms.saturating_sub(modified_ms) < DATE_GAP_MS;
+    let is_of_use = |modified_ms: i64| {
+        stored.fields.contains_key(ETAG) || is_dated_strongly(&stored.fields) || is_new(modified_ms)
+    };
     let modified = date::single(&stored.fields, &LAST_MODIFIED);
-    if let Some(modified) = modified.filter(|modified| date::parse(modified).is_some()) {
+    if let Some(modified) = modified.filter(|date| date::parse(date).is_some_and(is_of_use)) {
         conditions.insert(IF_MODIFIED_SINCE, modified.clone());
     }
     conditions
@@ -103,7 +129,7 @@ fn opaque(tag: &[u8]) -> &[u8] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::test_fields::{fields, stored};
+    use crate::test_fields::{NOW_MS, fields, stored};
 
     /// RFC 9110 sections 8.8.1 and 8.8.2.2.
     #[test]
@@ -123,6 +149,8 @@ mod tests {
             "Last-Modified: @-59\nDate: @0",
             "Last-Modified: @-600",
             "Last-Modified: foo\nDate: @0",
+            "Last-Modified: @-600\nLast-Modified: @-600\nDate: @0",
+            "Last-Modified: @-600\nDate: @0\nContent-Encoding: br",
         ];
         for lines in weak {
             assert_eq!(strong_validator(&stored(lines)), None, "{lines}");
@@ -148,10 +176,26 @@ mod tests {
 
     #[test]
     fn conditions_to_send() {
-        let both = revalidation_fields(&stored("ETag: W/\"a\"\nLast-Modified: @-9"));
+        let at = |lines: &str, later_s: i64| {
+            revalidation_fields(&stored(lines), NOW_MS + later_s * 1000)
+        };
+        let both = at("ETag: W/\"a\"\nLast-Modified: @-9", 1000);
         assert_eq!(both.get("if-none-match").unwrap(), "W/\"a\"");
         assert!(both.contains_key("if-modified-since"));
-        assert!(revalidation_fields(&stored("Last-Modified: foo\nETag:")).is_empty());
+        assert!(at("Last-Modified: foo\nETag:", 0).is_empty());
+        let is_asked = |lines: &str, later_s| at(lines, later_s).contains_key("if-modified-since");
+        let (weak, strong) = ("Last-Modified: @-9\nDate: @0", "Last-Modified: @-60\nDate: @0");
+        assert!(is_asked(weak, 50) && is_asked(strong, 1000));
+        assert!(!is_asked(weak, 51), "it would be strong, and the bytes are not known by it");
+    }
+
+    #[test]
+    fn what_is_gained_by_a_renewal() {
+        let weak = stored("Last-Modified: @-9\nDate: @0");
+        assert!(gains(&weak, &fields("Last-Modified: @-9\nDate: @51")));
+        assert!(!gains(&weak, &fields("Last-Modified: @-9\nDate: @50")));
+        let tagged = stored("ETag: \"a\"\nLast-Modified: @-9\nDate: @0");
+        assert!(!gains(&tagged, &fields("ETag: \"a\"\nLast-Modified: @-9\nDate: @51")));
     }
 
     #[test]

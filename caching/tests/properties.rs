@@ -153,7 +153,7 @@ fn run_all(request: &HeaderMap, stored: &Stored, now_ms: i64, settings: &Setting
     let _ = Wishes::of(request, settings);
     let facts = Facts::of(stored, settings);
     let _ = facts.reused_fields(stored, now_ms);
-    let _ = (strong_validator(stored), revalidation_fields(stored));
+    let _ = (strong_validator(stored), revalidation_fields(stored, now_ms));
     let _ = same_validator(stored, request);
     let exchange = Exchange { request, settings, requested_ms: now_ms, received_ms: now_ms };
     let _ = refreshed(exchange, stored, request);
@@ -201,6 +201,46 @@ proptest! {
         prop_assert_eq!(facts.fresh_for_ms(now_ms), fresh_for_ms(&stored, now_ms, &settings));
         prop_assert_eq!(facts.source(), freshness(&stored, &settings).source);
         prop_assert_eq!(facts.has_strong_validator(), strong_validator(&stored).is_some());
+    }
+
+    /// RFC 9110 section 8.8.2.2: what names the bytes is what they came with, whatever is said of
+    /// them later, and to whom.
+    #[test]
+    fn no_renewal_makes_a_validator_strong(
+        request in fields(),
+        stored in stored(),
+        (modified_s, sent_s, renewed_s) in (-200_i64..0, 0..200_i64, 0..200_i64),
+        new in fields(),
+        settings in settings(),
+        is_dated in any::<bool>(),
+    ) {
+        let (mut stored, mut new) = (stored, new);
+        let date = |s: i64| {
+            let at = std::time::UNIX_EPOCH + std::time::Duration::from_millis((NOW_MS + s * 1000).cast_unsigned());
+            HeaderValue::try_from(httpdate::fmt_http_date(at)).expect("a date")
+        };
+        if is_dated {
+            stored.fields.remove("etag");
+            stored.fields.insert("last-modified", date(modified_s));
+            stored.fields.insert("date", date(modified_s + sent_s));
+            new.remove("etag");
+            new.remove("last-modified");
+            new.insert("date", date(modified_s + sent_s + renewed_s));
+        }
+        let settings = &settings;
+        let exchange = Exchange { request: &request, settings, requested_ms: NOW_MS, received_ms: NOW_MS };
+        let renewed = match refreshed(exchange, &stored, &new) {
+            Renewal::Shared(renewed) | Renewal::Alone { renewed, .. } => Some(renewed),
+            Renewal::Changed => None,
+        };
+        let by_head = match head_update(exchange, &stored, 10, StatusCode::OK, &new) {
+            HeadUpdate::Refreshed(renewed) => Some(renewed),
+            HeadUpdate::Outdated | HeadUpdate::Unrelated => None,
+        };
+        for renewed in [renewed, by_head].into_iter().flatten() {
+            let gained = strong_validator(&renewed);
+            prop_assert!(gained.is_none() || strong_validator(&stored).is_some(), "{renewed:?}");
+        }
     }
 
     /// RFC 9111 section 4.2: time only makes a response staler.

@@ -102,9 +102,13 @@ fn members(fields: &HeaderMap, name: header::HeaderName) -> impl Iterator<Item =
 /// the body as it is. A range is always one of the body as it is.
 #[must_use]
 pub fn choose(request: &HeaderMap) -> Option<Encoding> {
-    if request.contains_key(header::RANGE) {
-        return None;
-    }
+    if request.contains_key(header::RANGE) { None } else { liked(request) }
+}
+
+/// The coding that the body would be sent in to who sends these fields, had it not asked for a
+/// range.
+#[must_use]
+pub fn liked(request: &HeaderMap) -> Option<Encoding> {
     let mut weights: [Option<u16>; Encoding::ALL.len()] = Default::default();
     let (mut identity, mut others) = (None, None);
     for member in members(request, header::ACCEPT_ENCODING).take(MEMBERS_MAX) {

@@ -29,11 +29,16 @@ type Fields = &'static [(&'static str, &'static str)];
 /// Comes without a length.
 const GROWING: &str = "/growing.m3u8";
 
+/// Known by a date alone.
+const DATED: &str = "/dated.vtt";
+const MODIFIED: &str = "Mon, 01 Jan 2024 00:00:00 GMT";
+
 /// Begins to come, and never ends.
 const SLOW: &str = "/slow";
 
 /// What the origin has: each path is a case.
-const HAS: [(&str, Fields); 8] = [
+const HAS: [(&str, Fields); 9] = [
+    (DATED, &[("content-type", "text/vtt"), ("last-modified", MODIFIED)]),
     (SLOW, &[("content-type", "application/json"), ("etag", "\"4\"")]),
     (GROWING, &[("content-type", "application/vnd.apple.mpegurl"), ("etag", "\"3\"")]),
     ("/list.m3u8", &[("content-type", "application/vnd.apple.mpegurl"), ("etag", "\"1\"")]),
@@ -192,6 +197,35 @@ async fn who_does_not_ask_for_it_gets_the_text_as_it_is() {
     assert_eq!((part.status.as_u16(), part.header("content-encoding")), (206, ""));
     assert_eq!(part.bytes(), &playlist().slice(8..16));
     assert_eq!(proxy.times("/list.m3u8"), 1);
+    proxy.edge.stop().await;
+}
+
+/// It and its encoded form have one date and no tag: that is a weak validator (RFC 9110 section
+/// 8.8.1).
+#[tokio::test]
+async fn no_part_of_a_text_goes_on_from_its_encoded_form() {
+    let proxy = Scripted::new(answer).await;
+    let brotli = ("accept-encoding", "br");
+    let encoded = stored(&proxy, DATED, "br").await;
+    assert_eq!(
+        (encoded.header("content-encoding"), encoded.header("last-modified")),
+        ("br", MODIFIED)
+    );
+    let [range, condition] = [("range", "bytes=8-15"), ("if-range", MODIFIED)];
+    for (fields, status) in [
+        (&[range, condition, brotli][..], 200),
+        (&[range, condition, ("accept-encoding", "identity")], 206),
+        (&[range, condition], 206),
+        (&[range, brotli], 206),
+    ] {
+        let answer = proxy.get(DATED, fields).await;
+        assert_eq!(
+            (answer.status.as_u16(), answer.header("content-encoding")),
+            (status, ""),
+            "{fields:?}"
+        );
+    }
+    assert_eq!(proxy.times(DATED), 1);
     proxy.edge.stop().await;
 }
 

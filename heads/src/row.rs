@@ -12,8 +12,9 @@ use xxhash_rust::xxh3::xxh3_64;
 /// A larger head stays in memory only.
 pub(crate) const ROW_BYTES_MAX: usize = 256 << 10;
 
-/// Of this layout; rows of another are misses.
-const VERSION: u8 = 1;
+/// Of this layout, and of fields of which no renewal has made a weak date strong (in those of version
+/// 1 it may have); rows of another version are misses.
+const VERSION: u8 = 2;
 const SUM_BYTES: usize = 8;
 
 /// `head` as bytes; `None` when there are more than [`ROW_BYTES_MAX`].

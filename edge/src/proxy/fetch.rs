@@ -184,8 +184,10 @@ impl Fetch {
     /// the byte, and a 416 to the first of several ranges.
     async fn asked(mut self) -> (Outcome, Option<Own>) {
         let (mut range, is_by_stored) = (self.range_to_ask().await, self.stale.is_some());
-        let conditional =
-            self.stale.as_ref().map(|(head, _)| caching::revalidation_fields(&head.stored));
+        let conditional = self
+            .stale
+            .as_ref()
+            .map(|(head, _)| caching::revalidation_fields(&head.stored, now_ms()));
         let conditional = conditional.filter(|fields| !fields.is_empty());
         let was_conditional = conditional.is_some();
         let mut asked = if self.is_exact { range } else { self.span_to_ask(range) };

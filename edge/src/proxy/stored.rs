@@ -17,6 +17,7 @@ use futures::stream::{self, Stream};
 use heads::Head;
 use http::{HeaderMap, Method, StatusCode, header};
 use model::{ByteRange, chunk};
+pub use partial::wants_parts;
 use partial::{Partial, partial, parts};
 use std::sync::Arc;
 

@@ -8,7 +8,7 @@ use http::HeaderMap;
 use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -39,6 +39,8 @@ pub enum Validator {
     Weak,
     /// `Last-Modified`, years ago.
     Date,
+    /// The `Last-Modified` among its fields, whatever the version.
+    Told,
     None,
 }
 
@@ -77,6 +79,13 @@ impl Item {
 
     pub fn validator(self, validator: Validator) -> Self {
         Self { validator, ..self }
+    }
+
+    /// `Last-Modified`, and a `Date` so many seconds later.
+    pub fn dated(self, modified: SystemTime, later_s: u64) -> Self {
+        let sent = modified + Duration::from_secs(later_s);
+        let [modified, sent] = [modified, sent].map(httpdate::fmt_http_date);
+        self.validator(Validator::Told).field("last-modified", &modified).field("date", &sent)
     }
 
     pub fn version(self, version: u64) -> Self {

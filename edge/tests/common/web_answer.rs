@@ -155,7 +155,14 @@ fn etag(item: &Item, request: &Request) -> String {
 }
 
 fn date(item: &Item) -> String {
-    format!("Mon, 01 Jan 2024 {:02}:00:00 GMT", item.version)
+    match item.fields.iter().find(|(name, _)| name == "last-modified") {
+        Some((_, told)) => told.clone(),
+        None => format!("Mon, 01 Jan 2024 {:02}:00:00 GMT", item.version),
+    }
+}
+
+fn has_date(item: &Item) -> bool {
+    matches!(item.validator, Validator::Date | Validator::Told)
 }
 
 fn variant(item: &Item, request: &Request) -> String {
@@ -175,7 +182,7 @@ fn fields(item: &Item, request: &Request) -> String {
             write!(fields, "etag: {}\r\n", etag(item, request))
         }
         Validator::Date => write!(fields, "last-modified: {}\r\n", date(item)),
-        Validator::None => Ok(()),
+        Validator::Told | Validator::None => Ok(()),
     };
     fields
 }
@@ -184,7 +191,7 @@ fn fields(item: &Item, request: &Request) -> String {
 fn condition(item: &Item, request: &Request) -> Option<u16> {
     let (etag, date) = (etag(item, request), date(item));
     let has_tag = matches!(item.validator, Validator::Strong | Validator::Weak);
-    let has_date = item.validator == Validator::Date;
+    let has_date = has_date(item);
     let (matching, unmodified) = (request.field("if-match"), request.field("if-unmodified-since"));
     let holds = |field: &str, is_so: bool| field.is_empty() || is_so;
     if !holds(matching, has_tag && matching == etag)
@@ -206,7 +213,7 @@ fn range(item: &Item, request: &Request) -> Result<Option<Range<u64>>, ()> {
     let (field, condition) = (request.field("range"), request.field("if-range"));
     let applies = match item.validator {
         Validator::Strong => condition == etag(item, request),
-        Validator::Date => condition == date(item),
+        Validator::Date | Validator::Told => condition == date(item),
         Validator::Weak | Validator::None => false,
     };
     if !item.has_ranges || item.status != 200 || !(condition.is_empty() || applies) {

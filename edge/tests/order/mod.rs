@@ -112,6 +112,8 @@ fn things(rng: &mut StdRng) -> Vec<Thing> {
                 Known::Strong,
                 Known::Weak,
                 Known::Date,
+                Known::Young,
+                Known::Fast,
                 Known::Garbled,
                 Known::Nothing,
             ]

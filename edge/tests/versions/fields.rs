@@ -1,11 +1,21 @@
 //! What the origin says of its things, and how it heeds conditions and ranges.
 
 use super::{Known, Thing};
-use http::{HeaderMap, StatusCode, header};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 use std::ops::Range;
 
 /// 2020-01-01: what changes then is old enough for `Last-Modified` to be a strong validator.
 const EPOCH_S: u64 = 1_577_836_800;
+
+/// 2100-01-01.
+const FAST_EPOCH_S: u64 = 4_102_444_800;
+/// From such a change on until a version is sent that shares its second, or is the last of it.
+const SENT_AFTER_S: [u64; 2] = [1, 100];
+
+fn http_date(unix_s: u64) -> HeaderValue {
+    let at = std::time::UNIX_EPOCH + std::time::Duration::from_secs(unix_s);
+    httpdate::fmt_http_date(at).parse().unwrap()
+}
 
 /// What an answer says of a version.
 pub fn own_fields(number: usize, thing: &Thing, version: u64) -> HeaderMap {
@@ -15,9 +25,15 @@ pub fn own_fields(number: usize, thing: &Thing, version: u64) -> HeaderMap {
         Known::Strong => fields.insert(header::ETAG, tag.parse().unwrap()),
         Known::Weak => fields.insert(header::ETAG, format!("W/{tag}").parse().unwrap()),
         Known::Date => {
-            let at = std::time::UNIX_EPOCH
-                + std::time::Duration::from_secs(EPOCH_S + 1_000 * version + number as u64);
-            fields.insert(header::LAST_MODIFIED, httpdate::fmt_http_date(at).parse().unwrap())
+            let changed_s = EPOCH_S + 1_000 * version + number as u64;
+            fields.insert(header::LAST_MODIFIED, http_date(changed_s))
+        }
+        Known::Young | Known::Fast => {
+            let epoch_s = if thing.known == Known::Fast { FAST_EPOCH_S } else { EPOCH_S };
+            let changed_s = epoch_s + 1_000 * (version / 2) + number as u64;
+            let sent_after_s = SENT_AFTER_S[usize::try_from(version % 2).unwrap()];
+            fields.insert(header::DATE, http_date(changed_s + sent_after_s));
+            fields.insert(header::LAST_MODIFIED, http_date(changed_s))
         }
         Known::Garbled => {
             fields.insert(header::LAST_MODIFIED, format!("version {version}").parse().unwrap())

@@ -47,6 +47,11 @@ pub enum Known {
     Strong,
     Weak,
     Date,
+    /// A date that a version of an even number has in common with the next one, which came within
+    /// the same second: the first is only sent right then, the other long after it.
+    Young,
+    /// The same by a clock that is fast.
+    Fast,
     /// A date that can't be read.
     Garbled,
     Nothing,

@@ -5,7 +5,7 @@ use super::outcome::{Own, Unshared};
 use super::span::{Part, Span};
 use crate::apart::{Apart, Given};
 use crate::error::Fault;
-use crate::proxy::{Wanted, now_ms, pass};
+use crate::proxy::{Wanted, now_ms, pass, stored};
 use crate::refused::Refused;
 use crate::serve::{Answer, Edge};
 use caching::{CacheStatus, Forwarded};
@@ -40,7 +40,7 @@ fn unshared(edge: &Edge, wanted: &Wanted, given: Given) -> Option<Unshared> {
     let cut = match answer.head.status {
         StatusCode::PARTIAL_CONTENT => {
             let asked = Span { start: missing.start, end: Some(missing.end()) };
-            let wants_part = caching::if_range(&wanted.fields, &web.head.stored);
+            let wants_part = stored::wants_parts(wanted, &web.head);
             let part = Part::of(&answer, Some(asked)).filter(|_| wants_part)?;
             Some(part.cut(&wanted.fields)?)
         }

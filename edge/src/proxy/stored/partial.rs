@@ -11,6 +11,16 @@ use heads::Head;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use model::ByteRange;
 
+/// Whether the client's range is one of what is stored. One who names what it has by its date has
+/// most likely the encoded form, where it likes that: both have one date.
+pub fn wants_parts(wanted: &Wanted, head: &Head) -> bool {
+    let fields = &wanted.fields;
+    let may_be_encoded =
+        || super::compresses(&wanted.site, head) && compress::liked(fields).is_some();
+    caching::if_range(fields, &head.stored)
+        && !(caching::is_range_dated(fields) && may_be_encoded())
+}
+
 /// The parts that the client wants; none for the whole.
 pub(super) fn parts(
     wanted: &Wanted,
@@ -18,10 +28,7 @@ pub(super) fn parts(
     status: StatusCode,
 ) -> Result<Option<Vec<ByteRange>>, Refused> {
     let fields = &wanted.fields;
-    if status != StatusCode::OK
-        || wanted.method != Method::GET
-        || !caching::if_range(fields, &head.stored)
-    {
+    if status != StatusCode::OK || wanted.method != Method::GET || !wants_parts(wanted, head) {
         return Ok(None);
     }
     match caching::ranges(fields, head.bytes, wanted.site.ranges_max) {
