@@ -23,6 +23,13 @@ pub fn is_safe(method: &Method) -> bool {
     SAFE.contains(&method.as_str())
 }
 
+/// Whether who answers is a gateway that does not know what became of a request (RFC 9110 sections
+/// 15.6.3 and 15.6.5): of one to change something it may have been carried out.
+#[must_use]
+pub fn is_of_gateway(status: StatusCode) -> bool {
+    matches!(status, StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT)
+}
+
 /// What the origin's answer to a request invalidates, the request's own URL first. Nothing for a
 /// safe method and for an error (1xx, 4xx, 5xx). `Location` and `Content-Location` count where
 /// they name the same scheme and authority as the request, or are below one of the URLs of

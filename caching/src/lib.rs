@@ -53,7 +53,7 @@ pub use forward::{
     received_fields,
 };
 pub use freshness::{Freshness, Source, fresh_for_ms, freshness};
-pub use invalidate::{Target, invalidated, is_safe};
+pub use invalidate::{Target, invalidated, is_of_gateway, is_safe};
 pub use passed::{LOOP_HOPS_MAX, Loop, add_to_loop, loops, passed};
 pub use precondition::{
     Precondition, if_range, is_conditional, is_range_dated, not_modified_fields, precondition,

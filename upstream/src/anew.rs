@@ -3,6 +3,7 @@
 //! Invariant: it is counted over all of an ask's tries. An origin that takes nothing would be asked
 //! a multiple of them otherwise.
 
+use crate::ask::Unsure;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 /// Should a server refuse it: over another connection it may be taken (RFC 9113 section 8.7). What
@@ -20,6 +21,8 @@ pub(crate) struct Anew {
     refused: AtomicU32,
     given_up: AtomicU32,
     in_order: AtomicU32,
+    /// Told where one is sent anew that may have been carried out.
+    pub(crate) unsure: Unsure,
 }
 
 impl Default for Anew {
@@ -28,6 +31,7 @@ impl Default for Anew {
             refused: REFUSED_MAX.into(),
             given_up: GIVEN_UP_MAX.into(),
             in_order: IN_ORDER_MAX.into(),
+            unsure: Unsure::default(),
         }
     }
 }
@@ -44,6 +48,11 @@ pub(crate) enum End {
 }
 
 impl Anew {
+    /// All of it, and who is told.
+    pub(crate) fn telling(unsure: Unsure) -> Self {
+        Self { unsure, ..Self::default() }
+    }
+
     /// Takes one for a request with this end, if one is left.
     pub(crate) fn take(&self, end: End) -> bool {
         let left = match end {

@@ -8,6 +8,7 @@ use http::{HeaderMap, HeaderName, Method, header};
 use http_body_util::combinators::UnsyncBoxBody;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 /// The longest path and query that is sent, in bytes.
@@ -56,6 +57,25 @@ pub struct Ask {
     /// That of an answer which it goes on from: if it is the same hop that is asked, it waits for
     /// none.
     pub place: Option<Place>,
+    /// Tells what became of it, whoever asked and whatever the answer.
+    pub unsure: Unsure,
+}
+
+/// Whether a hop may have carried out a request to which it gave no answer, or none of its own:
+/// that of another try may be to a request that there was nothing left to do for.
+#[derive(Debug, Clone, Default)]
+pub struct Unsure(Arc<AtomicBool>);
+
+impl Unsure {
+    /// Whether that is so, as far as is known by now.
+    #[must_use]
+    pub fn is_so(&self) -> bool {
+        self.0.load(Relaxed)
+    }
+
+    pub(crate) fn note(&self) {
+        self.0.store(true, Relaxed);
+    }
 }
 
 impl Ask {
@@ -79,6 +99,7 @@ impl Ask {
             first_byte: None,
             urgency: Urgency::default(),
             place: None,
+            unsure: Unsure::default(),
         }
     }
 }

@@ -24,6 +24,8 @@ pub(crate) struct Failure {
     pub(crate) unsent: bool,
     /// The hop is found to be down while it is asked: that says nothing about others of its kind.
     pub(crate) down: bool,
+    /// The hop can't have carried it out, or has said that it has not.
+    pub(crate) undone: bool,
 }
 
 /// What an exchange may take.
@@ -36,15 +38,20 @@ pub(crate) struct Terms {
 
 impl Failure {
     fn unsent(fault: Fault) -> Self {
-        Self { fault, unsent: true, down: false }
+        Self { unsent: true, ..Self::undone(fault) }
+    }
+
+    /// Of what was sent in part, or was not looked at.
+    fn undone(fault: Fault) -> Self {
+        Self { undone: true, ..Self::sent(fault) }
     }
 
     pub(crate) fn sent(fault: Fault) -> Self {
-        Self { fault, unsent: false, down: false }
+        Self { fault, unsent: false, down: false, undone: false }
     }
 
     pub(crate) fn down(fault: Fault) -> Self {
-        Self { fault, unsent: false, down: true }
+        Self { down: true, ..Self::sent(fault) }
     }
 }
 

@@ -51,7 +51,7 @@ mod waits;
 mod watched;
 mod window;
 
-pub use ask::{Answer, Ask, HopId, HopKind, PATH_BYTES_MAX, RequestBody};
+pub use ask::{Answer, Ask, HopId, HopKind, PATH_BYTES_MAX, RequestBody, Unsure};
 pub use body::UpstreamBody;
 pub use breaker::State as BreakerState;
 pub use error::Error;

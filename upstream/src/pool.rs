@@ -127,6 +127,7 @@ impl Pool {
             let Err(Unanswered::Lost(Lost { fate, end, .. })) = &outcome else {
                 return outcome;
             };
+            let fate = *fate;
             let may_again = match fate {
                 Fate::Unprocessed => true,
                 Fate::GivenUp => head.method.is_idempotent(),
@@ -134,6 +135,9 @@ impl Pool {
             };
             if !may_again || !body.is_here() || !anew.take(*end) {
                 return outcome;
+            }
+            if fate == Fate::GivenUp {
+                anew.unsure.note();
             }
             self.anew.inc();
         }

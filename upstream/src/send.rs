@@ -80,6 +80,7 @@ fn prepare(site: &Inner, mut ask: Ask) -> Result<(Sending, Wish), Fault> {
         at_the_origin: ask.at_the_origin,
         method: ask.method.clone(),
         has_body: ask.body.is_some(),
+        unsure: ask.unsure.clone(),
     };
     let mut sending = Sending::new(ask, fields);
     sending.pass_host = site.config.pass_host;

@@ -42,7 +42,7 @@ impl Sending {
             upload: ask.body.map(Upload::new),
             pass_host: false,
             urgency: ask.urgency,
-            anew: Anew::default(),
+            anew: Anew::telling(ask.unsure),
             place: Mutex::new(ask.place),
         }
     }

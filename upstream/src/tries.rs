@@ -1,7 +1,7 @@
 //! Which hop next, for one ask: sibling owner, regional owner, shield, origins in order; what
 //! is free and what the retry budget pays.
 
-use crate::ask::{Answer, HopId, HopKind};
+use crate::ask::{Answer, HopId, HopKind, Unsure};
 use crate::body::OwnLoad;
 use crate::exchange::Failure;
 use crate::fault::{ErrorType, Fault};
@@ -52,6 +52,7 @@ pub(crate) struct Tries<'a> {
     paid_left: u32,
     last: Option<Result<Answer, Failure>>,
     own: Option<OwnLoad>,
+    unsure: Unsure,
 }
 
 /// A hop to ask.
@@ -71,6 +72,7 @@ pub(crate) struct Wish {
     pub(crate) at_the_origin: bool,
     pub(crate) method: Method,
     pub(crate) has_body: bool,
+    pub(crate) unsure: Unsure,
 }
 
 impl<'a> Tries<'a> {
@@ -91,6 +93,7 @@ impl<'a> Tries<'a> {
             paid_left: site.config.retries.saturating_sub(wish.retried),
             last: None,
             own: None,
+            unsure: wish.unsure,
         }
     }
 
@@ -159,6 +162,9 @@ impl<'a> Tries<'a> {
 
     /// Keeps what came, should nothing better come.
     pub(crate) fn note(&mut self, outcome: Result<Answer, Failure>) {
+        if !matches!(&outcome, Err(failure) if failure.undone) {
+            self.unsure.note();
+        }
         // An answer, even a bad one, tells a client more than a fault.
         if !(outcome.is_err() && matches!(self.last, Some(Ok(_)))) {
             self.last = Some(outcome);

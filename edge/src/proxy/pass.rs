@@ -4,6 +4,7 @@ use super::fetch::{Asking, Cut, Sent, Unshared};
 use super::{Wanted, by_hop, in_url, named, now_ms, renewing, without_body};
 use crate::body::{Content, Passing};
 use crate::compress;
+use crate::error::Fault;
 use crate::hygiene;
 use crate::refused::Refused;
 use crate::serve::{Answer, Edge, set};
@@ -12,10 +13,11 @@ use caching::{CacheStatus, Forwarded, Forwards, Target};
 use heads::{KeyId, Purge, What};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use std::sync::Arc;
+use tokio::sync::oneshot;
 use upstream::{Ask, RequestBody};
 
-/// Passes a request on with its conditions and its body, and invalidates what a success of an
-/// unsafe method makes invalid (RFC 9111 section 4.4). What is asked for, with these tags, may have
+/// Passes a request on with its conditions and its body, and invalidates what an unsafe method makes
+/// invalid (RFC 9111 section 4.4). What is asked for, with these tags, may have
 /// been purged: what other nodes have of it may be from before that, so none of them is asked.
 ///
 /// # Errors
@@ -53,31 +55,19 @@ pub async fn on(
     let sent = match is_looked_up {
         true if !has_body => asking.send(ask).await,
         // With a body there is one try.
-        _ => {
-            let at_the_origin = is_looked_up && asking.newer_than_ms(None).is_some();
-            asking.once(Ask { body: has_body.then_some(body), at_the_origin, ..ask() }).await
+        true => {
+            let at_the_origin = asking.newer_than_ms(None).is_some();
+            asking.once(Ask { body: Some(body), at_the_origin, ..ask() }).await
+        }
+        false => {
+            let ask = Ask { body: has_body.then_some(body), ..ask() };
+            carried_out(edge, wanted, ask).await.ok_or(Refused::Fault(Fault::Lost))?
         }
     };
     let Sent { answered, requested_ms, asked_ms, .. } = sent;
     let forwarded = if is_looked_up { Forwarded::Request } else { Forwarded::Method };
     let answer = answered.map_err(|fault| Refused::Fault(fault).forwarded(forwarded))?;
-    let (status, fields) = (answer.head.status, &answer.head.headers);
-    let origins: Vec<&str> = wanted.site.upstream.origins().collect();
-    // What it names is by the host that the client named.
-    let host = hygiene::check(&wanted.fields.0).ok().and_then(|target| target.host);
-    let host = host.map(|host| in_url(host, wanted.scheme)).unwrap_or_default();
-    let changed = caching::invalidated(
-        &wanted.method,
-        wanted.scheme,
-        &host,
-        &wanted.path(),
-        &origins,
-        status,
-        fields,
-    );
-    if !changed.is_empty() {
-        invalidate(edge, wanted, changed).await;
-    }
+    let status = answer.head.status;
     let mut fields = received(edge, &answer.head, now_ms());
     if is_looked_up {
         wanted.confirm_newer(&mut fields, asked_ms);
@@ -89,6 +79,43 @@ pub async fn on(
     };
     let unshared = Unshared { answer, fields, requested_ms, cut: None, is_unkept: false };
     Ok(self::answer(edge, wanted, unshared, told))
+}
+
+/// Sends what may change something, and ends what is stored of that: in a task of its own, since who
+/// leaves does not keep the origin from carrying it out. None if that task panics.
+async fn carried_out(edge: &Arc<Edge>, wanted: &Arc<Wanted>, ask: Ask) -> Option<Sent> {
+    let (sender, receiver) = oneshot::channel();
+    let (own, wanted) = (Arc::clone(edge), Arc::clone(wanted));
+    tokio::spawn(edge.metrics.guarded(async move {
+        let unsure = ask.unsure.clone();
+        let sent = Asking { edge: &own, wanted: &wanted, tags: &[] }.once(ask).await;
+        let changed = changed(&wanted, &sent, unsure.is_so());
+        if !changed.is_empty() {
+            invalidate(&own, &wanted, changed).await;
+        }
+        let _ = sender.send(sent);
+    }));
+    receiver.await.ok()
+}
+
+/// What a request has made invalid; `is_unsure` where the origin may have carried it out whatever
+/// the answer says.
+fn changed(wanted: &Wanted, sent: &Sent, is_unsure: bool) -> Vec<Target> {
+    let path = wanted.path();
+    let head = sent.answered.as_ref().ok().map(|answer| &answer.head);
+    let named = head.map_or_else(Vec::new, |head| {
+        let origins: Vec<&str> = wanted.site.upstream.origins().collect();
+        // What it names is by the host that the client named.
+        let host = hygiene::check(&wanted.fields.0).ok().and_then(|target| target.host);
+        let host = host.map(|host| in_url(host, wanted.scheme)).unwrap_or_default();
+        let (method, scheme, status) = (&wanted.method, wanted.scheme, head.status);
+        caching::invalidated(method, scheme, &host, &path, &origins, status, &head.headers)
+    });
+    let is_unsure = is_unsure || head.is_some_and(|head| caching::is_of_gateway(head.status));
+    match named.is_empty() && is_unsure && !caching::is_safe(&wanted.method) {
+        true => vec![Target::Url(path)],
+        false => named,
+    }
 }
 
 /// The fields of an answer as they are kept and passed on: without those of the connection that

@@ -84,7 +84,7 @@ pub(super) async fn head(
                     && pace.is_drip(upload, terms.times.first_byte, Instant::now())
                 {
                     let why = "the body came too slowly".into();
-                    return Err(Failure::sent(Fault::Slow { why }));
+                    return Err(Failure::undone(Fault::Slow { why }));
                 }
                 if Instant::now() >= limit && moved() == last {
                     return Err(timed_out(flight, sending, &stage, began));
@@ -111,7 +111,7 @@ async fn called(long: Option<&Wait>) -> Held {
 
 fn failed(flight: &mut Flight, fault: Fault, unsent: bool) -> Failure {
     flight.failed(&fault, !unsent);
-    Failure { fault, unsent, down: false }
+    if unsent { Failure::unsent(fault) } else { Failure::sent(fault) }
 }
 
 /// Others wait for its place, and too many wait as long as this one.
@@ -122,14 +122,14 @@ fn gave_way(flight: &mut Flight, way: Held, stage: &Stage, began: Instant) -> Fa
          and a request waits for its place"
     ));
     flight.gave_way(way, &fault);
-    Failure { fault, unsent: !stage.is_given(), down: false }
+    if stage.is_given() { Failure::sent(fault) } else { Failure::unsent(fault) }
 }
 
 /// The time that there is for a head is over.
 fn timed_out(flight: &mut Flight, sending: &Sending, stage: &Stage, began: Instant) -> Failure {
     if sending.upload.as_ref().is_some_and(|upload| upload.is_starved()) {
         let why = "the rest of the body did not come in time".into();
-        return Failure::sent(Fault::Slow { why });
+        return Failure::undone(Fault::Slow { why });
     }
     if stage.waits_for_room() {
         return full(flight, Unanswered::NoConnection(NoConnection::Full));
@@ -161,8 +161,7 @@ fn unanswered(flight: &mut Flight, sending: &Sending, unanswered: Unanswered) ->
     };
     if let Some(why) = sending.upload.as_ref().and_then(|upload| upload.failed()) {
         // The client's fault, not the hop's: the flight ends without a verdict.
-        let fault = Fault::Aborted { why: why.into() };
-        return Failure::sent(fault);
+        return Failure::undone(Fault::Aborted { why: why.into() });
     }
     if error.is_connect() {
         return failed(flight, connect_error(&hop.id, &*error), true);
@@ -179,9 +178,10 @@ fn unanswered(flight: &mut Flight, sending: &Sending, unanswered: Unanswered) ->
         }
         return Failure::unsent(fault);
     }
-    if fate != Fate::Unknown || sending.upload.as_ref().is_some_and(is_refusal) {
+    let undone = fate == Fate::Unprocessed || sending.upload.as_ref().is_some_and(is_refusal);
+    if undone || fate == Fate::GivenUp {
         flight.unjudged(&fault);
-        return Failure::sent(fault);
+        return if undone { Failure::undone(fault) } else { Failure::sent(fault) };
     }
     failed(flight, fault, false)
 }
