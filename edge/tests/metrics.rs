@@ -97,7 +97,7 @@ async fn what_happens_is_counted_by_verdict_site_tier_and_protocol() {
     for protocol in ["h2", "h3"] {
         get_over(protocol, &format!("{}/film.m4s", edge.https), &certificate).await;
     }
-    // Schemes share nothing (RFC 9110 section 4.2.2): who asks by h2 is the first over https.
+    // Ports share nothing, of a site for any host: who asks by h2 is the first by that one.
     let mut expected = vec![
         ("first_byte_seconds_count{verdict=\"origin\"}".to_owned(), 2),
         ("first_byte_seconds_bucket{verdict=\"origin\",le=\"+Inf\"}".to_owned(), 2),
