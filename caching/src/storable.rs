@@ -18,14 +18,6 @@ pub enum Storable {
     No(Reason),
 }
 
-impl Storable {
-    /// Whether it may be stored.
-    #[must_use]
-    pub fn is_yes(self) -> bool {
-        self == Self::Yes
-    }
-}
-
 /// Why a response is not stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reason {
@@ -54,6 +46,8 @@ pub enum Reason {
     /// The request had a cookie, and nothing that the origin said says or hints that the answer
     /// is fresh.
     Cookie,
+    /// Its status is not cacheable by itself (RFC 9110 section 15.1), and nothing names a lifetime.
+    Uncacheable,
     /// It is stale when it arrives and has no validator.
     Unusable,
 }
@@ -81,6 +75,7 @@ impl Reason {
             Self::NotUnderstood => "must-understand",
             Self::SetCookie => "set-cookie",
             Self::Cookie => "cookie",
+            Self::Uncacheable => "uncacheable",
             Self::Unusable => "unusable",
         }
     }
@@ -311,7 +306,7 @@ fn useless(
     let Said { fresh, is_explicit, is_prolonged, .. } = said;
     let is_ruled = matches!(fresh.source, Source::Fixed | Source::Negative);
     if !is_explicit && !is_ruled && !freshness::is_heuristically_cacheable(status) {
-        return Some(Reason::Status);
+        return Some(Reason::Uncacheable);
     }
     if !said.shares_cookies() && response.contains_key(SET_COOKIE) {
         return Some(Reason::SetCookie);

@@ -154,6 +154,11 @@ impl Wanted {
         self.fields.contains_key(header::AUTHORIZATION)
     }
 
+    /// A request whose answer nobody could wait for: it is personal, or not to be stored.
+    fn is_of_one(&self) -> bool {
+        self.is_personal() || self.wishes().no_store
+    }
+
     /// What it wants of caches.
     fn wishes(&self) -> Wishes {
         *self.wishes.get_or_init(|| Wishes::of(&self.fields, &self.caching))
@@ -246,7 +251,8 @@ async fn cached(edge: &Arc<Edge>, wanted: &Arc<Wanted>) -> Result<Answer, Refuse
         Reuse::Fresh => stored::answer(edge, wanted, head, stored::How::Fresh).await,
         Reuse::StaleAccepted => stored::answer(edge, wanted, head, stored::How::Stale).await,
         Reuse::StaleWhileRevalidate => {
-            if !edge.lives.has(&wanted.key) {
+            // What comes of a request with `no-store` renews nothing.
+            if !no_store && !edge.lives.has(&wanted.key) {
                 Fetch::in_background(edge, wanted, (Arc::clone(&head), soft_purged_ms));
             }
             stored::answer(edge, wanted, head, stored::How::Stale).await

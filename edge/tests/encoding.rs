@@ -284,3 +284,47 @@ async fn a_titles_manifests_are_texts_too() {
     assert_eq!(alone.header("content-length"), plain.bytes().len().to_string());
     stage.edge.stop().await;
 }
+
+/// A node that asks another one is given the text: once, to encode for its own clients.
+#[tokio::test]
+async fn a_text_is_stored_once_behind_a_parent_and_its_ranges_are_of_the_text() {
+    let by_nodes = |settings| nearcast_edge::Settings {
+        peer_listen: vec!["http://127.0.0.1:0".into()],
+        ..settings
+    };
+    let parent = Scripted::with(answer, by_nodes).await;
+    let dir = tempfile::tempdir().unwrap();
+    // Its own origin is not asked.
+    let mut below = common::settings(dir.path(), "http://127.0.0.1:9");
+    below.control_plane = None;
+    below.id = Some("child".into());
+    below.hierarchy.parents =
+        vec![upstream::hierarchy::Peer { id: "edge-a".into(), url: parent.edge.peer.clone() }];
+    let child = Edge::start(below).await;
+    let ask = async |path: &str, fields: &[(&str, &str)]| {
+        get(&format!("{}{path}", child.http), &[&[("host", "films.example")], fields].concat())
+            .await
+    };
+    for path in ["/list.m3u8", "/no-validator.mpd", GROWING] {
+        for (accepted, encoding) in
+            [("br", "br"), ("gzip", "gzip"), ("zstd", "zstd"), ("identity", "")]
+        {
+            let answer = until("it is stored at the child", || async {
+                let answer = ask(path, &[("accept-encoding", accepted)]).await;
+                assert_eq!(decoded(&answer), playlist(), "{path} {accepted}");
+                let said = answer.headers.get_all("cache-status").iter().next_back();
+                let is_hit = said.is_some_and(|said| said.to_str().unwrap().contains("child;hit"));
+                is_hit.then_some(answer)
+            })
+            .await;
+            assert_eq!(answer.header("content-encoding"), encoding, "{path}");
+        }
+        let part = ask(path, &[("accept-encoding", "br"), ("range", "bytes=10-99")]).await;
+        assert_eq!((part.status.as_u16(), part.header("content-encoding")), (206, ""), "{path}");
+        assert!(part.bytes() == &playlist().slice(10..100), "{path}");
+        assert_eq!(parent.times(path), 1, "{path}");
+        let url = format!("{}/v1/explain?url=http://films.example{path}", child.admin);
+        let told: serde_json::Value = serde_json::from_str(&get(&url, &[]).await.text()).unwrap();
+        assert_eq!(told["variants"].as_array().unwrap().len(), 1, "{path}: {told}");
+    }
+}

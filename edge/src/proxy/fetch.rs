@@ -97,8 +97,13 @@ impl Fetch {
             Outcome::Growing(live, _) => live.is_sharable(&wanted.caching),
             _ => true,
         };
-        // A new version that a HEAD is told of is that one's alone: of a GET that says nothing.
-        if wanted.method != Method::HEAD || (is_first_head && !is_shared) {
+        // A new version that a HEAD is told of is that one's alone: of a GET that says nothing. Nor
+        // does what a GET was told alone for a reason of its own.
+        let is_telling = match wanted.method {
+            Method::HEAD => is_first_head && !is_shared,
+            _ => !matches!(&own, Some(Own::Unshared(unshared)) if unshared.is_of_request),
+        };
+        if is_telling {
             edge.fetches.remember(wanted.key, is_shared);
         }
         match (sender, own) {

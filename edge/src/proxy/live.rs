@@ -256,7 +256,8 @@ impl Live {
         // Once it is whole, who likes another encoding gets that.
         let bytes = self.growing.length.unwrap_or(compress::BODY_BYTES_MIN);
         let stored = &self.head.stored;
-        if wanted.site.compress && compress::is_compressible(stored.status, &stored.fields, bytes) {
+        let compresses = wanted.site.compress && !wanted.by_peer;
+        if compresses && compress::is_compressible(stored.status, &stored.fields, bytes) {
             compress::vary(&mut headers);
         }
         let verdict = if collapsed { Verdict::Filling } else { self.source };

@@ -77,7 +77,14 @@ pub async fn on(
         forwarded_status: Some(status),
         ..CacheStatus::default()
     };
-    let unshared = Unshared { answer, fields, requested_ms, cut: None, is_unkept: false };
+    let unshared = Unshared {
+        answer,
+        fields,
+        requested_ms,
+        cut: None,
+        is_unkept: false,
+        is_of_request: false,
+    };
     Ok(self::answer(edge, wanted, unshared, told))
 }
 

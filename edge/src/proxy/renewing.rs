@@ -36,7 +36,8 @@ pub struct Sent {
 }
 
 /// Renews a stored head by the 304 that came for it (RFC 9111 section 4.3.4); none if that is
-/// about another one.
+/// about another one, or a hard purge has ended it: since it was looked up, and perhaps before the
+/// origin was asked, so that the renewed head would be from after that purge.
 pub fn by_304(
     edge: &Edge,
     wanted: &Wanted,
@@ -44,6 +45,9 @@ pub fn by_304(
     answer: &Parts,
     sent: Sent,
 ) -> Option<Renewed> {
+    if edge.purges.verdict(old) == heads::Verdict::Hard {
+        return None;
+    }
     let fields = pass::via(edge, answer);
     let (stored, ends) =
         match caching::refreshed(exchange(wanted, sent.requested_ms), &old.stored, &fields) {

@@ -174,7 +174,8 @@ fn prepare<'a>(
     };
     let mut headers = fields(wanted, head, was_stored, now_ms);
     wanted.confirm_newer(&mut headers, head.asked_ms);
-    let compresses = compresses(&wanted.site, head);
+    // A node is given the text, to keep once and to encode for its own clients.
+    let compresses = !wanted.by_peer && compresses(&wanted.site, head);
     if compresses {
         compress::vary(&mut headers);
     }

@@ -17,6 +17,14 @@ pub struct Scripted {
 
 impl Scripted {
     pub async fn new(answer: fn(&Request) -> Response) -> Self {
+        Self::with(answer, |settings| settings).await
+    }
+
+    /// With other settings of the edge.
+    pub async fn with(
+        answer: fn(&Request) -> Response,
+        change: impl FnOnce(Settings) -> Settings,
+    ) -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let asked = Arc::<Mutex<Vec<String>>>::default();
@@ -29,7 +37,7 @@ impl Scripted {
         tokio::spawn(async move { axum::serve(listener, router).await });
         let dir = tempfile::tempdir().unwrap();
         let settings = Settings { control_plane: None, ..settings(dir.path(), &url) };
-        Self { edge: Edge::start(settings).await, asked, _dir: dir }
+        Self { edge: Edge::start(change(settings)).await, asked, _dir: dir }
     }
 
     /// What the origin was asked for: path and query.

@@ -149,7 +149,8 @@ pub(super) fn read(
     };
     start(header);
     let (mut number, mut at) = (header.number, HEADER_BYTES);
-    let (mut last, mut body) = (header.floor, Vec::new());
+    // A purge of everything is the floor, and kept as well.
+    let (mut last, mut body) = (header.floor.saturating_sub(1), Vec::new());
     loop {
         let left = bytes - at;
         let (state, taken) = match record(&mut from, left, &mut body)? {

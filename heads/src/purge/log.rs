@@ -7,7 +7,7 @@
 
 use super::file::{self, Header, State};
 use super::rules::{PURGES_MAX, Rules};
-use super::{Purge, Purged, Verdict};
+use super::{Purge, Purged, Verdict, What};
 use crate::error::Error;
 use crate::head::Head;
 use crate::metrics::PurgeMetrics;
@@ -244,12 +244,12 @@ impl Writer {
                 if let Err(error) = std::fs::rename(path, path.with_extension("damaged")) {
                     tracing::warn!(path = %shown, %error, "the damaged purge log is not kept");
                 }
-                writer.begin_anew(&mut rules, max);
+                writer.begin_lost(&mut rules, max);
             }
             Err(error) => {
                 tracing::error!(path = %shown, %error, "the purge log can't be read: everything stored is purged");
                 metrics.damaged.with_label_values(&["unreadable"]).inc();
-                writer.begin_anew(&mut rules, max);
+                writer.begin_lost(&mut rules, max);
             }
         }
         if writer.file.is_none()
@@ -303,6 +303,15 @@ impl Writer {
         self.number = (self.number + 1).max(u64::try_from(unix_ms()).unwrap_or(1));
         *rules = Rules::new(self.number, max);
         self.file = None;
+    }
+
+    /// The same where purges may have been lost: those were taken before now, so what another node
+    /// has kept until now is not to be had again, either. A log that was never there has lost none.
+    fn begin_lost(&mut self, rules: &mut Rules, max: usize) {
+        self.begin_anew(rules, max);
+        let note = "the purge log was lost".to_owned();
+        let purge = Purge { what: What::All, site: None, soft: false, note };
+        self.number_them(vec![purge]).into_iter().for_each(|purged| drop(rules.apply(purged)));
     }
 
     fn run(mut self, state: &InForce, mut asked: mpsc::Receiver<Asked>) {
@@ -395,7 +404,6 @@ fn unix_ms() -> i64 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::What;
     use super::super::rules::tests::{any_head, by_the_list, numbered, purge};
     use super::*;
     use crate::row::tests::head;
@@ -583,6 +591,43 @@ mod tests {
         let (again, rules, _) = Writer::open(&path, PURGES_MAX, &state.metrics);
         assert_eq!(again.number, kept[0].number);
         assert_eq!(rules.kept().map(|kept| kept.number).collect::<Vec<_>>(), [kept[0].number]);
+    }
+
+    /// What another node has kept since before it must not be had again.
+    #[test]
+    fn a_purge_of_everything_is_known_with_its_time_after_a_rewrite_and_a_restart() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("purges");
+        let metrics = PurgeMetrics::new(&Registry::new()).unwrap();
+        let last = |rules: &Rules| rules.last("s", "h.test/a", &[]);
+        let (mut writer, mut rules, _) = Writer::open(&path, PURGES_MAX, &metrics);
+        assert_eq!(last(&rules), None, "a log that was never there has lost nothing");
+        for purged in writer.number_them(vec![url("h.test/b"), of(What::All)]) {
+            drop(rules.apply(purged));
+        }
+        writer.rewrite(&rules).unwrap();
+        let (again, read, _) = Writer::open(&path, PURGES_MAX, &metrics);
+        assert_eq!((again.number, last(&read)), (writer.number, last(&rules)));
+        assert!(last(&read).is_some());
+        assert_eq!(metrics.damaged.with_label_values(&["damaged"]).get(), 0);
+    }
+
+    #[test]
+    fn where_purges_are_lost_everything_was_purged_now() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("purges");
+        let metrics = PurgeMetrics::new(&Registry::new()).unwrap();
+        let before = unix_ms();
+        std::fs::write(&path, b"no log").unwrap();
+        let last = |rules: &Rules| rules.last("s", "h.test/a", &[]);
+        let (writer, rules, _) = Writer::open(&path, PURGES_MAX, &metrics);
+        assert!(last(&rules) >= Some(before));
+        let ended = at(writer.number - 1, "h.test/a");
+        assert_eq!(rules.verdict(&ended, writer.number), Verdict::Hard);
+        assert_eq!(rules.verdict(&at(writer.number, "h.test/a"), writer.number), Verdict::Valid);
+        let (again, read, _) = Writer::open(&path, PURGES_MAX, &metrics);
+        assert_eq!((again.number, last(&read)), (writer.number, last(&rules)));
+        assert_eq!(metrics.damaged.with_label_values(&["damaged"]).get(), 1, "once");
     }
 
     /// A log of few purges as a file, and where each ends.

@@ -43,12 +43,10 @@ pub(crate) struct Ended {
 /// and dropped in steps, and no verdict waits for all of them.
 #[derive(Debug)]
 pub(crate) struct Fold {
-    /// The hard purge that stands for them; `None`: a higher floor does.
-    stands: Option<Arc<Purged>>,
-    /// Their numbers, but that of the last where a purge takes it over.
+    /// The hard purge that stands for them, under the number of the last.
+    stands: Arc<Purged>,
+    /// The numbers of the others.
     numbers: Vec<u64>,
-    /// The number of the last.
-    last: u64,
 }
 
 impl Fold {
@@ -59,7 +57,7 @@ impl Fold {
 
     /// How many are given up.
     pub(crate) fn count(&self) -> usize {
-        self.numbers.len() + usize::from(self.stands.is_some())
+        self.numbers.len() + 1
     }
 }
 
@@ -190,40 +188,37 @@ impl Rules {
         }
         let most = self.scopes.iter().max_by_key(|(_, count)| **count);
         match most {
-            Some((Some(site), count)) if *count >= FOLD_SHARE => self.of_site(site, count / 2),
-            _ => {
-                let count = (self.order.len() / FOLD_SHARE).max(1);
-                let numbers: Vec<u64> = self.order.keys().take(count).copied().collect();
-                let last = *numbers.last()?;
-                Some(Fold { stands: None, numbers, last })
-            }
+            Some((Some(site), count)) if *count >= FOLD_SHARE => self.oldest(Some(site), count / 2),
+            // One takes the place of them all: of one alone nothing would be won.
+            _ => self.oldest(None, (self.order.len() / FOLD_SHARE).max(2)),
         }
     }
 
-    /// The oldest `count` of a site.
-    fn of_site(&self, site: &str, count: usize) -> Option<Fold> {
-        let of_site = |kept: &&Arc<Purged>| kept.purge.site.as_deref() == Some(site);
-        let mut oldest: Vec<_> = self.kept().filter(of_site).take(count).collect();
-        let Purged { number: last, unix_ms, .. } = **oldest.pop()?;
-        let numbers: Vec<u64> = oldest.iter().map(|old| old.number).collect();
-        let note = format!("stands for {} older purges", numbers.len() + 1);
-        let purge = Purge { what: What::All, site: Some(site.to_owned()), soft: false, note };
-        let stands = Some(Arc::new(Purged { number: last, unix_ms, purge }));
-        Some(Fold { stands, numbers, last })
+    /// The oldest `count` of a site; of all there are.
+    fn oldest(&self, site: Option<&str>, count: usize) -> Option<Fold> {
+        let counts = |kept: &&Arc<Purged>| site.is_none() || kept.purge.site.as_deref() == site;
+        let oldest: Vec<_> = self.kept().filter(counts).take(count).collect();
+        // The last time of all: the clock may have been set back between two of them.
+        let unix_ms = oldest.iter().map(|old| old.unix_ms).max()?;
+        let (last, others) = oldest.split_last()?;
+        let note = format!("stands for {} older purges", oldest.len());
+        let purge = Purge { what: What::All, site: site.map(str::to_owned), soft: false, note };
+        let stands = Arc::new(Purged { number: last.number, unix_ms, purge });
+        Some(Fold { stands, numbers: others.iter().map(|old| old.number).collect() })
     }
 
     /// Puts in force what stands for the folded ones: from then on they say nothing more.
     pub(crate) fn begin_fold(&mut self, fold: &Fold) {
-        let Some(stands) = &fold.stands else {
-            self.floor = self.floor.max(fold.last);
-            return;
-        };
+        let stands = &fold.stands;
         // It takes the number of the last of them.
-        self.drop_some(&[fold.last]);
+        self.drop_some(&[stands.number]);
         let all = self.entries.get(&self.key(&What::All, stands.purge.site.as_deref()));
         let hard = all.and_then(|all| all.hard.as_ref());
         if hard.is_none_or(|hard| hard.number < stands.number) {
             self.insert(Arc::clone(stands));
+        }
+        if stands.purge.site.is_none() {
+            self.floor = self.floor.max(stands.number);
         }
     }
 
@@ -550,6 +545,23 @@ pub(super) mod tests {
             rules.stale_since(&Head { epoch, tags, ..head("s", "h.test/a", 1) })
         };
         assert_eq!([11, 12, 13].map(|epoch| since(&rules, epoch)), [Some(700), Some(900), None]);
+    }
+
+    #[test]
+    fn what_is_folded_into_a_purge_of_everything_keeps_its_time() {
+        let mut rules = Rules::new(10, 16);
+        // The clock was set back before the last ones.
+        for (number, unix_ms) in (11..28).zip([900, 500].into_iter().chain(200..)) {
+            let what = What::Url(format!("h.test/{number}"));
+            let purge = Purge { what, site: None, soft: true, note: String::new() };
+            drop(rules.apply(Arc::new(Purged { number, unix_ms, purge })));
+        }
+        let last = |rules: &Rules| rules.last("s", "h.test/other", &[]);
+        assert_eq!(last(&rules), None);
+        assert_eq!(rules.fold(), 2);
+        assert_eq!((last(&rules), rules.len(), rules.floor()), (Some(900), 16, 12));
+        let of_another = Head { epoch: 11, ..head("s", "h.test/other", 1) };
+        assert_eq!(rules.verdict(&of_another, 27), Verdict::Hard);
     }
 
     #[test]

@@ -98,7 +98,7 @@ impl Fetch {
     /// Asks, or waits for whoever asks already. Whether it only waited comes last.
     pub async fn join(self) -> (Outcome, Option<Own>, bool) {
         let fetches = &self.edge.fetches;
-        let is_of_one = self.wanted.is_personal() || self.is_exact;
+        let is_of_one = self.wanted.is_of_one() || self.is_exact;
         if is_of_one || fetches.is_unshared(&self.wanted.key) {
             let (outcome, alone) = self.exchange().await;
             return (outcome, alone, false);

@@ -59,6 +59,8 @@ pub struct Unshared {
     /// Nor would a part of it be kept that is asked for in whole chunks, for no reason of this one
     /// request.
     pub is_unkept: bool,
+    /// It is not shared for a reason of this one request, or of the moment.
+    pub is_of_request: bool,
 }
 
 impl Unshared {

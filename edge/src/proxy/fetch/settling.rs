@@ -59,7 +59,13 @@ impl Fetch {
             if let Storable::No(reason) = storable {
                 self.not_stored(reason);
             }
-            return self.unshared(answer, stored, asked, is_unkept);
+            let is_of_request = match storable {
+                Storable::Yes => outdated,
+                Storable::No(reason) => reason.is_of_request(),
+            };
+            let unshared = self.unshared_of(answer, stored, asked, is_unkept);
+            let own = Own::Unshared(Box::new(Unshared { is_of_request, ..unshared }));
+            return (Outcome::Alone, Some(own));
         };
         let head = |stored: Stored, bytes: u64| Head {
             site: Arc::clone(&wanted.site.name),
@@ -163,16 +169,16 @@ impl Fetch {
     /// What is stored with the same bytes: an origin sent them again instead of a 304, or
     /// another run of them was asked for at the same time. What is here of it stays good.
     fn same_bytes(&self, new: &Head) -> Option<Arc<Head>> {
+        // What a hard purge has ended by now is not to be had by its old name again.
         let same = |old: &&Arc<Head>| {
-            old.bytes == new.bytes && caching::same_validator(&old.stored, &new.stored.fields)
+            old.bytes == new.bytes
+                && caching::same_validator(&old.stored, &new.stored.fields)
+                && self.edge.purges.verdict(old) != heads::Verdict::Hard
         };
         let stale = self.stale.as_ref().map(|(old, _)| old).filter(same).cloned();
         stale.or_else(|| {
             let variants = self.edge.engine.heads.in_memory(&self.wanted.key)?;
-            let good = |old: &&Arc<Head>| {
-                old.selecting == new.selecting
-                    && self.edge.purges.verdict(old) != heads::Verdict::Hard
-            };
+            let good = |old: &&Arc<Head>| old.selecting == new.selecting;
             variants.iter().filter(good).find(same).cloned()
         })
     }
@@ -184,11 +190,21 @@ impl Fetch {
         asked: Option<Span>,
         is_unkept: bool,
     ) -> (Outcome, Option<Own>) {
+        let unshared = self.unshared_of(answer, stored, asked, is_unkept);
+        (Outcome::Alone, Some(Own::Unshared(Box::new(unshared))))
+    }
+
+    fn unshared_of(
+        &self,
+        answer: Answer,
+        stored: Stored,
+        asked: Option<Span>,
+        is_unkept: bool,
+    ) -> Unshared {
         let part =
             Part::of(&answer, asked).filter(|_| stored.status == StatusCode::PARTIAL_CONTENT);
         let cut = part.and_then(|part| part.cut(&self.wanted.fields));
         let Stored { fields, requested_ms, .. } = stored;
-        let unshared = Unshared { answer, fields, requested_ms, cut, is_unkept };
-        (Outcome::Alone, Some(Own::Unshared(Box::new(unshared))))
+        Unshared { answer, fields, requested_ms, cut, is_unkept, is_of_request: false }
     }
 }

@@ -1,0 +1,71 @@
+//! Stories of one client that wants nothing stored, or what there is not, and of many players who
+//! want what all do: they still share one request.
+
+#![allow(clippy::unwrap_used, reason = "a story that meets an error has failed")]
+
+mod common;
+
+use common::{Hold, Item, Proxy, ask, until};
+use futures::future::join_all;
+use http::Method;
+
+const PLAYLIST: &str = "/live.m3u8";
+const PLAYERS: usize = 40;
+
+/// A request by its method and fields, and the status of its answer.
+type Odd = (Method, &'static [(&'static str, &'static str)], u16);
+
+#[tokio::test]
+async fn what_one_client_says_of_its_own_request_takes_nobody_elses_share() {
+    let odd: [Odd; 5] = [
+        (Method::GET, &[("cache-control", "no-cache, no-store")], 200),
+        (Method::GET, &[("cache-control", "no-store")], 200),
+        (Method::HEAD, &[("cache-control", "no-store")], 200),
+        (Method::HEAD, &[("cache-control", "no-cache, no-store")], 200),
+        (Method::GET, &[("range", "bytes=99999999-")], 416),
+    ];
+    for is_stored in [true, false] {
+        for (method, fields, status) in &odd {
+            let told = format!("{method} {fields:?}, stored before: {is_stored}");
+            let proxy = Proxy::new().await;
+            proxy.web.put(PLAYLIST, Item::stale(3000, ""));
+            if is_stored {
+                proxy.get(PLAYLIST).await;
+            }
+            let one = ask(method.clone(), &proxy.url(PLAYLIST), fields).await;
+            assert_eq!(one.status, *status, "{told}: {one:?}");
+            proxy.web.put(PLAYLIST, Item::of(3000).version(2));
+            let before = proxy.web.count(PLAYLIST);
+            proxy.web.hold(Hold::Head);
+            let players = join_all((0..PLAYERS).map(|_| proxy.get(PLAYLIST)));
+            let (answers, ()) = tokio::join!(players, async {
+                until("all are in", || async {
+                    let open = proxy.edge.metric("nearcast_edge_connections").await;
+                    (open >= PLAYERS as f64 && proxy.web.held() > 0).then_some(())
+                })
+                .await;
+                proxy.web.release();
+            });
+            let whole = proxy.web.whole(PLAYLIST);
+            assert!(answers.iter().all(|answer| answer.bytes() == &whole), "{told}");
+            assert_eq!(proxy.web.count(PLAYLIST) - before, 1, "{told}");
+        }
+    }
+}
+
+/// What comes of its request may not be stored: renewing is left to somebody else.
+#[tokio::test]
+async fn who_wants_nothing_stored_renews_nothing_behind_what_is_stale() {
+    let proxy = Proxy::new().await;
+    proxy.web.put(PLAYLIST, Item::stale(3000, "stale-while-revalidate=600"));
+    proxy.get(PLAYLIST).await;
+    proxy.web.put(PLAYLIST, Item::of(3000).version(2));
+    let no_store = [("cache-control", "no-store")];
+    assert_eq!(proxy.get_with(PLAYLIST, &no_store).await.verdict(), "stale");
+    assert_eq!(proxy.get(PLAYLIST).await.verdict(), "stale");
+    until("it is renewed", || async {
+        (proxy.get(PLAYLIST).await.verdict() == "hit-memory").then_some(())
+    })
+    .await;
+    assert_eq!(proxy.web.count(PLAYLIST), 2);
+}
