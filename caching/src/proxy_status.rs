@@ -1,9 +1,11 @@
 //! The `Proxy-Status` field (RFC 9209): why there is no answer of the next hop.
 
-use crate::structured::{key, name_item, printable, string, value};
+use crate::structured::{key, list, name_item, printable, string, value};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
-use sfv::{ListSerializer, TokenRef};
+use sfv::{BareItem, ListEntry, ListSerializer, TokenRef};
 use std::fmt;
+
+const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 
 /// Longest `details` or `next-hop` written, in bytes.
 const TEXT_BYTES_MAX: usize = 512;
@@ -70,6 +72,54 @@ pub enum ProxyError {
 }
 
 impl ProxyError {
+    const ALL: [Self; 28] = [
+        Self::DnsTimeout,
+        Self::DnsError,
+        Self::DestinationNotFound,
+        Self::DestinationUnavailable,
+        Self::DestinationIpProhibited,
+        Self::DestinationIpUnroutable,
+        Self::ConnectionRefused,
+        Self::ConnectionTerminated,
+        Self::ConnectionTimeout,
+        Self::ConnectionReadTimeout,
+        Self::ConnectionWriteTimeout,
+        Self::ConnectionLimitReached,
+        Self::TlsProtocolError,
+        Self::TlsCertificateError,
+        Self::TlsAlertReceived,
+        Self::HttpRequestError,
+        Self::HttpRequestDenied,
+        Self::HttpResponseIncomplete,
+        Self::HttpResponseHeaderSectionSize,
+        Self::HttpResponseBodySize,
+        Self::HttpResponseTransferCoding,
+        Self::HttpResponseTimeout,
+        Self::HttpUpgradeFailed,
+        Self::HttpProtocolError,
+        Self::ProxyInternalResponse,
+        Self::ProxyInternalError,
+        Self::ProxyConfigurationError,
+        Self::ProxyLoopDetected,
+    ];
+
+    /// What the node `name` itself reports in an answer that came from it. Its member is the last
+    /// (RFC 9209 section 2): those before it are of nodes nearer to the origin, and an answer that
+    /// it only passes on has none of it. None as well for an error that is not known here.
+    #[must_use]
+    pub fn reported(fields: &HeaderMap, name: &str) -> Option<Self> {
+        let members = list(fields, &PROXY_STATUS)?;
+        let ListEntry::Item(last) = members.last()? else { return None };
+        let is_its_own = match &last.bare_item {
+            BareItem::Token(token) => token.as_str() == name,
+            BareItem::String(text) => text.as_str() == name,
+            _ => false,
+        };
+        let error = last.params.get(key("error")).filter(|_| is_its_own)?;
+        let error = error.as_token()?.as_str();
+        Self::ALL.into_iter().find(|known| known.as_str() == error)
+    }
+
     /// The registered token.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -176,13 +226,47 @@ impl ProxyStatus<'_> {
     /// Appends the member after those of the nodes nearer to the origin.
     pub fn append(&self, name: &str, fields: &mut HeaderMap) {
         // Fails only past 32,768 fields, which no listener lets in.
-        let _ = fields.try_append(HeaderName::from_static("proxy-status"), self.value(name));
+        let _ = fields.try_append(PROXY_STATUS, self.value(name));
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_node_reports_is_its_own_member_and_the_last() {
+        use ProxyError as E;
+        for (said, reported) in [
+            (&["region-1;error=connection_limit_reached"][..], Some(E::ConnectionLimitReached)),
+            (&["\"region-1\"; error=dns_error; details=\"a, b\""], Some(E::DnsError)),
+            (
+                &["cdn;error=dns_error, region-1;error=http_protocol_error"],
+                Some(E::HttpProtocolError),
+            ),
+            (&["cdn;error=dns_error", "region-1;error=dns_timeout"], Some(E::DnsTimeout)),
+            // Passed on, or no error.
+            (&["cdn;error=dns_error"], None),
+            (&["region-1;error=dns_error, cdn;error=dns_error"], None),
+            (&["region-1"], None),
+            (&["region-1;error=of_a_later_day"], None),
+            (&["region-1;error=dns_error;"], None),
+            (&[], None),
+        ] {
+            let mut fields = HeaderMap::new();
+            for line in said {
+                fields.append(PROXY_STATUS, line.parse().unwrap());
+            }
+            assert_eq!(E::reported(&fields, "region-1"), reported, "{said:?}");
+        }
+        for error in E::ALL {
+            let status =
+                ProxyStatus { error, details: None, next_hop: None, received_status: None };
+            let mut fields = HeaderMap::new();
+            status.append("a node", &mut fields);
+            assert_eq!(E::reported(&fields, "a node"), Some(error));
+        }
+    }
 
     #[test]
     fn members() {

@@ -192,8 +192,8 @@ impl Refused {
             Self::Fetch { fault, .. } => Self::Fault(fault.clone()).proxy_error(),
             Self::Fault(Fault::Lost) => Some(ProxyError::ProxyInternalError),
             Self::Loop => Some(ProxyError::ProxyLoopDetected),
-            // So that another node goes around this one.
-            Self::Busy | Self::Fault(Fault::Busy) => Some(ProxyError::ConnectionLimitReached),
+            // Of this node, not of its next hop: so another node goes around this one.
+            Self::Busy | Self::Fault(Fault::Busy) => Some(ProxyError::ProxyInternalResponse),
             _ => None,
         }
     }

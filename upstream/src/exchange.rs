@@ -37,7 +37,7 @@ pub(crate) struct Terms {
 }
 
 impl Failure {
-    fn unsent(fault: Fault) -> Self {
+    pub(crate) fn unsent(fault: Fault) -> Self {
         Self { unsent: true, ..Self::undone(fault) }
     }
 

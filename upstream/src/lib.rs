@@ -40,6 +40,7 @@ mod pool;
 mod pulse;
 mod rendezvous;
 pub mod s3;
+mod said;
 mod send;
 mod sending;
 mod settings;

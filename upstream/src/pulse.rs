@@ -72,6 +72,24 @@ pub(crate) fn watch(hop: &Arc<Hop>) {
     }
 }
 
+/// Whether a node is there, which is asked now; an origin is. One that is not is silent from now on,
+/// and watched.
+pub(crate) async fn is_there(hop: &Arc<Hop>) -> bool {
+    let Some(pulse) = &hop.pulse else { return true };
+    if hop.is_silent() {
+        return false;
+    }
+    let heard = pulse.heard_at();
+    match probe(hop, pulse).await {
+        Err(why) if pulse.heard_at() == heard => {
+            hop.lost(&why);
+            watch(hop);
+            false
+        }
+        _ => true,
+    }
+}
+
 async fn watching(node: Weak<Hop>) {
     loop {
         let pause = {

@@ -10,6 +10,7 @@ use crate::rendezvous::Run;
 use crate::sending::Sending;
 use crate::settings::Hedge;
 use crate::tries::{Choice, Tries, Wish};
+use crate::upload::Upload;
 use crate::upstream::Inner;
 use http::Method;
 use std::future::Future;
@@ -78,6 +79,7 @@ fn prepare(site: &Inner, mut ask: Ask) -> Result<(Sending, Wish), Fault> {
         is_repeat: ask.is_repeat,
         retried: ask.retried,
         at_the_origin: ask.at_the_origin,
+        by_peer: ask.by_peer,
         method: ask.method.clone(),
         has_body: ask.body.is_some(),
         unsure: ask.unsure.clone(),
@@ -116,7 +118,7 @@ async fn ask_hop(
     if let Some(after) = hedge_after(site, tries, &choice.way) {
         tokio::select! {
             biased;
-            outcome = &mut first => return settle(tries, outcome),
+            outcome = &mut first => return settle(tries, sending, outcome),
             () = tokio::time::sleep(after) => {}
         }
         if let Some(second) = tries.hedge(&choice.way) {
@@ -124,7 +126,7 @@ async fn ask_hop(
         }
     }
     let outcome = first.await;
-    settle(tries, outcome)
+    settle(tries, sending, outcome)
 }
 
 /// Asks a hop, until its health check has come to call it ill, or one of the others well, and now
@@ -165,14 +167,12 @@ async fn is_left(way: &Arc<Way>, others: &[Arc<Way>]) {
     }
 }
 
-fn settle(tries: &mut Tries<'_>, outcome: Result<Answer, Failure>) -> Option<Answer> {
-    match outcome {
-        Ok(answer) if tries.is_final(&answer) => Some(answer),
-        outcome => {
-            tries.note(outcome);
-            None
-        }
-    }
+fn settle(
+    tries: &mut Tries<'_>,
+    sending: &Sending,
+    outcome: Result<Answer, Failure>,
+) -> Option<Answer> {
+    tries.settle(outcome, sending.upload.as_deref().is_none_or(Upload::is_here))
 }
 
 /// The first final answer of two; the other exchange is given up.
@@ -198,7 +198,7 @@ async fn race(
                 (outcome, "won")
             }
         };
-        if let Some(answer) = settle(tries, outcome) {
+        if let Some(answer) = settle(tries, sending, outcome) {
             hedged(won);
             return Some(answer);
         }

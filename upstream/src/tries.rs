@@ -8,6 +8,7 @@ use crate::fault::{ErrorType, Fault};
 use crate::hop::{Hop, Target, Way};
 use crate::order::{Known, order};
 use crate::rendezvous::{Member, Run, choose};
+use crate::said::{self, Said};
 use crate::settings::Hedge;
 use crate::upstream::Inner;
 use http::{Method, StatusCode};
@@ -50,6 +51,11 @@ pub(crate) struct Tries<'a> {
     tried: Vec<HopId>,
     origins: Option<Vec<usize>>,
     paid_left: u32,
+    /// Another node has asked its origin in vain: ours is asked once more at most, for a price.
+    is_failed_above: bool,
+    /// Another node has had the last word.
+    is_over: bool,
+    by_peer: bool,
     last: Option<Result<Answer, Failure>>,
     own: Option<OwnLoad>,
     unsure: Unsure,
@@ -70,6 +76,7 @@ pub(crate) struct Wish {
     pub(crate) is_repeat: bool,
     pub(crate) retried: u32,
     pub(crate) at_the_origin: bool,
+    pub(crate) by_peer: bool,
     pub(crate) method: Method,
     pub(crate) has_body: bool,
     pub(crate) unsure: Unsure,
@@ -91,6 +98,9 @@ impl<'a> Tries<'a> {
             tried: Vec::new(),
             origins: None,
             paid_left: site.config.retries.saturating_sub(wish.retried),
+            is_failed_above: false,
+            is_over: false,
+            by_peer: wish.by_peer,
             last: None,
             own: None,
             unsure: wish.unsure,
@@ -141,27 +151,76 @@ impl<'a> Tries<'a> {
         self.hedgeable && self.site.config.hedge != Hedge::Never
     }
 
-    /// Whether an answer is to be given, or another hop may know better.
-    pub(crate) fn is_final(&self, answer: &Answer) -> bool {
-        let status = answer.head.status;
-        let failed = match answer.kind {
-            HopKind::Origin => {
-                status.is_server_error()
-                    && status != StatusCode::NOT_IMPLEMENTED
-                    && status != StatusCode::HTTP_VERSION_NOT_SUPPORTED
-                    && (self.site.origins.iter().any(|origin| self.is_untried(&origin.way.hop))
-                        || (self.paid_left > 0 && self.says_to_ask_again(answer)))
+    /// What came of asking a hop: an answer that is to be given, or none if another hop may know
+    /// better, and what came is kept should nothing better come. `has_body`: what there is of the
+    /// request's body is here.
+    pub(crate) fn settle(
+        &mut self,
+        outcome: Result<Answer, Failure>,
+        has_body: bool,
+    ) -> Option<Answer> {
+        match outcome {
+            Ok(answer) if answer.kind == HopKind::Origin => {
+                if self.is_final(&answer) {
+                    return Some(answer);
+                }
+                self.note(Ok(answer));
             }
-            HopKind::Sibling | HopKind::Parent => {
-                status == StatusCode::MISDIRECTED_REQUEST
-                    || (status.is_server_error() && is_of_the_peer(answer))
+            Ok(answer) => return self.settle_peers(answer, has_body),
+            Err(failure) => self.note(Err(failure)),
+        }
+        None
+    }
+
+    /// A node that can't answer is gone around, as one that is down. What it says of its origin is
+    /// said of ours: that stays alone where it is left alone there, or has enough to do. Where it
+    /// was asked there in vain, the node that a client asked asks once more, since it may be the way
+    /// there that failed; those between don't, or each level would multiply what the origin is sent.
+    fn settle_peers(&mut self, answer: Answer, has_body: bool) -> Option<Answer> {
+        let Some(said) = said::of(&answer) else { return Some(answer) };
+        let failure = match said {
+            Said::Own if self.repeatable => {
+                self.note(Ok(answer));
+                return None;
+            }
+            Said::Own => return Some(answer),
+            Said::Unknown(_) if !has_body => return Some(answer),
+            Said::Unknown(fault) => Failure::unsent(fault),
+            Said::Spared(fault) => {
+                self.is_over = true;
+                Failure::sent(fault)
+            }
+            Said::Failed(fault) => {
+                self.is_over = self.by_peer;
+                self.is_failed_above = true;
+                self.paid_left = self.paid_left.min(1);
+                self.level = Level::Origin;
+                Failure::sent(fault)
             }
         };
+        if let Some(way) = self.site.ways().find(|way| way.hop.id == answer.hop) {
+            way.tell(&failure.fault);
+        }
+        if !failure.undone {
+            self.unsure.note();
+        }
+        self.last = Some(Err(failure));
+        None
+    }
+
+    /// Whether an origin's answer is to be given, or another origin may know better.
+    fn is_final(&self, answer: &Answer) -> bool {
+        let status = answer.head.status;
+        let failed = status.is_server_error()
+            && status != StatusCode::NOT_IMPLEMENTED
+            && status != StatusCode::HTTP_VERSION_NOT_SUPPORTED
+            && (self.site.origins.iter().any(|origin| self.is_untried(&origin.way.hop))
+                || (self.paid_left > 0 && self.says_to_ask_again(answer)));
         !failed || !self.repeatable
     }
 
     /// Keeps what came, should nothing better come.
-    pub(crate) fn note(&mut self, outcome: Result<Answer, Failure>) {
+    fn note(&mut self, outcome: Result<Answer, Failure>) {
         if !matches!(&outcome, Err(failure) if failure.undone) {
             self.unsure.note();
         }
@@ -192,6 +251,7 @@ impl<'a> Tries<'a> {
 
     fn may_go_on(&self) -> bool {
         match &self.last {
+            _ if self.is_over => false,
             Some(Err(failure)) => {
                 failure.fault.is_retryable() && (self.repeatable || failure.unsent)
             }
@@ -278,7 +338,8 @@ impl<'a> Tries<'a> {
     /// asked fell ill meanwhile: no origin is sent more than it would be had that been known. The
     /// budget pays the rest.
     fn next_origin(&mut self) -> Option<Choice> {
-        let asked = self.site.origins.iter().any(|origin| !self.is_untried(&origin.way.hop));
+        let asked = self.site.origins.iter().any(|origin| !self.is_untried(&origin.way.hop))
+            || self.is_failed_above;
         let is_free = |failure: &Failure| failure.unsent || failure.down;
         let is_free = matches!(&self.last, Some(Err(failure)) if is_free(failure));
         if matches!(&self.last, Some(Err(failure)) if failure.down) {
@@ -367,14 +428,4 @@ impl<'a> Tries<'a> {
         }
         self.origins.insert(places).clone()
     }
-}
-
-/// Whether a peer says that the failure is its own (RFC 9209): what an origin said it passes
-/// on without.
-fn is_of_the_peer(answer: &Answer) -> bool {
-    let fields = answer.head.headers.get_all("proxy-status");
-    fields.iter().any(|value| {
-        let value = value.as_bytes();
-        value.windows(6).any(|part| part == b"error=")
-    })
 }

@@ -10,6 +10,7 @@ use crate::health;
 use crate::hop::{Hop, HopStatus, Limits, Target, Way};
 use crate::node::{self, Node};
 use crate::pool::Pool;
+use crate::pulse;
 use crate::s3::{self, Bucket, Credentials};
 use crate::send;
 use crate::settings::{Base, Config, Place};
@@ -113,6 +114,15 @@ impl Upstream {
         }
     }
 
+    /// Whether another node is there, of which a body broke off: it is asked. Then it is not the
+    /// node that failed, but what is behind it.
+    pub async fn is_there(&self, hop: &HopId) -> bool {
+        match self.0.ways().find(|way| way.hop.id == *hop) {
+            Some(way) => pulse::is_there(&way.hop).await,
+            None => true,
+        }
+    }
+
     /// Whether what the body of an origin's answer did not bring may be asked for again, for the
     /// `nth` time in a row: within `retries`, and if the budget pays, which it does here. Then ask
     /// with [`Ask::is_repeat`], and [`Ask::retried`] of no less than that.
@@ -178,7 +188,7 @@ impl Inner {
         paid
     }
 
-    fn ways(&self) -> impl Iterator<Item = &Arc<Way>> {
+    pub(crate) fn ways(&self) -> impl Iterator<Item = &Arc<Way>> {
         let peers = self.siblings.iter().chain(&self.parents).chain(&self.shields);
         peers.chain(self.origins.iter().map(|origin| &origin.way))
     }

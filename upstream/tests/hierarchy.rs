@@ -161,17 +161,49 @@ async fn a_regional_edge_is_the_same_for_all_edges() {
     assert!(one.count() > 10 && two.count() > 10);
 }
 
+/// By what a parent says: the status that comes of it, and how often the origin is asked, by the
+/// node that a client asked and by one that another node asked. With three tries to spend.
 #[tokio::test]
-async fn a_peers_own_failure_is_gone_around_and_an_origins_is_not() {
-    let origin = Origin::saying("o").await;
-    let own = "Proxy-Status: edge-2; error=connection_limit_reached\r\n";
-    let busy = Origin::new(move |_, _| status_with(503, own)).await;
-    let site = edge([&[], &[("region-1", &busy.url())], &[]], &origin.url(), "retries = 0");
-    assert_eq!(site.get("/a").await.unwrap(), (200, "o".into()));
-    let passed = Origin::new(|_, _| status_with(503, "Proxy-Status: edge-2\r\n")).await;
-    let site = edge([&[], &[("region-1", &passed.url())], &[]], &origin.url(), "");
-    assert_eq!(site.get("/a").await.unwrap().0, 503);
-    assert_eq!(origin.count(), 1);
+async fn what_a_peer_says_of_itself_is_gone_around_and_what_it_says_of_its_origin_is_not() {
+    for (status, said, [first, between]) in [
+        (503, "region-1; error=proxy_internal_response", [(200, 1), (200, 1)]),
+        (508, "region-1; error=proxy_loop_detected", [(200, 1), (200, 1)]),
+        (421, "region-1", [(200, 1), (200, 1)]),
+        (503, "region-1; error=connection_limit_reached", [(503, 0), (503, 0)]),
+        (503, "region-1; error=destination_unavailable", [(503, 0), (503, 0)]),
+        (502, "region-1; error=connection_terminated", [(200, 1), (502, 0)]),
+        (504, "region-1; error=http_response_timeout", [(200, 1), (504, 0)]),
+        // An answer of its origin, or of a node before that.
+        (503, "region-1", [(503, 0), (503, 0)]),
+        (503, "cdn; error=proxy_internal_response", [(503, 0), (503, 0)]),
+    ] {
+        for (by_peer, expected) in [(false, first), (true, between)] {
+            let origin = Origin::saying("o").await;
+            let parent =
+                Origin::new(move |_, _| status_with(status, &format!("Proxy-Status: {said}\r\n")));
+            let site = edge([&[], &[("region-1", &parent.await.url())], &[]], &origin.url(), "");
+            let ask = if by_peer { from("edge-7", "/a") } else { ask("/a") };
+            let status = match site.upstream.send(ask).await {
+                Ok(answer) => answer.head.status,
+                Err(fault) => fault.status(),
+            };
+            assert_eq!((status.as_u16(), origin.count()), expected, "{said}, {by_peer}");
+        }
+    }
+}
+
+/// A parent whose origin failed costs ours a try that the budget pays, and no other.
+#[tokio::test]
+async fn an_origin_that_failed_above_is_asked_once_more_where_that_is_paid_for() {
+    for (more, asked) in [("retries = 5", 1), ("retries = 0", 0), ("retry-budget-percent = 0", 0)] {
+        let origin = Origin::new(|_, _| vec![Step::Reset]).await;
+        let failed = "Proxy-Status: region-1; error=connection_terminated\r\n";
+        let parent = Origin::new(move |_, _| status_with(502, failed)).await;
+        let site = edge([&[], &[("region-1", &parent.url())], &[]], &origin.url(), more);
+        let fault = site.upstream.send(ask("/a")).await.unwrap_err();
+        assert_eq!((fault.status().as_u16(), origin.count()), (502, asked), "{more}");
+        assert_eq!(parent.count(), 1);
+    }
 }
 
 #[tokio::test]

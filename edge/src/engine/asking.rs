@@ -21,6 +21,8 @@ pub(super) struct Asking<'a> {
     pub(super) place: Option<Place>,
     /// They were asked for before, and the answer broke off.
     pub(super) is_repeat: bool,
+    /// No other node is asked.
+    pub(super) at_the_origin: bool,
     /// How many of the site's `retries` have gone into them; what an answer took is added.
     pub(super) retried: &'a mut u32,
     /// Its turn.
@@ -49,7 +51,7 @@ impl Engine {
         missing: ByteRange,
         asking: Asking<'_>,
     ) -> Result<Arriving, Fault> {
-        let Asking { avoid, place, is_repeat, retried, urgency } = asking;
+        let Asking { avoid, place, is_repeat, at_the_origin, retried, urgency } = asking;
         let (upstream, mut ask) = match &object.kind {
             Kind::Track { title, track, passed } => {
                 let upstream = self.titles.as_ref().ok_or(Fault::NotFound)?;
@@ -72,6 +74,7 @@ impl Engine {
         }
         (ask.run, ask.avoid, ask.place) = (missing.start / OWNED_RUN_BYTES, avoid, place);
         (ask.is_repeat, ask.retried, ask.urgency) = (is_repeat, *retried, urgency.clone());
+        ask.at_the_origin = at_the_origin;
         let requested_ms = crate::proxy::now_ms();
         let answer = upstream.send(ask).await?;
         *retried = answer.retried;
@@ -115,6 +118,14 @@ impl Engine {
     /// of its origin did not bring.
     pub(super) fn pays_repeat(&self, object: &Object, nth: u32) -> bool {
         self.upstream_of(object).is_some_and(|upstream| upstream.pays_repeat(nth))
+    }
+
+    /// Whether another node, which broke off a body of the object, is there.
+    pub(super) async fn is_there(&self, object: &Object, hop: &HopId) -> bool {
+        match self.upstream_of(object) {
+            Some(upstream) => upstream.is_there(hop).await,
+            None => false,
+        }
     }
 
     fn upstream_of<'a>(&'a self, object: &'a Object) -> Option<&'a Upstream> {

@@ -39,6 +39,8 @@ pub struct Failed {
     pub source: Verdict,
     /// How often in a row that was on top of the first.
     pub repeats: u32,
+    /// Whether the origin has been asked, after another node whose origin failed.
+    pub is_last: bool,
 }
 
 #[derive(Default)]

@@ -5,6 +5,7 @@
 //! every chunk that it did not complete as failed.
 
 mod passing;
+mod repeating;
 mod taking;
 
 use super::asking::Asking;
@@ -30,8 +31,6 @@ use std::time::{Duration, Instant};
 use taking::End;
 use upstream::{HopId, Place, Turn, Turns, UpstreamBody};
 
-/// What another node broke off is asked for again so often in a row for free: others are asked.
-const FREE_REPEATS_MAX: u32 = 2;
 /// An upstream may answer with less than was asked for (RFC 9110 section 15.3.7), and is asked for
 /// the rest. Less than this is no progress: so a chunk costs 16 answers at most.
 pub const ANSWER_BYTES_MIN: u64 = CHUNK_BYTES / 16;
@@ -67,6 +66,8 @@ pub struct Run {
     repeats: u32,
     /// The next try is for what the one before did not bring.
     is_repeat: bool,
+    /// Another node's origin has failed: the origin itself is asked, once.
+    is_last: bool,
     /// The origin sends all of the object, whatever is asked for.
     is_unranged: bool,
     /// It does so now, and others may join.
@@ -149,6 +150,7 @@ impl Run {
             source: Verdict::Origin,
             repeats: 0,
             is_repeat: false,
+            is_last: false,
             is_unranged: false,
             listed: None,
             claimed_until: 0,
@@ -305,7 +307,8 @@ impl Run {
         // Memory that is short is no failure of who was asked.
         if let Some((first, last)) = ends.filter(|_| !matches!(fault, Fault::Busy)) {
             let (fault, source, repeats) = (fault.clone(), self.source, self.repeats);
-            self.readers.fail(Failed { chunks: first..last + 1, fault, source, repeats });
+            let (chunks, is_last) = (first..last + 1, self.is_last);
+            self.readers.fail(Failed { chunks, fault, source, repeats, is_last });
         }
         self.claims.into_iter().rev().for_each(|claim| claim.fail(fault.clone()));
     }
@@ -333,35 +336,17 @@ impl Run {
             if let (Some(hop), Fault::Corrupt | Fault::Short) = (&hop, &fault) {
                 engine.blame(&self.object, hop, &fault);
             }
-            avoid = hop;
             // An upstream that could not be asked has been tried as often as its budget allows.
-            let final_word = matches!(fault, Fault::Upstream(_)) && avoid.is_none();
-            if final_word || !fault.may_pass() || !self.may_repeat(engine, front) {
+            let final_word = matches!(fault, Fault::Upstream(_)) && hop.is_none();
+            let by = hop.as_ref().map(|hop| (hop, &fault));
+            if final_word || !fault.may_pass() || !self.may_repeat(engine, front, by).await {
                 return self.end(engine, &fault);
             }
+            avoid = hop;
             engine.metrics.fill(FillEnd::Retried);
             tracing::debug!(at = missing.start, %fault, "fetching again");
         }
         engine.metrics.filled(FillEnd::Done, self.began.elapsed());
-    }
-
-    /// Whether what an answer did not bring is asked for again: within the site's `retries` and
-    /// their budget. What has come since chunk `front` was missing need not come anew: to go on
-    /// behind it is no more work for the origin, and free. Only a chunk is progress: an origin may
-    /// stall after a few bytes each time.
-    fn may_repeat(&mut self, engine: &Engine, front: Option<u64>) -> bool {
-        self.repeats = if self.front() == front { self.repeats + 1 } else { 0 };
-        let free = if self.source == Verdict::Origin { 0 } else { FREE_REPEATS_MAX };
-        self.is_repeat = self.repeats <= free || engine.pays_repeat(&self.object, self.repeats);
-        self.is_repeat
-    }
-
-    /// Whether it begins, on behalf of somebody whom another fetch has failed: as one more try of
-    /// that one.
-    pub fn may_go_on(&mut self, engine: &Engine, failed: &Failed) -> bool {
-        (self.source, self.repeats) = (failed.source, failed.repeats);
-        let is_told = failed.fault.starts_over() || matches!(failed.fault, Fault::Apart(_));
-        !is_told && self.may_repeat(engine, self.front())
     }
 
     fn end(self, engine: &Engine, fault: &Fault) {
@@ -380,10 +365,15 @@ impl Run {
         let place = self.place.take().filter(|_| self.begun.is_some());
         let is_repeat = std::mem::take(&mut self.is_repeat);
         // What others broke off is none of the site's `retries`.
-        let before = if self.source == Verdict::Origin { self.repeats } else { 0 };
+        let before = match (self.is_last, self.source) {
+            (true, _) => u32::MAX,
+            (false, Verdict::Origin) => self.repeats,
+            (false, _) => 0,
+        };
         let mut retried = before;
-        let urgency = self.readers.urgency();
-        let asking = Asking { avoid, place, is_repeat, retried: &mut retried, urgency };
+        let (urgency, at_the_origin) = (self.readers.urgency(), self.is_last);
+        let asking =
+            Asking { avoid, place, is_repeat, at_the_origin, retried: &mut retried, urgency };
         let asked = engine.ask(&self.object, missing, asking).await;
         self.repeats += retried.saturating_sub(before);
         let arriving = asked.map_err(|fault| (fault, None))?;
@@ -420,17 +410,21 @@ impl Run {
     pub async fn adopt(mut self, engine: &Arc<Engine>, arriving: Arriving) {
         let (again, front) = (self.object.can_be_fetched(), self.front());
         self.repeats = arriving.retried;
+        let hop = arriving.hop.clone();
         match self.take(engine, arriving, true).await {
             Ok(End::Done) => engine.metrics.filled(FillEnd::Done, self.began.elapsed()),
             Ok(End::Left) => engine.metrics.filled(FillEnd::Left, self.began.elapsed()),
             // What is missing of the chunk that it has begun.
             Ok(End::Short) => self.fetch(engine).await,
-            Err(fault) if again && fault.may_pass() && self.may_repeat(engine, front) => {
+            Err(fault) => {
+                let may_again = again && fault.may_pass();
+                if !(may_again && self.may_repeat(engine, front, Some((&hop, &fault))).await) {
+                    return self.end(engine, &fault);
+                }
                 engine.metrics.fill(FillEnd::Retried);
                 tracing::debug!(%fault, "fetching the rest");
                 self.fetch(engine).await;
             }
-            Err(fault) => self.end(engine, &fault),
         }
     }
 }

@@ -3,7 +3,7 @@
 use super::h3::H3;
 use bytes::{Buf, Bytes, BytesMut};
 use http::{HeaderMap, Method, Request, StatusCode, Uri};
-use http_body_util::{BodyExt, Empty};
+use http_body_util::{BodyExt, Empty, Full};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName};
@@ -138,6 +138,23 @@ pub async fn open(url: &str, fields: &[(&str, &str)]) -> Opened {
     let (head, body) = response.into_parts();
     let (status, headers) = (head.status, head.headers);
     Opened { status, headers, body, ahead: BytesMut::new(), connection }
+}
+
+/// The same with a body.
+pub async fn ask_with_body(
+    method: Method,
+    url: &str,
+    fields: &[(&str, &str)],
+    body: Bytes,
+) -> Answer {
+    let stream = TcpStream::connect(addr(url)).await.unwrap();
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+    let task = tokio::spawn(connection);
+    let request = request(method, url, fields, true).map(|_| Full::new(body));
+    let answer = answer(sender.send_request(request).await.unwrap()).await;
+    task.abort();
+    answer
 }
 
 async fn plain(method: Method, url: &str, fields: &[(&str, &str)]) -> Answer {

@@ -7,6 +7,7 @@ mod client;
 mod control;
 mod h3;
 pub mod log;
+pub mod nodes;
 mod origin;
 mod proxy;
 mod scripted;
@@ -17,7 +18,7 @@ mod web_answer;
 
 pub use self::h3::{H3, Stream};
 pub use client::{
-    Answer, Opened, ask, get, get_as, get_over, head, open, over_tls, send_over, tls,
+    Answer, Opened, ask, ask_with_body, get, get_as, get_over, head, open, over_tls, send_over, tls,
 };
 pub use control::Control;
 pub use origin::{Misdeed, Origin};

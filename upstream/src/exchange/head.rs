@@ -4,6 +4,7 @@
 use super::{Failure, Terms};
 use crate::anew::End;
 use crate::answered::check;
+use crate::ask::HopKind;
 use crate::fault::{ErrorType, Fault, connect_error, head_error};
 use crate::flight::Flight;
 use crate::hop::Held;
@@ -12,7 +13,7 @@ use crate::pool::{Fate, Lost, Unanswered};
 use crate::sending::Sending;
 use crate::upload::{SendBody, Upload};
 use crate::waits::Wait;
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -95,7 +96,11 @@ pub(super) async fn head(
     match done {
         Ok(mut response) => {
             flight.over(response.extensions_mut().remove());
-            sending.upload.iter().for_each(|upload| upload.forget());
+            // A node that does not know the site has done nothing: another hop may have the body.
+            let is_unknown = response.status() == StatusCode::MISDIRECTED_REQUEST;
+            if hop.kind == HopKind::Origin || !is_unknown {
+                sending.upload.iter().for_each(|upload| upload.forget());
+            }
             check(response, &hop).map_err(|fault| failed(flight, fault, false))
         }
         Err(why) => Err(unanswered(flight, sending, why)),

@@ -1,0 +1,45 @@
+//! What the answer of another node says of whose fault it is (RFC 9209, RFC 9110 section 15.5.20).
+//! Pure.
+//!
+//! A node that has an answer of its origin, of whatever status, passes it on. One that has none says
+//! why, in the last member of `Proxy-Status`: with an error that is about its next hop, or with one
+//! that is about itself.
+
+use crate::ask::Answer;
+use crate::fault::{ErrorType, Fault};
+use http::StatusCode;
+
+/// What another node says of itself or of its origin, with what that is to who asked.
+pub(crate) enum Said {
+    /// It can't answer, whatever its origin would say.
+    Own,
+    /// It serves no such site, and has done nothing.
+    Unknown(Fault),
+    /// Its origin is left alone by it, or has as many requests as it is to have.
+    Spared(Fault),
+    /// It asked its origin, and that failed.
+    Failed(Fault),
+}
+
+/// What an answer of another node says; none where it is to be given on.
+pub(crate) fn of(answer: &Answer) -> Option<Said> {
+    use ErrorType as E;
+    let (status, id) = (answer.head.status, answer.hop.as_str());
+    if status == StatusCode::MISDIRECTED_REQUEST {
+        let why = format!("{id}: it does not know this site (421)");
+        return Some(Said::Unknown(Fault::unavailable(E::DestinationNotFound, why)));
+    }
+    let error = E::reported(&answer.head.headers, id).filter(|_| status.is_server_error())?;
+    let why = || format!("{id}: it has no answer of its origin: {}", error.as_str());
+    Some(match error {
+        E::ProxyInternalResponse
+        | E::ProxyInternalError
+        | E::ProxyConfigurationError
+        | E::ProxyLoopDetected
+        | E::DestinationNotFound => Said::Own,
+        E::ConnectionLimitReached => Said::Spared(Fault::busy(why())),
+        E::DestinationUnavailable => Said::Spared(Fault::unavailable(error, why())),
+        _ if status == StatusCode::GATEWAY_TIMEOUT => Said::Failed(Fault::timed_out(error, why())),
+        _ => Said::Failed(Fault::unavailable(error, why())),
+    })
+}
