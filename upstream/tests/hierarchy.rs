@@ -165,7 +165,7 @@ async fn a_regional_edge_is_the_same_for_all_edges() {
 /// node that a client asked and by one that another node asked. With three tries to spend.
 #[tokio::test]
 async fn what_a_peer_says_of_itself_is_gone_around_and_what_it_says_of_its_origin_is_not() {
-    for (status, said, [first, between]) in [
+    for (status, what, [first, between]) in [
         (503, "region-1; error=proxy_internal_response", [(200, 1), (200, 1)]),
         (508, "region-1; error=proxy_loop_detected", [(200, 1), (200, 1)]),
         (421, "region-1", [(200, 1), (200, 1)]),
@@ -179,15 +179,15 @@ async fn what_a_peer_says_of_itself_is_gone_around_and_what_it_says_of_its_origi
     ] {
         for (by_peer, expected) in [(false, first), (true, between)] {
             let origin = Origin::saying("o").await;
-            let parent =
-                Origin::new(move |_, _| status_with(status, &format!("Proxy-Status: {said}\r\n")));
-            let site = edge([&[], &[("region-1", &parent.await.url())], &[]], &origin.url(), "");
+            let said = format!("Proxy-Status: {what}\r\n");
+            let parent = Origin::new(move |_, _| status_with(status, &said)).await;
+            let site = edge([&[], &[("region-1", &parent.url())], &[]], &origin.url(), "");
             let ask = if by_peer { from("edge-7", "/a") } else { ask("/a") };
             let status = match site.upstream.send(ask).await {
                 Ok(answer) => answer.head.status,
                 Err(fault) => fault.status(),
             };
-            assert_eq!((status.as_u16(), origin.count()), expected, "{said}, {by_peer}");
+            assert_eq!((status.as_u16(), origin.count()), expected, "{what}, {by_peer}");
         }
     }
 }
