@@ -11,6 +11,7 @@ mod gauges;
 mod growing;
 mod inflight;
 mod locating;
+mod outdated;
 mod owned;
 mod passage;
 mod pins;
@@ -41,6 +42,7 @@ use chunks::Chunks;
 use heads::Heads;
 use inflight::{Claim, InFlight};
 use model::chunk::CHUNK_BYTES;
+use outdated::Outdated;
 use owned::run_until;
 use pins::Pins;
 use readers::Readers;
@@ -92,6 +94,8 @@ pub struct Engine {
     pub titles: Option<Upstream>,
     /// What is known of stored representations.
     pub heads: Heads,
+    /// Since when other nodes' copies may be old.
+    pub outdated: Outdated,
     /// Counters.
     pub metrics: Metrics,
     /// Where fetches run: bodies ask for chunks on the threads that serve connections.
@@ -128,6 +132,7 @@ impl Engine {
             planned,
             titles,
             heads,
+            outdated: Outdated::default(),
             metrics,
             work: Handle::current(),
             inflight: InFlight::default(),

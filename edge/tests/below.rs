@@ -7,10 +7,11 @@ mod common;
 
 use bytes::Bytes;
 use common::nodes::{SITE, below, fetch, node, node_with, nodes, verdict};
-use common::{Edge, Hold, Item, Web, WebMisdeed, ask_with_body, get, until};
+use common::{Answer, Asked, Edge, Hold, Item, Web, WebMisdeed, ask, ask_with_body, get, until};
 use futures::future::join_all;
 use http::Method;
 use serde_json::json;
+use std::collections::HashSet;
 use tempfile::TempDir;
 use upstream::hierarchy;
 
@@ -124,6 +125,100 @@ async fn what_a_parent_leaves_undone_that_is_killed_costs_no_budget() {
     for (path, answer) in paths.iter().zip(answers) {
         assert!(answer.bytes() == &web.whole(path), "{path}");
     }
+}
+
+const RUN: u64 = 64 << 20;
+
+/// An edge below two parents, and a film of two runs of which each has its own parent for owner.
+struct Two {
+    web: Web,
+    edge: Edge,
+    path: String,
+    _parents: [Edge; 2],
+    _dirs: [TempDir; 3],
+}
+
+impl Two {
+    async fn new() -> Self {
+        let dirs = [(); 3].map(|()| tempfile::tempdir().unwrap());
+        let [child, one, two] = nodes(["edge-a", "region-1", "region-2"]);
+        let web = Web::start().await;
+        let alone = hierarchy::Settings::default;
+        let parents = [
+            Edge::start(node(&dirs[1], &one, &web.url, alone())).await,
+            Edge::start(node(&dirs[2], &two, &web.url, alone())).await,
+        ];
+        let edge = node(&dirs[0], &child, &web.url, below(&[one, two]));
+        let edge = Edge::start(edge).await;
+        let mut two = Self { web, edge, path: String::new(), _parents: parents, _dirs: dirs };
+        for number in 0.. {
+            two.path = format!("/{number}.mp4");
+            two.web.put(&two.path, Item::of(RUN + (2 << 20)));
+            for start in [5, RUN] {
+                two.part(start, 100).await;
+            }
+            let by = |asked: &Asked| asked.fields.get_all("cdn-loop").iter().last().cloned();
+            let owners: HashSet<_> = two.web.asked_for(&two.path).iter().map(by).collect();
+            if owners.len() == 2 {
+                break;
+            }
+        }
+        two
+    }
+
+    async fn part(&self, start: u64, bytes: u64) -> Answer {
+        let range = format!("bytes={start}-{}", start + bytes - 1);
+        fetch(&self.edge, &self.path, &[("range", &range)]).await
+    }
+}
+
+/// The owner of the first part has the old one, fresh, and the other one the new.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_film_that_is_replaced_is_whole_and_new_at_the_second_try_through_two_parents() {
+    let two = Two::new().await;
+    assert_eq!(two.part(0, RUN).await.bytes().len() as u64, RUN);
+    two.web.change(&two.path);
+    assert!(fetch(&two.edge, &two.path, &[]).await.body.is_err(), "nobody can know in time");
+    let answer = fetch(&two.edge, &two.path, &[]).await;
+    assert!(answer.body.as_ref() == Ok(&two.web.whole(&two.path)), "{:?}", answer.headers);
+}
+
+/// The other parent knows nothing of the POST.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_node_has_passed_a_post_for_it_takes_from_no_node_in_its_old_version() {
+    let two = Two::new().await;
+    two.web.change(&two.path);
+    let url = format!("{}{}", two.edge.http, two.path);
+    assert_eq!(ask(Method::POST, &url, &[("host", SITE)]).await.status, 204);
+    for start in [RUN, 5] {
+        let new = two.web.part(&two.path, start..start + 100);
+        assert_eq!(two.part(start, 100).await.bytes(), &new, "from byte {start}");
+    }
+}
+
+/// A node that stands in for the owner has the old version, fresh; those below know the new one.
+#[tokio::test]
+async fn parts_of_a_newer_version_than_is_stored_are_kept_from_the_second_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let [own] = nodes(["edge-a"]);
+    let web = Web::start().await;
+    web.put("/film.mp4", Item::of(3 << 20));
+    let edge = Edge::start(node(&dir, &own, &web.url, hierarchy::Settings::default())).await;
+    fetch(&edge, "/film.mp4", &[]).await;
+    web.change("/film.mp4");
+    let url = format!("{}/film.mp4", own.url);
+    let fields = [
+        ("host", SITE),
+        ("cdn-loop", "edge-b"),
+        ("if-match", "\"v2\""),
+        ("range", "bytes=100-199"),
+    ];
+    for _ in 0..4 {
+        let answer = get(&url, &fields).await;
+        assert_eq!(answer.bytes(), &web.part("/film.mp4", 100..200), "{answer:?}");
+    }
+    assert_eq!(web.count("/film.mp4"), 3, "the first, the one that told, and the one that is kept");
+    assert_eq!(fetch(&edge, "/film.mp4", &[]).await.bytes(), &web.whole("/film.mp4"));
 }
 
 /// A new site comes to the edges first.

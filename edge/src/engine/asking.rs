@@ -30,7 +30,8 @@ pub(super) struct Asking<'a> {
 }
 
 impl Engine {
-    /// An object's bytes could not be had as its head promises: the head goes.
+    /// An object's bytes could not be had as its head promises: the head goes. Who gave that may have
+    /// it still, and give it again, where the next part is of another node: it is told from now on.
     pub(super) fn failed(&self, object: &Object, fault: &Fault) {
         let is_over = match fault {
             Fault::Changed | Fault::Gone | Fault::NotFound | Fault::Short => true,
@@ -40,6 +41,9 @@ impl Engine {
         if let Kind::Web(web) = &object.kind
             && is_over
         {
+            if matches!(fault, Fault::Changed) {
+                self.outdated.note(web.wanted.key, crate::proxy::now_ms());
+            }
             self.remove_head(web.wanted.key, &web.head);
         }
     }

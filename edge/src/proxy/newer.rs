@@ -41,11 +41,13 @@ impl Wanted {
     }
 
     /// When what is asked for, which has these tags, was purged last, as far as this node or the
-    /// one that asks knows.
+    /// one that asks knows; or was found to be another than a node above has, or was changed by way
+    /// of this one.
     pub(super) fn purged_ms(&self, edge: &Edge, tags: &[Box<str>]) -> Option<i64> {
         let below = self.newer_than.as_ref().filter(|newer| newer.by_peer);
         let below = below.map(|newer| newer.than.unix_ms);
-        edge.purges.last(&self.site.name, &self.url(), tags).max(below)
+        let outdated = edge.engine.outdated.last(&self.key);
+        edge.purges.last(&self.site.name, &self.url(), tags).max(below).max(outdated)
     }
 
     /// What of it is sent on among a client's own fields: no client speaks for a node.

@@ -71,6 +71,7 @@ pub async fn on(
     let mut fields = received(edge, &answer.head, now_ms());
     if is_looked_up {
         wanted.confirm_newer(&mut fields, asked_ms);
+        renewing::by_another_version(edge, wanted, &answer, asked_ms);
     }
     let told = CacheStatus {
         forwarded: Some(forwarded),
@@ -186,6 +187,8 @@ async fn invalidate(edge: &Edge, wanted: &Wanted, targets: Vec<Target>) {
         }
     }
     for key in &keys {
+        // Of the nodes above, those that the request has not passed know nothing of it.
+        edge.engine.outdated.note(*key, now_ms());
         edge.fetches.invalidate(*key);
         edge.lives.forget(key);
     }

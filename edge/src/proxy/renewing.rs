@@ -9,8 +9,8 @@ use super::{Wanted, now_ms, pass};
 use crate::serve::Edge;
 use caching::{Exchange, HeadUpdate, Renewal, Stored};
 use heads::Head;
-use http::Method;
 use http::response::Parts;
+use http::{Method, StatusCode};
 use std::sync::Arc;
 use upstream::Answer;
 
@@ -95,6 +95,27 @@ pub fn by_another(
         && caching::ends(fields, &old.stored, status, now_ms(), settings, soft_purged_ms.is_some())
     {
         edge.engine.remove_head(wanted.key, old);
+    }
+}
+
+/// The answer to a condition that failed here has another version than what is stored, and was had of
+/// the origin later, at `asked_ms`: what is stored ends, so that the next one who asks for that
+/// version has it kept. Else each part of it would be asked for anew, for as long as the old one is
+/// fresh.
+pub fn by_another_version(edge: &Edge, wanted: &Wanted, answer: &Answer, asked_ms: i64) {
+    let is_version = matches!(answer.head.status, StatusCode::OK | StatusCode::PARTIAL_CONTENT);
+    if wanted.method != Method::GET || !is_version || caching::is_of_one(&wanted.fields) {
+        return;
+    }
+    let Some(variants) = edge.engine.heads.in_memory(&wanted.key) else { return };
+    let fields = caching::received_fields(&answer.head.headers, now_ms());
+    let is_known = caching::strong_validator_of(&fields).is_some();
+    for old in variants.iter().filter(|old| wanted.selects(old)) {
+        let is_other = is_known && !caching::same_validator(&old.stored, &fields);
+        if is_other && old.facts(&wanted.caching).has_strong_validator() && old.asked_ms < asked_ms
+        {
+            edge.engine.remove_head(wanted.key, old);
+        }
     }
 }
 
