@@ -157,7 +157,7 @@ impl Two {
             for start in [5, RUN] {
                 two.part(start, 100).await;
             }
-            let by = |asked: &Asked| asked.fields.get_all("cdn-loop").iter().last().cloned();
+            let by = |asked: &Asked| asked.fields.get_all("cdn-loop").iter().next_back().cloned();
             let owners: HashSet<_> = two.web.asked_for(&two.path).iter().map(by).collect();
             if owners.len() == 2 {
                 break;
