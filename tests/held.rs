@@ -22,7 +22,7 @@ const FIXED: u64 = (350 - 110) * MIB;
 /// What a reader takes in a second: a client on a thin line.
 const BYTES_PER_S: u64 = 64 * KIB;
 /// Long enough for all of them to have their answers' heads and to fill what is before them.
-const READS_FOR: Duration = Duration::from_secs(8);
+const READS_FOR: Duration = Duration::from_secs(12);
 const WAIT: Duration = Duration::from_secs(60);
 
 /// What the document says of each response under way (b, with what goes past memory) and its
