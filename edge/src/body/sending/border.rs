@@ -38,8 +38,10 @@ impl Sending {
             let progress = steps.borrow_and_update().clone();
             let source = match progress {
                 Progress::Waiting => {
-                    // A claim that ends tells its end first.
-                    let _ = steps.changed().await;
+                    // A claim that ends tells its end first; without one there is nothing to wait for.
+                    if steps.changed().await.is_err() {
+                        return Ok(None);
+                    }
                     continue;
                 }
                 Progress::Failed(fault) if fault.starts_over() => return Err(fault),
