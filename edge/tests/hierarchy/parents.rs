@@ -1,0 +1,100 @@
+//! A regional edge and a shield above an edge, and circles.
+
+use crate::common::nodes::{below, fetch, node, nodes, verdict};
+use crate::common::{Edge, Item, Web, get, proxy_settings};
+use nearcast_edge::Settings;
+use tempfile::TempDir;
+use upstream::hierarchy::{self, Peer};
+
+#[tokio::test]
+async fn the_way_up_is_regional_edge_shield_origin() {
+    let dirs = [(); 3].map(|()| tempfile::tempdir().unwrap());
+    let [edge, parent, shield] = nodes(["edge-a", "region-1", "shield-1"]);
+    let web = Web::start().await;
+    for path in ["/a", "/b"] {
+        web.put(path, Item::of(3 << 20));
+    }
+    let shields = hierarchy::Settings { shields: vec![shield.clone()], ..Default::default() };
+    let _shield = Edge::start(node(&dirs[2], &shield, &web.url, hierarchy::Settings::default()));
+    let _shield = _shield.await;
+    let above = Edge::start(node(&dirs[1], &parent, &web.url, shields)).await;
+    let edge = Edge::start(node(&dirs[0], &edge, &web.url, below(&[parent]))).await;
+
+    let first = fetch(&edge, "/a", &[]).await;
+    assert_eq!(first.bytes(), &web.whole("/a"));
+    for (node, expected) in [("edge-a", "parent"), ("region-1", "parent"), ("shield-1", "origin")] {
+        assert_eq!(verdict(&first, node), expected);
+    }
+    let asked = &web.asked_for("/a")[0];
+    let passed: Vec<_> = asked.fields.get_all("cdn-loop").iter().collect();
+    assert_eq!(passed, ["edge-a", "region-1", "shield-1"]);
+    // The client, by the node that it asked; not those that asked each other.
+    assert_eq!(asked.field("x-forwarded-for"), "127.0.0.1");
+    assert_eq!(verdict(&fetch(&edge, "/a", &[]).await, "edge-a"), "hit-memory");
+    assert_eq!(web.sent("/a"), 3 << 20);
+
+    // A parent that is down is passed over within the request.
+    above.stop().await;
+    let answer = fetch(&edge, "/b", &[]).await;
+    assert_eq!(answer.bytes(), &web.whole("/b"));
+    assert_eq!(verdict(&answer, "edge-a"), "origin");
+}
+
+#[tokio::test]
+async fn a_circle_of_parents_ends_at_the_origin_and_a_circle_of_origins_in_508() {
+    let dirs = [(); 4].map(|()| tempfile::tempdir().unwrap());
+    let [a, b, c, d] = nodes(["edge-a", "edge-b", "edge-c", "edge-d"]);
+    let web = Web::start().await;
+    web.put("/a", Item::of(1000));
+    let over_a = Edge::start(node(&dirs[0], &a, &web.url, below(std::slice::from_ref(&b)))).await;
+    let over_b = Edge::start(node(&dirs[1], &b, &web.url, below(&[a]))).await;
+    for edge in [&over_a, &over_b] {
+        assert_eq!(fetch(edge, "/a", &[]).await.bytes(), &web.whole("/a"));
+    }
+    assert_eq!(web.count("/a"), 1);
+
+    let before = |dir: &TempDir, node: &Peer, origin: &Peer| Settings {
+        id: Some(node.id.clone()),
+        peer_listen: vec![node.url.clone()],
+        ..proxy_settings(dir.path(), &origin.url, &serde_json::json!({}))
+    };
+    let over_c = Edge::start(before(&dirs[2], &c, &d)).await;
+    let over_d = Edge::start(before(&dirs[3], &d, &c)).await;
+    for _ in 0..2 {
+        assert_eq!(fetch(&over_c, "/a", &[]).await.status, 508);
+    }
+    let refused = |edge: &Edge| {
+        let line = "nearcast_edge_requests_total{protocol=\"http/1.1\",site=\"*\",\
+                    status=\"508\",verdict=\"refused\"}";
+        let admin = edge.admin.clone();
+        async move {
+            let text = get(&format!("{admin}/metrics"), &[]).await.text();
+            let value =
+                text.lines().find_map(|found| found.strip_prefix(line)?.trim().parse().ok());
+            value.unwrap_or(0.0)
+        }
+    };
+    // Each went round once.
+    assert_eq!((refused(&over_c).await, refused(&over_d).await), (2.0, 0.0));
+}
+
+#[tokio::test]
+async fn edges_that_nobody_named_are_no_loop() {
+    let dirs = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    let web = Web::start().await;
+    web.put("/a", Item::of(1000));
+    let unnamed = |dir: &TempDir, origin: &str| {
+        let settings = proxy_settings(dir.path(), origin, &serde_json::json!({}));
+        Settings { id: None, ..settings }
+    };
+    let upper = Edge::start(unnamed(&dirs[0], &web.url)).await;
+    let lower = Edge::start(unnamed(&dirs[1], &upper.http)).await;
+    let answer = get(&format!("{}/a", lower.http), &[]).await;
+    assert_eq!((answer.status.as_u16(), answer.bytes()), (200, &web.whole("/a")));
+    let asked = &web.asked_for("/a")[0];
+    let passed: Vec<_> = asked.fields.get_all("cdn-loop").iter().cloned().collect();
+    let kept =
+        dirs.each_ref().map(|dir| std::fs::read_to_string(dir.path().join("node-id")).unwrap());
+    // By a listener for clients the upper one can't know who the lower one is.
+    assert_eq!(passed, [kept[1].clone(), format!("{};entry=1", kept[0])]);
+}
