@@ -221,6 +221,28 @@ async fn parts_of_a_newer_version_than_is_stored_are_kept_from_the_second_on() {
     assert_eq!(fetch(&edge, "/film.mp4", &[]).await.bytes(), &web.whole("/film.mp4"));
 }
 
+/// The node next to the origin loses its connection with the answer: to what it sends anew there is
+/// nothing left to do.
+#[tokio::test]
+async fn what_may_have_been_carried_out_ends_at_every_node_on_the_way() {
+    let web = Web::start().await;
+    let (_dirs, edges) = chain(3, &web).await;
+    for (path, by) in [("/a", &edges[0].http), ("/b", &edges[0].peer)] {
+        web.put(path, Item::of(1_000));
+        for edge in &edges {
+            assert_eq!(fetch(edge, path, &[]).await.bytes(), &web.whole(path));
+        }
+        web.remove(path);
+        web.misbehave(&[WebMisdeed::Mute]);
+        let answer = ask(Method::DELETE, &format!("{by}{path}"), &[("host", SITE)]).await;
+        assert_eq!((answer.status.as_u16(), web.count(path)), (404, 3), "{answer:?}");
+        assert_eq!(answer.header("nearcast-carried-out"), "", "of no use to a client");
+        for edge in &edges {
+            assert_eq!(fetch(edge, path, &[]).await.status, 404, "{} at {}", path, edge.http);
+        }
+    }
+}
+
 /// A new site comes to the edges first.
 #[tokio::test]
 async fn a_request_with_a_body_goes_by_a_parent_that_does_not_know_the_site() {

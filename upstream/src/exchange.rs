@@ -3,13 +3,14 @@
 mod head;
 
 use crate::answered::{from_s3, plain, refused};
-use crate::ask::Answer;
+use crate::ask::{Answer, HopKind};
 use crate::body::UpstreamBody;
 use crate::failing::Asked;
 use crate::fault::{ErrorType, Fault};
 use crate::hop::{Target, Way};
 use crate::newer;
 use crate::s3::{self, Bucket, Refusal};
+use crate::said;
 use crate::sending::Sending;
 use crate::settings::{SiteKind, Times};
 use http::StatusCode;
@@ -115,6 +116,9 @@ pub(crate) async fn exchange(
             }
         };
         answer.is_newer = newer::take(&mut answer.head.headers, newer_than.as_ref());
+        if said::take_unsure(&mut answer.head.headers) && answer.kind != HopKind::Origin {
+            sending.anew.unsure.note();
+        }
         return Ok(Answer { head_after: started.elapsed(), ..answer });
     }
 }

@@ -61,6 +61,7 @@ pub use hop::HopStatus;
 pub use newer::{NewerThan, forget as forget_newer_than};
 pub use node::Node;
 pub use place::Place;
+pub use said::tell_unsure;
 pub use settings::{Config, HealthCheck, ORIGINS_MAX, Origin, Settings, SiteKind, check_url};
 pub use turns::{Refused, Turn, Turns, Urgency};
 pub use upstream::Upstream;

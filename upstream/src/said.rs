@@ -7,7 +7,21 @@
 
 use crate::ask::Answer;
 use crate::fault::{ErrorType, Fault};
-use http::StatusCode;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+
+/// Beside an answer to an unsafe request: what is asked for may have been carried out, whatever the
+/// status says. The node that answers has lost the answer to an earlier try, or the next one has.
+const CARRIED_OUT: HeaderName = HeaderName::from_static("nearcast-carried-out");
+
+/// Tells the node that asked that its request may have been carried out.
+pub fn tell_unsure(fields: &mut HeaderMap) {
+    fields.insert(CARRIED_OUT, HeaderValue::from_static("maybe"));
+}
+
+/// Whether an answer says so. Takes it out: it is for this node.
+pub(crate) fn take_unsure(fields: &mut HeaderMap) -> bool {
+    fields.remove(CARRIED_OUT).is_some()
+}
 
 /// What another node says of itself or of its origin, with what that is to who asked.
 pub(crate) enum Said {

@@ -52,6 +52,7 @@ pub async fn on(
     let has_body = !http_body::Body::is_end_stream(&body);
     let is_looked_up = matches!(wanted.method, Method::GET | Method::HEAD);
     let asking = Asking { edge, wanted, tags };
+    let unsure = upstream::Unsure::default();
     let sent = match is_looked_up {
         true if !has_body => asking.send(ask).await,
         // With a body there is one try.
@@ -60,7 +61,8 @@ pub async fn on(
             asking.once(Ask { body: Some(body), at_the_origin, ..ask() }).await
         }
         false => {
-            let ask = Ask { body: has_body.then_some(body), ..ask() };
+            let unsure = unsure.clone();
+            let ask = Ask { body: has_body.then_some(body), unsure, ..ask() };
             carried_out(edge, wanted, ask).await.ok_or(Refused::Fault(Fault::Lost))?
         }
     };
@@ -72,6 +74,11 @@ pub async fn on(
     if is_looked_up {
         wanted.confirm_newer(&mut fields, asked_ms);
         renewing::by_another_version(edge, wanted, &answer, asked_ms);
+    }
+    // Whatever the answer says to the node that asks, also by a listener for clients: what that has
+    // stored is to end as well.
+    if unsure.is_so() && wanted.fields.contains_key(CDN_LOOP) {
+        upstream::tell_unsure(&mut fields);
     }
     let told = CacheStatus {
         forwarded: Some(forwarded),
@@ -158,6 +165,8 @@ fn options(edge: &Edge, wanted: &Wanted) -> Answer {
     headers.insert("cache-status", Verdict::Preflight.cache_status(&edge.id));
     Answer::new(Verdict::Preflight, StatusCode::OK, headers, Content::empty())
 }
+
+const CDN_LOOP: header::HeaderName = header::HeaderName::from_static("cdn-loop");
 
 const CONDITIONS: [header::HeaderName; 6] = [
     header::IF_MATCH,
