@@ -1,6 +1,7 @@
 //! In whatever order ranges, whole fetches, failures, new versions, purges, evictions from memory
 //! and SSD, restarts in order and by SIGKILL, and leaving clients come, over HTTP/1.1, 2 and 3: an
-//! answer that ends cleanly is one version's bytes, and nothing is left behind. Each seed is one
+//! answer that ends cleanly is one version's bytes, and nothing is left behind. The same of an edge
+//! below two parents that stop and come back, where purges come to any of them. Each seed is one
 //! history. What histories found is told in `regressions`.
 
 #![allow(clippy::unwrap_used, reason = "a story that meets an error has failed")]
@@ -9,13 +10,15 @@ mod common;
 mod order;
 mod versions;
 
-use order::{EXPECTED, Role, Tally, Used, World, expect_few};
+use order::{EXPECTED, EXPECTED_IN_TREES, Role, Shape, Tally, Used, World, expect_few};
 
 /// Histories run by default; `NEARCAST_SEEDS=100`, or `NEARCAST_SEEDS=40-60`, for others.
 const SEEDS: u64 = 12;
+/// The same of several nodes.
+const SEEDS_OF_TREES: u64 = 4;
 
-fn seeds() -> std::ops::Range<u64> {
-    let Ok(text) = std::env::var("NEARCAST_SEEDS") else { return 0..SEEDS };
+fn seeds(default: u64) -> std::ops::Range<u64> {
+    let Ok(text) = std::env::var("NEARCAST_SEEDS") else { return 0..default };
     let number = |text: &str| text.parse().expect("NEARCAST_SEEDS is N or FIRST-END");
     match text.split_once('-') {
         Some((first, end)) => number(first)..number(end),
@@ -23,28 +26,35 @@ fn seeds() -> std::ops::Range<u64> {
     }
 }
 
-/// Runs a history on a runtime of its own, whose threads end with it.
-fn run(seed: u64, used: &Used) -> Tally {
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    let tally = runtime.block_on(World::live(seed, used));
-    runtime.shutdown_background();
-    tally
-}
-
-/// The one test of this file, which starts it anew to be an edge.
-#[test]
-fn whatever_comes_in_whatever_order_an_answer_is_of_one_version() {
-    if let Some(role) = Role::own() {
-        return role.play();
-    }
+/// Runs histories, each on a runtime of its own, whose threads end with it. Of as many as there
+/// are by default, all that is expected must have taken place.
+fn run(shape: Shape, default: u64, expected: &[&str]) {
     let (used, tally) = (Used::default(), Tally::default());
-    let seeds = seeds();
+    let seeds = seeds(default);
     let count = seeds.end.saturating_sub(seeds.start);
-    seeds.for_each(|seed| tally.add_all(&run(seed, &used)));
+    for seed in seeds {
+        let mut runtime = tokio::runtime::Builder::new_multi_thread();
+        let runtime = runtime.worker_threads(2).enable_all().build().unwrap();
+        tally.add_all(&runtime.block_on(World::live(seed, shape, &used)));
+        runtime.shutdown_background();
+    }
     tally.print();
-    if count >= SEEDS {
-        tally.expect_all(&EXPECTED);
+    if count >= default {
+        tally.expect_all(expected);
         expect_few(&tally);
     }
+}
+
+/// It is started anew to be an edge.
+#[test]
+fn whatever_comes_in_whatever_order_an_answer_is_of_one_version() {
+    match Role::own() {
+        Some(role) => role.play(),
+        None => run(Shape::Alone, SEEDS, &EXPECTED),
+    }
+}
+
+#[test]
+fn whatever_comes_to_a_node_or_those_above_it_an_answer_is_of_one_version() {
+    run(Shape::Tree, SEEDS_OF_TREES, &EXPECTED_IN_TREES);
 }

@@ -3,7 +3,7 @@
 
 use super::connection::{self, Body, Lost, Protocol};
 use super::excuse::Failed;
-use super::judge::{differ, field, is_past_the_end, partial};
+use super::judge::{differ, field, is_past_the_end, own_member, partial};
 use super::process::Place;
 use super::scene::Asked;
 use super::{Mood, Scene};
@@ -29,6 +29,8 @@ pub enum Pace {
 /// A request.
 #[derive(Debug, Clone)]
 pub struct Ask {
+    /// Whom.
+    pub node: usize,
     pub number: usize,
     pub protocol: Protocol,
     pub range: Option<String>,
@@ -39,8 +41,16 @@ pub struct Ask {
 
 impl Ask {
     /// For the whole thing.
-    pub fn whole(number: usize, protocol: Protocol) -> Self {
-        Self { number, protocol, range: None, pace: Pace::Fast, is_head: false, no_cache: false }
+    pub fn whole(node: usize, number: usize, protocol: Protocol) -> Self {
+        Self {
+            node,
+            number,
+            protocol,
+            range: None,
+            pace: Pace::Fast,
+            is_head: false,
+            no_cache: false,
+        }
     }
 
     fn fields(&self) -> HeaderMap {
@@ -111,7 +121,7 @@ impl Drop for Doing<'_> {
 
 /// Asks, and checks what comes.
 pub async fn ask(scene: &Scene, ask: &Ask) -> End {
-    let place = scene.place();
+    let place = scene.nodes[ask.node].place();
     // Nothing tells a QUIC client that a server was killed but long silence.
     let silence = async {
         match ask.protocol {
@@ -128,7 +138,7 @@ pub async fn ask(scene: &Scene, ask: &Ask) -> End {
 
 async fn exchange(scene: &Scene, place: &Arc<Place>, ask: &Ask) -> End {
     let number = ask.number;
-    let asked = Asked { number, floor: scene.floor(number), began: Instant::now() };
+    let asked = Asked { number, floor: scene.nodes[ask.node].floor(number), began: Instant::now() };
     let current = scene.origin.version(number);
     // Where the origin does not fail, who insists has what is current.
     let insists = ask.no_cache && scene.mood != Mood::Wild;
@@ -221,8 +231,7 @@ fn check(
         StatusCode::PARTIAL_CONTENT => {
             // Only what is passed on is as short as it came.
             let is_capped = scene.origin.thing(ask.number).cap.is_some();
-            let told = field(&head.headers, "cache-status").unwrap_or_default();
-            let is_passed_on = told.contains("detail=\"bypass\"");
+            let is_passed_on = own_member(&head.headers).contains("detail=\"bypass\"");
             let may_be_short = is_capped && is_passed_on && scene.may_be_short(ask.number);
             let range = ask.range.as_deref().unwrap();
             partial(range, &head.headers, (bytes, &whole, may_be_short), seen);

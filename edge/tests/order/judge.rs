@@ -9,6 +9,13 @@ pub fn field<'a>(fields: &'a HeaderMap, name: &str) -> Option<&'a str> {
     fields.get(name).map(|value| value.to_str().unwrap())
 }
 
+/// What the node that was asked says of its part in an answer: each adds itself behind those that
+/// it has asked (RFC 9211 section 2).
+pub fn own_member(fields: &HeaderMap) -> &str {
+    let values = fields.get_all("cache-status").iter();
+    values.flat_map(|value| value.to_str().unwrap().split(',')).next_back().unwrap_or_default()
+}
+
 /// The parts that a request wants of something that long, in order.
 fn wanted(range: &str, length: usize) -> Vec<Range<usize>> {
     let parts = range.strip_prefix("bytes=").unwrap().split(',');

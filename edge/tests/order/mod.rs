@@ -1,24 +1,28 @@
-//! A world of one edge, one origin that changes, and clients of all kinds; what happens in it
-//! is drawn from a seed.
+//! A world of one edge, or one with two parents, an origin that changes, and clients of all kinds;
+//! what happens in it is drawn from a seed.
 
 mod client;
 mod connection;
 mod excuse;
 mod judge;
+mod node;
 mod process;
 mod scene;
 mod tally;
+mod tree;
 mod used;
 
 pub use excuse::expect_few;
 pub use process::Role;
 pub use tally::Tally;
+pub use tree::Shape;
 pub use used::Used;
 
 use crate::common::{DEADLINE, until};
 use crate::versions::{Known, Misdeed, Origin, Thing, any_range};
 use client::{Ask, End, Pace};
 use connection::Protocol;
+use node::Node;
 use process::Process;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
@@ -77,6 +81,32 @@ pub const EXPECTED: [&str; 26] = [
     "soft purges",
 ];
 
+/// What must have taken place in the histories of several nodes that run by default.
+pub const EXPECTED_IN_TREES: [&str; 22] = [
+    "answers by the edge",
+    "answers by a parent",
+    "answers through a parent",
+    "answers by a sibling's",
+    "answers while a parent was down",
+    "answers from memory",
+    "answers from the SSD",
+    "answers of one part",
+    "answers of several parts",
+    "answers of a version that came with time",
+    "answers of a version that came by POST",
+    "answers cut by the origin",
+    "answers held back by the origin",
+    "answers refused by the origin",
+    "answers stalled by the origin",
+    "chunks evicted from memory",
+    "parents stopped",
+    "parents killed",
+    "parents that came back",
+    "changes by POST",
+    "purges",
+    "soft purges",
+];
+
 /// What an edge finds on its disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Ssd {
@@ -88,9 +118,9 @@ enum Ssd {
 
 pub struct World {
     scene: Arc<Scene>,
-    /// None while it is restarted.
-    edge: Option<Process>,
-    role: Role,
+    /// The nodes of the scene; none is one that is away.
+    edges: Vec<Option<Process>>,
+    roles: Vec<Role>,
     rng: StdRng,
     clients: JoinSet<()>,
     seed: u64,
@@ -134,18 +164,18 @@ fn things(rng: &mut StdRng) -> Vec<Thing> {
 
 impl World {
     /// A history from its begin to the end of its dust: what took place in it.
-    pub async fn live(seed: u64, used: &Used) -> Tally {
-        let mut world = Self::begin(seed, used).await;
+    pub async fn live(seed: u64, shape: Shape, used: &Used) -> Tally {
+        let mut world = Self::begin(seed, shape, used).await;
         for _ in 0..STEPS {
             world.step().await;
         }
         world.settle().await;
+        world.all_come_back().await;
         world.scene.is_over.store(true, Ordering::SeqCst);
-        world.every_thing_is_whole().await;
-        world.nothing_is_left().await;
-        let edge = world.edge.take().unwrap();
-        world.scene.count_evictions(&edge.place).await;
-        edge.kill().await;
+        for node in 0..world.edges.len() {
+            world.every_thing_is_whole(node).await;
+        }
+        world.end_all().await;
         let tally = Tally::default();
         tally.add_all(&world.scene.tally);
         for (deed, count) in world.scene.origin.deeds() {
@@ -154,32 +184,37 @@ impl World {
         tally
     }
 
-    async fn begin(seed: u64, used: &Used) -> Self {
+    async fn begin(seed: u64, shape: Shape, used: &Used) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
         let dir = tempfile::tempdir().unwrap();
         let mood = [Mood::Quiet, Mood::Changing, Mood::Wild, Mood::Wild][(seed % 4) as usize];
         let things = things(&mut rng);
-        let mut ssd = *[Ssd::None, Ssd::Empty, Ssd::Full, Ssd::Full].choose(&mut rng).unwrap();
-        if mood == Mood::Quiet && ssd == Ssd::Full {
-            // It knows of an older version, which needs no failure to be cut.
-            ssd = Ssd::Empty;
-        }
-        println!("seed {seed}: {mood:?}, SSD: {ssd:?}, {things:?}");
+        let told = format!("{things:?}");
         let origin = Origin::start(things).await;
-        if ssd == Ssd::Full {
-            used.copy(dir.path()).await;
+        let roles = shape.roles(seed, dir.path(), &origin.url);
+        let mut ssds = shape.ssds(&mut rng, roles.len());
+        if mood == Mood::Quiet {
+            // A full one knows of an older version, which needs no failure to be cut.
+            ssds.iter_mut().filter(|ssd| **ssd == Ssd::Full).for_each(|ssd| *ssd = Ssd::Empty);
+        }
+        println!("seed {seed}: {shape:?}, {mood:?}, SSD: {ssds:?}, {told}");
+        if ssds.contains(&Ssd::Full) {
             (0..=THING_BYTES.len()).for_each(|number| origin.change(number));
         }
-        let role = Role {
-            dir: dir.path().to_owned(),
-            origin: origin.url.clone(),
-            ssd: if ssd == Ssd::None { 0 } else { SSD_BYTES },
-            // A copy is in the page cache.
-            ssd_direct: ssd == Ssd::Empty && rng.random_bool(0.5),
-        };
-        let edge = Process::start(&role, None).await;
-        let scene = Arc::new(Scene::new(&edge.place, origin, mood));
-        Self { scene, edge: Some(edge), role, rng, clients: JoinSet::new(), seed, _dir: dir }
+        let roles: Vec<_> =
+            roles.into_iter().zip(&ssds).map(|(role, ssd)| role.with(*ssd, &mut rng)).collect();
+        let (mut edges, mut nodes) = (Vec::new(), Vec::new());
+        for (role, ssd) in roles.iter().zip(ssds) {
+            std::fs::create_dir_all(&role.dir).unwrap();
+            if ssd == Ssd::Full {
+                used.copy(&role.dir).await;
+            }
+            let process = Process::start(role, None).await;
+            nodes.push(Node::new(&role.id, &process.place, shape == Shape::Tree));
+            edges.push(Some(process));
+        }
+        let scene = Arc::new(Scene::new(nodes, origin, mood));
+        Self { scene, edges, roles, rng, clients: JoinSet::new(), seed, _dir: dir }
     }
 
     fn thing(&mut self) -> usize {
@@ -198,6 +233,7 @@ impl World {
             (Mood::Changing | Mood::Wild, 23..=24) => self.invalidate(number).await,
             (Mood::Wild, 25..=34) => self.misbehave(),
             (_, 99) => self.restart().await,
+            (_, 96..=98) if self.edges.len() > 1 => self.leave_or_come_back().await,
             _ => self.ask(number).await,
         }
         for _ in 0..self.rng.random_range(0..40) {
@@ -209,27 +245,6 @@ impl World {
         let after = self.rng.random_range(0..3_000_000);
         let misdeeds = [Misdeed::Cut(after), Misdeed::Stall(after), Misdeed::Hold, Misdeed::Fail];
         self.scene.origin.misbehave(*misdeeds.choose(&mut self.rng).unwrap());
-    }
-
-    /// The edge ends, in order or not, whatever it is doing, and another one takes over what it
-    /// left.
-    async fn restart(&mut self) {
-        let edge = self.edge.take().unwrap();
-        self.scene.count_evictions(&edge.place).await;
-        if self.rng.random_bool(0.6) {
-            edge.kill().await;
-            self.scene.tally.add("edges killed", 1);
-        } else {
-            edge.stop(|| self.scene.go_on()).await;
-            self.scene.tally.add("edges stopped", 1);
-        }
-        let edge = Process::start(&self.role, Some(self.scene.sent())).await;
-        // Half of them are asked before they know what is on their SSD.
-        if self.role.ssd > 0 && self.rng.random_bool(0.5) {
-            edge.ssd_is_up().await;
-        }
-        self.scene.moved(&edge.place);
-        self.edge = Some(edge);
     }
 
     async fn ask(&mut self, number: usize) {
@@ -244,6 +259,7 @@ impl World {
             _ => Pace::LeavesAfter(self.rng.random_range(0..bytes)),
         };
         let ask = Ask {
+            node: self.any_node(),
             number,
             protocol: *Protocol::ALL.choose(&mut self.rng).unwrap(),
             range,
@@ -286,7 +302,8 @@ impl World {
             self.scene.origin.change(number);
         }
         let range = Some("bytes=0-".to_owned());
-        self.spawn(Ask { range, ..Ask::whole(number, Protocol::H1) });
+        let node = self.any_node();
+        self.spawn(Ask { range, ..Ask::whole(node, number, Protocol::H1) });
     }
 
     fn spawn(&mut self, ask: Ask) {
@@ -305,10 +322,11 @@ impl World {
             _ => json!({"url": url, "soft": soft}),
         };
         let is_prefix = what.get("url").is_none();
+        let node = self.any_node();
         let scene = &self.scene;
         let versions: Vec<u64> =
             (0..=THING_BYTES.len()).map(|number| scene.origin.version(number)).collect();
-        let admin = scene.place().admin.strip_prefix("http://").unwrap().to_owned();
+        let admin = scene.nodes[node].place().admin.strip_prefix("http://").unwrap().to_owned();
         let addr = admin.parse().unwrap();
         let status = client::post(addr, &admin, "/v1/purge", &what.to_string()).await;
         assert_eq!(status, 200, "{what}");
@@ -318,30 +336,32 @@ impl World {
                 && (is_prefix || other == number)
                 && (other == number || what.get("all").is_some())
             {
-                scene.floors[other].fetch_max(version, Ordering::SeqCst);
+                scene.nodes[node].purged(other, version);
             }
         }
     }
 
     /// An unsafe method changes a thing.
     async fn invalidate(&mut self, number: usize) {
+        let node = self.any_node();
         let scene = &self.scene;
-        let status = client::post(scene.place().http, HOST, &format!("/{number}"), "").await;
+        let addr = scene.nodes[node].place().http;
+        let status = client::post(addr, HOST, &format!("/{number}"), "").await;
         // After many failures the edge spares the origin for a while.
         assert!(status == 200 || scene.mood == Mood::Wild, "{status}");
         if status == 200 {
             // Nobody else changes versions meanwhile.
-            scene.changed_by_post(number);
+            scene.changed_by_post(node, number);
         }
     }
 
-    async fn every_thing_is_whole(&self) {
+    async fn every_thing_is_whole(&self, node: usize) {
         let scene = &self.scene;
         for number in 0..=THING_BYTES.len() {
             for (range, no_cache) in [(None, true), (None, false), (Some("bytes=-3000"), false)] {
                 let protocol = Protocol::ALL[number % Protocol::ALL.len()];
                 let range = range.map(str::to_owned);
-                let ask = Ask { range, no_cache, ..Ask::whole(number, protocol) };
+                let ask = Ask { range, no_cache, ..Ask::whole(node, number, protocol) };
                 // After many failures the edge spares the origin for a while.
                 until("a whole answer", || async {
                     let ended = client::ask(scene, &ask).await;
@@ -353,11 +373,11 @@ impl World {
         }
     }
 
-    async fn nothing_is_left(&self) {
-        let place = self.scene.place();
-        for gauge in
-            ["responses", "filling_chunks", "growing_bytes", "memory_held_bytes", "connections"]
-        {
+    async fn nothing_is_left(&self, node: usize, may_be_connected: bool) {
+        let place = self.scene.nodes[node].place();
+        let gauges =
+            ["responses", "filling_chunks", "growing_bytes", "memory_held_bytes", "connections"];
+        for gauge in &gauges[..gauges.len() - usize::from(may_be_connected)] {
             until(&format!("seed {}: no {gauge}", self.seed), || async {
                 (place.metric(&format!("nearcast_edge_{gauge} ")).await == 0.0).then_some(())
             })

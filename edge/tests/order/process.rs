@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use service::Shutdown;
 use service::value::ByteSize;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,22 +18,49 @@ use std::time::Instant;
 use tokio::io::AsyncWriteExt;
 use tokio::process::{Child, Command};
 use tokio_util::sync::CancellationToken;
+use upstream::hierarchy::{self, Peer};
 
 /// Holds a [`Role`], for the process that is to play it.
 const ROLE: &str = "NEARCAST_ORDER_EDGE";
+/// The test that plays it.
+const PLAYER: &str = "whatever_comes_in_whatever_order_an_answer_is_of_one_version";
 const MEMORY: ByteSize = ByteSize(16 << 20);
 
 /// What differs between edges.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Role {
+    pub id: String,
     pub dir: PathBuf,
     pub origin: String,
     /// Bytes of the reactive SSD tier; 0 for none.
     pub ssd: u64,
     pub ssd_direct: bool,
+    /// Where other nodes reach it, if anywhere.
+    pub peer_listen: Option<String>,
+    /// Others by id and URL.
+    pub siblings: Vec<(String, String)>,
+    pub parents: Vec<(String, String)>,
+}
+
+fn peers(named: &[(String, String)]) -> Vec<Peer> {
+    named.iter().cloned().map(|(id, url)| Peer { id, url }).collect()
 }
 
 impl Role {
+    /// One without an SSD that knows no others.
+    pub fn alone(id: &str, dir: &Path, origin: &str) -> Self {
+        Self {
+            id: id.to_owned(),
+            dir: dir.to_owned(),
+            origin: origin.to_owned(),
+            ssd: 0,
+            ssd_direct: false,
+            peer_listen: None,
+            siblings: Vec::new(),
+            parents: Vec::new(),
+        }
+    }
+
     /// That of this process, if it has one.
     pub fn own() -> Option<Self> {
         let text = std::env::var(ROLE).ok()?;
@@ -42,6 +69,15 @@ impl Role {
 
     fn settings(&self) -> Settings {
         Settings {
+            id: Some(self.id.clone()),
+            peer_listen: self.peer_listen.iter().cloned().collect(),
+            hierarchy: hierarchy::Settings {
+                siblings: peers(&self.siblings),
+                parents: peers(&self.parents),
+                // However busy the machine is, who listens is reached.
+                connect_timeout: "10s".parse().ok(),
+                ..hierarchy::Settings::default()
+            },
             control_plane: None,
             memory: Some(MEMORY),
             ssd: Some(ByteSize(self.ssd)),
@@ -116,9 +152,8 @@ impl Process {
     pub async fn start(role: &Role, sent_before: Option<Vec<u64>>) -> Self {
         let announced = role.dir.join("announced.json");
         let _ = std::fs::remove_file(&announced);
-        // Of this test file, which has but one.
         let child = Command::new(std::env::current_exe().unwrap())
-            .arg("--nocapture")
+            .args(["--nocapture", "--exact", PLAYER])
             .env(ROLE, serde_json::to_string(role).unwrap())
             .stdin(Stdio::piped())
             .stdout(Stdio::null())

@@ -3,14 +3,16 @@
 use super::THING_BYTES;
 use super::client::Ask;
 use super::excuse::{Circumstances, Failed, awaited, excused};
-use super::judge::field;
+use super::judge::own_member;
+use super::node::Node;
 use super::process::Place;
 use super::tally::Tally;
 use crate::versions::{CAPPED, Origin};
-use http::StatusCode;
+use futures::future::join_all;
 use http::response::Parts;
+use http::{HeaderMap, StatusCode};
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
@@ -39,9 +41,8 @@ pub enum Mood {
 
 pub struct Scene {
     pub origin: Origin,
-    /// Of each thing, the version below which no answer to a new request may be: an older one
-    /// was purged or invalidated.
-    pub floors: Vec<AtomicU64>,
+    /// The nodes that clients ask: first the one below all others.
+    pub nodes: Vec<Node>,
     /// Slow clients go on when this changes.
     pub paused: watch::Sender<u64>,
     pub mood: Mood,
@@ -52,32 +53,20 @@ pub struct Scene {
     pub tally: Tally,
     /// By what a version of a thing came, if it was not there at the begin.
     comings: Mutex<HashMap<(usize, u64), &'static str>>,
-    place: Mutex<Arc<Place>>,
 }
 
 impl Scene {
-    pub fn new(place: &Arc<Place>, origin: Origin, mood: Mood) -> Self {
+    pub fn new(nodes: Vec<Node>, origin: Origin, mood: Mood) -> Self {
         Self {
             origin,
-            floors: (0..=THING_BYTES.len()).map(|_| AtomicU64::new(0)).collect(),
+            nodes,
             paused: watch::channel(0).0,
             mood,
             is_over: AtomicBool::new(false),
             doing: Mutex::default(),
             tally: Tally::default(),
             comings: Mutex::default(),
-            place: Mutex::new(Arc::clone(place)),
         }
-    }
-
-    /// Where the edge is asked.
-    pub fn place(&self) -> Arc<Place> {
-        Arc::clone(&self.place.lock().unwrap())
-    }
-
-    /// The edge is elsewhere from now on.
-    pub fn moved(&self, place: &Arc<Place>) {
-        *self.place.lock().unwrap() = Arc::clone(place);
     }
 
     /// Whoever waits goes on.
@@ -97,7 +86,7 @@ impl Scene {
     /// If it is the edge's fault.
     pub async fn excuse(&self, place: &Arc<Place>, failed: Failed, asked: &Asked, seen: String) {
         let is_late = asked.began.elapsed() >= LIMIT_MIN;
-        let was_full = !place.is_ending() && place.was_full().await;
+        let was_full = !place.is_ending() && self.was_full().await;
         let (number, deeds) = (asked.number, self.origin.deeds());
         let circumstances = Circumstances {
             is_ending: place.is_ending(),
@@ -110,6 +99,12 @@ impl Scene {
         let why = circumstances.excuse(failed);
         let why = why.unwrap_or_else(|| panic!("{failed:?}, {circumstances:?}: {seen}"));
         self.tally.add(self.in_mood(&excused(self.mood, why)), 1);
+    }
+
+    /// Whether one of the nodes was.
+    async fn was_full(&self) -> bool {
+        let places = self.nodes.iter().map(Node::place).filter(|place| !place.is_ending());
+        join_all(places.map(|place| async move { place.was_full().await })).await.contains(&true)
     }
 
     /// The name for what is counted, which is another once the history is over: then the origin is
@@ -131,19 +126,15 @@ impl Scene {
         oldest.max(1)..=self.origin.version(number)
     }
 
-    pub fn floor(&self, number: usize) -> u64 {
-        self.floors[number].load(Ordering::SeqCst)
-    }
-
     /// There is a new version from now on.
     pub fn change(&self, number: usize) {
         self.origin.change(number);
         self.came(number, "with time");
     }
 
-    /// A `POST` was answered: what was before it is over.
-    pub fn changed_by_post(&self, number: usize) {
-        self.floors[number].fetch_max(self.origin.version(number), Ordering::SeqCst);
+    /// A `POST` to a node was answered: what was before it is over there.
+    pub fn changed_by_post(&self, node: usize, number: usize) {
+        self.nodes[node].invalidated(number, self.origin.version(number));
         self.came(number, "by POST");
         self.tally.add("changes by POST", 1);
     }
@@ -154,7 +145,7 @@ impl Scene {
 
     /// Bytes of each thing that the origin has sent by now.
     pub fn sent(&self) -> Vec<u64> {
-        (0..self.floors.len()).map(|number| self.origin.body_bytes_of(number)).collect()
+        (0..=THING_BYTES.len()).map(|number| self.origin.body_bytes_of(number)).collect()
     }
 
     /// Counts an answer that ended cleanly, by where it came from.
@@ -168,7 +159,8 @@ impl Scene {
             self.tally
                 .add(if is_one { "answers of one part" } else { "answers of several parts" }, 1);
         }
-        let told = field(&head.headers, "cache-status").unwrap_or_default();
+        self.count_way(ask.node, &head.headers);
+        let told = own_member(&head.headers);
         let is_from_ssd = told.contains("detail=\"hit-ssd\"");
         let is_from_memory = told.contains("detail=\"hit-memory\"");
         if ask.is_head || !(is_from_ssd || is_from_memory) {
@@ -179,6 +171,26 @@ impl Scene {
         let sent = self.origin.body_bytes_of(ask.number);
         if place.sent_before.as_ref().is_some_and(|before| before[ask.number] == sent) {
             self.tally.add("answers from before a restart", 1);
+        }
+    }
+
+    /// Counts an answer by the nodes that it came through, where there are several.
+    fn count_way(&self, node: usize, fields: &HeaderMap) {
+        if self.nodes.len() == 1 {
+            return;
+        }
+        self.tally.add(if node == 0 { "answers by the edge" } else { "answers by a parent" }, 1);
+        let members = fields.get_all("cache-status").iter();
+        let told: Vec<&str> = members.map(|value| value.to_str().unwrap()).collect();
+        let told = told.join(",");
+        let others = self.nodes.iter().enumerate().filter(|(other, _)| *other != node);
+        let is_through = |id: &str| told.split(',').any(|member| member.trim().starts_with(id));
+        if others.map(|(_, other)| other).any(|other| is_through(&other.id)) {
+            let way = if node == 0 { "answers through a parent" } else { "answers by a sibling's" };
+            self.tally.add(way, 1);
+        }
+        if node == 0 && self.nodes.iter().any(|node| node.place().is_ending()) {
+            self.tally.add("answers while a parent was down", 1);
         }
     }
 

@@ -45,12 +45,7 @@ async fn make() -> TempDir {
     let things = THING_BYTES.iter().copied().chain([FILLER_BYTES]).map(Thing::strong);
     let filler = THING_BYTES.len();
     let origin = Origin::start(things.collect()).await;
-    let role = Role {
-        dir: dir.path().to_owned(),
-        origin: origin.url.clone(),
-        ssd: SSD_BYTES,
-        ssd_direct: false,
-    };
+    let role = Role { ssd: SSD_BYTES, ..Role::alone("edge-a", dir.path(), &origin.url) };
     let process = Process::start(&role, None).await;
     process.ssd_is_up().await;
     let place = &process.place;
