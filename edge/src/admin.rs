@@ -217,7 +217,7 @@ async fn explain_url(
         key: key.to_string(),
         number: edge.purges.number(),
         now_ms,
-        not_stored: edge.fetches.why_not_stored(&key).map(|why| why.to_string()),
+        not_stored: edge.fetches.why_not_stored(&key).map(|why| why.as_str().to_owned()),
         title: None,
     }))
 }

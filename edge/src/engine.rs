@@ -22,7 +22,7 @@ mod unranged;
 
 pub use asking::source;
 pub use gauges::register;
-pub use growing::{Growing, GrowingReader, REST_BYTES_MAX, Step, UNVALIDATED_BYTES_MAX};
+pub use growing::{Growing, GrowingReader, REST_BYTES_MAX, Step, Taken, UNVALIDATED_BYTES_MAX};
 pub use inflight::{Coming, Progress};
 pub use owned::{OWNED_RUN_BYTES, owned_run_end};
 pub use passage::Exit;

@@ -40,10 +40,24 @@ pub struct Grown {
     pub end: Option<Result<(), Fault>>,
 }
 
+/// What comes of an answer that was taken to its end.
+pub enum Taken {
+    /// Its chunks.
+    Whole(Vec<Bytes>),
+    /// Nobody vouches for that all of it came.
+    Undelimited,
+    /// It is longer than what is kept.
+    TooLong,
+    /// Memory for such answers was used up.
+    NoRoom,
+}
+
 /// The answer.
 pub struct Growing {
     /// Its length, if it said.
     pub length: Option<u64>,
+    /// A longer one is not kept: at most [`UNVALIDATED_BYTES_MAX`].
+    bytes_max: u64,
     engine: Arc<Engine>,
     /// What its chunks are kept by, and held by who sends them.
     body: [u8; 16],
@@ -66,10 +80,15 @@ struct Held {
 
 impl Growing {
     /// An answer of which nothing is here yet.
-    pub fn new(engine: &Arc<Engine>, body: [u8; 16], length: Option<u64>) -> Arc<Self> {
+    pub fn new(
+        engine: &Arc<Engine>,
+        body: [u8; 16],
+        length: Option<u64>,
+        bytes_max: u64,
+    ) -> Arc<Self> {
         let ((progress, _), held) = (watch::channel(Grown::default()), Mutex::default());
         let (engine, moved) = (Arc::clone(engine), Notify::new());
-        Arc::new(Self { length, engine, body, held, progress, moved })
+        Arc::new(Self { length, bytes_max, engine, body, held, progress, moved })
     }
 
     fn lock(&self) -> MutexGuard<'_, Held> {
@@ -96,15 +115,11 @@ impl Growing {
         Some(GrowingReader { growing: Arc::clone(self), name, at, progress, pins: [None, None] })
     }
 
-    /// Takes the answer to its end. Its chunks, if it was whole and all of it is still here.
+    /// Takes the answer to its end.
     ///
     /// # Errors
     /// How it was cut, or [`Fault::Lost`] when everybody left.
-    pub async fn grow(
-        &self,
-        body: UpstreamBody,
-        source: Verdict,
-    ) -> Result<Option<Vec<Bytes>>, Fault> {
+    pub async fn grow(&self, body: UpstreamBody, source: Verdict) -> Result<Taken, Fault> {
         let mut kept = Kept { engine: &self.engine, source, bytes: 0 };
         let mut end = End { growing: self, told: Err(Fault::Lost) };
         let ended = self.take(&mut kept, body).await;
@@ -112,15 +127,11 @@ impl Growing {
         ended
     }
 
-    async fn take(
-        &self,
-        kept: &mut Kept<'_>,
-        mut body: UpstreamBody,
-    ) -> Result<Option<Vec<Bytes>>, Fault> {
+    async fn take(&self, kept: &mut Kept<'_>, mut body: UpstreamBody) -> Result<Taken, Fault> {
         let mut whole: Vec<Bytes> = Vec::new();
         let mut slot: Option<arena::Slot> = None;
         let mut filled = 0;
-        let mut keeps = true;
+        let mut unkept: Option<Taken> = None;
         loop {
             let data = match self.next(&mut body, filled).await? {
                 Some(data) => data,
@@ -130,8 +141,8 @@ impl Growing {
             let mut rest = &data[..];
             while !rest.is_empty() {
                 if slot.is_none() {
-                    keeps &= kept.may_grow(filled);
-                    if !keeps {
+                    unkept = unkept.or_else(|| kept.refuses(filled, self.bytes_max));
+                    if unkept.is_some() {
                         whole.clear();
                         self.slide(kept, filled).await?;
                     }
@@ -155,20 +166,22 @@ impl Growing {
             }
             self.progress.send_modify(|grown| grown.filled = filled);
         }
-        if self.length.is_some_and(|length| length != filled) || !body.is_delimited() {
-            // Cut, or of a length that nobody vouches for: good to pass on, not to keep.
-            keeps = false;
-            if self.length.is_some() {
-                return Err(Fault::unavailable("the answer was cut"));
-            }
+        if self.length.is_some_and(|length| length != filled) {
+            return Err(Fault::unavailable("the answer was cut"));
         }
-        if !keeps {
-            return Ok(None);
+        if !body.is_delimited() {
+            return Ok(Taken::Undelimited);
+        }
+        if filled > self.bytes_max {
+            return Ok(Taken::TooLong);
+        }
+        if let Some(unkept) = unkept {
+            return Ok(unkept);
         }
         if let Some(last) = slot.filter(|slot| slot.filled() > 0) {
             whole.push(snug(kept.engine, last));
         }
-        Ok(Some(whole))
+        Ok(Taken::Whole(whole))
     }
 
     /// How large a slot the next bytes need.
@@ -237,8 +250,12 @@ impl Kept<'_> {
         self.engine.growing_bytes.load(Ordering::Relaxed) >= self.engine.growing_bytes_max
     }
 
-    fn may_grow(&self, filled: u64) -> bool {
-        filled < UNVALIDATED_BYTES_MAX && !self.is_full()
+    /// Why no more is kept of an answer with so many bytes and more.
+    fn refuses(&self, filled: u64, bytes_max: u64) -> Option<Taken> {
+        match filled {
+            _ if filled >= bytes_max => Some(Taken::TooLong),
+            _ => self.is_full().then_some(Taken::NoRoom),
+        }
     }
 
     fn grew(&mut self, bytes: u64) {

@@ -12,11 +12,13 @@ mod settling;
 mod span;
 mod told;
 mod under_way;
+mod unstored;
 
 pub(super) use apart::apart;
 pub(super) use asking::{Asking, Sent};
 pub use outcome::{Cut, Hold, Outcome, Own, Unshared, reader, reading};
 pub use under_way::{Asker, Began, Fetches, keep, put};
+pub use unstored::{Unstored, tell};
 
 use super::{Wanted, now_ms, pass, renewing};
 use crate::error::Fault;

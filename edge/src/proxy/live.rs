@@ -1,11 +1,11 @@
 //! Answers that are read by many while they arrive, and stored once they are whole: those
 //! without a strong validator, and those that do not say how long they are.
 
-use super::fetch::{Began, Hold};
+use super::fetch::{Began, Hold, Unstored};
 use super::{Wanted, by_hop, pass, stored, without_body};
 use crate::body::{Content, Follow};
 use crate::compress;
-use crate::engine::{Growing, GrowingReader, REST_BYTES_MAX};
+use crate::engine::{Growing, GrowingReader, REST_BYTES_MAX, Taken};
 use crate::error::Fault;
 use crate::refused::Refused;
 use crate::serve::{Answer, Edge};
@@ -43,10 +43,19 @@ impl Taking {
     async fn take(&self, body: UpstreamBody) {
         let live = &self.live;
         match live.growing.grow(body, live.source).await {
-            Ok(Some(chunks)) => live.store(&self.edge, self.key, chunks),
-            Ok(None) => {}
+            Ok(Taken::Whole(chunks)) => live.store(&self.edge, self.key, chunks),
+            // That was told when it began.
+            Ok(Taken::Undelimited) => {}
+            Ok(Taken::TooLong) => self.is_not_stored(Unstored::TooLong),
+            Ok(Taken::NoRoom) => self.is_not_stored(Unstored::NoRoom),
             Err(fault) => tracing::debug!(url = %live.head.url, %fault, "an answer was not whole"),
         }
+    }
+}
+
+impl Taking {
+    fn is_not_stored(&self, why: Unstored) {
+        super::fetch::tell(&self.edge, self.key, &self.live.head.url, why);
     }
 }
 
@@ -134,17 +143,17 @@ impl Lives {
 }
 
 impl Live {
-    /// Takes an answer, in a task of its own. Its first reader keeps it from being given up
+    /// Takes an answer, in a task of its own, and keeps it if it has no more than `bytes_max`. Its first reader keeps it from being given up
     /// until the one who asked reads.
     pub fn start(
         edge: &Arc<Edge>,
         key: KeyId,
         head: Head,
-        answer: upstream::Answer,
+        (answer, bytes_max): (upstream::Answer, u64),
         began: Began,
     ) -> (Arc<Self>, Option<GrowingReader>) {
         let length = answer.body.length().filter(|_| answer.body.is_delimited());
-        let growing = Growing::new(&edge.engine, head.body, length);
+        let growing = Growing::new(&edge.engine, head.body, length, bytes_max);
         let first = growing.read_from(0);
         let (source, status) = (by_hop(answer.kind), head.stored.status);
         let head = Arc::new(head);
@@ -341,7 +350,7 @@ mod tests {
             seen: heads::Seen::default(),
             read: heads::Read::default(),
         };
-        let growing = Growing::new(engine, [1; 16], None);
+        let growing = Growing::new(engine, [1; 16], None, crate::engine::UNVALIDATED_BYTES_MAX);
         let (head, source, status) = (Arc::new(head), Verdict::Origin, StatusCode::OK);
         let began = super::super::fetch::Fetches::default().now();
         Arc::new(Live { head, growing, source, status, may_be_kept: true, began })

@@ -4,7 +4,7 @@ use super::*;
 
 /// So many chunks have come of it.
 fn come(engine: &Arc<Engine>, body: u8, chunks: u64) -> Arc<Growing> {
-    let growing = Growing::new(engine, [body; 16], None);
+    let growing = Growing::new(engine, [body; 16], None, UNVALIDATED_BYTES_MAX);
     for _ in 0..chunks {
         let mut slot = engine.chunks.slot(CHUNK_BYTES as usize).unwrap();
         slot.write(&[body; CHUNK_BYTES as usize]);

@@ -8,12 +8,13 @@ use super::Fetch;
 use super::outcome::{Outcome, Own, Unshared};
 use super::span::{Part, Span};
 use super::under_way::{Began, put};
+use super::unstored::{self, Unstored};
 use crate::compress;
-use crate::engine::Arriving;
+use crate::engine::{Arriving, UNVALIDATED_BYTES_MAX};
 use crate::error::Fault;
 use crate::object::OBJECT_BYTES_MAX;
 use crate::verdict::Verdict;
-use caching::{Reason, Storable, Stored};
+use caching::{Storable, Stored};
 use heads::Head;
 use http::{StatusCode, header};
 use model::ByteRange;
@@ -57,7 +58,7 @@ impl Fetch {
         let Some(selecting) = selecting.filter(|_| !outdated) else {
             let is_unkept = matches!(storable, Storable::No(reason) if !reason.is_of_request());
             if let Storable::No(reason) = storable {
-                self.not_stored(reason);
+                self.not_stored(Unstored::Said(reason));
             }
             let is_of_request = match storable {
                 Storable::Yes => outdated,
@@ -93,8 +94,13 @@ impl Fetch {
                     self.object(answer, head(stored, total), given, status, (asked, began))
                 }
                 part => {
-                    let can_be_kept = strong && part.is_none_or(|part| fits(part.total));
-                    self.unshared(answer, stored, asked, !can_be_kept)
+                    let unkept = match part {
+                        _ if !strong => Some(Unstored::Unvalidated),
+                        Some(part) if !fits(part.total) => Some(Unstored::TooLong),
+                        _ => None,
+                    };
+                    unkept.into_iter().for_each(|why| self.not_stored(why));
+                    self.unshared(answer, stored, asked, unkept.is_some())
                 }
             };
         }
@@ -106,22 +112,28 @@ impl Fetch {
                 self.object(answer, head(stored, bytes), range, status, (asked, began))
             }
             Some(bytes) if bytes > wanted.site.unvalidated_bytes_max => {
+                self.not_stored(Unstored::TooLong);
                 self.unshared(answer, stored, asked, true)
             }
             length => {
+                if !answer.body.is_delimited() {
+                    self.not_stored(Unstored::Undelimited);
+                }
+                let bytes_max = match strong {
+                    true => UNVALIDATED_BYTES_MAX,
+                    false => wanted.site.unvalidated_bytes_max,
+                };
                 let head = head(stored, length.unwrap_or(0));
-                let (live, reader) = Live::start(&self.edge, wanted.key, head, answer, began);
+                let (live, reader) =
+                    Live::start(&self.edge, wanted.key, head, (answer, bytes_max), began);
                 let hold = live.hold();
                 (Outcome::Growing(live, hold), reader.map(Own::Reader))
             }
         }
     }
 
-    /// Says why an answer is not stored, for those who wonder about the hit ratio.
-    fn not_stored(&self, reason: Reason) {
-        self.edge.metrics.answers_unstored.with_label_values(&[reason.as_str()]).inc();
-        self.edge.fetches.refused(self.wanted.key, reason);
-        tracing::debug!(url = %self.wanted.url(), %reason, "not stored");
+    fn not_stored(&self, why: Unstored) {
+        unstored::tell(&self.edge, self.wanted.key, &self.wanted.url(), why);
     }
 
     /// What purges find it by. Where the origin gave more than are kept, any of them do.

@@ -2,10 +2,10 @@
 //! in parts, and which URLs an unsafe method has changed.
 
 use super::outcome::Outcome;
+use super::unstored::Unstored;
 use crate::engine::GrowingReader;
 use crate::flights::Flights;
 use crate::serve::Edge;
-use caching::Reason;
 use heads::{Head, KeyId};
 use lru::LruCache;
 use std::num::NonZeroUsize;
@@ -46,7 +46,7 @@ pub struct Fetches {
     pub(super) flights: Flights<Flight, Outcome>,
     unshared: Mutex<LruCache<KeyId, Instant>>,
     unkept: Mutex<LruCache<(KeyId, Asker), ()>>,
-    whys: Mutex<LruCache<KeyId, Reason>>,
+    whys: Mutex<LruCache<KeyId, Unstored>>,
     invalidated: Mutex<Invalidated>,
     in_parts: Mutex<LruCache<KeyId, ()>>,
     /// Counts exchanges and invalidations in the order in which they begin.
@@ -138,12 +138,12 @@ impl Fetches {
     }
 
     /// An answer was not stored.
-    pub(super) fn refused(&self, key: KeyId, why: Reason) {
+    pub(super) fn unstored(&self, key: KeyId, why: Unstored) {
         self.whys.lock().unwrap_or_else(PoisonError::into_inner).put(key, why);
     }
 
     /// Why an answer to such a request was not stored when that last happened.
-    pub fn why_not_stored(&self, key: &KeyId) -> Option<Reason> {
+    pub fn why_not_stored(&self, key: &KeyId) -> Option<Unstored> {
         self.whys.lock().unwrap_or_else(PoisonError::into_inner).peek(key).copied()
     }
 
