@@ -24,6 +24,7 @@ pub use asking::source;
 pub use gauges::register;
 pub use growing::{Growing, GrowingReader, REST_BYTES_MAX, Step, Taken, UNVALIDATED_BYTES_MAX};
 pub use inflight::{Coming, Progress};
+pub use outdated::Outdated;
 pub use owned::{OWNED_RUN_BYTES, owned_run_end};
 pub use passage::Exit;
 pub use pins::{COPIED_BYTES_MAX, Pin};
@@ -42,7 +43,6 @@ use chunks::Chunks;
 use heads::Heads;
 use inflight::{Claim, InFlight};
 use model::chunk::CHUNK_BYTES;
-use outdated::Outdated;
 use owned::run_until;
 use pins::Pins;
 use readers::Readers;
@@ -94,8 +94,8 @@ pub struct Engine {
     pub titles: Option<Upstream>,
     /// What is known of stored representations.
     pub heads: Heads,
-    /// Since when other nodes' copies may be old.
-    pub outdated: Outdated,
+    /// Since when other nodes' copies may be old, where there are other nodes.
+    outdated: Option<Arc<Outdated>>,
     /// Counters.
     pub metrics: Metrics,
     /// Where fetches run: bodies ask for chunks on the threads that serve connections.
@@ -123,6 +123,7 @@ impl Engine {
         planned: Arc<Planned>,
         titles: Option<Upstream>,
         heads: Heads,
+        outdated: Option<Arc<Outdated>>,
         metrics: Metrics,
         memory_bytes: u64,
     ) -> Self {
@@ -132,7 +133,7 @@ impl Engine {
             planned,
             titles,
             heads,
-            outdated: Outdated::default(),
+            outdated,
             metrics,
             work: Handle::current(),
             inflight: InFlight::default(),
@@ -388,6 +389,7 @@ pub(crate) mod tests {
             Arc::new(planned),
             None,
             Heads::open(&dir.join("heads.db"), heads::Limits::default(), &registry).unwrap(),
+            None,
             metrics,
             memory_bytes,
         ))

@@ -50,6 +50,8 @@ pub struct Counts {
     /// Answers without a strong validator that nobody else could join, for too many arrived.
     pub answers_unlisted: IntCounter,
     pub answers_overtagged: IntCounter,
+    /// Changes that other nodes may not know of, and that a restart may forget.
+    pub changes_unwritten: IntCounter,
     /// Answers that were not stored, by why.
     pub answers_unstored: IntCounterVec,
     /// Reads of the planned tier that did not end in time.
@@ -173,6 +175,11 @@ impl Metrics {
                 r,
                 "answers_overtagged_total",
                 "Stored answers with more tags, or longer ones, than are kept",
+            )?,
+            changes_unwritten: counter(
+                r,
+                "changes_unwritten_total",
+                "Changes of URLs that other nodes may not know of, which the disk did not take",
             )?,
             planned_stalls: counter(
                 r,

@@ -4,7 +4,7 @@ mod listeners;
 
 use crate::Error;
 use crate::encoded::Encoded;
-use crate::engine::{self, Engine};
+use crate::engine::{self, Engine, Outdated};
 use crate::metrics::Metrics;
 use crate::naming;
 use crate::origin::Origin;
@@ -160,11 +160,14 @@ impl Parts {
         let planned = Arc::new(planned);
         planned.start();
         let titles = config.titles.as_ref().map(|titles| titles.open(&node)).transpose()?;
+        let changed = || Outdated::open(data, metrics.changes_unwritten.clone());
+        let outdated = node.has_others().then(changed).transpose()?;
         let engine = Arc::new(Engine::new(
             Chunks::open(&sizes(config), registry)?,
             Arc::clone(&planned),
             titles.clone(),
             Heads::open(&data.join("heads.db"), heads::Limits::default(), registry)?,
+            outdated,
             metrics.clone(),
             config.memory_bytes,
         ));

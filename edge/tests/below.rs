@@ -13,7 +13,7 @@ use http::Method;
 use serde_json::json;
 use std::collections::HashSet;
 use tempfile::TempDir;
-use upstream::hierarchy;
+use upstream::hierarchy::{self, Peer};
 
 #[tokio::test]
 async fn what_a_full_parent_says_is_final_below_it() {
@@ -134,23 +134,23 @@ struct Two {
     web: Web,
     edge: Edge,
     path: String,
+    above: [Peer; 2],
     _parents: [Edge; 2],
-    _dirs: [TempDir; 3],
+    dirs: [TempDir; 3],
 }
 
 impl Two {
     async fn new() -> Self {
         let dirs = [(); 3].map(|()| tempfile::tempdir().unwrap());
-        let [child, one, two] = nodes(["edge-a", "region-1", "region-2"]);
+        let above = nodes(["region-1", "region-2"]);
         let web = Web::start().await;
         let alone = hierarchy::Settings::default;
         let parents = [
-            Edge::start(node(&dirs[1], &one, &web.url, alone())).await,
-            Edge::start(node(&dirs[2], &two, &web.url, alone())).await,
+            Edge::start(node(&dirs[1], &above[0], &web.url, alone())).await,
+            Edge::start(node(&dirs[2], &above[1], &web.url, alone())).await,
         ];
-        let edge = node(&dirs[0], &child, &web.url, below(&[one, two]));
-        let edge = Edge::start(edge).await;
-        let mut two = Self { web, edge, path: String::new(), _parents: parents, _dirs: dirs };
+        let edge = Self::child(&dirs[0], &web, &above).await;
+        let mut two = Self { web, edge, path: String::new(), above, _parents: parents, dirs };
         for number in 0.. {
             two.path = format!("/{number}.mp4");
             two.web.put(&two.path, Item::of(RUN + (2 << 20)));
@@ -164,6 +164,19 @@ impl Two {
             }
         }
         two
+    }
+
+    async fn child(dir: &TempDir, web: &Web, above: &[Peer]) -> Edge {
+        let [child] = nodes(["edge-a"]);
+        Edge::start(node(dir, &child, &web.url, below(above))).await
+    }
+
+    /// The edge is killed, and is there again.
+    async fn restarted(self) -> Self {
+        let Self { web, edge, path, above, _parents, dirs } = self;
+        edge.kill().await;
+        let edge = Self::child(&dirs[0], &web, &above).await;
+        Self { web, edge, path, above, _parents, dirs }
     }
 
     async fn part(&self, start: u64, bytes: u64) -> Answer {
@@ -190,6 +203,20 @@ async fn what_a_node_has_passed_a_post_for_it_takes_from_no_node_in_its_old_vers
     two.web.change(&two.path);
     let url = format!("{}{}", two.edge.http, two.path);
     assert_eq!(ask(Method::POST, &url, &[("host", SITE)]).await.status, 204);
+    for start in [RUN, 5] {
+        let new = two.web.part(&two.path, start..start + 100);
+        assert_eq!(two.part(start, 100).await.bytes(), &new, "from byte {start}");
+    }
+}
+
+/// Neither parent is asked for anything between the POST and the end of the edge.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_is_killed_after_a_post_takes_the_old_from_no_node() {
+    let two = Two::new().await;
+    two.web.change(&two.path);
+    let url = format!("{}{}", two.edge.http, two.path);
+    assert_eq!(ask(Method::POST, &url, &[("host", SITE)]).await.status, 204);
+    let two = two.restarted().await;
     for start in [RUN, 5] {
         let new = two.web.part(&two.path, start..start + 100);
         assert_eq!(two.part(start, 100).await.bytes(), &new, "from byte {start}");

@@ -91,6 +91,12 @@ impl Node {
         !self.0.siblings.is_empty() || self.0.parents.len() > 1 || self.0.shields.len() > 1
     }
 
+    /// Whether any other node is asked before an origin.
+    #[must_use]
+    pub fn has_others(&self) -> bool {
+        [&self.0.siblings, &self.0.parents, &self.0.shields].into_iter().any(|all| !all.is_empty())
+    }
+
     /// Its name in `CDN-Loop`.
     #[must_use]
     pub fn id(&self) -> &str {

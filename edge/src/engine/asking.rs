@@ -42,7 +42,12 @@ impl Engine {
             && is_over
         {
             if matches!(fault, Fault::Changed) {
-                self.outdated.note(web.wanted.key, crate::proxy::now_ms());
+                let noted = self.others_are_outdated(&[web.wanted.key]);
+                self.work.spawn(async {
+                    if let Err(error) = noted.await {
+                        tracing::warn!(%error, "a restart may forget that nodes have an old version");
+                    }
+                });
             }
             self.remove_head(web.wanted.key, &web.head);
         }

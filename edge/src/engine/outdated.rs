@@ -1,34 +1,110 @@
 //! Since when what other nodes have of a URL may be old: one of them was found to have another
 //! version than the next, or an unsafe request has changed it by way of some of them alone.
 //!
-//! Those that are asked from then on are told, as after a purge. In memory: a restart forgets it, as
-//! does a URL that is beyond as many.
+//! Those that are asked from then on are told, as after a purge. It is kept as purges are, in a log
+//! of its own, so that clients who change things push no operator's purge out of that.
+//!
+//! Invariant: nothing is forgotten but what the disk refused, and that at the next start. Where there
+//! are too many URLs, the oldest become one of every URL.
 
-use heads::KeyId;
+use super::Engine;
+use crate::proxy::now_ms;
+use futures::future::join_all;
+use heads::{Error, KeyId, Purge, PurgeLog, What};
 use lru::LruCache;
+use prometheus::{IntCounter, Registry};
 use std::num::NonZeroUsize;
-use std::sync::{Mutex, PoisonError};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-/// URLs of which that is known, some 6 MB.
-const OUTDATED_MAX: NonZeroUsize = NonZeroUsize::new(65_536).expect("not zero");
+/// URLs that are known one by one, some 16 MB.
+const OUTDATED_MAX: usize = 65_536;
+/// URLs that the disk has not taken yet, or refuses to.
+const UNWRITTEN_MAX: NonZeroUsize = NonZeroUsize::new(16_384).expect("not zero");
 
-/// The last moment for each URL, in milliseconds since 1970 UTC.
-pub struct Outdated(Mutex<LruCache<KeyId, i64>>);
+/// Its name in the data folder.
+const LOG: &str = "changed.log";
+/// Who has changed something is answered by then, whatever the disk does.
+const WRITTEN_WITHIN: Duration = Duration::from_secs(1);
 
-impl Default for Outdated {
-    fn default() -> Self {
-        Self(Mutex::new(LruCache::new(OUTDATED_MAX)))
-    }
+/// The last moment for each URL.
+pub struct Outdated {
+    log: PurgeLog,
+    /// In milliseconds since 1970 UTC.
+    unwritten: Mutex<LruCache<KeyId, i64>>,
+    refused: IntCounter,
 }
 
 impl Outdated {
-    /// What is from this moment or before may be old.
-    pub fn note(&self, key: KeyId, at_ms: i64) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).put(key, at_ms);
+    /// Reads the log in the data folder `dir`, or begins one. One that is damaged says of every URL that it was
+    /// changed before the start. `refused` counts what the disk would not take.
+    ///
+    /// # Errors
+    /// [`Error::Start`], never for the disk's sake.
+    pub fn open(dir: &Path, refused: IntCounter) -> Result<Arc<Self>, Error> {
+        // It is no purge that operators see: what they count is not to have these among it.
+        let log = PurgeLog::open_for(&dir.join(LOG), &Registry::new(), OUTDATED_MAX)?;
+        let unwritten = Mutex::new(LruCache::new(UNWRITTEN_MAX));
+        Ok(Arc::new(Self { log, unwritten, refused }))
     }
 
-    /// What was noted last of a URL.
-    pub fn last(&self, key: &KeyId) -> Option<i64> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(key).copied()
+    fn unwritten(&self) -> MutexGuard<'_, LruCache<KeyId, i64>> {
+        self.unwritten.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// What other nodes have from now or before may be old: at once, and after a restart as well if
+    /// the future ends without an error.
+    pub fn note(self: &Arc<Self>, key: KeyId) -> impl Future<Output = Result<(), Error>> + use<> {
+        let (own, at_ms) = (Arc::clone(self), now_ms());
+        own.unwritten().put(key, at_ms);
+        async move {
+            let purge = Purge { what: of(&key), site: None, soft: true, note: String::new() };
+            if let Err(error) = own.log.append(purge).await {
+                own.refused.inc();
+                return Err(error);
+            }
+            let mut unwritten = own.unwritten();
+            if unwritten.peek(&key) == Some(&at_ms) {
+                unwritten.pop(&key);
+            }
+            Ok(())
+        }
+    }
+
+    /// What was noted last of a URL, in milliseconds since 1970 UTC.
+    pub fn last(&self, key: &KeyId) -> Option<i64> {
+        let unwritten = self.unwritten().peek(key).copied();
+        self.log.last("", of(key).text(), &[]).max(unwritten)
+    }
+}
+
+impl Engine {
+    /// What other nodes have of these URLs from now or before may be old. They are told from now on,
+    /// also after a restart if the future ends without an error, which it does within
+    /// [`WRITTEN_WITHIN`].
+    pub fn others_are_outdated(
+        &self,
+        keys: &[KeyId],
+    ) -> impl Future<Output = Result<(), Error>> + use<> {
+        let noted: Vec<_> = match &self.outdated {
+            Some(outdated) => keys.iter().map(|key| outdated.note(*key)).collect(),
+            None => Vec::new(),
+        };
+        async {
+            let all = tokio::time::timeout(WRITTEN_WITHIN, join_all(noted)).await;
+            let late = |_| Error::NotWritten { path: LOG.into(), reason: "the disk is too slow" };
+            all.map_err(late)?.into_iter().collect()
+        }
+    }
+
+    /// The last moment of which that is known, in milliseconds since 1970 UTC.
+    pub fn others_outdated_ms(&self, key: &KeyId) -> Option<i64> {
+        self.outdated.as_ref()?.last(key)
+    }
+}
+
+/// A URL by its site and its rules is a key, and that is shorter.
+fn of(key: &KeyId) -> What {
+    What::Url(key.to_string())
 }

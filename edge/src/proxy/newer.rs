@@ -46,7 +46,7 @@ impl Wanted {
     pub(super) fn purged_ms(&self, edge: &Edge, tags: &[Box<str>]) -> Option<i64> {
         let below = self.newer_than.as_ref().filter(|newer| newer.by_peer);
         let below = below.map(|newer| newer.than.unix_ms);
-        let outdated = edge.engine.outdated.last(&self.key);
+        let outdated = edge.engine.others_outdated_ms(&self.key);
         edge.purges.last(&self.site.name, &self.url(), tags).max(below).max(outdated)
     }
 

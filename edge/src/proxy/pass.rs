@@ -195,15 +195,16 @@ async fn invalidate(edge: &Edge, wanted: &Wanted, targets: Vec<Target>) {
             })),
         }
     }
+    // Of the nodes above, those that the request has not passed know nothing of it.
+    let noted = edge.engine.others_are_outdated(&keys);
     for key in &keys {
-        // Of the nodes above, those that the request has not passed know nothing of it.
-        edge.engine.outdated.note(*key, now_ms());
         edge.fetches.invalidate(*key);
         edge.lives.forget(key);
     }
-    let (removed, purged) =
-        tokio::join!(edge.engine.heads.invalidate(&keys), futures::future::join_all(purges));
-    for error in removed.err().into_iter().chain(purged.into_iter().filter_map(Result::err)) {
+    let (removed, noted, purged) =
+        tokio::join!(edge.engine.heads.invalidate(&keys), noted, futures::future::join_all(purges));
+    let failed = [removed.err(), noted.err()].into_iter().flatten();
+    for error in failed.chain(purged.into_iter().filter_map(Result::err)) {
         tracing::error!(url = %wanted.url(), %error, "an invalidation may not outlive a crash");
     }
 }

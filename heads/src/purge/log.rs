@@ -58,10 +58,14 @@ impl PurgeLog {
     /// # Errors
     /// [`Error::Start`], never for the disk's sake.
     pub fn open(path: &Path, registry: &Registry) -> Result<Self, Error> {
-        Self::open_with(path, registry, PURGES_MAX)
+        Self::open_for(path, registry, PURGES_MAX)
     }
 
-    fn open_with(path: &Path, registry: &Registry, max: usize) -> Result<Self, Error> {
+    /// The same for `max` purges at most that are kept one by one.
+    ///
+    /// # Errors
+    /// [`Error::Start`], never for the disk's sake.
+    pub fn open_for(path: &Path, registry: &Registry, max: usize) -> Result<Self, Error> {
         let metrics = PurgeMetrics::new(registry)?;
         let (writer, rules, recent) = Writer::open(path, max, &metrics);
         let state = Arc::new(InForce {
@@ -239,7 +243,7 @@ impl Writer {
                 metrics.damaged.with_label_values(&["torn"]).inc();
             }
             Ok(State::Damaged(reason)) => {
-                tracing::error!(path = %shown, reason, "the purge log is damaged: everything stored is purged");
+                tracing::error!(path = %shown, reason, "the purge log is damaged: all from before now counts as purged");
                 metrics.damaged.with_label_values(&["damaged"]).inc();
                 if let Err(error) = std::fs::rename(path, path.with_extension("damaged")) {
                     tracing::warn!(path = %shown, %error, "the damaged purge log is not kept");
@@ -247,7 +251,7 @@ impl Writer {
                 writer.begin_lost(&mut rules, max);
             }
             Err(error) => {
-                tracing::error!(path = %shown, %error, "the purge log can't be read: everything stored is purged");
+                tracing::error!(path = %shown, %error, "the purge log can't be read: all from before now counts as purged");
                 metrics.damaged.with_label_values(&["unreadable"]).inc();
                 writer.begin_lost(&mut rules, max);
             }
@@ -525,7 +529,7 @@ mod tests {
     async fn what_is_folded_holds_after_a_restart() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("purges");
-        let few = || PurgeLog::open_with(&path, &Registry::new(), 3_000).unwrap();
+        let few = || PurgeLog::open_for(&path, &Registry::new(), 3_000).unwrap();
         let log = few();
         let epoch = log.number();
         for hundreds in 0..7 {
