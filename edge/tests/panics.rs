@@ -9,13 +9,11 @@
 mod common;
 
 use bytes::Bytes;
-use common::{CHUNK, DEADLINE, Hold, Item, Proxy, Validator, WebMisdeed, until};
+use common::{CHUNK, DEADLINE, Hold, Item, Proxy, Validator, WebMisdeed, log, until};
 use futures::future::join_all;
 use std::fmt;
-use std::sync::{Mutex, MutexGuard, Once, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use tracing::field::{Field, Visit};
-use tracing::span::{Attributes, Id, Record};
-use tracing::{Event, Metadata, Subscriber};
 
 /// The line that is not survived: by the first task that logs it.
 static FATAL: Mutex<Option<&str>> = Mutex::new(None);
@@ -23,8 +21,6 @@ static FATAL: Mutex<Option<&str>> = Mutex::new(None);
 static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 const FILM: &str = "/film.mp4";
-
-struct Log;
 
 fn fatal() -> MutexGuard<'static, Option<&'static str>> {
     FATAL.lock().unwrap_or_else(PoisonError::into_inner)
@@ -41,31 +37,13 @@ impl Visit for Line<'_> {
     }
 }
 
-impl Subscriber for Log {
-    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.target().starts_with("nearcast_")
-    }
-
-    fn event(&self, event: &Event<'_>) {
+/// The first task that logs this line panics.
+fn panic_at(line: &'static str) {
+    log::watch("nearcast_", |event| {
         let mut is_fatal = false;
         event.record(&mut Line(&mut is_fatal));
         assert!(!is_fatal, "as the story wants it");
-    }
-
-    fn new_span(&self, _: &Attributes<'_>) -> Id {
-        Id::from_u64(1)
-    }
-
-    fn record(&self, _: &Id, _: &Record<'_>) {}
-    fn record_follows_from(&self, _: &Id, _: &Id) {}
-    fn enter(&self, _: &Id) {}
-    fn exit(&self, _: &Id) {}
-}
-
-/// The first task that logs this line panics.
-fn panic_at(line: &'static str) {
-    static SET: Once = Once::new();
-    SET.call_once(|| tracing::subscriber::set_global_default(Log).unwrap());
+    });
     *fatal() = Some(line);
 }
 

@@ -1,4 +1,4 @@
-//! What the access log says of responses that were cut.
+//! What the edge logs, seen as it is logged.
 
 use super::until;
 use std::fmt;
@@ -7,29 +7,19 @@ use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Metadata, Subscriber};
 
-/// Why each was, of all stories of a process.
-static FAULTS: Mutex<Vec<String>> = Mutex::new(Vec::new());
-
-struct Log;
-
-struct Faults;
-
-impl Visit for Faults {
-    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        if field.name() == "fault" {
-            let mut faults = FAULTS.lock().unwrap_or_else(PoisonError::into_inner);
-            faults.push(format!("{value:?}"));
-        }
-    }
+/// Shows lines of the log to `see`, on the tasks that log them.
+struct Log {
+    target: &'static str,
+    see: fn(&Event<'_>),
 }
 
 impl Subscriber for Log {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.target() == "access"
+        metadata.target().starts_with(self.target)
     }
 
     fn event(&self, event: &Event<'_>) {
-        event.record(&mut Faults);
+        (self.see)(event);
     }
 
     fn new_span(&self, _: &Attributes<'_>) -> Id {
@@ -42,10 +32,29 @@ impl Subscriber for Log {
     fn exit(&self, _: &Id) {}
 }
 
-/// From now on it is noted.
-pub fn start() {
+/// From now on each line whose target begins so is shown to `see`: what a process asks for first.
+pub fn watch(target: &'static str, see: fn(&Event<'_>)) {
     static SET: Once = Once::new();
-    SET.call_once(|| tracing::subscriber::set_global_default(Log).unwrap());
+    SET.call_once(|| tracing::subscriber::set_global_default(Log { target, see }).unwrap());
+}
+
+/// Why responses were cut, of all stories of a process.
+static FAULTS: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+struct Faults;
+
+impl Visit for Faults {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        if field.name() == "fault" {
+            let mut faults = FAULTS.lock().unwrap_or_else(PoisonError::into_inner);
+            faults.push(format!("{value:?}"));
+        }
+    }
+}
+
+/// From now on the access log's faults are noted.
+pub fn start() {
+    watch("access", |event| event.record(&mut Faults));
 }
 
 /// Waits until a response was cut for a reason that begins so.
