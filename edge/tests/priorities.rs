@@ -4,18 +4,17 @@
 #![allow(clippy::unwrap_used, reason = "a story that meets an error has failed")]
 
 mod common;
+#[path = "../../wire/tests/quic/line.rs"]
+mod line;
 
 use bytes::Buf;
 use common::{
     Answer, Edge, H3, Hold, Item, Proxy, Stream, Web, get, get_over, proxy_settings, until,
 };
 use http::Request;
+use line::Line;
 use nearcast_edge::Limits;
 use std::cell::Cell;
-use std::collections::VecDeque;
-use std::net::SocketAddr;
-use tokio::net::UdpSocket;
-use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 /// Asks with this urgency, in the background.
@@ -117,43 +116,6 @@ async fn the_origin_is_asked_for_what_is_urgent_first() {
 /// was sent.
 const AT_ONCE: usize = 8;
 
-/// Carries datagrams between a client and an edge. While it is shut, those to the client wait.
-struct Relay {
-    addr: SocketAddr,
-    shut: watch::Sender<bool>,
-    task: JoinHandle<()>,
-}
-
-impl Relay {
-    async fn to(edge: SocketAddr) -> Self {
-        let front = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-        let back = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-        back.connect(edge).await.unwrap();
-        let addr = front.local_addr().unwrap();
-        let (shut, mut is_shut) = watch::channel(false);
-        let task = tokio::spawn(async move {
-            let (mut up, mut down) = (vec![0; 1 << 16], vec![0; 1 << 16]);
-            let (mut client, mut waiting, mut sent) = (addr, VecDeque::new(), 0);
-            loop {
-                tokio::select! {
-                    Ok((bytes, from)) = front.recv_from(&mut up) => {
-                        (client, sent) = (from, 0);
-                        back.send(&up[..bytes]).await.unwrap();
-                    }
-                    Ok(bytes) = back.recv(&mut down) => waiting.push_back(down[..bytes].to_vec()),
-                    Ok(()) = is_shut.changed() => {}
-                }
-                while sent < AT_ONCE && !*is_shut.borrow() {
-                    let Some(datagram) = waiting.pop_front() else { break };
-                    front.send_to(&datagram, client).await.unwrap();
-                    sent += 1;
-                }
-            }
-        });
-        Self { addr, shut, task }
-    }
-}
-
 /// Several times what leaves before the client acknowledges something, and little enough that two
 /// are taken whole by the connection before that.
 const BYTES: usize = 120 << 10;
@@ -173,11 +135,11 @@ async fn come_when_the_other_is_whole(first: &str, second: &str) -> [usize; 2] {
         .await;
     }
     let edge = proxy.edge.https.strip_prefix("https://").unwrap().parse().unwrap();
-    let relay = Relay::to(edge).await;
+    let line = Line::to(edge, AT_ONCE).await;
     let transport = quinn::TransportConfig::default();
-    let mut h3 = H3::connect((relay.addr, "127.0.0.1"), &certificate, transport).await;
+    let mut h3 = H3::connect((line.addr, "127.0.0.1"), &certificate, transport).await;
 
-    relay.shut.send_replace(true);
+    line.shut.send_replace(true);
     let sent = "nearcast_edge_body_bytes_total{protocol=\"h3\",site=\"*\",source=\"hit-memory\"}";
     let mut streams = Vec::new();
     for (path, priority) in [("/first", first), ("/second", second)] {
@@ -192,7 +154,7 @@ async fn come_when_the_other_is_whole(first: &str, second: &str) -> [usize; 2] {
         })
         .await;
     }
-    relay.shut.send_replace(false);
+    line.shut.send_replace(false);
 
     let come = [Cell::new(0), Cell::new(0)];
     let whole = async |number: usize, mut stream: Stream| {
@@ -205,7 +167,6 @@ async fn come_when_the_other_is_whole(first: &str, second: &str) -> [usize; 2] {
     };
     let [second, first] = [streams.pop().unwrap(), streams.pop().unwrap()];
     let (of_second, of_first) = tokio::join!(whole(0, first), whole(1, second));
-    relay.task.abort();
     proxy.edge.stop().await;
     [of_first, of_second]
 }

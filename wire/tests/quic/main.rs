@@ -7,6 +7,7 @@ mod connections;
 mod heads;
 mod huffman;
 mod leaving;
+mod line;
 mod reading;
 mod requests;
 mod rules;
