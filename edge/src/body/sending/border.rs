@@ -28,31 +28,22 @@ impl Sending {
         }
         let until = self.engine.missing_until(&self.object, number..chunks.end);
         let wanted = (number, chunks.end);
-        let Got::Coming(coming) = self.engine.chunk(&self.object, wanted, 0, self.urgency, None)
+        let Got::Coming(mut coming) =
+            self.engine.chunk(&self.object, wanted, 0, self.urgency, None)
         else {
             return Ok(None);
         };
         self.reading = coming.reading;
-        let mut steps = coming.progress;
-        loop {
-            let progress = steps.borrow_and_update().clone();
-            let source = match progress {
-                Progress::Waiting => {
-                    // A claim that ends tells its end first; without one there is nothing to wait for.
-                    if steps.changed().await.is_err() {
-                        return Ok(None);
-                    }
-                    continue;
-                }
-                Progress::Failed(fault) if fault.starts_over() => return Err(fault),
-                Progress::Failed(_) | Progress::Moved => return Ok(None),
-                Progress::Open { source, .. } | Progress::Landed(_, source) => source,
-            };
-            if coming.is_own {
+        // A claim ends with a step of its own, if it comes to nothing: there is an end of this.
+        let has_begun = |step: &Progress| !matches!(step, Progress::Waiting);
+        match coming.progress.wait_for(has_begun).await.map(|step| step.clone()) {
+            Ok(Progress::Open { source, .. } | Progress::Landed(_, source)) if coming.is_own => {
                 self.own = (number..until, source);
-                return Ok(Some(source));
+                Ok(Some(source))
             }
-            return Ok(Some(Verdict::Filling));
+            Ok(Progress::Open { .. } | Progress::Landed(..)) => Ok(Some(Verdict::Filling)),
+            Ok(Progress::Failed(fault)) if fault.starts_over() => Err(fault),
+            _ => Ok(None),
         }
     }
 }
