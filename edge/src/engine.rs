@@ -25,7 +25,7 @@ pub use gauges::register;
 pub use growing::{Growing, GrowingReader, REST_BYTES_MAX, Step, Taken, UNVALIDATED_BYTES_MAX};
 pub use inflight::{Coming, Progress};
 pub use outdated::Outdated;
-pub use owned::{OWNED_RUN_BYTES, owned_run_end};
+pub use owned::{OWNED_RUN_BYTES, growing_until, owned_run_end};
 pub use passage::Exit;
 pub use pins::{COPIED_BYTES_MAX, Pin};
 pub use readers::Reading;

@@ -38,6 +38,8 @@ pub struct Sending {
     pieces: VecDeque<Piece>,
     /// What is left of the current part.
     left: ByteRange,
+    /// The chunk that it began with.
+    from: u64,
     urgency: u8,
     state: State,
     /// Polled before the head left.
@@ -76,6 +78,7 @@ impl Sending {
             object,
             pieces: pieces.into(),
             left: ByteRange::default(),
+            from: 0,
             urgency,
             state: State::Next,
             ahead: None,
@@ -90,7 +93,8 @@ impl Sending {
 
     /// These bytes of an object.
     pub fn part(engine: &Arc<Engine>, object: Object, range: ByteRange, urgency: u8) -> Self {
-        Self { left: range, ..Self::new(engine, object, Vec::new(), urgency) }
+        let from = range.start / CHUNK_BYTES;
+        Self { left: range, from, ..Self::new(engine, object, Vec::new(), urgency) }
     }
 
     /// The chunk that it begins with is on its way by this response's own fetch, and so is what
@@ -167,6 +171,7 @@ impl Sending {
                     }
                     Some(Piece::Part(range)) => {
                         (self.left, self.state, self.has_begun) = (range, State::Next, false);
+                        self.from = self.number();
                         continue;
                     }
                 }
@@ -202,10 +207,15 @@ impl Sending {
         self.left.start / CHUNK_BYTES
     }
 
+    /// The first chunk that is not asked for together with chunk `number`, if that is missing.
+    fn until(&self, number: u64) -> u64 {
+        engine::growing_until(self.from, number, chunk::covering(self.left).end)
+    }
+
     /// Asks for the chunk of the first byte that is left.
     fn ask(&mut self) {
         let number = self.number();
-        let until = chunk::covering(self.left).end;
+        let until = self.until(number);
         let passed = |reading: &engine::Reading| reading.passed(number, self.left.start);
         if let Some(exit) = self.reading.as_ref().and_then(passed) {
             self.state = State::Passing(exit);

@@ -19,6 +19,23 @@ pub fn run_until(first: u64, until: u64) -> u64 {
     until.min(first + RUN_BYTES_MAX / CHUNK_BYTES).min(owned)
 }
 
+/// Chunks that a response asks for at first, of an object of which it wants more than a request
+/// may bring.
+const FIRST_CHUNKS: u64 = 2;
+
+/// The first chunk that is not asked for together with chunk `number` by a response that began with
+/// chunk `first` and wants all up to `until`. Players ask for a film from some byte on to its end,
+/// and leave at the next seek: what an origin has sent by then, as much as the buffers of the sockets
+/// between have room for, is sent for nothing. So a response that wants more than one request brings
+/// asks for as much again as it has had, and for two chunks at first.
+pub fn growing_until(first: u64, number: u64, until: u64) -> u64 {
+    let left = until.saturating_sub(number);
+    if left <= RUN_BYTES_MAX / CHUNK_BYTES {
+        return until;
+    }
+    until.min(number + number.saturating_sub(first).max(FIRST_CHUNKS))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -39,5 +56,22 @@ mod tests {
         assert_eq!(owned_run_end(OWNED_RUN_BYTES - 1), OWNED_RUN_BYTES);
         assert_eq!(owned_run_end(OWNED_RUN_BYTES), 2 * OWNED_RUN_BYTES);
         assert_eq!(owned_run_end(u64::MAX), u64::MAX);
+    }
+
+    #[test]
+    fn a_response_asks_for_as_much_again_as_it_has_had() {
+        let asked = |first: u64, until: u64| {
+            let mut at = first;
+            std::iter::from_fn(move || {
+                let next = run_until(at, growing_until(first, at, until));
+                let bytes = next - at;
+                at = next;
+                (bytes > 0).then_some(bytes)
+            })
+        };
+        assert_eq!(asked(0, 1000).take(7).collect::<Vec<_>>(), [2, 2, 4, 8, 16, 16, 16]);
+        assert_eq!(asked(5, 40).collect::<Vec<_>>(), [2, 2, 4, 8, 14]);
+        // What one request brings is one request.
+        assert_eq!(asked(5, 21).collect::<Vec<_>>(), [16]);
     }
 }

@@ -7,7 +7,7 @@ use tokio::net::{TcpSocket, TcpStream};
 /// What the kernel of one that stops at once holds for it.
 pub const SMALL_BUFFER_BYTES: u32 = 8 << 10;
 
-/// A client that has read the head of a 200, and perhaps a few bytes of the body.
+/// A client that has read the head of a 200 or 206, and perhaps a few bytes of the body.
 pub struct Stopped {
     stream: TcpStream,
     /// Read, and not taken.
@@ -23,11 +23,20 @@ impl Stopped {
 
     /// One whose kernel holds so much for it.
     pub async fn with_buffer(edge: &Edge, path: &str, buffer_bytes: u32) -> Self {
+        Self::asking(edge, path, "", buffer_bytes).await
+    }
+
+    /// One that asks for what is from that byte on.
+    pub async fn from(edge: &Edge, path: &str, (byte, buffer_bytes): (usize, u32)) -> Self {
+        Self::asking(edge, path, &format!("range: bytes={byte}-\r\n"), buffer_bytes).await
+    }
+
+    async fn asking(edge: &Edge, path: &str, fields: &str, buffer_bytes: u32) -> Self {
         let socket = TcpSocket::new_v4().unwrap();
         socket.set_recv_buffer_size(buffer_bytes).unwrap();
         let addr = edge.http.strip_prefix("http://").unwrap();
         let mut stream = socket.connect(addr.parse().unwrap()).await.unwrap();
-        let request = format!("GET {path} HTTP/1.1\r\nhost: {addr}\r\n\r\n");
+        let request = format!("GET {path} HTTP/1.1\r\nhost: {addr}\r\n{fields}\r\n");
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut head = Vec::new();
         let end = loop {
@@ -38,7 +47,8 @@ impl Stopped {
         };
         let read = head.split_off(end);
         let head = String::from_utf8(head).unwrap().to_lowercase();
-        assert!(head.starts_with("http/1.1 200"), "{path}: {head}");
+        let status = if fields.is_empty() { "200" } else { "206" };
+        assert!(head.starts_with(&format!("http/1.1 {status}")), "{path}: {head}");
         let length = head.split("content-length: ").nth(1).unwrap();
         let left = length.split("\r\n").next().unwrap().parse().unwrap();
         Self { stream, read, left }

@@ -26,8 +26,9 @@ impl Sending {
         if here == 0 || number == looked.end || self.reading.is_some() {
             return Ok(None);
         }
-        let until = self.engine.missing_until(&self.object, number..chunks.end);
-        let wanted = (number, chunks.end);
+        let end = self.until(number);
+        let until = self.engine.missing_until(&self.object, number..end);
+        let wanted = (number, end);
         let Got::Coming(mut coming) =
             self.engine.chunk(&self.object, wanted, 0, self.urgency, None)
         else {

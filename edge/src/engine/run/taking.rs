@@ -28,8 +28,9 @@ pub(super) const PAUSE_MAX: Duration = Duration::from_secs(2);
 pub(super) const HELD_MAX: Duration = Duration::from_secs(20);
 /// Where the origin knows no ranges, what is left costs all that is before it again.
 const UNRANGED_PAUSE_MAX: Duration = Duration::from_secs(60);
-/// With this much or less to come, an answer that everybody left is taken to its end.
-const REST_BYTES_MAX: u64 = CHUNK_BYTES;
+/// With this much or less to come, an answer that everybody left is taken to its end: as much as it
+/// may be ahead, and as the origin has most likely sent by then.
+const REST_BYTES_MAX: u64 = AHEAD_CHUNKS * CHUNK_BYTES;
 /// The same where the origin knows no ranges: what one request may bring elsewhere, or as much as
 /// has come already and would have to come again, but not a whole film for nobody.
 const UNRANGED_REST_BYTES_MIN: u64 = RUN_BYTES_MAX;
