@@ -18,6 +18,7 @@ mod pins;
 mod readers;
 mod run;
 mod running;
+mod trees;
 mod unranged;
 
 pub use asking::source;
@@ -31,6 +32,7 @@ pub use pins::{COPIED_BYTES_MAX, Pin};
 pub use readers::Reading;
 pub use run::{ANSWER_BYTES_MIN, Arriving, Run};
 pub use running::Underway;
+pub use trees::TREE_BYTES_MAX;
 
 use crate::error::Fault;
 use crate::metrics::Metrics;
@@ -51,6 +53,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
+use trees::Trees;
 use unranged::Unranged;
 use upstream::{Turns, Upstream, Urgency};
 
@@ -102,6 +105,7 @@ pub struct Engine {
     work: Handle,
     inflight: InFlight,
     unranged: Unranged,
+    trees: Trees,
     turns: Turns,
     /// For other nodes' requests: were these to wait behind fetches that wait for those nodes,
     /// all could wait for each other.
@@ -141,6 +145,7 @@ impl Engine {
             pinned_bytes_max: memory_bytes / PINNED_SHARE,
             running: Running::default(),
             unranged: Unranged::default(),
+            trees: Trees::default(),
             turns: Turns::new(fetches, FETCHES_WAITING_MAX),
             peer_turns: Turns::new(fetches, FETCHES_WAITING_MAX),
             growing_bytes: AtomicU64::new(0),
@@ -257,7 +262,7 @@ impl Engine {
             return run.fail(&Fault::Gone);
         }
         run.claim_neighbours(&self, number + 1..run_until(number, until));
-        run.begin_past_memory(&self);
+        run.begin_past_memory(&self).await;
         run.fetch(&self).await;
     }
 

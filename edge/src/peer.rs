@@ -5,6 +5,7 @@
 //! Invariant: whatever is fetched for such a request says which nodes it has passed.
 
 use crate::body::Content;
+use crate::engine::TREE_BYTES_MAX;
 use crate::object::{Object, Passed};
 use crate::refused::Refused;
 use crate::serve::{Answer, Asked, Edge, TitleSite};
@@ -12,8 +13,9 @@ use crate::title_site::{self, File, Part};
 use crate::verdict::Verdict;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use model::route::RouteError;
-use model::{ByteRange, TitleId, TrackId, Version};
+use model::{ByteRange, TitleId, Track, TrackId, Version, store_key};
 use std::sync::Arc;
+use upstream::Urgency;
 
 /// Whether a path is one by which nodes ask each other for titles.
 pub fn is_titles(path: &str) -> bool {
@@ -32,7 +34,7 @@ struct Named<'a> {
 }
 
 impl<'a> Named<'a> {
-    /// `/titles/{title}/{version}/{index|track.extension}`.
+    /// `/titles/{title}/{version}/{index|track.extension|track.tree}`.
     fn parse(path: &'a str) -> Result<Self, Refused> {
         let unknown = || Refused::Path(RouteError::Unknown);
         let rest = path.strip_prefix("/titles/").ok_or_else(unknown)?;
@@ -81,12 +83,36 @@ pub async fn answer(
         return index(asked, bytes, &etag, verdict);
     };
     let mut tracks = title.index.tracks.iter().enumerate();
-    let found = tracks.find(|(_, t)| t.facts.id == track && t.extension() == extension);
-    let (place, _) = found.ok_or(Refused::NoObject)?;
+    let is_tree = extension == store_key::TREE;
+    let is_it = |t: &Track| t.facts.id == track && (is_tree || t.extension() == extension);
+    let (place, _) = tracks.find(|(_, track)| is_it(track)).ok_or(Refused::NoObject)?;
     let object = Object::track(&title, place).ok_or(Refused::NoObject)?.passed_by(passed);
+    if is_tree {
+        return tree(edge, asked, &object, &etag).await;
+    }
     let within = ByteRange::new(0, object.bytes);
     let content_type = if extension == "mp4" { "video/mp4" } else { "text/vtt" };
     title_site::media(edge, asked, File { etag, content_type, object, within }, verdict).await
+}
+
+/// A part of a tree file, passed on: who asks verifies it.
+async fn tree(
+    edge: &Arc<Edge>,
+    asked: &Asked<'_>,
+    object: &Object,
+    etag: &str,
+) -> Result<Answer, Refused> {
+    let length = model::tree::bytes(object.bytes);
+    match title_site::wanted(asked, etag, "application/octet-stream", length)? {
+        Part::Unchanged(answer) => Ok(*answer),
+        Part::Of { part, .. } if part.bytes > TREE_BYTES_MAX => Err(Refused::NoObject),
+        Part::Of { status, headers, part } => {
+            let urgency = Urgency::of(caching::Priority::of_request(&asked.head.headers).urgency);
+            let (bytes, source, _) = edge.engine.tree_part(object, part, None, &urgency).await?;
+            let answer = Answer::new(source, status, headers, Content::Whole(bytes));
+            Ok(title_site::without_body(answer, &asked.head.method))
+        }
+    }
 }
 
 fn index(

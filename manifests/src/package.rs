@@ -21,6 +21,7 @@ pub use source::{FileSource, ReadAt, Source};
 
 use layout::Layout;
 use model::index::{Facts, Segment, Track};
+use model::tree::Hashed;
 use std::io::Write;
 
 /// What shapes a package.
@@ -54,6 +55,14 @@ pub struct TrackPlan {
     /// Name of the source file.
     pub source: String,
     body: Body,
+}
+
+/// What was written of a track.
+pub struct Written {
+    /// What the index says of it.
+    pub track: Track,
+    /// Its [tree file](model::tree).
+    pub tree: Vec<u8>,
 }
 
 /// What a track file is written from.
@@ -99,7 +108,7 @@ impl Package {
     }
 
     /// Writes track file `n` (an index into [`Package::tracks`]) from its first byte to its
-    /// last and returns what the index says of it. `progress` is called with the number of
+    /// last and returns what the index says of it, and its tree file. `progress` is called with the number of
     /// bytes written since it was last called.
     ///
     /// # Errors
@@ -112,7 +121,7 @@ impl Package {
         n: usize,
         out: &mut dyn Write,
         progress: &mut dyn FnMut(u64),
-    ) -> Result<Track, Error> {
+    ) -> Result<Written, Error> {
         let plan = &self.tracks[n];
         let id = plan.facts.id.as_str();
         let failed = |failed: write::Failed| failed.error(id, &plan.source);
@@ -126,7 +135,9 @@ impl Package {
                 write::track(layout, &plan.segments, data, &mut out).map_err(failed)?;
             }
         }
-        let digests = out.finish().map_err(|e| failed(write::Failed::Write(e)))?;
-        Ok(Track { facts: plan.facts.clone(), segments: plan.segments.clone(), digests })
+        let hashed = out.finish().map_err(|e| failed(write::Failed::Write(e)))?;
+        let Hashed { digests, tree } = hashed;
+        let (facts, segments) = (plan.facts.clone(), plan.segments.clone());
+        Ok(Written { track: Track { facts, segments, digests }, tree })
     }
 }

@@ -8,6 +8,7 @@
 
 mod codec;
 
+use crate::tree::Leaves;
 use crate::{ByteRange, TrackId, chunk};
 use serde::{Deserialize, Serialize};
 
@@ -210,6 +211,14 @@ impl Track {
     #[must_use]
     pub fn digest(&self, number: u64) -> Option<&[u8; 32]> {
         self.digests.get(usize::try_from(number).ok()?)
+    }
+
+    /// The leaves of chunk `number` of this track's file, if `encoded`, of a tree file, are these.
+    #[must_use]
+    pub fn leaves(&self, number: u64, encoded: &[u8]) -> Option<Leaves> {
+        let length = chunk::range(number, self.facts.file_bytes).bytes;
+        let leaves = Leaves::decode(usize::try_from(length).ok()?, encoded)?;
+        (leaves.digest().as_ref() == self.digest(number)).then_some(leaves)
     }
 
     /// Whether `bytes` are chunk `number` of this track's file.

@@ -16,6 +16,7 @@ pub mod range_field;
 pub mod rank;
 pub mod route;
 pub mod store_key;
+pub mod tree;
 
 pub use ids::{EdgeId, IdError, TitleId, TrackId, Version};
 pub use index::{TitleIndex, Track};

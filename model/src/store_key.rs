@@ -7,6 +7,9 @@ use crate::{TitleId, TrackId, Version};
 /// key each, however many files the titles have.
 pub const PUBLISHED: &str = "published/";
 
+/// The extension of tree files.
+pub const TREE: &str = "tree";
+
 /// Key of a title's index.
 #[must_use]
 pub fn index(title: &TitleId, version: &Version) -> String {
@@ -17,6 +20,12 @@ pub fn index(title: &TitleId, version: &Version) -> String {
 #[must_use]
 pub fn track(title: &TitleId, version: &Version, track: &TrackId, extension: &str) -> String {
     format!("titles/{title}/{version}/{track}.{extension}")
+}
+
+/// Key of a track's [tree file](crate::tree).
+#[must_use]
+pub fn tree(title: &TitleId, version: &Version, track: &TrackId) -> String {
+    self::track(title, version, track, TREE)
 }
 
 /// Key of a publish record: written last, and only if absent.

@@ -82,6 +82,8 @@ async fn through(
 /// A packaged title in the work folder.
 struct Packaged {
     index: TitleIndex,
+    /// The tree file of each of its tracks.
+    trees: Vec<Vec<u8>>,
     encoded: Vec<u8>,
     /// What people should know: tracks left out, segments that came out long.
     notes: Vec<String>,
@@ -99,11 +101,13 @@ fn package(
     let package = Package::open(sources, params)?;
     let bytes = package.tracks().iter().map(|track| track.facts.file_bytes).sum();
     let show = Show::new("Packaging", bytes);
-    let mut tracks = Vec::new();
+    let (mut tracks, mut trees) = (Vec::new(), Vec::new());
     for (n, plan) in package.tracks().iter().enumerate() {
-        tracks.push(work.write(plan.facts.id.as_str(), shutdown, |out| {
+        let written = work.write(plan.facts.id.as_str(), shutdown, |out| {
             package.write_track(n, out, &mut |bytes| show.add(bytes))
-        })?);
+        })?;
+        tracks.push(written.track);
+        trees.push(written.tree);
     }
     show.done();
     let index = TitleIndex { segment_target_ms: params.segment_target_ms, tracks };
@@ -115,7 +119,7 @@ fn package(
     };
     let mut notes: Vec<String> = package.skipped().iter().map(skipped).collect();
     notes.extend(long_segments(&index));
-    Ok(Packaged { index, encoded, notes })
+    Ok(Packaged { index, trees, encoded, notes })
 }
 
 /// Says so when segments came out more than twice as long as was aimed at: cuts are at key
@@ -136,4 +140,9 @@ fn long_segments(index: &TitleIndex) -> Option<String> {
 /// The file of a track in the work folder.
 fn track_path(dir: &Path, id: &str) -> PathBuf {
     dir.join(format!("{id}.track"))
+}
+
+/// Its tree file.
+fn tree_path(dir: &Path, id: &str) -> PathBuf {
+    dir.join(format!("{id}.tree"))
 }

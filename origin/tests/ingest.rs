@@ -80,12 +80,16 @@ async fn verify(config: &Config, report: &Report) {
         for (n, chunk) in bytes.chunks(1 << 20).enumerate() {
             assert!(track.chunk_is_whole(n as u64, chunk), "{key}, chunk {n}");
         }
+        let key = format!("{folder}/{}.tree", track.facts.id);
+        let mut hasher = model::tree::Hasher::default();
+        hasher.update(&bytes);
+        assert!(store.get(&key, usize::MAX).await.unwrap() == hasher.finish().tree, "{key}");
     }
     let record = store.get(&format!("published/tide/{}", report.version), 1 << 20).await.unwrap();
     let record: PublishRecord = serde_json::from_slice(&record).unwrap();
     assert_eq!((record.version, record.duration_ms), (report.version, index.duration_ms()));
     assert_eq!(record.bytes(), index.bytes());
-    assert_eq!(store.list("").await.unwrap().len(), index.tracks.len() + 2);
+    assert_eq!(store.list("").await.unwrap().len(), 2 * index.tracks.len() + 2);
 }
 
 #[tokio::test]
@@ -160,6 +164,24 @@ async fn damaged_bytes_are_found_and_replaced_by_verify() {
     std::fs::write(&path, bytes).unwrap();
     let again = run(&Config { verify: true, ..config.clone() }).await;
     assert_eq!(uploaded(&again), [name]);
+    verify(&config, &again).await;
+}
+
+/// As one that was ingested before there were such files.
+#[tokio::test]
+async fn a_title_without_tree_files_is_given_them() {
+    let place = Place::new();
+    let config = place.config(all());
+    let first = run(&config).await;
+    let folder = place.0.path().join(format!("store/titles/tide/{}", first.version));
+    for entry in std::fs::read_dir(&folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "tree") {
+            std::fs::remove_file(path).unwrap();
+        }
+    }
+    let again = run(&config).await;
+    assert!(again.already_published && uploaded(&again).is_empty());
     verify(&config, &again).await;
 }
 
@@ -273,8 +295,9 @@ async fn on_a_mount_that_fills_up() {
     let error = ingest(&config, &Shutdown::new()).await.unwrap_err();
     assert!(matches!(error, Error::Store(store::Error::Full { .. })), "{error}");
     let open = Store::open(&config.store).unwrap();
-    let kept = open.list("").await.unwrap();
+    let mut kept = open.list("").await.unwrap();
     assert!(!kept.is_empty() && kept.iter().all(|entry| entry.key.starts_with("titles/")));
+    kept.retain(|entry| !entry.key.ends_with(".tree"));
 
     remount(&mount, "ro,size=10m");
     let error = ingest(&config, &Shutdown::new()).await.unwrap_err();

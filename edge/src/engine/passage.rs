@@ -2,10 +2,13 @@
 //! one's pace.
 //!
 //! Invariant: what goes in comes out in order. It ends early where the fetch does; how that failed,
-//! if it did, its reader is told by [`super::Reading::failed`].
+//! if it did, its reader is told by [`super::Reading::failed`]. Of a title's chunk only whole leaves
+//! come out, which are verified.
 
 use crate::verdict::Verdict;
-use bytes::{Buf, Bytes};
+use bytes::{Buf, Bytes, BytesMut};
+use model::tree::Leaves;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use tokio::sync::mpsc;
 
@@ -18,7 +21,18 @@ pub struct Entrance {
     pieces: mpsc::Sender<Bytes>,
     /// Bytes of the chunk that have gone in, or need not.
     filled: usize,
+    /// Of a title's chunk, the last of these, which await the rest of their leaf.
+    unverified: Option<Unverified>,
 }
+
+/// The beginning of a leaf.
+pub struct Unverified {
+    leaves: Arc<Leaves>,
+    bytes: BytesMut,
+}
+
+/// A leaf is not what its title stands for; it has to come again.
+pub struct Wrong;
 
 /// Where they come out.
 pub struct Exit {
@@ -32,10 +46,16 @@ pub struct Exit {
 pub struct Unread;
 
 /// Both ends of one for a chunk of which `filled` bytes need not pass, which are those before byte
-/// `at` of the object.
-pub fn passage(at: u64, filled: usize, source: Verdict) -> (Entrance, Exit) {
+/// `at` of the object. Of a title's chunk, which has these `leaves`, that is where one begins.
+pub fn passage(
+    at: u64,
+    filled: usize,
+    source: Verdict,
+    leaves: Option<Arc<Leaves>>,
+) -> (Entrance, Exit) {
     let (sender, pieces) = mpsc::channel(PIECES_MAX);
-    (Entrance { pieces: sender, filled }, Exit { at, source, pieces })
+    let unverified = leaves.map(|leaves| Unverified { leaves, bytes: BytesMut::new() });
+    (Entrance { pieces: sender, filled, unverified }, Exit { at, source, pieces })
 }
 
 impl Entrance {
@@ -49,11 +69,54 @@ impl Entrance {
         self.pieces.reserve().await.map(drop).map_err(|_| Unread)
     }
 
+    /// How many bytes the next piece may have.
+    pub fn piece_bytes_max(&self) -> usize {
+        let Some(Unverified { leaves, bytes }) = &self.unverified else { return usize::MAX };
+        leaves.around(self.filled - bytes.len()).end - self.filled
+    }
+
     /// Puts in a piece, for which there is room.
-    pub fn put(&mut self, piece: Bytes) {
+    ///
+    /// # Errors
+    /// [`Wrong`].
+    pub fn put(&mut self, piece: Bytes) -> Result<(), Wrong> {
         self.filled += piece.len();
-        // Who reads no more is noticed when there is to be room for the next.
-        let _ = self.pieces.try_send(piece);
+        let Some(Unverified { leaves, bytes }) = &mut self.unverified else {
+            self.send(piece);
+            return Ok(());
+        };
+        bytes.extend_from_slice(&piece);
+        let start = self.filled - bytes.len();
+        if self.filled < leaves.around(start).end {
+            return Ok(());
+        }
+        let leaf = std::mem::take(bytes).freeze();
+        if !leaves.is_leaf(start, &leaf) {
+            self.filled = start;
+            return Err(Wrong);
+        }
+        self.send(leaf);
+        Ok(())
+    }
+
+    /// Puts in what was here, of which the first bytes are verified; there is room. The rest is less
+    /// than a leaf.
+    pub fn put_first(&mut self, tail: Bytes, verified: usize) {
+        self.filled += tail.len();
+        match &mut self.unverified {
+            Some(Unverified { bytes, .. }) => {
+                bytes.extend_from_slice(&tail[verified..]);
+                self.send(tail.slice(..verified));
+            }
+            None => self.send(tail),
+        }
+    }
+
+    fn send(&self, piece: Bytes) {
+        if !piece.is_empty() {
+            // Who reads no more is noticed when there is to be room for the next.
+            let _ = self.pieces.try_send(piece);
+        }
     }
 }
 
@@ -82,5 +145,31 @@ impl Exit {
                 return Poll::Ready(Some(piece));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures::FutureExt;
+    use model::tree::LEAF_BYTES;
+    use std::future::poll_fn;
+
+    #[test]
+    fn a_wrong_leaf_does_not_come_out_and_is_to_come_again() {
+        let chunk = Bytes::from(vec![7; LEAF_BYTES + 100]);
+        let leaves = Arc::new(Leaves::of(&chunk));
+        // The first three bytes were taken, and two more of those that are here.
+        let (mut entrance, mut exit) = passage(3, 3, Verdict::Origin, Some(leaves));
+        let mut come = |at| poll_fn(|cx| exit.poll(cx, at, usize::MAX)).now_or_never().flatten();
+        entrance.put_first(chunk.slice(3..LEAF_BYTES + 10), LEAF_BYTES - 3);
+        assert_eq!((entrance.filled(), entrance.piece_bytes_max()), (LEAF_BYTES + 10, 90));
+        assert_eq!(come(5).unwrap(), chunk.slice(5..LEAF_BYTES));
+        assert!(entrance.put(Bytes::from(vec![8; 90])).is_err());
+        assert_eq!((come(LEAF_BYTES as u64), entrance.filled()), (None, LEAF_BYTES));
+        assert!(entrance.put(chunk.slice(LEAF_BYTES..LEAF_BYTES + 99)).is_ok());
+        assert_eq!(come(LEAF_BYTES as u64), None);
+        assert!(entrance.put(chunk.slice(LEAF_BYTES + 99..)).is_ok());
+        assert_eq!(come(LEAF_BYTES as u64).unwrap(), chunk.slice(LEAF_BYTES..));
     }
 }

@@ -24,6 +24,7 @@ use bytes::Bytes;
 use chunks::Ahead;
 use model::ByteRange;
 use model::chunk::CHUNK_BYTES;
+use model::tree::Leaves;
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
@@ -53,6 +54,8 @@ pub struct Run {
     place: Option<Place>,
     /// Where the front chunk will be kept, if nobody has got to it yet.
     ahead: Option<Ahead>,
+    /// Of the chunk of this number, of a title: where it goes past memory, that is verified by these.
+    leaves: Option<(u64, Arc<Leaves>)>,
     /// Its reader was slow where memory had no place.
     lags: bool,
     /// What the answer that is taken brings may go past memory.
@@ -89,6 +92,8 @@ enum Begun {
 struct Writing {
     slot: Slot,
     _turn: Turn,
+    /// Of a title's chunk, what it is verified by while it comes, and how far.
+    verified: Option<(Arc<Leaves>, usize)>,
     /// Where memory has no place for it: how long its reader was waited for.
     waited: Option<Duration>,
 }
@@ -143,6 +148,7 @@ impl Run {
             begun: None,
             place: None,
             ahead: None,
+            leaves: None,
             lags: false,
             is_passable: false,
             answered: tokio::time::Instant::now(),

@@ -25,7 +25,7 @@ pub use origin::{Misdeed, Origin};
 pub use proxy::{CHUNK, Proxy, proxy_settings};
 pub use scripted::Scripted;
 pub use stopped::{SMALL_BUFFER_BYTES, Stopped};
-pub use title::{Film, film};
+pub use title::{Film, film, films};
 pub use web::{Asked, Hold, Item, Misdeed as WebMisdeed, Validator, Web, content};
 
 use model::admin::PurgeDone;
@@ -237,10 +237,13 @@ impl Stage {
     }
 
     pub async fn with(change: impl FnOnce(Settings) -> Settings) -> Self {
+        Self::of(film(), change).await
+    }
+
+    pub async fn of(film: Film, change: impl FnOnce(Settings) -> Settings) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let signer = token::Signer::generate().unwrap();
         keep_view(dir.path(), &view(&signer));
-        let film = film();
         let origin = Origin::start(&film).await;
         let edge = Edge::start(change(settings(dir.path(), &origin.url))).await;
         let token = token(&signer, "film");

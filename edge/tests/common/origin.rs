@@ -15,6 +15,9 @@ use std::sync::{Arc, Mutex};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+/// Bytes in a frame of a body.
+const FRAME_BYTES: usize = 48 << 10;
+
 /// What the origin does to a request for media, in place of answering it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Misdeed {
@@ -43,6 +46,8 @@ struct State {
     always: Option<Misdeed>,
     /// For every request for an index.
     index: Option<Misdeed>,
+    /// Sent, of all but indexes.
+    body_bytes: u64,
 }
 
 /// The origin.
@@ -104,6 +109,11 @@ impl Origin {
     /// Requests for media so far: path's last part and range.
     pub fn media(&self) -> Vec<String> {
         self.state.lock().unwrap().media.clone()
+    }
+
+    /// Bytes of media that were sent so far, or are about to be.
+    pub fn body_bytes(&self) -> u64 {
+        self.state.lock().unwrap().body_bytes
     }
 
     /// Requests for indexes so far.
@@ -173,8 +183,19 @@ async fn answer(
         response.headers_mut().insert(header::CONTENT_RANGE, given.parse().unwrap());
     }
     response.headers_mut().insert(header::CONTENT_LENGTH, bytes.len().into());
-    *response.body_mut() = body(bytes, misdeed);
+    let body = body(bytes, misdeed);
+    *response.body_mut() = if path.ends_with("/index") { body } else { counted(body, state) };
     Ok(response)
+}
+
+/// Counts each frame when it is asked for.
+fn counted(body: Body, state: Arc<Mutex<State>>) -> Body {
+    let count = move |frame: Frame<Bytes>| {
+        let bytes = frame.data_ref().map_or(0, Bytes::len);
+        state.lock().unwrap().body_bytes += bytes as u64;
+        frame
+    };
+    BodyExt::boxed(body.map_frame(count))
 }
 
 fn body(bytes: Bytes, misdeed: Option<Misdeed>) -> Body {
@@ -195,6 +216,12 @@ fn body(bytes: Bytes, misdeed: Option<Misdeed>) -> Body {
             let first = futures::stream::iter([frame(bytes.slice(..after))]);
             BodyExt::boxed(StreamBody::new(first.chain(futures::stream::pending())))
         }
-        _ => Full::new(bytes).map_err(|never| match never {}).boxed(),
+        _ => {
+            let starts = (0..bytes.len()).step_by(FRAME_BYTES);
+            let cut = |at| frame(bytes.slice(at..bytes.len().min(at + FRAME_BYTES)));
+            BodyExt::boxed(StreamBody::new(futures::stream::iter(
+                starts.map(cut).collect::<Vec<_>>(),
+            )))
+        }
     }
 }

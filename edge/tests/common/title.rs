@@ -76,28 +76,52 @@ fn track(id: &str, kind: Kind, codec: &str, file: &Bytes, segments: usize) -> Tr
     }
 }
 
+fn tree(file: &[u8]) -> Bytes {
+    let mut hasher = model::tree::Hasher::default();
+    hasher.update(file);
+    hasher.finish().tree.into()
+}
+
+fn moving() -> Kind {
+    let range = model::index::VideoRange::Sdr;
+    Kind::Video { width: 1280, height: 720, frame_rate: (25, 1), range }
+}
+
+/// `v0.mp4` and so on of `bytes` each, and `other.mp4` of as many as are said. There are but a few
+/// contents for all of them.
+pub fn films(count: usize, bytes: usize, other: usize) -> Film {
+    let contents: Vec<Bytes> = (1..6).map(|seed| noise(seed, bytes)).collect();
+    let mut named: Vec<(String, Bytes)> =
+        (0..count).map(|it| (format!("v{it}"), contents[it % contents.len()].clone())).collect();
+    named.push(("other".into(), noise(7, other)));
+    let tracks = named.iter().map(|(id, bytes)| track(id, moving(), "avc1.64001f", bytes, 8));
+    let index = TitleIndex { segment_target_ms: 4000, tracks: tracks.collect() };
+    let encoded: Bytes = index.encode().into();
+    let mut files = HashMap::new();
+    for (id, bytes) in named {
+        files.insert(format!("{id}.tree"), tree(&bytes));
+        files.insert(format!("{id}.mp4"), bytes);
+    }
+    Film { version: Version::of_index(&encoded), index, encoded, files }
+}
+
 /// `v1.mp4` of 40 MiB and some bytes in 8 segments (5 MiB each, so six chunks), `a1.mp4` of
-/// 600 KB in 8, and `s-en.vtt`.
+/// 600 KB in 8, and `s-en.vtt`; the first has a tree file.
 pub fn film() -> Film {
     let video = noise(1, (40 << 20) + 12_345);
     let audio = noise(2, 600_000);
     let text = Bytes::from_static(b"WEBVTT\n\n00:00.000 --> 00:01.000\nHello\n");
-    let kind = Kind::Video {
-        width: 1280,
-        height: 720,
-        frame_rate: (25, 1),
-        range: model::index::VideoRange::Sdr,
-    };
     let index = TitleIndex {
         segment_target_ms: 4000,
         tracks: vec![
-            track("v1", kind, "avc1.64001f", &video, 8),
+            track("v1", moving(), "avc1.64001f", &video, 8),
             track("a1", Kind::Audio { channels: 2, sample_rate: 48_000 }, "mp4a.40.2", &audio, 8),
             track("s-en", Kind::Text, "wvtt", &text, 0),
         ],
     };
     let encoded: Bytes = index.encode().into();
-    let named = [("v1.mp4", video), ("a1.mp4", audio), ("s-en.vtt", text)];
+    let tree = ("v1.tree", tree(&video));
+    let named = [("v1.mp4", video), ("a1.mp4", audio), ("s-en.vtt", text), tree];
     let files = named.map(|(name, bytes)| (name.to_owned(), bytes)).into();
     Film { version: Version::of_index(&encoded), index, encoded, files }
 }

@@ -116,6 +116,13 @@ async fn nodes_are_given_titles_by_the_origins_contract_and_players_are_not() {
     ] {
         assert_eq!(ask(method, &url, &[field]).await.status, status, "{field:?}");
     }
+    // What parts are verified by is passed on, a piece at a time.
+    let (url, tree) = (format!("{base}/v1.tree"), &cinema.film.files["v1.tree"]);
+    let part = get(&url, &[("range", "bytes=512-1023")]).await;
+    assert_eq!((part.status.as_u16(), part.bytes()), (206, &tree.slice(512..1024)));
+    assert_eq!(part.header("content-range"), format!("bytes 512-1023/{}", tree.len()));
+    assert_eq!(get(&url, &[]).await.status, 404);
+    assert_eq!(get(&format!("{base}/a1.tree"), &[("range", "bytes=0-9")]).await.status, 404);
     let play = format!("~{}/t/film/{version}/hls.m3u8", token(&cinema.signer, "film"));
     for (url, status) in [
         (format!("{base}/v9.mp4"), 404),

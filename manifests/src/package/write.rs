@@ -4,8 +4,8 @@ use super::layout::Layout;
 use super::{Error, ReadAt};
 use crate::mp4::movie::Sample;
 use crate::mp4::out;
-use model::chunk::CHUNK_BYTES;
 use model::index::Segment;
+use model::tree::{Hashed, Hasher};
 use std::io::{self, Write};
 
 /// Media is read in pieces of at most this, in bytes.
@@ -15,47 +15,25 @@ const READ_BYTES_MAX: usize = 1 << 20;
 pub(super) struct Digesting<'a> {
     out: &'a mut dyn Write,
     progress: &'a mut dyn FnMut(u64),
-    hasher: blake3::Hasher,
-    /// Bytes of the chunk that have passed.
-    filled: u64,
-    digests: Vec<[u8; 32]>,
+    hasher: Hasher,
 }
 
 impl<'a> Digesting<'a> {
     pub(super) fn new(out: &'a mut dyn Write, progress: &'a mut dyn FnMut(u64)) -> Self {
-        Self { out, progress, hasher: blake3::Hasher::new(), filled: 0, digests: Vec::new() }
+        Self { out, progress, hasher: Hasher::default() }
     }
 
     pub(super) fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.out.write_all(bytes)?;
-        let mut rest = bytes;
-        while !rest.is_empty() {
-            let room = usize::try_from(CHUNK_BYTES - self.filled).unwrap_or(rest.len());
-            let (now, later) = rest.split_at(room.min(rest.len()));
-            self.hasher.update(now);
-            self.filled += now.len() as u64;
-            if self.filled == CHUNK_BYTES {
-                self.close_chunk();
-            }
-            rest = later;
-        }
+        self.hasher.update(bytes);
         (self.progress)(bytes.len() as u64);
         Ok(())
     }
 
-    fn close_chunk(&mut self) {
-        self.digests.push(*self.hasher.finalize().as_bytes());
-        self.hasher.reset();
-        self.filled = 0;
-    }
-
-    /// The digests of all chunks, the last one short.
-    pub(super) fn finish(mut self) -> io::Result<Vec<[u8; 32]>> {
+    /// The digests of all chunks, the last one short, and of their leaves.
+    pub(super) fn finish(self) -> io::Result<Hashed> {
         self.out.flush()?;
-        if self.filled > 0 {
-            self.close_chunk();
-        }
-        Ok(self.digests)
+        Ok(self.hasher.finish())
     }
 }
 

@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test file uses its part")]
 
 use model::Track;
+use model::tree::Leaves;
 use nearcast_manifests::package::{Error, Package, Params, Source};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -90,14 +91,19 @@ pub fn write_all(package: &Package) -> Result<Vec<Written>, Error> {
     let mut all = Vec::new();
     for (n, plan) in package.tracks().iter().enumerate() {
         let (mut bytes, mut counted) = (Vec::new(), 0);
-        let track = package.write_track(n, &mut bytes, &mut |more| counted += more)?;
+        let written = package.write_track(n, &mut bytes, &mut |more| counted += more)?;
+        let (track, mut tree) = (written.track, &written.tree[..]);
         assert_eq!(track.facts, plan.facts);
         assert_eq!(track.segments, plan.segments);
         assert_eq!(counted, bytes.len() as u64);
         assert_eq!(track.facts.file_bytes, bytes.len() as u64);
         for (n, chunk) in bytes.chunks(model::chunk::CHUNK_BYTES as usize).enumerate() {
             assert!(track.chunk_is_whole(n as u64, chunk));
+            let (own, rest) = tree.split_at(model::tree::bytes(chunk.len() as u64) as usize);
+            assert_eq!(track.leaves(n as u64, own), Some(Leaves::of(chunk)));
+            tree = rest;
         }
+        assert!(tree.is_empty());
         gapless(&track);
         all.push(Written { track, bytes });
     }

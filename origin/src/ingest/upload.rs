@@ -1,6 +1,6 @@
 //! From the work folder to the store: track files, index, and last the publish record.
 
-use super::{Config, FileReport, INDEX, Packaged, Report, Show, track_path};
+use super::{Config, FileReport, INDEX, Packaged, Report, Show, track_path, tree_path};
 use crate::Error;
 use bytes::Bytes;
 use model::index::{Kind, VideoRange};
@@ -19,25 +19,25 @@ pub(super) async fn publish(
     packaged: Packaged,
     shutdown: &Shutdown,
 ) -> Result<Report, Error> {
-    let Packaged { index, encoded, notes } = packaged;
+    let Packaged { index, trees, encoded, notes } = packaged;
     let version = Version::of_index(&encoded);
-    let show = Show::new("Uploading", index.bytes() + encoded.len() as u64);
+    let tree_bytes = trees.iter().map(Vec::len).sum::<usize>();
+    let show = Show::new("Uploading", index.bytes() + (tree_bytes + encoded.len()) as u64);
     let target = Target { store, show: &show, shutdown, verify: config.verify };
     let mut files = Vec::new();
-    for track in &index.tracks {
+    for (track, tree) in index.tracks.iter().zip(&trees) {
         let key = store_key::track(&config.title, &version, &track.facts.id, track.extension());
         let path = track_path(dir, track.facts.id.as_str());
         let whole = |number, bytes: &[u8]| track.chunk_is_whole(number, bytes);
         let uploaded = target.put(&key, &path, track.facts.file_bytes, &whole).await?;
+        let key = store_key::tree(&config.title, &version, &track.facts.id);
+        let path = tree_path(dir, track.facts.id.as_str());
+        target.put(&key, &path, tree.len() as u64, &is_of(tree)).await?;
         let (name, summary) = (track.file_name(), summary(track));
         files.push(FileReport { name, bytes: track.facts.file_bytes, uploaded, summary });
     }
     let key = store_key::index(&config.title, &version);
-    let whole = |number, bytes: &[u8]| {
-        let range = chunk::range(number, encoded.len() as u64);
-        encoded.get(range.start as usize..range.end() as usize) == Some(bytes)
-    };
-    target.put(&key, &dir.join(INDEX), encoded.len() as u64, &whole).await?;
+    target.put(&key, &dir.join(INDEX), encoded.len() as u64, &is_of(&encoded)).await?;
     let record = PublishRecord {
         title: config.title.clone(),
         version,
@@ -82,6 +82,14 @@ struct Target<'a> {
 
 /// Whether these bytes are that chunk of a file.
 type Whole<'a> = &'a (dyn Fn(u64, &[u8]) -> bool + Sync);
+
+/// Whether bytes are that chunk of these.
+fn is_of(whole: &[u8]) -> impl Fn(u64, &[u8]) -> bool + Sync {
+    |number, bytes| {
+        let range = chunk::range(number, whole.len() as u64);
+        whole.get(range.start as usize..range.end() as usize) == Some(bytes)
+    }
+}
 
 impl Target<'_> {
     /// Uploads a file unless the store holds it; says whether it did. An object of that key

@@ -3,10 +3,9 @@
 //! Its name follows from the sources, so that a run which was killed leaves its files where
 //! the next run of the same command writes over them.
 
-use super::{Config, track_path};
+use super::{Config, track_path, tree_path};
 use crate::Error;
-use manifests::package;
-use model::Track;
+use manifests::package::{self, Written};
 use service::Shutdown;
 use std::fs::{File, TryLockError};
 use std::io::{BufWriter, Write};
@@ -43,22 +42,25 @@ impl Work {
         &self.dir
     }
 
-    /// Writes a track's file through `write`; ends early once `shutdown` is requested.
+    /// Writes a track's file, and its tree file, through `write`; ends early once `shutdown` is
+    /// requested.
     pub(super) fn write(
         &self,
         id: &str,
         shutdown: &Shutdown,
-        write: impl FnOnce(&mut dyn Write) -> Result<Track, package::Error>,
-    ) -> Result<Track, Error> {
+        write: impl FnOnce(&mut dyn Write) -> Result<Written, package::Error>,
+    ) -> Result<Written, Error> {
         let path = track_path(&self.dir, id);
         let file = File::create(&path).map_err(|error| Error::file(&path, error))?;
         let mut out = Stoppable { out: BufWriter::with_capacity(BUFFER_BYTES, file), shutdown };
         match write(&mut out) {
             Err(_) if shutdown.is_requested() => Err(Error::Stopped),
             Err(error) => Err(error.into()),
-            Ok(track) => {
+            Ok(written) => {
                 out.flush().map_err(|error| Error::file(path, error))?;
-                Ok(track)
+                let path = tree_path(&self.dir, id);
+                std::fs::write(&path, &written.tree).map_err(|error| Error::file(path, error))?;
+                Ok(written)
             }
         }
     }

@@ -119,7 +119,7 @@ async fn find(origin: &Origin, name: (&str, &str, &str)) -> Result<Object, Refus
     let (Ok(title), Ok(version)) = (name.0.parse::<TitleId>(), name.1.parse::<Version>()) else {
         return Err(Refused::NotFound("no such title or version"));
     };
-    let no_file = Refused::NotFound("no such file: expected index, {track}.mp4 or {track}.vtt");
+    let no_file = Refused::NotFound("no such file: expected index, {track}.mp4, .vtt or .tree");
     let (key, content_type) = if name.2 == "index" {
         (store_key::index(&title, &version), "application/octet-stream")
     } else {
@@ -128,6 +128,7 @@ async fn find(origin: &Origin, name: (&str, &str, &str)) -> Result<Object, Refus
         let content_type = match extension {
             "mp4" => "video/mp4",
             "vtt" => "text/vtt",
+            store_key::TREE => "application/octet-stream",
             _ => return Err(no_file),
         };
         (store_key::track(&title, &version, &track, extension), content_type)

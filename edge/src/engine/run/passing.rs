@@ -5,7 +5,8 @@
 //! left memory before it is read to its end, and be fetched again, each time somewhat further on.
 //!
 //! Invariant: nothing of a chunk that goes past memory is asked for twice for its reader, and
-//! nothing goes past memory that several read, that a disk takes, or that is verified first.
+//! nothing goes past memory that several read, or that a disk takes. A title's chunk goes past it leaf
+//! by leaf, each verified before anyone has it; where its leaves are not known, it has to be whole.
 
 use super::taking::{HELD_MAX, PAUSE_MAX};
 use super::{Begun, Run, Writing};
@@ -15,6 +16,8 @@ use crate::error::Fault;
 use crate::object::Kind;
 use bytes::Bytes;
 use model::chunk::CHUNK_BYTES;
+use model::tree::Leaves;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, timeout, timeout_at};
 use upstream::UpstreamBody;
@@ -30,9 +33,8 @@ const PACED_WAIT_MIN: Duration = Duration::from_millis(50);
 impl Run {
     /// An answer begins. One that brings all of an object is for all who want of it.
     pub(super) fn begin_answer(&mut self) {
-        let may_be_apart = matches!(self.object.kind, Kind::Web(_)) && self.object.can_be_fetched();
         self.answered = Instant::now();
-        self.is_passable = may_be_apart && !self.is_unranged;
+        self.is_passable = self.object.can_be_fetched() && !self.is_unranged;
     }
 
     /// The reader that begins it has so many bytes of the first chunk.
@@ -43,17 +45,42 @@ impl Run {
     /// Where its first chunk was here and left memory before its reader had all of it, the rest
     /// goes past memory: the chunk would leave again. Not so where the origin would send all of the
     /// object: then it would be taken back, again and again.
-    pub fn begin_past_memory(&mut self, engine: &Engine) {
+    pub async fn begin_past_memory(&mut self, engine: &Engine) {
         let is_unranged = self.is_unranged || engine.unranged.knows(&self.object.body);
-        let is_apart = matches!(self.object.kind, Kind::Web(_)) && !is_unranged;
-        if self.taken > 0 && is_apart && self.is_short_of_memory(engine) {
-            self.lags = self.pass_from(self.taken, None);
+        if self.taken == 0 || is_unranged || !self.is_short_of_memory(engine) {
+            return;
         }
+        if self.comes_in_parts(engine).await {
+            let leaves = self.leaves_of_front();
+            let from = leaves.map_or(self.taken, |leaves| leaves.around(self.taken).start);
+            self.lags = self.pass_from(from, None);
+        }
+    }
+
+    /// Whether parts of the front chunk may be had before it is whole. Those of a title's are verified
+    /// by its leaves, which are asked for.
+    async fn comes_in_parts(&mut self, engine: &Engine) -> bool {
+        let (Kind::Track { .. }, Some(front)) = (&self.object.kind, self.front()) else {
+            return true;
+        };
+        if self.leaves_of_front().is_none() {
+            let (place, urgency) = (self.place.clone(), self.readers.urgency());
+            let leaves = engine.leaves(&self.object, front, place, urgency).await;
+            self.leaves = leaves.map(|leaves| (front, leaves));
+        }
+        self.leaves.is_some()
+    }
+
+    fn leaves_of_front(&self) -> Option<&Arc<Leaves>> {
+        let (of, leaves) = self.leaves.as_ref()?;
+        (Some(*of) == self.front()).then_some(leaves)
     }
 
     /// Whether the front chunk is to go past memory, should it be begun now.
     pub(super) fn goes_past_memory(&self, engine: &Engine) -> bool {
-        self.lags && self.is_passable && self.is_short_of_memory(engine)
+        let is_whole = matches!(self.object.kind, Kind::Track { .. })
+            && !self.claims.front().is_some_and(|claim| engine.trees.may_tell(&claim.key()));
+        self.lags && self.is_passable && !is_whole && self.is_short_of_memory(engine)
     }
 
     /// Whether what is fetched now for one reader would soon leave memory, and for good.
@@ -66,11 +93,15 @@ impl Run {
 
     /// Begins the front chunk, of so many bytes.
     pub(super) async fn begin_chunk(&mut self, engine: &Engine, bytes: usize) -> Result<(), Fault> {
-        if self.ahead.is_none() && self.goes_past_memory(engine) && self.pass_from(0, None) {
+        let has_no_place = self.ahead.is_none() && self.is_passable;
+        let may_pass =
+            has_no_place && self.is_short_of_memory(engine) && self.comes_in_parts(engine).await;
+        if may_pass && self.goes_past_memory(engine) && self.pass_from(0, None) {
             return Ok(());
         }
         let mut writing = self.room(engine, bytes).await?;
-        if self.ahead.is_none() && self.is_passable && self.is_short_of_memory(engine) {
+        if may_pass && self.is_short_of_memory(engine) {
+            writing.verified = self.leaves_of_front().map(|leaves| (Arc::clone(leaves), 0));
             writing.waited = Some(Duration::ZERO);
             self.readers.pace(true);
         }
@@ -88,8 +119,15 @@ impl Run {
 
     fn way_past(&mut self, from: usize, tail: Option<Bytes>) -> Option<Entrance> {
         let start = self.object.chunk(self.front()?).start;
-        let (mut entrance, exit) = passage(start + from as u64, from, self.source);
-        tail.into_iter().for_each(|tail| entrance.put(tail));
+        let leaves = self.leaves_of_front().cloned();
+        let (mut entrance, exit) = passage(start + from as u64, from, self.source, leaves);
+        if let Some(tail) = tail {
+            let verified = match &self.begun {
+                Some(Begun::Kept(Writing { verified: Some((_, verified)), .. })) => *verified,
+                _ => from + tail.len(),
+            };
+            entrance.put_first(tail, verified.saturating_sub(from));
+        }
         self.claims.front_mut()?.pass(exit).then_some(entrance)
     }
 
@@ -171,13 +209,16 @@ impl Run {
     /// Hands a piece to the reader once that has taken what it was given before. False: it has
     /// left, or does not take any more for so long that its answer is closed; if it goes on, what
     /// is left is asked for again.
+    ///
+    /// # Errors
+    /// [`Fault::Corrupt`]: the leaf that the piece ends is wrong.
     pub(super) async fn pass(
         &mut self,
         engine: &Engine,
         body: &UpstreamBody,
         piece: Bytes,
-    ) -> bool {
-        let Some(Begun::Passed(entrance)) = &mut self.begun else { return true };
+    ) -> Result<bool, Fault> {
+        let Some(Begun::Passed(entrance)) = &mut self.begun else { return Ok(true) };
         let began = Instant::now();
         let (mut until, last) = (began + PAUSE_MAX, began + HELD_MAX);
         loop {
@@ -190,17 +231,20 @@ impl Run {
             };
             match timeout_at(until, waiting).await {
                 // Others may read what follows.
-                Ok(Some(Err(Unread))) if self.readers.give_up() => return false,
+                Ok(Some(Err(Unread))) if self.readers.give_up() => return Ok(false),
                 Ok(Some(_)) => break,
-                Ok(None) if self.readers.give_up() => return false,
+                Ok(None) if self.readers.give_up() => return Ok(false),
                 Ok(None) => {}
-                Err(_) if until >= last || !body.may_wait() => return false,
+                Err(_) if until >= last || !body.may_wait() => return Ok(false),
                 Err(_) => until = last.min(until + PAUSE_MAX),
             }
         }
         engine.metrics.memory_passed_bytes.inc_by(piece.len() as u64);
-        entrance.put(piece);
-        !(self.answered.elapsed() > PAUSE_MAX && body.yields())
+        if entrance.put(piece).is_err() {
+            engine.metrics.corrupt("origin");
+            return Err(Fault::Corrupt);
+        }
+        Ok(!(self.answered.elapsed() > PAUSE_MAX && body.yields()))
     }
 }
 

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use futures::FutureExt;
 use http_body_util::BodyExt;
 use model::chunk::CHUNK_BYTES;
+use model::tree::Leaves;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -186,7 +187,7 @@ impl Run {
     pub(super) async fn room(&self, engine: &Engine, bytes: usize) -> Result<Writing, Fault> {
         let turn = self.turns.take(self.readers.urgency()).await;
         let turn = turn.map_err(|upstream::Refused| Fault::Busy)?;
-        Ok(Writing { slot: engine.slot(bytes).await?, _turn: turn, waited: None })
+        Ok(Writing { slot: engine.slot(bytes).await?, _turn: turn, verified: None, waited: None })
     }
 
     /// The next bytes; none once everybody has left.
@@ -222,13 +223,41 @@ impl Run {
         }
     }
 
-    /// Lets readers have what is here of the front chunk, unless it must be verified first.
+    /// Lets readers have what is here of the front chunk; of a title's what is verified.
     pub(super) fn tell(&self) {
-        if let (Some(claim), Some(Begun::Kept(Writing { slot, .. })), Kind::Web(_)) =
-            (self.claims.front(), &self.begun, &self.object.kind)
-            && slot.filled() > 0
-        {
-            claim.open(slot.reader(), slot.filled(), self.source);
+        let (Some(claim), Some(Begun::Kept(writing))) = (self.claims.front(), &self.begun) else {
+            return;
+        };
+        let filled = match (&self.object.kind, &writing.verified) {
+            (Kind::Web(_), _) => writing.slot.filled(),
+            (Kind::Track { .. }, Some((_, verified))) => *verified,
+            (Kind::Track { .. }, None) => 0,
+        };
+        if filled > 0 {
+            claim.open(writing.slot.reader(), filled, self.source);
+        }
+    }
+
+    /// The front chunk is verified as far as it is here, if it can be in part.
+    fn verify(&mut self, engine: &Engine) -> Result<(), Fault> {
+        let Some(Begun::Kept(Writing { slot, verified: Some((leaves, verified)), .. })) =
+            &mut self.begun
+        else {
+            return Ok(());
+        };
+        loop {
+            let leaf = leaves.around(*verified);
+            if leaf.is_empty() || slot.filled() < leaf.end {
+                return Ok(());
+            }
+            let bytes = slot.reader().bytes(leaf.clone()).unwrap_or_default();
+            if !leaves.is_leaf(leaf.start, &bytes) {
+                // It will come again, from its first byte on.
+                self.begun = None;
+                engine.metrics.corrupt("origin");
+                return Err(Fault::Corrupt);
+            }
+            *verified = leaf.end;
         }
     }
 
@@ -263,12 +292,15 @@ impl Run {
             let taken = match &mut self.begun {
                 Some(Begun::Kept(Writing { slot, .. })) => {
                     let room = length - slot.filled();
-                    slot.write(&rest[..rest.len().min(room)])
+                    let taken = slot.write(&rest[..rest.len().min(room)]);
+                    self.verify(engine)?;
+                    taken
                 }
                 Some(Begun::Passed(entrance)) => {
-                    let piece = data.slice_ref(&rest[..rest.len().min(length - entrance.filled())]);
+                    let most = entrance.piece_bytes_max().min(length - entrance.filled());
+                    let piece = data.slice_ref(&rest[..rest.len().min(most)]);
                     let bytes = piece.len();
-                    if !self.pass(engine, body, piece).await {
+                    if !self.pass(engine, body, piece).await? {
                         return Ok(None);
                     }
                     bytes
@@ -298,10 +330,15 @@ impl Run {
         drop(turn);
         let Some(number) = self.front() else { return Ok(()) };
         if let Kind::Track { title, track, .. } = &self.object.kind {
-            let whole = title.index.tracks.get(*track);
-            if !whole.is_some_and(|track| track.chunk_is_whole(number, &bytes)) {
+            let (leaves, track) = (Leaves::of(&bytes), title.index.tracks.get(*track));
+            let digest = track.and_then(|track| track.digest(number));
+            if digest.is_none() || leaves.digest().as_ref() != digest {
                 engine.metrics.corrupt("origin");
                 return Err(Fault::Corrupt);
+            }
+            // It may leave memory before its reader has all of it.
+            if let (None, Some(key)) = (&self.ahead, self.object.key(number)) {
+                engine.trees.keep(key, leaves);
             }
         }
         if let Some(claim) = self.claims.pop_front() {
