@@ -3,7 +3,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a story that meets an error has failed")]
 
+#[path = "../common/mod.rs"]
 mod common;
+mod leaving;
+mod stale;
 
 use common::{Answer, CHUNK, Hold, Item, Opened, Proxy, Validator, WebMisdeed, ask, until};
 use futures::future::join_all;
@@ -150,94 +153,6 @@ async fn a_condition_that_fails_is_the_origins_to_decide_while_it_comes() {
 }
 
 #[tokio::test]
-async fn a_first_client_that_reads_nothing_holds_up_nobody() {
-    for item in kinds(12 * CHUNK) {
-        let proxy = Proxy::new().await;
-        proxy.web.put(FILM, item.clone());
-        let mut slow = proxy.open(FILM, &[]).await;
-        let others = join_all((0..3).map(|_| proxy.get(FILM))).await;
-        let whole = proxy.web.whole(FILM);
-        assert!(others.iter().all(|other| other.bytes() == &whole), "{item:?}");
-        assert!(slow.rest().await.unwrap() == whole, "{item:?}");
-        assert_eq!((proxy.web.count(FILM), proxy.web.sent(FILM)), (1, 12 * CHUNK), "{item:?}");
-    }
-}
-
-#[tokio::test]
-async fn a_first_client_that_leaves_takes_nothing_from_the_others() {
-    for item in kinds(4 * CHUNK) {
-        let proxy = Proxy::new().await;
-        proxy.web.put(FILM, item.clone());
-        proxy.web.hold(Hold::Byte(CHUNK));
-        let first = proxy.open(FILM, &[]).await;
-        let mut others = open_many(&proxy, 5).await;
-        drop(first);
-        responses(&proxy, 5.0).await;
-        proxy.web.release();
-        for other in &mut others {
-            assert!(other.rest().await.unwrap() == proxy.web.whole(FILM), "{item:?}");
-        }
-        assert_eq!(proxy.web.count(FILM), 1, "{item:?}");
-    }
-}
-
-#[tokio::test]
-async fn a_client_that_leaves_before_the_head_takes_nothing_from_the_others() {
-    let proxy = Proxy::new().await;
-    proxy.web.put(FILM, Item::of(CHUNK));
-    proxy.web.hold(Hold::Head);
-    let url = proxy.url(FILM);
-    let first = tokio::spawn(async move { common::get(&url, &[]).await });
-    until("the first is at the origin", || async { (proxy.web.held() == 1).then_some(()) }).await;
-    let (second, ()) = tokio::join!(proxy.get(FILM), async {
-        first.abort();
-        until("the first has left", || async {
-            let open = proxy.edge.metric("nearcast_edge_connections").await;
-            (open == 1.0 || proxy.edge.metric("nearcast_edge_responses").await == 0.0).then_some(())
-        })
-        .await;
-        proxy.web.release();
-    });
-    assert!(second.bytes() == &proxy.web.whole(FILM));
-    assert_eq!(proxy.web.count(FILM), 1);
-}
-
-#[tokio::test]
-async fn a_fetch_that_everybody_left_is_ended() {
-    for item in kinds(12 * CHUNK) {
-        let proxy = Proxy::new().await;
-        proxy.web.put(FILM, item.clone());
-        proxy.web.hold(Hold::Byte(CHUNK));
-        let both = (proxy.open(FILM, &[]).await, proxy.open(FILM, &[]).await);
-        drop(both);
-        let left = || async { proxy.web.asked()[0].is_left.then_some(()) };
-        until("the origin sees the end of it", left).await;
-        proxy.web.release();
-        assert!(proxy.get(FILM).await.bytes() == &proxy.web.whole(FILM), "{item:?}");
-        assert!(proxy.get(FILM).await.bytes() == &proxy.web.whole(FILM), "{item:?}");
-    }
-}
-
-#[tokio::test]
-async fn the_little_that_is_left_is_taken_though_everybody_left() {
-    // Without a length, nobody knows how little it is.
-    for item in &kinds(2 * CHUNK)[..3] {
-        let proxy = Proxy::new().await;
-        proxy.web.put(FILM, item.clone());
-        proxy.web.hold(Hold::Byte(CHUNK + CHUNK / 2));
-        let mut only = proxy.open(FILM, &[]).await;
-        only.take(bytes(CHUNK + CHUNK / 2)).await.unwrap();
-        drop(only);
-        responses(&proxy, 0.0).await;
-        proxy.web.release();
-        until("all of it came", || async { (proxy.web.sent(FILM) == 2 * CHUNK).then_some(()) })
-            .await;
-        assert!(proxy.get(FILM).await.bytes() == &proxy.web.whole(FILM), "{item:?}");
-        assert_eq!(proxy.web.count(FILM), 1, "{item:?}");
-    }
-}
-
-#[tokio::test]
 async fn a_fill_that_dies_is_nobodys_clean_end_and_leaves_nothing_cut_behind() {
     for item in kinds(3 * CHUNK) {
         let proxy = Proxy::new().await;
@@ -292,140 +207,6 @@ async fn who_waits_for_an_answer_that_is_not_to_be_shared_is_not_put_in_a_row() 
             until("all are there", || async { (proxy.web.held() == 20).then_some(()) }).await;
             proxy.web.release();
         });
-    }
-}
-
-#[tokio::test]
-async fn a_hundred_who_may_have_it_stale_cost_one_conditional_request() {
-    let proxy = Proxy::new().await;
-    proxy.web.put(FILM, Item::stale(3 * CHUNK, "stale-while-revalidate=600"));
-    proxy.get(FILM).await;
-    proxy.web.hold(Hold::Head);
-    let answers = join_all((0..100).map(|_| proxy.get(FILM))).await;
-    let whole = proxy.web.whole(FILM);
-    assert!(answers.iter().all(|answer| answer.bytes() == &whole));
-    assert!(answers.iter().all(|answer| answer.verdict() == "stale"));
-    until("it is asked for", || async { (proxy.web.held() == 1).then_some(()) }).await;
-    assert_eq!(proxy.web.count(FILM), 2);
-    proxy.web.put(FILM, Item::of(3 * CHUNK));
-    proxy.web.release();
-    until("it is fresh", || async {
-        (proxy.get(FILM).await.verdict() == "hit-memory").then_some(())
-    })
-    .await;
-    let asked = proxy.web.asked_for(FILM);
-    let statuses: Vec<_> = asked.iter().map(|asked| (asked.status, asked.field("range"))).collect();
-    assert_eq!(statuses, [(200, ""), (304, "")]);
-    assert_eq!(asked[1].field("if-none-match"), "\"v1\"");
-}
-
-#[tokio::test]
-async fn a_hundred_who_must_have_it_fresh_cost_one_conditional_request() {
-    let proxy = Proxy::new().await;
-    proxy.web.put(FILM, Item::stale(3 * CHUNK, ""));
-    proxy.get(FILM).await;
-    proxy.web.put(FILM, Item::of(3 * CHUNK));
-    proxy.web.hold(Hold::Head);
-    let (answers, ()) = tokio::join!(join_all((0..100).map(|_| proxy.get(FILM))), async {
-        until("all are in", || async {
-            let open = proxy.edge.metric("nearcast_edge_connections").await;
-            (open >= 100.0 && proxy.web.held() == 1).then_some(())
-        })
-        .await;
-        proxy.web.release();
-    });
-    let whole = proxy.web.whole(FILM);
-    assert!(answers.iter().all(|answer| answer.bytes() == &whole));
-    // Of three chunks, one 304, and none of their bytes again.
-    assert_eq!((proxy.web.count(FILM), proxy.web.sent(FILM)), (2, 3 * CHUNK));
-    assert!(answers.iter().any(|answer| answer.verdict() == "revalidated"));
-}
-
-#[tokio::test]
-async fn a_new_version_that_is_still_arriving_is_joined_by_who_finds_the_old_one_stale() {
-    for item in kinds(3 * CHUNK) {
-        let proxy = Proxy::new().await;
-        let age = |item: Item| item.cache_control("max-age=10").field("age", "20");
-        proxy.web.put(FILM, age(item.clone()));
-        proxy.get(FILM).await;
-        proxy.web.put(FILM, item.clone().version(2));
-        proxy.web.hold(Hold::Byte(CHUNK));
-        let mut waiters = vec![proxy.open(FILM, &[]).await];
-        waiters.extend(open_many(&proxy, 5).await);
-        assert_eq!(proxy.web.count(FILM), 2, "{item:?}");
-        proxy.web.release();
-        for waiter in &mut waiters {
-            assert!(waiter.rest().await.unwrap() == proxy.web.whole(FILM), "{item:?}");
-        }
-        assert_eq!(proxy.web.count(FILM), 2, "{item:?}");
-    }
-}
-
-#[tokio::test]
-async fn a_fetch_in_the_background_is_one_and_comes_to_its_end_without_readers() {
-    // With a strong validator, what nobody reads is left for later.
-    for item in &kinds(6 * CHUNK)[1..] {
-        let proxy = Proxy::new().await;
-        let control = "max-age=10, stale-while-revalidate=600";
-        proxy.web.put(FILM, item.clone().cache_control(control).field("age", "20"));
-        let old = proxy.get(FILM).await;
-        proxy.web.put(FILM, item.clone().version(2));
-        proxy.web.hold(Hold::Byte(CHUNK));
-        for _ in 0..5 {
-            proxy.get(FILM).await;
-            until("it is held", || async { (proxy.web.held() == 1).then_some(()) }).await;
-        }
-        assert_eq!(proxy.web.count(FILM), 2, "{item:?}");
-        proxy.web.release();
-        let new = until("the new version", || async {
-            let answer = proxy.get(FILM).await;
-            (answer.bytes() != old.bytes()).then_some(answer)
-        })
-        .await;
-        assert!(new.bytes() == &proxy.web.whole(FILM), "{item:?}");
-    }
-}
-
-#[tokio::test]
-async fn a_weak_answer_that_its_only_client_left_before_the_head_is_ended() {
-    let proxy = Proxy::new().await;
-    proxy.web.put(FILM, Item::of(200 * CHUNK).validator(Validator::Weak).chunked());
-    proxy.web.hold(Hold::Head);
-    let url = proxy.url(FILM);
-    let only = tokio::spawn(async move { common::get(&url, &[]).await });
-    until("it is at the origin", || async { (proxy.web.held() == 1).then_some(()) }).await;
-    only.abort();
-    responses(&proxy, 0.0).await;
-    proxy.web.hold(Hold::Byte(CHUNK));
-    let left = || async { proxy.web.asked()[0].is_left.then_some(()) };
-    until("the origin sees the end of it", left).await;
-}
-
-#[tokio::test]
-async fn a_first_client_that_leaves_before_the_head_takes_no_growing_answer_from_the_others() {
-    for validator in [Validator::Weak, Validator::None] {
-        let proxy = Proxy::new().await;
-        proxy.web.put(FILM, Item::of(4 * CHUNK).validator(validator).chunked());
-        proxy.web.hold(Hold::Head);
-        let url = proxy.url(FILM);
-        let first = tokio::spawn(async move { common::get(&url, &[]).await });
-        until("the first waits", || async { (proxy.web.held() == 1).then_some(()) }).await;
-        let others = tokio::join!(join_all((0..20).map(|_| proxy.get(FILM))), async {
-            let all = || async {
-                let open = proxy.edge.metric("nearcast_edge_connections").await;
-                (open >= 21.0).then_some(())
-            };
-            until("all wait", all).await;
-            first.abort();
-            let left = || async {
-                let open = proxy.edge.metric("nearcast_edge_connections").await;
-                (open <= 20.0).then_some(())
-            };
-            until("the first has left", left).await;
-            proxy.web.release();
-        });
-        assert!(others.0.iter().all(|other| other.bytes() == &proxy.web.whole(FILM)));
-        assert_eq!(proxy.web.count(FILM), 1, "{validator:?}");
     }
 }
 
