@@ -21,7 +21,7 @@ mod wire;
 
 pub use plan::{Arrivals, Cipher, Plan, Target, Until};
 pub use report::{Report, Times};
-pub use run::run;
+pub use run::{run, run_until};
 
 use tally::{Exchange, Tally};
 

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 use clap::{Parser, ValueEnum};
 use nearcast_loadtest::Protocol;
-use nearcast_loadtest::load::{Arrivals, Cipher, Plan, Target, Until, run};
+use nearcast_loadtest::load::{Arrivals, Cipher, Plan, Target, Until, run_until};
 use std::path::PathBuf;
 use std::time::Duration;
 use url::Url;
@@ -11,7 +11,8 @@ use url::Url;
 /// Loads an HTTP server from one thread, checks every body, and tells what it cost the server.
 ///
 /// Closed loop: each stream asks again as soon as it was answered. With --rate, requests fall
-/// due at that rate whatever the answers do, and times count from then.
+/// due at that rate whatever the answers do, and times count from then. Ctrl-C ends it early; it
+/// tells of what was until then.
 ///
 /// Example: nearcast-load --case h2-tls --ca cert.pem --connections 16 --server-pid 4711
 /// https://127.0.0.1:8443/o/1m
@@ -108,7 +109,12 @@ enum CipherName {
 fn main() -> Result<()> {
     let args = Args::parse();
     let plan = plan(&args)?;
-    let report = run(&plan)?;
+    // Where it can't be listened to, it ends the process.
+    let report = run_until(&plan, async {
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending().await
+        }
+    })?;
     if args.json {
         println!("{}", serde_json::to_string_pretty(&report)?);
     } else {

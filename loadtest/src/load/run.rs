@@ -9,6 +9,7 @@ use super::wire::{Peer, Scratch};
 use super::{Context, arrivals, h1, h2, h3};
 use crate::client::tls;
 use crate::{Error, Protocol};
+use futures::FutureExt;
 use rustix::time::{ClockId, clock_gettime};
 use rustls::pki_types::ServerName;
 use std::cell::Cell;
@@ -31,6 +32,15 @@ const SAMPLE_PERIOD: Duration = Duration::from_millis(50);
 /// [`Error`] when the plan can't be run: a bad setting, a server process that is gone. What goes
 /// wrong with single requests is in the report.
 pub fn run(plan: &Plan) -> Result<Report, Error> {
+    run_until(plan, std::future::pending())
+}
+
+/// [`run`] that ends with `end`, if that comes before [`Plan::until`]. The report is of what was
+/// until then.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_until(plan: &Plan, end: impl Future<Output = ()>) -> Result<Report, Error> {
     plan.checked()?;
     if let Some(core) = plan.core {
         let mut cores = rustix::thread::CpuSet::new();
@@ -42,14 +52,14 @@ pub fn run(plan: &Plan) -> Result<Report, Error> {
         .enable_all()
         .build()
         .map_err(|error| bad("the runtime", &error.to_string()))?;
-    LocalSet::new().block_on(&runtime, load(plan))
+    LocalSet::new().block_on(&runtime, load(plan, end))
 }
 
 fn bad(what: &str, reason: &str) -> Error {
     Error::BadLoad { what: what.to_owned(), reason: reason.to_owned() }
 }
 
-async fn load(plan: &Plan) -> Result<Report, Error> {
+async fn load(plan: &Plan, end: impl Future<Output = ()>) -> Result<Report, Error> {
     let before = usage(&plan.server_pids)?;
     let context = Rc::new(context(plan)?);
     let quic = quic(plan, &context)?;
@@ -72,7 +82,7 @@ async fn load(plan: &Plan) -> Result<Report, Error> {
         }
     };
     let measured = tokio::select! {
-        measured = measure(plan, &context, &mut tasks) => measured?,
+        measured = measure(plan, &context, &mut tasks, end) => measured?,
         () = watched => unreachable!("it has no end"),
     };
     driver.abort();
@@ -205,27 +215,35 @@ async fn measure(
     plan: &Plan,
     context: &Context,
     tasks: &mut tokio::task::JoinSet<()>,
+    end: impl Future<Output = ()>,
 ) -> Result<(Mark, Mark), Error> {
+    let is_over = async {
+        tokio::select! {
+            () = too_many_failures(context) => {}
+            () = end => {}
+        }
+    };
+    let is_over = is_over.shared();
     let Until::Elapsed(time) = plan.until else {
         let start = mark(plan)?;
         // Slow readers have no end of their own.
         for _ in 0..plan.connections {
             tokio::select! {
                 _ = tasks.join_next() => {}
-                () = too_many_failures(context) => break,
+                () = is_over.clone() => break,
             }
         }
         return Ok((start, mark(plan)?));
     };
     tokio::select! {
         () = tokio::time::sleep(plan.warm_up) => {}
-        () = too_many_failures(context) => {}
+        () = is_over.clone() => {}
     }
     context.tally.restart();
     let start = mark(plan)?;
     tokio::select! {
         () = tokio::time::sleep(time) => {}
-        () = too_many_failures(context) => {}
+        () = is_over.clone() => {}
     }
     Ok((start, mark(plan)?))
 }
