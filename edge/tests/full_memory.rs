@@ -12,7 +12,7 @@ use http::Version;
 use serde_json::json;
 use service::value::ByteSize;
 use std::ops::Range;
-use versions::{Origin, Thing};
+use versions::{Known, Origin, Thing};
 
 const MIB: usize = 1 << 20;
 const PORTION_BYTES: usize = 256 << 10;
@@ -225,6 +225,23 @@ async fn what_comes_of_an_old_version_stays_for_who_is_slower() {
     world.fill().await;
     assert!(slow.rest().await == world.origin.content(0, 1), "the slower one");
     world.no_place_is_taken().await;
+}
+
+/// What has no strong validator is here as a whole or not at all: no part of it can be fetched again.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_can_not_be_had_in_parts_stays_while_it_is_read() {
+    let known = [Known::Weak, Known::Nothing];
+    let things = known.map(|known| Thing { known, ..Thing::strong(12 * MIB) });
+    let world = World::new(Version::HTTP_11, 192 * MIB, things.to_vec()).await;
+    for thing in 0..2 {
+        world.takes(thing).await;
+    }
+    let mut readers = join_all((0..4).map(|number| world.reader(number % 2))).await;
+    world.fill().await;
+    for (number, reader) in readers.iter_mut().enumerate() {
+        assert!(reader.rest().await == world.origin.content(number % 2, 1), "reader {number}");
+    }
+    world.each_byte_came_once().await;
 }
 
 /// What is kept so has a limit: what is beyond it may leave memory. A response ends cut where there

@@ -1,6 +1,7 @@
 //! Which responses read what is stored, and how far each has got. Once another version has taken
-//! its place, no upstream may have more of it, so what these have yet to take, of what is in memory
-//! alone, stays there, as far as there are places for it.
+//! its place, no upstream may have more of it, and of what has no strong validator none has from the
+//! beginning: so what these have yet to take, of what is in memory alone, stays there, as far as there
+//! are places for it.
 //!
 //! Invariant: a chunk has such a place only while a response has it before it.
 
@@ -209,6 +210,8 @@ impl Engine {
         let heads = self.heads.in_memory(&key);
         if heads.is_some_and(|heads| !heads.iter().any(is_there)) {
             self.running.supersede(&underway.version, &self.chunks);
+        } else if !object.can_be_fetched() {
+            underway.version.lock().keep_all(object.body, &self.chunks);
         }
         Some(underway)
     }
