@@ -134,6 +134,7 @@ fn head(url: &str) -> Arc<Head> {
         tags: Vec::new(),
         epoch: u64::MAX,
         asked_ms: now,
+        fetched_ms: now,
         seen: Seen::default(),
         read: ReadAt::default(),
     })

@@ -76,6 +76,13 @@ impl fmt::Display for Shown<'_> {
         if let Some(why) = &self.0.not_stored {
             writeln!(f, "  an answer was not stored: {why}")?;
         }
+        if let Some(last_ms) = self.0.others_newer_than_ms {
+            write!(f, "  asks other nodes for nothing from before {}", moment(last_ms))?;
+            match self.0.others_hard_ms {
+                Some(hard_ms) => writeln!(f, ", nor bytes from before {}", moment(hard_ms))?,
+                None => writeln!(f)?,
+            }
+        }
         match variants.len() {
             0 => writeln!(f, "  nothing is stored"),
             1 => variant(f, &variants[0]),
@@ -107,9 +114,11 @@ fn variant(f: &mut fmt::Formatter<'_>, state: &VariantState) -> fmt::Result {
     for (name, value) in &state.selecting {
         writeln!(f, "    for {name}: {}", value.as_deref().unwrap_or("(absent)"))?;
     }
-    let received = Timestamp::from_millisecond(state.received_ms);
-    let received = received.map_or_else(|_| "?".to_owned(), |at| at.to_string());
-    writeln!(f, "    received {received}, body {}", state.body)?;
+    writeln!(f, "    received {}, body {}", moment(state.received_ms), state.body)?;
+    if let Some(fetched_ms) = state.fetched_ms {
+        let (asked, fetched) = (moment(state.asked_ms), moment(fetched_ms));
+        writeln!(f, "    the origin was asked about it at {asked}, for its bytes at {fetched}")?;
+    }
     writeln!(f, "    {}", freshness(state))?;
     if state.purge != HARD {
         writeln!(f, "    {}", stale(state))?;
@@ -119,6 +128,10 @@ fn variant(f: &mut fmt::Formatter<'_>, state: &VariantState) -> fmt::Result {
         writeln!(f, "    tags: {}", state.tags.join(", "))?;
     }
     writeln!(f, "    chunks: {}", chunks(&state.chunks))
+}
+
+fn moment(unix_ms: i64) -> String {
+    Timestamp::from_millisecond(unix_ms).map_or_else(|_| "?".to_owned(), |at| at.to_string())
 }
 
 fn freshness(state: &VariantState) -> String {
@@ -195,6 +208,8 @@ mod tests {
             status: 200,
             validator: Some("\"v1\"".into()),
             received_ms: 1_795_000_000_000,
+            asked_ms: 1_795_000_000_000,
+            fetched_ms: Some(1_794_999_999_000),
             age_ms: 5_000,
             waived_ms: 0,
             lifetime_ms: 60_000,
@@ -216,6 +231,7 @@ mod tests {
         let stale = VariantState {
             selecting: vec![("accept-encoding".into(), None)],
             validator: None,
+            fetched_ms: None,
             fresh_for_ms: -200_000,
             must_revalidate: true,
             purge: "soft".into(),
@@ -229,6 +245,8 @@ mod tests {
             key: "0a0b".into(),
             number: 42,
             now_ms: 1_795_000_005_000,
+            others_newer_than_ms: Some(1_794_999_998_500),
+            others_hard_ms: Some(1_794_999_998_000),
             variants: vec![state, stale],
             not_stored: Some("set-cookie".into()),
             title: None,
@@ -239,10 +257,12 @@ mod tests {
             "  films.example/a.mp4
   site films, key 0a0b, last purge 42
   an answer was not stored: set-cookie
+  asks other nodes for nothing from before 2026-11-18T11:06:38.5Z, nor bytes from before 2026-11-18T11:06:38Z
   2 variants, newest first
   200, 5242880 bytes, \"v1\"
     for accept-encoding: gzip
     received 2026-11-18T11:06:40Z, body 00ff
+    the origin was asked about it at 2026-11-18T11:06:40Z, for its bytes at 2026-11-18T11:06:39Z
     fresh for 55 s (age 5 s of 60 s, by max-age)
     stale for 30 s while it is revalidated, 60 min when the origin fails
     purges: valid (epoch 41)
@@ -278,6 +298,8 @@ mod tests {
                 key: "0a0b".into(),
                 number: 42,
                 now_ms: 5_000,
+                others_newer_than_ms: None,
+                others_hard_ms: None,
                 variants: vec![state],
                 not_stored: None,
                 title: None,

@@ -198,19 +198,24 @@ async fn explain_url(
     let now_ms = now_ms();
     let key = KeyId::of(&named.site.name, &named.url);
     let arriving = edge.lives.heads(&key);
-    let stored = edge.engine.heads.get(&key).await;
+    let heads = edge.engine.heads.get(&key).await;
     // What has just come is in both for a moment.
-    let is_stored = |head: &Head| stored.iter().any(|stored| stored.body == head.body);
+    let is_stored = |head: &Head| heads.iter().any(|stored| stored.body == head.body);
     let purged = |head: &Head| (edge.purges.verdict(head), edge.purges.stale_since(head));
     let arriving = arriving.iter().rev().filter(|head| !is_stored(head)).map(|head| {
         let filling = |_| ChunkPlace::Filling;
         explain::variant(head, purged(head), &settings, now_ms, filling)
     });
-    let stored = stored.iter().map(|head| {
+    let stored = heads.iter().map(|head| {
         let place = |chunk| edge.engine.place(&chunks::Key { body: head.body, number: chunk });
         explain::variant(head, purged(head), &settings, now_ms, place)
     });
+    let name = (&*named.site.name, &*named.url);
+    let tags: Vec<_> = heads.iter().flat_map(|head| head.tags.iter().cloned()).collect();
+    let others = edge.engine.purges_of(&key, name, &tags);
     Ok(Json(Explanation {
+        others_newer_than_ms: others.last_ms,
+        others_hard_ms: others.hard_ms,
         variants: arriving.chain(stored).collect(),
         site: named.site.name.to_string(),
         url: named.url,
@@ -237,6 +242,8 @@ async fn title_url(
         key: media.map(|media| media.body.clone()).unwrap_or_default(),
         number: edge.purges.number(),
         now_ms: now_ms(),
+        others_newer_than_ms: None,
+        others_hard_ms: None,
         variants: Vec::new(),
         not_stored: None,
         title: Some(title),

@@ -42,7 +42,7 @@ use crate::verdict::Verdict;
 use arena::Slot;
 use bytes::Bytes;
 use chunks::Chunks;
-use heads::Heads;
+use heads::{Heads, PurgeLog};
 use inflight::{Claim, InFlight};
 use model::chunk::CHUNK_BYTES;
 use owned::run_until;
@@ -97,6 +97,8 @@ pub struct Engine {
     pub titles: Option<Upstream>,
     /// What is known of stored representations.
     pub heads: Heads,
+    /// What was purged: other nodes may not have been.
+    pub purges: PurgeLog,
     /// Since when other nodes' copies may be old, where there are other nodes.
     outdated: Option<Arc<Outdated>>,
     /// Counters.
@@ -127,7 +129,7 @@ impl Engine {
         planned: Arc<Planned>,
         titles: Option<Upstream>,
         heads: Heads,
-        outdated: Option<Arc<Outdated>>,
+        (purges, outdated): (PurgeLog, Option<Arc<Outdated>>),
         metrics: Metrics,
         memory_bytes: u64,
     ) -> Self {
@@ -137,6 +139,7 @@ impl Engine {
             planned,
             titles,
             heads,
+            purges,
             outdated,
             metrics,
             work: Handle::current(),
@@ -394,7 +397,7 @@ pub(crate) mod tests {
             Arc::new(planned),
             None,
             Heads::open(&dir.join("heads.db"), heads::Limits::default(), &registry).unwrap(),
-            None,
+            (PurgeLog::open(&dir.join("purges.log"), &registry).unwrap(), None),
             metrics,
             memory_bytes,
         ))

@@ -56,7 +56,7 @@ pub const OBEYED: [&str; 14] = [
 
 /// Fields of a request that decide on its answer, or on whether it gets one, beside those that
 /// `Vary` names.
-const SAID: [&str; 29] = [
+const SAID: [&str; 30] = [
     "cache-control",
     "cdn-loop",
     "cmcd-object",
@@ -74,6 +74,7 @@ const SAID: [&str; 29] = [
     "if-unmodified-since",
     "keep-alive",
     "nearcast-newer-than",
+    "nearcast-purged",
     "pragma",
     "priority",
     "proxy-connection",

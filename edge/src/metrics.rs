@@ -50,6 +50,10 @@ pub struct Counts {
     /// Answers without a strong validator that nobody else could join, for too many arrived.
     pub answers_unlisted: IntCounter,
     pub answers_overtagged: IntCounter,
+    /// Requests of other nodes for what is here from before a purge that they know of.
+    pub purges_told: IntCounterVec,
+    /// Answers of other nodes that were from before a purge, and not taken: the origin was asked.
+    pub nodes_passed_by: IntCounter,
     /// Changes that other nodes may not know of, and that a restart may forget.
     pub changes_unwritten: IntCounter,
     /// Answers that were not stored, by why.
@@ -175,6 +179,20 @@ impl Metrics {
                 r,
                 "answers_overtagged_total",
                 "Stored answers with more tags, or longer ones, than are kept",
+            )?,
+            purges_told: from_zero(
+                counters(
+                    r,
+                    "purges_told_total",
+                    "Requests of other nodes for what is here from before a purge that they know of",
+                    &["strength"],
+                )?,
+                &["soft", "hard"],
+            ),
+            nodes_passed_by: counter(
+                r,
+                "nodes_passed_by_total",
+                "Answers of other nodes that may be from before a purge, so that the origin was asked",
             )?,
             changes_unwritten: counter(
                 r,

@@ -233,7 +233,9 @@ pub async fn answer(
 
 async fn cached(edge: &Arc<Edge>, wanted: &Arc<Wanted>) -> Result<Answer, Refused> {
     let now = now_ms();
-    let Found { head, soft_purged_ms } = match find(edge, wanted).await {
+    let found = find(edge, wanted).await;
+    wanted.count_told(edge, found.as_ref().ok().map(|found| &*found.head));
+    let Found { head, soft_purged_ms } = match found {
         Ok(found) => found,
         Err(missing) => return not_stored(edge, wanted, missing).await,
     };
@@ -305,7 +307,9 @@ async fn find(edge: &Edge, wanted: &Wanted) -> Result<Found, Forwarded> {
 
 /// The one of these that the request selects.
 fn selected(edge: &Edge, wanted: &Wanted, variants: &Variants) -> Result<Found, Forwarded> {
-    let is_usable = |head: &&Arc<Head>| edge.purges.verdict(head) != heads::Verdict::Hard;
+    let is_usable = |head: &&Arc<Head>| {
+        edge.purges.verdict(head) != heads::Verdict::Hard && !wanted.is_ended(head)
+    };
     let candidates = || variants.iter().filter(is_usable).filter(|head| wanted.selects(head));
     match caching::newest(candidates().map(|head| &head.stored)) {
         Some(newest) => {

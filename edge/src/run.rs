@@ -162,12 +162,13 @@ impl Parts {
         let titles = config.titles.as_ref().map(|titles| titles.open(&node)).transpose()?;
         let changed = || Outdated::open(data, metrics.changes_unwritten.clone());
         let outdated = node.has_others().then(changed).transpose()?;
+        let purges = PurgeLog::open(&data.join("purges.log"), registry)?;
         let engine = Arc::new(Engine::new(
             Chunks::open(&sizes(config), registry)?,
             Arc::clone(&planned),
             titles.clone(),
             Heads::open(&data.join("heads.db"), heads::Limits::default(), registry)?,
-            outdated,
+            (purges.clone(), outdated),
             metrics.clone(),
             config.memory_bytes,
         ));
@@ -196,7 +197,7 @@ impl Parts {
             node,
             fetches: Fetches::default(),
             lives: Lives::default(),
-            purges: PurgeLog::open(&data.join("purges.log"), registry)?,
+            purges,
             metrics,
             places: Places::new(config.limits.responses),
             encoded: Encoded::new(registry)?,

@@ -89,6 +89,9 @@ pub struct Head {
     /// UTC, whichever nodes are between. Read from disk it is what [`caching::asked_ms`] says:
     /// where another node answered, earlier by the `Age`, which costs one more revalidation at most.
     pub asked_ms: i64,
+    /// The origin was not asked for any of its bytes before this moment, likewise: a 304 changes
+    /// nothing in that. `i64::MIN`: nobody knows.
+    pub fetched_ms: i64,
     /// What the purge log said last. `Seen::default()` in a new head.
     pub seen: Seen,
     /// What its fields say, once they were read. `Read::default()` in a new head.

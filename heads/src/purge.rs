@@ -107,6 +107,15 @@ pub struct Purged {
     pub purge: Purge,
 }
 
+/// When something was purged last, in ms since 1970; none: never, as far as is known.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Last {
+    /// Softly or hard.
+    pub any_ms: Option<i64>,
+    /// Hard.
+    pub hard_ms: Option<i64>,
+}
+
 /// What the purges say of a head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Verdict {

@@ -14,7 +14,9 @@ pub(crate) const ROW_BYTES_MAX: usize = 256 << 10;
 
 /// Of this layout, and of fields of which no renewal has made a weak date strong (in those of version
 /// 1 it may have); rows of another version are misses.
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
+/// The same, without the time of the bytes.
+const UNTIMED: u8 = 2;
 const SUM_BYTES: usize = 8;
 
 /// `head` as bytes; `None` when there are more than [`ROW_BYTES_MAX`].
@@ -42,6 +44,7 @@ pub(crate) fn encode(key: &KeyId, head: &Head) -> Option<Vec<u8>> {
     }
     row.count(head.tags.len());
     head.tags.iter().for_each(|tag| row.bytes(tag.as_bytes()));
+    row.i64(head.fetched_ms);
     let sum = xxh3_64(&row.0);
     row.u64(sum);
     (row.0.len() <= ROW_BYTES_MAX).then_some(row.0)
@@ -55,8 +58,8 @@ pub(crate) fn decode(key: &KeyId, row: &[u8]) -> Option<Head> {
         return None;
     }
     let mut row = Reader(content);
-    let known = row.u8()? == VERSION && row.array()? == key.0;
-    if !known {
+    let version = row.u8()?;
+    if !matches!(version, VERSION | UNTIMED) || row.array()? != key.0 {
         return None;
     }
     let (body, bytes, epoch) = (row.array()?, row.u64()?, row.u64()?);
@@ -73,6 +76,7 @@ pub(crate) fn decode(key: &KeyId, row: &[u8]) -> Option<Head> {
     })?;
     let fields = compacted(&fields.into_iter().collect());
     let tags = list(&mut row, |row| row.text().map(Box::from))?;
+    let fetched_ms = if version == UNTIMED { i64::MIN } else { row.i64()? };
     let asked_ms = caching::asked_ms(&fields, requested_ms);
     let stored = Stored { status, fields, requested_ms, received_ms };
     row.0.is_empty().then_some(Head {
@@ -85,6 +89,7 @@ pub(crate) fn decode(key: &KeyId, row: &[u8]) -> Option<Head> {
         tags,
         epoch,
         asked_ms,
+        fetched_ms,
         seen: Seen::default(),
         read: Read::default(),
     })
@@ -126,6 +131,7 @@ pub(crate) mod tests {
             tags: vec!["film".into(), "season-1".into()],
             epoch: 7,
             asked_ms: 1_795_000_000_000,
+            fetched_ms: 1_794_000_000_000,
             seen: Seen::default(),
             read: Read::default(),
         }
@@ -148,6 +154,17 @@ pub(crate) mod tests {
         assert_eq!(back.stored.fields, head.stored.fields);
         assert_eq!(back.selecting, head.selecting);
         assert_eq!(format!("{back:?}"), format!("{head:?}"));
+    }
+
+    #[test]
+    fn a_row_of_before_bytes_had_a_time_is_taken() {
+        let (head, key) = (head("films", "films.test/a", 3), KeyId([1; 16]));
+        let mut row = encode(&key, &head).unwrap();
+        row.truncate(row.len() - 2 * SUM_BYTES);
+        row[0] = UNTIMED;
+        row.extend(xxh3_64(&row).to_le_bytes());
+        let back = decode(&key, &row).unwrap();
+        assert_eq!((back.fetched_ms, back.tags), (i64::MIN, head.tags));
     }
 
     #[test]

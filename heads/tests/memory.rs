@@ -73,6 +73,7 @@ async fn heads_take_what_they_say_that_they_take() {
             tags: vec!["season-1".into(), "episode-7".into()],
             epoch: 1,
             asked_ms: 1_795_000_000_000,
+            fetched_ms: 1_795_000_000_000,
             seen: Seen::default(),
             read: Read::default(),
         });

@@ -33,6 +33,7 @@ fn head(number: usize, epoch: u64) -> Arc<Head> {
         tags: Vec::new(),
         epoch,
         asked_ms: requested_ms,
+        fetched_ms: requested_ms,
         seen: Seen::default(),
         read: Read::default(),
     })

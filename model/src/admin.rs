@@ -82,6 +82,13 @@ pub struct Explanation {
     pub now_ms: i64,
     /// What is stored or arriving, newest first.
     pub variants: Vec<VariantState>,
+    /// Other nodes are asked for nothing that is from this moment or before, in ms since 1970: when it
+    /// was purged last, or changed by way of this edge.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub others_newer_than_ms: Option<i64>,
+    /// Nor for bytes of this moment or before: when it was purged hard last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub others_hard_ms: Option<i64>,
     /// Why the last answer that was not stored was not: a token of docs/caching.md, of URLs that
     /// were asked for lately.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -130,6 +137,12 @@ pub struct VariantState {
     pub validator: Option<String>,
     /// When it was received or revalidated last, in ms since 1970.
     pub received_ms: i64,
+    /// When the origin was asked about it at the earliest, whichever nodes are between, likewise.
+    #[serde(default)]
+    pub asked_ms: i64,
+    /// When it was asked for the bytes, likewise; none where another node has not said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fetched_ms: Option<i64>,
     /// Its age (RFC 9111, section 4.2.3).
     pub age_ms: i64,
     /// How long it is fresh in all.

@@ -84,7 +84,8 @@ pub(crate) fn plain(
         hop,
         kind,
         storable: true,
-        is_newer: false,
+        asked_ms: i64::MIN,
+        fetched_ms: i64::MIN,
         head_after: Duration::ZERO,
         retried: 0,
     })
@@ -132,5 +133,6 @@ pub(crate) fn from_s3(mut head: http::response::Parts, body: UpstreamBody, way: 
     s3::clean(&mut head);
     let (hop, kind) = (way.hop.id.clone(), way.hop.kind);
     let head_after = Duration::ZERO;
-    Answer { head, body, hop, kind, storable, is_newer: false, head_after, retried: 0 }
+    let (asked_ms, fetched_ms) = (i64::MIN, i64::MIN);
+    Answer { head, body, hop, kind, storable, asked_ms, fetched_ms, head_after, retried: 0 }
 }

@@ -1,6 +1,7 @@
 //! What is asked and what is answered.
 
 use crate::body::UpstreamBody;
+use crate::newer::Purges;
 use crate::place::Place;
 use crate::turns::Urgency;
 use bytes::Bytes;
@@ -45,9 +46,8 @@ pub struct Ask {
     pub is_repeat: bool,
     /// How many of the site's `retries` have gone into what it asks for, itself among them.
     pub retried: u32,
-    /// Other nodes are asked for nothing that is from this moment or before, in milliseconds since
-    /// 1970 UTC.
-    pub newer_than_ms: Option<i64>,
+    /// Other nodes are asked for nothing that is from before these.
+    pub purges: Purges,
     /// No other node is asked.
     pub at_the_origin: bool,
     /// In place of the site's `first-byte-timeout`.
@@ -94,7 +94,7 @@ impl Ask {
             avoid: None,
             is_repeat: false,
             retried: 0,
-            newer_than_ms: None,
+            purges: Purges::default(),
             at_the_origin: false,
             first_byte: None,
             urgency: Urgency::default(),
@@ -117,8 +117,12 @@ pub struct Answer {
     pub kind: HopKind,
     /// Whether it may be stored at all: S3's refusals may not, whatever the rules say.
     pub storable: bool,
-    /// Another node says that it is newer than was asked for.
-    pub is_newer: bool,
+    /// When the origin was asked about it at the earliest, whichever nodes are between, in
+    /// milliseconds since 1970 UTC.
+    pub asked_ms: i64,
+    /// And for its bytes, of which some may be from before that; `i64::MIN` where a node has kept them
+    /// that does not say.
+    pub fetched_ms: i64,
     /// From the ask to the head.
     pub head_after: Duration,
     /// How many of the site's `retries` have gone into it: those of [`Ask::retried`], and its own.

@@ -70,7 +70,7 @@ pub(crate) async fn exchange(
         let entered = way.enter(kept, asked, &sending.urgency, terms.deadline).await;
         let mut flight = entered.map_err(Failure::unsent)?;
         let (mut request, keys) = sending.request(&way.hop).await.map_err(Failure::unsent)?;
-        let newer_than = sending.tell_newer_than(&way.hop, request.headers_mut());
+        let (sent_ms, told) = sending.tell_purges(&way.hop, request.headers_mut());
         let response = head::head(&mut flight, request, sending, terms).await?;
         flight.head(response.status());
         let mut answer = match &way.hop.place {
@@ -115,7 +115,9 @@ pub(crate) async fn exchange(
                 from_s3(answer.head, answer.body, way)
             }
         };
-        answer.is_newer = newer::take(&mut answer.head.headers, newer_than.as_ref());
+        let told = (sending.purges, &told);
+        let times = newer::times(&mut answer.head.headers, answer.kind, told, sent_ms);
+        (answer.asked_ms, answer.fetched_ms) = (times.asked_ms, times.fetched_ms);
         if said::take_unsure(&mut answer.head.headers) && answer.kind != HopKind::Origin {
             sending.anew.unsure.note();
         }

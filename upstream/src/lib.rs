@@ -58,7 +58,7 @@ pub use breaker::State as BreakerState;
 pub use error::Error;
 pub use fault::{ErrorType, Fault};
 pub use hop::HopStatus;
-pub use newer::{NewerThan, forget as forget_newer_than};
+pub use newer::{NewerThan, Purges, forget as forget_purges, tell_fetched};
 pub use node::Node;
 pub use place::Place;
 pub use said::tell_unsure;

@@ -1,79 +1,208 @@
-//! `Nearcast-Newer-Than`: how nodes tell each other of a purge that has not come to all of them.
-//! Pure.
+//! How nodes tell each other of a purge that has not come to all of them. Pure.
 //!
-//! A request says how many milliseconds ago the last purge of what it asks for was taken; who
-//! answers from nothing that is as old says so by the same value. An age, not a time of day: the
-//! clocks of two nodes need not agree. Both round to the safe side, so what counts as newer is.
+//! A request says how many milliseconds ago the last purge of what it asks for was taken
+//! (`Nearcast-Newer-Than`), and the last hard one (`Nearcast-Purged`). Who answers from nothing that
+//! was asked of the origin before the former, with no byte from before the latter, says so by the
+//! same values; and beside whatever it gives to a node, how long ago it had the bytes of the origin
+//! (`Nearcast-Fetched`). Ages, not times of day: the clocks of two nodes need not agree. All round to
+//! the safe side, so what counts as newer is.
 
+use crate::ask::HopKind;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 const NEWER_THAN: HeaderName = HeaderName::from_static("nearcast-newer-than");
+const PURGED: HeaderName = HeaderName::from_static("nearcast-purged");
+const FETCHED: HeaderName = HeaderName::from_static("nearcast-fetched");
 
-/// What another node asks for: nothing of the origin's from before a moment.
+/// When something was purged, in milliseconds since 1970 UTC by this node's clock.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Purges {
+    /// Last, softly or hard: what the origin was asked about since will do.
+    pub last_ms: Option<i64>,
+    /// Last by a hard one: only bytes that it was asked for since will do.
+    pub hard_ms: Option<i64>,
+}
+
+impl Purges {
+    /// The later ones of both.
+    #[must_use]
+    pub fn max(self, other: Self) -> Self {
+        Self { last_ms: self.last_ms.max(other.last_ms), hard_ms: self.hard_ms.max(other.hard_ms) }
+    }
+}
+
+/// What another node asks for: nothing of the origin's from before these.
 #[derive(Debug, Clone)]
 pub struct NewerThan {
-    /// The moment, in milliseconds since 1970 UTC by this node's clock. What the origin was asked
-    /// for after it will do.
-    pub unix_ms: i64,
-    said: HeaderValue,
+    /// The purges that it knows of.
+    pub purges: Purges,
+    said: Told,
 }
 
 impl NewerThan {
     /// What a request says. No number, or several: nothing.
     #[must_use]
     pub fn of(fields: &HeaderMap, now_ms: i64) -> Option<Self> {
-        let mut values = fields.get_all(NEWER_THAN).iter();
-        let said = values.next().filter(|_| values.next().is_none())?.clone();
-        let ago_ms: u64 = said.to_str().ok()?.parse().ok()?;
-        let ago_ms = i64::try_from(ago_ms).ok()?;
-        Some(Self { unix_ms: now_ms.saturating_sub(ago_ms), said })
+        let one = |name| {
+            let (said, ago_ms) = ago(fields, name)?;
+            Some((said.clone(), now_ms.saturating_sub(ago_ms)))
+        };
+        let (newer_than, purged) = (one(&NEWER_THAN), one(&PURGED));
+        if newer_than.is_none() && purged.is_none() {
+            return None;
+        }
+        let (newer_than, last_ms) = newer_than.unzip();
+        let (purged, hard_ms) = purged.unzip();
+        let purges = Purges { last_ms, hard_ms };
+        Some(Self { purges, said: Told { newer_than, purged } })
     }
 
-    /// Says that the answer is newer.
-    pub fn confirm(&self, fields: &mut HeaderMap) {
-        fields.insert(NEWER_THAN, self.said.clone());
+    /// Says what of it is so of an answer that the origin was asked about at `asked_ms`, and for the
+    /// bytes of which at `fetched_ms`.
+    pub fn confirm(&self, fields: &mut HeaderMap, asked_ms: i64, fetched_ms: i64) {
+        let Told { newer_than, purged } = &self.said;
+        if let Some(said) = newer_than.as_ref().filter(|_| Some(asked_ms) > self.purges.last_ms) {
+            fields.insert(NEWER_THAN, said.clone());
+        }
+        if let Some(said) = purged.as_ref().filter(|_| Some(fetched_ms) > self.purges.hard_ms) {
+            fields.insert(PURGED, said.clone());
+        }
     }
 }
 
-/// Says in a request that what is asked for was purged at `unix_ms`.
-pub(crate) fn tell(fields: &mut HeaderMap, unix_ms: i64, now_ms: i64) -> HeaderValue {
-    // A millisecond less: of both times a part of one is cut off.
-    let ago_ms = now_ms.saturating_sub(unix_ms).saturating_sub(1).max(0);
-    let said = HeaderValue::from(ago_ms);
-    fields.insert(NEWER_THAN, said.clone());
-    said
+/// What a request told another node.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Told {
+    newer_than: Option<HeaderValue>,
+    purged: Option<HeaderValue>,
 }
 
-/// Whether an answer says it of what the request `said`. Takes it out: it is for this node.
-pub(crate) fn take(fields: &mut HeaderMap, said: Option<&HeaderValue>) -> bool {
-    let confirmed = fields.remove(NEWER_THAN);
-    confirmed.is_some() && confirmed.as_ref() == said
+/// Says in a request when what is asked for was purged.
+pub(crate) fn tell(fields: &mut HeaderMap, purges: Purges, now_ms: i64) -> Told {
+    let mut say = |name, unix_ms: Option<i64>| {
+        // A millisecond less: of both times a part of one is cut off.
+        let ago_ms = now_ms.saturating_sub(unix_ms?).saturating_sub(1).max(0);
+        let said = HeaderValue::from(ago_ms);
+        fields.insert(name, said.clone());
+        Some(said)
+    };
+    Told { newer_than: say(NEWER_THAN, purges.last_ms), purged: say(PURGED, purges.hard_ms) }
 }
 
-/// Takes it out of what is sent on.
+/// Tells another node when the origin was asked for the bytes of an answer; `i64::MIN`: nobody knows.
+pub fn tell_fetched(fields: &mut HeaderMap, fetched_ms: i64, now_ms: i64) {
+    if fetched_ms > i64::MIN {
+        // A millisecond more, for the same reason.
+        let ago_ms = now_ms.saturating_sub(fetched_ms).saturating_add(1).max(0);
+        fields.insert(FETCHED, HeaderValue::from(ago_ms));
+    }
+}
+
+/// When the origin was asked at the earliest, in milliseconds since 1970 UTC by this node's clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Times {
+    /// About the answer.
+    pub(crate) asked_ms: i64,
+    /// For its bytes; `i64::MIN` where another node has kept them that does not say.
+    pub(crate) fetched_ms: i64,
+}
+
+/// What an answer says of that to a request of `sent_ms`, which told of these `purges`. Takes it out:
+/// it is for this node.
+pub(crate) fn times(
+    fields: &mut HeaderMap,
+    hop: HopKind,
+    (purges, told): (Purges, &Told),
+    sent_ms: i64,
+) -> Times {
+    let fetched = ago(fields, &FETCHED).map(|(_, ago_ms)| sent_ms.saturating_sub(ago_ms));
+    let mut confirms = |name: HeaderName, said: &Option<HeaderValue>| {
+        let confirmed = fields.remove(name);
+        confirmed.is_some() && confirmed == *said
+    };
+    let is_newer = confirms(NEWER_THAN, &told.newer_than);
+    let is_fetched = confirms(PURGED, &told.purged);
+    fields.remove(FETCHED);
+    if hop == HopKind::Origin {
+        return Times { asked_ms: sent_ms, fetched_ms: sent_ms };
+    }
+    let after = |purged_ms: Option<i64>, is_so| purged_ms.filter(|_| is_so).map(|ms| ms + 1);
+    // Without an age no node has kept it.
+    let kept = fields.contains_key(http::header::AGE);
+    let fetched_ms = fetched.unwrap_or(if kept { i64::MIN } else { sent_ms });
+    let asked_ms = caching::asked_ms(fields, sent_ms);
+    Times {
+        asked_ms: after(purges.last_ms, is_newer).map_or(asked_ms, |after| asked_ms.max(after)),
+        fetched_ms: after(purges.hard_ms, is_fetched)
+            .map_or(fetched_ms, |after| fetched_ms.max(after)),
+    }
+}
+
+/// Takes what a request says of purges out of what is sent on.
 pub fn forget(fields: &mut HeaderMap) {
     fields.remove(NEWER_THAN);
+    fields.remove(PURGED);
+}
+
+/// The one value of a field, and how many milliseconds it says.
+fn ago<'a>(fields: &'a HeaderMap, name: &HeaderName) -> Option<(&'a HeaderValue, i64)> {
+    let mut values = fields.get_all(name).iter();
+    let said = values.next().filter(|_| values.next().is_none())?;
+    let ago_ms: u64 = said.to_str().ok()?.parse().ok()?;
+    Some((said, i64::try_from(ago_ms).ok()?))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn purges(last_ms: i64, hard_ms: Option<i64>) -> Purges {
+        Purges { last_ms: Some(last_ms), hard_ms }
+    }
+
     #[test]
     fn who_answers_by_another_clock_keeps_to_the_safe_side() {
         let mut request = HeaderMap::new();
-        let said = tell(&mut request, 5_000, 5_100);
+        let known = purges(5_000, Some(4_000));
+        let told = tell(&mut request, known, 5_100);
         let asked = NewerThan::of(&request, 900_000).unwrap();
-        assert_eq!(asked.unix_ms, 900_000 - 99);
-        let mut answer = HeaderMap::new();
-        asked.confirm(&mut answer);
-        assert!(take(&mut answer.clone(), Some(&said)));
-        assert!(!take(&mut answer.clone(), Some(&HeaderValue::from(98))), "of another request");
-        assert!(!take(&mut answer, None) && answer.is_empty(), "nobody asked");
-        assert!(!take(&mut HeaderMap::new(), Some(&said)));
+        assert_eq!(asked.purges, purges(900_000 - 99, Some(900_000 - 1_099)));
+
+        // Age 0, so asked about a second ago at most; the bytes are from two seconds before.
+        let mut kept = HeaderMap::new();
+        kept.insert("age", HeaderValue::from(0));
+        tell_fetched(&mut kept, 900_003 - 2_000, 900_003);
+        let of = |mut answer: HeaderMap, told: &Told| {
+            let times = times(&mut answer, HopKind::Parent, (known, told), 5_100);
+            assert!(answer.keys().all(|name| name == "age"), "{answer:?}");
+            (times.asked_ms, times.fetched_ms)
+        };
+        assert_eq!(of(kept.clone(), &told), (5_100 - 999, 5_100 - 2_001));
+        let mut newer = kept.clone();
+        asked.confirm(&mut newer, 900_000, 900_000 - 1_099);
+        assert_eq!(of(newer.clone(), &told), (5_001, 3_099), "asked about it, with the old bytes");
+        asked.confirm(&mut newer, 900_000, 900_000);
+        assert_eq!(of(newer.clone(), &told), (5_001, 4_001));
+        let other = tell(&mut HeaderMap::new(), purges(5_001, Some(4_001)), 5_100);
+        assert_eq!(of(newer.clone(), &other), (4_101, 3_099), "of another request");
+        assert_eq!(of(newer, &Told::default()), (4_101, 3_099), "nobody asked");
+
+        kept.remove(FETCHED);
+        assert_eq!(of(kept, &told).1, i64::MIN, "whoever has kept it does not say");
+        assert_eq!(of(HeaderMap::new(), &told), (5_100, 5_100), "nobody has kept it");
         // A clock that was set back since.
-        tell(&mut request, 5_000, 4_000);
-        assert_eq!(NewerThan::of(&request, 900_000).unwrap().unix_ms, 900_000);
+        tell(&mut request, known, 3_000);
+        assert_eq!(NewerThan::of(&request, 900_000).unwrap().purges.last_ms, Some(900_000));
+    }
+
+    #[test]
+    fn an_origin_has_no_say() {
+        let mut answer = HeaderMap::new();
+        let told = tell(&mut HeaderMap::new(), purges(5_000, None), 5_100);
+        tell_fetched(&mut answer, 0, 1_000);
+        answer.insert("age", HeaderValue::from(7));
+        let times = times(&mut answer, HopKind::Origin, (Purges::default(), &told), 5_100);
+        assert_eq!((times.asked_ms, times.fetched_ms, answer.len()), (5_100, 5_100, 1));
     }
 
     #[test]
@@ -81,6 +210,7 @@ mod tests {
         for value in ["", "-1", "1.5", "a", "99999999999999999999", "1, 2"] {
             let mut fields = HeaderMap::new();
             fields.insert(NEWER_THAN, HeaderValue::from_static(value));
+            fields.insert(PURGED, HeaderValue::from_static(value));
             assert!(NewerThan::of(&fields, 0).is_none(), "{value:?}");
         }
         let mut twice = HeaderMap::new();

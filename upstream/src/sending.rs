@@ -4,7 +4,7 @@ use crate::anew::Anew;
 use crate::ask::{Ask, HopKind};
 use crate::fault::Fault;
 use crate::hop::{Hop, Target};
-use crate::newer;
+use crate::newer::{self, Purges, Told};
 use crate::place::Place;
 use crate::s3::Keys;
 use crate::turns::Urgency;
@@ -20,7 +20,7 @@ pub(crate) struct Sending {
     pub(crate) path: String,
     pub(crate) host: String,
     pub(crate) fields: HeaderMap,
-    pub(crate) newer_than_ms: Option<i64>,
+    pub(crate) purges: Purges,
     pub(crate) upload: Option<Arc<Upload>>,
     pub(crate) pass_host: bool,
     pub(crate) urgency: Urgency,
@@ -38,7 +38,7 @@ impl Sending {
             path: ask.path,
             host: ask.host,
             fields,
-            newer_than_ms: ask.newer_than_ms,
+            purges: ask.purges,
             upload: ask.body.map(Upload::new),
             pass_host: false,
             urgency: ask.urgency,
@@ -85,10 +85,13 @@ impl Sending {
         Ok((request, keys))
     }
 
-    /// Tells another node how new its answer is to be; gives what was said.
-    pub(crate) fn tell_newer_than(&self, hop: &Hop, fields: &mut HeaderMap) -> Option<HeaderValue> {
-        let newer_than_ms = self.newer_than_ms.filter(|_| hop.kind != HopKind::Origin)?;
-        Some(newer::tell(fields, newer_than_ms, now_ms()))
+    /// Tells another node of the purges; gives when, and what was said.
+    pub(crate) fn tell_purges(&self, hop: &Hop, fields: &mut HeaderMap) -> (i64, Told) {
+        let now_ms = now_ms();
+        match hop.kind {
+            HopKind::Origin => (now_ms, Told::default()),
+            _ => (now_ms, newer::tell(fields, self.purges, now_ms)),
+        }
     }
 }
 

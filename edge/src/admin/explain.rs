@@ -28,6 +28,8 @@ pub(crate) fn variant(
         status: stored.status.as_u16(),
         validator: validator(head),
         received_ms: stored.received_ms,
+        asked_ms: head.asked_ms,
+        fetched_ms: Some(head.fetched_ms).filter(|ms| *ms > i64::MIN),
         age_ms: caching::age_ms(stored, now_ms),
         lifetime_ms: freshness.lifetime_ms,
         waived_ms: freshness.waived_ms,

@@ -7,9 +7,10 @@ use crate::error::Fault;
 use crate::object::{Kind, Object, Web};
 use crate::verdict::Verdict;
 use caching::{Exchange, Fills};
+use heads::Head;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use model::ByteRange;
-use upstream::{Ask, HopId, HopKind, Place, Upstream, Urgency};
+use upstream::{Ask, HopId, HopKind, Place, Purges, Upstream, Urgency};
 
 const PRIORITY: HeaderName = HeaderName::from_static("priority");
 
@@ -61,31 +62,29 @@ impl Engine {
         asking: Asking<'_>,
     ) -> Result<Arriving, Fault> {
         let Asking { avoid, place, is_repeat, at_the_origin, retried, urgency } = asking;
-        let (upstream, mut ask) = match &object.kind {
-            Kind::Track { title, track, passed } => {
-                let upstream = self.titles.as_ref().ok_or(Fault::NotFound)?;
-                let track = title.index.tracks.get(*track).ok_or(Fault::NotFound)?;
-                let path = format!("/{}", title.file_path(track));
-                let mut ask = Ask::get(TITLES_HOST, path, object.body);
-                passed.tell(&mut ask);
-                // Another node gives it the same turn.
-                let priority = caching::Priority { urgency: urgency.get(), incremental: false };
-                if priority != caching::Priority::default() {
-                    ask.fields.insert(PRIORITY, priority.value());
-                }
-                (upstream, ask)
-            }
-            Kind::Web(web) => (&web.wanted.site.upstream, web.wanted.site.ask_again(web)),
+        let upstream = self.upstream_of(object).ok_or(Fault::NotFound)?;
+        let ask = || -> Result<Ask, Fault> {
+            let mut ask = request(object, missing, urgency)?;
+            (ask.is_repeat, ask.retried) = (is_repeat, *retried);
+            Ok(ask)
         };
-        let last = missing.end().saturating_sub(1);
-        if let Ok(range) = HeaderValue::try_from(format!("bytes={}-{last}", missing.start)) {
-            ask.fields.insert(header::RANGE, range);
-        }
-        (ask.run, ask.avoid, ask.place) = (missing.start / OWNED_RUN_BYTES, avoid, place);
-        (ask.is_repeat, ask.retried, ask.urgency) = (is_repeat, *retried, urgency.clone());
-        ask.at_the_origin = at_the_origin;
+        // Of the same version another node may have the bytes from before a hard purge.
+        let hard_ms = match &object.kind {
+            Kind::Track { .. } => None,
+            Kind::Web(web) => web.wanted.purges(self, &web.head.tags).hard_ms,
+        };
+        let purges = Purges { last_ms: None, hard_ms };
         let requested_ms = crate::proxy::now_ms();
-        let answer = upstream.send(ask).await?;
+        let first = Ask { avoid, place, at_the_origin, purges, ..ask()? };
+        let mut answer = upstream.send(first).await?;
+        if answer.kind != HopKind::Origin
+            && answer.head.status.is_success()
+            && Some(answer.fetched_ms) <= hard_ms
+        {
+            drop(answer);
+            self.metrics.nodes_passed_by.inc();
+            answer = upstream.send(Ask { at_the_origin: true, ..ask()? }).await?;
+        }
         *retried = answer.retried;
         let given = bytes_of(object, &answer.head, missing);
         if let Kind::Web(web) = &object.kind
@@ -100,6 +99,9 @@ impl Engine {
         let (hop, source) = (answer.hop, source(answer.kind));
         match given {
             Ok(range) => {
+                if let Kind::Web(web) = &object.kind {
+                    self.fetched(web, answer.fetched_ms);
+                }
                 let is_unranged = range.start < missing.start || range.end() > missing.end();
                 let (body, wanted) = (answer.body, missing.start);
                 Ok(Arriving { body, range, wanted, is_unranged, hop, source, retried: *retried })
@@ -113,6 +115,16 @@ impl Engine {
                 }
                 Err(fault)
             }
+        }
+    }
+
+    /// Bytes of something stored were had for which the origin was asked at this moment: other nodes
+    /// may have had them for longer than what its head came with.
+    fn fetched(&self, web: &Web, fetched_ms: i64) {
+        let variants = self.heads.in_memory(&web.wanted.key).unwrap_or_default();
+        let known = variants.iter().find(|head| head.body == web.head.body).unwrap_or(&web.head);
+        if fetched_ms < known.fetched_ms {
+            self.heads.update(web.wanted.key, &Head { fetched_ms, ..(**known).clone() });
         }
     }
 
@@ -143,6 +155,31 @@ impl Engine {
             Kind::Web(web) => Some(&web.wanted.site.upstream),
         }
     }
+}
+
+/// A request for these bytes of an object, under its validator.
+fn request(object: &Object, missing: ByteRange, urgency: &Urgency) -> Result<Ask, Fault> {
+    let mut ask = match &object.kind {
+        Kind::Track { title, track, passed } => {
+            let track = title.index.tracks.get(*track).ok_or(Fault::NotFound)?;
+            let path = format!("/{}", title.file_path(track));
+            let mut ask = Ask::get(TITLES_HOST, path, object.body);
+            passed.tell(&mut ask);
+            // Another node gives it the same turn.
+            let priority = caching::Priority { urgency: urgency.get(), incremental: false };
+            if priority != caching::Priority::default() {
+                ask.fields.insert(PRIORITY, priority.value());
+            }
+            ask
+        }
+        Kind::Web(web) => web.wanted.site.ask_again(web),
+    };
+    let last = missing.end().saturating_sub(1);
+    if let Ok(range) = HeaderValue::try_from(format!("bytes={}-{last}", missing.start)) {
+        ask.fields.insert(header::RANGE, range);
+    }
+    (ask.run, ask.urgency) = (missing.start / OWNED_RUN_BYTES, urgency.clone());
+    Ok(ask)
 }
 
 /// How bytes from there are named.

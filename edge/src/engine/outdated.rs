@@ -10,13 +10,14 @@
 use super::Engine;
 use crate::proxy::now_ms;
 use futures::future::join_all;
-use heads::{Error, KeyId, Purge, PurgeLog, What};
+use heads::{Error, KeyId, Last, Purge, PurgeLog, What};
 use lru::LruCache;
 use prometheus::{IntCounter, Registry};
 use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use upstream::Purges;
 
 /// URLs that are known one by one, some 16 MB.
 const OUTDATED_MAX: usize = 65_536;
@@ -73,9 +74,9 @@ impl Outdated {
     }
 
     /// What was noted last of a URL, in milliseconds since 1970 UTC.
-    pub fn last(&self, key: &KeyId) -> Option<i64> {
+    fn last(&self, key: &KeyId) -> Option<i64> {
         let unwritten = self.unwritten().peek(key).copied();
-        self.log.last("", of(key).text(), &[]).max(unwritten)
+        self.log.last("", of(key).text(), &[]).any_ms.max(unwritten)
     }
 }
 
@@ -98,9 +99,12 @@ impl Engine {
         }
     }
 
-    /// The last moment of which that is known, in milliseconds since 1970 UTC.
-    pub fn others_outdated_ms(&self, key: &KeyId) -> Option<i64> {
-        self.outdated.as_ref()?.last(key)
+    /// When a URL of a site, with these tags, was purged last as far as this node knows, or was found
+    /// to be another than other nodes have: what they have from before that is not taken.
+    pub fn purges_of(&self, key: &KeyId, (site, url): (&str, &str), tags: &[Box<str>]) -> Purges {
+        let Last { any_ms, hard_ms } = self.purges.last(site, url, tags);
+        let outdated_ms = self.outdated.as_ref().and_then(|outdated| outdated.last(key));
+        Purges { last_ms: any_ms.max(outdated_ms), hard_ms }
     }
 }
 

@@ -175,8 +175,8 @@ impl Fetch {
 
     /// The exchange itself.
     async fn exchange(self) -> (Outcome, Option<Own>) {
-        let (edge, wanted, stale) =
-            (Arc::clone(&self.edge), Arc::clone(&self.wanted), self.stale.clone());
+        let (edge, wanted) = (Arc::clone(&self.edge), Arc::clone(&self.wanted));
+        let stale = self.stale.clone().or_else(|| self.ended_below());
         let (outcome, own) = self.asked().await;
         if let (Outcome::Alone, Some(Own::Unshared(unshared))) = (&outcome, &own)
             && let Some(stale) = stale
@@ -184,6 +184,14 @@ impl Fetch {
             renewing::by_another(&edge, &wanted, &stale, &unshared.answer);
         }
         (outcome, own)
+    }
+
+    /// What has ended for the node that asks alone: an answer that takes its place in no store may end
+    /// it for all.
+    fn ended_below(&self) -> Option<Stale> {
+        let variants = self.edge.engine.heads.in_memory(&self.wanted.key)?;
+        let is_it = |head: &&Arc<Head>| self.wanted.is_ended(head) && self.wanted.selects(head);
+        variants.iter().find(is_it).map(|head| (Arc::clone(head), None))
     }
 
     /// Asks until there is an answer that is of use. A 304 that is of none is followed by a whole

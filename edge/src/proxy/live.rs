@@ -280,7 +280,7 @@ impl Live {
             ..told
         };
         told.append(edge.node.id(), &mut headers);
-        wanted.confirm_newer(&mut headers, self.head.asked_ms);
+        wanted.tell_times(&mut headers, self.head.asked_ms, self.head.fetched_ms);
         match caching::precondition(&wanted.method, &wanted.fields, stored) {
             Precondition::NotModified => return Ok(stored::unchanged(&headers, verdict)),
             Precondition::Failed => {
@@ -347,6 +347,7 @@ mod tests {
             tags: Vec::new(),
             epoch: 0,
             asked_ms: 0,
+            fetched_ms: 0,
             seen: heads::Seen::default(),
             read: heads::Read::default(),
         };

@@ -1,14 +1,16 @@
 //! What a request by another node says of a purge that may not have come to this one.
 //!
 //! Invariant: what is stored since before that purge answers no such request, not even where the
-//! origin fails, and an answer that says that it is newer is.
+//! origin fails, and an answer that says that it is newer is. After a hard purge not even the origin's
+//! word that it has the same brings the bytes back.
 
 use super::{Wanted, now_ms};
+use crate::engine::Engine;
 use crate::serve::{Asked, Edge};
 use caching::{Reuse, Settings, Why};
 use heads::Head;
 use http::{HeaderMap, HeaderValue, header};
-use upstream::NewerThan;
+use upstream::{NewerThan, Purges};
 
 /// How new the answer to a request is to be.
 pub(super) struct Newer {
@@ -36,23 +38,53 @@ fn is_older(asked_ms: i64, purged_ms: i64, now_ms: i64) -> bool {
 impl Wanted {
     /// Whether what is stored is from before a purge that another node knows of.
     pub(super) fn is_older(&self, head: &Head) -> bool {
-        let newer = self.newer_than.as_ref();
-        newer.is_some_and(|newer| is_older(head.asked_ms, newer.than.unix_ms, now_ms()))
+        let newer = self.newer_than.as_ref().and_then(|newer| newer.than.purges.last_ms);
+        newer.is_some_and(|last_ms| is_older(head.asked_ms, last_ms, now_ms()))
+            || self.is_ended(head)
+    }
+
+    /// Whether its bytes are from before a hard purge that another node knows of, whatever the origin
+    /// was asked about them since: to that node nothing of it is stored. Clients, who may say what
+    /// they like, get nothing to be fetched again.
+    pub(super) fn is_ended(&self, head: &Head) -> bool {
+        let hard_ms = self.below().hard_ms;
+        hard_ms.is_some_and(|hard_ms| is_older(head.fetched_ms, hard_ms, now_ms()))
+    }
+
+    /// What the node that asks knows of purges.
+    fn below(&self) -> Purges {
+        let below = self.newer_than.as_ref().filter(|newer| newer.by_peer);
+        below.map(|newer| newer.than.purges).unwrap_or_default()
     }
 
     /// When what is asked for, which has these tags, was purged last, as far as this node or the
     /// one that asks knows; or was found to be another than a node above has, or was changed by way
     /// of this one.
-    pub(super) fn purged_ms(&self, edge: &Edge, tags: &[Box<str>]) -> Option<i64> {
-        let below = self.newer_than.as_ref().filter(|newer| newer.by_peer);
-        let below = below.map(|newer| newer.than.unix_ms);
-        let outdated = edge.engine.others_outdated_ms(&self.key);
-        edge.purges.last(&self.site.name, &self.url(), tags).max(below).max(outdated)
+    pub fn purges(&self, engine: &Engine, tags: &[Box<str>]) -> Purges {
+        self.below().max(engine.purges_of(&self.key, (&self.site.name, &self.url()), tags))
+    }
+
+    /// Counts a request by another node that knows of a purge since what is stored here, of which
+    /// this has been `found` for it.
+    pub(super) fn count_told(&self, edge: &Edge, found: Option<&Head>) {
+        if !self.by_peer || self.newer_than.is_none() {
+            return;
+        }
+        let has_ended = || {
+            let variants = edge.engine.heads.in_memory(&self.key);
+            variants.is_some_and(|variants| variants.iter().any(|head| self.is_ended(head)))
+        };
+        let strength = match found {
+            Some(head) if self.is_older(head) => "soft",
+            None if has_ended() => "hard",
+            _ => return,
+        };
+        edge.metrics.purges_told.with_label_values(&[strength]).inc();
     }
 
     /// What of it is sent on among a client's own fields: no client speaks for a node.
     pub(super) fn forward_newer(&self, fields: &mut HeaderMap) {
-        upstream::forget_newer_than(fields);
+        upstream::forget_purges(fields);
         if self.newer_than.as_ref().is_some_and(|newer| !newer.by_peer) {
             fields.append(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
         }
@@ -83,14 +115,17 @@ impl Wanted {
             && caching::stale_when_slow(fields, &head.stored, now_ms(), settings, soft_purged_ms)
     }
 
-    /// Tells another node that the answer, for which the origin was asked at `asked_ms` at the
-    /// earliest, is as new as it wants. For a node that asked as a client does, those above may
-    /// have done nothing.
-    pub(super) fn confirm_newer(&self, fields: &mut HeaderMap, asked_ms: i64) {
-        if let Some(Newer { than, by_peer }) = &self.newer_than
-            && (*by_peer || asked_ms > than.unix_ms)
-        {
-            than.confirm(fields);
+    /// Tells another node that the answer is as new as it wants, and when the origin was asked for
+    /// its bytes at the earliest. For a node that asked as a client does, those above may have done
+    /// nothing: it is told what is so of an answer for which the origin was asked at `asked_ms`.
+    pub(super) fn tell_times(&self, fields: &mut HeaderMap, asked_ms: i64, fetched_ms: i64) {
+        if let Some(Newer { than, by_peer }) = &self.newer_than {
+            let (asked_ms, fetched_ms) =
+                if *by_peer { (i64::MAX, i64::MAX) } else { (asked_ms, fetched_ms) };
+            than.confirm(fields, asked_ms, fetched_ms);
+        }
+        if self.by_peer || self.newer_than.is_some() {
+            upstream::tell_fetched(fields, fetched_ms, now_ms());
         }
     }
 }

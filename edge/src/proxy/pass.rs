@@ -14,7 +14,7 @@ use heads::{KeyId, Purge, What};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use std::sync::Arc;
 use tokio::sync::oneshot;
-use upstream::{Ask, RequestBody};
+use upstream::{Ask, Purges, RequestBody};
 
 /// Passes a request on with its conditions and its body, and invalidates what an unsafe method makes
 /// invalid (RFC 9111 section 4.4). What is asked for, with these tags, may have
@@ -57,7 +57,7 @@ pub async fn on(
         true if !has_body => asking.send(ask).await,
         // With a body there is one try.
         true => {
-            let at_the_origin = asking.newer_than_ms(None).is_some();
+            let at_the_origin = asking.purges(None) != Purges::default();
             asking.once(Ask { body: Some(body), at_the_origin, ..ask() }).await
         }
         false => {
@@ -72,7 +72,7 @@ pub async fn on(
     let status = answer.head.status;
     let mut fields = received(edge, &answer.head, now_ms());
     if is_looked_up {
-        wanted.confirm_newer(&mut fields, asked_ms);
+        wanted.tell_times(&mut fields, asked_ms, answer.fetched_ms);
         renewing::by_another_version(edge, wanted, &answer, asked_ms);
     }
     // Whatever the answer says to the node that asks, also by a listener for clients: what that has

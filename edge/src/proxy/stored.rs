@@ -173,7 +173,7 @@ fn prepare<'a>(
         How::Fetched { verdict, told, .. } => *verdict == Verdict::Revalidated || told.collapsed,
     };
     let mut headers = fields(wanted, head, was_stored, now_ms);
-    wanted.confirm_newer(&mut headers, head.asked_ms);
+    wanted.tell_times(&mut headers, head.asked_ms, head.fetched_ms);
     // A node is given the text, to keep once and to encode for its own clients.
     let compresses = !wanted.by_peer && compresses(&wanted.site, head);
     if compresses {

@@ -28,6 +28,7 @@ pub(crate) fn film(bytes: u64, origin: &str) -> Object {
         tags: Vec::new(),
         epoch: 1,
         asked_ms: requested_ms,
+        fetched_ms: requested_ms,
         seen: heads::Seen::default(),
         read: heads::Read::default(),
     };

@@ -8,7 +8,7 @@
 mod writer;
 
 use super::rules::{PURGES_MAX, Rules};
-use super::{Purge, Purged, Verdict};
+use super::{Last, Purge, Purged, Verdict};
 use crate::error::Error;
 use crate::head::Head;
 use crate::metrics::PurgeMetrics;
@@ -113,11 +113,11 @@ impl PurgeLog {
         Some(rules.stale_since(head).unwrap_or(i64::MIN))
     }
 
-    /// When the last purge of what has this URL and these tags was taken, in milliseconds since
-    /// 1970 UTC: an answer made before that moment, which another cache has kept, says nothing any
-    /// more.
+    /// When the last purge of what has this URL and these tags was taken, and the last hard one, in
+    /// milliseconds since 1970 UTC: an answer made before the former, or with bytes from before the
+    /// latter, which another cache has kept, says nothing any more.
     #[must_use]
-    pub fn last(&self, site: &str, url: &str, tags: &[Box<str>]) -> Option<i64> {
+    pub fn last(&self, site: &str, url: &str, tags: &[Box<str>]) -> Last {
         let rules = self.state.rules.read().unwrap_or_else(PoisonError::into_inner);
         rules.last(site, url, tags)
     }

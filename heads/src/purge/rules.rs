@@ -8,7 +8,7 @@
 //! The table's key is a seeded hash of 128 bits. Two names that share one would end each
 //! other's objects: never seen, and no wrong answer.
 
-use super::{Purge, Purged, Verdict, What};
+use super::{Last, Purge, Purged, Verdict, What};
 use crate::head::Head;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -303,12 +303,17 @@ impl Rules {
         after.map(|purged| purged.unix_ms).min()
     }
 
-    /// When the last purge of what has this URL and these tags was taken, in milliseconds since
-    /// 1970 UTC.
-    pub(crate) fn last(&self, site: &str, url: &str, tags: &[Box<str>]) -> Option<i64> {
+    /// When what has this URL and these tags was purged last.
+    pub(crate) fn last(&self, site: &str, url: &str, tags: &[Box<str>]) -> Last {
         let entries = self.keys_of(site, url, tags).filter_map(|key| self.entries.get(&key));
-        let purges = entries.flat_map(|entry| [&entry.hard, &entry.soft].into_iter().flatten());
-        purges.map(|purged| purged.unix_ms).max()
+        let at_ms = |purged: &Option<Arc<Purged>>| purged.as_ref().map(|purged| purged.unix_ms);
+        entries.fold(Last::default(), |last, entry| {
+            let (hard_ms, soft_ms) = (at_ms(&entry.hard), at_ms(&entry.soft));
+            Last {
+                any_ms: last.any_ms.max(hard_ms).max(soft_ms),
+                hard_ms: last.hard_ms.max(hard_ms),
+            }
+        })
     }
 
     /// The keys of all purges that could match a head: everything, its URL, its tags, and its

@@ -11,8 +11,8 @@ use super::under_way::Began;
 use crate::engine::OWNED_RUN_BYTES;
 use crate::error::Fault;
 use crate::serve::Edge;
-use http::{HeaderMap, HeaderValue, header};
-use upstream::{Answer, Ask, HopKind};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use upstream::{Answer, Ask, HopKind, Purges};
 
 /// What a request to the origin came to.
 pub(in crate::proxy) struct Sent {
@@ -56,8 +56,8 @@ impl Fetch {
     }
 
     /// When what is asked for was purged last, as far as is known before it is asked for.
-    pub(super) fn newer_than_ms(&self) -> Option<i64> {
-        self.asking().newer_than_ms(None)
+    pub(super) fn purges(&self) -> Purges {
+        self.asking().purges(None)
     }
 
     fn asking(&self) -> Asking<'_> {
@@ -80,51 +80,49 @@ impl Asking<'_> {
     /// tags, that it was purged, that node is asked again; one that answers from before the purge
     /// for all that is passed by.
     pub(in crate::proxy) async fn send(&self, ask: impl Fn() -> Ask) -> Sent {
-        let known_ms = self.newer_than_ms(None);
-        let first = self.once(Ask { newer_than_ms: known_ms, ..ask() }).await;
-        let Some(purged_ms) = self.purged_since(&first) else { return first };
+        let known = self.purges(None);
+        let first = self.once(Ask { purges: known, ..ask() }).await;
+        let Some(purges) = self.purged_since(&first) else { return first };
         drop(first);
-        if known_ms < Some(purged_ms) {
-            let second = self.once(Ask { newer_than_ms: Some(purged_ms), ..ask() }).await;
+        if known.max(purges) != known {
+            let second = self.once(Ask { purges, ..ask() }).await;
             if self.purged_since(&second).is_none() {
                 return second;
             }
         }
+        self.edge.metrics.nodes_passed_by.inc();
         self.once(Ask { at_the_origin: true, ..ask() }).await
     }
 
     /// Sends the request as it is.
     pub(in crate::proxy) async fn once(&self, ask: Ask) -> Sent {
         let (began, requested_ms) = (self.edge.fetches.now(), now_ms());
-        let newer_than_ms = ask.newer_than_ms;
         let answered = self.wanted.site.upstream.send(ask).await.map_err(Fault::from);
-        let asked_ms = match &answered {
-            Ok(answer) if answer.kind != HopKind::Origin => {
-                let told_ms = caching::asked_ms(&answer.head.headers, requested_ms);
-                let newer_ms = newer_than_ms.filter(|_| answer.is_newer);
-                newer_ms.map_or(told_ms, |newer_ms| told_ms.max(newer_ms + 1))
-            }
-            _ => requested_ms,
-        };
+        let asked_ms = answered.as_ref().map_or(requested_ms, |answer| answer.asked_ms);
         Sent { answered, requested_ms, asked_ms, began }
     }
 
-    /// When the last purge was, if another node's cache has answered with what may be from before
-    /// it. An origin is not asked such things: who purges has changed it before.
-    fn purged_since(&self, sent: &Sent) -> Option<i64> {
+    /// When the last purges were, if another node's cache has answered with what may be from before
+    /// them. An origin is not asked such things: who purges has changed it before. A 304 is about
+    /// bytes that are here.
+    fn purged_since(&self, sent: &Sent) -> Option<Purges> {
         let answer = sent.answered.as_ref().ok()?;
-        let fields = &answer.head.headers;
-        if answer.kind == HopKind::Origin || !fields.contains_key(header::AGE) {
+        let (status, fields) = (answer.head.status, &answer.head.headers);
+        if answer.kind == HopKind::Origin {
             return None;
         }
-        self.newer_than_ms(Some(fields)).filter(|purged_ms| sent.asked_ms <= *purged_ms)
+        let purges = self.purges(Some(fields));
+        let is_older = fields.contains_key(header::AGE) && Some(answer.asked_ms) <= purges.last_ms;
+        let is_ended =
+            status != StatusCode::NOT_MODIFIED && Some(answer.fetched_ms) <= purges.hard_ms;
+        (is_older || is_ended).then_some(purges)
     }
 
     /// When what is asked for was purged last, as far as this node or the one that asks knows; by
     /// the tags of what is stored and of an answer, too.
-    pub(in crate::proxy) fn newer_than_ms(&self, answered: Option<&HeaderMap>) -> Option<i64> {
+    pub(in crate::proxy) fn purges(&self, answered: Option<&HeaderMap>) -> Purges {
         let mut tags = answered.map(|fields| caching::tags(fields).tags).unwrap_or_default();
         tags.extend(self.tags.iter().cloned());
-        self.wanted.purged_ms(self.edge, &tags)
+        self.wanted.purges(&self.edge.engine, &tags)
     }
 }

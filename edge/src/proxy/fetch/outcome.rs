@@ -14,7 +14,7 @@ use heads::Head;
 use http::{HeaderMap, StatusCode};
 use model::ByteRange;
 use std::sync::Arc;
-use upstream::{Answer, HopKind};
+use upstream::Answer;
 
 /// What came of asking.
 #[derive(Clone)]
@@ -64,14 +64,6 @@ pub struct Unshared {
 }
 
 impl Unshared {
-    /// When the origin was asked at the earliest, in milliseconds since 1970 UTC.
-    pub(super) fn asked_ms(&self) -> i64 {
-        match self.answer.kind {
-            HopKind::Origin => self.requested_ms,
-            _ => caching::asked_ms(&self.answer.head.headers, self.requested_ms),
-        }
-    }
-
     /// Whether it is a part that is not what was wanted, and of which that can't be cut out.
     pub(super) fn is_a_wrong_part(&self) -> bool {
         self.is_a_part() && self.cut.is_none()
@@ -139,8 +131,8 @@ impl Own {
     ) -> Result<Answered, Refused> {
         match self {
             Self::Unshared(mut unshared) => {
-                let asked_ms = unshared.asked_ms();
-                wanted.confirm_newer(&mut unshared.fields, asked_ms);
+                let Answer { asked_ms, fetched_ms, .. } = unshared.answer;
+                wanted.tell_times(&mut unshared.fields, asked_ms, fetched_ms);
                 Ok(pass::answer(edge, wanted, *unshared, told))
             }
             Self::Renewed(head, status) => {

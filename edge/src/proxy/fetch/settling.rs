@@ -46,7 +46,7 @@ impl Fetch {
         asked: Option<Span>,
     ) -> (Outcome, Option<Own>) {
         let renewing::Sent { began, epoch, asked_ms, .. } = sent;
-        let wanted = &self.wanted;
+        let (wanted, fetched_ms) = (&self.wanted, answer.fetched_ms);
         let (fields, request) = (&stored.fields, &wanted.fields);
         let storable =
             caching::storable(&wanted.method, request, stored.status, fields, &wanted.caching);
@@ -78,6 +78,7 @@ impl Fetch {
             bytes,
             epoch,
             asked_ms,
+            fetched_ms,
             seen: heads::Seen::default(),
             read: heads::Read::default(),
         };
@@ -158,6 +159,7 @@ impl Fetch {
     ) -> (Outcome, Option<Own>) {
         if let Some(old) = self.same_bytes(&head) {
             head.body = old.body;
+            head.fetched_ms = head.fetched_ms.min(old.fetched_ms);
         }
         let head = Arc::new(head);
         let object = crate::object::Object::web(&self.wanted, &head);
@@ -181,11 +183,13 @@ impl Fetch {
     /// What is stored with the same bytes: an origin sent them again instead of a 304, or
     /// another run of them was asked for at the same time. What is here of it stays good.
     fn same_bytes(&self, new: &Head) -> Option<Arc<Head>> {
-        // What a hard purge has ended by now is not to be had by its old name again.
+        // What a hard purge has ended by now, here or at who asks, is not to be had by its old name
+        // again.
         let same = |old: &&Arc<Head>| {
             old.bytes == new.bytes
                 && caching::same_validator(&old.stored, &new.stored.fields)
                 && self.edge.purges.verdict(old) != heads::Verdict::Hard
+                && !self.wanted.is_ended(old)
         };
         let stale = self.stale.as_ref().map(|(old, _)| old).filter(same).cloned();
         stale.or_else(|| {

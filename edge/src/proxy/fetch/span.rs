@@ -114,8 +114,8 @@ impl Fetch {
     /// The length of what is wanted: by a HEAD, or where the origin takes none or tells no length,
     /// by the first byte. None: the whole is asked for.
     async fn length(&self) -> Option<u64> {
-        let newer_than_ms = self.newer_than_ms();
-        let ask = || Ask { newer_than_ms, ..self.wanted.site.ask(&self.wanted) };
+        let purges = self.purges();
+        let ask = || Ask { purges, ..self.wanted.site.ask(&self.wanted) };
         let upstream = &self.wanted.site.upstream;
         let told = upstream.send(Ask { method: Method::HEAD, ..ask() }).await.ok()?.head;
         match told.status {

@@ -53,7 +53,8 @@ impl Told {
             body: [0; 16],
             bytes: length.unwrap_or(0),
             epoch,
-            asked_ms: unshared.asked_ms(),
+            asked_ms: unshared.answer.asked_ms,
+            fetched_ms: unshared.answer.fetched_ms,
             seen: heads::Seen::default(),
             read: heads::Read::default(),
         };
@@ -69,7 +70,7 @@ impl Told {
     pub fn answer(&self, edge: &Edge, wanted: &Wanted, told: CacheStatus<'_>) -> Answer {
         let (head, verdict) = (&self.head, Verdict::Filling);
         let mut headers = stored::fields(wanted, head, true, now_ms());
-        wanted.confirm_newer(&mut headers, head.asked_ms);
+        wanted.tell_times(&mut headers, head.asked_ms, head.fetched_ms);
         let status = head.stored.status;
         let detail = Some(verdict.name());
         let told = CacheStatus { forwarded_status: Some(status), detail, ..told };

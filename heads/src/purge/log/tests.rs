@@ -197,7 +197,7 @@ fn a_purge_of_everything_is_known_with_its_time_after_a_rewrite_and_a_restart() 
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("purges");
     let metrics = PurgeMetrics::new(&Registry::new()).unwrap();
-    let last = |rules: &Rules| rules.last("s", "h.test/a", &[]);
+    let last = |rules: &Rules| rules.last("s", "h.test/a", &[]).hard_ms;
     let (mut writer, mut rules, _) = Writer::open(&path, PURGES_MAX, &metrics);
     assert_eq!(last(&rules), None, "a log that was never there has lost nothing");
     for purged in writer.number_them(vec![url("h.test/b"), of(What::All)]) {
@@ -217,7 +217,7 @@ fn where_purges_are_lost_everything_was_purged_now() {
     let metrics = PurgeMetrics::new(&Registry::new()).unwrap();
     let before = unix_ms();
     std::fs::write(&path, b"no log").unwrap();
-    let last = |rules: &Rules| rules.last("s", "h.test/a", &[]);
+    let last = |rules: &Rules| rules.last("s", "h.test/a", &[]).hard_ms;
     let (writer, rules, _) = Writer::open(&path, PURGES_MAX, &metrics);
     assert!(last(&rules) >= Some(before));
     let ended = at(writer.number - 1, "h.test/a");

@@ -154,9 +154,13 @@ fn when_it_was_purged_last() {
     };
     drop(rules.apply(taken(11, 500, What::All, false)));
     drop(rules.apply(taken(12, 700, What::Tag("film".into()), true)));
-    let last = |rules: &Rules, tag: &str| rules.last("s", "h.test/a", &[tag.into()]);
-    assert_eq!((last(&rules, "film"), last(&rules, "other")), (Some(700), Some(500)));
-    assert_eq!(last(&Rules::new(10, PURGES_MAX), "film"), None);
+    let last = |rules: &Rules, tag: &str| {
+        let Last { any_ms, hard_ms } = rules.last("s", "h.test/a", &[tag.into()]);
+        (any_ms, hard_ms)
+    };
+    assert_eq!(last(&rules, "film"), (Some(700), Some(500)));
+    assert_eq!(last(&rules, "other"), (Some(500), Some(500)));
+    assert_eq!(last(&Rules::new(10, PURGES_MAX), "film"), (None, None));
 
     drop(rules.apply(taken(13, 900, What::Url("h.test/a".into()), true)));
     let since = |rules: &Rules, epoch: u64| {
@@ -175,7 +179,7 @@ fn what_is_folded_into_a_purge_of_everything_keeps_its_time() {
         let purge = Purge { what, site: None, soft: true, note: String::new() };
         drop(rules.apply(Arc::new(Purged { number, unix_ms, purge })));
     }
-    let last = |rules: &Rules| rules.last("s", "h.test/other", &[]);
+    let last = |rules: &Rules| rules.last("s", "h.test/other", &[]).any_ms;
     assert_eq!(last(&rules), None);
     assert_eq!(rules.fold(), 2);
     assert_eq!((last(&rules), rules.len(), rules.floor()), (Some(900), 16, 12));

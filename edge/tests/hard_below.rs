@@ -1,0 +1,174 @@
+//! Stories of a hard purge at a node whose parents were not purged: bytes from before it are had of
+//! none of these again, whatever their validator says, and nobody but a node gets any fetched anew.
+
+#![allow(clippy::unwrap_used, reason = "a story that meets an error has failed")]
+
+mod common;
+
+use common::nodes::{SITE, below, fetch, node, nodes, verdict};
+use common::{Asked, Edge, Item, Web, get};
+use serde_json::{Value, json};
+use std::collections::HashSet;
+use std::time::{Duration, SystemTime};
+use tempfile::TempDir;
+use upstream::hierarchy::{self, Peer};
+
+const RUN: u64 = 64 << 20;
+
+/// Nothing tells its versions apart but their bytes.
+fn film(bytes: u64) -> Item {
+    Item::of(bytes).dated(SystemTime::now() - Duration::from_secs(300), 200)
+}
+
+async fn purge(edge: &Edge, path: &str) {
+    edge.purge(&json!({ "url": format!("http://{SITE}{path}") })).await;
+}
+
+/// An edge below a parent below a shield.
+async fn chain(web: &Web) -> (Vec<TempDir>, Vec<Edge>) {
+    let all = nodes(["edge-a", "region-1", "shield-1"]);
+    let [_, parent, shield] = &all;
+    let shields = hierarchy::Settings { shields: vec![shield.clone()], ..Default::default() };
+    let arounds = [below(std::slice::from_ref(parent)), shields, hierarchy::Settings::default()];
+    let (mut dirs, mut edges) = (Vec::new(), Vec::new());
+    for (peer, around) in all.iter().zip(arounds) {
+        let dir = tempfile::tempdir().unwrap();
+        let mut settings = node(&dir, peer, &web.url, around);
+        settings.sites.get_mut(SITE).unwrap().hedge = Some(false);
+        edges.push(Edge::start(settings).await);
+        dirs.push(dir);
+    }
+    (dirs, edges)
+}
+
+/// What an edge tells of a URL.
+async fn explained(edge: &Edge, path: &str) -> Value {
+    let url = format!("{}/v1/explain?url=http://{SITE}{path}", edge.admin);
+    serde_json::from_slice(get(&url, &[]).await.bytes()).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bytes_of_before_a_hard_purge_are_had_of_no_node_again() {
+    const FILM: &str = "/film.mp4";
+    let web = Web::start().await;
+    let (_dirs, edges) = chain(&web).await;
+    web.put(FILM, film(3 << 20));
+    let old = web.whole(FILM);
+    assert!(fetch(&edges[0], FILM, &[]).await.bytes() == &old);
+    web.change(FILM);
+    let new = web.whole(FILM);
+    purge(&edges[0], FILM).await;
+    // The others ask about it meanwhile, and it is the same, as far as its validator tells.
+    for edge in &edges[1..] {
+        let answer = fetch(edge, FILM, &[("cache-control", "no-cache")]).await;
+        assert!(answer.bytes() == &old, "it was purged below, not here");
+    }
+    let before = (web.count(FILM), web.sent(FILM));
+    assert_eq!(before.1, 3 << 20, "304s");
+    let answer = fetch(&edges[0], FILM, &[]).await;
+    assert!(answer.bytes() == &new, "{:?}", answer.headers);
+    for id in ["edge-a", "region-1"] {
+        assert_eq!(verdict(&answer, id), "parent", "it goes by the nodes above");
+    }
+    assert_eq!((web.count(FILM), web.sent(FILM)), (before.0 + 1, 6 << 20), "once");
+    for edge in &edges {
+        assert!(fetch(edge, FILM, &[]).await.bytes() == &new, "{}", edge.http);
+    }
+    assert_eq!(web.count(FILM), before.0 + 1);
+    for (edge, told) in edges.iter().zip([0.0, 1.0, 1.0]) {
+        let line = "nearcast_edge_purges_told_total{strength=\"hard\"}";
+        assert_eq!(edge.metric(line).await, told, "{}", edge.http);
+        assert_eq!(edge.metric("nearcast_edge_nodes_passed_by_total").await, 0.0);
+    }
+    let told = explained(&edges[0], FILM).await;
+    let (hard_ms, fetched_ms) = (&told["others_hard_ms"], &told["variants"][0]["fetched_ms"]);
+    assert!(fetched_ms.as_i64().unwrap() > hard_ms.as_i64().unwrap(), "{told}");
+}
+
+/// The head, and the first part, come of the one parent, the other part of the other.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_parents_neither_gives_its_part_of_before_a_hard_purge() {
+    let web = Web::start().await;
+    let dirs = [(); 3].map(|()| tempfile::tempdir().unwrap());
+    let [child, one, two] = nodes(["edge-a", "region-1", "region-2"]);
+    let alone = hierarchy::Settings::default;
+    let _parents = [
+        Edge::start(node(&dirs[1], &one, &web.url, alone())).await,
+        Edge::start(node(&dirs[2], &two, &web.url, alone())).await,
+    ];
+    let edge = Edge::start(node(&dirs[0], &child, &web.url, below(&[one, two]))).await;
+    let starts = [5, RUN + 5];
+    let part = |path: String, start: u64| {
+        let range = format!("bytes={start}-{}", start + 99);
+        let edge = &edge;
+        async move { fetch(edge, &path, &[("range", &range)]).await }
+    };
+    for path in (0..).map(|number| format!("/{number}.mp4")) {
+        web.put(&path, film(RUN + (2 << 20)));
+        for start in starts {
+            part(path.clone(), start).await;
+        }
+        let by = |asked: &Asked| asked.fields.get_all("cdn-loop").iter().next_back().cloned();
+        let owners: HashSet<_> = web.asked_for(&path).iter().map(by).collect();
+        if owners.len() < 2 {
+            continue;
+        }
+        web.change(&path);
+        purge(&edge, &path).await;
+        for start in starts {
+            let new = web.part(&path, start..start + 100);
+            assert_eq!(part(path.clone(), start).await.bytes(), &new, "from byte {start}");
+        }
+        return;
+    }
+}
+
+/// To the parent what it has is not stored for who asks, and is for its other clients.
+#[tokio::test]
+async fn what_is_gone_after_a_hard_purge_below_is_gone_for_all() {
+    let web = Web::start().await;
+    let (_dirs, edges) = chain(&web).await;
+    web.put("/a", film(1_000));
+    fetch(&edges[0], "/a", &[]).await;
+    web.put("/a", film(10).cache_control("no-store").status(404));
+    purge(&edges[0], "/a").await;
+    for edge in &edges {
+        assert_eq!(fetch(edge, "/a", &[]).await.status, 404, "{}", edge.http);
+    }
+}
+
+#[tokio::test]
+async fn no_stranger_gets_anything_fetched_again() {
+    let web = Web::start().await;
+    let (_dirs, edges) = chain(&web).await;
+    web.put("/a", film(1_000));
+    fetch(&edges[0], "/a", &[]).await;
+    let told = [("nearcast-purged", "0"), ("nearcast-newer-than", "0"), ("cdn-loop", "edge-x")];
+    for edge in &edges {
+        for told in [&told[..1], &told[..]] {
+            let answer = fetch(edge, "/a", told).await;
+            assert_eq!((answer.status.as_u16(), answer.header("nearcast-purged")), (200, ""));
+        }
+        assert_eq!(fetch(edge, "/a", &[]).await.header("nearcast-fetched"), "");
+    }
+    assert_eq!(web.sent("/a"), 1_000, "its bytes came once");
+}
+
+/// By a listener for clients nobody knows that it is a node that asks.
+#[tokio::test]
+async fn a_parent_that_takes_a_node_for_a_client_is_passed_by() {
+    let web = Web::start().await;
+    let dirs = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    let [child, above] = nodes(["edge-a", "region-1"]);
+    let parent = node(&dirs[1], &above, &web.url, hierarchy::Settings::default());
+    let parent = Edge::start(parent).await;
+    let outer = below(&[Peer { id: above.id.clone(), url: parent.http.clone() }]);
+    let edge = Edge::start(node(&dirs[0], &child, &web.url, outer)).await;
+    web.put("/a", film(1_000));
+    assert_eq!(verdict(&fetch(&edge, "/a", &[]).await, "edge-a"), "parent");
+    web.change("/a");
+    purge(&edge, "/a").await;
+    let answer = fetch(&edge, "/a", &[]).await;
+    assert_eq!((answer.bytes(), verdict(&answer, "edge-a").as_str()), (&web.whole("/a"), "origin"));
+    assert_eq!(edge.metric("nearcast_edge_nodes_passed_by_total").await, 1.0);
+}
