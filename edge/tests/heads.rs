@@ -59,6 +59,21 @@ async fn heads_of_what_is_one_clients_share_nothing() {
     }
 }
 
+/// Only the origin may refuse (RFC 9111 section 4.3.2): it is asked with the condition, then.
+#[tokio::test]
+async fn what_is_not_stored_is_given_to_nobody_whose_condition_fails() {
+    for control in ["max-age=3600", "no-store"] {
+        for method in [Method::HEAD, Method::GET] {
+            let proxy = Proxy::new().await;
+            proxy.web.put(FILM, Item::of(BYTES).cache_control(control));
+            for (tag, status) in [("\"v0\"", 412), ("\"v1\"", 200)] {
+                let answer = ask(method.clone(), &proxy.url(FILM), &[("if-match", tag)]).await;
+                assert_eq!(answer.status, status, "{method} {tag} {control}: {answer:?}");
+            }
+        }
+    }
+}
+
 #[tokio::test]
 async fn the_end_of_a_film_whose_origin_takes_no_head_costs_no_whole_film() {
     for status in [405, 501, 403, 500] {

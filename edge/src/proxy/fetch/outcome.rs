@@ -9,7 +9,7 @@ use crate::error::Fault;
 use crate::refused::Refused;
 use crate::serve::{Answer as Answered, Edge};
 use crate::verdict::Verdict;
-use caching::CacheStatus;
+use caching::{CacheStatus, Precondition, Stored};
 use heads::Head;
 use http::{HeaderMap, StatusCode};
 use model::ByteRange;
@@ -64,6 +64,19 @@ pub struct Unshared {
 }
 
 impl Unshared {
+    /// Whether the client's `If-Match`, or `If-Unmodified-Since`, does not hold of it: it was asked for
+    /// without them.
+    fn fails(&self, wanted: &Wanted) -> bool {
+        if !caching::is_conditional(&wanted.fields) {
+            return false;
+        }
+        let (status, requested_ms) = (self.answer.head.status, self.requested_ms);
+        let fields = self.fields.clone();
+        let stored = Stored { status, fields, requested_ms, received_ms: requested_ms };
+        let precondition = caching::precondition(&wanted.method, &wanted.fields, &stored);
+        matches!(precondition, Precondition::Failed)
+    }
+
     /// Whether it is a part that is not what was wanted, and of which that can't be cut out.
     pub(super) fn is_a_wrong_part(&self) -> bool {
         self.is_a_part() && self.cut.is_none()
@@ -131,6 +144,10 @@ impl Own {
     ) -> Result<Answered, Refused> {
         match self {
             Self::Unshared(mut unshared) => {
+                if unshared.fails(wanted) {
+                    drop(unshared);
+                    return Box::pin(pass::on(edge, wanted, &[], crate::serve::no_body())).await;
+                }
                 let Answer { asked_ms, fetched_ms, .. } = unshared.answer;
                 wanted.tell_times(&mut unshared.fields, asked_ms, fetched_ms);
                 Ok(pass::answer(edge, wanted, *unshared, told))

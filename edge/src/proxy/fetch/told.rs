@@ -7,7 +7,7 @@ use super::under_way::Began;
 use crate::body::Content;
 use crate::serve::{Answer, Edge};
 use crate::verdict::Verdict;
-use caching::{CacheStatus, Source, Storable, Stored};
+use caching::{CacheStatus, Precondition, Source, Storable, Stored};
 use heads::Head;
 use http::{Method, header};
 use std::sync::Arc;
@@ -63,7 +63,10 @@ impl Told {
 
     /// Whether it is for a HEAD that has waited for it.
     pub fn is_for(&self, wanted: &Wanted) -> bool {
-        caching::joinable(&wanted.fields, &self.head.stored, &wanted.caching)
+        let stored = &self.head.stored;
+        let precondition = caching::precondition(&wanted.method, &wanted.fields, stored);
+        !matches!(precondition, Precondition::Failed)
+            && caching::joinable(&wanted.fields, stored, &wanted.caching)
     }
 
     /// Tells one of those.
