@@ -177,6 +177,12 @@ impl Chunks {
         self.inner.requested(key, bytes);
     }
 
+    /// A body whose chunks are gone, and could only be had anew as a whole, has come again under
+    /// another name: that is as much wanted as the first was. Of its first 64 chunks.
+    pub fn inherit(&self, body: &[u8; 16], from: &[u8; 16]) {
+        self.inner.policy.inherit(ChunkId::new(body, 0), ChunkId::new(from, 0));
+    }
+
     /// The chunk, if it is in memory. Goes to a disk if it has become worth one and is on none.
     #[must_use]
     pub fn in_memory(&self, key: &Key) -> Option<Bytes> {

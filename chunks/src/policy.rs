@@ -150,6 +150,12 @@ impl Policy {
         self.popularity.requested(id, bytes, self.seconds());
     }
 
+    /// What was asked for as one chunk, which is gone, has come again as another: that, its
+    /// neighbours and its body are as much wanted. Of no other stretch anything is handed on.
+    pub fn inherit(&self, id: ChunkId, from: ChunkId) {
+        self.popularity.inherit(id, from, self.seconds());
+    }
+
     /// So many bytes came from upstream.
     pub fn missed(&self, bytes: u32) {
         {

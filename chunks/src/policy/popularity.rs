@@ -161,6 +161,18 @@ impl Popularity {
         title.follow(id.number(), now);
     }
 
+    /// What is known of the stretch of one chunk, and of its title, becomes another's.
+    pub(super) fn inherit(&self, id: ChunkId, from: ChunkId, now: u32) {
+        let (stretch, title) = self.shard(from).take(from);
+        let mut shard = self.shard(id);
+        if let Some(stretch) = stretch {
+            *shard.stretch_mut(id, now) = Stretch { tag: id.stretch(), ..stretch };
+        }
+        if let Some(title) = title {
+            *shard.title_mut(id, now) = Title { tag: id.title(), ..title };
+        }
+    }
+
     /// The chunk's score: 0 if nothing is known of its stretch.
     pub(super) fn score(&self, id: ChunkId, now: u32) -> f32 {
         let shard = self.shard(id);
@@ -204,6 +216,17 @@ impl Shard {
         let passes = stretch.per_chunk(now);
         let title = self.titles[set(&self.titles, tag)].iter().find(|title| title.tag == tag);
         f32::midpoint(passes, title.map_or(passes, |title| title.score(now)))
+    }
+
+    /// Forgets a chunk's stretch, and its title.
+    fn take(&mut self, id: ChunkId) -> (Option<Stretch>, Option<Title>) {
+        let stretches = set(&self.stretches, id.stretch());
+        let is = |one: &&mut Stretch| one.tag == id.stretch() && one.seen > 0;
+        let stretch = self.stretches[stretches].iter_mut().find(is).map(std::mem::take);
+        let titles = set(&self.titles, id.title());
+        let is = |one: &&mut Title| one.tag == id.title();
+        let title = self.titles[titles].iter_mut().find(is).map(std::mem::take);
+        (stretch, title)
     }
 
     fn stretch_mut(&mut self, id: ChunkId, now: u32) -> &mut Stretch {

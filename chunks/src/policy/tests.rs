@@ -56,6 +56,23 @@ fn a_small_object_is_written_when_it_is_asked_for_again_and_a_day_later_too() {
 }
 
 #[test]
+fn what_comes_again_by_another_name_is_as_much_wanted() {
+    let policy = Policy::new(4 * GIB);
+    play(&policy, 1, 0..3, 0);
+    policy.inherit(chunk(2, 0), chunk(1, 0));
+    assert!(!policy.admit(chunk(2, 0), MIB, false), "one viewer makes nothing worth writing");
+    play(&policy, 2, 0..3, 1);
+    policy.inherit(chunk(3, 0), chunk(2, 0));
+    for number in 0..3 {
+        assert!(policy.admit(chunk(3, number), MIB, false), "{number}");
+        // What is gone takes no room in the tables.
+        assert!(!policy.admit(chunk(2, number), MIB, true), "{number}");
+    }
+    policy.inherit(chunk(5, 0), chunk(4, 0));
+    assert!(!policy.admit(chunk(5, 0), MIB, true), "nobody asked for either");
+}
+
+#[test]
 fn of_more_than_fits_the_most_watched_stay_and_the_others_go() {
     let policy = Policy::new(GIB);
     // Eight titles of 256 MiB: title 8 is played nine times, title 1 twice.

@@ -1,6 +1,10 @@
 //! An answer that can't be fetched again in parts (no strong validator, or of unknown length):
 //! read by many while it arrives, kept as a whole or not at all.
 //!
+//! Who reads a chunk from its first byte on has asked for it, which is what decides whether a disk
+//! takes it: that is counted once it is known that the answer is kept, since nothing is ever had
+//! again of one that is not.
+//!
 //! Invariant: a reader gets every byte from where it began, in order, and an end only when the
 //! answer was whole. Who reads slowly holds up nobody but itself, as long as the answer is
 //! small enough to be kept.
@@ -30,6 +34,8 @@ const WINDOW_BYTES_MIN: u64 = 4 << 20;
 const STUCK_MAX: Duration = Duration::from_secs(60);
 /// With this much or less to come, an answer that everybody left is taken to its end.
 pub const REST_BYTES_MAX: u64 = CHUNK_BYTES;
+/// Readers of a chunk that are counted before it is kept: what so many want is worth any disk.
+const COUNTED_MAX: u32 = 256;
 
 /// How far the answer has come.
 #[derive(Clone, Default)]
@@ -74,8 +80,24 @@ struct Held {
     /// Where each reader is.
     readers: HashMap<u64, u64>,
     joined: u64,
+    /// How many began each chunk, as long as it is not known that it is kept.
+    begun: Vec<u32>,
+    /// It is: who begins a chunk is counted at once.
+    is_kept: bool,
     /// Nobody may join any more.
     over: bool,
+}
+
+impl Held {
+    /// A reader begins this chunk.
+    fn begins(&mut self, number: u64) {
+        if let Ok(number) = usize::try_from(number)
+            && (number as u64) < UNVALIDATED_BYTES_MAX.div_ceil(CHUNK_BYTES)
+        {
+            self.begun.resize(self.begun.len().max(number + 1), 0);
+            self.begun[number] = (self.begun[number] + 1).min(COUNTED_MAX);
+        }
+    }
 }
 
 impl Growing {
@@ -111,8 +133,34 @@ impl Growing {
         let name = held.joined;
         held.readers.insert(name, at);
         drop(held);
-        let progress = self.progress.subscribe();
-        Some(GrowingReader { growing: Arc::clone(self), name, at, progress, pins: [None, None] })
+        let (growing, progress) = (Arc::clone(self), self.progress.subscribe());
+        let counts_from = at.div_ceil(CHUNK_BYTES);
+        Some(GrowingReader { growing, name, at, progress, counts_from, pins: [None, None] })
+    }
+
+    /// The reader of the one who asked, counted at once: it may come whole before that one reads.
+    pub fn first_reader(self: &Arc<Self>) -> Option<GrowingReader> {
+        let mut first = self.read_from(0)?;
+        self.lock().begins(0);
+        first.counts_from = 1;
+        Some(first)
+    }
+
+    /// It came whole, in these chunks, and is kept.
+    pub fn keep(&self, chunks: Vec<Bytes>) {
+        let begun = {
+            let mut held = self.lock();
+            held.is_kept = true;
+            std::mem::take(&mut held.begun)
+        };
+        let counts = begun.into_iter().chain(std::iter::repeat(0));
+        for ((number, chunk), count) in (0u32..).zip(chunks).zip(counts) {
+            let key = chunks::Key { body: self.body, number };
+            for _ in 0..count {
+                self.engine.chunks.requested(&key, chunk.len());
+            }
+            self.engine.chunks.insert(key, chunk);
+        }
     }
 
     /// Takes the answer to its end.

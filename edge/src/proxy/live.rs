@@ -11,7 +11,6 @@ use crate::refused::Refused;
 use crate::serve::{Answer, Edge};
 use crate::verdict::Verdict;
 use caching::{CacheStatus, Precondition, Ranges};
-use chunks::Key;
 use heads::{Head, KeyId, PurgeLog};
 use http::{Method, StatusCode, header};
 use model::ByteRange;
@@ -154,7 +153,7 @@ impl Live {
     ) -> (Arc<Self>, Option<GrowingReader>) {
         let length = answer.body.length().filter(|_| answer.body.is_delimited());
         let growing = Growing::new(&edge.engine, head.body, length, bytes_max);
-        let first = growing.read_from(0);
+        let first = growing.first_reader();
         let (source, status) = (by_hop(answer.kind), head.stored.status);
         let head = Arc::new(head);
         let may_be_kept = answer.body.is_delimited();
@@ -174,15 +173,17 @@ impl Live {
 
     /// It is whole.
     fn store(&self, edge: &Edge, key: KeyId, chunks: Vec<bytes::Bytes>) {
-        let bytes = chunks.iter().map(|chunk| chunk.len() as u64).sum();
-        for (number, chunk) in (0u32..).zip(chunks) {
-            edge.engine.chunks.insert(Key { body: self.head.body, number }, chunk);
-        }
         let purged = edge.purges.verdict(&self.head) == heads::Verdict::Hard;
-        if !purged && !edge.fetches.is_outdated(&key, self.began) {
-            let head = Arc::new(Head { bytes, ..(*self.head).clone() });
-            super::fetch::put(edge, key, &head, self.began);
+        if purged || edge.fetches.is_outdated(&key, self.began) {
+            return;
         }
+        if let Some(lost) = edge.fetches.take_lost(key, &self.head.selecting) {
+            edge.engine.chunks.inherit(&self.head.body, &lost);
+        }
+        let bytes = chunks.iter().map(|chunk| chunk.len() as u64).sum();
+        self.growing.keep(chunks);
+        let head = Arc::new(Head { bytes, ..(*self.head).clone() });
+        super::fetch::put(edge, key, &head, self.began);
     }
 
     /// Who asks for parts alone would fetch the whole each time: the second time it is kept.

@@ -83,6 +83,7 @@ pub async fn answer(
         Step::Pass => Box::pin(pass::on(edge, wanted, &head.tags, crate::serve::no_body())).await,
         Step::Send(ready) if !ready.can_be_had(edge) => {
             edge.engine.remove_head(wanted.key, &head);
+            edge.fetches.is_lost(wanted.key, &head);
             Err(Refused::Fault(Fault::Gone))
         }
         Step::Send(ready) => ready.answer(edge, how).await,

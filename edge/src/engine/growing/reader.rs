@@ -13,6 +13,8 @@ pub struct GrowingReader {
     pub(super) name: u64,
     pub(super) at: u64,
     pub(super) progress: watch::Receiver<Grown>,
+    /// From this chunk on, it is counted when it begins one.
+    pub(super) counts_from: u64,
     /// The chunks of which pieces were handed over last: the connection may hold them still.
     pub(super) pins: [Option<Pin>; 2],
 }
@@ -34,7 +36,7 @@ impl GrowingReader {
     pub fn step(&mut self, bytes_max: u64) -> Step {
         let grown = self.progress.borrow_and_update().clone();
         if self.at < grown.filled {
-            return match self.cut(grown.filled.min(self.at.saturating_add(bytes_max))) {
+            return match self.cut(grown.filled, bytes_max) {
                 Some(bytes) => Step::Bytes(bytes),
                 None => Step::Failed(Fault::Lost),
             };
@@ -49,6 +51,7 @@ impl GrowingReader {
     /// Reads for nobody, so that the answer is kept once it is whole; ends with it, or where it
     /// is too large to be kept.
     pub async fn drain(mut self) {
+        self.counts_from = u64::MAX;
         while self.at < UNVALIDATED_BYTES_MAX {
             match self.step(u64::MAX) {
                 Step::Bytes(_) => {}
@@ -64,7 +67,7 @@ impl GrowingReader {
         let _ = self.progress.changed().await;
     }
 
-    fn cut(&mut self, until: u64) -> Option<Bytes> {
+    fn cut(&mut self, filled: u64, bytes_max: u64) -> Option<Bytes> {
         let growing = Arc::clone(&self.growing);
         let pressed = growing.engine.under_pressure();
         let most = if pressed { COPIED_BYTES_MAX as u64 } else { CHUNK_BYTES };
@@ -72,18 +75,35 @@ impl GrowingReader {
         let number = self.at / CHUNK_BYTES;
         let place = usize::try_from(number.checked_sub(held.first)?).ok()?;
         let start = number * CHUNK_BYTES;
-        let until = until.min(start + CHUNK_BYTES).min(self.at + most);
+        let end = filled.min(start + CHUNK_BYTES);
+        let until = end.min(self.at.saturating_add(bytes_max)).min(self.at + most);
         let range = usize::try_from(self.at - start).ok()?..usize::try_from(until - start).ok()?;
         let bytes = held.chunks.get(place)?.bytes(range)?;
+        let begins = self.at == start && number >= self.counts_from;
         self.at = until;
         held.readers.insert(self.name, self.at);
+        let is_kept = held.is_kept;
+        if begins && !is_kept {
+            held.begins(number);
+        }
         drop(held);
+        if begins && is_kept {
+            self.is_asked_for(number, usize::try_from(end - start).ok()?);
+        }
         growing.moved.notify_one();
         if pressed {
             return Some(Bytes::copy_from_slice(&bytes));
         }
         self.pin(number);
         Some(bytes)
+    }
+
+    /// It begins a chunk of so many bytes that is kept.
+    fn is_asked_for(&self, number: u64, bytes: usize) {
+        if let Ok(number) = u32::try_from(number) {
+            let key = Key { body: self.growing.body, number };
+            self.growing.engine.chunks.requested(&key, bytes);
+        }
     }
 
     /// A piece of the chunk is handed over as it is.

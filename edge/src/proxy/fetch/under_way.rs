@@ -6,6 +6,7 @@ use super::unstored::Unstored;
 use crate::engine::GrowingReader;
 use crate::flights::Flights;
 use crate::serve::Edge;
+use caching::Selecting;
 use heads::{Head, KeyId};
 use lru::LruCache;
 use std::num::NonZeroUsize;
@@ -23,6 +24,8 @@ const UNKEPT_MAX: NonZeroUsize = NonZeroUsize::new(65_536).expect("not zero");
 const WHYS_MAX: NonZeroUsize = NonZeroUsize::new(16_384).expect("not zero");
 /// URLs of which it is remembered that a part was asked for that could not be fetched alone.
 const IN_PARTS_MAX: NonZeroUsize = NonZeroUsize::new(65_536).expect("not zero");
+/// Bodies that are gone and come again as a whole: as many as answers are taken at a time.
+const LOST_MAX: NonZeroUsize = NonZeroUsize::new(16_384).expect("not zero");
 /// URLs of which the last invalidation is remembered, for answers that were under way.
 const INVALIDATED_MAX: NonZeroUsize = NonZeroUsize::new(65_536).expect("not zero");
 /// Revalidations in the background at a time; more are left to the next request.
@@ -49,6 +52,7 @@ pub struct Fetches {
     whys: Mutex<LruCache<KeyId, Unstored>>,
     invalidated: Mutex<Invalidated>,
     in_parts: Mutex<LruCache<KeyId, ()>>,
+    lost: Mutex<LruCache<(KeyId, Selecting), Body>>,
     /// Counts exchanges and invalidations in the order in which they begin.
     clock: AtomicU64,
     background: AtomicUsize,
@@ -73,6 +77,9 @@ impl Default for Invalidated {
 
 /// Who asks, as far as it counts for what may be kept: with `Authorization`, with a cookie.
 pub type Asker = (bool, bool);
+
+/// Names the bytes of a stored representation.
+type Body = [u8; 16];
 
 /// One of the revalidations, or answers taken to their end, in the background.
 pub(super) struct Background(Arc<Edge>);
@@ -100,6 +107,7 @@ impl Default for Fetches {
             whys: Mutex::new(LruCache::new(WHYS_MAX)),
             invalidated: Mutex::new(Invalidated::default()),
             in_parts: Mutex::new(LruCache::new(IN_PARTS_MAX)),
+            lost: Mutex::new(LruCache::new(LOST_MAX)),
             clock: AtomicU64::new(0),
             background: AtomicUsize::new(0),
         }
@@ -163,6 +171,18 @@ impl Fetches {
     pub fn is_again_in_parts(&self, key: &KeyId) -> bool {
         let mut in_parts = self.in_parts.lock().unwrap_or_else(PoisonError::into_inner);
         in_parts.put(*key, ()).is_some()
+    }
+
+    /// The bytes of what is stored are gone, and come as a whole or not at all.
+    pub fn is_lost(&self, key: KeyId, head: &Head) {
+        let mut lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
+        lost.put((key, head.selecting.clone()), head.body);
+    }
+
+    /// A variant has come as a whole: the body that it had before, if that was lost.
+    pub fn take_lost(&self, key: KeyId, selecting: &Selecting) -> Option<Body> {
+        let mut lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
+        lost.pop(&(key, selecting.clone()))
     }
 
     /// The next exchange begins.
