@@ -2,6 +2,7 @@
 
 mod files;
 mod given;
+mod listening;
 mod machine;
 mod peers;
 mod sites;
@@ -15,6 +16,7 @@ pub use sites::{ANY_HOST, SiteConfig, SiteSettings, TtlSettings};
 use crate::prefetch;
 use crate::serve::RESPONSES_MAX;
 use chunks::MEMORY_BYTES_MIN;
+use listening::Listening;
 use model::EdgeId;
 use service::config::{ConfigError, both};
 use service::value::ByteSize;
@@ -24,8 +26,8 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use upstream::SiteKind;
 use values::{
-    apart, base_url, count, join_secret, levers, parse_listen, patience, shards, site_url, size,
-    ssd, ssd_dirs,
+    base_url, count, join_secret, levers, parse_listen, patience, shards, site_url, size, ssd,
+    ssd_dirs,
 };
 use wire::{CONNECTIONS_MAX, Levers, Patience};
 
@@ -166,6 +168,7 @@ impl Config {
             let expected = "an http://, https:// or s3:// URL, or a table edge.sites.\"HOST\"";
             return Err(ConfigError::missing("edge.origin", expected));
         }
+        let asked = listening::asked(&settings);
         let data_dir = settings.data_dir.unwrap_or_else(|| "nearcast-edge".into());
         ssd_dirs(&settings.ssd_dir, &data_dir)?;
         let certificate = files::certificate(settings.cert, settings.key)?;
@@ -181,7 +184,9 @@ impl Config {
         let admin: SocketAddr =
             admin.parse().map_err(|_| ConfigError::value("edge.admin", &admin, allowed))?;
         let peers = Peers::check(id.as_ref(), &settings.peer_listen, settings.hierarchy)?;
-        apart(&listen, &peers.listen, admin)?;
+        let listening = Listening::new(&listen, &peers.listen, admin);
+        listening.apart()?;
+        listening.asks_others(&asked)?;
         let memory_bytes = MEMORY_BYTES_MIN..=MEMORY_BYTES_MAX;
         let site = |text: &String| site_url("edge.public-url", text);
         Ok(Self {

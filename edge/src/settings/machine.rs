@@ -2,6 +2,7 @@
 
 use service::value::ByteSize;
 use std::fs::read_to_string;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 use std::path::Path;
 
 /// Memory that processes here may take, in bytes: the machine's, or less where a cgroup (v2) says so.
@@ -25,6 +26,24 @@ fn allowed(root: &Path, groups: &str) -> Option<u64> {
     let groups = own.ancestors().take_while(|group| group.starts_with(root));
     let limit = |group: &Path| read_to_string(group.join("memory.max")).ok()?.trim().parse().ok();
     groups.filter_map(limit).min()
+}
+
+/// Whether an address is one of this machine's. Nothing is sent.
+pub fn has_address(ip: IpAddr) -> bool {
+    let binds = |ip: IpAddr| UdpSocket::bind((ip, 0)).is_ok();
+    // With `net.ipv4.ip_nonlocal_bind` any could be bound, also those that are nobody's (RFC 5737,
+    // RFC 3849), and none can be told apart.
+    let nobodys = match ip {
+        IpAddr::V4(_) => Ipv4Addr::new(192, 0, 2, 1).into(),
+        IpAddr::V6(_) => Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1).into(),
+    };
+    ip.is_loopback() || binds(ip) && !binds(nobodys)
+}
+
+/// Whether what listens at `[::]` takes IPv4, too.
+pub fn ipv6_takes_ipv4() -> bool {
+    let only = read_to_string("/proc/sys/net/ipv6/bindv6only");
+    only.is_ok_and(|only| only.trim() == "0")
 }
 
 /// What an operator should know where `wanted` bytes for chunks are more than there are: they are

@@ -4,7 +4,6 @@ use super::{Listen, Secret, Settings};
 use chunks::SSD_BYTES_MIN;
 use service::config::ConfigError;
 use service::value::{ByteSize, Span};
-use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::ops::RangeInclusive;
 use std::path::{Component, Path, PathBuf};
@@ -154,40 +153,6 @@ fn plain(path: &Path) -> PathBuf {
         }
         plain
     })
-}
-
-/// No listener has another's port, nor that of the admin: the start would find it in use.
-pub(super) fn apart(
-    listen: &[Listen],
-    peers: &[Listen],
-    admin: SocketAddr,
-) -> Result<(), ConfigError> {
-    let of = |key: &'static str, listen: &Listen| {
-        let scheme = if listen.tls { "https" } else { "http" };
-        (key, listen.addr, format!("{scheme}://{}", listen.addr))
-    };
-    let own = listen.iter().map(|listen| of("edge.listen", listen));
-    let own = own.chain(peers.iter().map(|listen| of("edge.peer-listen", listen)));
-    let all: Vec<_> = own.chain([("edge.admin", admin, admin.to_string())]).collect();
-    for (place, (key, addr, shown)) in all.iter().enumerate() {
-        if let Some((taken, other, _)) =
-            all[..place].iter().find(|(_, other, _)| meet(*addr, *other))
-        {
-            let expected = format!("an address and port of its own: {taken} has {other}");
-            return Err(ConfigError::value(key, shown, expected));
-        }
-    }
-    Ok(())
-}
-
-/// Whether two sockets can't both listen. Whether `[::]` takes IPv4 as well is the system's to
-/// say, and so is not reckoned with.
-fn meet(one: SocketAddr, other: SocketAddr) -> bool {
-    let ips = (one.ip(), other.ip());
-    let any = ips.0.is_unspecified() || ips.1.is_unspecified();
-    one.port() != 0
-        && one.port() == other.port()
-        && (ips.0 == ips.1 || any && ips.0.is_ipv4() == ips.1.is_ipv4())
 }
 
 /// As many as given, or as there are cores for this process.
