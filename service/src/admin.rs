@@ -2,6 +2,7 @@
 //!
 //! It listens apart from the traffic port, on loopback by default, and says nothing secret.
 
+use crate::connections::{self, Limits};
 use crate::{Error, Shutdown, listen};
 use axum::Router;
 use axum::extract::State;
@@ -12,7 +13,17 @@ use prometheus::{Encoder, Registry, TextEncoder};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 use tokio::net::TcpListener;
+
+/// Some operators, their tools, and what reads the metrics.
+const LIMITS: Limits = Limits {
+    connections_max: 256,
+    // Metrics are read each minute, or more often, over one connection.
+    silence_max: Duration::from_secs(120),
+    stall_max: Duration::from_secs(30),
+    drain_max: Duration::from_secs(10),
+};
 
 /// Whether a server can do its work now: what `/readyz` answers.
 #[derive(Debug, Clone, Default)]
@@ -76,10 +87,7 @@ impl Admin {
             .route("/metrics", get(metrics))
             .with_state(Shared { registry, ready })
             .merge(extra);
-        let stop = async move { shutdown.requested().await };
-        if let Err(error) = axum::serve(self.listener, router).with_graceful_shutdown(stop).await {
-            tracing::error!(%error, "the admin port has failed");
-        }
+        connections::serve(self.listener, router, LIMITS, shutdown).await;
     }
 }
 

@@ -8,6 +8,8 @@ use model::admin::{ChunkPlace, Explanation};
 use model::api::ApiError;
 use serde_json::json;
 use service::client::{Client, Error};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 /// A title's URL is explained as well; what is on the planned tier and in memory is told apart.
 #[tokio::test]
@@ -76,4 +78,21 @@ async fn a_call_that_is_too_long_is_told_so_as_any_mistake_is() {
     let told: ApiError = serde_json::from_str(&body).unwrap();
     assert_eq!((status, &*told.code), (StatusCode::PAYLOAD_TOO_LARGE, "too-large"));
     assert!(told.message.contains("expected at most 65536 bytes"), "{}", told.message);
+}
+
+/// It goes on sending after the answer (RFC 9112 section 9.6).
+#[tokio::test]
+async fn a_caller_that_sends_more_than_is_taken_hears_so_and_is_not_reset() {
+    let stage = Stage::new().await;
+    let admin = stage.edge.admin.strip_prefix("http://").unwrap();
+    let mut caller = TcpStream::connect(admin).await.unwrap();
+    let head = "POST /v1/purge HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\n\
+                content-length: 300000\r\n\r\n";
+    caller.write_all(&[head.as_bytes(), &[b' '; 240_000]].concat()).await.unwrap();
+    let mut first = [0; 12];
+    caller.read_exact(&mut first).await.unwrap();
+    assert_eq!(first, *b"HTTP/1.1 413");
+    caller.write_all(&[b' '; 10_000]).await.unwrap();
+    let mut rest = Vec::new();
+    caller.read_to_end(&mut rest).await.expect("an end, no reset");
 }
