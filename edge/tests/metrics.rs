@@ -4,12 +4,16 @@
 
 mod common;
 
-use common::{Edge, Item, Web, ask, get, get_over, proxy_settings, until};
+use axum::extract::Request;
+use axum::response::IntoResponse;
+use common::{Edge, Item, Scripted, Web, ask, get, get_over, proxy_settings, until};
 use http::Method;
 use service::value::ByteSize;
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, SystemTime};
 
 const TOLD: &str = include_str!("../../docs/metrics.md");
+const HOUR: Duration = Duration::from_secs(3_600);
 /// Only of sites whose origin is a bucket.
 const OF_BUCKETS: [&str; 2] =
     ["upstream_credential_refreshes_total", "upstream_key_refusals_total"];
@@ -137,4 +141,33 @@ async fn what_happens_is_counted_by_verdict_site_tier_and_protocol() {
     reaches(&format!("ssd_troubles_total{{disk=\"{}\",reason=\"gone\"}}", ssd.display()), 1.0)
         .await;
     edge.stop().await;
+}
+
+/// An hour ahead, an hour behind; and what a cache has kept on its way.
+#[tokio::test]
+async fn how_far_an_origins_clock_is_from_this_one_is_told() {
+    let hours = |request: &Request| {
+        let now = SystemTime::now();
+        let (date, age) = match request.uri().path() {
+            "/ahead" => (now + HOUR, None),
+            "/kept" => (now - HOUR, Some("3600")),
+            _ => (now - HOUR, None),
+        };
+        let mut response = ([("date", httpdate::fmt_http_date(date))], "text").into_response();
+        if let Some(age) = age {
+            response.headers_mut().insert("age", age.parse().unwrap());
+        }
+        response
+    };
+    let proxy = Scripted::new(hours).await;
+    for (path, about_s) in [("/ahead", 3_600.0), ("/kept", 3_600.0), ("/behind", -3_600.0)] {
+        assert_eq!(proxy.get(path, &[]).await.status, 200);
+        let text = get(&format!("{}/metrics", proxy.edge.admin), &[]).await.text();
+        let told = |line: &&str| line.starts_with("nearcast_edge_upstream_clock_skew_seconds{");
+        let told = text.lines().find(told).and_then(|line| line.rsplit(' ').next());
+        let skew_s: f64 = told.unwrap().parse().unwrap();
+        // What the answer took to come may be part of it.
+        assert!((skew_s - about_s).abs() < 60.0, "{path}: {skew_s}");
+    }
+    proxy.edge.stop().await;
 }

@@ -13,9 +13,10 @@ use crate::s3::{self, Bucket, Refusal};
 use crate::said;
 use crate::sending::Sending;
 use crate::settings::{SiteKind, Times};
+use crate::skew;
 use http::StatusCode;
 use std::sync::{Arc, PoisonError};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 /// An exchange that came to nothing.
 #[derive(Debug, Clone)]
@@ -73,6 +74,12 @@ pub(crate) async fn exchange(
         let (sent_ms, told) = sending.tell_purges(&way.hop, request.headers_mut());
         let response = head::head(&mut flight, request, sending, terms).await?;
         flight.head(response.status());
+        if way.hop.kind == HopKind::Origin {
+            let came = SystemTime::now();
+            let asked = came.checked_sub(started.elapsed()).unwrap_or(came);
+            let skew = skew::seconds(response.headers(), asked, came);
+            skew.into_iter().for_each(|seconds| way.meter.skew.set(seconds));
+        }
         let mut answer = match &way.hop.place {
             Target::Http { .. } => plain(response, flight, sending, terms)?,
             Target::S3(bucket)

@@ -44,6 +44,7 @@ mod said;
 mod send;
 mod sending;
 mod settings;
+mod skew;
 mod tries;
 mod turns;
 mod upload;

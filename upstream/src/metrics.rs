@@ -27,6 +27,7 @@ pub(crate) struct Metrics {
     queued: IntGaugeVec,
     pub(crate) breakers: Breakers,
     healthy: IntGaugeVec,
+    skew: IntGaugeVec,
     refreshes: IntCounterVec,
     refusals: IntCounterVec,
     node_up: IntGaugeVec,
@@ -46,6 +47,7 @@ pub(crate) struct Meter {
     pub(crate) queued: IntGauge,
     breaker: IntGauge,
     pub(crate) healthy: IntGauge,
+    pub(crate) skew: IntGauge,
     refusals: IntCounterVec,
 }
 
@@ -92,6 +94,10 @@ impl Metrics {
                 "0 closed, 1 half-open, 2 open.",
             )?,
             healthy: gauges("healthy", "1 if the active health check says so, or there is none.")?,
+            skew: gauges(
+                "clock_skew_seconds",
+                "How far an origin's clock was ahead of this one at its last answer, at least.",
+            )?,
             refreshes: counters(
                 "credential_refreshes_total",
                 "Times that credentials for S3 were asked for, by outcome.",
@@ -146,6 +152,7 @@ impl Metrics {
             queued: self.queued.with_label_values(labels),
             breaker: self.breakers.gauge(labels),
             healthy: self.healthy.with_label_values(labels),
+            skew: self.skew.with_label_values(labels),
             refusals: self.refusals.clone(),
         };
         meter.healthy.set(1);
