@@ -3,10 +3,12 @@
 
 use crate::body::{Content, Sending};
 use crate::object::Object;
-use crate::prefetch::{Permit, Prefetch, key};
-use crate::proxy::Site;
-use crate::serve::{Asked, Edge, no_body, proxied};
+use crate::prefetch::{Permit, Prefetch, Refusal, key};
+use crate::proxy::{Site, Wanted};
+use crate::refused::Refused;
+use crate::serve::{Answer, Asked, Edge, proxied};
 use crate::title::Title;
+use crate::verdict::Verdict;
 use http::{HeaderMap, HeaderValue, Method, Request, header};
 use model::{ByteRange, chunk};
 use std::future::poll_fn;
@@ -24,6 +26,9 @@ const ANNOUNCED_BYTES_MAX: u64 = 16 << 20;
 /// What an answer that is given up may have brought that nobody took: as far as it may be ahead
 /// of its reader, and the chunk that it has begun.
 const UNTAKEN_BYTES: u64 = 5 * chunk::CHUNK_BYTES;
+
+/// What of an answer that nobody reads may have come, in the buffers on the way.
+const UNREAD_BYTES: u64 = 1 << 20;
 
 fn is_pressed(edge: &Edge) -> bool {
     edge.engine.chunks.under_pressure() || edge.places.load() > LOAD_MAX
@@ -68,7 +73,7 @@ async fn take(mut content: Content, mut permit: Permit) {
     let length = content.bytes();
     let mut may_go_on = length.is_none_or(|length| raise(&mut permit, length));
     while let Some(next) = poll_fn(|cx| content.poll(cx)).await {
-        let Ok((bytes, source)) = next else { return permit.gave_up(fetched) };
+        let Ok((bytes, source)) = next else { return permit.in_vain(fetched) };
         taken += bytes.len() as u64;
         fetched += if source.is_hit() { 0 } else { bytes.len() as u64 };
         may_go_on = may_go_on && (length.is_some() || raise(&mut permit, taken));
@@ -97,28 +102,46 @@ pub fn announced(edge: &Arc<Edge>, site: &Arc<Site>, asked: &Asked<'_>, cmcd: &c
     let Some(target) = head.uri.path_and_query() else { return };
     let host = head.uri.authority().map(|authority| authority.as_str().to_owned());
     let host = host.or_else(|| Some(fields.get(header::HOST)?.to_str().ok()?.to_owned()));
+    let pressed = is_pressed(edge);
     for next in cmcd.next(target.as_str()) {
-        let name = target_key(host.as_deref().unwrap_or(""), &next.target);
-        let now = Instant::now();
-        let pressed = is_pressed(edge);
-        let Some(permit) = edge.prefetch.permit(now, name, ANNOUNCED_BYTES, pressed) else {
-            continue;
-        };
         let Some(request) = request(fields, host.as_deref(), &next) else { continue };
-        let (edge, site, via) = (Arc::clone(edge), Arc::clone(site), Arc::clone(asked.via));
+        let head = Arc::new(request.into_parts().0);
+        let asked = Asked { head: &head, protocol: "prefetch", via: asked.via };
+        let Ok(wanted) = Wanted::of(edge, site, &asked) else { continue };
+        if edge.fetches.keeps_nothing_of(&wanted) {
+            edge.prefetch.left(Refusal::InVain);
+            continue;
+        }
+        let names = names(host.as_deref().unwrap_or(""), &next.target);
+        let permit = edge.prefetch.permit_in(Instant::now(), names, ANNOUNCED_BYTES, pressed);
+        let Some(permit) = permit else { continue };
+        let (edge, via) = (Arc::clone(edge), Arc::clone(asked.via));
         let metrics = edge.metrics.clone();
         tokio::spawn(metrics.guarded(async move {
-            let head = Arc::new(request.into_parts().0);
             let asked = Asked { head: &head, protocol: "prefetch", via: &via };
-            if let Ok(answer) = proxied(&edge, &site, &asked, no_body()).await
-                && answer.status.is_success()
-                // What is not kept would be fetched for nobody.
-                && !matches!(answer.content, Content::Passing(_))
-            {
-                let _place = answer.place;
-                take(answer.content, permit).await;
-            }
+            let answered = proxied(&edge, &asked, Arc::new(wanted)).await;
+            keep(answered, permit).await;
         }));
+    }
+}
+
+/// Takes an answer to the end, if it is one that is kept: what is not would be fetched for nobody.
+async fn keep(answered: Result<Answer, Refused>, permit: Permit) {
+    match answered {
+        // Nobody was asked.
+        Err(refused) if refused.parts().0 == Verdict::Busy => {}
+        Err(_) => permit.in_vain(0),
+        Ok(answer)
+            if answer.status.is_success() && !matches!(answer.content, Content::Passing(_)) =>
+        {
+            let _place = answer.place;
+            take(answer.content, permit).await;
+        }
+        Ok(answer) => {
+            let bytes = answer.content.bytes().unwrap_or(UNREAD_BYTES);
+            drop(answer);
+            permit.in_vain(bytes.min(UNREAD_BYTES));
+        }
     }
 }
 
@@ -159,4 +182,11 @@ pub fn asked_for(edge: &Edge, asked: &Asked<'_>) {
 
 fn target_key(host: &str, target: &str) -> u64 {
     key(format!("{host}{target}").as_bytes())
+}
+
+/// The names of a target and of the folder that it is in.
+fn names(host: &str, target: &str) -> (u64, Option<u64>) {
+    let path = target.split('?').next().unwrap_or(target);
+    let folder = &path[..path.rfind('/').map_or(0, |slash| slash + 1)];
+    (target_key(host, target), Some(target_key(host, folder)))
 }

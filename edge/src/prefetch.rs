@@ -7,9 +7,14 @@
 //! Knows nothing of fetching.
 
 mod budget;
+mod permit;
+mod vain;
 
-use budget::{Budget, Recent, Refusal, decide};
+pub use budget::Refusal;
+use budget::{Budget, Recent, decide};
 use lru::LruCache;
+use permit::End;
+pub use permit::Permit;
 use prometheus::{IntCounterVec, IntGauge, Registry};
 use serde::{Deserialize, Serialize};
 use std::num::NonZeroUsize;
@@ -17,6 +22,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+use vain::Vain;
 use xxhash_rust::xxh3::xxh3_64;
 
 /// Prefetched things that are remembered until they are used.
@@ -59,12 +65,15 @@ struct Known {
     bytes: Option<u64>,
     /// Somebody asked for it before it was here: they share one fetch.
     is_used: bool,
+    /// Nothing of it is here: whoever asks for it uses nothing, and to fetch it again is in vain.
+    is_vain: bool,
 }
 
 struct State {
     budget: Budget,
     /// Oldest last.
     known: LruCache<u64, Known>,
+    vain: Vain,
     tracks: LruCache<[u8; 16], Vec<u32>>,
 }
 
@@ -83,16 +92,6 @@ struct Inner {
 /// Decides what to prefetch. Clones share its state.
 #[derive(Clone)]
 pub struct Prefetch(Arc<Inner>);
-
-/// Leave to prefetch one thing. Dropped without being told how it ended it counts as failed, and
-/// its bytes are given back.
-pub struct Permit {
-    inner: Arc<Inner>,
-    key: u64,
-    bytes: u64,
-    given: Instant,
-    is_done: bool,
-}
 
 /// Names a thing to prefetch, by whatever names it: a body and a segment's number, a key.
 #[must_use]
@@ -126,8 +125,12 @@ impl Prefetch {
         }
         let none = Recent { bytes: 0.0, at: Instant::now() };
         let budget = Budget { demand: none, spent: none, in_flight_bytes: 0 };
-        let state =
-            State { budget, known: LruCache::new(KNOWN_MAX), tracks: LruCache::new(TRACKS_MAX) };
+        let state = State {
+            budget,
+            known: LruCache::new(KNOWN_MAX),
+            vain: Vain::default(),
+            tracks: LruCache::new(TRACKS_MAX),
+        };
         let state = Mutex::new(state);
         let (untold_bytes, known) = (AtomicU64::default(), AtomicUsize::default());
         let inner = Inner { settings, state, outcomes, bytes, in_flight, untold_bytes, known };
@@ -152,7 +155,7 @@ impl Prefetch {
     /// Somebody asked for a thing: if it was prefetched, that was useful.
     pub fn used(&self, key: u64) {
         let mut state = self.0.state();
-        let Some(known) = state.known.peek_mut(&key) else { return };
+        let Some(known) = state.known.peek_mut(&key).filter(|known| !known.is_vain) else { return };
         match known.bytes {
             None => known.is_used = true,
             Some(bytes) => {
@@ -192,17 +195,31 @@ impl Prefetch {
     /// edge is pressed, beyond the budget, or when it was prefetched in vain already.
     #[must_use]
     pub fn permit(&self, now: Instant, key: u64, bytes: u64, is_pressed: bool) -> Option<Permit> {
-        let outcome = self.0.decide(now, key, bytes, is_pressed);
-        match outcome {
-            Ok(()) => {
-                let inner = Arc::clone(&self.0);
-                Some(Permit { inner, key, bytes, given: now, is_done: false })
-            }
+        self.permit_in(now, (key, None), bytes, is_pressed)
+    }
+
+    /// The same of what is in a folder, by the names of both; nor is there leave while the last of
+    /// a folder came to nothing.
+    #[must_use]
+    pub fn permit_in(
+        &self,
+        now: Instant,
+        (key, folder): (u64, Option<u64>),
+        bytes: u64,
+        is_pressed: bool,
+    ) -> Option<Permit> {
+        match self.0.decide(now, (key, folder), bytes, is_pressed) {
+            Ok(()) => Some(Permit::new(&self.0, (key, folder), bytes, now)),
             Err(refusal) => {
-                self.0.outcomes.with_label_values(&[refusal.as_str()]).inc();
+                self.left(refusal);
                 None
             }
         }
+    }
+
+    /// Something is not prefetched.
+    pub fn left(&self, why: Refusal) {
+        self.0.outcomes.with_label_values(&[why.as_str()]).inc();
     }
 }
 
@@ -221,7 +238,13 @@ impl Inner {
         state.budget.demand.add(now, bytes as f64);
     }
 
-    fn decide(&self, now: Instant, key: u64, bytes: u64, is_pressed: bool) -> Result<(), Refusal> {
+    fn decide(
+        &self,
+        now: Instant,
+        (key, folder): (u64, Option<u64>),
+        bytes: u64,
+        is_pressed: bool,
+    ) -> Result<(), Refusal> {
         let mut state = self.state();
         self.tell(&mut state, now);
         let is_old = |known: &Known| now.saturating_duration_since(known.since) >= USED_WITHIN;
@@ -236,9 +259,12 @@ impl Inner {
         if state.known.contains(&key) {
             return Err(Refusal::Known);
         }
+        if folder.is_some_and(|folder| state.vain.is_left(folder, now)) {
+            return Err(Refusal::InVain);
+        }
         decide(&state.budget, &self.settings, now, bytes)?;
         self.reserve(&mut state, now, bytes);
-        let known = Known { since: now, bytes: None, is_used: false };
+        let known = Known { since: now, bytes: None, is_used: false, is_vain: false };
         if let Some((_, oldest)) = state.known.push(key, known) {
             self.count("wasted", oldest.bytes.unwrap_or(0));
         }
@@ -264,68 +290,34 @@ impl Inner {
         self.known.store(state.known.len(), Ordering::Relaxed);
     }
 
-    /// Gives back what was reserved and not fetched.
-    fn ended(&self, permit: &Permit, fetched: Option<u64>) {
+    /// Gives back what was reserved and not spent.
+    fn ended(&self, permit: &Permit, end: &End) {
         let mut state = self.state();
         state.budget.in_flight_bytes -= permit.bytes;
         self.in_flight.set(i64::try_from(state.budget.in_flight_bytes).unwrap_or(i64::MAX));
-        let correction = fetched.unwrap_or(0) as f64 - permit.bytes as f64;
+        let correction = end.cost() as f64 - permit.bytes as f64;
         state.budget.spent.add(permit.given, correction);
-        match fetched {
-            Some(bytes) => {
-                self.count("fetched", bytes);
-                if let Some(known) = state.known.peek_mut(&permit.key) {
-                    known.bytes = Some(bytes);
-                }
-                if state.known.peek(&permit.key).is_some_and(|known| known.is_used) {
+        match (permit.folder, end) {
+            (Some(folder), End::InVain(_)) => state.vain.add(folder, permit.given),
+            (Some(folder), End::Done(_)) => state.vain.clear(folder),
+            _ => {}
+        }
+        self.count("fetched", end.bytes());
+        match end {
+            End::Unasked => drop(state.known.pop(&permit.key)),
+            End::Done(bytes) | End::GaveUp(bytes) | End::InVain(bytes) => {
+                let known = state.known.peek_mut(&permit.key).map(|known| {
+                    known.bytes = Some(*bytes);
+                    known.is_vain = matches!(end, End::InVain(_));
+                    known.is_used && !known.is_vain
+                });
+                if known == Some(true) {
                     state.known.pop(&permit.key);
-                    self.count("useful", bytes);
+                    self.count("useful", *bytes);
                 }
-            }
-            None => {
-                state.known.pop(&permit.key);
             }
         }
         self.note(&state);
-    }
-}
-
-impl Permit {
-    /// It turns out to have so many `bytes`, or more than was thought. False beyond the budget.
-    #[must_use]
-    pub fn raise(&mut self, now: Instant, bytes: u64) -> bool {
-        let more = bytes.saturating_sub(self.bytes);
-        let may = more == 0 || self.inner.raise(now, more).is_ok();
-        self.bytes += if may { more } else { 0 };
-        may
-    }
-
-    /// It is here now: `bytes` came from elsewhere for it.
-    pub fn fetched(self, bytes: u64) {
-        self.ended("done", bytes);
-    }
-
-    /// It was not taken to its end, and `bytes` came from elsewhere. What cost nothing may be
-    /// tried again.
-    pub fn gave_up(self, bytes: u64) {
-        if bytes > 0 {
-            self.ended("failed", bytes);
-        }
-    }
-
-    fn ended(mut self, outcome: &str, bytes: u64) {
-        self.is_done = true;
-        self.inner.outcomes.with_label_values(&[outcome]).inc();
-        self.inner.ended(&self, Some(bytes));
-    }
-}
-
-impl Drop for Permit {
-    fn drop(&mut self) {
-        if !self.is_done {
-            self.inner.outcomes.with_label_values(&["failed"]).inc();
-            self.inner.ended(self, None);
-        }
     }
 }
 

@@ -11,7 +11,7 @@ use crate::metrics::Metrics;
 use crate::peer;
 use crate::places::{Place, Places};
 use crate::prefetch::Prefetch;
-use crate::proxy::{self, Fetches, Lives, Site, Sites, lately};
+use crate::proxy::{self, Fetches, Lives, Sites, lately};
 use crate::refused::Refused;
 use crate::tally::Names;
 use crate::title::Titles;
@@ -167,7 +167,8 @@ fn serve(edge: &Arc<Edge>, asked: &Asked<'_>, body: RequestBody) -> Reply<Body> 
             if let Some(hit) = lately::answer(edge, site, asked) {
                 return known(hit, account);
             }
-            match begin(edge, site, asked) {
+            let wanted = proxy::Wanted::of(edge, site, asked).map(Arc::new);
+            match wanted.and_then(|wanted| begin(edge, asked, wanted)) {
                 Ok(Begun::Done(answer)) => at_once(Ok(answer), account),
                 Ok(Begun::Waits(wanted, place)) => {
                     later(edge, asked, account, (Waits::Proxy(wanted, place), body))
@@ -223,8 +224,11 @@ enum Begun {
     Waits(Arc<proxy::Wanted>, Place),
 }
 
-fn begin(edge: &Arc<Edge>, site: &Arc<Site>, asked: &Asked<'_>) -> Result<Begun, Refused> {
-    let wanted = Arc::new(proxy::Wanted::of(edge, site, asked)?);
+fn begin(
+    edge: &Arc<Edge>,
+    asked: &Asked<'_>,
+    wanted: Arc<proxy::Wanted>,
+) -> Result<Begun, Refused> {
     let place = edge.places.take(wanted.priority.urgency)?;
     Ok(match proxy::at_hand(edge, asked, &wanted) {
         Some(answer) => Begun::Done(Answer { place: Some(place), ..answer }),
@@ -242,20 +246,19 @@ async fn waited(
     Ok(Answer { place: Some(place), ..answer })
 }
 
-/// Answers a request to a proxy site.
+/// Answers a request to a proxy site that has no body.
 ///
 /// # Errors
 /// [`Refused`].
 pub async fn proxied(
     edge: &Arc<Edge>,
-    site: &Arc<Site>,
     asked: &Asked<'_>,
-    body: RequestBody,
+    wanted: Arc<proxy::Wanted>,
 ) -> Result<Answer, Refused> {
-    match begin(edge, site, asked)? {
+    match begin(edge, asked, wanted)? {
         Begun::Done(answer) => Ok(answer),
         // A large future, which hits do without.
-        Begun::Waits(wanted, place) => Box::pin(waited(edge, &wanted, place, body)).await,
+        Begun::Waits(wanted, place) => Box::pin(waited(edge, &wanted, place, no_body())).await,
     }
 }
 

@@ -200,3 +200,84 @@ async fn what_was_announced_too_early_is_not_missing_for_who_asks_in_time() {
     assert_eq!((next.status.as_u16(), next.bytes().len()), (200, SEGMENT_BYTES));
     proxy.edge.stop().await;
 }
+
+const SEGMENTS: usize = 20;
+
+/// Segments that an origin lets nobody keep, or has not, by the folder that they are in.
+fn unkept(request: &Request) -> Response {
+    let segment = vec![7; SEGMENT_BYTES];
+    let etag = ("etag", "\"1\"");
+    match request.uri().path().split('/').nth(1) {
+        Some("no-store") => ([etag, ("cache-control", "no-store")], segment).into_response(),
+        Some("private") => {
+            ([etag, ("cache-control", "private, max-age=60")], segment).into_response()
+        }
+        Some("cookie") => ([etag, ("set-cookie", "a=1")], segment).into_response(),
+        // The player's own request has a token, which a relative reference lacks.
+        Some("token") if request.uri().query().is_none() => StatusCode::FORBIDDEN.into_response(),
+        Some("absent") if !request.uri().path().ends_with("0.m4s") => {
+            StatusCode::NOT_FOUND.into_response()
+        }
+        _ => answer(request),
+    }
+}
+
+/// So many hints have come to an end, or were left.
+async fn hints_ended(edge: &Edge, count: usize) {
+    let ended = || async {
+        let mut ended = 0.0;
+        for of in ["done", "failed", "known", "in-vain", "over-share"] {
+            ended += edge.metric(&outcome(of)).await;
+        }
+        (ended >= count as f64).then_some(())
+    };
+    until("the end of the hints", ended).await;
+}
+
+/// Each of a folder's segments names the next one. Its answers are not kept: after three the rest of
+/// the folder's are left.
+#[tokio::test]
+async fn hints_at_what_is_not_kept_are_not_followed_for_ever() {
+    for folder in ["no-store", "private", "cookie", "token", "absent"] {
+        let proxy = Scripted::new(unkept).await;
+        for number in 0..SEGMENTS {
+            let asked = if folder == "absent" { 0 } else { number };
+            let path = format!("/{folder}/{asked}.m4s?token=1");
+            announce(&proxy, &path, &format!("{}.m4s", number + 1), &[]).await;
+            hints_ended(&proxy.edge, number + 1).await;
+        }
+        let hints = |asked: &&String| !asked.contains("token=1");
+        let followed = proxy.asked().iter().filter(hints).count();
+        assert_eq!(followed, 3, "{folder}");
+        assert_eq!(proxy.edge.metric(&outcome("in-vain")).await, SEGMENTS as f64 - 3.0, "{folder}");
+        let fetched = proxy.edge.metric(PREFETCHED).await;
+        let has_bodies = !matches!(folder, "token" | "absent");
+        assert_eq!(fetched, if has_bodies { 3.0 * SEGMENT_BYTES as f64 } else { 0.0 }, "{folder}");
+        proxy.edge.stop().await;
+    }
+}
+
+/// What one viewer was told shows what another one's hint would bring.
+#[tokio::test]
+async fn what_is_known_not_to_be_kept_is_not_fetched_ahead() {
+    let proxy = Scripted::new(unkept).await;
+    assert_eq!(proxy.get("/no-store/2.m4s", &[]).await.status, 200);
+    announce(&proxy, "/no-store/1.m4s", "2.m4s", &[]).await;
+    hints_ended(&proxy.edge, 1).await;
+    assert_eq!(proxy.times("/no-store/2.m4s"), 1);
+    assert_eq!(proxy.edge.metric(&outcome("in-vain")).await, 1.0);
+    proxy.edge.stop().await;
+}
+
+/// The folder's other objects are kept: a hint that came to nothing is one of a kind.
+#[tokio::test]
+async fn a_hint_that_came_to_nothing_is_not_followed_again() {
+    let proxy = Scripted::new(unkept).await;
+    for number in 0..SEGMENTS {
+        announce(&proxy, "/absent/0.m4s", "1.m4s", &[]).await;
+        hints_ended(&proxy.edge, number + 1).await;
+    }
+    assert_eq!(proxy.times("/absent/1.m4s"), 1);
+    assert_eq!(proxy.edge.metric(&outcome("known")).await, SEGMENTS as f64 - 1.0);
+    proxy.edge.stop().await;
+}

@@ -7,16 +7,21 @@ use std::time::{Duration, Instant};
 pub(super) const IN_FLIGHT_BYTES_MAX: u64 = 32 << 20;
 /// What may be prefetched before anybody took anything: four segments of 2 MiB.
 pub(super) const FLOOR_BYTES: f64 = (8 << 20) as f64;
+/// A request costs an origin as much as this many bytes, however few it brings.
+pub(super) const REQUEST_BYTES: u64 = 64 << 10;
 /// Demand and prefetches of this long ago count half.
 pub(super) const HALF_LIFE: Duration = Duration::from_secs(60);
 
 /// Why something is not prefetched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Refusal {
+pub enum Refusal {
     /// The edge has no room to spare.
     Pressed,
-    /// It was prefetched, and not used since.
+    /// It was prefetched, and not used since, or in vain.
     Known,
+    /// It would come to nothing: it is known not to be kept, or the last hints at its like brought
+    /// nothing that is.
+    InVain,
     /// Enough is in flight.
     InFlight,
     /// Enough was prefetched for what was taken.
@@ -24,12 +29,14 @@ pub(super) enum Refusal {
 }
 
 impl Refusal {
-    pub(super) const ALL: [Self; 4] = [Self::Pressed, Self::Known, Self::InFlight, Self::OverShare];
+    pub(super) const ALL: [Self; 5] =
+        [Self::Pressed, Self::Known, Self::InVain, Self::InFlight, Self::OverShare];
 
     pub(super) const fn as_str(self) -> &'static str {
         match self {
             Self::Pressed => "pressed",
             Self::Known => "known",
+            Self::InVain => "in-vain",
             Self::InFlight => "in-flight",
             Self::OverShare => "over-share",
         }

@@ -1,6 +1,6 @@
 //! What is fetched ahead, and when no more is.
 
-use super::budget::{HALF_LIFE, IN_FLIGHT_BYTES_MAX};
+use super::budget::{HALF_LIFE, IN_FLIGHT_BYTES_MAX, REQUEST_BYTES};
 use super::*;
 use proptest::prelude::*;
 
@@ -95,6 +95,49 @@ fn what_is_given_up_costs_what_came_and_is_not_tried_again() {
     assert!(prefetch.permit(now, 2, 2 * MIB, false).is_none(), "over its share");
     assert!(prefetch.permit(now, 3, MIB, false).is_some());
     assert_eq!(prefetch.0.state().budget.in_flight_bytes, 0);
+}
+
+#[test]
+fn what_came_to_nothing_costs_a_request_and_is_not_tried_again() {
+    let (prefetch, now) = prefetch();
+    let mut count = 0;
+    // Each in a folder of its own.
+    while let Some(permit) = prefetch.permit_in(now, (count, Some(count)), 2 * MIB, false) {
+        permit.in_vain(0);
+        count += 1;
+    }
+    let floor = 8 * MIB;
+    assert_eq!(count, (floor - 2 * MIB) / REQUEST_BYTES + 1);
+    assert_eq!((outcome(&prefetch, "over-share"), bytes(&prefetch, "fetched")), (1, 0));
+    prefetch.used(0);
+    assert!(prefetch.permit(now, 0, MIB, false).is_none());
+    assert_eq!(outcome(&prefetch, "known"), 1, "whoever asked for it did not use it");
+    assert_eq!(bytes(&prefetch, "useful"), 0);
+}
+
+#[test]
+fn what_brought_little_costs_a_request() {
+    let (prefetch, now) = prefetch();
+    let small = |key| prefetch.permit(now, key, 2 * MIB, false).map(|permit| permit.fetched(100));
+    assert_eq!((0..1000).filter_map(small).count(), 97);
+    assert_eq!(bytes(&prefetch, "fetched"), 9700);
+}
+
+#[test]
+fn a_folder_whose_last_hints_came_to_nothing_is_left_alone_for_a_while() {
+    let (prefetch, now) = prefetch();
+    let permit = |now, key| prefetch.permit_in(now, (key, Some(9)), MIB, false);
+    for key in 0..3 {
+        permit(now, key).unwrap().in_vain(0);
+    }
+    assert!(permit(now, 3).is_none());
+    assert_eq!(outcome(&prefetch, "in-vain"), 1);
+    let later = now + vain::LEFT_FOR;
+    permit(later, 3).unwrap().fetched(MIB);
+    for key in 4..7 {
+        permit(later, key).unwrap().in_vain(0);
+    }
+    assert!(permit(later, 7).is_none());
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Exchanges under way, and what is remembered of earlier ones: what can't be shared, what comes
 //! in parts, and which URLs an unsafe method has changed.
 
+use super::Wanted;
 use super::outcome::Outcome;
 use super::unstored::Unstored;
 use crate::engine::GrowingReader;
@@ -133,6 +134,11 @@ impl Fetches {
     pub(super) fn is_unkept(&self, key: KeyId, asker: Asker) -> bool {
         let mut unkept = self.unkept.lock().unwrap_or_else(PoisonError::into_inner);
         unkept.get(&(key, asker)).is_some()
+    }
+
+    /// Whether nothing of what was last answered to such a request could be kept.
+    pub fn keeps_nothing_of(&self, wanted: &Wanted) -> bool {
+        self.is_unkept(wanted.key, wanted.asker())
     }
 
     /// Parts of what was answered can be kept, or can't.
