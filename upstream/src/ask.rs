@@ -206,6 +206,13 @@ pub(crate) fn origin_form(path: &str) -> Option<&str> {
     good.then_some(path)
 }
 
+/// Whether a path and query are those of a blocking playlist reload: it is held until the playlist
+/// has a segment (HLS 2nd edition, section 6.2.5.2).
+pub(crate) fn is_reload(path: &str) -> bool {
+    let is_directive = |pair: &str| pair.starts_with("_HLS_msn=");
+    path.split_once('?').is_some_and(|(_, query)| query.split('&').any(is_directive))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

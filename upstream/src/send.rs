@@ -1,6 +1,6 @@
 //! The life of an ask: from what the caller wants to an answer or a fault.
 
-use crate::ask::{Answer, Ask, clean, origin_form};
+use crate::ask::{Answer, Ask, clean, is_reload, origin_form};
 use crate::exchange::{Failure, Terms, exchange};
 use crate::fault::{ErrorType, Fault};
 use crate::health::changes;
@@ -82,6 +82,7 @@ fn prepare(site: &Inner, mut ask: Ask) -> Result<(Sending, Wish), Fault> {
         by_peer: ask.by_peer,
         method: ask.method.clone(),
         has_body: ask.body.is_some(),
+        is_reload: is_reload(&ask.path),
         unsure: ask.unsure.clone(),
     };
     let mut sending = Sending::new(ask, fields);

@@ -15,9 +15,14 @@ use crate::upstream::Inner;
 use http::{Method, StatusCode};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
 /// Peers of one level that are asked for one answer: the owner, and its stand-in.
 const PEER_TRIES_MAX: u32 = 2;
+
+/// What ends a blocking playlist reload by 503 no sooner than this has held it: for three target
+/// durations, of which none is shorter than a second.
+const HELD_MIN: Duration = Duration::from_secs(1);
 
 /// Where in the hierarchy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,6 +56,7 @@ pub(crate) struct Tries<'a> {
     /// Another node has had the last word.
     is_over: bool,
     by_peer: bool,
+    is_reload: bool,
     last: Option<Result<Answer, Failure>>,
     own: Option<OwnLoad>,
     unsure: Unsure,
@@ -74,6 +80,8 @@ pub(crate) struct Wish {
     pub(crate) by_peer: bool,
     pub(crate) method: Method,
     pub(crate) has_body: bool,
+    /// A blocking playlist reload.
+    pub(crate) is_reload: bool,
     pub(crate) unsure: Unsure,
 }
 
@@ -96,6 +104,7 @@ impl<'a> Tries<'a> {
             is_failed_above: false,
             is_over: false,
             by_peer: wish.by_peer,
+            is_reload: wish.is_reload,
             last: None,
             own: None,
             unsure: wish.unsure,
@@ -211,7 +220,15 @@ impl<'a> Tries<'a> {
             && status != StatusCode::HTTP_VERSION_NOT_SUPPORTED
             && (self.site.origins.iter().any(|origin| self.is_untried(&origin.way.hop))
                 || (self.paid_left > 0 && self.says_to_ask_again(answer)));
-        !failed || !self.repeatable
+        !failed || !self.repeatable || self.was_held_in_vain(answer)
+    }
+
+    /// A reload that a packager has held for as long as the player is to wait: another packager
+    /// would hold it as long again.
+    fn was_held_in_vain(&self, answer: &Answer) -> bool {
+        self.is_reload
+            && answer.head.status == StatusCode::SERVICE_UNAVAILABLE
+            && answer.head_after >= HELD_MIN
     }
 
     /// Keeps what came, should nothing better come.

@@ -54,6 +54,29 @@ async fn the_next_origin_answers_when_the_first_does_not() {
     assert_eq!(site.get("/a").await.unwrap(), (200, "good".into()));
 }
 
+/// A packager that ends a reload by 503 has held it for as long as a player is to wait (HLS 2nd
+/// edition, section 6.2.5.2). Whatever else fails, at once or late, is asked for elsewhere.
+#[tokio::test]
+async fn a_reload_that_was_held_in_vain_is_not_held_again() {
+    let held = Duration::from_millis(1100);
+    for (path, pause, elsewhere) in [
+        ("/a.m3u8?_HLS_msn=7", held, false),
+        ("/a.m3u8?b&_HLS_msn=7&_HLS_part=1", held, false),
+        ("/a.m3u8?_HLS_msn=7", Duration::ZERO, true),
+        ("/a.m3u8?_HLS_skip=YES", held, true),
+        ("/_HLS_msn=7", held, true),
+    ] {
+        let steps = move |_: usize, _: &Seen| {
+            [vec![Step::Pause(pause)], status_with(503, "Retry-After: 1\r\n")].concat()
+        };
+        let (first, second) = (Origin::new(steps).await, Origin::saying("good").await);
+        let site = pair(&first.url(), &second.url(), "hedge = false");
+        let (status, _) = site.get(path).await.unwrap();
+        assert_eq!((status, second.count() == 1), (if elsewhere { 200 } else { 503 }, elsewhere));
+        assert_eq!(first.count(), 1, "{path}");
+    }
+}
+
 #[tokio::test]
 async fn an_origin_that_failed_lately_is_asked_last() {
     let first = Origin::new(|_, _| vec![Step::Close]).await;
