@@ -132,3 +132,15 @@ fn every_cargo_test_that_checked_md_names_runs_a_test() {
     }
     assert!(commands > 30, "{commands}");
 }
+
+/// The file that operators install has the rules for a live site that the page explains.
+#[test]
+fn the_file_to_install_has_the_lines_of_a_live_site() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = fs::read_to_string(root.join("docs/edge.md")).expect("the page");
+    let (_, section) = page.split_once("\n## In front of a live packager\n").expect("the section");
+    let (_, lines) = section.split_once("```toml\n").expect("its example");
+    let (lines, _) = lines.split_once("```").expect("the example's end");
+    let installed = fs::read_to_string(root.join("deploy/cache.toml")).expect("the file");
+    assert!(installed.ends_with(lines), "deploy/cache.toml is to end with these lines:\n{lines}");
+}
