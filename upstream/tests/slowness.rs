@@ -11,6 +11,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::Duration;
 
+/// Far above what a loaded machine adds to each answer of both, as four times as long is much slower;
+/// less than the second from which on a route takes long.
+const PAUSE: Duration = Duration::from_millis(900);
 /// Answers before anything is known of an origin's times, and some more.
 const ANSWERS: usize = 60;
 
@@ -19,7 +22,7 @@ async fn an_origin_that_was_slow_has_its_objects_again_when_it_is_quick() {
     let is_slow = Arc::new(AtomicBool::new(true));
     let slow = is_slow.clone();
     let steps = move |_: usize, _: &Seen| match slow.load(SeqCst) {
-        true => [vec![Step::Pause(Duration::from_millis(300))], ok("a")].concat(),
+        true => [vec![Step::Pause(PAUSE)], ok("a")].concat(),
         false => ok("a"),
     };
     let (a, b) = (Origin::new(steps).await, Origin::saying("b").await);
