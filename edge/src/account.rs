@@ -2,7 +2,7 @@
 
 use crate::metrics::Metrics;
 use crate::places::Place;
-use crate::prefetch::Prefetch;
+use crate::prefetch::{Awaited, Prefetch};
 use crate::tally::Tally;
 use crate::verdict::Verdict;
 use smallvec::SmallVec;
@@ -33,6 +33,8 @@ pub struct Account {
     unflushed: u64,
     sent: u64,
     cut: Option<String>,
+    /// What was fetched ahead of it.
+    awaited: Option<Awaited>,
     /// Held while media is sent.
     place: Option<Place>,
 }
@@ -62,6 +64,7 @@ impl Account {
             unflushed: 0,
             sent: 0,
             cut: None,
+            awaited: None,
             place: None,
         })
     }
@@ -72,6 +75,25 @@ impl Account {
             self.metrics.responses.inc();
         }
         self.place = place;
+    }
+
+    /// It asks for what was fetched ahead, if that is so.
+    pub fn awaits(&mut self, awaited: Option<Awaited>) {
+        self.awaited = awaited.or(self.awaited);
+    }
+
+    /// Tells what of that it was given. What had to be fetched anew is none of it.
+    fn tell_of_awaited(&self) {
+        let Some(awaited) = self.awaited else { return };
+        let is_stored = self.verdict.is_hit() || self.verdict == Verdict::Filling;
+        if !is_stored && !matches!(self.verdict, Verdict::Revalidated | Verdict::Stale) {
+            return;
+        }
+        let sum = |is: fn(Verdict) -> bool| {
+            self.sources.iter().filter(|(of, ..)| is(*of)).map(|(_, bytes, _)| bytes).sum()
+        };
+        let (stored, joined) = (sum(Verdict::is_hit), sum(|of| of == Verdict::Filling));
+        self.prefetch.used(awaited, stored, joined);
     }
 
     /// The head of the answer is ready; its body has so many bytes, if that is known.
@@ -146,10 +168,11 @@ fn below_token(path: &str) -> &str {
 
 impl Drop for Account {
     fn drop(&mut self) {
+        self.flush();
+        self.tell_of_awaited();
         if self.place.is_some() {
             self.metrics.responses.dec();
         }
-        self.flush();
         let (method, path) = (&self.head.method, below_token(self.head.uri.path()));
         let (protocol, status, verdict) = (self.protocol, self.status, self.verdict.name());
         // Asked for by a log line alone.

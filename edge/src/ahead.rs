@@ -3,8 +3,8 @@
 
 use crate::body::{Content, Sending};
 use crate::object::Object;
-use crate::prefetch::{Permit, Prefetch, Refusal, key};
-use crate::proxy::{Site, Wanted};
+use crate::prefetch::{Awaited, Permit, Prefetch, Refusal, key};
+use crate::proxy::{Site, Wanted, is_stored};
 use crate::refused::Refused;
 use crate::serve::{Answer, Asked, Edge, proxied};
 use crate::title::Title;
@@ -34,10 +34,23 @@ fn is_pressed(edge: &Edge) -> bool {
     edge.engine.chunks.under_pressure() || edge.places.load() > LOAD_MAX
 }
 
-/// Segment `number` of a track was asked for: fetches the ones that follow.
-pub fn segments(edge: &Arc<Edge>, object: &Object, title: &Title, track: usize, number: u32) {
+/// Segment `number` of a track was asked for: fetches the ones that follow. Whether it was fetched
+/// ahead itself.
+#[must_use]
+pub fn segments(
+    edge: &Arc<Edge>,
+    object: &Object,
+    title: &Title,
+    track: usize,
+    number: u32,
+) -> Option<Awaited> {
+    let awaited = edge.prefetch.awaited(segment_key(object, number));
+    follow(edge, object, title, track, number);
+    awaited
+}
+
+fn follow(edge: &Arc<Edge>, object: &Object, title: &Title, track: usize, number: u32) {
     let prefetch: &Prefetch = &edge.prefetch;
-    prefetch.used(segment_key(object, number));
     let Some(track) = title.index.tracks.get(track) else { return };
     let count = u32::try_from(track.segments.len()).unwrap_or(u32::MAX);
     for number in prefetch.following(object.body, number, count) {
@@ -113,6 +126,9 @@ pub fn announced(edge: &Arc<Edge>, site: &Arc<Site>, asked: &Asked<'_>, cmcd: &c
             continue;
         }
         let names = names(host.as_deref().unwrap_or(""), &next.target);
+        if !is_stored(edge, &wanted) {
+            edge.prefetch.forget(names.0);
+        }
         let permit = edge.prefetch.permit_in(Instant::now(), names, ANNOUNCED_BYTES, pressed);
         let Some(permit) = permit else { continue };
         let (edge, via) = (Arc::clone(edge), Arc::clone(asked.via));
@@ -164,20 +180,21 @@ fn request(fields: &HeaderMap, host: Option<&str>, next: &cmcd::Next) -> Option<
 }
 
 /// A request of a client's for something that may have been announced.
-pub fn asked_for(edge: &Edge, asked: &Asked<'_>) {
+#[must_use]
+pub fn asked_for(edge: &Edge, asked: &Asked<'_>) -> Option<Awaited> {
     if !edge.prefetch.has_unused() {
-        return;
+        return None;
     }
     let head = asked.head;
     let host = head.uri.authority().map(|authority| authority.as_str());
     let host = host.or_else(|| head.headers.get(header::HOST)?.to_str().ok()).unwrap_or("");
-    let Some(target) = head.uri.path_and_query() else { return };
+    let target = head.uri.path_and_query()?;
     let query = target.query().and_then(cmcd::strip);
     let target = match query {
         Some(query) => format!("{}?{query}", target.path()),
         None => target.path().to_owned(),
     };
-    edge.prefetch.used(target_key(host, &target));
+    edge.prefetch.awaited(target_key(host, &target))
 }
 
 fn target_key(host: &str, target: &str) -> u64 {

@@ -63,10 +63,27 @@ struct Known {
     since: Instant,
     /// What it cost, once it is here.
     bytes: Option<u64>,
-    /// Somebody asked for it before it was here: they share one fetch.
-    is_used: bool,
+    /// What of it went out since; of more than it cost as well, while it is not here.
+    used: u64,
+    /// All of it came.
+    is_whole: bool,
     /// Nothing of it is here: whoever asks for it uses nothing, and to fetch it again is in vain.
     is_vain: bool,
+}
+
+impl Known {
+    /// What nobody had.
+    fn wasted(&self) -> u64 {
+        self.bytes.unwrap_or(0).saturating_sub(self.used)
+    }
+}
+
+/// A request for something that was prefetched, or is just now.
+#[derive(Debug, Clone, Copy)]
+pub struct Awaited {
+    key: u64,
+    /// It was here before the request was.
+    was_here: bool,
 }
 
 struct State {
@@ -152,17 +169,41 @@ impl Prefetch {
         self.0.known.load(Ordering::Relaxed) > 0
     }
 
-    /// Somebody asked for a thing: if it was prefetched, that was useful.
-    pub fn used(&self, key: u64) {
+    /// Somebody asks for a thing: what that is, if it was prefetched.
+    #[must_use]
+    pub fn awaited(&self, key: u64) -> Option<Awaited> {
+        let state = self.0.state();
+        let known = state.known.peek(&key).filter(|known| !known.is_vain)?;
+        Some(Awaited { key, was_here: known.bytes.is_some() })
+    }
+
+    /// What was prefetched went out, so many bytes: `stored` ones, and `joined` ones, which came
+    /// while they were waited for. If it was here before, the latter were fetched anew.
+    pub fn used(&self, Awaited { key, was_here }: Awaited, stored: u64, joined: u64) {
+        let served = if was_here { stored } else { stored + joined };
         let mut state = self.0.state();
         let Some(known) = state.known.peek_mut(&key).filter(|known| !known.is_vain) else { return };
-        match known.bytes {
-            None => known.is_used = true,
-            Some(bytes) => {
+        let before = known.used;
+        known.used = before.saturating_add(served);
+        if let Some(bytes) = known.bytes {
+            known.used = known.used.min(bytes);
+            let useful = known.used - before;
+            if served > 0 && known.used == bytes {
                 state.known.pop(&key);
                 self.0.note(&state);
-                self.0.count("useful", bytes);
             }
+            self.0.count("useful", useful);
+        }
+    }
+
+    /// A thing is not here any more: what was prefetched of it may be so again.
+    pub fn forget(&self, key: u64) {
+        let mut state = self.0.state();
+        if state.known.peek(&key).is_some_and(|known| known.is_whole)
+            && let Some(known) = state.known.pop(&key)
+        {
+            self.0.note(&state);
+            self.0.count("wasted", known.wasted());
         }
     }
 
@@ -250,7 +291,7 @@ impl Inner {
         let is_old = |known: &Known| now.saturating_duration_since(known.since) >= USED_WITHIN;
         while state.known.peek_lru().is_some_and(|(_, oldest)| is_old(oldest)) {
             if let Some((_, oldest)) = state.known.pop_lru() {
-                self.count("wasted", oldest.bytes.unwrap_or(0));
+                self.count("wasted", oldest.wasted());
             }
         }
         if is_pressed {
@@ -264,9 +305,9 @@ impl Inner {
         }
         decide(&state.budget, &self.settings, now, bytes)?;
         self.reserve(&mut state, now, bytes);
-        let known = Known { since: now, bytes: None, is_used: false, is_vain: false };
+        let known = Known { since: now, bytes: None, used: 0, is_whole: false, is_vain: false };
         if let Some((_, oldest)) = state.known.push(key, known) {
-            self.count("wasted", oldest.bytes.unwrap_or(0));
+            self.count("wasted", oldest.wasted());
         }
         self.note(&state);
         Ok(())
@@ -306,14 +347,16 @@ impl Inner {
         match end {
             End::Unasked => drop(state.known.pop(&permit.key)),
             End::Done(bytes) | End::GaveUp(bytes) | End::InVain(bytes) => {
-                let known = state.known.peek_mut(&permit.key).map(|known| {
-                    known.bytes = Some(*bytes);
+                if let Some(known) = state.known.peek_mut(&permit.key) {
+                    known.is_whole = matches!(end, End::Done(_));
                     known.is_vain = matches!(end, End::InVain(_));
-                    known.is_used && !known.is_vain
-                });
-                if known == Some(true) {
-                    state.known.pop(&permit.key);
-                    self.count("useful", *bytes);
+                    known.bytes = Some(*bytes);
+                    known.used = if known.is_vain { 0 } else { known.used.min(*bytes) };
+                    let useful = known.used;
+                    if useful > 0 && useful == *bytes {
+                        state.known.pop(&permit.key);
+                    }
+                    self.count("useful", useful);
                 }
             }
         }

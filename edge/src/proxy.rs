@@ -305,6 +305,13 @@ async fn find(edge: &Edge, wanted: &Wanted) -> Result<Found, Forwarded> {
     selected(edge, wanted, &variants)
 }
 
+/// Whether anything is stored for the request, as far as memory knows: no purge has ended it.
+#[must_use]
+pub fn is_stored(edge: &Edge, wanted: &Wanted) -> bool {
+    let variants = edge.engine.heads.in_memory(&wanted.key);
+    variants.is_none_or(|variants| selected(edge, wanted, &variants).is_ok())
+}
+
 /// The one of these that the request selects.
 fn selected(edge: &Edge, wanted: &Wanted, variants: &Variants) -> Result<Found, Forwarded> {
     let is_usable = |head: &&Arc<Head>| {

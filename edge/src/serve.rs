@@ -10,7 +10,7 @@ use crate::hygiene;
 use crate::metrics::Metrics;
 use crate::peer;
 use crate::places::{Place, Places};
-use crate::prefetch::Prefetch;
+use crate::prefetch::{Awaited, Prefetch};
 use crate::proxy::{self, Fetches, Lives, Sites, lately};
 use crate::refused::Refused;
 use crate::tally::Names;
@@ -96,12 +96,14 @@ pub struct Answer {
     pub promised: Option<u64>,
     /// Its place among the responses under way, where it takes one.
     pub place: Option<Place>,
+    /// What was fetched ahead of it.
+    pub awaited: Option<Awaited>,
 }
 
 impl Answer {
     /// An answer with this body.
     pub fn new(verdict: Verdict, status: StatusCode, headers: HeaderMap, content: Content) -> Self {
-        Self { verdict, status, headers, content, promised: None, place: None }
+        Self { verdict, status, headers, content, promised: None, place: None, awaited: None }
     }
 }
 
@@ -135,7 +137,7 @@ fn serve(edge: &Arc<Edge>, asked: &Asked<'_>, body: RequestBody) -> Reply<Body> 
     let cmcd = cmcd::read(&head.headers, head.uri.query());
     edge.metrics.cmcd(&cmcd);
     let has_told = cmcd.verdict != cmcd::Verdict::Absent;
-    let account = Account::open(
+    let mut account = Account::open(
         (edge.metrics.clone(), edge.prefetch.clone()),
         Arc::clone(head),
         asked.protocol,
@@ -159,7 +161,7 @@ fn serve(edge: &Arc<Edge>, asked: &Asked<'_>, body: RequestBody) -> Reply<Body> 
         Whose::Proxy(site) => {
             // Another node looks ahead itself.
             if site.prefetch && !asked.via.peer {
-                crate::ahead::asked_for(edge, asked);
+                account.awaits(crate::ahead::asked_for(edge, asked));
                 if has_told {
                     crate::ahead::announced(edge, site, asked, &cmcd.cmcd);
                 }
@@ -326,7 +328,7 @@ fn respond(
     mut account: Box<Account>,
     is_titles: bool,
 ) -> Response<Body> {
-    let Answer { verdict, status, mut headers, content, promised, place } = answer;
+    let Answer { verdict, status, mut headers, content, promised, place, awaited } = answer;
     if is_titles {
         headers.insert(CACHE_STATUS, verdict.cache_status(&edge.id));
         cors::expose(&mut headers);
@@ -339,6 +341,7 @@ fn respond(
     };
     share(&mut headers, asked.via, length.filter(|_| has_body));
     account.place(place);
+    account.awaits(awaited);
     account.answered(verdict, status.as_u16(), content.bytes());
     let mut response = Response::new(Body::new(content, account));
     *response.status_mut() = status;

@@ -63,12 +63,16 @@ pub async fn answer(
         }
         Object::Media { track, range, content_type } => {
             let object = Chunked::track(&title, track).ok_or(Refused::NoObject)?;
-            if let (Resource::Segment(_, number), &Method::GET) = (&route.resource, method) {
-                ahead::segments(edge, &object, &title, track, *number);
-            }
+            let awaited = match (&route.resource, method) {
+                (Resource::Segment(_, number), &Method::GET) => {
+                    ahead::segments(edge, &object, &title, track, *number)
+                }
+                _ => None,
+            };
             let etag = format!("\"{}/{}\"", route.version, route.resource);
             let file = File { etag, content_type, object, within: range };
-            media(edge, asked, file, verdict).await
+            let answer = media(edge, asked, file, verdict).await?;
+            Ok(Answer { awaited, ..answer })
         }
     }
 }

@@ -281,3 +281,38 @@ async fn a_hint_that_came_to_nothing_is_not_followed_again() {
     assert_eq!(proxy.edge.metric(&outcome("known")).await, SEGMENTS as f64 - 1.0);
     proxy.edge.stop().await;
 }
+
+/// An origin that says nothing of how long, and sends all again to whoever asks whether it changed.
+#[tokio::test]
+async fn what_is_fetched_anew_makes_nothing_useful_that_was_fetched_ahead() {
+    let forgetful = |_: &Request| ([("etag", "\"1\"")], vec![7; SEGMENT_BYTES]).into_response();
+    let proxy = Scripted::new(forgetful).await;
+    announce(&proxy, "/v1/1.m4s", "2.m4s", &[]).await;
+    reaches(&proxy.edge, &outcome("done"), 1.0).await;
+    assert_eq!(proxy.get("/v1/2.m4s", &[]).await.bytes().len(), SEGMENT_BYTES);
+    assert_eq!(proxy.times("/v1/2.m4s"), 2);
+    let ended = async || (proxy.edge.metric("nearcast_edge_responses ").await == 0.0).then_some(());
+    until("the end of all responses", ended).await;
+    assert_eq!(proxy.edge.metric(PREFETCHED).await, SEGMENT_BYTES as f64);
+    assert_eq!(proxy.edge.metric(USEFUL).await, 0.0);
+    proxy.edge.stop().await;
+}
+
+/// What a purge has ended is not here: the next hint brings it again.
+#[tokio::test]
+async fn a_hint_at_what_was_purged_since_is_followed_again() {
+    let proxy = Scripted::new(answer).await;
+    announce(&proxy, "/v1/1.m4s", "2.m4s", &[]).await;
+    reaches(&proxy.edge, &outcome("done"), 1.0).await;
+    let url = format!("{}/v1/2.m4s", proxy.edge.http);
+    proxy.edge.purge(&serde_json::json!({ "url": url })).await;
+    for count in 1..3 {
+        announce(&proxy, "/v1/1.m4s", "2.m4s", &[]).await;
+        reaches(&proxy.edge, &outcome("done"), 2.0).await;
+        hints_ended(&proxy.edge, count + 1).await;
+    }
+    assert_eq!(proxy.times("/v1/2.m4s"), 2);
+    assert_eq!(proxy.edge.metric(&outcome("known")).await, 1.0);
+    assert_eq!(proxy.get("/v1/2.m4s", &[]).await.verdict(), "hit-memory");
+    proxy.edge.stop().await;
+}

@@ -109,7 +109,7 @@ fn what_came_to_nothing_costs_a_request_and_is_not_tried_again() {
     let floor = 8 * MIB;
     assert_eq!(count, (floor - 2 * MIB) / REQUEST_BYTES + 1);
     assert_eq!((outcome(&prefetch, "over-share"), bytes(&prefetch, "fetched")), (1, 0));
-    prefetch.used(0);
+    assert!(prefetch.awaited(0).is_none());
     assert!(prefetch.permit(now, 0, MIB, false).is_none());
     assert_eq!(outcome(&prefetch, "known"), 1, "whoever asked for it did not use it");
     assert_eq!(bytes(&prefetch, "useful"), 0);
@@ -159,12 +159,30 @@ fn what_was_prefetched_is_useful_or_wasted() {
         prefetch.permit(now, key, MIB, false).unwrap().fetched(MIB / 2);
     }
     assert!(prefetch.permit(now, 1, MIB, false).is_none(), "known");
-    prefetch.used(1);
-    prefetch.used(1);
-    prefetch.used(3);
+    let used = prefetch.awaited(1).unwrap();
+    prefetch.used(used, 0, MIB);
+    assert_eq!(bytes(&prefetch, "useful"), 0, "it was fetched anew");
+    for _ in 0..3 {
+        prefetch.used(used, MIB / 4, 0);
+    }
+    assert!(prefetch.awaited(1).is_none() && prefetch.awaited(3).is_none());
     assert_eq!(bytes(&prefetch, "useful"), MIB / 2);
     assert!(prefetch.permit(now, 1, MIB, true).is_none(), "pressed");
     assert!(prefetch.permit(now + USED_WITHIN, 4, MIB, false).is_some());
+    assert_eq!(bytes(&prefetch, "wasted"), MIB / 2);
+}
+
+#[test]
+fn who_asks_before_it_is_here_shares_one_fetch() {
+    let (prefetch, now) = prefetch();
+    let permit = prefetch.permit(now, 1, MIB, false).unwrap();
+    let used = prefetch.awaited(1).unwrap();
+    prefetch.used(used, 0, MIB / 4);
+    assert_eq!(bytes(&prefetch, "useful"), 0);
+    permit.fetched(MIB);
+    prefetch.used(used, 0, MIB / 4);
+    assert_eq!(bytes(&prefetch, "useful"), MIB / 2);
+    assert!(prefetch.permit(now + USED_WITHIN, 2, MIB, false).is_some());
     assert_eq!(bytes(&prefetch, "wasted"), MIB / 2);
 }
 
@@ -190,7 +208,10 @@ proptest! {
             now += Duration::from_secs(wait);
             match what {
                 0 => prefetch.demanded(|| now, size),
-                1 => prefetch.used(key),
+                1 => {
+                    let awaited = prefetch.awaited(key);
+                    awaited.into_iter().for_each(|used| prefetch.used(used, size, wait));
+                }
                 2 if !held.is_empty() => drop(held.remove(0)),
                 3 if !held.is_empty() => {
                     let permit = held.remove(0);
