@@ -118,8 +118,11 @@ fn next(object: &NextObject) -> String {
 
 impl fmt::Display for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}-", self.first)?;
-        self.last.map_or(Ok(()), |last| write!(f, "{last}"))
+        match self {
+            Self::From { first, last: None } => write!(f, "{first}-"),
+            Self::From { first, last: Some(last) } => write!(f, "{first}-{last}"),
+            Self::Last(length) => write!(f, "-{length}"),
+        }
     }
 }
 

@@ -7,13 +7,18 @@
 use crate::query::{decode, nibble};
 use crate::{Cmcd, NEXT_BYTES_MAX, strip};
 
-/// Bytes of an object, both ends included; open without a last one.
+/// Bytes of an object, as a range request names them (RFC 9110 section 14.1.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Span {
-    /// The first byte's offset.
-    pub first: u64,
-    /// The last byte's offset, not below the first.
-    pub last: Option<u64>,
+pub enum Span {
+    /// From an offset on.
+    From {
+        /// The first byte's offset.
+        first: u64,
+        /// The last byte's offset, not below the first; none for the end.
+        last: Option<u64>,
+    },
+    /// So many at the end, one at the least.
+    Last(u64),
 }
 
 /// One hint as sent: a URL reference relative to the request.
@@ -35,16 +40,19 @@ pub struct Next {
 }
 
 impl Span {
-    /// `first-last` or `first-`, in bytes.
+    /// `first-last`, `first-` or `-length`, in bytes.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let (first, last) = text.split_once('-')?;
         let number = |text: &str| {
             let digits = text.len() <= 18 && text.bytes().all(|byte| byte.is_ascii_digit());
             text.parse::<u64>().ok().filter(|_| digits)
         };
+        if first.is_empty() {
+            return number(last).filter(|length| *length > 0).map(Self::Last);
+        }
         let first = number(first)?;
         let last = if last.is_empty() { None } else { Some(number(last)?) };
-        last.is_none_or(|last| first <= last).then_some(Self { first, last })
+        last.is_none_or(|last| first <= last).then_some(Self::From { first, last })
     }
 }
 
@@ -204,11 +212,14 @@ mod tests {
 
     #[test]
     fn spans_are_strict() {
-        let span = |first, last| Some(Span { first, last });
+        let span = |first, last| Some(Span::From { first, last });
         assert_eq!(Span::parse("0-0"), span(0, Some(0)));
         assert_eq!(Span::parse("12323-48763"), span(12323, Some(48763)));
         assert_eq!(Span::parse("5-"), span(5, None));
-        for bad in ["", "-", "-5", "5", "5-4", "+5-6", "5-6-7", "0x1-2", "9999999999999999999-"] {
+        assert_eq!(Span::parse("-1000"), Some(Span::Last(1000)));
+        for bad in
+            ["", "-", "-0", "--5", "5", "5-4", "+5-6", "5-6-7", "0x1-2", "9999999999999999999-"]
+        {
             assert_eq!(Span::parse(bad), None, "{bad}");
         }
     }

@@ -30,7 +30,7 @@ fn the_four_headers_of_version_1() {
     let Read { verdict, cmcd } = read(&fields, Some("CMCD=br%3D1"));
     assert_eq!(verdict, Verdict::Good);
     insta::assert_snapshot!(cmcd, @r#"bl=21300,br=3200,bs,cid="faec5fc2",d=4004,dl=18500,mtp=48100,ot=v,pr=1.08,rtp=15000,sf=d,sid="6e2fb550",st=v,su,tb=6000,nor="../300kbps/track.m4v",nrr="12323-48763""#);
-    let range = Some(Span { first: 12323, last: Some(48763) });
+    let range = Some(Span::From { first: 12323, last: Some(48763) });
     let next = Next { target: "/film/300kbps/track.m4v".into(), range };
     assert_eq!(cmcd.next("/film/900kbps/track.m4v?x=1"), [next]);
 }
@@ -92,8 +92,11 @@ fn a_hint_means_the_same_however_often_it_was_encoded() {
 
 #[test]
 fn a_range_alone_is_one_of_the_same_object() {
+    let next = parse("nor=\"a.mp4\",nrr=\"-1000\"").cmcd.next("/f.mp4");
+    let range = Some(Span::Last(1000));
+    assert_eq!(next, [Next { target: "/a.mp4".into(), range }]);
     let next = parse("nrr=\"500-\"").cmcd.next("/f.mp4?id=1&CMCD=nrr%3D%22500-%22");
-    let range = Some(Span { first: 500, last: None });
+    let range = Some(Span::From { first: 500, last: None });
     assert_eq!(next, [Next { target: "/f.mp4?id=1".into(), range }]);
 }
 
@@ -114,6 +117,8 @@ fn verdicts() {
         ("pr=inf", Verdict::Bad),
         ("bs=1", Verdict::Bad),
         ("nrr=\"9-1\"", Verdict::Bad),
+        ("nrr=\"-0\"", Verdict::Bad),
+        ("nrr=\"-\"", Verdict::Bad),
         ("sid=\"a", Verdict::Bad),
         ("sid=\"a\u{7}\"", Verdict::Bad),
     ];

@@ -170,8 +170,7 @@ fn request(fields: &HeaderMap, host: Option<&str>, next: &cmcd::Next) -> Option<
         }
     }
     if let Some(range) = next.range {
-        let last = range.last.map(|last| last.to_string()).unwrap_or_default();
-        request = request.header(header::RANGE, format!("bytes={}-{last}", range.first));
+        request = request.header(header::RANGE, format!("bytes={range}"));
     }
     let urgency = HeaderValue::try_from(format!("u={URGENCY}")).ok()?;
     // A live segment that is not there yet is not to be missing for who asks in time.
