@@ -19,6 +19,7 @@ struct Crowd {
     stage: Stage,
     /// What the films are, whatever the origin has.
     right: Film,
+    count: usize,
     readers: Vec<Stopped>,
     /// What the origin had sent before they came.
     before: u64,
@@ -35,6 +36,13 @@ impl Crowd {
 
     /// Before an origin whose files are changed so.
     async fn before(change: impl Fn(&mut Film)) -> Self {
+        let mut crowd = Self::behind(change).await;
+        crowd.readers = join_all((0..crowd.count).map(|number| crowd.reader(file(number)))).await;
+        crowd
+    }
+
+    /// Nobody reads yet.
+    async fn behind(change: impl Fn(&mut Film)) -> Self {
         let count = std::env::var("NEARCAST_SLOW_READERS").map_or(40, |it| it.parse().unwrap());
         let memory = (count * 128 / 300).max(32) * MIB;
         let right = films(count, FILM_BYTES, memory * 5 / 4);
@@ -44,10 +52,7 @@ impl Crowd {
         let stage = Stage::of(film, |settings| Settings { memory, ..settings }).await;
         assert_eq!(stage.get("other.mp4").await.bytes(), &right.files["other.mp4"]);
         let before = stage.origin.body_bytes();
-        let mut crowd = Self { stage, right, readers: Vec::new(), before };
-        let readers = (0..count).map(|number| crowd.reader(file(number)));
-        crowd.readers = join_all(readers).await;
-        crowd
+        Self { stage, right, count, readers: Vec::new(), before }
     }
 
     async fn reader(&self, resource: String) -> Stopped {
@@ -70,7 +75,7 @@ impl Crowd {
     async fn sent(&self) -> f64 {
         assert!(self.stage.edge.metric("nearcast_edge_memory_passed_bytes_total").await > 0.0);
         let sent = self.stage.origin.body_bytes() - self.before;
-        let sent = sent as f64 / (self.readers.len() * FILM_BYTES) as f64;
+        let sent = sent as f64 / (self.count * FILM_BYTES) as f64;
         println!("{sent:.3} times the films, in {} requests", self.stage.origin.media().len());
         sent
     }
@@ -120,6 +125,17 @@ async fn of_a_wrong_leaf_nobody_is_given_a_byte() {
         assert!(at + rest.len() <= WRONG && rest == right[at..at + rest.len()], "{number}");
     }
     crowd.sent().await;
+}
+
+/// What they want is one piece, of one chunk each: all of it is with their connections at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn readers_that_stop_in_a_segment_leave_memory_to_others() {
+    let mut crowd = Crowd::behind(|_| ()).await;
+    for number in 0..crowd.count {
+        let reader = crowd.reader(format!("v{number}/0.m4s")).await;
+        crowd.readers.push(reader);
+    }
+    assert_eq!(crowd.stage.get("v0/7.m4s").await.bytes(), &crowd.right.segment("v0", 7));
 }
 
 /// The byte at this place of each film's files with this ending, or another one, is wrong.

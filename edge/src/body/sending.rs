@@ -267,7 +267,7 @@ impl Sending {
                     return Some(Ok((Bytes::copy_from_slice(&bytes), verdict)));
                 }
                 let Some(bytes) = reader.bytes(within..end) else { return Some(Err(Fault::Lost)) };
-                self.pin();
+                let bytes = self.pinned(bytes);
                 self.state = State::Following(steps);
                 self.advance(bytes.len());
                 Some(Ok((bytes, verdict)))
@@ -360,6 +360,17 @@ impl Sending {
         }
     }
 
+    /// A part of the chunk at hand, which is handed over as it is. The last one outlives this: its
+    /// connection may take it much later.
+    fn pinned(&mut self, part: Bytes) -> Bytes {
+        self.pin();
+        let is_last = self.left.bytes == part.len() as u64 && self.pieces.is_empty();
+        match self.pins[0].take_if(|_| is_last) {
+            Some(pin) => pin.held_with(part),
+            None => part,
+        }
+    }
+
     /// The chunk at hand is handed over as it is, or a part of it.
     fn pin(&mut self) {
         let key = self.object.key(self.number());
@@ -382,11 +393,10 @@ impl Sending {
         let part = if pressed {
             Bytes::copy_from_slice(&chunk[within..end])
         } else {
-            self.pin();
             if let Some(reading) = &self.reading {
                 reading.has(self.number());
             }
-            chunk.slice(within..end)
+            self.pinned(chunk.slice(within..end))
         };
         // Without pressure the cut is up to the chunk's end: the next chunk follows.
         self.state = State::Next;

@@ -5,6 +5,7 @@
 //! are summed, each once however many send it; past a share of memory, responses copy small
 //! pieces instead.
 
+use bytes::Bytes;
 use chunks::Key;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -54,6 +55,18 @@ struct Held {
     bytes: u64,
 }
 
+/// Bytes of a chunk, with a hold on it for as long as anybody has them.
+struct Pinned {
+    bytes: Bytes,
+    _pin: Pin,
+}
+
+impl AsRef<[u8]> for Pinned {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
 /// One response's hold on a chunk.
 pub struct Pin {
     key: Key,
@@ -79,6 +92,11 @@ impl Pins {
 }
 
 impl Pin {
+    /// The same bytes; the hold lasts as long as they do.
+    pub fn held_with(self, bytes: Bytes) -> Bytes {
+        Bytes::from_owner(Pinned { bytes, _pin: self })
+    }
+
     /// Which chunk it holds.
     pub fn key(&self) -> &Key {
         &self.key
