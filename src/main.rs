@@ -11,6 +11,7 @@ use clap::{Args, Parser, Subcommand};
 use serde::Deserialize;
 use service::config::{self, ConfigError};
 use service::{Shutdown, log};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -167,7 +168,8 @@ fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("nearcast: {}", explained(&error));
+            // Where standard error takes nothing, the status says it.
+            let _ = writeln!(std::io::stderr(), "nearcast: {}", explained(&error));
             ExitCode::FAILURE
         }
     }
@@ -195,7 +197,7 @@ async fn run(cli: Cli) -> Result<()> {
     let file: File = cli.config.as_deref().map(config::load).transpose()?.unwrap_or_default();
     let format = cli.log.log_format.or(file.log.log_format).unwrap_or_default();
     let level = cli.log.log_level.or(file.log.log_level).unwrap_or_else(|| LOG_LEVEL.to_owned());
-    log::start(format, &level)
+    let _log = log::start(format, &level)
         .map_err(|reason| ConfigError::value("log.log-level", &level, reason))?;
     let shutdown = Shutdown::on_signals().context("signals")?;
     if cli.until_stdin_ends {

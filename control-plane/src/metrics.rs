@@ -71,6 +71,8 @@ impl Metrics {
             )?,
         };
         metrics.register()?;
+        let lost = "nearcast_control_plane_log_lines_lost_total";
+        service::log::count_lost(&metrics.registry, lost)?;
         Ok(metrics)
     }
 

@@ -81,6 +81,7 @@ pub async fn run(mut config: Config, shutdown: Shutdown) -> Result<(), Error> {
     let data = &config.data_dir;
     std::fs::create_dir_all(data).map_err(|error| Error::file(data, error))?;
     let registry = prometheus::Registry::new();
+    service::log::count_lost(&registry, "nearcast_edge_log_lines_lost_total")?;
     let metrics = Metrics::new(&registry)?;
 
     config.own_notes().iter().for_each(|note| tracing::warn!("{note}"));

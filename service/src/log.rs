@@ -1,6 +1,11 @@
 //! Structured logs on standard error: for people on a terminal, JSON otherwise.
 
+mod lines;
+
+pub use lines::{Log, count_lost};
+
 use clap::ValueEnum;
+use lines::Lines;
 use serde::Deserialize;
 use std::io::IsTerminal;
 use tracing_subscriber::EnvFilter;
@@ -37,13 +42,18 @@ fn filter(level: &str) -> Result<EnvFilter, String> {
     EnvFilter::try_new(level).map_err(|error| format!("{error}: {expected}"))
 }
 
-/// Starts logging. `level` is a filter as for [`check`].
+/// Starts logging. `level` is a filter as for [`check`]. Standard error may take no writes, or none
+/// for now: what is not written is counted ([`count_lost`]), and nobody waits for it.
 ///
 /// # Errors
-/// What is wrong with `level`.
-pub fn start(format: Format, level: &str) -> Result<(), String> {
+/// What is wrong with `level`, or that there is no thread to be had.
+pub fn start(format: Format, level: &str) -> Result<Log, String> {
     let filter = filter(level)?;
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let out = Lines::start(std::io::stderr()).map_err(|error| format!("no thread: {error}"))?;
+    let lines = tracing_subscriber::fmt()
+        .log_internal_errors(false)
+        .with_env_filter(filter)
+        .with_writer(out.clone());
     let human = match format {
         Format::Auto => std::io::stderr().is_terminal(),
         Format::Human => true,
@@ -54,5 +64,5 @@ pub fn start(format: Format, level: &str) -> Result<(), String> {
     } else {
         lines.json().flatten_event(true).init();
     }
-    Ok(())
+    Ok(Log(out))
 }

@@ -26,6 +26,8 @@ impl Metrics {
         for one in all {
             registry.register(one).expect("each name is registered once");
         }
+        service::log::count_lost(registry, "nearcast_origin_log_lines_lost_total")
+            .expect("each name is registered once");
         metrics
     }
 
