@@ -66,8 +66,9 @@ pub enum Fault {
     /// The origin has another version of it by now.
     #[error("the origin has another version by now")]
     Changed,
-    /// A part of what is stored is gone, and can't be fetched by itself.
-    #[error("a part of what is stored is gone, and the origin can't be asked for it alone")]
+    /// A part of what is stored, or of what another node was sending, is gone, and can't be fetched
+    /// by itself.
+    #[error("a part of what was here is gone, and the origin can't be asked for it alone")]
     Gone,
     /// An upstream failed.
     #[error(transparent)]

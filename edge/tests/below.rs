@@ -7,7 +7,9 @@ mod common;
 
 use bytes::Bytes;
 use common::nodes::{SITE, below, fetch, node, node_with, nodes, verdict};
-use common::{Answer, Asked, Edge, Hold, Item, Web, WebMisdeed, ask, ask_with_body, get, until};
+use common::{
+    Answer, Asked, Edge, Hold, Item, Validator, Web, WebMisdeed, ask, ask_with_body, get, until,
+};
 use futures::future::join_all;
 use http::Method;
 use serde_json::json;
@@ -125,6 +127,35 @@ async fn what_a_parent_leaves_undone_that_is_killed_costs_no_budget() {
     for (path, answer) in paths.iter().zip(answers) {
         assert!(answer.bytes() == &web.whole(path), "{path}");
     }
+}
+
+/// Nothing of it has gone out, since it begins behind what has come; and it can't be gone on with.
+#[tokio::test]
+async fn what_a_parent_leaves_undone_that_is_killed_is_had_anew_where_it_has_no_validator() {
+    let dirs = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    let [child, parent] = nodes(["edge-a", "region-1"]);
+    let web = Web::start().await;
+    web.put("/film", Item::of(3_000_000).validator(Validator::Weak).no_ranges());
+    let above = node(&dirs[1], &parent, &web.url, hierarchy::Settings::default());
+    let above = Edge::start(above).await;
+    let edge = Edge::start(node(&dirs[0], &child, &web.url, below(&[parent]))).await;
+    web.hold(Hold::Byte(100));
+    let whole = fetch(&edge, "/film", &[]);
+    let joining = async {
+        until("it has begun", || async { (web.held() == 1).then_some(()) }).await;
+        fetch(&edge, "/film", &[("range", "bytes=2000000-2999999")]).await
+    };
+    let killing = async {
+        let asked = async || (edge.metric("nearcast_edge_connections ").await == 2.0).then_some(());
+        until("both have asked", asked).await;
+        above.kill().await;
+        web.release();
+    };
+    let (whole, part, ()) = tokio::join!(whole, joining, killing);
+    assert!(whole.body.is_err(), "some of it has gone out: {whole:?}");
+    assert_eq!(part.status.as_u16(), 206, "{part:?}");
+    assert!(part.bytes() == &web.part("/film", 2_000_000..3_000_000), "{part:?}");
+    assert_eq!(web.count("/film"), 2);
 }
 
 const RUN: u64 = 64 << 20;

@@ -16,13 +16,15 @@ use http::{Method, StatusCode, header};
 use model::ByteRange;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use upstream::UpstreamBody;
+use upstream::{HopId, HopKind, UpstreamBody};
 
 /// An answer that is arriving.
 pub struct Live {
     head: Arc<Head>,
     growing: Arc<Growing>,
     source: Verdict,
+    /// Another node, where that answers.
+    node: Option<HopId>,
     /// The origin's status.
     status: StatusCode,
     /// It will be stored if it comes whole: its end is told by more than a closed connection.
@@ -155,15 +157,27 @@ impl Live {
         let growing = Growing::new(&edge.engine, head.body, length, bytes_max);
         let first = growing.first_reader();
         let (source, status) = (by_hop(answer.kind), head.stored.status);
+        let node = (answer.kind != HopKind::Origin).then_some(answer.hop);
         let head = Arc::new(head);
         let may_be_kept = answer.body.is_delimited();
-        let live = Arc::new(Self { head, growing, source, status, may_be_kept, began });
+        let live = Arc::new(Self { head, growing, source, node, status, may_be_kept, began });
         if !edge.lives.begin(key, &live) {
             edge.metrics.answers_unlisted.inc();
         }
         let taking = Taking { edge: Arc::clone(edge), key, live: Arc::clone(&live) };
         tokio::spawn(edge.metrics.guarded(async move { taking.take(answer.body).await }));
         (live, first)
+    }
+
+    /// Whether it broke off since another node is there no more. Of who answered nothing yet, the
+    /// others are asked.
+    async fn is_left(&self, wanted: &Wanted, fault: &Fault) -> bool {
+        use upstream::Fault as F;
+        let is_cut = matches!(fault, Fault::Upstream(F::Cut { .. } | F::TimedOut { .. }));
+        match &self.node {
+            Some(node) if is_cut => !wanted.site.upstream.is_there(node).await,
+            _ => false,
+        }
     }
 
     /// A reader for those who still wait for its head.
@@ -321,7 +335,12 @@ impl Live {
                 Some(forwarded) => Refused::Fault(fault).answered(forwarded, told.forwarded_status),
                 None => Refused::Fault(fault),
             };
-            follow.first().await.map_err(failed)?;
+            if let Err(fault) = follow.first().await {
+                return Err(match self.is_left(wanted, &fault).await {
+                    true => Refused::Fault(Fault::Gone),
+                    false => failed(fault),
+                });
+            }
         }
         let content = Content::Growing(Box::new(follow));
         Ok(without_body(wanted, Answer::new(verdict, status, headers, content)))
@@ -329,62 +348,4 @@ impl Live {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use caching::Stored;
-    use http::HeaderMap;
-
-    fn live(engine: &Arc<crate::engine::Engine>, variant: Option<&str>) -> Arc<Live> {
-        let fields = HeaderMap::new();
-        let selected = |value: &str| (header::ACCEPT, Some(value.to_owned()));
-        let stored = Stored { status: StatusCode::OK, fields, requested_ms: 0, received_ms: 0 };
-        let head = Head {
-            site: "a".into(),
-            url: "a/b".into(),
-            selecting: variant.into_iter().map(selected).collect(),
-            stored,
-            body: [1; 16],
-            bytes: 0,
-            tags: Vec::new(),
-            epoch: 0,
-            asked_ms: 0,
-            fetched_ms: 0,
-            seen: heads::Seen::default(),
-            read: heads::Read::default(),
-        };
-        let growing = Growing::new(engine, [1; 16], None, crate::engine::UNVALIDATED_BYTES_MAX);
-        let (head, source, status) = (Arc::new(head), Verdict::Origin, StatusCode::OK);
-        let began = super::super::fetch::Fetches::default().now();
-        Arc::new(Live { head, growing, source, status, may_be_kept: true, began })
-    }
-
-    #[tokio::test]
-    async fn there_are_as_many_as_may_be_and_the_newest_of_each_variant() {
-        let dir = tempfile::tempdir().unwrap();
-        let engine = crate::engine::tests::small(dir.path());
-        let (lives, key) = (Lives::default(), |number: usize| KeyId::of("a", &number.to_string()));
-        let first = live(&engine, None);
-        for number in 0..LIVES_MAX {
-            assert!(lives.begin(key(number), &first));
-        }
-        let other = live(&engine, None);
-        assert!(!lives.begin(key(LIVES_MAX), &other), "there are too many");
-        assert!(!lives.has(&key(LIVES_MAX)));
-        assert!(lives.begin(key(0), &other), "it takes the place of an older one");
-        // Whose end is not that of the newer.
-        lives.end(&key(0), &first);
-        assert!(lives.has(&key(0)));
-        lives.end(&key(1), &first);
-        assert!(lives.begin(key(LIVES_MAX), &other), "one has ended");
-        // Each variant is one.
-        lives.forget(&key(2));
-        lives.forget(&key(3));
-        let variants = ["a", "b"].map(|variant| live(&engine, Some(variant)));
-        assert!(variants.iter().all(|variant| lives.begin(key(2), variant)));
-        assert!(!lives.begin(key(3), &first));
-        let arriving = |number| lives.heads(&key(number)).len();
-        assert_eq!((arriving(2), arriving(3)), (2, 0));
-        lives.end(&key(2), &variants[0]);
-        assert_eq!((arriving(2), lives.begin(key(3), &first)), (1, true));
-    }
-}
+mod tests;
