@@ -179,14 +179,39 @@ async fn who_sends_a_head_byte_by_byte_is_given_up_however_steadily() {
     assert_eq!(stage.web.count("/page"), 1, "for the others alone");
 }
 
+/// Over TLS without a word on what it speaks, and over HTTP/2: nothing, and half of what goes before
+/// its first request.
 #[tokio::test]
-async fn a_connection_that_is_idle_between_requests_ends_without_a_count() {
+async fn who_shakes_hands_and_asks_for_nothing_is_given_up() {
+    let stage = Stage::new(Patience { head: LIMIT, ..Patience::default() }).await;
+    let begin = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+    let mut held = Vec::new();
+    for protocol in ["", "h2"] {
+        for said in [&b""[..], &begin[..20], &begin[..24], begin] {
+            let mut config = tls(&stage.edge.dir.join("tls/cert.pem"), protocol);
+            config.alpn_protocols.retain(|name| !name.is_empty());
+            let tcp = stage.begin(&stage.edge.https, b"").await;
+            let name = rustls_pki_types::ServerName::from(tcp.peer_addr().unwrap().ip());
+            let stream = tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, tcp);
+            let mut stream = stream.await.unwrap();
+            stream.write_all(said).await.unwrap();
+            stream.flush().await.unwrap();
+            held.push(stream);
+        }
+    }
+    stage.others_are_served().await;
+    stage.are_given_up("head", held.len()).await;
+}
+
+#[tokio::test]
+async fn a_connection_that_is_idle_between_requests_ends() {
     let stage = Stage::new(Patience { head: LIMIT, ..Patience::default() }).await;
     let request = b"GET /page HTTP/1.1\r\nhost: a\r\n\r\n";
     let idle = stage.begin(&stage.edge.http, request).await;
     let answer = rest(idle).await;
     assert!(answer.ends_with(&stage.web.whole("/page")));
-    stage.are_given_up("head", 0).await;
+    stage.are_given_up("idle", 1).await;
+    assert_eq!(stage.given_up("head").await, 0.0);
 }
 
 #[tokio::test]

@@ -84,6 +84,7 @@ fn protocol(
 /// What a connection is told beside its bytes.
 enum Seldom {
     Stalled,
+    Idle(Wait),
     Drains,
 }
 
@@ -126,12 +127,18 @@ where
     let connection = std::pin::pin!(connection);
     let left = {
         let corked = corked.clone();
-        move || corked.as_ref().map_or(0, TlsStream::left_bytes)
+        &move || corked.as_ref().map_or(0, TlsStream::left_bytes)
     };
     let mut turns = Turns::new(connection, corked);
+    let stalled = || {
+        shared.metrics.given_up.count(Wait::Send);
+        "the peer takes no bytes".to_owned()
+    };
     let seldom = std::pin::pin!(async {
         tokio::select! {
             () = pace.stalled(shared.patience.send, left) => Seldom::Stalled,
+            wait = pace.idle(shared.patience.head, left), if spoken != Spoken::Http1 =>
+                Seldom::Idle(wait),
             () = shared.drain.cancelled() => Seldom::Drains,
         }
     });
@@ -139,9 +146,20 @@ where
         biased;
         ended = &mut turns => ended,
         seldom = Aside::new(seldom) => match seldom {
-            Seldom::Stalled => {
-                shared.metrics.given_up.count(Wait::Send);
-                return Err("the peer takes no bytes".to_owned());
+            Seldom::Stalled => return Err(stalled()),
+            Seldom::Idle(wait) => {
+                shared.metrics.given_up.count(wait);
+                // A request that is on its way here is answered, or its peer told that it was not
+                // (RFC 9113 section 6.8). Who does not even answer that is not waited for.
+                turns.connection().graceful_shutdown();
+                tokio::select! {
+                    biased;
+                    ended = &mut turns => ended,
+                    () = pace.stalled(shared.patience.send, left) => return Err(stalled()),
+                    _ = pace.idle(shared.patience.linger, left) => {
+                        return Err("the peer asks for nothing".to_owned());
+                    }
+                }
             }
             Seldom::Drains => {
                 turns.connection().graceful_shutdown();
@@ -151,7 +169,7 @@ where
         }
     };
     ended.map_err(|error| {
-        shared.metrics.given_up.count_ended(&*error, answers.has_part());
+        shared.metrics.given_up.count_ended(&*error, answers.awaited());
         shared.metrics.unread.count_ended(&*error);
         error.to_string()
     })

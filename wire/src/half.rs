@@ -6,6 +6,7 @@
 //! really left is found when the next bytes are sent; where none are for long, it is taken to
 //! have left.
 
+use crate::patience::Wait;
 use futures::task::AtomicWaker;
 use http_body::{Body, Frame, SizeHint};
 use std::io;
@@ -67,9 +68,12 @@ impl Answers {
         asked
     }
 
-    /// Whether the peer sent a part of a request, and not the rest: else it was idle.
-    pub fn has_part(&self) -> bool {
-        self.0.has_part.load(Ordering::Acquire)
+    /// What the peer of an HTTP/1.1 connection is waited for between answers: the head of its
+    /// first request, the rest of a later one's, or another request.
+    pub fn awaited(&self) -> Wait {
+        let is_first = self.0.calls.load(Ordering::Acquire) == 0;
+        let has_part = self.0.has_part.load(Ordering::Acquire);
+        if is_first || has_part { Wait::Head } else { Wait::Idle }
     }
 }
 

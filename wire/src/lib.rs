@@ -15,6 +15,7 @@ mod direct;
 mod error;
 mod frames;
 mod half;
+mod idle;
 mod known;
 mod lengths;
 mod levers;
@@ -35,6 +36,8 @@ mod unread;
 mod watched;
 
 #[cfg(test)]
+mod silent;
+#[cfg(test)]
 mod stalls;
 
 pub use batch::{BATCH_BYTES, BEYOND_BYTES_MAX, LARGE_BATCH_BYTES};
@@ -52,8 +55,8 @@ use std::time::Duration;
 pub const CONNECTIONS_MAX: usize = 20_000;
 /// From accepting to the end of the TLS handshake.
 pub const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
-/// From the first byte of a request, or from an idle connection's last answer, to the end of
-/// the request's head. A player with a full buffer is silent for most of a minute.
+/// From the first byte of a request, or from an idle connection's begin or last answer, to the end
+/// of the request's head. A player with a full buffer is silent for most of a minute.
 pub const HEAD_MAX: Duration = Duration::from_secs(60);
 /// A connection that takes less than [`SEND_BYTES_MIN`] in this long is closed.
 pub const SEND_STALL_MAX: Duration = Duration::from_secs(30);

@@ -6,6 +6,7 @@
 //! to pings and settings, does not count: a peer has as many of those as it likes.
 
 use crate::SEND_BYTES_MIN;
+use crate::idle::{Requested, UnderWay};
 use bytes::{Buf, Bytes};
 use http_body::{Body, Frame, SizeHint};
 use std::io::IoSlice;
@@ -18,7 +19,7 @@ use std::time::Duration;
 /// Looks at a connection's pace in one limit.
 pub const LOOKS: u32 = 4;
 
-/// What is known of one connection's bodies.
+/// What is known of one connection's requests, and of the bodies of its answers.
 #[derive(Debug)]
 pub struct Pace {
     /// Pieces that were handed over, and have not left yet.
@@ -26,17 +27,27 @@ pub struct Pace {
     /// Grows by the bytes of pieces that are written, and by [`SEND_BYTES_MIN`] more with the
     /// last ones of each: who takes small ones whole takes enough.
     taken: AtomicU64,
+    pub requested: Requested,
 }
 
 impl Pace {
     /// A connection that starts now.
     pub fn new() -> Arc<Self> {
-        Arc::new(Self { waiting: AtomicUsize::new(0), taken: AtomicU64::new(0) })
+        Arc::new(Self {
+            waiting: AtomicUsize::new(0),
+            taken: AtomicU64::new(0),
+            requested: Requested::default(),
+        })
     }
 
     /// A number that grows whenever bytes of a piece are written.
     pub fn taken(&self) -> u64 {
         self.taken.load(Ordering::Relaxed)
+    }
+
+    /// Pieces of bodies wait for the peer.
+    pub fn waits(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) > 0
     }
 
     /// So many bytes of a body that is whole were written, by who has no piece of it.
@@ -51,17 +62,10 @@ impl Pace {
         let mut looks = Looks::default();
         loop {
             tokio::time::sleep(limit / LOOKS).await;
-            let waits = self.waiting.load(Ordering::Relaxed) > 0;
-            if looks.find_stalled(waits, self.taken() + left()) {
+            if looks.find_stalled(self.waits(), self.taken() + left()) {
                 return;
             }
         }
-    }
-
-    /// A body; where `is_watched`, its pace counts.
-    pub fn watch<B: Body>(self: &Arc<Self>, body: B, is_watched: bool) -> Paced<B> {
-        let pace = is_watched.then(|| Arc::clone(self));
-        Paced { body, pace, failed: None }
     }
 }
 
@@ -134,8 +138,15 @@ impl Drop for Piece {
 /// has, the head at least, and then cuts.
 pub struct Paced<B: Body> {
     body: B,
-    pace: Option<Arc<Pace>>,
+    request: Option<UnderWay>,
     failed: Option<B::Error>,
+}
+
+impl<B: Body> Paced<B> {
+    /// The body of the answer to this request; to none, its pace does not count.
+    pub fn new(body: B, request: Option<UnderWay>) -> Self {
+        Self { body, request, failed: None }
+    }
 }
 
 impl<B: Body<Data = Bytes, Error: Unpin> + Unpin> Body for Paced<B> {
@@ -152,7 +163,8 @@ impl<B: Body<Data = Bytes, Error: Unpin> + Unpin> Body for Paced<B> {
         }
         match std::task::ready!(Pin::new(&mut this.body).poll_frame(cx)) {
             Some(Ok(frame)) => {
-                let frame = frame.map_data(|bytes| Piece::new(bytes, this.pace.clone()));
+                let pace = this.request.as_ref().map(|request| Arc::clone(request.pace()));
+                let frame = frame.map_data(|bytes| Piece::new(bytes, pace));
                 Poll::Ready(Some(Ok(frame)))
             }
             Some(Err(error)) => {

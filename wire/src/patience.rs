@@ -10,8 +10,8 @@ pub struct Patience {
     /// From accepting to the end of the TLS handshake; without TLS to the first bytes of a
     /// request.
     pub handshake: Duration,
-    /// HTTP/1.1: from the first byte of a request, or from an idle connection's last answer, to
-    /// the end of the request's head.
+    /// From the first byte of a request (HTTP/1.1), or from an idle connection's begin or last
+    /// answer, to the end of the request's head; but for HTTP/1.1, up to a quarter more.
     pub head: Duration,
     /// A connection whose peer takes nothing of what it asked for is closed after this long.
     pub send: Duration,
@@ -37,8 +37,10 @@ impl Default for Patience {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Wait {
     Handshake,
-    /// The rest of a request's head.
+    /// The rest of a request's head, or the first one.
     Head,
+    /// Another request.
+    Idle,
     /// An answer to a ping.
     Ping,
     /// That it takes bytes.
@@ -48,12 +50,14 @@ pub(crate) enum Wait {
 }
 
 impl Wait {
-    const ALL: [Self; 5] = [Self::Handshake, Self::Head, Self::Ping, Self::Send, Self::End];
+    const ALL: [Self; 6] =
+        [Self::Handshake, Self::Head, Self::Idle, Self::Ping, Self::Send, Self::End];
 
     fn name(self) -> &'static str {
         match self {
             Self::Handshake => "handshake",
             Self::Head => "head",
+            Self::Idle => "idle",
             Self::Ping => "ping",
             Self::Send => "send",
             Self::End => "end",
@@ -87,18 +91,14 @@ impl GivenUp {
         self.0.with_label_values(&[wait.name()]).inc();
     }
 
-    /// Counts how an HTTP connection ended, if it was given up for its peer's silence: an idle
-    /// one, that sent no part of a request, is not.
-    pub(crate) fn count_ended(&self, error: &(dyn std::error::Error + 'static), has_part: bool) {
+    /// Counts how an HTTP connection ended, if it was given up for its peer's silence. `awaited`
+    /// is what HTTP/1.1 waited for.
+    pub(crate) fn count_ended(&self, error: &(dyn std::error::Error + 'static), awaited: Wait) {
         let Some(error) = error.downcast_ref::<hyper::Error>() else { return };
         if error.is_timeout() {
             // A ping's says what it was about.
             let of_ping = std::error::Error::source(error).is_some();
-            if of_ping {
-                self.count(Wait::Ping);
-            } else if has_part {
-                self.count(Wait::Head);
-            }
+            self.count(if of_ping { Wait::Ping } else { awaited });
         }
     }
 }

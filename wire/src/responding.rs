@@ -5,6 +5,7 @@ pub use crate::direct::BODY_BYTES_MAX;
 use crate::direct::head;
 use crate::frames::{Cut, FRAME_BYTES};
 use crate::half::{Answers, Asked, Counted};
+use crate::idle::UnderWay;
 use crate::pace::{Pace, Paced};
 use crate::service::Answering;
 use crate::unframed::{Ending, Unframed};
@@ -70,7 +71,10 @@ impl<S: Service> Clone for Serving<S> {
 /// How the bodies of a request's answer are watched.
 pub struct Watch {
     version: Version,
+    /// HTTP/1.1.
     asked: Option<Asked>,
+    /// HTTP/2. An HTTP/1.1 peer that takes nothing is found by its socket.
+    under_way: Option<UnderWay>,
 }
 
 impl<S: Service> Requests<S> {
@@ -149,13 +153,12 @@ impl<S: Service> Requests<S> {
     }
 
     fn watched(&self, response: Response<S::Body>, watch: Watch) -> Response<Sent<S::Body>> {
-        let Watch { version, asked } = watch;
+        let Watch { version, asked, under_way } = watch;
         let is_h2 = version == Version::HTTP_2;
         let bytes_max = if is_h2 && !self.shared.levers.frames { FRAME_BYTES } else { usize::MAX };
         response.map(|body| {
             let body = Counted::new(self.unframed.watch(version, body), asked);
-            // An HTTP/1.1 peer that takes nothing is found by its socket.
-            self.pace.watch(Cut::new(body, bytes_max), is_h2)
+            Paced::new(Cut::new(body, bytes_max), under_way)
         })
     }
 }
@@ -172,7 +175,11 @@ impl<S: Service> hyper::service::Service<http::Request<Incoming>> for Serving<S>
         if asked.as_ref().is_some_and(Asked::has_two_lengths) {
             request.extensions_mut().insert(TwoLengths);
         }
-        let watch = Watch { version, asked };
+        let under_way = is_h2.then(|| UnderWay::new(&self.0.pace));
+        if !is_h2 {
+            self.0.pace.requested.is_http1();
+        }
+        let watch = Watch { version, asked, under_way };
         let begun = match is_h2 {
             true => at_hand::begun::<S, _>(&mut request),
             false => None,

@@ -35,7 +35,7 @@ use tokio_util::task::TaskTracker;
 
 const BODY_BYTES: usize = 4 << 20;
 /// What a client's kernel takes for it; it doubles that.
-const KERNEL_BYTES: u32 = 16 << 10;
+pub const KERNEL_BYTES: u32 = 16 << 10;
 /// More than a client's kernel takes: who reads as much has made room at the server's.
 const BITE_BYTES: usize = 64 << 10;
 /// Turns for all others, in which timers are looked at and sockets are asked.
@@ -81,7 +81,7 @@ pub fn whole() -> usize {
 }
 
 /// Answers everything with one body, or, where the path is a number, with so much of it, under a
-/// head that says all that it has to.
+/// head that says all that it has to; `/never` it does not answer.
 pub struct Same(Bytes);
 
 impl Service for Same {
@@ -93,6 +93,9 @@ impl Service for Same {
     }
 
     fn answer(self: &Arc<Self>, request: Request) -> Reply<Full<Bytes>> {
+        if request.head.uri.path() == "/never" {
+            return Reply::later(std::future::pending());
+        }
         let Ok(bytes) = request.head.uri.path()[1..].parse::<usize>() else {
             return Reply::Now(Response::new(Full::new(self.0.clone())));
         };
@@ -118,6 +121,8 @@ pub enum By {
     H1,
     H1Tls,
     H2Tls,
+    /// Without a word on what it speaks.
+    Tls,
 }
 
 pub trait Both: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -185,7 +190,7 @@ impl Stage {
         self.given_up.of(wait)
     }
 
-    async fn connect(&self, by: By, kernel_bytes: u32) -> (Stream, Serving) {
+    pub async fn connect(&self, by: By, kernel_bytes: u32) -> (Stream, Serving) {
         let (tcp, accepted) = pair(kernel_bytes).await;
         self.serve(by, tcp, accepted).await
     }
@@ -219,8 +224,12 @@ impl Stage {
         if by == By::H1 {
             return (Box::new(tcp), serving);
         }
-        let protocol: &[u8] = if by == By::H2Tls { b"h2" } else { b"http/1.1" };
-        client.alpn_protocols = vec![protocol.to_vec()];
+        let protocol: Option<&[u8]> = match by {
+            By::H1 | By::Tls => None,
+            By::H1Tls => Some(b"http/1.1"),
+            By::H2Tls => Some(b"h2"),
+        };
+        client.alpn_protocols = protocol.map(Vec::from).into_iter().collect();
         let name = ServerName::try_from("localhost").unwrap();
         let shaken = TlsConnector::from(Arc::new(client)).connect(name, tcp).await;
         (Box::new(shaken.unwrap()), serving)
@@ -389,7 +398,8 @@ async fn who_answers_no_ping_is_given_up() {
     holds_the_clock();
     let stage = Stage::new(Duration::from_secs(30));
     let (mut stream, serving) = stage.connect(By::H2Tls, KERNEL_BYTES).await;
-    stream.write_all(&h2_begin()).await.unwrap();
+    let asks = [h2_begin(), crate::silent::ask(5, b"/never")].concat();
+    stream.write_all(&asks).await.unwrap();
     stream.flush().await.unwrap();
     let mut seconds = 0;
     while !serving.is_finished() {

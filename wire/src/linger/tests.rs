@@ -18,7 +18,7 @@ async fn ended(stage: &Stage, by: By) -> (Stream, Serving) {
     // No field; and DATA of no stream (RFC 9113 section 6.1).
     let wrong = match by {
         By::H2Tls => [&h2_begin()[..], &[0; 9]].concat(),
-        By::H1 | By::H1Tls => b"GET / HTTP/1.1\r\nno field\r\n\r\n".to_vec(),
+        By::H1 | By::H1Tls | By::Tls => b"GET / HTTP/1.1\r\nno field\r\n\r\n".to_vec(),
     };
     stream.write_all(&wrong).await.unwrap();
     stream.flush().await.unwrap();

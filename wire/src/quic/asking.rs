@@ -13,6 +13,7 @@ use super::receiving::{Receiving, unread};
 use super::transport::{self, BidiStream};
 use super::window::Window;
 use super::{NO_ERROR, REQUEST_MAX};
+use crate::idle::idle;
 use crate::patience::Wait;
 use crate::shards::guarded;
 use crate::unread::Why;
@@ -30,6 +31,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -99,6 +101,13 @@ impl<S: Service> Asked<S> {
                 tracing::error!("a request's answer panicked");
             }
         }
+    }
+
+    /// Ends once nothing was asked for `limit`, and a part of it at most.
+    pub async fn idle(&self, limit: Duration) {
+        // Beside `accept`, until that ends.
+        let is_asked = || self.tasks.len() > usize::from(!self.ending.is_cancelled());
+        idle(limit, is_asked, || self.next.load(Relaxed)).await;
     }
 
     /// Answers a request as far as that needs no waiting, and leaves the rest to a task.
@@ -273,7 +282,7 @@ mod tests {
     use crate::stalls::{Stage, holds_the_clock, soon};
     use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
     use quinn::{ClientConfig, Endpoint, ServerConfig};
-    use std::time::Duration;
+    use tokio::task::JoinHandle;
 
     /// Waits, while the clock goes on as packets that are sent apart need it to.
     async fn apart<T>(step: impl Future<Output = T>) -> T {
@@ -289,11 +298,8 @@ mod tests {
         .await
     }
 
-    /// A head whose first byte comes late has no more time for the rest than one that comes in time.
-    #[tokio::test(start_paused = true)]
-    async fn a_head_has_one_limit_from_its_first_byte_to_its_last() {
-        holds_the_clock();
-        let stage = Stage::new(REQUEST_MAX);
+    /// A client that asks now and then whether the server is there, and the server's side.
+    async fn connect(stage: &Stage) -> (Endpoint, quinn::Connection, JoinHandle<()>) {
         let (tls, mut client) = stage.tls(&[b"h3"]);
         client.alpn_protocols = vec![b"h3".to_vec()];
         let any = ([127, 0, 0, 1], 0).into();
@@ -301,27 +307,63 @@ mod tests {
         let server = Endpoint::server(ServerConfig::with_crypto(crypto), any).unwrap();
         let at = server.local_addr().unwrap();
         let shared = Shared::clone(&stage.shared);
-        tokio::spawn(async move {
+        let serving = tokio::spawn(async move {
             let incoming = server.accept().await.unwrap();
             let via = Arc::new(Via::new("https", None));
-            connection(incoming, Shaking::of(&Arc::default()), via, shared).await
+            // How it ended is counted.
+            let _ = connection(incoming, Shaking::of(&Arc::default()), via, shared).await;
         });
         let crypto = Arc::new(QuicClientConfig::try_from(client).unwrap());
         let client = Endpoint::client(any).unwrap();
-        let config = ClientConfig::new(crypto);
+        let mut config = ClientConfig::new(crypto);
+        let mut transport = quinn::TransportConfig::default();
+        transport.keep_alive_interval(Some(Duration::from_secs(5)));
+        config.transport_config(Arc::new(transport));
         let connecting = client.connect_with(config, at, "localhost").unwrap();
         let quic = apart(connecting).await.unwrap();
-        let ask = || async {
-            let (mut send, mut answer) = quic.open_bi().await.unwrap();
-            send.write_all(&[1, 8, 0, 0, 0xd1, 0xd7, 0x50, 1, b'a', 0xc1]).await.unwrap();
-            answer.read_chunk(1, true).await.unwrap().unwrap();
-        };
+        (client, quic, serving)
+    }
+
+    /// Asks, and reads how the answer begins.
+    async fn ask(quic: &quinn::Connection) {
+        let (mut send, mut answer) = quic.open_bi().await.unwrap();
+        send.write_all(&[1, 8, 0, 0, 0xd1, 0xd7, 0x50, 1, b'a', 0xc1]).await.unwrap();
+        answer.read_chunk(1, true).await.unwrap().unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_asks_for_nothing_more_is_given_up_though_it_answers_pings() {
+        holds_the_clock();
+        for asks in [false, true] {
+            let stage = Stage::new(REQUEST_MAX);
+            let (_client, quic, serving) = connect(&stage).await;
+            if asks {
+                apart(ask(&quic)).await;
+            }
+            let limit = stage.shared.patience.head;
+            let mut seconds = 0;
+            while !serving.is_finished() && seconds < 2 * limit.as_secs() {
+                stage.later(Duration::from_secs(1)).await;
+                seconds += 1;
+            }
+            assert!(serving.is_finished(), "after {seconds} s");
+            let given_up = ["head", "idle"].map(|wait| stage.given_up(wait));
+            assert_eq!(given_up, [u64::from(!asks), u64::from(asks)]);
+        }
+    }
+
+    /// A head whose first byte comes late has no more time for the rest than one that comes in time.
+    #[tokio::test(start_paused = true)]
+    async fn a_head_has_one_limit_from_its_first_byte_to_its_last() {
+        holds_the_clock();
+        let stage = Stage::new(REQUEST_MAX);
+        let (_client, quic, _serving) = connect(&stage).await;
         let (mut send, _answer) = quic.open_bi().await.unwrap();
         // By its answer the stream before it is known.
-        apart(ask()).await;
+        apart(ask(&quic)).await;
         stage.later(REQUEST_MAX * 3 / 4).await;
         send.write_all(&[1]).await.unwrap();
-        apart(ask()).await;
+        apart(ask(&quic)).await;
         assert_eq!(stage.given_up("head"), 0);
         stage.later(REQUEST_MAX / 4).await;
         assert_eq!(stage.given_up("head"), 1);

@@ -256,7 +256,14 @@ async fn connection<S: Service>(
     let transport = transport::Connection::new(quic.clone());
     let (inlet, outlets, own) = (transport.inlet(), transport.outlets(), transport.own());
     let mut connection: Connection =
-        builder.build(transport).await.map_err(|error| error.to_string())?;
+        match timeout(shared.patience.handshake, builder.build(transport)).await {
+            Ok(built) => built.map_err(|error| error.to_string())?,
+            Err(_) => {
+                // It lets no stream be opened.
+                shared.metrics.given_up.count(Wait::Handshake);
+                return Err("the peer takes no settings".to_owned());
+            }
+        };
     let tasks = TaskTracker::new();
     let (next, ending) = (AtomicU64::new(0), shared.drain.child_token());
     let (tally, futile) = (Tally::default(), AtomicUsize::new(0));
@@ -298,7 +305,22 @@ async fn connection<S: Service>(
             quic.close(broken.code().into(), why.as_bytes());
             Err(why)
         }
+        () = idle(&asked) => {
+            quic.close(NO_ERROR, b"idle");
+            Err("the peer asks for nothing".to_owned())
+        }
     }
+}
+
+/// Lets a connection end in order once its peer has asked for nothing for long, whatever else it
+/// sends. Ends when that does not.
+async fn idle<S: Service>(asked: &Asked<S>) {
+    let patience = asked.shared.patience;
+    asked.idle(patience.head).await;
+    let is_first = asked.next.load(Relaxed) == 0;
+    asked.shared.metrics.given_up.count(if is_first { Wait::Head } else { Wait::Idle });
+    asked.ending.cancel();
+    asked.idle(patience.linger).await;
 }
 
 /// The name that the client asked the handshake for.
