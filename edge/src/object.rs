@@ -10,6 +10,7 @@ use heads::Head;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use model::{ByteRange, chunk};
 use std::sync::Arc;
+use std::time::Instant;
 use upstream::Ask;
 
 const CDN_LOOP: HeaderName = HeaderName::from_static("cdn-loop");
@@ -51,12 +52,17 @@ pub enum Kind {
 /// Only another node's request has any: were a client believed, it could keep others that wait
 /// for the same bytes from the nodes that it names.
 #[derive(Clone, Default)]
-pub struct Passed(Arc<[HeaderValue]>);
+pub struct Passed(Arc<[HeaderValue]>, Option<Instant>);
 
 impl Passed {
-    /// Those of a request.
-    pub fn of(fields: &HeaderMap) -> Self {
-        Self(fields.get_all(CDN_LOOP).iter().cloned().collect())
+    /// Those of a request, of which the last waits for the answer until `answer_by`.
+    pub fn of(fields: &HeaderMap, answer_by: Option<Instant>) -> Self {
+        Self(fields.get_all(CDN_LOOP).iter().cloned().collect(), answer_by)
+    }
+
+    /// Until when the last of them waits for the answer to begin.
+    pub fn answer_by(&self) -> Option<Instant> {
+        self.1
     }
 
     /// Says it in a request.

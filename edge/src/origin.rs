@@ -112,6 +112,7 @@ impl Origin {
         loop {
             let mut ask = Ask::get(TITLES_HOST, format!("/{path}"), key(path));
             passed.tell(&mut ask);
+            ask.answer_by = passed.answer_by();
             repeats.tell(&mut ask);
             let answer = self.upstream.send(ask).await?;
             repeats.by_origins = answer.retried;

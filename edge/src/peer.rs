@@ -70,7 +70,7 @@ pub async fn answer(
         return Err(Refused::Loop);
     }
     let named = Named::parse(head.uri.path())?;
-    let passed = Passed::of(&head.headers);
+    let passed = Passed::of(&head.headers, asked.answer_by());
     let (title, verdict) = site.titles.get(&(named.title, named.version), &passed).await?;
     // The version is a hash of the content: with the file's name it is a strong validator.
     let etag = format!("\"{}-{}\"", named.version, named.file);

@@ -36,7 +36,7 @@ use std::borrow::Cow;
 use std::net::IpAddr;
 use std::ops::Deref;
 use std::sync::{Arc, OnceLock};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use upstream::RequestBody;
 
 /// How often a request starts over, since what it was about to be answered from has changed.
@@ -75,6 +75,8 @@ pub struct Wanted {
     pub by_peer: bool,
     /// Another node wants nothing from before a purge that may not have come to this one.
     newer_than: Option<newer::Newer>,
+    /// Until when another node waits for the answer.
+    answer_by: Option<Instant>,
     /// Read when it is asked for: most requests are answered before.
     wishes: OnceLock<Wishes>,
     /// The canonical path; none where that is the client's spelling.
@@ -108,6 +110,7 @@ impl Wanted {
             key,
             by_peer: asked.via.peer,
             newer_than: newer::than(asked, &caching),
+            answer_by: asked.answer_by(),
             wishes: OnceLock::new(),
             caching,
             respelled: match target.path {

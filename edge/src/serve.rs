@@ -25,6 +25,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, hea
 use http_body_util::{BodyExt, Empty};
 use model::EdgeId;
 use std::sync::Arc;
+use std::time::Instant;
 use upstream::RequestBody;
 use wire::{Reply, Via};
 
@@ -80,6 +81,14 @@ pub struct Asked<'a> {
     pub protocol: &'static str,
     /// What its connection tells.
     pub via: &'a Arc<Via>,
+}
+
+impl Asked<'_> {
+    /// Until when another node waits for the answer: a client has no say in that.
+    pub fn answer_by(&self) -> Option<Instant> {
+        let fields = self.via.peer.then_some(&self.head.headers)?;
+        upstream::answer_by(fields, Instant::now())
+    }
 }
 
 /// An answer before the fields that all answers share.

@@ -6,7 +6,7 @@
 mod common;
 
 use bytes::Bytes;
-use common::nodes::{SITE, below, fetch, node, node_with, nodes, verdict};
+use common::nodes::{SITE, below, chain, fetch, node, node_with, nodes, verdict};
 use common::{
     Answer, Asked, Edge, Hold, Item, Validator, Web, WebMisdeed, ask, ask_with_body, get, until,
 };
@@ -55,32 +55,6 @@ async fn what_a_full_parent_says_is_final_below_it() {
     assert!(counted.len() == 1 && counted[0].ends_with(" 4"), "{counted:?}");
 }
 
-/// An edge, and what is above it, to the number of `levels`; then its sibling.
-async fn chain(levels: usize, web: &Web) -> (Vec<TempDir>, Vec<Edge>) {
-    let all = nodes(["edge-a", "region-1", "shield-1", "edge-b"]);
-    let [a, parent, shield, b] = &all;
-    let up = |from: usize| hierarchy::Settings {
-        parents: if from < 1 && levels > 1 { vec![parent.clone()] } else { Vec::new() },
-        shields: if from < 2 && levels > 2 { vec![shield.clone()] } else { Vec::new() },
-        ..Default::default()
-    };
-    let beside = |settings| match levels {
-        4 => hierarchy::Settings { siblings: vec![a.clone(), b.clone()], ..settings },
-        _ => settings,
-    };
-    let arounds = [beside(up(0)), up(1), up(2), beside(up(0))];
-    let (mut dirs, mut edges) = (Vec::new(), Vec::new());
-    for (peer, around) in all.iter().zip(arounds).take(levels) {
-        let dir = tempfile::tempdir().unwrap();
-        let mut settings = node(&dir, peer, &web.url, around);
-        // Asks no other hop beside one that takes long.
-        settings.sites.get_mut(SITE).unwrap().hedge = Some(false);
-        edges.push(Edge::start(settings).await);
-        dirs.push(dir);
-    }
-    (dirs, edges)
-}
-
 /// What one client's request for what its origin fails at costs that, however many nodes are
 /// between: its `retries`, and once more by the node that the client asked.
 #[tokio::test]
@@ -88,7 +62,7 @@ async fn tries_do_not_multiply_from_level_to_level() {
     for misdeed in [WebMisdeed::Mute, WebMisdeed::Cut(1_000)] {
         for (levels, most) in [(1, 3), (2, 4), (3, 4), (4, 4)] {
             let web = Web::start().await;
-            let (_dirs, edges) = chain(levels, &web).await;
+            let (_dirs, edges) = chain(levels, &web, &json!({})).await;
             web.always(Some(misdeed));
             for number in 0..2 {
                 let path = format!("/{levels}/{number}.m4s");
@@ -284,7 +258,7 @@ async fn parts_of_a_newer_version_than_is_stored_are_kept_from_the_second_on() {
 #[tokio::test]
 async fn what_may_have_been_carried_out_ends_at_every_node_on_the_way() {
     let web = Web::start().await;
-    let (_dirs, edges) = chain(3, &web).await;
+    let (_dirs, edges) = chain(3, &web, &json!({})).await;
     for (path, by) in [("/a", &edges[0].http), ("/b", &edges[0].peer)] {
         web.put(path, Item::of(1_000));
         for edge in &edges {

@@ -4,13 +4,14 @@ use crate::body::UpstreamBody;
 use crate::newer::Purges;
 use crate::place::Place;
 use crate::turns::Urgency;
+use crate::within;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, Method, header};
 use http_body_util::combinators::UnsyncBoxBody;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The longest path and query that is sent, in bytes.
 pub const PATH_BYTES_MAX: usize = 32 << 10;
@@ -50,8 +51,9 @@ pub struct Ask {
     pub purges: Purges,
     /// No other node is asked.
     pub at_the_origin: bool,
-    /// In place of the site's `first-byte-timeout`.
-    pub first_byte: Option<Duration>,
+    /// Another node waits for the answer until then (see [`crate::answer_by`]), if no sooner than
+    /// this one itself.
+    pub answer_by: Option<Instant>,
     /// Its rank among those that wait for the same hop.
     pub urgency: Urgency,
     /// That of an answer which it goes on from: if it is the same hop that is asked, it waits for
@@ -96,7 +98,7 @@ impl Ask {
             retried: 0,
             purges: Purges::default(),
             at_the_origin: false,
-            first_byte: None,
+            answer_by: None,
             urgency: Urgency::default(),
             place: None,
             unsure: Unsure::default(),
@@ -196,6 +198,7 @@ pub(crate) fn clean(fields: &mut HeaderMap) {
     for name in nominated.iter().chain(&OWN) {
         fields.remove(name);
     }
+    within::forget(fields);
 }
 
 /// `path` if it is an origin-form that any server reads the same way: a slash, then visible
@@ -227,6 +230,7 @@ mod tests {
             ("te", "trailers"),
             ("transfer-encoding", "chunked"),
             ("content-length", "3"),
+            ("nearcast-answer-within", "1"),
             ("accept", "*/*"),
         ] {
             fields.insert(HeaderName::from_static(name), value.parse().unwrap());

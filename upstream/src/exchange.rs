@@ -7,16 +7,17 @@ use crate::ask::{Answer, HopKind};
 use crate::body::UpstreamBody;
 use crate::failing::Asked;
 use crate::fault::{ErrorType, Fault};
-use crate::hop::{Target, Way};
+use crate::hop::{Hop, Target, Way};
 use crate::newer;
 use crate::s3::{self, Bucket, Refusal};
 use crate::said;
 use crate::sending::Sending;
 use crate::settings::{SiteKind, Times};
 use crate::skew;
-use http::StatusCode;
+use crate::within::Within;
+use http::{HeaderMap, StatusCode};
 use std::sync::{Arc, PoisonError};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 /// An exchange that came to nothing.
 #[derive(Debug, Clone)]
@@ -36,6 +37,21 @@ pub(crate) struct Terms {
     pub(crate) kind: SiteKind,
     pub(crate) times: Times,
     pub(crate) deadline: Instant,
+    /// Another node asks.
+    pub(crate) by_peer: bool,
+}
+
+impl Terms {
+    /// How long the head is waited for; another node is told that it is to be sooner.
+    fn head_within(&self, hop: &Hop, fields: &mut HeaderMap) -> Duration {
+        if hop.kind == HopKind::Origin {
+            return self.times.first_byte;
+        }
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        let within = Within::of(left, self.by_peer);
+        within.tell(fields);
+        within.waited
+    }
 }
 
 impl Failure {
@@ -72,7 +88,8 @@ pub(crate) async fn exchange(
         let mut flight = entered.map_err(Failure::unsent)?;
         let (mut request, keys) = sending.request(&way.hop).await.map_err(Failure::unsent)?;
         let (sent_ms, told) = sending.tell_purges(&way.hop, request.headers_mut());
-        let response = head::head(&mut flight, request, sending, terms).await?;
+        let within = terms.head_within(&way.hop, request.headers_mut());
+        let response = head::head(&mut flight, request, sending, (terms, within)).await?;
         flight.head(response.status());
         if way.hop.kind == HopKind::Origin {
             let came = SystemTime::now();

@@ -152,6 +152,12 @@ impl Fault {
         }
     }
 
+    /// Whether a hop has the request, as far as is known, and no answer to it in all the time that
+    /// there is.
+    pub(crate) fn is_no_answer(&self) -> bool {
+        matches!(self, Self::TimedOut { error: ErrorType::HttpResponseTimeout, .. })
+    }
+
     pub(crate) fn unavailable(error: ErrorType, why: impl fmt::Display) -> Self {
         Self::Unavailable { error, why: why.to_string().into() }
     }

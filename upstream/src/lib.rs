@@ -52,6 +52,7 @@ mod upstream;
 mod waits;
 mod watched;
 mod window;
+mod within;
 
 pub use ask::{Answer, Ask, HopId, HopKind, PATH_BYTES_MAX, RequestBody, Unsure};
 pub use body::UpstreamBody;
@@ -66,3 +67,4 @@ pub use said::tell_unsure;
 pub use settings::{Config, HealthCheck, ORIGINS_MAX, Origin, Settings, SiteKind, check_url};
 pub use turns::{Refused, Turn, Turns, Urgency};
 pub use upstream::Upstream;
+pub use within::answer_by;

@@ -18,7 +18,8 @@ use std::pin::{Pin, pin};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-/// An answer is waited for this many times the first-byte timeout, over all tries.
+/// An answer is waited for this many times the first-byte timeout, over all tries; no longer than who
+/// asks waits for it.
 const DEADLINE_TIMEOUTS: u32 = 2;
 /// A hedge waits for the 99th percentile of the hop's times, but at least this long.
 const HEDGE_SHARE: f64 = 0.99;
@@ -29,10 +30,10 @@ const PAUSE_MAX: Duration = Duration::from_millis(50);
 /// Sends an ask to where it belongs.
 pub(crate) async fn send(site: &Inner, ask: Ask) -> Result<Answer, Fault> {
     let started = Instant::now();
-    let mut times = site.config.times;
-    times.first_byte = ask.first_byte.unwrap_or(times.first_byte);
+    let times = site.config.times;
     let deadline = started + times.first_byte * DEADLINE_TIMEOUTS;
-    let terms = Terms { kind: site.config.kind, times, deadline };
+    let deadline = ask.answer_by.map_or(deadline, |answer_by| answer_by.min(deadline));
+    let terms = Terms { kind: site.config.kind, times, deadline, by_peer: ask.by_peer };
     let (sending, wish) = prepare(site, ask)?;
     if !wish.is_repeat {
         site.budget.lock().unwrap_or_else(PoisonError::into_inner).request();

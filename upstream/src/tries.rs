@@ -180,6 +180,7 @@ impl<'a> Tries<'a> {
     /// said of ours: that stays alone where it is left alone there, or has enough to do. Where it
     /// was asked there in vain, the node that a client asked asks once more, since it may be the way
     /// there that failed; those between don't, or each level would multiply what the origin is sent.
+    /// Nor does anybody where it has the request, and does not answer.
     fn settle_peers(&mut self, answer: Answer, has_body: bool) -> Option<Answer> {
         let Some(said) = said::of(&answer) else { return Some(answer) };
         let failure = match said {
@@ -195,7 +196,7 @@ impl<'a> Tries<'a> {
                 Failure::sent(fault)
             }
             Said::Failed(fault) => {
-                self.is_over = self.by_peer;
+                self.is_over = self.by_peer || fault.is_no_answer();
                 self.is_failed_above = true;
                 self.paid_left = self.paid_left.min(1);
                 self.level = Level::Origin;

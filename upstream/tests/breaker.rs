@@ -5,9 +5,7 @@ mod common;
 
 use common::*;
 use futures::future::join_all;
-use nearcast_upstream::{
-    Ask, BreakerState, Config, ErrorType, Node, SiteKind, Upstream, hierarchy,
-};
+use nearcast_upstream::{BreakerState, Config, ErrorType, Node, SiteKind, Upstream, hierarchy};
 use prometheus::Registry;
 use service::value::Span;
 use std::sync::Arc;
@@ -48,17 +46,15 @@ async fn what_an_origin_always_fails_takes_nothing_else_from_it() {
         _ => ok("good"),
     };
     let origin = Origin::new(steps).await;
-    let site = site(SiteKind::Proxy, &format!("origins = [{:?}]\nretries = 0", origin.url()));
+    let text = format!("origins = [{:?}]\nretries = 0\nfirst-byte-timeout = \"1s\"", origin.url());
+    let site = site(SiteKind::Proxy, &text);
     for failures in [FAILURES, FAILURES, FAILURES_MORE] {
         for number in 0..failures {
             site.get(&format!("/crashes?{number}")).await.unwrap_err();
         }
         assert_eq!(site.get("/good").await.unwrap(), (200, "good".into()));
     }
-    let hang = (0..FAILURES_MORE).map(|_| {
-        let ask = Ask { first_byte: Some(Duration::from_millis(200)), ..ask("/hangs") };
-        site.upstream.send(ask)
-    });
+    let hang = (0..FAILURES_MORE).map(|_| site.upstream.send(ask("/hangs")));
     for outcome in join_all(hang).await {
         outcome.unwrap_err();
     }

@@ -172,7 +172,8 @@ async fn what_a_peer_says_of_itself_is_gone_around_and_what_it_says_of_its_origi
         (503, "region-1; error=connection_limit_reached", [(503, 0), (503, 0)]),
         (503, "region-1; error=destination_unavailable", [(503, 0), (503, 0)]),
         (502, "region-1; error=connection_terminated", [(200, 1), (502, 0)]),
-        (504, "region-1; error=http_response_timeout", [(200, 1), (504, 0)]),
+        (504, "region-1; error=connection_timeout", [(200, 1), (504, 0)]),
+        (504, "region-1; error=http_response_timeout", [(504, 0), (504, 0)]),
         // An answer of its origin, or of a node before that.
         (503, "region-1", [(503, 0), (503, 0)]),
         (503, "cdn; error=proxy_internal_response", [(503, 0), (503, 0)]),
@@ -211,10 +212,20 @@ async fn a_peer_that_hangs_or_cuts_costs_its_timeout_and_no_more() {
     for bad in [vec![Step::Hang], vec![Step::Reset], vec![send("nonsense\r\n\r\n")]] {
         let origin = Origin::saying("o").await;
         let peer = Origin::new(move |_, _| bad.clone()).await;
-        let more = "retries = 0\nfirst-byte-timeout = \"1s\"";
+        let more = "retries = 0\nfirst-byte-timeout = \"2s\"";
         let site = edge([&[], &[("region-1", &peer.url())], &[]], &origin.url(), more);
-        assert_eq!(site.get("/a").await.unwrap(), (200, "o".into()));
+        let ask = Ask { fields: [answer_within("1")].into_iter().collect(), ..ask("/a") };
+        let got = whole(site.upstream.send(ask).await.unwrap()).await;
+        assert_eq!(got.unwrap(), (200, "o".into()));
+        // Three quarters of twice the timeout, whatever a client says; an origin is told nothing.
+        let told: u64 = peer.seen()[0].field("nearcast-answer-within").unwrap().parse().unwrap();
+        assert!((1..=3000).contains(&told), "{told}");
+        assert_eq!(origin.seen()[0].field("nearcast-answer-within"), None);
     }
+}
+
+fn answer_within(ms: &'static str) -> (http::HeaderName, http::HeaderValue) {
+    (http::HeaderName::from_static("nearcast-answer-within"), http::HeaderValue::from_static(ms))
 }
 
 /// An address that takes no connection and refuses none, like a machine that is off.

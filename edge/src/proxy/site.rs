@@ -100,7 +100,7 @@ impl Site {
         let mut ask = Ask::get(wanted.host.clone(), wanted.path(), wanted.key.0);
         ask.method = if wanted.method == Method::HEAD { Method::HEAD } else { Method::GET };
         ask.fields = wanted.forwarded();
-        ask.by_peer = wanted.by_peer;
+        (ask.by_peer, ask.answer_by) = (wanted.by_peer, wanted.answer_by);
         ask.urgency = Urgency::of(wanted.priority.urgency);
         ask
     }

@@ -35,6 +35,7 @@ pub(crate) fn film(bytes: u64, origin: &str) -> Object {
     let wanted = Wanted {
         key,
         by_peer: false,
+        answer_by: None,
         newer_than: None,
         wishes: OnceLock::new(),
         caching: site.caching_of("/film", None),

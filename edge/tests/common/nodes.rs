@@ -1,6 +1,6 @@
 //! Nodes that are below, beside and above each other.
 
-use super::{Answer, Edge, get, proxy_settings};
+use super::{Answer, Edge, Web, get, proxy_settings};
 use nearcast_edge::Settings;
 use serde_json::{Value, json};
 use service::value::ByteSize;
@@ -72,4 +72,30 @@ pub fn verdict(answer: &Answer, id: &str) -> String {
     let own = members.map(str::trim).rfind(|member| member.split(';').next() == Some(id));
     let own = own.unwrap_or_else(|| panic!("{id} says nothing: {:?}", answer.headers));
     own.split("detail=").nth(1).unwrap_or("").trim_matches('"').to_owned()
+}
+
+/// An edge, and what is above it, to the number of `levels`; then its sibling.
+pub async fn chain(levels: usize, web: &Web, site: &Value) -> (Vec<TempDir>, Vec<Edge>) {
+    let all = nodes(["edge-a", "region-1", "shield-1", "edge-b"]);
+    let [a, parent, shield, b] = &all;
+    let up = |from: usize| hierarchy::Settings {
+        parents: if from < 1 && levels > 1 { vec![parent.clone()] } else { Vec::new() },
+        shields: if from < 2 && levels > 2 { vec![shield.clone()] } else { Vec::new() },
+        ..Default::default()
+    };
+    let beside = |settings| match levels {
+        4 => hierarchy::Settings { siblings: vec![a.clone(), b.clone()], ..settings },
+        _ => settings,
+    };
+    let arounds = [beside(up(0)), up(1), up(2), beside(up(0))];
+    let (mut dirs, mut edges) = (Vec::new(), Vec::new());
+    for (peer, around) in all.iter().zip(arounds).take(levels) {
+        let dir = tempfile::tempdir().unwrap();
+        let mut settings = node_with(&dir, peer, &web.url, around, site);
+        // Asks no other hop beside one that takes long.
+        settings.sites.get_mut(SITE).unwrap().hedge = Some(false);
+        edges.push(Edge::start(settings).await);
+        dirs.push(dir);
+    }
+    (dirs, edges)
 }

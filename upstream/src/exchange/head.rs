@@ -41,12 +41,12 @@ impl UploadPace {
     }
 }
 
-/// Waits for the head: from the request on, and again from each piece of its body.
+/// Waits for the head this long: from the request on, and again from each piece of its body.
 pub(super) async fn head(
     flight: &mut Flight,
     request: Request<SendBody>,
     sending: &Sending,
-    terms: &Terms,
+    (terms, within): (&Terms, Duration),
 ) -> Result<Response<Incoming>, Failure> {
     let (hop, alive) = (flight.hop().clone(), flight.alive().clone());
     let (began, patience) = (Instant::now(), flight.patience());
@@ -57,7 +57,7 @@ pub(super) async fn head(
     let mut long: Option<Wait> = None;
     let done = loop {
         let last = moved();
-        let limit = last.unwrap_or(began) + terms.times.first_byte;
+        let limit = last.unwrap_or(began) + within;
         // A body that is on its way up may take longer than its head.
         let limit = if last.is_some() { limit } else { limit.min(terms.deadline) };
         let mut look = limit.min(pace.until);
@@ -88,7 +88,7 @@ pub(super) async fn head(
                     return Err(Failure::undone(Fault::Slow { why }));
                 }
                 if Instant::now() >= limit && moved() == last {
-                    return Err(timed_out(flight, sending, &stage, began));
+                    return Err(timed_out(flight, sending, &stage, (began, terms)));
                 }
             }
         }
@@ -131,7 +131,12 @@ fn gave_way(flight: &mut Flight, way: Held, stage: &Stage, began: Instant) -> Fa
 }
 
 /// The time that there is for a head is over.
-fn timed_out(flight: &mut Flight, sending: &Sending, stage: &Stage, began: Instant) -> Failure {
+fn timed_out(
+    flight: &mut Flight,
+    sending: &Sending,
+    stage: &Stage,
+    (began, terms): (Instant, &Terms),
+) -> Failure {
     if sending.upload.as_ref().is_some_and(|upload| upload.is_starved()) {
         let why = "the rest of the body did not come in time".into();
         return Failure::undone(Fault::Slow { why });
@@ -147,6 +152,11 @@ fn timed_out(flight: &mut Flight, sending: &Sending, stage: &Stage, began: Insta
     }
     let why = format!("{hop}: no answer within {waited:?}");
     let fault = Fault::timed_out(ErrorType::HttpResponseTimeout, why);
+    if waited * 2 < terms.times.first_byte {
+        // Who asks had no more time: that says nothing of the hop.
+        flight.unjudged(&fault);
+        return Failure::sent(fault);
+    }
     failed(flight, fault, false)
 }
 

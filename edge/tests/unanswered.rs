@@ -1,0 +1,64 @@
+//! Stories of nodes whose origin hangs: who gives up first, and who asks it.
+
+#![allow(clippy::unwrap_used, reason = "a story that meets an error has failed")]
+
+mod common;
+
+use common::nodes::{SITE, chain, fetch, node_with, nodes};
+use common::{Edge, Hold, Item, Web, get, until};
+use futures::future::join_all;
+use serde_json::json;
+use upstream::hierarchy;
+
+/// Were each node to give up at once, each would ask the origin itself.
+#[tokio::test]
+async fn what_hangs_is_asked_for_once_however_many_nodes_are_between() {
+    let site = json!({ "first-byte-timeout": "1s" });
+    for levels in 1..5 {
+        let web = Web::start().await;
+        let (_dirs, edges) = chain(levels, &web, &site).await;
+        web.put("/known", Item::of(3 << 20));
+        fetch(&edges[0], "/known", &[("range", "bytes=0-9")]).await;
+        let before = web.count("/known");
+        web.hold(Hold::Head);
+        let new = (0..4).map(|number| format!("/{number}.m4s"));
+        let asked = [("/known".to_owned(), before)].into_iter().chain(new.map(|path| (path, 0)));
+        join_all(asked.map(async |(path, before)| {
+            let answer = fetch(&edges[0], &path, &[("range", "bytes=2000000-2000009")]).await;
+            let told = (answer.status.as_u16(), answer.header("proxy-status"), web.count(&path));
+            let expected = (504, "edge-a;error=http_response_timeout", before + 1);
+            assert_eq!(told, expected, "{path}, {levels} levels: {answer:?}");
+        }))
+        .await;
+    }
+}
+
+/// A node that waits no longer than a moment is answered within it, and no client has a say.
+#[tokio::test]
+async fn a_parent_answers_while_its_child_waits() {
+    let dir = tempfile::tempdir().unwrap();
+    let [own] = nodes(["region-1"]);
+    let web = Web::start().await;
+    web.put("/a", Item::of(1_000));
+    let site = json!({ "first-byte-timeout": "600s" });
+    let settings = node_with(&dir, &own, &web.url, hierarchy::Settings::default(), &site);
+    let edge = Edge::start(settings).await;
+    web.hold(Hold::Head);
+    let fields = [("host", SITE), ("nearcast-answer-within", "200")];
+    let by_node = [&fields[..], &[("cdn-loop", "edge-a")]].concat();
+    let url = format!("{}/a", own.url);
+    let asking = tokio::spawn(async move { get(&url, &by_node).await });
+    until("it has an answer", || async { asking.is_finished().then_some(()) }).await;
+    let answer = asking.await.unwrap();
+    let told = (answer.status.as_u16(), answer.header("proxy-status"));
+    assert_eq!(told, (504, "region-1;error=http_response_timeout"));
+    assert_eq!(web.count("/a"), 1);
+    let asking = fetch(&edge, "/a", &[("nearcast-answer-within", "1")]);
+    let release = async {
+        until("the origin is asked", || async { (web.count("/a") > 1).then_some(()) }).await;
+        web.release();
+    };
+    let (answer, ()) = tokio::join!(asking, release);
+    assert_eq!(answer.bytes(), &web.whole("/a"));
+    assert_eq!(web.asked_for("/a")[1].field("nearcast-answer-within"), "");
+}
