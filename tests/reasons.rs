@@ -115,7 +115,8 @@ async fn an_origin_that_cant_be_asked_is_in_the_log_with_its_reason() {
     for number in 1..REQUESTS {
         status(&url, "refused.test", &format!("/{number}"));
     }
-    let breaker = line(&log, &["WARN", "breaker", "Closed", "Open"]);
+    let site = "\"site\":\"refused.test\"";
+    let breaker = line(&log, &["WARN", "breaker", "Closed", "Open", site]);
     assert!(breaker.contains("127.0.0.1:9") && breaker.contains("Connection refused"), "{breaker}");
     let told = lines(&log, &["no good answer", "refused.test"]).len() as u64;
     let may = 2 + started.elapsed().as_secs() / 10;

@@ -92,7 +92,8 @@ pub(crate) async fn watch(way: Arc<Way>, check: Check) {
             way.meter.healthy.set(i64::from(well));
             health.tell(well);
             let why = checked.err();
-            tracing::warn!(hop = %way.hop.id, well, why, "health check");
+            let (site, hop) = (&way.meter.site, &way.hop.id);
+            tracing::warn!(site, %hop, well, why, "health check");
         } else if is_back {
             // Who waits elsewhere may come.
             health.tell(health.is_well());

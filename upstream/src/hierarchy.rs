@@ -30,7 +30,7 @@ pub struct Settings {
 
 /// Another node.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, expecting = "{ id, url }")]
 pub struct Peer {
     /// Its name in `CDN-Loop`.
     pub id: String,

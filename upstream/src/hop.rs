@@ -371,7 +371,10 @@ impl Way {
         drop(known);
         if before != after && (before == State::Closed || after == State::Closed) {
             let why = why.map(tracing::field::display);
-            tracing::warn!(hop = %self.hop.id, ?before, ?after, why, "breaker");
+            // A node's breaker is that of all sites.
+            let is_origin = self.hop.kind == HopKind::Origin;
+            let site = is_origin.then_some(&*self.meter.site);
+            tracing::warn!(site, hop = %self.hop.id, ?before, ?after, why, "breaker");
         }
     }
 }

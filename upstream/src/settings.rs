@@ -1,17 +1,18 @@
 //! What an operator may say of one site's origins, checked once.
 
 mod origin;
+mod place;
 
 pub use origin::Origin;
+pub use place::check_url;
+pub(crate) use place::{Place, place};
 
 use crate::s3;
 use serde::Deserialize;
 use service::config::{ConfigError, all};
 use service::value::Span;
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
-use url::Url;
 
 /// Origins of one site.
 pub const ORIGINS_MAX: usize = 32;
@@ -69,6 +70,7 @@ pub struct Settings {
 /// An active health check.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[serde(expecting = "{ path = \"/...\", interval = \"5s\" }")]
 pub struct HealthCheck {
     /// Asked for with GET: an answer below 400 within the interval, 5 s at most, is good.
     pub path: String,
@@ -113,24 +115,6 @@ pub(crate) struct Base {
     pub(crate) place: Place,
     pub(crate) weight: u32,
     pub(crate) priority: u32,
-}
-
-/// Where an origin is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Place {
-    Http {
-        /// `http` or `https`.
-        scheme: &'static str,
-        /// Host, and port where it is not the scheme's own.
-        authority: String,
-        /// Empty, or starting and not ending with a slash.
-        prefix: String,
-    },
-    S3 {
-        bucket: String,
-        /// Empty, or not starting and ending with a slash.
-        prefix: String,
-    },
 }
 
 /// How long is waited for what.
@@ -300,99 +284,6 @@ fn base(key: &str, origin: &Origin) -> Result<Base, ConfigError> {
     Ok(Base { place, weight, priority: origin.priority })
 }
 
-/// Checks the URL of an origin that stands at `key`.
-///
-/// # Errors
-/// [`ConfigError::Value`] says what is allowed.
-pub fn check_url(key: &str, url: &str) -> Result<(), ConfigError> {
-    place(key, url).map(|_| ())
-}
-
-pub(crate) fn place(key: &str, text: &str) -> Result<Place, ConfigError> {
-    if let Some(rest) = text.strip_prefix("s3://") {
-        return bucket(rest)
-            .ok_or_else(|| ConfigError::value(key, text, "s3://bucket or s3://bucket/prefix"));
-    }
-    let expected = "http://host[:port][/path], https://host[:port][/path] or s3://bucket[/prefix]";
-    http_place(text).ok_or_else(|| {
-        let (shown, is_more) = without_secrets(text);
-        let more = if is_more { ", without user, password, query and fragment" } else { "" };
-        ConfigError::value(key, shown, format!("{expected}{more}"))
-    })
-}
-
-/// A URL as it may be told: what stands before an `@`, or after a `?` or `#`, may be a password or a
-/// signature. Whether there is any of these.
-fn without_secrets(text: &str) -> (String, bool) {
-    let (scheme, rest) = match text.split_once("://") {
-        Some((scheme, rest)) if scheme.bytes().all(|b| b.is_ascii_alphanumeric()) => {
-            (format!("{scheme}://"), rest)
-        }
-        _ => (String::new(), text),
-    };
-    let (user, rest) = match rest.rsplit_once('@') {
-        Some((_, rest)) => ("***@", rest),
-        None => ("", rest),
-    };
-    let (rest, mark) = match rest.find(['?', '#']) {
-        Some(at) => (&rest[..at], format!("{}***", &rest[at..=at])),
-        None => (rest, String::new()),
-    };
-    (format!("{scheme}{user}{rest}{mark}"), !(user.is_empty() && mark.is_empty()))
-}
-
-fn http_place(text: &str) -> Option<Place> {
-    let url = Url::parse(text).ok()?;
-    let scheme = match url.scheme() {
-        "http" => "http",
-        "https" => "https",
-        _ => return None,
-    };
-    let plain = url.username().is_empty()
-        && url.password().is_none()
-        && url.query().is_none()
-        && url.fragment().is_none();
-    if !plain {
-        return None;
-    }
-    let host = url.host_str()?;
-    let authority = url.port().map_or(host.to_owned(), |port| format!("{host}:{port}"));
-    let prefix = url.path().trim_end_matches('/').to_owned();
-    authority.parse::<http::uri::Authority>().ok()?;
-    Some(Place::Http { scheme, authority, prefix })
-}
-
-fn bucket(rest: &str) -> Option<Place> {
-    let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
-    let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b".-".contains(&b);
-    if bucket.is_empty() || bucket.len() > 63 || !bucket.bytes().all(allowed) {
-        return None;
-    }
-    let prefix = prefix.trim_matches('/');
-    let whole = |part: &str| {
-        !matches!(part, "" | "." | "..") && !part.bytes().any(|b| b.is_ascii_control())
-    };
-    if prefix.is_empty() {
-        return Some(Place::S3 { bucket: bucket.to_owned(), prefix: String::new() });
-    }
-    let good = prefix.split('/').all(whole);
-    good.then(|| Place::S3 { bucket: bucket.to_owned(), prefix: format!("{prefix}/") })
-}
-
-impl fmt::Display for Place {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Http { scheme, authority, prefix } => {
-                write!(f, "{scheme}://{authority}{prefix}")
-            }
-            Self::S3 { bucket, prefix } if prefix.is_empty() => write!(f, "s3://{bucket}"),
-            Self::S3 { bucket, prefix } => {
-                write!(f, "s3://{bucket}/{}", prefix.trim_end_matches('/'))
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -431,6 +322,12 @@ mod tests {
             "origins = [\"http://a\"]\nfirst-byte-timeout = \"1h\"",
             "origins = [\"http://a\"]\nhealth-check = { path = \"health\" }",
             "origins = [\"http://a\"]\nhealth-check = { path = \"/\", interval = \"1ms\" }",
+            "origins = [\"http://a\"]\nhealth-check = \"/h\"",
+            "origins = [\"http://a\"]\nhealth-check = {}",
+            "origins = [\"http://a\"]\nhealth-check = { path = 7 }",
+            "origins = [\"http://a\"]\nhealth-check = { path = \"/\", interval = 5 }",
+            "origins = [\"http://a\"]\nhealth-check = { path = \"/\", every = \"5s\" }",
+            "origins = [\"http://a\"]\ns3 = \"eu-central-1\"",
             "origins = [\"http://a\"]\nhedges = true",
         ]
         .into_iter()

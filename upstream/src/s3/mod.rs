@@ -49,6 +49,7 @@ const FIELDS: [HeaderName; 6] = [
 /// How to reach S3; what is missing is taken from AWS' environment variables.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+#[serde(expecting = "{ region, endpoint, credentials-file, anonymous }")]
 pub struct Settings {
     /// Another server than AWS; buckets are then the first part of the path
     /// [`AWS_ENDPOINT_URL_S3`, `AWS_ENDPOINT_URL`].

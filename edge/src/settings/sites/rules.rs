@@ -14,6 +14,7 @@ const TTL_MAX: Duration = Duration::from_secs(3650 * 24 * 3600);
 /// How long answers are good whose path, and query, match.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+#[serde(expecting = "{ path, query, fixed, min, max, ... }")]
 pub struct TtlSettings {
     /// A path with `*` for anything, as `/live/*` or `*.m3u8`.
     pub path: String,
