@@ -11,6 +11,8 @@ const PLACES: usize = 1024;
 const MEDIANS: u32 = 4;
 /// And for this long, at the least: a server that pauses to collect its garbage answers then.
 const LONG_MIN: Duration = Duration::from_secs(1);
+/// While too few answers have come to say what the hop takes for one: it may take a second for each.
+const LONG_FIRST: Duration = Duration::from_secs(2);
 /// For what had no answer last time, this long: what can be answered again then has time to be.
 const LONG_AGAIN_MIN: Duration = Duration::from_millis(100);
 
@@ -28,6 +30,8 @@ enum Habit {
 pub(crate) struct Patience {
     pub(crate) time: Duration,
     pub(crate) takes_long: bool,
+    /// An answer after this time is one that takes long.
+    late: Duration,
 }
 
 /// Paths, and folders whose paths hang.
@@ -50,9 +54,14 @@ impl Habits {
     /// `median`: of the hop's times to a head, if known.
     pub(crate) fn patience(&self, asked: Asked, median: Option<Duration>) -> Patience {
         let habit = self.of(asked.path()).or_else(|| self.of(asked.folder()));
-        let least = if habit == Some(Habit::Hangs) { LONG_AGAIN_MIN } else { LONG_MIN };
-        let time = median.map_or(least, |median| least.max(median * MEDIANS));
-        Patience { time, takes_long: habit == Some(Habit::TakesLong) }
+        let least = match (habit, median) {
+            (Some(Habit::Hangs), _) => LONG_AGAIN_MIN,
+            (_, None) => LONG_FIRST,
+            (_, Some(_)) => LONG_MIN,
+        };
+        let usual = median.unwrap_or_default() * MEDIANS;
+        let takes_long = habit == Some(Habit::TakesLong);
+        Patience { time: usual.max(least), takes_long, late: usual.max(LONG_MIN) }
     }
 
     /// A head came, for one who had this patience.
@@ -62,7 +71,7 @@ impl Habits {
                 self.set(name, None);
             }
         }
-        if took >= patience.time.max(LONG_MIN) {
+        if took >= patience.late {
             self.set(asked.path(), Some(Habit::TakesLong));
         }
     }
@@ -99,7 +108,7 @@ mod tests {
     }
 
     fn time(habits: &Habits, path: &str) -> u64 {
-        u64::try_from(habits.patience(asked(path), None).time.as_millis()).unwrap()
+        u64::try_from(habits.patience(asked(path), Some(ms(1))).time.as_millis()).unwrap()
     }
 
     #[test]
@@ -109,7 +118,7 @@ mod tests {
         habits.unanswered(asked("/slow/1?a"));
         let all = ["/slow/1?b", "/slow/2", "/slow/", "/slow", "/slow/1/2", "/good"];
         assert_eq!(all.map(|path| time(&habits, path)), [100, 100, 100, 1000, 1000, 1000]);
-        let patience = habits.patience(asked("/slow/2"), None);
+        let patience = habits.patience(asked("/slow/2"), Some(ms(1)));
         habits.answered(asked("/slow/2"), ms(5), patience);
         assert_eq!(
             ["/slow/1", "/slow/2", "/slow/3"].map(|path| time(&habits, path)),
@@ -135,7 +144,7 @@ mod tests {
     fn what_takes_long_is_known_until_no_answer_comes_at_all() {
         let mut habits = Habits::default();
         let live = asked("/live/a.m3u8");
-        let patience = |habits: &Habits| habits.patience(live, None);
+        let patience = |habits: &Habits| habits.patience(live, Some(ms(1)));
         habits.answered(live, ms(999), patience(&habits));
         assert!(!patience(&habits).takes_long);
         habits.answered(live, ms(1000), patience(&habits));
@@ -144,9 +153,21 @@ mod tests {
         habits.answered(live, ms(1), patience(&habits));
         habits.gave_way(live);
         habits.unanswered(asked("/live/b.m3u8"));
-        assert_eq!(patience(&habits), Patience { time: LONG_MIN, takes_long: true });
+        let late = LONG_MIN;
+        assert_eq!(patience(&habits), Patience { time: LONG_MIN, takes_long: true, late });
         habits.unanswered(live);
-        assert_eq!(patience(&habits), Patience { time: LONG_AGAIN_MIN, takes_long: false });
+        assert_eq!(patience(&habits), Patience { time: LONG_AGAIN_MIN, takes_long: false, late });
+    }
+
+    #[test]
+    fn a_hop_of_which_little_is_known_is_borne_with() {
+        let mut habits = Habits::default();
+        let first = habits.patience(asked("/a"), None);
+        assert_eq!((first.time, first.takes_long), (LONG_FIRST, false));
+        habits.answered(asked("/a"), LONG_MIN, first);
+        assert!(habits.patience(asked("/a"), None).takes_long);
+        habits.unanswered(asked("/a"));
+        assert_eq!(habits.patience(asked("/a"), None).time, LONG_AGAIN_MIN);
     }
 
     #[test]

@@ -113,7 +113,7 @@ impl Hop {
             state: Mutex::new(known),
             health: Health::new(),
             slots: Turns::new(limits.in_flight_max, limits.queue_max),
-            waits: Waits::new(limits.in_flight_max),
+            waits: Waits::default(),
             limits,
             queued: AtomicUsize::new(0),
             held: AtomicUsize::new(0),
@@ -146,14 +146,31 @@ impl Hop {
     /// Has an answer, or who waits for one, make way for a request that waits for a place; none: as
     /// many do already as there are such requests.
     pub(crate) fn make_way(self: &Arc<Self>) -> Option<Held> {
-        let waiting = self.queued.load(Relaxed) + self.pool.waiting();
-        Held::begin(self, |hop| &hop.yielding, waiting)
+        Held::begin(self, |hop| &hop.yielding, self.waiting())
     }
 
     /// Has one of those who wait long make way, if more requests wait for a place than do already.
     pub(crate) fn call_if_wanted(&self) {
-        if self.queued.load(Relaxed) > self.yielding.load(Relaxed) {
-            self.waits.call();
+        if self.waiting() > self.yielding.load(Relaxed) {
+            self.call();
+        }
+    }
+
+    fn call(&self) {
+        self.waits.call(self.places());
+    }
+
+    /// Requests that wait for a place, or for room on the connections.
+    fn waiting(&self) -> usize {
+        self.queued.load(Relaxed) + self.pool.waiting()
+    }
+
+    /// How many there are: where some have a place and no room, the others are what there is room for.
+    fn places(&self) -> usize {
+        let most = self.limits.in_flight_max;
+        match self.pool.waiting() {
+            0 => most,
+            waiting => self.under_way.load(SeqCst).saturating_sub(waiting).clamp(1, most),
         }
     }
 
@@ -324,7 +341,7 @@ impl Way {
         hop.queued.fetch_add(1, Relaxed);
         self.meter.queued.inc();
         let _counted = Counted(&hop.queued, &self.meter.queued);
-        hop.waits.call();
+        hop.call();
         let deadline = deadline.min(Instant::now() + QUEUE_TIME_MAX);
         match tokio::time::timeout_at(deadline.into(), hop.slots.take(urgency)).await {
             Ok(Ok(slot)) => Ok(slot),

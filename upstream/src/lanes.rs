@@ -110,7 +110,7 @@ pub(crate) enum NoConnection {
 
 /// How far a request is.
 #[derive(Debug, Default)]
-pub(crate) struct Stage(AtomicU8);
+pub(crate) struct Stage(AtomicU8, Notify);
 
 impl Stage {
     const FULL: u8 = 1;
@@ -130,11 +130,20 @@ impl Stage {
         self.0.store(Self::GIVEN, Relaxed);
     }
 
+    /// Until it waits for another one to end, still does, or does no more.
+    pub(crate) async fn changed(&self) {
+        self.1.notified().await;
+    }
+
     /// It waits for room, or no more.
     fn set_full(&self, is_full: bool) {
         let stage = if is_full { Self::FULL } else { 0 };
         // What was given once may have been sent.
-        _ = self.0.fetch_update(Relaxed, Relaxed, |now| (now != Self::GIVEN).then_some(stage));
+        let set =
+            self.0.fetch_update(Relaxed, Relaxed, |now| (now != Self::GIVEN).then_some(stage));
+        if is_full || set == Ok(Self::FULL) {
+            self.1.notify_one();
+        }
     }
 }
 

@@ -10,6 +10,8 @@ const PER_DOUBLING: f64 = 4.0;
 const WEIGHT_MAX: f64 = 2_000.0;
 /// Answers before anything is said.
 const SAMPLES_MIN: f64 = 50.0;
+/// Answers before it is said roughly.
+const SAMPLES_ROUGH_MIN: f64 = 8.0;
 
 #[derive(Debug)]
 pub(crate) struct Latency {
@@ -47,7 +49,16 @@ impl Latency {
     /// The time that `share` (0 to 1) of the answers took at most, rounded up by less than a
     /// fifth; nothing before there were enough answers.
     pub(crate) fn quantile(&self, share: f64) -> Option<Duration> {
-        if self.weight < SAMPLES_MIN {
+        self.of(share, SAMPLES_MIN)
+    }
+
+    /// The median, as soon as there are some answers.
+    pub(crate) fn rough_median(&self) -> Option<Duration> {
+        self.of(0.5, SAMPLES_ROUGH_MIN)
+    }
+
+    fn of(&self, share: f64, samples_min: f64) -> Option<Duration> {
+        if self.weight < samples_min {
             return None;
         }
         let mut sum = 0.0;
@@ -67,8 +78,11 @@ mod tests {
     #[test]
     fn quantiles_are_near_and_nothing_is_said_too_early() {
         let mut latency = Latency::default();
-        (1..=49).for_each(|ms| latency.note(Duration::from_millis(ms)));
+        (1..=7).for_each(|ms| latency.note(Duration::from_millis(ms)));
+        assert_eq!(latency.rough_median(), None);
+        (8..=49).for_each(|ms| latency.note(Duration::from_millis(ms)));
         assert_eq!(latency.quantile(0.5), None);
+        assert!(latency.rough_median().unwrap() >= Duration::from_millis(25));
         (50..=1000).for_each(|ms| latency.note(Duration::from_millis(ms)));
         for (share, exact) in [(0.5, 0.5), (0.99, 0.99)] {
             let said = latency.quantile(share).unwrap().as_secs_f64();

@@ -7,6 +7,7 @@
 //!
 //! Invariant: while nobody waits for a place, nobody makes way; and as many as three quarters of the
 //! places are waited in to the end, so a hop that is slow with all it is asked goes on answering.
+//! Where its connections take fewer requests at a time, what they take are its places.
 
 use crate::hop::{Held, Hop};
 use std::collections::BTreeMap;
@@ -17,10 +18,8 @@ use tokio::sync::Notify;
 const OTHERS_SHARE: usize = 4;
 
 /// Those who wait long at a hop, in the order in which that began.
-pub(crate) struct Waits {
-    kept: usize,
-    row: Mutex<Row>,
-}
+#[derive(Default)]
+pub(crate) struct Waits(Mutex<Row>);
 
 #[derive(Default)]
 struct Row {
@@ -39,21 +38,20 @@ impl Row {
     }
 }
 
+/// So many of a hop's places are left to those that wait long.
+fn kept(places: usize) -> usize {
+    (places - places.div_ceil(OTHERS_SHARE)).max(1)
+}
+
 impl Waits {
-    /// At a hop that is asked so much at a time.
-    pub(crate) fn new(in_flight_max: usize) -> Self {
-        let kept = in_flight_max - in_flight_max.div_ceil(OTHERS_SHARE);
-        Self { kept: kept.max(1), row: Mutex::default() }
-    }
-
     fn lock(&self) -> MutexGuard<'_, Row> {
-        self.row.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A request waits for a place: calls one who is to make way, if any is.
-    pub(crate) fn call(&self) {
+    /// A request waits for one of so many places: calls one who is to make way, if any is.
+    pub(crate) fn call(&self, places: usize) {
         let mut row = self.lock();
-        let called = row.last(self.kept).and_then(|number| row.waits.remove(&number));
+        let called = row.last(kept(places)).and_then(|number| row.waits.remove(&number));
         if let Some((_, called)) = called {
             called.notify_one();
         }
@@ -120,8 +118,7 @@ mod tests {
 
     #[test]
     fn three_quarters_are_left_alone_and_one_at_the_least() {
-        let kept = [1, 2, 3, 4, 8, 512].map(|places| Waits::new(places).kept);
-        assert_eq!(kept, [1, 1, 2, 3, 6, 384]);
+        assert_eq!([1, 2, 3, 4, 8, 512].map(kept), [1, 1, 2, 3, 6, 384]);
     }
 
     #[test]

@@ -54,15 +54,18 @@ pub(super) async fn head(
     let stage = Stage::default();
     let mut response = std::pin::pin!(hop.pool.give(request, &sending.anew, &stage));
     let moved = || sending.upload.as_ref().and_then(|upload| upload.moved());
-    let mut long: Option<Wait> = None;
+    let (mut long, mut since): (Option<Wait>, _) = (None, began);
     let done = loop {
         let last = moved();
         let limit = last.unwrap_or(began) + within;
         // A body that is on its way up may take longer than its head.
         let limit = if last.is_some() { limit } else { limit.min(terms.deadline) };
         let mut look = limit.min(pace.until);
-        let long_from = last.unwrap_or(began) + patience.time;
-        if Instant::now() < long_from {
+        let long_from = last.unwrap_or(since) + patience.time;
+        if stage.waits_for_room() {
+            // It keeps none from others.
+            long = None;
+        } else if Instant::now() < long_from {
             (long, look) = (None, look.min(long_from));
         } else if long.is_none() {
             long = Some(Wait::begin(&hop, patience.takes_long));
@@ -75,6 +78,12 @@ pub(super) async fn head(
                 let fault = Fault::timed_out(ErrorType::HttpResponseTimeout, why);
                 flight.silent(&fault);
                 return Err(Failure::down(fault));
+            }
+            () = stage.changed() => {
+                since = Instant::now();
+                if stage.waits_for_room() {
+                    hop.call_if_wanted();
+                }
             }
             // Unless its body has gone on meanwhile.
             way = called(long.as_ref()) => if moved() == last {

@@ -55,7 +55,7 @@ impl Known {
 
     /// How long what is asked for may be waited for before that is long.
     pub(super) fn patience(&self, asked: Asked) -> Patience {
-        self.habits.patience(asked, self.latency.quantile(0.5))
+        self.habits.patience(asked, self.latency.rough_median())
     }
 
     /// A head came after this time. What was known of a hop that was slow is forgotten when it is
