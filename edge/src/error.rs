@@ -102,6 +102,13 @@ impl Fault {
         matches!(self, Self::Changed | Self::Gone | Self::Short)
     }
 
+    /// Whether it is the rest of a body that did not come: bytes that are wrong are the fault of who
+    /// sent them.
+    pub(crate) fn is_cut(&self) -> bool {
+        use upstream::Fault as F;
+        matches!(self, Self::Upstream(F::Cut { .. } | F::TimedOut { .. }))
+    }
+
     /// Whether another try may do better.
     pub(crate) fn may_pass(&self) -> bool {
         match self {

@@ -60,6 +60,11 @@ impl Passed {
         Self(fields.get_all(CDN_LOOP).iter().cloned().collect(), answer_by)
     }
 
+    /// Whether another node asks.
+    pub fn is_for_peer(&self) -> bool {
+        !self.0.is_empty()
+    }
+
     /// Until when the last of them waits for the answer to begin.
     pub fn answer_by(&self) -> Option<Instant> {
         self.1
@@ -67,7 +72,7 @@ impl Passed {
 
     /// Says it in a request.
     pub fn tell(&self, ask: &mut Ask) {
-        ask.by_peer = !self.0.is_empty();
+        ask.by_peer = self.is_for_peer();
         for value in self.0.iter() {
             ask.fields.append(CDN_LOOP, value.clone());
         }
@@ -110,7 +115,7 @@ impl Object {
     /// Whether another node asks.
     pub fn is_for_peer(&self) -> bool {
         match &self.kind {
-            Kind::Track { passed, .. } => !passed.0.is_empty(),
+            Kind::Track { passed, .. } => passed.is_for_peer(),
             Kind::Web(web) => web.wanted.by_peer,
         }
     }

@@ -35,6 +35,10 @@ struct Repeats {
     by_origins: u32,
     /// The last one failed here.
     avoid: Option<HopId>,
+    /// Another node's origin has failed: the origin itself is asked, once, for the node that a client
+    /// asked alone.
+    is_last: bool,
+    is_for_peer: bool,
     /// There is one more to come.
     is_due: bool,
 }
@@ -43,7 +47,8 @@ impl Repeats {
     /// The next ask is it.
     fn tell(&mut self, ask: &mut Ask) {
         (ask.is_repeat, ask.avoid) = (std::mem::take(&mut self.is_due), self.avoid.take());
-        ask.retried = self.by_origins;
+        ask.at_the_origin = self.is_last;
+        ask.retried = if self.is_last { u32::MAX } else { self.by_origins };
     }
 }
 
@@ -108,7 +113,7 @@ impl Origin {
         passed: &Passed,
         read: impl Fn(&Bytes) -> Option<T>,
     ) -> Result<Whole<T>, Fault> {
-        let mut repeats = Repeats::default();
+        let mut repeats = Repeats { is_for_peer: passed.is_for_peer(), ..Repeats::default() };
         loop {
             let mut ask = Ask::get(TITLES_HOST, format!("/{path}"), key(path));
             passed.tell(&mut ask);
@@ -129,20 +134,27 @@ impl Origin {
                 Err(fault) => fault,
             };
             repeats.is_due =
-                fault.may_pass() && self.may_repeat(&mut repeats, Some((hop, source)), false);
+                fault.may_pass() && self.may_repeat(&mut repeats, &fault, (hop, source)).await;
             if !repeats.is_due {
                 return Err(fault);
             }
         }
     }
 
-    /// Whether what did not come is asked for again, or `is_free`. An upstream that could not be
-    /// asked has been tried as often as its budget allows.
-    fn may_repeat(&self, repeats: &mut Repeats, by: By, is_free: bool) -> bool {
-        let Some((hop, source)) = by else { return false };
+    /// Whether what did not come from there is asked for again. Where another node is there, and has
+    /// broken it off, that one's tries are behind it, in vain.
+    async fn may_repeat(
+        &self,
+        repeats: &mut Repeats,
+        fault: &Fault,
+        (hop, source): (HopId, Verdict),
+    ) -> bool {
+        let is_behind_it =
+            source != Verdict::Origin && fault.is_cut() && self.upstream.is_there(&hop).await;
         repeats.avoid = Some(hop);
-        if is_free {
-            return true;
+        if is_behind_it || repeats.is_last {
+            let was_last = std::mem::replace(&mut repeats.is_last, true);
+            return !was_last && !repeats.is_for_peer && self.upstream.pays_repeat(1);
         }
         if source == Verdict::Origin {
             repeats.by_origins += 1;
@@ -195,8 +207,16 @@ impl Origin {
             let before = next;
             let ended = self.one_try(&file, &mut next, end, &mut repeats, &mut keep).await;
             let Err((fault, by)) = ended else { break };
-            // To go on behind a chunk that has come is free.
-            repeats.is_due = self.may_repeat(&mut repeats, by, next > before);
+            repeats.is_due = match by {
+                // It has been tried as often as its budget allows.
+                None => false,
+                // To go on behind a chunk that has come is free.
+                Some((hop, _)) if next > before => {
+                    repeats.avoid = Some(hop);
+                    true
+                }
+                Some(by) => self.may_repeat(&mut repeats, &fault, by).await,
+            };
             if !repeats.is_due {
                 self.metrics.fill(FillEnd::Failed);
                 return Err(fault);

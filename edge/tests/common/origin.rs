@@ -208,9 +208,13 @@ fn body(bytes: Bytes, misdeed: Option<Misdeed>) -> Body {
             Full::new(wrong.into()).map_err(|never| match never {}).boxed()
         }
         Some(Misdeed::Cut(after)) => {
-            let cut = Err(io::Error::other("cut"));
-            let frames = futures::stream::iter([frame(bytes.slice(..after)), cut]);
-            BodyExt::boxed(StreamBody::new(frames))
+            let first = futures::stream::iter([frame(bytes.slice(..after))]);
+            // So that what came before is sent.
+            let cut = futures::stream::once(async {
+                tokio::task::yield_now().await;
+                Err(io::Error::other("cut"))
+            });
+            BodyExt::boxed(StreamBody::new(first.chain(cut)))
         }
         Some(Misdeed::Stall(after)) => {
             let first = futures::stream::iter([frame(bytes.slice(..after))]);

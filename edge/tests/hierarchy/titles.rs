@@ -74,6 +74,25 @@ async fn a_title_comes_through_a_parent_and_one_that_corrupts_is_passed_by() {
     assert_eq!((liar.media().len(), cinema.origin.media().len()), (1, 2));
 }
 
+/// Its own tries are behind what it cut.
+#[tokio::test]
+async fn what_a_parent_cuts_of_an_index_the_origin_is_asked_for_once() {
+    let cinema = Cinema::new().await;
+    let dir = tempfile::tempdir().unwrap();
+    let [child] = nodes(["edge-a"]);
+    let parent = Origin::start(&cinema.film).await;
+    for broken in [&parent, &cinema.origin] {
+        broken.always_at_indexes(Some(Misdeed::Cut(100)));
+    }
+    let parents = below(&[Peer { id: "region-1".into(), url: parent.url.clone() }]);
+    let edge = cinema.start(&dir, &child, parents).await;
+    assert_eq!(cinema.play(&edge, "hls.m3u8").await.code(), "origin-failed");
+    assert_eq!((parent.indexes(), cinema.origin.indexes()), (1, 1));
+    cinema.origin.always_at_indexes(None);
+    assert_eq!(cinema.play(&edge, "hls.m3u8").await.status, 200);
+    assert_eq!((parent.indexes(), cinema.origin.indexes()), (2, 2));
+}
+
 #[tokio::test]
 async fn titles_that_go_in_a_circle_are_refused_at_the_second_sight() {
     let cinema = Cinema::new().await;

@@ -27,7 +27,7 @@ impl Run {
     ) -> bool {
         let is_behind_it = match by {
             Some((hop, fault)) if self.front() == front && self.is_of_a_node() => {
-                is_cut(fault) && engine.is_there(&self.object, hop).await
+                fault.is_cut() && engine.is_there(&self.object, hop).await
             }
             _ => false,
         };
@@ -40,7 +40,7 @@ impl Run {
         (self.source, self.repeats) = (failed.source, failed.repeats);
         self.is_last = failed.is_last;
         let is_told = failed.fault.starts_over() || matches!(failed.fault, Fault::Apart(_));
-        let is_behind_it = self.is_of_a_node() && is_cut(&failed.fault);
+        let is_behind_it = self.is_of_a_node() && failed.fault.is_cut();
         !is_told && self.counts_repeat(engine, self.front(), is_behind_it)
     }
 
@@ -65,10 +65,4 @@ impl Run {
         };
         self.is_repeat
     }
-}
-
-/// Whether it is the rest that did not come: bytes that are wrong are the fault of who sent them.
-fn is_cut(fault: &Fault) -> bool {
-    use upstream::Fault as F;
-    matches!(fault, Fault::Upstream(F::Cut { .. } | F::TimedOut { .. }))
 }
