@@ -6,6 +6,7 @@
 mod bodies;
 #[path = "../common/mod.rs"]
 mod common;
+mod http2;
 
 use common::WebMisdeed as Misdeed;
 use common::{Answer, CHUNK, Hold, Item, Proxy, Validator, content, get, until};

@@ -14,7 +14,8 @@ pub(super) fn head(error: &Error) -> ErrorType {
 }
 
 /// In mid-body. A length that other bytes came for than it says is an error of the protocol (RFC 9113
-/// section 8.1.1), like others; `is_short`: some of it has not come.
+/// section 8.1.1), like others; `is_short`: some of it has not come. Nor has any of a frame that goes
+/// past the length, which h2 tells from an early end by its log alone: both are taken for that.
 pub(super) fn body(error: &Error, is_short: bool) -> ErrorType {
     match is_short || !error.is_library() {
         true => ErrorType::HttpResponseIncomplete,
