@@ -71,9 +71,6 @@ impl Account {
 
     /// There is room for the answer; the place is given back at the end.
     pub fn place(&mut self, place: Option<Place>) {
-        if place.is_some() {
-            self.metrics.responses.inc();
-        }
         self.place = place;
     }
 
@@ -170,9 +167,7 @@ impl Drop for Account {
     fn drop(&mut self) {
         self.flush();
         self.tell_of_awaited();
-        if self.place.is_some() {
-            self.metrics.responses.dec();
-        }
+        drop(self.place.take());
         let (method, path) = (&self.head.method, below_token(self.head.uri.path()));
         let (protocol, status, verdict) = (self.protocol, self.status, self.verdict.name());
         // Asked for by a log line alone.

@@ -76,7 +76,7 @@ pub struct Counts {
     cmcd: [IntCounter; cmcd::Verdict::ALL.len()],
     /// Of connections.
     pub wire: wire::Metrics,
-    /// Media responses under way.
+    /// Requests that hold a place among the responses, from before they wait for the origin.
     pub responses: IntGauge,
     /// Bytes that the plan in force names, within the budget.
     pub plan_bytes: IntGauge,
@@ -236,7 +236,7 @@ impl Metrics {
                 cmcd::Verdict::ALL.map(|verdict| counters.with_label_values(&[verdict.as_str()]))
             },
             wire: wire::Metrics::new(r)?,
-            responses: gauge(r, "responses", "Media responses under way")?,
+            responses: gauge(r, "responses", "Places of responses that are taken")?,
             plan_bytes: gauge(r, "plan_bytes", "Bytes named by the plan in force")?,
             plan_bytes_present: gauge(r, "plan_present_bytes", "Bytes of the plan that are here")?,
             plan_number: gauge(r, "plan_number", "Number of the plan in force")?,

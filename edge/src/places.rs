@@ -1,6 +1,7 @@
 //! Room for responses.
 
 use crate::refused::Refused;
+use prometheus::IntGauge;
 use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -8,15 +9,25 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 pub struct Places {
     free: Arc<Semaphore>,
     max: usize,
+    taken: IntGauge,
 }
 
-/// One response's room, given back when dropped.
-pub type Place = OwnedSemaphorePermit;
+/// One response's room, counted and given back when dropped.
+pub struct Place {
+    taken: IntGauge,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.taken.dec();
+    }
+}
 
 impl Places {
-    /// Room for `max`.
-    pub fn new(max: usize) -> Self {
-        Self { free: Arc::new(Semaphore::new(max)), max }
+    /// Room for `max`; `taken` tells how many have it.
+    pub fn new(max: usize, taken: IntGauge) -> Self {
+        Self { free: Arc::new(Semaphore::new(max)), max, taken }
     }
 
     /// A place for a response of this urgency (RFC 9218). Urgencies 0 to 3, which is what a
@@ -34,7 +45,9 @@ impl Places {
         if kept > 0 && self.free.available_permits() <= kept {
             return Err(Refused::Busy);
         }
-        Arc::clone(&self.free).try_acquire_owned().map_err(|_| Refused::Busy)
+        let permit = Arc::clone(&self.free).try_acquire_owned().map_err(|_| Refused::Busy)?;
+        self.taken.inc();
+        Ok(Place { taken: self.taken.clone(), _permit: permit })
     }
 
     /// The share that is taken.
@@ -49,7 +62,8 @@ mod tests {
 
     #[test]
     fn the_last_places_are_for_playback() {
-        let places = Places::new(20);
+        let taken = IntGauge::new("taken", "places").unwrap();
+        let places = Places::new(20, taken.clone());
         let mut held: Vec<Place> = (0..18).map(|_| places.take(3).unwrap()).collect();
         assert!(places.take(7).is_err());
         held.push(places.take(5).unwrap());
@@ -57,5 +71,8 @@ mod tests {
         held.push(places.take(3).unwrap());
         assert!(places.take(0).is_err());
         assert!((places.load() - 1.0).abs() < f64::EPSILON);
+        assert_eq!(taken.get(), 20);
+        drop(held);
+        assert_eq!(taken.get(), 0);
     }
 }

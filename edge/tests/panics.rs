@@ -71,9 +71,7 @@ async fn together(proxy: &Proxy, hold: Hold) -> Vec<(u16, Result<Bytes, String>)
     }));
     let releasing = async {
         until("all are there", || async {
-            // Before their heads they are not counted as responses.
-            let gauge = if hold == Hold::Head { "connections" } else { "responses" };
-            let there = proxy.edge.metric(&format!("nearcast_edge_{gauge} ")).await;
+            let there = proxy.edge.metric("nearcast_edge_responses ").await;
             (proxy.web.held() == 1 && there == 8.0).then_some(())
         })
         .await;

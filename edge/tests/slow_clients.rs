@@ -272,6 +272,34 @@ async fn who_takes_nothing_over_http_2_or_3_is_given_up() {
     assert!((cut - 1.0).abs() < 0.1, "{cut}: that of the stream that was reset");
 }
 
+#[tokio::test]
+async fn who_waits_for_an_origin_has_a_place_that_is_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let web = Web::start().await;
+    web.put("/page", Item::of(1_000));
+    let limits = Limits { responses: 2, ..Limits::default() };
+    let settings = proxy_settings(dir.path(), &web.url, &serde_json::json!({}));
+    let edge = Edge::start_with(settings, limits).await;
+    web.hold(Hold::Head);
+    let url = format!("{}/page", edge.http);
+    let ask = || {
+        let url = url.clone();
+        tokio::spawn(async move { get(&url, &[]).await })
+    };
+    let waiting = [ask(), ask()];
+    let are = |count: f64| {
+        let edge = &edge;
+        move || async move { (edge.metric("nearcast_edge_responses ").await == count).then_some(()) }
+    };
+    until("both places are taken", are(2.0)).await;
+    assert_eq!(get(&url, &[]).await.status, StatusCode::SERVICE_UNAVAILABLE);
+    web.release();
+    for answer in waiting {
+        assert_eq!(answer.await.unwrap().bytes(), &web.whole("/page"));
+    }
+    until("both places are free", are(0.0)).await;
+}
+
 /// No test machine is so slow that an answer rests for so long.
 fn unhurried() -> Patience {
     Patience { quiet: Duration::from_secs(60), ..Patience::default() }
