@@ -179,6 +179,8 @@ impl InForce {
             rules().begin_fold(&fold);
             self.drop_in_steps(fold.numbers());
             self.metrics.folded.inc_by(fold.count() as u64);
+            let (names, site) = (fold.count(), fold.site());
+            tracing::warn!(names, site, "too many purges are kept: the oldest became one of all");
         }
     }
 

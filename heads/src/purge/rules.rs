@@ -55,6 +55,11 @@ impl Fold {
         &self.numbers
     }
 
+    /// Whose they are; `None`: of all sites.
+    pub(crate) fn site(&self) -> Option<&str> {
+        self.stands.purge.site.as_deref()
+    }
+
     /// How many are given up.
     pub(crate) fn count(&self) -> usize {
         self.numbers.len() + 1
