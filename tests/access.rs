@@ -103,7 +103,7 @@ async fn the_log_tells_bytes_by_source_and_the_players_cmcd_of_each_request() {
     let dir = tempfile::tempdir().unwrap();
     let edge = edge(dir.path(), "info,access=debug").await;
     let client = Client::new(Protocol::H1, &[], WAIT).unwrap();
-    let film = format!("{}/film", edge.url().unwrap());
+    let film = format!("{}/film?a=1", edge.url().unwrap());
     let first = format!("bytes=0-{}", CHUNK_BYTES - 1);
     let asked = [
         (vec![("range", &*first)], 206, CHUNK_BYTES, vec![("origin", CHUNK_BYTES)]),
@@ -118,19 +118,36 @@ async fn the_log_tells_bytes_by_source_and_the_players_cmcd_of_each_request() {
         let lines = requests(&edge.log(), place + 1).await;
         let line = &lines[place];
         let told: Vec<_> = sources.iter().map(|(name, sum)| format!("{name}={sum}")).collect();
-        let expected = json!({
+        let mut expected = json!({
             "timestamp": line["timestamp"], "level": "DEBUG", "target": "access",
             "message": "request", "method": "GET", "site": "*", "path": "/film",
             "protocol": "http/1.1", "status": status, "verdict": sources[sources.len() - 1].0,
             "bytes": bytes, "expected": bytes, "sources": told.join(","),
             "cmcd": "bl=2100,sid=\"tonight\"", "micros": line["micros"],
+            "host": film.split('/').nth(2).unwrap(),
         });
+        if let Some(("range", range)) = fields.first() {
+            expected["range"] = json!(range);
+        }
         assert_eq!(line, &expected);
         assert!(line["micros"].as_u64().is_some_and(|micros| micros > 0), "{line}");
     }
     let text = std::fs::read_to_string(edge.log()).unwrap();
     let others = text.lines().filter(|line| line.contains("\"DEBUG\"")).count();
     assert_eq!(others, 3, "nothing else is told at this level:\n{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_tells_who_asked_at_its_finest_level() {
+    let dir = tempfile::tempdir().unwrap();
+    let edge = edge(dir.path(), "info,access=trace").await;
+    let client = Client::new(Protocol::H1, &[], WAIT).unwrap();
+    let film = format!("{}/film?key=7", edge.url().unwrap());
+    let answer = client.get(&film, &[("user-agent", "player/7")]).await.unwrap();
+    assert_eq!(answer.status, 200);
+    let line = &requests(&edge.log(), 1).await[0];
+    let told = (&line["client"], &line["query"], &line["user_agent"]);
+    assert_eq!(told, (&json!("127.0.0.1"), &json!("key=7"), &json!("player/7")));
 }
 
 /// An origin of bodies that are not whole, by path. Each waits after half of what it sends, until it

@@ -5,10 +5,15 @@ use crate::places::Place;
 use crate::prefetch::{Awaited, Prefetch};
 use crate::tally::Tally;
 use crate::verdict::Verdict;
+use http::header::{HOST, HeaderName, RANGE, USER_AGENT};
+use http::uri::Authority;
 use smallvec::SmallVec;
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
+use tracing::Level;
+use tracing::field::{DisplayValue, display};
 
 /// A long response is counted whenever this much more was handed over, and at its end.
 const FLUSH_BYTES: u64 = 4 << 20;
@@ -37,6 +42,8 @@ pub struct Account {
     awaited: Option<Awaited>,
     /// Held while media is sent.
     place: Option<Place>,
+    /// Who asked, as far as its connection tells.
+    client: Option<IpAddr>,
 }
 
 impl Account {
@@ -45,7 +52,7 @@ impl Account {
     pub fn open(
         (metrics, prefetch): (Metrics, Prefetch),
         head: Arc<http::request::Parts>,
-        protocol: &'static str,
+        (protocol, client): (&'static str, Option<IpAddr>),
         tally: Arc<Tally>,
         cmcd: String,
     ) -> Box<Self> {
@@ -66,6 +73,7 @@ impl Account {
             cut: None,
             awaited: None,
             place: None,
+            client,
         })
     }
 
@@ -155,11 +163,37 @@ impl fmt::Display for Sources<'_> {
     }
 }
 
+/// Whether the log may hold what is about a person, or may be a secret: at its finest level alone.
+fn tells_all() -> bool {
+    tracing::enabled!(target: ACCESS, Level::TRACE)
+}
+
 /// The path without its token: no log line may hold that.
 fn below_token(path: &str) -> &str {
     match path.strip_prefix("/~") {
         None => path,
         Some(rest) => rest.find('/').map_or("", |slash| &rest[slash..]),
+    }
+}
+
+impl Account {
+    fn field(&self, name: HeaderName) -> Option<&str> {
+        self.head.headers.get(name)?.to_str().ok()
+    }
+
+    /// The host that was asked for.
+    fn host(&self) -> Option<&str> {
+        self.head.uri.authority().map(Authority::as_str).or_else(|| self.field(HOST))
+    }
+
+    /// Who asked.
+    fn client(&self) -> Option<DisplayValue<IpAddr>> {
+        self.client.filter(|_| tells_all()).map(display)
+    }
+
+    /// What a query holds is not known here: it may be a key.
+    fn query(&self) -> Option<&str> {
+        self.head.uri.query().filter(|_| tells_all())
     }
 }
 
@@ -181,12 +215,16 @@ impl Drop for Account {
                 target: ACCESS,
                 %method, site, path, protocol, status, verdict, bytes, expected, %sources, cmcd,
                 micros = micros(),
+                host = self.host(), query = self.query(), range = self.field(RANGE),
+                user_agent = self.field(USER_AGENT), client = self.client(),
                 %fault, "cut"
             ),
             None => tracing::debug!(
                 target: ACCESS,
                 %method, site, path, protocol, status, verdict, bytes, expected, %sources, cmcd,
                 micros = micros(),
+                host = self.host(), query = self.query(), range = self.field(RANGE),
+                user_agent = self.field(USER_AGENT), client = self.client(),
                 "request"
             ),
         }

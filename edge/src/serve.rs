@@ -149,7 +149,7 @@ fn serve(edge: &Arc<Edge>, asked: &Asked<'_>, body: RequestBody) -> Reply<Body> 
     let mut account = Account::open(
         (edge.metrics.clone(), edge.prefetch.clone()),
         Arc::clone(head),
-        asked.protocol,
+        (asked.protocol, asked.via.client),
         Arc::clone(tally),
         if has_told { cmcd.cmcd.to_string() } else { String::new() },
     );
