@@ -86,7 +86,8 @@ impl Engine {
             answer = upstream.send(Ask { at_the_origin: true, ..ask()? }).await?;
         }
         *retried = answer.retried;
-        let given = bytes_of(object, &answer.head, missing);
+        let is_measured = answer.body.length().is_some() || !answer.body.is_delimited();
+        let given = bytes_of(object, &answer.head, missing, is_measured);
         if let Kind::Web(web) = &object.kind
             && let Some(ends) = is_apart(web, &answer.head, given.is_ok(), requested_ms)
         {
@@ -103,8 +104,9 @@ impl Engine {
                     self.fetched(web, answer.fetched_ms);
                 }
                 let is_unranged = range.start < missing.start || range.end() > missing.end();
-                let (body, wanted) = (answer.body, missing.start);
-                Ok(Arriving { body, range, wanted, is_unranged, hop, source, retried: *retried })
+                let (body, wanted, retried) = (answer.body, missing.start, *retried);
+                let is_measured = is_measured || answer.head.status != StatusCode::OK;
+                Ok(Arriving { body, range, wanted, is_unranged, is_measured, hop, source, retried })
             }
             Err(fault) => {
                 match (&fault, &object.kind) {
@@ -218,11 +220,13 @@ fn is_apart(
     }
 }
 
-/// Which of the object's bytes an answer to a range request holds.
+/// Which of the object's bytes an answer to a range request holds. All of it may come without a
+/// length, but for its validator: that it is as long is seen at its end.
 fn bytes_of(
     object: &Object,
     head: &http::response::Parts,
     missing: ByteRange,
+    is_measured: bool,
 ) -> Result<ByteRange, Fault> {
     let said = || {
         let range = head.headers.get(header::CONTENT_RANGE).and_then(|v| v.to_str().ok());
@@ -249,7 +253,7 @@ fn bytes_of(
         }
         StatusCode::OK => {
             let length = head.headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok());
-            let whole = length.is_some_and(|length| length == object.bytes.to_string());
+            let whole = length.map_or(!is_measured, |length| length == object.bytes.to_string());
             if whole && same(&head.headers) {
                 return Ok(ByteRange::new(0, object.bytes));
             }

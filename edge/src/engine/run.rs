@@ -118,6 +118,9 @@ pub struct Arriving {
     pub wanted: u64,
     /// They are all of the object, though a part was asked for.
     pub is_unranged: bool,
+    /// How many they are was said before they came. Else those of another version that has the same
+    /// validator are told by their number.
+    pub is_measured: bool,
     /// Who sends them.
     pub hop: HopId,
     /// How they are named in verdicts.

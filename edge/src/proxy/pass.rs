@@ -228,6 +228,7 @@ pub fn answer(edge: &Edge, wanted: &Wanted, unshared: Unshared, told: CacheStatu
     let (mut skipped, mut left) = (0, body.length());
     if let Some(Cut { given, total, wanted: part }) = cut {
         status = StatusCode::PARTIAL_CONTENT;
+        let total = total.map_or("*".to_owned(), |total| total.to_string());
         let range = format!("bytes {}-{}/{total}", part.start, part.end() - 1);
         set(&mut headers, header::CONTENT_RANGE, range);
         if part != given {

@@ -134,6 +134,8 @@ pub enum Misdeed {
     WrongRange(u64),
     /// 206 with a length of the whole that is one too large.
     WrongTotal,
+    /// 206 without the length of the whole (RFC 9110 section 14.4).
+    NoTotal,
     /// 206 with this length of the whole.
     Vast(u64),
     /// 206 with so many bytes at most, however many were asked for (RFC 9110 section 15.3.7).

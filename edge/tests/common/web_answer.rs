@@ -259,6 +259,10 @@ fn content_of(
     }
     if is_part {
         let (first, last) = (range.start, range.end - 1);
+        let total = match misdeed {
+            Some(Misdeed::NoTotal) => "*".to_owned(),
+            _ => total.to_string(),
+        };
         let _ = write!(fields, "content-range: bytes {first}-{last}/{total}\r\n");
     } else if item.has_ranges {
         fields.push_str("accept-ranges: bytes\r\n");

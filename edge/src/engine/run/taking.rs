@@ -103,12 +103,12 @@ impl Run {
             {
                 return Ok(End::Left);
             }
-            let Some(data) = self.next(&mut arriving.body, end - at).await? else {
+            let Some(data) = self.next(&mut arriving, end - at).await? else {
                 return Ok(End::Left);
             };
             engine.metrics.fetched(self.source, data.len());
             if data.len() as u64 > end - at {
-                return Err(Fault::unavailable("the answer is longer than it said"));
+                return Err(self.misses_length(&arriving, "the answer is longer than it said"));
             }
             match self.put(engine, (data, &arriving.body), at, end).await? {
                 Some(after) => at = after,
@@ -121,10 +121,23 @@ impl Run {
             }
         };
         // So that the connection is seen to be free for the next request.
-        if at == end {
-            let _ = arriving.body.frame().now_or_never();
+        if at == end
+            && let Some(Some(Ok(more))) = arriving.body.frame().now_or_never()
+            && !arriving.is_measured
+            && more.data_ref().is_some_and(|more| !more.is_empty())
+        {
+            return Err(self.misses_length(&arriving, "there is more"));
         }
         Ok(ended)
+    }
+
+    /// It has not ended where it should have. What was said to be of one version, and did not say
+    /// how long it is, is of another.
+    fn misses_length(&self, arriving: &Arriving, why: &str) -> Fault {
+        match (&self.object.kind, arriving.is_measured) {
+            (Kind::Web(_), false) => Fault::Changed,
+            _ => Fault::unavailable(why),
+        }
     }
 
     /// Waits while the answer is too far ahead. False: nobody wants more of it.
@@ -191,15 +204,15 @@ impl Run {
     }
 
     /// The next bytes; none once everybody has left.
-    async fn next(&self, body: &mut UpstreamBody, rest: u64) -> Result<Option<Bytes>, Fault> {
+    async fn next(&self, arriving: &mut Arriving, rest: u64) -> Result<Option<Bytes>, Fault> {
         loop {
-            let frame = match body.frame().now_or_never() {
+            let frame = match arriving.body.frame().now_or_never() {
                 Some(frame) => frame,
                 None => {
                     // Before a pause, readers get all that is here.
                     self.tell();
                     tokio::select! {
-                        frame = body.frame() => frame,
+                        frame = arriving.body.frame() => frame,
                         () = self.readers.changed() => {
                             // Where the origin knows no ranges, what is arriving is completed.
                             let ends = !self.is_unranged && !self.is_finished(rest);
@@ -212,7 +225,7 @@ impl Run {
                 }
             };
             match frame {
-                None => return Err(Fault::unavailable("the answer was cut")),
+                None => return Err(self.misses_length(arriving, "the answer was cut")),
                 Some(Err(fault)) => return Err(fault.into()),
                 Some(Ok(frame)) => {
                     if let Ok(data) = frame.into_data() {

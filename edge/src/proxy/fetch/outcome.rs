@@ -112,8 +112,8 @@ pub fn reader(own: Option<Own>) -> Option<GrowingReader> {
 pub struct Cut {
     /// What the answer holds.
     pub given: ByteRange,
-    /// The whole representation's length.
-    pub total: u64,
+    /// The whole representation's length, if it is known.
+    pub total: Option<u64>,
     /// What was wanted of it.
     pub wanted: ByteRange,
 }

@@ -86,7 +86,9 @@ impl Fetch {
         let fits = |bytes: u64| bytes <= OBJECT_BYTES_MAX;
         if stored.status == StatusCode::PARTIAL_CONTENT {
             return match Part::of(&answer, asked) {
-                Some(Part { given, total, is_enough: true, .. }) if strong && fits(total) => {
+                Some(Part { given, total: Some(total), is_enough: true, .. })
+                    if strong && fits(total) =>
+                {
                     let mut stored = stored;
                     stored.status = StatusCode::OK;
                     stored.fields.remove(header::CONTENT_RANGE);
@@ -97,7 +99,10 @@ impl Fetch {
                 part => {
                     let unkept = match part {
                         _ if !strong => Some(Unstored::Unvalidated),
-                        Some(part) if !fits(part.total) => Some(Unstored::TooLong),
+                        Some(Part { total: None, .. }) => Some(Unstored::Unmeasured),
+                        Some(Part { total: Some(total), .. }) if !fits(total) => {
+                            Some(Unstored::TooLong)
+                        }
                         _ => None,
                     };
                     unkept.into_iter().for_each(|why| self.not_stored(why));
@@ -171,6 +176,7 @@ impl Fetch {
             range,
             wanted: span.start.min(object.bytes),
             is_unranged: range.start < span.start || ends_early,
+            is_measured: true,
             hop: answer.hop,
             source,
             retried: answer.retried,

@@ -42,7 +42,8 @@ impl Fetch {
     /// An answer that was asked for as a part, and is all there is, is a whole one for a client
     /// that wants the whole.
     pub(super) fn made_whole(&self, mut answer: Answer, asked: Option<Span>) -> Answer {
-        let is_all = Part::of(&answer, asked).is_some_and(|part| part.given.bytes == part.total);
+        let is_all =
+            Part::of(&answer, asked).is_some_and(|part| part.total == Some(part.given.bytes));
         let wants_whole = !self.wanted.fields.contains_key(header::RANGE);
         if wants_whole && is_all && answer.head.status == StatusCode::PARTIAL_CONTENT {
             answer.head.status = StatusCode::OK;
@@ -137,8 +138,8 @@ impl Fetch {
 pub struct Part {
     /// What it holds.
     pub given: ByteRange,
-    /// The whole representation's length.
-    pub total: u64,
+    /// The whole representation's length, if it is known (RFC 9110 section 14.4).
+    pub total: Option<u64>,
     /// The origin sent less than it was asked for.
     is_short: bool,
     /// It is of use to the cache: all that was asked for, all that there is, or enough of it.
@@ -150,10 +151,12 @@ impl Part {
     pub fn of(answer: &Answer, asked: Option<Span>) -> Option<Self> {
         let asked = asked.filter(|_| is_of(answer, asked))?;
         let ContentRange { range: given, total } = caching::content_range(&answer.head.headers)?;
-        let total = total.filter(|total| given.end() <= *total)?;
+        if total.is_some_and(|total| given.end() > total) {
+            return None;
+        }
         // The framing, if it names a length, must agree with what the field says.
         let framed = answer.body.length().is_none_or(|length| length == given.bytes);
-        let is_all = given.end() == total || Some(given.end()) == asked.end;
+        let is_all = Some(given.end()) == total || Some(given.end()) == asked.end;
         let is_enough = is_all || given.bytes >= ANSWER_BYTES_MIN;
         let is_enough = is_enough && asked.start.is_multiple_of(CHUNK_BYTES);
         let is_short = Some(given.end()) != asked.end;
@@ -164,7 +167,10 @@ impl Part {
     /// origin sent no more. None if more would have had to be asked for.
     pub fn cut(&self, fields: &HeaderMap) -> Option<Cut> {
         let (given, total) = (self.given, self.total);
-        let range = one_range(fields, total)?;
+        let range = match total {
+            Some(total) => one_range(fields, total)?,
+            None => self.unmeasured(fields)?,
+        };
         let is_begun = (given.start..given.end()).contains(&range.start)
             && (self.is_short || range.end() <= given.end());
         let end = range.end().min(given.end());
@@ -173,6 +179,23 @@ impl Part {
             total,
             wanted: ByteRange::new(range.start, end - range.start),
         })
+    }
+}
+
+impl Part {
+    /// What a client wants that asks for one range of what does not say how long it is: what has
+    /// come ends where that does, or where it was said to by whoever told where the end is.
+    fn unmeasured(&self, fields: &HeaderMap) -> Option<ByteRange> {
+        let mut specs = caching::range_specs(fields);
+        let (first, None) = (specs.next()??, specs.next()) else { return None };
+        let (start, end) = match first {
+            RangeSpec::From { first, last } => {
+                (first, last.map_or(Some(self.given.end()), |last| last.checked_add(1))?)
+            }
+            RangeSpec::Last { .. } if self.is_short => return None,
+            RangeSpec::Last { bytes } => (self.given.end().saturating_sub(bytes), self.given.end()),
+        };
+        (start < end).then(|| ByteRange::new(start, end - start))
     }
 }
 

@@ -14,6 +14,8 @@ pub enum Unstored {
     /// It is a part, and has no strong validator that others could be joined with it by (RFC 9110
     /// section 15.3.7.3).
     Unvalidated,
+    /// It is a part of what does not say how long it is (RFC 9110 section 14.4).
+    Unmeasured,
     /// It is longer than anything is kept, or than what is kept whole, as it must be for want of a
     /// strong validator or a length.
     TooLong,
@@ -28,6 +30,7 @@ impl Unstored {
             Self::Said(reason) => reason.as_str(),
             Self::Undelimited => "undelimited",
             Self::Unvalidated => "unvalidated",
+            Self::Unmeasured => "unmeasured",
             Self::TooLong => "too-long",
             Self::NoRoom => "no-room",
         }
