@@ -27,7 +27,7 @@ impl Client {
 
     /// Reads what is there, and answers the pings among it.
     async fn take(&mut self) -> Option<()> {
-        let mut piece = [0; 64 << 10];
+        let mut piece = vec![0; 64 << 10];
         while let Some(read) = self.stream.read(&mut piece).now_or_never() {
             let bytes = read.ok().filter(|bytes| *bytes > 0)?;
             self.came.extend_from_slice(&piece[..bytes]);
