@@ -24,6 +24,8 @@ const FIXED: u64 = (350 - 110) * MIB;
 const BYTES_PER_S: u64 = 64 * KIB;
 /// All of them are under way, and what is before them is full, long before.
 const WAIT: Duration = Duration::from_secs(60);
+/// Until what is before them is full: at that rate, and 300 handshakes.
+const FULL_MAX: Duration = Duration::from_secs(110);
 
 /// What the document says of each response under way (b, with what goes past memory) and its
 /// connection; of its request at an origin of HTTP/1.1 (f); and of a connection by itself.
@@ -127,7 +129,7 @@ async fn is_full(edge: &Process, by: Protocol) -> bool {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     };
-    tokio::time::timeout(WAIT, is_full).await.is_ok()
+    tokio::time::timeout(FULL_MAX, is_full).await.is_ok()
 }
 
 /// Runs the readers until what is before them is full.

@@ -183,7 +183,9 @@ impl Account {
 
     /// The host that was asked for.
     fn host(&self) -> Option<&str> {
-        self.head.uri.authority().map(Authority::as_str).or_else(|| self.field(HOST))
+        let named = self.head.uri.authority().map(Authority::as_str).or_else(|| self.field(HOST));
+        // What a user would be named by is nobody's business (RFC 9110 section 4.2.4).
+        named.map(|host| host.rsplit_once('@').map_or(host, |(_, host)| host))
     }
 
     /// Who asked.

@@ -13,10 +13,12 @@ use upstream::hierarchy;
 /// Were each node to give up at once, each would ask the origin itself.
 #[tokio::test]
 async fn what_hangs_is_asked_for_once_however_many_nodes_are_between() {
-    let site = json!({ "first-byte-timeout": "1s" });
-    for levels in 1..5 {
+    // Between two nodes' ends is a twelfth of it.
+    let site = json!({ "first-byte-timeout": "4s" });
+    let site = &site;
+    join_all((1..5).map(async |levels| {
         let web = Web::start().await;
-        let (_dirs, edges) = chain(levels, &web, &site).await;
+        let (_dirs, edges) = chain(levels, &web, site).await;
         web.put("/known", Item::of(3 << 20));
         fetch(&edges[0], "/known", &[("range", "bytes=0-9")]).await;
         let before = web.count("/known");
@@ -30,7 +32,8 @@ async fn what_hangs_is_asked_for_once_however_many_nodes_are_between() {
             assert_eq!(told, expected, "{path}, {levels} levels: {answer:?}");
         }))
         .await;
-    }
+    }))
+    .await;
 }
 
 /// A node that waits no longer than a moment is answered within it, and no client has a say.

@@ -75,6 +75,21 @@ async fn what_comes_again_without_a_length_and_has_another_is_cut_once_at_most()
     }
 }
 
+/// Some servers compress what they send, and name it by the ETag of what they did not.
+#[tokio::test]
+async fn what_comes_in_another_coding_is_never_a_part_of_what_is_kept() {
+    for item in
+        [Item::of(BYTES).chunked().no_ranges(), Item::of(BYTES), Item::of(BYTES).no_ranges()]
+    {
+        let proxy = Proxy::new().await;
+        proxy.web.put(FILM, Item::of(BYTES));
+        assert_eq!(proxy.part(FILM, 0..9).await.header("content-encoding"), "");
+        proxy.web.put(FILM, item.field("content-encoding", "gzip"));
+        let part = proxy.part(FILM, 2 * CHUNK..2 * CHUNK + 9).await;
+        assert_eq!(part.header("content-encoding"), "gzip", "{part:?}");
+    }
+}
+
 #[tokio::test]
 async fn a_part_of_what_says_no_length_is_passed_on_to_the_byte() {
     let proxy = Proxy::new().await;

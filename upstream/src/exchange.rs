@@ -89,7 +89,9 @@ pub(crate) async fn exchange(
         let (mut request, keys) = sending.request(&way.hop).await.map_err(Failure::unsent)?;
         let (sent_ms, told) = sending.tell_purges(&way.hop, request.headers_mut());
         let within = terms.head_within(&way.hop, request.headers_mut());
+        let given = Instant::now();
         let response = head::head(&mut flight, request, sending, (terms, within)).await?;
+        let head_after = given.elapsed();
         flight.head(response.status());
         if way.hop.kind == HopKind::Origin {
             let came = SystemTime::now();
@@ -145,7 +147,7 @@ pub(crate) async fn exchange(
         if said::take_unsure(&mut answer.head.headers) && answer.kind != HopKind::Origin {
             sending.anew.unsure.note();
         }
-        return Ok(Answer { head_after: started.elapsed(), ..answer });
+        return Ok(Answer { head_after, ..answer });
     }
 }
 

@@ -170,6 +170,12 @@ impl Upstream {
         self.0.ways().filter_map(|way| way.hop.quantile(HEAD_SHARE)).max()
     }
 
+    /// How long an origin's head is waited for in one try.
+    #[must_use]
+    pub fn first_byte(&self) -> Duration {
+        self.0.config.times.first_byte
+    }
+
     /// What is known of each hop.
     #[must_use]
     pub fn status(&self) -> Vec<HopStatus> {

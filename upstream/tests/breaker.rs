@@ -46,7 +46,7 @@ async fn what_an_origin_always_fails_takes_nothing_else_from_it() {
         _ => ok("good"),
     };
     let origin = Origin::new(steps).await;
-    let text = format!("origins = [{:?}]\nretries = 0\nfirst-byte-timeout = \"1s\"", origin.url());
+    let text = format!("origins = [{:?}]\nretries = 0\nfirst-byte-timeout = \"5s\"", origin.url());
     let site = site(SiteKind::Proxy, &text);
     for failures in [FAILURES, FAILURES, FAILURES_MORE] {
         for number in 0..failures {

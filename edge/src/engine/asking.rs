@@ -1,7 +1,7 @@
 //! What the engine asks upstreams, and what it makes of their answers: which bytes they are, and
 //! whether they are of the version that is wanted.
 
-use super::{Arriving, Engine, OWNED_RUN_BYTES, TITLES_HOST};
+use super::{Arriving, Engine, OWNED_RUN_BYTES, TITLES_HOST, UNVALIDATED_BYTES_MAX};
 use crate::apart::{Apart, Given};
 use crate::error::Fault;
 use crate::object::{Kind, Object, Web};
@@ -43,7 +43,7 @@ impl Engine {
             && is_over
         {
             if matches!(fault, Fault::Changed) {
-                let noted = self.others_are_outdated(&[web.wanted.key]);
+                let noted = self.others_are_outdated(&[web.wanted.key], &web.wanted.site.name);
                 self.work.spawn(async {
                     if let Err(error) = noted.await {
                         tracing::warn!(%error, "a restart may forget that nodes have an old version");
@@ -253,7 +253,9 @@ fn bytes_of(
         }
         StatusCode::OK => {
             let length = head.headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok());
-            let whole = length.map_or(!is_measured, |length| length == object.bytes.to_string());
+            // What is kept came with a length, or was no longer than this.
+            let may_be = !is_measured && object.bytes <= UNVALIDATED_BYTES_MAX;
+            let whole = length.map_or(may_be, |length| length == object.bytes.to_string());
             if whole && same(&head.headers) {
                 return Ok(ByteRange::new(0, object.bytes));
             }
@@ -279,5 +281,8 @@ fn same_version(web: &Web, fields: &HeaderMap) -> bool {
     // As a stored head's: an answer without a date is of when it came, and only beside a date
     // is `Last-Modified` a strong validator.
     let fields = caching::received_fields(fields, crate::proxy::now_ms());
-    caching::same_validator(&web.head.stored, &fields)
+    let stored = &web.head.stored;
+    // Some servers compress what they send, and name it by the ETag of what they did not.
+    let coding = header::CONTENT_ENCODING;
+    fields.get(&coding) == stored.fields.get(&coding) && caching::same_validator(stored, &fields)
 }

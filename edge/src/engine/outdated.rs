@@ -5,7 +5,7 @@
 //! of its own, so that clients who change things push no operator's purge out of that.
 //!
 //! Invariant: nothing is forgotten but what the disk refused, and that at the next start. Where there
-//! are too many URLs, the oldest become one of every URL.
+//! are too many URLs, the oldest become one of every URL of their site.
 
 use super::Engine;
 use crate::proxy::now_ms;
@@ -15,6 +15,7 @@ use lru::LruCache;
 use prometheus::{IntCounter, Registry};
 use std::num::NonZeroUsize;
 use std::path::Path;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use upstream::Purges;
@@ -34,6 +35,8 @@ pub struct Outdated {
     log: PurgeLog,
     /// In milliseconds since 1970 UTC.
     unwritten: Mutex<LruCache<KeyId, i64>>,
+    /// When the last of those was changed of which there were too many.
+    pushed_out_ms: AtomicI64,
     refused: IntCounter,
 }
 
@@ -47,7 +50,7 @@ impl Outdated {
         // It is no purge that operators see: what they count is not to have these among it.
         let log = PurgeLog::open_for(&dir.join(LOG), &Registry::new(), OUTDATED_MAX)?;
         let unwritten = Mutex::new(LruCache::new(UNWRITTEN_MAX));
-        Ok(Arc::new(Self { log, unwritten, refused }))
+        Ok(Arc::new(Self { log, unwritten, pushed_out_ms: AtomicI64::new(i64::MIN), refused }))
     }
 
     fn unwritten(&self) -> MutexGuard<'_, LruCache<KeyId, i64>> {
@@ -56,11 +59,19 @@ impl Outdated {
 
     /// What other nodes have from now or before may be old: at once, and after a restart as well if
     /// the future ends without an error.
-    pub fn note(self: &Arc<Self>, key: KeyId) -> impl Future<Output = Result<(), Error>> + use<> {
+    pub fn note(
+        self: &Arc<Self>,
+        key: KeyId,
+        site: &str,
+    ) -> impl Future<Output = Result<(), Error>> + use<> {
         let (own, at_ms) = (Arc::clone(self), now_ms());
-        own.unwritten().put(key, at_ms);
+        let out = own.unwritten().push(key, at_ms).filter(|(other, _)| *other != key);
+        if let Some((_, at_ms)) = out {
+            own.pushed_out_ms.fetch_max(at_ms, Ordering::AcqRel);
+        }
+        let site = Some(site.to_owned());
         async move {
-            let purge = Purge { what: of(&key), site: None, soft: true, note: String::new() };
+            let purge = Purge { what: of(&key), site, soft: true, note: String::new() };
             if let Err(error) = own.log.append(purge).await {
                 own.refused.inc();
                 return Err(error);
@@ -74,9 +85,11 @@ impl Outdated {
     }
 
     /// What was noted last of a URL, in milliseconds since 1970 UTC.
-    fn last(&self, key: &KeyId) -> Option<i64> {
+    fn last(&self, key: &KeyId, site: &str) -> Option<i64> {
         let unwritten = self.unwritten().peek(key).copied();
-        self.log.last("", of(key).text(), &[]).any_ms.max(unwritten)
+        let pushed_out = Some(self.pushed_out_ms.load(Ordering::Acquire));
+        let unwritten = unwritten.max(pushed_out.filter(|at_ms| *at_ms > i64::MIN));
+        self.log.last(site, of(key).text(), &[]).any_ms.max(unwritten)
     }
 }
 
@@ -87,14 +100,19 @@ impl Engine {
     pub fn others_are_outdated(
         &self,
         keys: &[KeyId],
+        site: &str,
     ) -> impl Future<Output = Result<(), Error>> + use<> {
         let noted: Vec<_> = match &self.outdated {
-            Some(outdated) => keys.iter().map(|key| outdated.note(*key)).collect(),
+            Some(outdated) => keys.iter().map(|key| outdated.note(*key, site)).collect(),
             None => Vec::new(),
         };
-        async {
+        let (outdated, count) = (self.outdated.clone(), noted.len() as u64);
+        async move {
             let all = tokio::time::timeout(WRITTEN_WITHIN, join_all(noted)).await;
-            let late = |_| Error::NotWritten { path: LOG.into(), reason: "the disk is too slow" };
+            let late = |_| {
+                outdated.iter().for_each(|outdated| outdated.refused.inc_by(count));
+                Error::NotWritten { path: LOG.into(), reason: "the disk is too slow" }
+            };
             all.map_err(late)?.into_iter().collect()
         }
     }
@@ -103,7 +121,7 @@ impl Engine {
     /// to be another than other nodes have: what they have from before that is not taken.
     pub fn purges_of(&self, key: &KeyId, (site, url): (&str, &str), tags: &[Box<str>]) -> Purges {
         let Last { any_ms, hard_ms } = self.purges.last(site, url, tags);
-        let outdated_ms = self.outdated.as_ref().and_then(|outdated| outdated.last(key));
+        let outdated_ms = self.outdated.as_ref().and_then(|outdated| outdated.last(key, site));
         Purges { last_ms: any_ms.max(outdated_ms), hard_ms }
     }
 }

@@ -70,7 +70,7 @@ mod tests {
             })
         };
         assert_eq!(asked(0, 1000).take(7).collect::<Vec<_>>(), [2, 2, 4, 8, 16, 16, 16]);
-        assert_eq!(asked(5, 40).collect::<Vec<_>>(), [2, 2, 4, 8, 14]);
+        assert_eq!(asked(5, 40).collect::<Vec<_>>(), [2, 2, 4, 8, 16, 3]);
         // What one request brings is one request.
         assert_eq!(asked(5, 21).collect::<Vec<_>>(), [16]);
     }

@@ -73,6 +73,9 @@ pub struct Run {
     is_last: bool,
     /// The origin sends all of the object, whatever is asked for.
     is_unranged: bool,
+    /// Only the end of the answer that is taken, or was last, tells that it is of the version that it
+    /// names.
+    is_told_by_end: bool,
     /// It does so now, and others may join.
     listed: Option<Listed>,
     /// All chunks below were claimed that were missing then.
@@ -161,6 +164,7 @@ impl Run {
             is_repeat: false,
             is_last: false,
             is_unranged: false,
+            is_told_by_end: false,
             listed: None,
             claimed_until: 0,
             began: Instant::now(),
@@ -339,7 +343,7 @@ impl Run {
                     }
                     return engine.metrics.filled(FillEnd::Left, self.began.elapsed());
                 }
-                Ok(End::Left) => return engine.metrics.filled(FillEnd::Left, self.began.elapsed()),
+                Ok(End::Left) => return self.leave(engine),
                 Err(failed) => failed,
             };
             if let (Some(hop), Fault::Corrupt | Fault::Short) = (&hop, &fault) {
@@ -356,6 +360,14 @@ impl Run {
             tracing::debug!(at = missing.start, %fault, "fetching again");
         }
         engine.metrics.filled(FillEnd::Done, self.began.elapsed());
+    }
+
+    /// Nobody reads any more. What has come is nobody's if only the end would have told whose it is.
+    fn leave(self, engine: &Engine) {
+        if self.is_told_by_end {
+            engine.failed(&self.object, &Fault::Changed);
+        }
+        engine.metrics.filled(FillEnd::Left, self.began.elapsed());
     }
 
     fn end(self, engine: &Engine, fault: &Fault) {
@@ -422,7 +434,7 @@ impl Run {
         let hop = arriving.hop.clone();
         match self.take(engine, arriving, true).await {
             Ok(End::Done) => engine.metrics.filled(FillEnd::Done, self.began.elapsed()),
-            Ok(End::Left) => engine.metrics.filled(FillEnd::Left, self.began.elapsed()),
+            Ok(End::Left) => self.leave(engine),
             // What is missing of the chunk that it has begun.
             Ok(End::Short) => self.fetch(engine).await,
             Err(fault) => {

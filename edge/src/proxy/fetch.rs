@@ -49,6 +49,8 @@ pub struct Fetch {
     is_exact: bool,
     /// That of the most urgent of those who wait for it.
     urgency: Urgency,
+    /// Who asked has been answered.
+    is_in_background: bool,
 }
 
 impl Fetch {
@@ -58,12 +60,19 @@ impl Fetch {
         let is_part = wanted.method == Method::GET && wanted.fields.contains_key(header::RANGE);
         let is_exact =
             is_part && stale.is_none() && edge.fetches.is_unkept(wanted.key, wanted.asker());
-        Self { edge: Arc::clone(edge), wanted: Arc::clone(wanted), stale, is_exact, urgency }
+        Self {
+            edge: Arc::clone(edge),
+            wanted: Arc::clone(wanted),
+            stale,
+            is_exact,
+            urgency,
+            is_in_background: false,
+        }
     }
 
     /// Revalidates in the background, unless somebody does so already.
     pub fn in_background(edge: &Arc<Edge>, wanted: &Arc<Wanted>, stale: Stale) {
-        let fetch = Self::new(edge, wanted, Some(stale));
+        let fetch = Self { is_in_background: true, ..Self::new(edge, wanted, Some(stale)) };
         let (_, Some(ticket)) = fetch.board() else { return };
         if fetch.has_come() {
             return ticket.land(Outcome::Failed(Fault::Changed));

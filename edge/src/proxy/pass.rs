@@ -196,7 +196,7 @@ async fn invalidate(edge: &Edge, wanted: &Wanted, targets: Vec<Target>) {
         }
     }
     // Of the nodes above, those that the request has not passed know nothing of it.
-    let noted = edge.engine.others_are_outdated(&keys);
+    let noted = edge.engine.others_are_outdated(&keys, &wanted.site.name);
     for key in &keys {
         edge.fetches.invalidate(*key);
         edge.lives.forget(key);

@@ -60,7 +60,8 @@ pub(super) async fn head(
         let limit = last.unwrap_or(began) + within;
         // A body that is on its way up may take longer than its head.
         let limit = if last.is_some() { limit } else { limit.min(terms.deadline) };
-        let mut look = limit.min(pace.until);
+        // Only what goes up has a pace: without, a look that has passed would be looked at again and again.
+        let mut look = if sending.upload.is_some() { limit.min(pace.until) } else { limit };
         let long_from = last.unwrap_or(since) + patience.time;
         if stage.waits_for_room() {
             // It keeps none from others.

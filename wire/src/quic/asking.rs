@@ -107,7 +107,9 @@ impl<S: Service> Asked<S> {
     pub async fn idle(&self, limit: Duration) {
         // Beside `accept`, until that ends.
         let is_asked = || self.tasks.len() > usize::from(!self.ending.is_cancelled());
-        idle(limit, is_asked, || self.next.load(Relaxed)).await;
+        // A request's task ends before its answer has left. Pings are no STREAM frames.
+        let seen = || (self.next.load(Relaxed), self.quic.stats().frame_tx.stream);
+        idle(limit, is_asked, seen).await;
     }
 
     /// Answers a request as far as that needs no waiting, and leaves the rest to a task.

@@ -54,7 +54,7 @@ impl Run {
             true => taken.clamp(UNRANGED_REST_BYTES_MIN, UNRANGED_REST_BYTES_MAX),
             false => REST_BYTES_MAX,
         };
-        rest <= most
+        self.is_told_by_end || rest <= most
     }
 
     /// Takes the answer, as far as somebody reads; with `extends`, also what it brings beyond
@@ -69,6 +69,7 @@ impl Run {
         extends: bool,
     ) -> Result<End, Fault> {
         self.source = arriving.source;
+        self.is_told_by_end = !arriving.is_measured;
         self.place = arriving.body.place();
         if self.object.can_be_fetched() {
             arriving.body.leave_if_silent();

@@ -29,6 +29,9 @@ impl Fetch {
     fn ask(&self, conditional: Option<&HeaderMap>, range: Option<Span>) -> Ask {
         let mut ask = self.wanted.site.ask(&self.wanted);
         ask.urgency = self.urgency.clone();
+        if self.is_in_background {
+            ask.answer_by = None;
+        }
         if let Some(fields) = conditional {
             ask.fields.extend(fields.clone());
         }

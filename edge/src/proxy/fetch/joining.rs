@@ -15,6 +15,7 @@ use heads::Head;
 use http::Method;
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Instant;
 use tokio::sync::oneshot;
 
 /// What is stored, if it may answer before an origin that takes long: not sooner than a viewer would
@@ -59,7 +60,14 @@ impl Fetch {
             variant: self.variant(),
             run: if is_head { 0 } else { self.run_asked() },
             is_head,
+            is_hurried: self.is_hurried(),
         }
+    }
+
+    /// Whether another node waits for it, and for less than a try may take.
+    fn is_hurried(&self) -> bool {
+        let enough = Instant::now() + self.wanted.site.upstream.first_byte();
+        !self.is_in_background && self.wanted.answer_by.is_some_and(|by| by < enough)
     }
 
     /// Tells its variant from others: that of what is stored, or of what the request says in the

@@ -43,6 +43,9 @@ pub(super) struct Flight {
     pub(super) run: u64,
     /// Its answer has no body: it is for other HEADs.
     pub(super) is_head: bool,
+    /// It is asked for by a node that waits for less than a try may take: others are not to share its
+    /// end.
+    pub(super) is_hurried: bool,
 }
 
 /// Exchanges under way, and what is remembered of earlier ones.
