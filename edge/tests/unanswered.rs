@@ -65,3 +65,27 @@ async fn a_parent_answers_while_its_child_waits() {
     assert_eq!(answer.bytes(), &web.whole("/a"));
     assert_eq!(web.asked_for("/a")[1].field("nearcast-answer-within"), "");
 }
+
+/// Nor do others share the end of one that waits for less than the origin may take.
+#[tokio::test]
+async fn who_waits_for_less_than_a_try_takes_nothing_from_the_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let [own] = nodes(["region-1"]);
+    let web = Web::start().await;
+    web.put("/a", Item::of(1_000));
+    let site = json!({ "first-byte-timeout": "600s" });
+    let settings = node_with(&dir, &own, &web.url, hierarchy::Settings::default(), &site);
+    let edge = Edge::start(settings).await;
+    web.hold(Hold::Head);
+    let fields = [("host", SITE), ("nearcast-answer-within", "3000"), ("cdn-loop", "edge-a")];
+    let url = format!("{}/a", own.url);
+    let hurried = tokio::spawn(async move { get(&url, &fields).await });
+    until("the origin is asked", || async { (web.count("/a") > 0).then_some(()) }).await;
+    let release = async {
+        until("it is asked again", || async { (web.count("/a") > 1).then_some(()) }).await;
+        assert_eq!(hurried.await.unwrap().status, 504);
+        web.release();
+    };
+    let (answer, ()) = tokio::join!(fetch(&edge, "/a", &[]), release);
+    assert_eq!((answer.status.as_u16(), answer.bytes()), (200, &web.whole("/a")));
+}

@@ -47,7 +47,8 @@ async fn under_pressure_clients_prove_their_address() {
     let asked = HANDSHAKES_MAX + 100;
     let shaking = (0..asked).map(|_| endpoint.connect(world.addr, "localhost").unwrap());
     let shaken = within(futures::future::join_all(shaking)).await;
-    assert_eq!(shaken.iter().filter(|shaken| shaken.is_ok()).count(), asked);
+    let failed: Vec<_> = shaken.iter().filter_map(|shaken| shaken.as_ref().err()).collect();
+    assert!(failed.is_empty(), "{failed:?}");
     assert!(world.counter("nearcast_edge_quic_retries_total") > 0.0);
     drop(shaken);
     endpoint.wait_idle().await;
