@@ -36,27 +36,43 @@ async fn what_hangs_is_asked_for_once_however_many_nodes_are_between() {
     .await;
 }
 
+/// A node that others ask, whose origin hangs.
+struct Region {
+    _dir: tempfile::TempDir,
+    web: Web,
+    edge: Edge,
+    /// What is asked for, by its listener for nodes.
+    url: String,
+}
+
+impl Region {
+    async fn start() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let [own] = nodes(["region-1"]);
+        let web = Web::start().await;
+        web.put("/a", Item::of(1_000));
+        let site = json!({ "first-byte-timeout": "600s" });
+        let settings = node_with(&dir, &own, &web.url, hierarchy::Settings::default(), &site);
+        let edge = Edge::start(settings).await;
+        web.hold(Hold::Head);
+        Self { _dir: dir, web, edge, url: format!("{}/a", own.url) }
+    }
+}
+
 /// A node that waits no longer than a moment is answered within it, and no client has a say.
 #[tokio::test]
 async fn a_parent_answers_while_its_child_waits() {
-    let dir = tempfile::tempdir().unwrap();
-    let [own] = nodes(["region-1"]);
-    let web = Web::start().await;
-    web.put("/a", Item::of(1_000));
-    let site = json!({ "first-byte-timeout": "600s" });
-    let settings = node_with(&dir, &own, &web.url, hierarchy::Settings::default(), &site);
-    let edge = Edge::start(settings).await;
-    web.hold(Hold::Head);
+    let Region { web, edge, url, .. } = &Region::start().await;
     let fields = [("host", SITE), ("nearcast-answer-within", "200")];
     let by_node = [&fields[..], &[("cdn-loop", "edge-a")]].concat();
-    let url = format!("{}/a", own.url);
+    let url = url.clone();
     let asking = tokio::spawn(async move { get(&url, &by_node).await });
     until("it has an answer", || async { asking.is_finished().then_some(()) }).await;
     let answer = asking.await.unwrap();
     let told = (answer.status.as_u16(), answer.header("proxy-status"));
     assert_eq!(told, (504, "region-1;error=http_response_timeout"));
     assert_eq!(web.count("/a"), 1);
-    let asking = fetch(&edge, "/a", &[("nearcast-answer-within", "1")]);
+    let asking = fetch(edge, "/a", &[("nearcast-answer-within", "1")]);
     let release = async {
         until("the origin is asked", || async { (web.count("/a") > 1).then_some(()) }).await;
         web.release();
@@ -69,16 +85,9 @@ async fn a_parent_answers_while_its_child_waits() {
 /// Nor do others share the end of one that waits for less than the origin may take.
 #[tokio::test]
 async fn who_waits_for_less_than_a_try_takes_nothing_from_the_others() {
-    let dir = tempfile::tempdir().unwrap();
-    let [own] = nodes(["region-1"]);
-    let web = Web::start().await;
-    web.put("/a", Item::of(1_000));
-    let site = json!({ "first-byte-timeout": "600s" });
-    let settings = node_with(&dir, &own, &web.url, hierarchy::Settings::default(), &site);
-    let edge = Edge::start(settings).await;
-    web.hold(Hold::Head);
+    let Region { web, edge, url, .. } = &Region::start().await;
     let fields = [("host", SITE), ("nearcast-answer-within", "3000"), ("cdn-loop", "edge-a")];
-    let url = format!("{}/a", own.url);
+    let url = url.clone();
     let hurried = tokio::spawn(async move { get(&url, &fields).await });
     until("the origin is asked", || async { (web.count("/a") > 0).then_some(()) }).await;
     let release = async {
@@ -86,6 +95,6 @@ async fn who_waits_for_less_than_a_try_takes_nothing_from_the_others() {
         assert_eq!(hurried.await.unwrap().status, 504);
         web.release();
     };
-    let (answer, ()) = tokio::join!(fetch(&edge, "/a", &[]), release);
+    let (answer, ()) = tokio::join!(fetch(edge, "/a", &[]), release);
     assert_eq!((answer.status.as_u16(), answer.bytes()), (200, &web.whole("/a")));
 }
