@@ -64,6 +64,13 @@ pub(crate) enum Fate {
     Unknown,
 }
 
+impl Unanswered {
+    /// Whether a connection could not be opened, or was ended by the other side.
+    pub(crate) fn is_refused(&self) -> bool {
+        matches!(self, Self::NoConnection(NoConnection::Failed(_)) | Self::Lost(_))
+    }
+}
+
 impl fmt::Display for Unanswered {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -81,12 +81,14 @@ pub(crate) async fn is_there(hop: &Arc<Hop>) -> bool {
     }
     let heard = pulse.heard_at();
     match probe(hop, pulse).await {
-        Err(why) if pulse.heard_at() == heard => {
-            hop.lost(&why);
+        Err(unseen) if pulse.heard_at() == heard => {
+            hop.lost(&unseen.why);
             watch(hop);
             false
         }
-        _ => true,
+        // What came meanwhile may have been sent before it went.
+        Err(unseen) => !unseen.is_refused,
+        Ok(()) => true,
     }
 }
 
@@ -128,22 +130,35 @@ async fn look(hop: &Hop, pulse: &Pulse) -> Option<Duration> {
         return Some((pulse.limit - quiet).min(AGAIN));
     }
     match probe(hop, pulse).await {
-        Err(why) if pulse.heard_at() == heard => hop.lost(&why),
+        Err(unseen) if pulse.heard_at() == heard => hop.lost(&unseen.why),
         _ => {}
     }
     Some(pulse.limit.min(AGAIN))
+}
+
+/// A node that gave no sign of life when it was asked for one.
+struct Unseen {
+    why: String,
+    /// It takes no connections, or ended the one over which it was asked. Else it may be busy.
+    is_refused: bool,
 }
 
 /// Asks a node for what it answers itself, whatever is behind it.
 ///
 /// # Errors
 /// Why there is no answer.
-async fn probe(hop: &Hop, pulse: &Pulse) -> Result<(), String> {
+async fn probe(hop: &Hop, pulse: &Pulse) -> Result<(), Unseen> {
     let asked = tokio::time::timeout(pulse.limit, hop.pool.request(request(hop))).await;
     let answered = match asked {
         Ok(Ok(_)) => Ok(()),
-        Ok(Err(unanswered)) => Err(unanswered.to_string()),
-        Err(_) => Err(format!("no sign of life within {:?}", pulse.limit)),
+        Ok(Err(unanswered)) => {
+            let why = unanswered.to_string();
+            Err(Unseen { why, is_refused: unanswered.is_refused() })
+        }
+        Err(_) => {
+            let why = format!("no sign of life within {:?}", pulse.limit);
+            Err(Unseen { why, is_refused: false })
+        }
     };
     match &answered {
         Ok(()) => {

@@ -8,6 +8,7 @@ use futures::future::join_all;
 use nearcast_upstream::{Ask, BreakerState, Fault, HopKind, SiteKind, hierarchy};
 use service::value::Span;
 use std::collections::HashMap;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
@@ -375,6 +376,25 @@ async fn a_node_that_hangs_in_mid_body_is_left_if_the_rest_is_elsewhere() {
     assert!(body.next().await.is_none());
     assert_eq!(site.metric("requests_total", &[("outcome", "silent")]), 1.0);
     assert_eq!(site.get("/a").await.unwrap(), (200, "o".into()));
+}
+
+#[tokio::test]
+async fn a_node_that_has_gone_is_not_there_whatever_it_sent_is_read_meanwhile() {
+    let steps = |_: usize, _: &Seen| {
+        vec![send("HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nhalf"), Step::Hang]
+    };
+    let (parent, origin) = (Origin::new(steps).await, Origin::saying("o").await);
+    let addr = parent.addr;
+    let levels: [&[(&str, &str)]; 3] = [&[], &[("region-1", &parent.url())], &[]];
+    let site = edge(levels, &origin.url(), "");
+    let answer = site.upstream.send(ask("/a")).await.unwrap();
+    let (hop, mut body) = (answer.hop, answer.body);
+    drop(parent);
+    until("nobody listens", || std::net::TcpStream::connect(addr).is_err()).await;
+    let mut is_there = pin!(site.upstream.is_there(&hop));
+    assert!(futures::poll!(&mut is_there).is_pending(), "it is asked");
+    assert_eq!(body.next().await.unwrap().unwrap(), "half");
+    assert!(!is_there.await);
 }
 
 #[tokio::test]
