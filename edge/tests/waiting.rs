@@ -12,10 +12,11 @@ use common::{Edge, get, settings};
 use futures::future::join_all;
 use http::StatusCode;
 use nearcast_edge::Settings;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use tempfile::TempDir;
 
 /// How often each path was asked for.
 type Asked = Arc<Mutex<HashMap<String, usize>>>;
@@ -66,29 +67,29 @@ async fn all_who_wait_for_a_small_answer_get_it() {
     edge.stop().await;
 }
 
-/// A packager ends a reload for a segment that does not come by 503, once it has held it for long
-/// enough (HLS 2nd edition, section 6.2.5.2). All who waited are told so then, and the other
-/// packager is not to hold it once more.
-#[tokio::test]
-async fn a_reload_that_never_comes_is_held_by_one_packager_once() {
+const RELOAD: &str = "/live.m3u8?_HLS_msn=7";
+
+/// An edge before two packagers that end each reload by 503 with these fields, once they have held it
+/// for as long as they are to.
+async fn in_vain(fields: [(&'static str, &'static str); 3], site: Value) -> (Edge, Asked, TempDir) {
     /// For three target durations by the standard; more than a second as any.
     const HELD: Duration = Duration::from_millis(1200);
     let asked = Asked::default();
-    let held = async |State(asked): State<Asked>, request: Request| {
+    let held = async move |State(asked): State<Asked>, request: Request| {
         *asked.lock().unwrap().entry(request.uri().to_string()).or_default() += 1;
         tokio::time::sleep(HELD).await;
-        StatusCode::SERVICE_UNAVAILABLE
+        (StatusCode::SERVICE_UNAVAILABLE, fields)
     };
     let mut origins = Vec::new();
     for _ in 0..2 {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        origins.push(format!("http://{}", listener.local_addr().unwrap()));
+        origins.push(json!(format!("http://{}", listener.local_addr().unwrap())));
         let router = Router::new().fallback(held).with_state(Arc::clone(&asked));
         tokio::spawn(async move { axum::serve(listener, router).await });
     }
     let dir = tempfile::tempdir().unwrap();
-    let rule = json!({ "path": "*.m3u8", "query": "_HLS_msn", "fixed": "6s", "negative": "1s" });
-    let site = json!({ "origins": origins, "hedge": false, "ttl": [rule] });
+    let mut site = site;
+    site["origins"] = Value::Array(origins);
     let site = serde_json::from_value(site).unwrap();
     let settings = Settings {
         origin: Vec::new(),
@@ -96,11 +97,79 @@ async fn a_reload_that_never_comes_is_held_by_one_packager_once() {
         sites: [("*".to_owned(), site)].into(),
         ..settings(dir.path(), "")
     };
-    let edge = Edge::start(settings).await;
-    let reload = "/live.m3u8?_HLS_msn=7";
-    let url = format!("{}{reload}", edge.http);
-    let answers = join_all((0..30).map(|_| get(&url, &[]))).await;
+    (Edge::start(settings).await, asked, dir)
+}
+
+const PLAIN: [(&str, &str); 3] =
+    [("retry-after", "4"), ("access-control-allow-origin", "*"), ("set-cookie", "a=1")];
+
+/// A packager ends a reload for a segment that does not come by 503, once it has held it for long
+/// enough (HLS 2nd edition, section 6.2.5.2). All who waited are told so then, and the other
+/// packager is not to hold it once more.
+#[tokio::test]
+async fn a_reload_that_never_comes_is_held_by_one_packager_once() {
+    let rule = json!({ "path": "*.m3u8", "query": "_HLS_msn", "fixed": "6s", "negative": "1s" });
+    for site in [json!({}), json!({ "hedge": false, "ttl": [rule] })] {
+        let (edge, asked, _dir) = in_vain(PLAIN, site.clone()).await;
+        let url = format!("{}{RELOAD}", edge.http);
+        let answers = join_all((0..30).map(|_| get(&url, &[]))).await;
+        for answer in &answers {
+            let told = (answer.status.as_u16(), answer.header("retry-after"));
+            assert_eq!(told, (503, "4"), "{site}: {answer:?}");
+            assert_eq!(answer.header("access-control-allow-origin"), "*");
+        }
+        // The packager's cookie is for the one that it gave it to.
+        let given = answers.iter().filter(|answer| !answer.header("set-cookie").is_empty()).count();
+        assert!(given <= 1, "{site}: {given}");
+        assert_eq!(asked.lock().unwrap()[RELOAD], 1, "{site}");
+        edge.stop().await;
+    }
+}
+
+/// Nothing of it is kept: who comes later asks, and those who come with that one share it again.
+#[tokio::test]
+async fn what_a_reload_was_told_in_vain_is_told_to_who_waited_alone() {
+    let (edge, asked, _dir) = in_vain(PLAIN, json!({})).await;
+    let url = format!("{}{RELOAD}", edge.http);
+    for count in 1..3 {
+        let answers = join_all((0..5).map(|_| get(&url, &[]))).await;
+        assert!(answers.iter().all(|answer| answer.status == 503), "{answers:?}");
+        assert_eq!(asked.lock().unwrap()[RELOAD], count);
+    }
+    edge.stop().await;
+}
+
+/// Of what is about one client, by what that or the packager says, others are told nothing.
+#[tokio::test]
+async fn what_a_reload_was_told_for_one_client_is_that_ones() {
+    const WAITERS: usize = 3;
+    let private = ("cache-control", "private");
+    let all = [PLAIN[0], PLAIN[1], ("vary", "*")];
+    for (fields, by) in [
+        ([PLAIN[0], PLAIN[1], private], None),
+        (all, None),
+        (PLAIN, Some(("authorization", "Bearer x"))),
+    ] {
+        let (edge, asked, _dir) = in_vain(fields, json!({})).await;
+        let url = format!("{}{RELOAD}", edge.http);
+        let by = by.as_slice();
+        let answers = join_all((0..WAITERS).map(|_| get(&url, by))).await;
+        assert!(answers.iter().all(|answer| answer.status == 503), "{answers:?}");
+        assert_eq!(asked.lock().unwrap()[RELOAD], WAITERS, "{fields:?} {by:?}");
+        edge.stop().await;
+    }
+}
+
+/// A packager may tell its clients apart: each kind is held once.
+#[tokio::test]
+async fn a_reload_that_never_comes_is_held_once_for_each_variant() {
+    let fields = [PLAIN[0], PLAIN[1], ("vary", "x-kind")];
+    let (edge, asked, _dir) = in_vain(fields, json!({})).await;
+    let url = format!("{}{RELOAD}", edge.http);
+    let kinds = (0..12).map(|number| if number % 2 == 0 { "a" } else { "b" });
+    let fields: Vec<_> = kinds.map(|kind| [("x-kind", kind)]).collect();
+    let answers = join_all(fields.iter().map(|fields| get(&url, fields))).await;
     assert!(answers.iter().all(|answer| answer.status == 503), "{answers:?}");
-    assert_eq!(asked.lock().unwrap()[reload], 1);
+    assert_eq!(asked.lock().unwrap()[RELOAD], 2);
     edge.stop().await;
 }

@@ -87,6 +87,7 @@ pub(crate) fn plain(
         asked_ms: i64::MIN,
         fetched_ms: i64::MIN,
         head_after: Duration::ZERO,
+        was_held_in_vain: false,
         retried: 0,
     })
 }
@@ -132,7 +133,16 @@ pub(crate) fn from_s3(mut head: http::response::Parts, body: UpstreamBody, way: 
     let storable = !s3::is_refusal(head.status);
     s3::clean(&mut head);
     let (hop, kind) = (way.hop.id.clone(), way.hop.kind);
-    let head_after = Duration::ZERO;
-    let (asked_ms, fetched_ms) = (i64::MIN, i64::MIN);
-    Answer { head, body, hop, kind, storable, asked_ms, fetched_ms, head_after, retried: 0 }
+    Answer {
+        head,
+        body,
+        hop,
+        kind,
+        storable,
+        asked_ms: i64::MIN,
+        fetched_ms: i64::MIN,
+        head_after: Duration::ZERO,
+        was_held_in_vain: false,
+        retried: 0,
+    }
 }

@@ -127,6 +127,9 @@ pub struct Answer {
     pub fetched_ms: i64,
     /// From the ask to the head.
     pub head_after: Duration,
+    /// It ends a blocking playlist reload, by 503, that was held for as long as a player is to wait
+    /// (HLS 2nd edition, section 6.2.5.2).
+    pub was_held_in_vain: bool,
     /// How many of the site's `retries` have gone into it: those of [`Ask::retried`], and its own.
     pub retried: u32,
 }

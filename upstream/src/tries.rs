@@ -246,6 +246,7 @@ impl<'a> Tries<'a> {
     /// An answer on its way out.
     pub(crate) fn give(&mut self, mut answer: Answer) -> Answer {
         answer.body.keep(self.own.take());
+        answer.was_held_in_vain = self.was_held_in_vain(&answer);
         answer.retried = self.site.config.retries - self.paid_left;
         answer
     }

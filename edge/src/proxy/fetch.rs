@@ -96,11 +96,11 @@ impl Fetch {
         let is_first_head = wanted.method == Method::HEAD && !renews;
         let before = (edge.fetches.now(), edge.purges.number());
         let (mut outcome, own) = self.exchange().await;
-        if is_first_head
-            && let Some(Own::Unshared(unshared)) = &own
-            && let Some(told) = Told::of(&edge, &wanted, unshared, before)
-        {
-            outcome = Outcome::Told(told);
+        if let Some(Own::Unshared(unshared)) = &own {
+            let of_head = || Told::of(&edge, &wanted, unshared, before);
+            let told = is_first_head.then(of_head).flatten();
+            let told = told.or_else(|| Told::of_held(&wanted, unshared, before.1));
+            outcome = told.map_or(outcome, Outcome::Told);
         }
         let mut reading = None;
         let is_shared = match &outcome {

@@ -34,7 +34,8 @@ pub enum Outcome {
     /// by who wants no more of it than is here. Who asked gets the answer by which it failed
     /// instead, if there is one for that one alone.
     Stale(Arc<Head>, Option<Fault>),
-    /// What a HEAD was told that asked of nothing stored: others that wait are told the same.
+    /// What a HEAD was told that asked of nothing stored, or a reload that was held in vain: others that
+    /// wait are told so, too.
     Told(Arc<Told>),
     /// The answer is for the one who asked.
     Alone,
