@@ -4,6 +4,7 @@
 //! Invariant: a chunk lands only whole. An answer that is cut, wrong or of another version ends
 //! every chunk that it did not complete as failed.
 
+mod claiming;
 mod passing;
 mod repeating;
 mod taking;
@@ -13,8 +14,8 @@ use super::inflight::Claim;
 use super::owned::run_until;
 use super::passage::Entrance;
 use super::readers::{Failed, Readers};
-use super::unranged::{Listed, Whole};
-use super::{Engine, RUN_BYTES_MAX, owned_run_end};
+use super::unranged::Listed;
+use super::{Engine, owned_run_end};
 use crate::error::Fault;
 use crate::metrics::FillEnd;
 use crate::object::Object;
@@ -26,7 +27,6 @@ use model::ByteRange;
 use model::chunk::CHUNK_BYTES;
 use model::tree::Leaves;
 use std::collections::VecDeque;
-use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use taking::End;
@@ -224,93 +224,6 @@ impl Run {
             _ => self.object.chunk(first).start,
         };
         Some(ByteRange::new(start, self.object.chunk(last).end() - start))
-    }
-
-    /// Claims the next neighbours that nobody has or fetches, up to a run's length.
-    pub fn claim_neighbours(&mut self, engine: &Engine, numbers: Range<u64>) {
-        let most = numbers.start + RUN_BYTES_MAX / CHUNK_BYTES - 1;
-        for number in numbers.start..numbers.end.min(most) {
-            match engine.claim_missing(&self.object, number, &self.readers) {
-                Some(claim) => self.claims.push_back(claim),
-                None => return,
-            }
-        }
-    }
-
-    /// Claims whatever is missing of the object up to byte `reach`, before and after what is
-    /// wanted: the origin will send all of it.
-    pub fn claim_all(&mut self, engine: &Engine, reach: u64) {
-        self.is_unranged = true;
-        let (wanted, front) = (self.readers.wanted(), self.front());
-        let mut own = std::mem::take(&mut self.claims);
-        let until = self.object.chunks().min(wanted + CLAIMS_MAX);
-        for next in wanted.saturating_sub(CLAIMS_MAX)..until {
-            if own.front().is_some_and(|claim| number(claim) == next) {
-                self.claims.extend(own.pop_front());
-            } else if self.object.chunk(next).end() <= reach {
-                self.claims.extend(engine.claim_missing(&self.object, next, &self.readers));
-            }
-        }
-        self.claims.extend(own);
-        self.claimed_until = until;
-        if self.front() != front {
-            // It will come again, from its first byte on.
-            self.begun = None;
-        }
-    }
-
-    /// All of the object is coming. Another answer that brings it is left what it has still to
-    /// bring; else this is the one, and whatever is missing up to byte `reach` is claimed.
-    pub fn take_all(&mut self, engine: &Engine, reach: u64) {
-        let body = self.object.body;
-        engine.unranged.set(body);
-        let _claiming = engine.unranged.claiming(&body);
-        if let Some(listed) = &self.listed {
-            listed.begin(reach);
-        } else if let Some(listed) = engine.unranged.list(body, &self.readers, reach) {
-            self.listed = Some(listed);
-        } else if let Some(whole) = engine.unranged.whole(&body) {
-            self.leave_to(engine, &whole);
-            if self.claims.is_empty() {
-                return;
-            }
-        }
-        self.claim_all(engine, reach);
-    }
-
-    /// Leaves to another answer what that one has still to bring.
-    fn leave_to(&mut self, engine: &Engine, whole: &Whole) {
-        let front = self.front();
-        let claims = std::mem::take(&mut self.claims).into_iter();
-        let (left, own): (Vec<_>, _) = claims.partition(|claim| whole.brings(number(claim)));
-        self.claims = own.into();
-        if self.front() != front {
-            self.begun = None;
-        }
-        for claim in left {
-            let number = number(&claim);
-            // Who waits for it asks anew, and joins the other.
-            claim.hand_over();
-            whole.join(number, |readers| engine.claim_missing(&self.object, number, readers));
-        }
-    }
-
-    /// Takes what others want of the answer, which has got to byte `at`.
-    fn join(&mut self, at: u64) {
-        let Some(listed) = &self.listed else { return };
-        for claim in listed.at(at) {
-            // What is before it does not come any more: who waits for that asks anew.
-            if self.object.chunk(number(&claim)).start >= at {
-                let place = self.claims.partition_point(|it| number(it) < number(&claim));
-                if place == 0 {
-                    // The front will come again, from its first byte on.
-                    self.begun = None;
-                }
-                self.claims.insert(place, claim);
-            } else {
-                claim.hand_over();
-            }
-        }
     }
 
     /// Tells all who read that none of it will come. Most of them wait for the front: it ends
