@@ -1,12 +1,20 @@
-//! Stories of a site for one host: whatever port or scheme its clients come by, it is one thing.
+//! Stories of the names by which clients ask for a site: one for one host is one thing, whatever port or
+//! scheme they come by, and so is one for any host, unless its origin is told which.
 
 #![allow(clippy::unwrap_used, reason = "a story that meets an error has failed")]
 
 mod common;
 
-use common::{Edge, Item, Web, ask, get, get_over, proxy_settings};
+use common::nodes::{below, node, nodes, verdict};
+use common::{
+    Answer, Edge, Hold, Item, Proxy, Web, ask, get, get_over, open, proxy_settings, until,
+};
 use http::Method;
-use serde_json::json;
+use model::admin::Explanation;
+use nearcast_edge::Settings;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use upstream::hierarchy;
 
 const PAGE: &str = "/page";
 
@@ -67,4 +75,196 @@ async fn schemes_make_no_copies_and_a_purge_ends_what_came_by_either() {
         }
     }
     edge.stop().await;
+}
+
+/// Names that an edge's clients may come by, also those that it never heard of.
+const HOSTS: [&str; 4] = ["films.example", "films.example:8443", "invented.example", "[::1]:1"];
+
+async fn by(edge: &Edge, host: &str, path: &str) -> Answer {
+    get(&format!("{}{path}", edge.http), &[("host", host)]).await
+}
+
+async fn explain(edge: &Edge, url: &str) -> Explanation {
+    let answer = get(&format!("{}/v1/explain?url={url}", edge.admin), &[]).await;
+    serde_json::from_slice(answer.bytes()).unwrap()
+}
+
+/// README's two listeners, and whatever else clients call it: an origin that is told no host can't
+/// answer one otherwise than the other.
+#[tokio::test]
+async fn all_hosts_are_one_where_the_origin_is_told_none() {
+    let proxy = Proxy::new().await;
+    let Proxy { web, edge, .. } = &proxy;
+    web.put(PAGE, Item::of(1000));
+    let certificate = edge.dir.join("tls/cert.pem");
+    let (http, https) = (format!("{}{PAGE}", edge.http), format!("{}{PAGE}", edge.https));
+    let all = async || {
+        let mut all = vec![get(&http, &[]).await, get_over("h2", &https, &certificate).await];
+        all.push(get_over("h3", &https, &certificate).await);
+        for host in HOSTS {
+            all.push(by(edge, host, PAGE).await);
+        }
+        all.iter().map(|answer| answer.verdict().to_owned()).collect::<Vec<_>>()
+    };
+    let mut expected = vec!["hit-memory"; 3 + HOSTS.len()];
+    expected[0] = "origin";
+    assert_eq!(all().await, expected);
+    let told = explain(edge, &http).await;
+    assert_eq!((&*told.site, &*told.url, told.variants.len()), ("*", "*/page", 1));
+    for url in [&*https, "http://never.example/page"] {
+        assert_eq!(explain(edge, url).await.key, told.key, "{url}");
+    }
+    for purge in [
+        json!({ "url": http }),
+        json!({ "url": https }),
+        json!({ "url": "https://never.example/page" }),
+        json!({ "prefix": "http://never.example/pa" }),
+        json!({ "url": http, "site": "*" }),
+    ] {
+        edge.purge(&purge).await;
+        assert_eq!(all().await, expected, "{purge}");
+    }
+    assert_eq!(ask(Method::POST, &http, &[("host", "edit.example")]).await.status, 204);
+    assert_eq!(all().await, expected);
+    let own = web.url.strip_prefix("http://").unwrap();
+    let asked = web.asked();
+    assert_eq!(asked.len(), 8, "{asked:?}");
+    assert!(asked.iter().all(|asked| asked.field("host") == own), "{asked:?}");
+    // As it is found again after a restart.
+    let rows = async || (edge.metric("nearcast_edge_head_rows").await >= 1.0).then_some(());
+    until("the row", rows).await;
+    let Proxy { dir, web, edge } = proxy;
+    edge.kill().await;
+    let edge = Edge::start(proxy_settings(dir.path(), &web.url, &json!({}))).await;
+    let found = explain(&edge, "http://other.example/page").await;
+    assert_eq!((found.key, found.variants.len()), (told.key, 1));
+}
+
+#[tokio::test]
+async fn a_purge_by_one_host_ends_what_arrives_by_another() {
+    let proxy = Proxy::new().await;
+    proxy.web.put(PAGE, Item::of(1 << 20));
+    proxy.web.hold(Hold::Byte(500_000));
+    let fields = [("host", "films.example")];
+    let mut first = open(&proxy.url(PAGE), &fields).await;
+    assert_eq!(first.take(1000).await.unwrap(), proxy.web.part(PAGE, 0..1000));
+    let joined = explain(&proxy.edge, "http://other.example/page").await;
+    assert_eq!(joined.variants.len(), 1, "{joined:?}");
+    proxy.edge.purge(&json!({ "url": "http://other.example/page" })).await;
+    proxy.web.put(PAGE, Item::of(100).version(2));
+    proxy.web.release();
+    for verdict in ["origin", "hit-memory"] {
+        let answer = by(&proxy.edge, "films.example", PAGE).await;
+        assert_eq!((answer.verdict(), answer.bytes()), (verdict, &proxy.web.whole(PAGE)));
+    }
+}
+
+/// There a host may be another site.
+#[tokio::test]
+async fn hosts_are_apart_where_the_origin_is_told_them() {
+    let proxy = Proxy::with(json!({ "pass-host": true })).await;
+    let Proxy { web, edge, .. } = &proxy;
+    web.put(PAGE, Item::of(1000));
+    let verdicts = async || {
+        let mut verdicts = Vec::new();
+        for host in HOSTS {
+            verdicts.push(by(edge, host, PAGE).await.verdict().to_owned());
+        }
+        verdicts
+    };
+    assert_eq!(verdicts().await, ["origin"; HOSTS.len()]);
+    assert!(web.asked().iter().map(|asked| asked.field("host")).eq(HOSTS));
+    edge.purge(&json!({ "url": format!("http://{}{PAGE}", HOSTS[1]) })).await;
+    assert_eq!(verdicts().await, ["hit-memory", "origin", "hit-memory", "hit-memory"]);
+    assert_eq!(explain(edge, "http://FILMS.example/page").await.url, "films.example/page");
+}
+
+/// A node of any host, or of these.
+fn any(dir: &TempDir, node: &hierarchy::Peer, web: &Web, site: &Value) -> Settings {
+    Settings {
+        id: Some(node.id.clone()),
+        peer_listen: vec![node.url.clone()],
+        ..proxy_settings(dir.path(), &web.url, site)
+    }
+}
+
+fn under(parent: &hierarchy::Peer, settings: Settings) -> Settings {
+    let above = below(std::slice::from_ref(parent));
+    // However busy the machine is, who listens is reached.
+    let above = hierarchy::Settings { connect_timeout: "10s".parse().ok(), ..above };
+    Settings { hierarchy: above, ..settings }
+}
+
+#[tokio::test]
+async fn a_child_and_its_parent_have_one_copy_and_a_purge_by_any_host_ends_it() {
+    let dirs = [(); 3].map(|()| tempfile::tempdir().unwrap());
+    let [a, b, parent] = nodes(["edge-a", "edge-b", "region-1"]);
+    let web = Web::start().await;
+    web.put(PAGE, Item::of(1000));
+    let above = Edge::start(any(&dirs[2], &parent, &web, &json!({}))).await;
+    let edge = Edge::start(under(&parent, any(&dirs[0], &a, &web, &json!({})))).await;
+    // Beside it is one that has a name for the site, and its parent none.
+    let named = node(&dirs[1], &b, &web.url, hierarchy::Settings::default());
+    let named = Edge::start(under(&parent, named)).await;
+    let verdicts = async || {
+        let mut verdicts = Vec::new();
+        for host in ["films.example", "films.example:8443", "invented.example"] {
+            verdicts.push(verdict(&by(&edge, host, PAGE).await, "edge-a"));
+        }
+        verdicts.push(verdict(&by(&named, "films.example", PAGE).await, "edge-b"));
+        verdicts.push(by(&above, "other.example", PAGE).await.verdict().to_owned());
+        verdicts
+    };
+    let first = ["parent", "hit-memory", "hit-memory", "parent", "hit-memory"];
+    assert_eq!(verdicts().await, first);
+    assert_eq!(web.count(PAGE), 1);
+    // Purged below, the parent is told.
+    web.put(PAGE, Item::of(1000).version(2));
+    edge.purge(&json!({ "url": "http://third.example/page" })).await;
+    let answer = by(&edge, "films.example", PAGE).await;
+    assert_eq!((verdict(&answer, "edge-a"), answer.bytes()), ("parent".into(), &web.whole(PAGE)));
+    assert_eq!(web.count(PAGE), 2);
+    assert_eq!(by(&above, "other.example", PAGE).await.bytes(), &web.whole(PAGE));
+    // And purged above.
+    web.put(PAGE, Item::of(1000).version(3));
+    for edge in [&above, &named, &edge] {
+        edge.purge(&json!({ "url": "https://films.example:8443/page" })).await;
+    }
+    assert_eq!(by(&edge, "invented.example", PAGE).await.bytes(), &web.whole(PAGE));
+    assert_eq!(web.count(PAGE), 3);
+}
+
+/// What the parent passes on must be what the child would have asked the origin for.
+#[tokio::test]
+async fn a_parent_that_passes_hosts_is_not_told_one_that_its_child_made_up() {
+    let dirs = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    let [edge, parent] = nodes(["edge-a", "region-1"]);
+    let web = Web::start().await;
+    web.put(PAGE, Item::of(1000));
+    let _above = Edge::start(any(&dirs[1], &parent, &web, &json!({ "pass-host": true }))).await;
+    let edge = Edge::start(under(&parent, any(&dirs[0], &edge, &web, &json!({})))).await;
+    assert_eq!(verdict(&by(&edge, "films.example", PAGE).await, "edge-a"), "parent");
+    let own = web.url.strip_prefix("http://").unwrap().to_owned();
+    let told: Vec<_> = web.asked().iter().map(|asked| asked.field("host").to_owned()).collect();
+    assert_eq!(told, [own]);
+}
+
+/// It can't know which of its sites is meant.
+#[tokio::test]
+async fn a_parent_that_has_no_site_for_any_host_is_gone_around() {
+    let dirs = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    let [edge, parent] = nodes(["edge-a", "region-1"]);
+    let web = Web::start().await;
+    web.put(PAGE, Item::of(1000));
+    let above = node(&dirs[1], &parent, &web.url, hierarchy::Settings::default());
+    let _above = Edge::start(above).await;
+    let edge = Edge::start(under(&parent, any(&dirs[0], &edge, &web, &json!({})))).await;
+    for expected in ["origin", "hit-memory"] {
+        let answer = by(&edge, "films.example", PAGE).await;
+        assert_eq!(
+            (verdict(&answer, "edge-a"), answer.bytes()),
+            (expected.into(), &web.whole(PAGE))
+        );
+    }
+    assert_eq!(web.count(PAGE), 1);
 }

@@ -13,6 +13,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
+/// The host by which other nodes are asked where a site is for any host, and the origin is told of
+/// none: they find their own such site by it, as nobody else has that name (RFC 6761 section 6.4). An
+/// origin is never told it, also not with `pass-host`.
+pub(crate) const UNNAMED_HOST: &str = "any.invalid";
+
 /// The longest path and query that is sent, in bytes.
 pub const PATH_BYTES_MAX: usize = 32 << 10;
 
@@ -27,7 +32,7 @@ pub struct Ask {
     /// `/path?query`, sent as it is after the path of the origin's URL.
     pub path: String,
     /// The site's host (and port): what peers see, and with `pass-host` the origin. Empty: the
-    /// name that the site has in its settings.
+    /// name that the site has in its settings, or of one for any host [`UNNAMED_HOST`].
     pub host: String,
     /// Exactly the fields to send. Fields of the connection, of the body's length, and `Host`
     /// are made anew here; this node is added to `CDN-Loop`.

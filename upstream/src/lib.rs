@@ -64,7 +64,9 @@ pub use newer::{NewerThan, Purges, forget as forget_purges, tell_fetched};
 pub use node::Node;
 pub use place::Place;
 pub use said::tell_unsure;
-pub use settings::{Config, HealthCheck, ORIGINS_MAX, Origin, Settings, SiteKind, check_url};
+pub use settings::{
+    ANY_HOST, Config, HealthCheck, ORIGINS_MAX, Origin, Settings, SiteKind, check_url,
+};
 pub use turns::{Refused, Turn, Turns, Urgency};
 pub use upstream::Upstream;
 pub use within::answer_by;

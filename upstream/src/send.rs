@@ -63,7 +63,7 @@ fn prepare(site: &Inner, mut ask: Ask) -> Result<(Sending, Wish), Fault> {
         return Err(Fault::refused("CONNECT"));
     }
     if ask.host.is_empty() {
-        ask.host = site.config.site.to_string();
+        ask.host = site.config.host().to_owned();
     }
     if ask.host.parse::<http::uri::Authority>().is_err() || ask.host.contains('@') {
         return Err(Fault::refused(format!("the host {:?}", shown(&ask.host))));

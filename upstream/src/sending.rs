@@ -1,7 +1,7 @@
 //! A request as it is made for any hop: its URL, its fields and whose host is shown.
 
 use crate::anew::Anew;
-use crate::ask::{Ask, HopKind};
+use crate::ask::{Ask, HopKind, UNNAMED_HOST};
 use crate::fault::Fault;
 use crate::hop::{Hop, Target};
 use crate::newer::{self, Purges, Told};
@@ -54,7 +54,8 @@ impl Sending {
     ) -> Result<(Request<SendBody>, Option<Arc<Keys>>), Fault> {
         let (uri, fields, keys) = match &hop.place {
             Target::Http { scheme, authority, prefix } => {
-                let shown = self.pass_host || hop.kind != HopKind::Origin;
+                let is_passed = self.pass_host && self.host != UNNAMED_HOST;
+                let shown = is_passed || hop.kind != HopKind::Origin;
                 let host = if shown { &self.host } else { authority };
                 // Connections are kept for each authority of a URL. Those of HTTP/1.1 serve any
                 // host, and clients choose what they ask for: one authority, and `Host` apart.

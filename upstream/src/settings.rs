@@ -7,6 +7,7 @@ pub use origin::Origin;
 pub use place::check_url;
 pub(crate) use place::{Place, place};
 
+use crate::ask::UNNAMED_HOST;
 use crate::s3;
 use serde::Deserialize;
 use service::config::{ConfigError, all};
@@ -14,6 +15,8 @@ use service::value::Span;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// The name of a site that answers for every host.
+pub const ANY_HOST: &str = "*";
 /// Origins of one site.
 pub const ORIGINS_MAX: usize = 32;
 /// The largest weight of an origin.
@@ -224,6 +227,11 @@ impl Config {
             s3: settings.s3.clone(),
             keys: keys.flatten(),
         })
+    }
+
+    /// By which other nodes are asked for what is the site's.
+    pub(crate) fn host(&self) -> &str {
+        if *self.site == *ANY_HOST { UNNAMED_HOST } else { &self.site }
     }
 
     /// What an operator should know before the first request, each with the key that it is

@@ -157,6 +157,12 @@ impl Upstream {
         self.0.origins.iter().all(is_bucket)
     }
 
+    /// Whether an origin is told the host that a client named.
+    #[must_use]
+    pub fn passes_host(&self) -> bool {
+        self.0.config.pass_host && !self.is_of_buckets()
+    }
+
     /// For a site with a bucket the one spelling of a path, without its query, or `None` when
     /// no object can have that name; for others the path as it is.
     #[must_use]
@@ -206,7 +212,7 @@ fn checks(config: &Config, origins: &[Origin]) -> JoinSet<()> {
     let Some((path, interval)) = &config.health_check else { return tasks };
     for Origin { way, .. } in origins {
         let check = health::Check {
-            host: config.site.to_string(),
+            host: config.host().to_owned(),
             path: path.clone(),
             pass_host: config.pass_host,
             interval: *interval,

@@ -75,11 +75,17 @@ impl Site {
         now_ms.saturating_sub(self.changed_ms.load(Ordering::Relaxed)) < CHANGED_FOR_MS
     }
 
-    /// The host that what is asked of it is known by: of a site for one host its name, whatever
-    /// port a client came by; of the site for any other, what the client named, which is in lower
-    /// case and without the scheme's own port.
+    /// The host that what is asked of it is known by: its own name, by whatever host and port a
+    /// client came. Only where it is for any host, and an origin is told which one, that is what the
+    /// client named, in lower case and without the scheme's own port.
     pub fn known_as(&self, named: String) -> String {
-        if *self.name == *ANY_HOST { named } else { self.name.to_string() }
+        let is_told = *self.name == *ANY_HOST && self.upstream.passes_host();
+        if is_told { named } else { self.name.to_string() }
+    }
+
+    /// As [`Ask::host`] has it.
+    fn host_to_ask(&self, wanted: &Wanted) -> String {
+        if *wanted.host == *self.name { String::new() } else { wanted.host.clone() }
     }
 
     /// The rules for a path, and what of the query belongs to the key.
@@ -97,7 +103,7 @@ impl Site {
 
     /// A request to the origin on behalf of a client's, without a range.
     pub fn ask(&self, wanted: &Wanted) -> Ask {
-        let mut ask = Ask::get(wanted.host.clone(), wanted.path(), wanted.key.0);
+        let mut ask = Ask::get(self.host_to_ask(wanted), wanted.path(), wanted.key.0);
         ask.method = if wanted.method == Method::HEAD { Method::HEAD } else { Method::GET };
         ask.fields = wanted.forwarded();
         (ask.by_peer, ask.answer_by) = (wanted.by_peer, wanted.answer_by);
@@ -108,7 +114,7 @@ impl Site {
     /// A request for more of what is stored, under its validator.
     pub fn ask_again(&self, web: &Web) -> Ask {
         let wanted = &web.wanted;
-        let mut ask = Ask::get(wanted.host.clone(), wanted.path(), wanted.key.0);
+        let mut ask = Ask::get(self.host_to_ask(wanted), wanted.path(), wanted.key.0);
         ask.fields = wanted.forwarded();
         ask.by_peer = wanted.by_peer;
         // What selected the representation selects it again, whoever asks.

@@ -4,6 +4,7 @@ mod rules;
 
 pub(crate) use rules::Rule;
 pub use rules::TtlSettings;
+pub use upstream::ANY_HOST;
 
 use super::values::count;
 use crate::engine::UNVALIDATED_BYTES_MAX;
@@ -27,8 +28,6 @@ const RANGES_ALLOWED_MAX: usize = 64;
 const STALE_AFTER: Duration = Duration::from_secs(2);
 /// Fields that have their own place in the order, or none that a cache need ask.
 const NOT_TARGETED: [HeaderName; 3] = [header::CACHE_CONTROL, header::EXPIRES, header::PRAGMA];
-/// The host of a site that answers for every host.
-pub const ANY_HOST: &str = "*";
 
 /// A site as given: `[edge.sites."video.example.com"]`.
 #[derive(Debug, Clone, Default, Deserialize)]
