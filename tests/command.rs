@@ -62,7 +62,11 @@ fn a_typo_in_a_sites_table_is_named_with_its_own_line() {
             "s3 = { endpiont = \"x\" }\n",
             ":3:8: edge.sites.\"films.example\".s3.endpiont: unknown field",
         ),
-        ("stall-timeout = 5\n", ":3:17: edge.sites.\"films.example\".stall-timeout: "),
+        (
+            "stall-timeout = 5\n",
+            ":3:17: edge.sites.\"films.example\".stall-timeout: invalid type: integer `5`, \
+             expected a length of time with its unit, as \"5s\"",
+        ),
         ("query = { keep = [\"a=b\"] }\n", ":3:9: edge.sites.\"films.example\".query: parameter"),
         (
             "query = { drop = [\"utm*a\"] }\n",

@@ -1,26 +1,81 @@
 //! Values of configuration keys and flags: sizes in bytes and lengths of time.
 
-use serde::Deserialize;
+use serde::de::{Error, Unexpected, Visitor};
+use serde::{Deserialize, Deserializer};
 use std::fmt;
+use std::marker::PhantomData;
 use std::str::FromStr;
 use std::time::Duration;
 
 /// A number of bytes: `1048576`, `512KiB`, `64MiB`, `10GiB`, `2TiB`, or decimal `10GB`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
-#[serde(try_from = "Number")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ByteSize(pub u64);
 
 /// A length of time: `250ms`, `30s`, `5m`, `6h`, `7d`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
-#[serde(try_from = "String")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Span(pub Duration);
 
-/// In TOML a size may be a plain integer, too.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Number {
-    Integer(u64),
-    Text(String),
+/// A value that is a text in a file, or also a plain integer.
+trait Given: FromStr<Err = String> {
+    /// For who gave something else.
+    const EXPECTED: &str;
+
+    fn of_integer(integer: u64) -> Option<Self>;
+}
+
+impl Given for ByteSize {
+    const EXPECTED: &str = "a size, as \"64MiB\" or 67108864";
+
+    fn of_integer(integer: u64) -> Option<Self> {
+        Some(Self(integer))
+    }
+}
+
+impl Given for Span {
+    const EXPECTED: &str = "a length of time with its unit, as \"5s\"";
+
+    fn of_integer(_: u64) -> Option<Self> {
+        None
+    }
+}
+
+struct Reader<T>(PhantomData<T>);
+
+impl<T: Given> Visitor<'_> for Reader<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(T::EXPECTED)
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<T, E> {
+        text.parse().map_err(E::custom)
+    }
+
+    fn visit_u64<E: Error>(self, integer: u64) -> Result<T, E> {
+        let refused = || E::invalid_type(Unexpected::Unsigned(integer), &self);
+        T::of_integer(integer).ok_or_else(refused)
+    }
+
+    // As TOML has all of them.
+    fn visit_i64<E: Error>(self, integer: i64) -> Result<T, E> {
+        match u64::try_from(integer) {
+            Ok(integer) => self.visit_u64(integer),
+            Err(_) => Err(E::invalid_value(Unexpected::Signed(integer), &self)),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for ByteSize {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_any(Reader(PhantomData))
+    }
+}
+
+impl<'de> Deserialize<'de> for Span {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_any(Reader(PhantomData))
+    }
 }
 
 const SIZES: [(&str, u64); 9] = [
@@ -66,23 +121,6 @@ impl FromStr for Span {
     }
 }
 
-impl TryFrom<Number> for ByteSize {
-    type Error = String;
-    fn try_from(number: Number) -> Result<Self, String> {
-        match number {
-            Number::Integer(bytes) => Ok(Self(bytes)),
-            Number::Text(text) => text.parse(),
-        }
-    }
-}
-
-impl TryFrom<String> for Span {
-    type Error = String;
-    fn try_from(text: String) -> Result<Self, String> {
-        text.parse()
-    }
-}
-
 impl fmt::Display for ByteSize {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let fits = |(_, factor): &&(&str, u64)| self.0 >= *factor && self.0.is_multiple_of(*factor);
@@ -109,6 +147,31 @@ impl fmt::Display for Span {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_neither_is_told_with_an_example() {
+        fn error<T: serde::de::DeserializeOwned + fmt::Debug>(value: &str) -> String {
+            let error = toml::from_str::<std::collections::BTreeMap<String, T>>(value);
+            error.unwrap_err().message().to_owned()
+        }
+        let (size, span) = (ByteSize::EXPECTED, Span::EXPECTED);
+        for (told, expected) in [
+            (error::<Span>("a = 5"), format!("invalid type: integer `5`, expected {span}")),
+            (error::<Span>("a = -5"), format!("invalid value: integer `-5`, expected {span}")),
+            (error::<Span>("a = true"), format!("invalid type: boolean `true`, expected {span}")),
+            (error::<Span>("a = {}"), format!("invalid type: map, expected {span}")),
+            (error::<ByteSize>("a = -1"), format!("invalid value: integer `-1`, expected {size}")),
+            (error::<ByteSize>("a = 1.5"), {
+                format!("invalid type: floating point `1.5`, expected {size}")
+            }),
+            (error::<ByteSize>("a = []"), format!("invalid type: sequence, expected {size}")),
+        ] {
+            assert_eq!(told, expected);
+        }
+        let sizes: std::collections::BTreeMap<String, ByteSize> =
+            toml::from_str("a = 7\nb = \"7\"").unwrap();
+        assert_eq!((sizes["a"], sizes["b"]), (ByteSize(7), ByteSize(7)));
+    }
 
     #[test]
     fn sizes_and_spans() {
