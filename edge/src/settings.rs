@@ -106,6 +106,8 @@ pub struct Config {
     pub prefetch: prefetch::Settings,
     /// Parts of the write path that are on.
     pub levers: Levers,
+    /// What an operator should know of origins and nodes that may be this edge.
+    pub asks_itself: Vec<String>,
 }
 
 /// A title site, checked.
@@ -186,7 +188,7 @@ impl Config {
         let peers = Peers::check(id.as_ref(), &settings.peer_listen, settings.hierarchy)?;
         let listening = Listening::new(&listen, &peers.listen, admin);
         listening.apart()?;
-        listening.asks_others(&asked)?;
+        let asks_itself = listening.asks_others(&asked)?;
         let memory_bytes = MEMORY_BYTES_MIN..=MEMORY_BYTES_MAX;
         let site = |text: &String| site_url("edge.public-url", text);
         Ok(Self {
@@ -229,6 +231,7 @@ impl Config {
                 ..prefetch::Settings::default()
             },
             levers: levers(&settings.write_path_off)?,
+            asks_itself,
         })
     }
 }
@@ -253,8 +256,9 @@ impl Config {
     }
 
     /// Those that are of no site.
-    pub(crate) fn own_notes(&self) -> Option<String> {
-        machine::note(self.memory_bytes, machine::memory_bytes())
+    pub(crate) fn own_notes(&self) -> Vec<String> {
+        let memory = machine::note(self.memory_bytes, machine::memory_bytes());
+        self.asks_itself.iter().cloned().chain(memory).collect()
     }
 }
 

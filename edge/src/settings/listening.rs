@@ -9,6 +9,16 @@ use url::{Host, Url};
 /// All of its listeners: the key, the socket, and how it is shown.
 pub(super) struct Listening(Vec<(&'static str, SocketAddr, String)>);
 
+/// Whether who connects to an address comes to a socket of this node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Reach {
+    Never,
+    /// It is an address of this machine, and the socket listens at all of them: unless something else
+    /// takes what comes for that one, as a port that is forwarded, or a container's service.
+    Perhaps,
+    Surely,
+}
+
 impl Listening {
     pub(super) fn new(listen: &[Listen], peers: &[Listen], admin: SocketAddr) -> Self {
         let of = |key: &'static str, listen: &Listen| {
@@ -34,11 +44,17 @@ impl Listening {
     }
 
     /// None of what is to be asked is this node: each request would come round. Names are not
-    /// looked up.
-    pub(super) fn asks_others(&self, asked: &[(String, String)]) -> Result<(), ConfigError> {
+    /// looked up. Gives what an operator should know of what may be.
+    ///
+    /// # Errors
+    /// Names what surely is.
+    pub(super) fn asks_others(
+        &self,
+        asked: &[(String, String)],
+    ) -> Result<Vec<String>, ConfigError> {
         let others = asked.iter();
         let others = others.map(|(key, url)| self.is_another(key, url, &machine::has_address));
-        all(others).map(drop)
+        Ok(all(others)?.into_iter().flatten().collect())
     }
 
     fn is_another(
@@ -46,16 +62,26 @@ impl Listening {
         key: &str,
         url: &str,
         is_here: &dyn Fn(IpAddr) -> bool,
-    ) -> Result<(), ConfigError> {
-        let Some((ips, port)) = addresses(url) else { return Ok(()) };
-        let is_own = |addr: &SocketAddr| {
-            addr.port() == port && ips.iter().any(|ip| reaches(*ip, addr.ip(), is_here))
+    ) -> Result<Option<String>, ConfigError> {
+        let Some((ips, port)) = addresses(url) else { return Ok(None) };
+        let reach = |addr: &SocketAddr| match addr.port() == port {
+            true => ips.iter().map(|ip| reaches(*ip, addr.ip(), is_here)).max(),
+            false => None,
         };
-        let own = self.0.iter().find(|(_, addr, _)| is_own(addr));
-        own.map_or(Ok(()), |(own_key, _, shown)| {
-            let expected = format!("another server than this edge itself: {own_key} has {shown}");
-            Err(ConfigError::value(key, url, expected))
-        })
+        let nearest = self.0.iter().rev().max_by_key(|(_, addr, _)| reach(addr));
+        let Some((own_key, addr, shown)) = nearest else { return Ok(None) };
+        match reach(addr) {
+            Some(Reach::Surely) => {
+                let expected =
+                    format!("another server than this edge itself: {own_key} has {shown}");
+                Err(ConfigError::value(key, url, expected))
+            }
+            Some(Reach::Perhaps) => Ok(Some(format!(
+                "{key}: {url} is at an address of this machine, and {own_key} has {shown}: this edge \
+                 asks itself, and answers 508, unless something else takes what comes to that address"
+            ))),
+            Some(Reach::Never) | None => Ok(None),
+        }
     }
 }
 
@@ -93,18 +119,25 @@ fn addresses(url: &str) -> Option<(Vec<IpAddr>, u16)> {
 }
 
 /// Whether who connects to an address of this port comes to a socket that listens at `own`.
-fn reaches(ip: IpAddr, own: IpAddr, is_here: &dyn Fn(IpAddr) -> bool) -> bool {
+fn reaches(ip: IpAddr, own: IpAddr, is_here: &dyn Fn(IpAddr) -> bool) -> Reach {
     let (ip, own) = (ip.to_canonical(), own.to_canonical());
     if ip == own {
-        return true;
+        return Reach::Surely;
     }
     // Linux takes no address for the own one.
     let is_any = ip.is_unspecified();
     if own.is_unspecified() {
         let is_heard = ip.is_ipv4() == own.is_ipv4() || own.is_ipv6() && machine::ipv6_takes_ipv4();
-        return is_heard && (is_any || is_here(ip));
+        return match is_heard {
+            true if is_any || ip.is_loopback() => Reach::Surely,
+            true if is_here(ip) => Reach::Perhaps,
+            _ => Reach::Never,
+        };
     }
-    is_any && own.is_loopback() && ip.is_ipv4() == own.is_ipv4()
+    match is_any && own.is_loopback() && ip.is_ipv4() == own.is_ipv4() {
+        true => Reach::Surely,
+        false => Reach::Never,
+    }
 }
 
 /// Whether two sockets can't both listen. Whether `[::]` takes IPv4 as well is the system's to
@@ -122,7 +155,7 @@ mod tests {
     use super::*;
 
     /// 10.0.0.1 is an address of this machine.
-    fn check(listen: &str, url: &str) -> Result<(), ConfigError> {
+    fn check(listen: &str, url: &str) -> Result<Option<String>, ConfigError> {
         let listen = super::super::parse_listen("edge.listen", listen).unwrap();
         let listening = Listening::new(&[listen], &[], "127.0.0.1:8081".parse().unwrap());
         let here = |ip: IpAddr| ip.is_loopback() || ip == IpAddr::from([10, 0, 0, 1]);
@@ -131,30 +164,40 @@ mod tests {
 
     #[test]
     fn what_leads_back_is_told_from_what_leads_elsewhere() {
+        use Reach::{Never, Perhaps, Surely};
         let all = "http://0.0.0.0:8080";
-        for (listen, url, is_own) in [
-            ("http://127.0.0.1:8080", "http://127.0.0.1:8080", true),
-            ("http://127.0.0.1:8080", "http://localhost:8080/films", true),
-            ("http://127.0.0.1:8080", "http://0.0.0.0:8080", true),
-            ("https://127.0.0.1:443", "https://127.0.0.1", true),
-            ("http://[::1]:8080", "http://localhost:8080", true),
-            ("http://127.0.0.1:8080", "http://127.0.0.1:8081", true),
-            (all, "http://127.0.0.1:8080", true),
-            (all, "http://127.1.2.3:8080", true),
-            (all, "http://10.0.0.1:8080", true),
-            (all, "http://0.0.0.0:8080", true),
-            ("http://[::]:8080", "http://[::1]:8080", true),
-            ("http://127.0.0.1:8080", "http://127.0.0.1:8082", false),
-            ("http://127.0.0.1:8080", "http://127.0.0.2:8080", false),
-            ("http://127.0.0.1:8080", "http://10.0.0.1:8080", false),
-            ("http://10.0.0.1:8080", "http://127.0.0.1:8080", false),
-            ("http://127.0.0.1:80", "http://films.example", false),
-            ("http://127.0.0.1:8080", "s3://films", false),
-            (all, "http://10.0.0.2:8080", false),
-            (all, "http://[::1]:8080", false),
-            (all, "http://127.0.0.1:8082", false),
+        for (listen, url, expected) in [
+            ("http://127.0.0.1:8080", "http://127.0.0.1:8080", Surely),
+            ("http://127.0.0.1:8080", "http://localhost:8080/films", Surely),
+            ("http://127.0.0.1:8080", "http://0.0.0.0:8080", Surely),
+            ("https://127.0.0.1:443", "https://127.0.0.1", Surely),
+            ("http://[::1]:8080", "http://localhost:8080", Surely),
+            ("http://127.0.0.1:8080", "http://127.0.0.1:8081", Surely),
+            ("http://10.0.0.1:8080", "http://10.0.0.1:8080", Surely),
+            (all, "http://127.0.0.1:8080", Surely),
+            (all, "http://127.1.2.3:8080", Surely),
+            (all, "http://0.0.0.0:8080", Surely),
+            ("http://[::]:8080", "http://[::1]:8080", Surely),
+            (all, "http://10.0.0.1:8080", Perhaps),
+            ("http://127.0.0.1:8080", "http://127.0.0.1:8082", Never),
+            ("http://127.0.0.1:8080", "http://127.0.0.2:8080", Never),
+            ("http://127.0.0.1:8080", "http://10.0.0.1:8080", Never),
+            ("http://10.0.0.1:8080", "http://127.0.0.1:8080", Never),
+            ("http://127.0.0.1:80", "http://films.example", Never),
+            ("http://127.0.0.1:8080", "s3://films", Never),
+            (all, "http://10.0.0.2:8080", Never),
+            (all, "http://[::1]:8080", Never),
+            (all, "http://127.0.0.1:8082", Never),
+            (all, "http://10.0.0.1:8082", Never),
         ] {
-            assert_eq!(check(listen, url).is_err(), is_own, "{listen} {url}");
+            let found = match check(listen, url) {
+                Err(_) => Surely,
+                Ok(note) => note.map_or(Never, |_| Perhaps),
+            };
+            assert_eq!(found, expected, "{listen} {url}");
         }
+        let told = check(all, "http://10.0.0.1:8080").unwrap().unwrap();
+        assert!(told.starts_with("edge.origin: http://10.0.0.1:8080 is "), "{told}");
+        assert!(told.contains("edge.listen has http://0.0.0.0:8080"), "{told}");
     }
 }
