@@ -215,7 +215,7 @@ async fn explain_url(
     let others = edge.engine.purges_of(&key, name, &tags);
     Ok(Json(Explanation {
         others_newer_than_ms: others.last_ms,
-        others_hard_ms: others.hard_ms,
+        others_hard_ms: others.any_hard_ms(),
         variants: arriving.chain(stored).collect(),
         site: named.site.name.to_string(),
         url: named.url,

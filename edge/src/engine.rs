@@ -18,6 +18,7 @@ mod pins;
 mod readers;
 mod run;
 mod running;
+mod told;
 mod trees;
 mod unranged;
 

@@ -106,10 +106,12 @@ impl Wanted {
         let (mark, of_query) = query.as_deref().map_or(("", ""), |query| ("?", query));
         let key = KeyId::of_parts(&site.name, [&*host, &*canonical, mark, of_query]);
         let caching = site.caching_of(&target.path, query.as_deref());
+        let newer_than = newer::than(asked, &caching);
+        newer_than.iter().for_each(|newer| newer.note(edge, &key, &head.headers));
         Ok(Self {
             key,
             by_peer: asked.via.peer,
-            newer_than: newer::than(asked, &caching),
+            newer_than,
             answer_by: asked.answer_by(),
             wishes: OnceLock::new(),
             caching,

@@ -5,11 +5,13 @@
 
 mod common;
 
-use common::nodes::{SITE, below, fetch, node, nodes, verdict};
-use common::{Asked, Edge, Item, Web, get};
+use common::nodes::{SITE, below, fetch, node, nodes, region, verdict};
+use common::{Asked, Edge, Hold, Item, Web, get, until};
 use serde_json::{Value, json};
 use std::collections::HashSet;
-use std::time::{Duration, SystemTime};
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
 use tempfile::TempDir;
 use upstream::hierarchy::{self, Peer};
 
@@ -171,4 +173,67 @@ async fn a_parent_that_takes_a_node_for_a_client_is_passed_by() {
     let answer = fetch(&edge, "/a", &[]).await;
     assert_eq!((answer.bytes(), verdict(&answer, "edge-a").as_str()), (&web.whole("/a"), "origin"));
     assert_eq!(edge.metric("nearcast_edge_nodes_passed_by_total").await, 1.0);
+}
+
+/// Of the two runs of a film the first belongs to the parent, the second to its sibling, which has an
+/// older copy. The parent has begun to ask for that for a client, before or after it was told of the
+/// purge, when the purged edge wants the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_parent_fetches_for_a_client_meanwhile_is_not_of_before_a_hard_purge_below() {
+    let web = Web::start().await;
+    let [child, parent, beside] = nodes(["edge-a", "region-1", "region-2"]);
+    let both = region(&[parent.clone(), beside.clone()]);
+    let (mut dirs, mut edges) = (Vec::new(), Vec::new());
+    let arounds = [below(std::slice::from_ref(&parent)), both.clone(), both];
+    for (peer, around) in [child, parent, beside].iter().zip(arounds) {
+        let dir = tempfile::tempdir().unwrap();
+        let mut settings = node(&dir, peer, &web.url, around);
+        settings.sites.get_mut(SITE).unwrap().hedge = Some(false);
+        edges.push(Arc::new(Edge::start(settings).await));
+        dirs.push(dir);
+    }
+    let part = |edge: &Arc<Edge>, path: &str, range: Range<u64>| {
+        let (edge, path) = (Arc::clone(edge), path.to_owned());
+        let range = format!("bytes={}-{}", range.start, range.end - 1);
+        async move { fetch(&edge, &path, &[("range", &range)]).await }
+    };
+    let second = RUN..RUN + (2 << 20);
+    let mut paths = (0..).map(|number| format!("/{number}.mp4"));
+    for is_told_before in [true, false] {
+        let path = loop {
+            let path = paths.next().unwrap();
+            web.put(&path, film(RUN + (4 << 20)));
+            part(&edges[1], &path, 0..1).await;
+            part(&edges[1], &path, RUN..RUN + 1).await;
+            let by = |asked: &Asked| asked.fields.get_all("cdn-loop").iter().count();
+            if web.asked_for(&path).iter().map(by).eq([1, 2]) {
+                break path;
+            }
+        };
+        for edge in &edges[1..] {
+            purge(edge, &path).await;
+        }
+        let old = part(&edges[2], &path, second.end - 100..second.end).await;
+        assert_eq!(verdict(&old, "region-2"), "origin");
+        web.change(&path);
+        purge(&edges[0], &path).await;
+        // Ages are told in milliseconds, and to the safe side.
+        let purged = Instant::now();
+        let is_past = || async { (purged.elapsed() > Duration::from_millis(5)).then_some(()) };
+        until("the purge's millisecond is over", is_past).await;
+        let teller = if is_told_before { &edges[0] } else { &edges[1] };
+        assert_eq!(part(teller, &path, 0..100).await.bytes(), &web.part(&path, 0..100));
+        web.hold(Hold::Byte(RUN));
+        let of_client = tokio::spawn(part(&edges[1], &path, second.clone()));
+        until("the sibling's ask", || async { (web.held() == 1).then_some(()) }).await;
+        let of_edge = tokio::spawn(part(&edges[0], &path, second.clone()));
+        let both =
+            || async { (edges[1].metric("nearcast_edge_responses").await >= 2.0).then_some(()) };
+        until("the edge's request at its parent", both).await;
+        web.release();
+        assert_eq!(of_client.await.unwrap().status, 206);
+        let new = web.part(&path, second.clone());
+        assert!(of_edge.await.unwrap().bytes() == &new, "told before: {is_told_before}");
+        assert!(part(&edges[0], &path, second.clone()).await.bytes() == &new);
+    }
 }

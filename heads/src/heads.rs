@@ -209,14 +209,19 @@ impl Heads {
     /// on disk soon.
     pub fn put(&self, key: KeyId, head: Arc<Head>) {
         let own = Arc::new(head.compacted());
-        self.change(&key, |shard| shard.put(key, own, hour_now()));
+        self.change(&key, |shard| shard.put(key, shard.earliest(&key, &own), hour_now()));
     }
 
     /// Keeps `head` in place of the one of `key` with the same body, selected by the same (after
-    /// a 304); nothing happens if that has gone meanwhile.
-    pub fn update(&self, key: KeyId, head: &Head) {
-        let head = Arc::new(head.compacted());
-        self.change(&key, |shard| shard.refresh(key, &head));
+    /// a 304); nothing is kept if that has gone meanwhile. Gives it with bytes from the earlier moment
+    /// of both.
+    pub fn update(&self, key: KeyId, head: &Head) -> Arc<Head> {
+        let mut head = Arc::new(head.compacted());
+        self.change(&key, |shard| {
+            head = shard.earliest(&key, &head);
+            shard.refresh(key, &head)
+        });
+        head
     }
 
     /// Lets go of `head`, if it is still kept with that body. A crash within the next tenth of a

@@ -108,6 +108,19 @@ impl Shard {
         self.memory.peek(key).map(|kept| kept.variants.clone()).unwrap_or_default()
     }
 
+    /// `head`, with bytes from as early as those are that are kept under its body: who has made it
+    /// may have looked before these came.
+    pub(crate) fn earliest(&self, key: &KeyId, head: &Arc<Head>) -> Arc<Head> {
+        let kept = self.memory.peek(key).map(|kept| kept.variants.iter());
+        let same = kept.into_iter().flatten().filter(|kept| kept.body == head.body);
+        match same.map(|kept| kept.fetched_ms).min() {
+            Some(fetched_ms) if fetched_ms < head.fetched_ms => {
+                Arc::new(Head { fetched_ms, ..(**head).clone() })
+            }
+            _ => Arc::clone(head),
+        }
+    }
+
     /// `head` is its key's newest.
     pub(crate) fn put(&mut self, key: KeyId, head: Arc<Head>, hour: u32) -> Dropped {
         let (variants, whole) = match self.memory.peek(&key) {

@@ -141,7 +141,7 @@ pub(crate) async fn exchange(
                 from_s3(answer.head, answer.body, way)
             }
         };
-        let told = (sending.purges, &told);
+        let told = (told.0, &told.1);
         let times = newer::times(&mut answer.head.headers, answer.kind, told, sent_ms);
         (answer.asked_ms, answer.fetched_ms) = (times.asked_ms, times.fetched_ms);
         if said::take_unsure(&mut answer.head.headers) && answer.kind != HopKind::Origin {

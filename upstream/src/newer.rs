@@ -21,13 +21,35 @@ pub struct Purges {
     pub last_ms: Option<i64>,
     /// Last by a hard one: only bytes that it was asked for since will do.
     pub hard_ms: Option<i64>,
+    /// The same, as a sibling told. Siblings are not told again: they would tell each other to and
+    /// fro, of a later time by the way each time.
+    pub beside_ms: Option<i64>,
 }
 
 impl Purges {
     /// The later ones of both.
     #[must_use]
     pub fn max(self, other: Self) -> Self {
-        Self { last_ms: self.last_ms.max(other.last_ms), hard_ms: self.hard_ms.max(other.hard_ms) }
+        Self {
+            last_ms: self.last_ms.max(other.last_ms),
+            hard_ms: self.hard_ms.max(other.hard_ms),
+            beside_ms: self.beside_ms.max(other.beside_ms),
+        }
+    }
+
+    /// The last hard one, whoever told of it.
+    #[must_use]
+    pub fn any_hard_ms(&self) -> Option<i64> {
+        self.hard_ms.max(self.beside_ms)
+    }
+
+    /// What of them such a hop is told.
+    pub(crate) fn for_hop(self, hop: HopKind) -> Self {
+        match hop {
+            HopKind::Origin => Self::default(),
+            HopKind::Sibling => Self { beside_ms: None, ..self },
+            HopKind::Parent => Self { hard_ms: self.any_hard_ms(), beside_ms: None, ..self },
+        }
     }
 }
 
@@ -53,7 +75,7 @@ impl NewerThan {
         }
         let (newer_than, last_ms) = newer_than.unzip();
         let (purged, hard_ms) = purged.unzip();
-        let purges = Purges { last_ms, hard_ms };
+        let purges = Purges { last_ms, hard_ms, beside_ms: None };
         Some(Self { purges, said: Told { newer_than, purged } })
     }
 
@@ -157,7 +179,7 @@ mod tests {
     use super::*;
 
     fn purges(last_ms: i64, hard_ms: Option<i64>) -> Purges {
-        Purges { last_ms: Some(last_ms), hard_ms }
+        Purges { last_ms: Some(last_ms), hard_ms, beside_ms: None }
     }
 
     #[test]
@@ -193,6 +215,15 @@ mod tests {
         // A clock that was set back since.
         tell(&mut request, known, 3_000);
         assert_eq!(NewerThan::of(&request, 900_000).unwrap().purges.last_ms, Some(900_000));
+    }
+
+    #[test]
+    fn what_a_sibling_told_of_is_told_to_those_above_alone() {
+        let known = Purges { beside_ms: Some(6_000), ..purges(5_000, Some(4_000)) };
+        assert_eq!(known.any_hard_ms(), Some(6_000));
+        assert_eq!(known.for_hop(HopKind::Sibling), purges(5_000, Some(4_000)));
+        assert_eq!(known.for_hop(HopKind::Parent), purges(5_000, Some(6_000)));
+        assert_eq!(known.for_hop(HopKind::Origin), Purges::default());
     }
 
     #[test]

@@ -97,6 +97,12 @@ impl Node {
         [&self.0.siblings, &self.0.parents, &self.0.shields].into_iter().any(|all| !all.is_empty())
     }
 
+    /// Whether the node of this id is one of its siblings.
+    #[must_use]
+    pub fn is_beside(&self, id: &[u8]) -> bool {
+        self.0.siblings.iter().any(|hop| hop.id.as_str().as_bytes() == id)
+    }
+
     /// Its name in `CDN-Loop`.
     #[must_use]
     pub fn id(&self) -> &str {

@@ -86,13 +86,10 @@ impl Sending {
         Ok((request, keys))
     }
 
-    /// Tells another node of the purges; gives when, and what was said.
-    pub(crate) fn tell_purges(&self, hop: &Hop, fields: &mut HeaderMap) -> (i64, Told) {
-        let now_ms = now_ms();
-        match hop.kind {
-            HopKind::Origin => (now_ms, Told::default()),
-            _ => (now_ms, newer::tell(fields, self.purges, now_ms)),
-        }
+    /// Tells another node of the purges; gives when, of which, and what was said.
+    pub(crate) fn tell_purges(&self, hop: &Hop, fields: &mut HeaderMap) -> (i64, (Purges, Told)) {
+        let (now_ms, purges) = (now_ms(), self.purges.for_hop(hop.kind));
+        (now_ms, (purges, newer::tell(fields, purges, now_ms)))
     }
 }
 

@@ -7,7 +7,7 @@ use crate::error::Fault;
 use crate::object::{Kind, Object, Web};
 use crate::verdict::Verdict;
 use caching::{Exchange, Fills};
-use heads::Head;
+use heads::{Head, KeyId};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use model::ByteRange;
 use upstream::{Ask, HopId, HopKind, Place, Purges, Upstream, Urgency};
@@ -69,17 +69,18 @@ impl Engine {
             Ok(ask)
         };
         // Of the same version another node may have the bytes from before a hard purge.
-        let hard_ms = match &object.kind {
-            Kind::Track { .. } => None,
-            Kind::Web(web) => web.wanted.purges(self, &web.head.tags).hard_ms,
+        let purges = match &object.kind {
+            Kind::Track { .. } => Purges::default(),
+            Kind::Web(web) => Purges { last_ms: None, ..web.wanted.purges(self, &web.head.tags) },
         };
-        let purges = Purges { last_ms: None, hard_ms };
         let requested_ms = crate::proxy::now_ms();
         let first = Ask { avoid, place, at_the_origin, purges, ..ask()? };
         let mut answer = upstream.send(first).await?;
         if answer.kind != HopKind::Origin
             && answer.head.status.is_success()
-            && Some(answer.fetched_ms) <= hard_ms
+            && let Kind::Web(web) = &object.kind
+            && (Some(answer.fetched_ms) <= purges.any_hard_ms()
+                || self.joins(&web.wanted.key, &web.head, answer.fetched_ms).is_none())
         {
             drop(answer);
             self.metrics.nodes_passed_by.inc();
@@ -100,9 +101,6 @@ impl Engine {
         let (hop, source) = (answer.hop, source(answer.kind));
         match given {
             Ok(range) => {
-                if let Kind::Web(web) = &object.kind {
-                    self.fetched(web, answer.fetched_ms);
-                }
                 let is_unranged = range.start < missing.start || range.end() > missing.end();
                 let (body, wanted, retried) = (answer.body, missing.start, *retried);
                 let is_measured = is_measured || answer.head.status != StatusCode::OK;
@@ -120,14 +118,20 @@ impl Engine {
         }
     }
 
-    /// Bytes of something stored were had for which the origin was asked at this moment: other nodes
-    /// may have had them for longer than what its head came with.
-    fn fetched(&self, web: &Web, fetched_ms: i64) {
-        let variants = self.heads.in_memory(&web.wanted.key).unwrap_or_default();
-        let known = variants.iter().find(|head| head.body == web.head.body).unwrap_or(&web.head);
-        if fetched_ms < known.fetched_ms {
-            self.heads.update(web.wanted.key, &Head { fetched_ms, ..(**known).clone() });
+    /// Bytes for which the origin was asked at this moment are to be a part of what is stored, of which
+    /// other nodes may have had them for longer than what its head came with: gives since when any of
+    /// it is known. None where another node has told of a hard purge since them: it may be reading
+    /// what is stored by now, which was newer when it asked.
+    pub fn joins(&self, key: &KeyId, head: &Head, fetched_ms: i64) -> Option<i64> {
+        let variants = self.heads.in_memory(key).unwrap_or_default();
+        let known = variants.iter().find(|known| known.body == head.body);
+        let known = known.map_or(head, |known| known);
+        if fetched_ms >= known.fetched_ms {
+            return Some(known.fetched_ms);
         }
+        // Known before the look at what was told: a node that tells of a purge later finds it so.
+        self.heads.update(*key, &Head { fetched_ms, ..known.clone() });
+        (Some(fetched_ms) > self.told_of(key).any_hard_ms()).then_some(fetched_ms)
     }
 
     /// The upstream of an object was wrong.

@@ -8,6 +8,7 @@
 //! are too many URLs, the oldest become one of every URL of their site.
 
 use super::Engine;
+use super::told::Told;
 use crate::proxy::now_ms;
 use futures::future::join_all;
 use heads::{Error, KeyId, Last, Purge, PurgeLog, What};
@@ -38,6 +39,8 @@ pub struct Outdated {
     /// When the last of those was changed of which there were too many.
     pushed_out_ms: AtomicI64,
     refused: IntCounter,
+    /// Hard purges that other nodes know of.
+    told: Told,
 }
 
 impl Outdated {
@@ -50,7 +53,8 @@ impl Outdated {
         // It is no purge that operators see: what they count is not to have these among it.
         let log = PurgeLog::open_for(&dir.join(LOG), &Registry::new(), OUTDATED_MAX)?;
         let unwritten = Mutex::new(LruCache::new(UNWRITTEN_MAX));
-        Ok(Arc::new(Self { log, unwritten, pushed_out_ms: AtomicI64::new(i64::MIN), refused }))
+        let (pushed_out_ms, told) = (AtomicI64::new(i64::MIN), Told::default());
+        Ok(Arc::new(Self { log, unwritten, pushed_out_ms, refused, told }))
     }
 
     fn unwritten(&self) -> MutexGuard<'_, LruCache<KeyId, i64>> {
@@ -117,12 +121,27 @@ impl Engine {
         }
     }
 
-    /// When a URL of a site, with these tags, was purged last as far as this node knows, or was found
-    /// to be another than other nodes have: what they have from before that is not taken.
+    /// Another node, which is `beside` this one or not, knows of a hard purge at `hard_ms`: from now on
+    /// no node is asked for what is from before that, whoever wants it. What is stored here stays.
+    pub fn told_of_purge(&self, key: &KeyId, hard_ms: i64, beside: bool) {
+        if let Some(outdated) = &self.outdated {
+            outdated.told.note(*key, hard_ms, beside);
+        }
+    }
+
+    /// Of which hard purges of a URL other nodes have told.
+    pub(super) fn told_of(&self, key: &KeyId) -> Purges {
+        self.outdated.as_ref().map_or_else(Purges::default, |own| own.told.of(key, now_ms()))
+    }
+
+    /// When a URL of a site, with these tags, was purged last as far as this node knows, also from
+    /// other nodes if that was a hard purge, or was found to be another than other nodes have: what
+    /// they have from before that is not taken.
     pub fn purges_of(&self, key: &KeyId, (site, url): (&str, &str), tags: &[Box<str>]) -> Purges {
         let Last { any_ms, hard_ms } = self.purges.last(site, url, tags);
         let outdated_ms = self.outdated.as_ref().and_then(|outdated| outdated.last(key, site));
-        Purges { last_ms: any_ms.max(outdated_ms), hard_ms }
+        let own = Purges { last_ms: any_ms.max(outdated_ms), hard_ms, beside_ms: None };
+        own.max(self.told_of(key))
     }
 }
 

@@ -8,7 +8,7 @@ use super::{Wanted, now_ms};
 use crate::engine::Engine;
 use crate::serve::{Asked, Edge};
 use caching::{Reuse, Settings, Why};
-use heads::Head;
+use heads::{Head, KeyId};
 use http::{HeaderMap, HeaderValue, header};
 use upstream::{NewerThan, Purges};
 
@@ -26,6 +26,18 @@ pub(super) fn than(asked: &Asked<'_>, caching: &Settings) -> Option<Newer> {
     let is_heeded = by_peer || caching.request_directives;
     let than = is_heeded.then(|| NewerThan::of(&asked.head.headers, now_ms())).flatten()?;
     Some(Newer { than, by_peer })
+}
+
+impl Newer {
+    /// Has no node asked for what is from before the hard purge of `key` that a node tells of: before
+    /// anything is looked up for it, so that what it finds gets nothing older any more.
+    pub(super) fn note(&self, edge: &Edge, key: &KeyId, fields: &HeaderMap) {
+        if let Some(hard_ms) = self.than.purges.hard_ms.filter(|_| self.by_peer) {
+            let nodes = caching::passed(fields, true);
+            let is_beside = nodes.last().is_some_and(|id| edge.node.is_beside(id));
+            edge.engine.told_of_purge(key, hard_ms, is_beside);
+        }
+    }
 }
 
 /// Whether what the origin was asked for at `asked_ms` is from before `purged_ms`, or may be.

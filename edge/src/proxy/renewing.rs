@@ -68,14 +68,13 @@ pub fn by_304(
 
 /// Keeps a renewed head.
 fn shared(edge: &Edge, wanted: &Wanted, old: &Head, head: Head, began: Began) -> Arc<Head> {
-    let head = Arc::new(head);
     if head.selecting == old.selecting {
-        edge.engine.heads.update(wanted.key, &head);
-    } else {
-        // Who selected the old one may not select this one.
-        put(edge, wanted.key, &head, began);
-        edge.engine.remove_head(wanted.key, old);
+        return edge.engine.heads.update(wanted.key, &head);
     }
+    // Who selected the old one may not select this one.
+    let head = Arc::new(head);
+    put(edge, wanted.key, &head, began);
+    edge.engine.remove_head(wanted.key, old);
     head
 }
 
@@ -138,7 +137,7 @@ pub fn by_head(edge: &Edge, wanted: &Wanted, head: &Parts, requested_ms: i64) {
         };
         let new = stored.and_then(|stored| renewed_head(old, stored, wanted));
         match new.filter(|new| new.selecting == old.selecting) {
-            Some(new) => edge.engine.heads.update(wanted.key, &Arc::new(new)),
+            Some(new) => drop(edge.engine.heads.update(wanted.key, &new)),
             None => edge.engine.remove_head(wanted.key, old),
         }
     }

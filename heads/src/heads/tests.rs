@@ -127,6 +127,22 @@ async fn what_a_304_refreshed_is_kept_and_what_went_meanwhile_is_not_brought_bac
     assert_eq!(bodies(&open(&path, limits()).get(&key).await), [2]);
 }
 
+#[tokio::test]
+async fn bytes_are_of_the_earliest_moment_that_was_told_of_their_body() {
+    let (_folder, path) = folder();
+    let heads = open(&path, limits());
+    let (key, old) = of("h.test/a", 1);
+    let fetched = |fetched_ms| Head { fetched_ms, ..(*old).clone() };
+    heads.put(key, Arc::new(fetched(9)));
+    assert_eq!(heads.update(key, &fetched(5)).fetched_ms, 5);
+    // Who looked before that renews it, or has it whole.
+    assert_eq!(heads.update(key, &fetched(9)).fetched_ms, 5);
+    heads.put(key, Arc::new(fetched(9)));
+    assert_eq!(heads.get(&key).await[0].fetched_ms, 5);
+    heads.put(key, Arc::new(Head { body: [2; 16], ..fetched(9) }));
+    assert_eq!(heads.get(&key).await[0].fetched_ms, 9, "other bytes");
+}
+
 /// With hardly any memory every lookup goes by the disk and what waits for it.
 #[tokio::test]
 async fn a_head_that_left_memory_is_as_it_was_left() {

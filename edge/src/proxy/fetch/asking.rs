@@ -117,7 +117,7 @@ impl Asking<'_> {
         let purges = self.purges(Some(fields));
         let is_older = fields.contains_key(header::AGE) && Some(answer.asked_ms) <= purges.last_ms;
         let is_ended =
-            status != StatusCode::NOT_MODIFIED && Some(answer.fetched_ms) <= purges.hard_ms;
+            status != StatusCode::NOT_MODIFIED && Some(answer.fetched_ms) <= purges.any_hard_ms();
         (is_older || is_ended).then_some(purges)
     }
 

@@ -162,9 +162,11 @@ impl Fetch {
         status: StatusCode,
         (asked, began): (Option<Span>, Began),
     ) -> (Outcome, Option<Own>) {
-        if let Some(old) = self.same_bytes(&head) {
-            head.body = old.body;
-            head.fetched_ms = head.fetched_ms.min(old.fetched_ms);
+        if let Some(old) = self.same_bytes(&head)
+            && let Some(fetched_ms) =
+                self.edge.engine.joins(&self.wanted.key, &old, head.fetched_ms)
+        {
+            (head.body, head.fetched_ms) = (old.body, fetched_ms);
         }
         let head = Arc::new(head);
         let object = crate::object::Object::web(&self.wanted, &head);
