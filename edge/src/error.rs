@@ -76,6 +76,9 @@ pub enum Fault {
     /// Too much is being fetched already.
     #[error("too many fetches wait for the origin")]
     Busy,
+    /// An answer that is too large to be kept has gone on without this reader.
+    #[error("it was read so slowly that others had to wait, and it is too large to be kept")]
+    Behind,
     /// The task that fetched ended without a result.
     #[error("the fetch ended early")]
     Lost,
@@ -97,9 +100,9 @@ impl Fault {
     }
 
     /// Whether the request starts over from what is stored, and asks for it alone in the end: what
-    /// it was about to be answered from has changed, is gone, or comes in crumbs only.
+    /// it was about to be answered from has changed, is gone, has gone on, or comes in crumbs only.
     pub(crate) fn starts_over(&self) -> bool {
-        matches!(self, Self::Changed | Self::Gone | Self::Short)
+        matches!(self, Self::Changed | Self::Gone | Self::Short | Self::Behind)
     }
 
     /// Whether it is the rest of a body that did not come: bytes that are wrong are the fault of who
@@ -121,6 +124,7 @@ impl Fault {
             | Self::Gone
             | Self::Uncounted
             | Self::Busy
+            | Self::Behind
             | Self::Lost => false,
         }
     }

@@ -50,6 +50,8 @@ pub struct Counts {
     /// Answers without a strong validator that nobody else could join, for too many arrived.
     pub answers_unlisted: IntCounter,
     pub answers_overtagged: IntCounter,
+    /// Readers that were cut, for others waited for them.
+    pub left_behind: IntCounter,
     /// Requests of other nodes for what is here from before a purge that they know of.
     pub purges_told: IntCounterVec,
     /// Answers of other nodes that were from before a purge, and not taken: the origin was asked.
@@ -179,6 +181,11 @@ impl Metrics {
                 r,
                 "answers_overtagged_total",
                 "Stored answers with more tags, or longer ones, than are kept",
+            )?,
+            left_behind: counter(
+                r,
+                "readers_left_behind_total",
+                "Clients cut since others waited for them, of answers that are too large to be kept",
             )?,
             purges_told: from_zero(
                 counters(

@@ -155,7 +155,7 @@ impl Refused {
             Self::Fault(Fault::Changed) => (V::Failed, S::BAD_GATEWAY, "origin-changes"),
             Self::Fault(Fault::Gone) => (V::Failed, S::BAD_GATEWAY, "origin-changes"),
             Self::Fault(Fault::Upstream(fault)) => upstream_parts(fault),
-            Self::Fault(Fault::Lost) => (V::Failed, S::BAD_GATEWAY, "fetch-lost"),
+            Self::Fault(Fault::Lost | Fault::Behind) => (V::Failed, S::BAD_GATEWAY, "fetch-lost"),
             Self::Fault(Fault::Busy) => (V::Busy, S::SERVICE_UNAVAILABLE, "busy"),
             Self::Fetch { fault, .. } => Self::Fault(fault.clone()).parts(),
             Self::Busy => (V::Busy, S::SERVICE_UNAVAILABLE, "busy"),
@@ -190,7 +190,7 @@ impl Refused {
             Self::Fault(Fault::Short) => Some(ProxyError::HttpResponseIncomplete),
             Self::Fault(Fault::Uncounted) => Some(ProxyError::HttpResponseBodySize),
             Self::Fetch { fault, .. } => Self::Fault(fault.clone()).proxy_error(),
-            Self::Fault(Fault::Lost) => Some(ProxyError::ProxyInternalError),
+            Self::Fault(Fault::Lost | Fault::Behind) => Some(ProxyError::ProxyInternalError),
             Self::Loop => Some(ProxyError::ProxyLoopDetected),
             // Of this node, not of its next hop: so another node goes around this one.
             Self::Busy | Self::Fault(Fault::Busy) => Some(ProxyError::ProxyInternalResponse),

@@ -8,7 +8,8 @@ mod common;
 use bytes::Bytes;
 use common::nodes::{SITE, below, chain, fetch, node, node_with, nodes, verdict};
 use common::{
-    Answer, Asked, Edge, Hold, Item, Validator, Web, WebMisdeed, ask, ask_with_body, get, until,
+    Answer, Asked, Edge, Hold, Item, Validator, Web, WebMisdeed, ask, ask_with_body, get, open,
+    until,
 };
 use futures::future::join_all;
 use http::Method;
@@ -114,19 +115,16 @@ async fn what_a_parent_leaves_undone_that_is_killed_is_had_anew_where_it_has_no_
     let above = Edge::start(above).await;
     let edge = Edge::start(node(&dirs[0], &child, &web.url, below(&[parent]))).await;
     web.hold(Hold::Byte(100));
-    let whole = fetch(&edge, "/film", &[]);
-    let joining = async {
-        until("it has begun", || async { (web.held() == 1).then_some(()) }).await;
-        fetch(&edge, "/film", &[("range", "bytes=2000000-2999999")]).await
-    };
+    let mut whole = open(&format!("{}/film", edge.http), &[("host", SITE)]).await;
+    let joining = fetch(&edge, "/film", &[("range", "bytes=2000000-2999999")]);
     let killing = async {
         let asked = async || (edge.metric("nearcast_edge_connections ").await == 2.0).then_some(());
         until("both have asked", asked).await;
         above.kill().await;
         web.release();
     };
-    let (whole, part, ()) = tokio::join!(whole, joining, killing);
-    assert!(whole.body.is_err(), "some of it has gone out: {whole:?}");
+    let (whole, part, ()) = tokio::join!(whole.rest(), joining, killing);
+    assert!(whole.is_err(), "some of it has gone out");
     assert_eq!(part.status.as_u16(), 206, "{part:?}");
     assert!(part.bytes() == &web.part("/film", 2_000_000..3_000_000), "{part:?}");
     assert_eq!(web.count("/film"), 2);

@@ -6,10 +6,11 @@
 //! again of one that is not.
 //!
 //! Invariant: a reader gets every byte from where it began, in order, and an end only when the
-//! answer was whole. Who reads slowly holds up nobody but itself, as long as the answer is
-//! small enough to be kept.
+//! answer was whole. Who reads slowly holds up nobody but itself; where the answer is too large
+//! to be kept, who holds others up is left behind, and its answer cut.
 
 mod reader;
+mod window;
 
 pub use reader::{GrowingReader, Step};
 
@@ -19,19 +20,15 @@ use crate::verdict::Verdict;
 use bytes::Bytes;
 use futures::FutureExt;
 use model::chunk::CHUNK_BYTES;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use upstream::UpstreamBody;
+use window::Pace;
 
 /// A larger answer is not kept: it passes through a window of this size.
 pub const UNVALIDATED_BYTES_MAX: u64 = 64 << 20;
-/// The window, once the memory for such answers is used up.
-const WINDOW_BYTES_MIN: u64 = 4 << 20;
-/// A window that does not move for this long is given up.
-const STUCK_MAX: Duration = Duration::from_secs(60);
 /// With this much or less to come, an answer that everybody left is taken to its end.
 pub const REST_BYTES_MAX: u64 = CHUNK_BYTES;
 /// Readers of a chunk that are counted before it is kept: what so many want is worth any disk.
@@ -79,6 +76,8 @@ struct Held {
     first: u64,
     /// Where each reader is.
     readers: HashMap<u64, u64>,
+    /// Those of them that read for nobody, so that it is kept.
+    keepers: HashSet<u64>,
     joined: u64,
     /// How many began each chunk, as long as it is not known that it is kept.
     begun: Vec<u32>,
@@ -169,13 +168,19 @@ impl Growing {
     /// How it was cut, or [`Fault::Lost`] when everybody left.
     pub async fn grow(&self, body: UpstreamBody, source: Verdict) -> Result<Taken, Fault> {
         let mut kept = Kept { engine: &self.engine, source, bytes: 0 };
+        let mut pace = Pace::default();
         let mut end = End { growing: self, told: Err(Fault::Lost) };
-        let ended = self.take(&mut kept, body).await;
+        let ended = self.take(&mut kept, &mut pace, body).await;
         end.told = ended.as_ref().map(|_| ()).map_err(Clone::clone);
         ended
     }
 
-    async fn take(&self, kept: &mut Kept<'_>, mut body: UpstreamBody) -> Result<Taken, Fault> {
+    async fn take(
+        &self,
+        kept: &mut Kept<'_>,
+        pace: &mut Pace,
+        mut body: UpstreamBody,
+    ) -> Result<Taken, Fault> {
         let mut whole: Vec<Bytes> = Vec::new();
         let mut slot: Option<arena::Slot> = None;
         let mut filled = 0;
@@ -192,7 +197,7 @@ impl Growing {
                     unkept = unkept.or_else(|| kept.refuses(filled, self.bytes_max));
                     if unkept.is_some() {
                         whole.clear();
-                        self.slide(kept, filled).await?;
+                        self.slide(kept, pace, filled).await?;
                     }
                     let new = kept.engine.slot(self.chunk_bytes(filled)).await?;
                     kept.grew(new.capacity() as u64);
@@ -254,33 +259,6 @@ impl Growing {
                         return Err(Fault::Lost);
                     }
                 }
-            }
-        }
-    }
-
-    /// Waits until the slowest reader is near enough, and lets go of what all have read.
-    async fn slide(&self, kept: &mut Kept<'_>, filled: u64) -> Result<(), Fault> {
-        let window = if kept.is_full() { WINDOW_BYTES_MIN } else { UNVALIDATED_BYTES_MAX };
-        loop {
-            {
-                let mut held = self.lock();
-                let Some(slowest) = held.readers.values().min().copied() else {
-                    held.over = true;
-                    return Err(Fault::Lost);
-                };
-                while (held.first + 1) * CHUNK_BYTES <= slowest && !held.chunks.is_empty() {
-                    held.chunks.pop_front();
-                    held.first += 1;
-                    kept.shrank();
-                }
-                if filled < slowest + window {
-                    return Ok(());
-                }
-            }
-            // A reader that has not moved for so long will not: its connection is stuck.
-            if tokio::time::timeout(STUCK_MAX, self.moved.notified()).await.is_err() {
-                self.lock().over = true;
-                return Err(Fault::Lost);
             }
         }
     }

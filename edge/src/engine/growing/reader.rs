@@ -1,6 +1,6 @@
 //! One reader of an answer that is read while it arrives.
 
-use super::{COPIED_BYTES_MAX, Fault, Growing, Grown, Pin, UNVALIDATED_BYTES_MAX};
+use super::{COPIED_BYTES_MAX, Fault, Growing, Grown, Pin};
 use bytes::Bytes;
 use chunks::Key;
 use model::chunk::CHUNK_BYTES;
@@ -38,7 +38,7 @@ impl GrowingReader {
         if self.at < grown.filled {
             return match self.cut(grown.filled, bytes_max) {
                 Some(bytes) => Step::Bytes(bytes),
-                None => Step::Failed(Fault::Lost),
+                None => Step::Failed(Fault::Behind),
             };
         }
         match grown.end {
@@ -48,11 +48,12 @@ impl GrowingReader {
         }
     }
 
-    /// Reads for nobody, so that the answer is kept once it is whole; ends with it, or where it
-    /// is too large to be kept.
+    /// Reads for nobody, so that the answer is kept once it is whole; ends with it, or once it is
+    /// not.
     pub async fn drain(mut self) {
         self.counts_from = u64::MAX;
-        while self.at < UNVALIDATED_BYTES_MAX {
+        self.growing.lock().keepers.insert(self.name);
+        loop {
             match self.step(u64::MAX) {
                 Step::Bytes(_) => {}
                 Step::Wait => self.changed().await,
@@ -67,11 +68,15 @@ impl GrowingReader {
         let _ = self.progress.changed().await;
     }
 
+    /// None for one that was left behind.
     fn cut(&mut self, filled: u64, bytes_max: u64) -> Option<Bytes> {
         let growing = Arc::clone(&self.growing);
         let pressed = growing.engine.under_pressure();
         let most = if pressed { COPIED_BYTES_MAX as u64 } else { CHUNK_BYTES };
         let mut held = growing.lock();
+        if !held.readers.contains_key(&self.name) {
+            return None;
+        }
         let number = self.at / CHUNK_BYTES;
         let place = usize::try_from(number.checked_sub(held.first)?).ok()?;
         let start = number * CHUNK_BYTES;
@@ -119,7 +124,10 @@ impl GrowingReader {
 
 impl Drop for GrowingReader {
     fn drop(&mut self) {
-        self.growing.lock().readers.remove(&self.name);
+        let mut held = self.growing.lock();
+        held.readers.remove(&self.name);
+        held.keepers.remove(&self.name);
+        drop(held);
         self.growing.moved.notify_one();
     }
 }
