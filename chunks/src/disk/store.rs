@@ -6,6 +6,8 @@
 //! looks afterwards for what it wrote, and a store that goes keeps its files open until its
 //! last thread is done.
 
+mod threads;
+
 use super::fifo::{Blocks, Fifo, Written};
 use super::layout::{self, block_bytes};
 use super::{Owner, folder};
@@ -23,7 +25,8 @@ use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use tokio::runtime::{Builder, Handle, Runtime};
+use threads::{Opening, Threads};
+use tokio::task::JoinSet;
 
 /// A batch of chunks, as written: long enough to be sequential, short enough to take but a
 /// tenth of a second on a disk of 80 MB/s.
@@ -39,9 +42,6 @@ const QUEUE_BYTES_MAX: usize = 4 * BATCH_BYTES_MAX;
 pub(super) const RECLAIMERS: usize = 2;
 /// Blocks whose indexes are read at a time at start: a queue that an SSD makes use of.
 const RECOVERIES: usize = 8;
-/// Threads that read and write at a time. More reads wait, and are bypassed when that takes
-/// too long.
-const IO_THREADS_MAX: usize = 16;
 /// foyer's head of an entry, and what our own key and frame add, at most.
 const ENTRY_BYTES: usize = 128;
 /// What entries are aligned to.
@@ -80,25 +80,26 @@ pub(super) struct Store {
 
 impl Store {
     /// Opens what is in the disk's folder, which exists: takes as long as reading its indexes
-    /// does.
+    /// does. Who gives it up loses nothing.
     pub(super) async fn open(
         disk: crate::Disk,
         owner: Owner,
         memory: Memory,
         metrics: &Metrics,
     ) -> Result<Self, String> {
-        let threads = Threads::new()?;
+        let threads = Opening::new(Threads::new()?);
         let handle = threads.handle().clone();
         let blocks = Arc::new(Blocks::default());
         let counted = metrics.ssd_evicted_blocks.clone();
         let spawner = Spawner::from(handle.clone());
-        let opening = open(disk, owner, Arc::clone(&blocks), counted, spawner);
         // It touches the disk, and foyer panics on some errors: both away from the caller.
-        match handle.spawn(opening).await {
+        let mut opening = JoinSet::new();
+        opening.spawn_on(open(disk, owner, Arc::clone(&blocks), counted, spawner), &handle);
+        match opening.join_next().await.expect("it was spawned") {
             Ok(Ok((hybrid, count, ahead, lock))) => {
                 let device = Some(Arc::clone(hybrid.storage().device()));
                 blocks.opened(count, ahead);
-                let (hybrid, lock) = (Some(hybrid), Some(lock));
+                let (hybrid, lock, threads) = (Some(hybrid), Some(lock), threads.take());
                 Ok(Self { hybrid, device, threads, memory, blocks, lock })
             }
             Ok(Err(error)) => Err(error),
@@ -228,7 +229,7 @@ impl Store {
 
 impl Drop for Store {
     fn drop(&mut self) {
-        let (runtime, device) = (self.threads.runtime.take(), self.device.take());
+        let (runtime, device) = (self.threads.take(), self.device.take());
         let (hybrid, lock) = (self.hybrid.take(), self.lock.take());
         // Reads and writes under way use bare descriptors: the files stay open until the
         // runtime, which waits for its threads, is gone. A hung disk keeps this thread and the
@@ -319,37 +320,4 @@ async fn build(
         .build()
         .await
         .map_err(|error| error.to_string())
-}
-
-/// Reads and writes block: each disk has threads of its own, so that one that hangs stops no
-/// other. Dropped, they end by themselves.
-struct Threads {
-    runtime: Option<Runtime>,
-    handle: Handle,
-}
-
-impl Threads {
-    fn new() -> Result<Self, String> {
-        let runtime = Builder::new_multi_thread()
-            .worker_threads(1)
-            .max_blocking_threads(IO_THREADS_MAX)
-            .thread_name("edge-ssd")
-            .enable_all()
-            .build()
-            .map_err(|error| error.to_string())?;
-        let handle = runtime.handle().clone();
-        Ok(Self { runtime: Some(runtime), handle })
-    }
-
-    fn handle(&self) -> &Handle {
-        &self.handle
-    }
-}
-
-impl Drop for Threads {
-    fn drop(&mut self) {
-        if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
-        }
-    }
 }
