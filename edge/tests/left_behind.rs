@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{Hold, Item, Proxy, Validator, until};
+use common::{CHUNK, Hold, Item, Proxy, Validator, open, until};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -46,5 +46,31 @@ async fn who_stops_reading_what_is_not_kept_is_left_behind_and_cut() {
         let mut rest = Vec::new();
         let ended = stopped.read_to_end(&mut rest).await;
         assert!((rest.len() as u64) < BYTES && !rest.ends_with(b"\r\n0\r\n\r\n"), "{ended:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_some_take_byte_by_byte_leaves_room_for_what_is_small() {
+    let proxy = Proxy::new().await;
+    let mut stopped = Vec::new();
+    for number in 0..3 {
+        let path = format!("/{number}");
+        proxy.web.put(&path, Item::of(BYTES).validator(Validator::None));
+        stopped.push(open(&proxy.url(&path), &[]).await);
+    }
+    // A quarter of memory is 32 MiB; each has four times what is left of that.
+    let grown = || async {
+        let bytes = proxy.edge.metric("nearcast_edge_growing_bytes ").await;
+        (bytes >= (3 * 9 * CHUNK) as f64).then_some(())
+    };
+    until("they have their part", grown).await;
+    proxy.web.put("/text", Item::of(700).chunked());
+    proxy.web.put("/page", Item::of(CHUNK).validator(Validator::None));
+    for path in ["/text", "/page"] {
+        for _ in 0..3 {
+            assert!(proxy.get(path).await.bytes() == &proxy.web.whole(path));
+            proxy.has_filled().await;
+        }
+        assert_eq!(proxy.web.count(path), 1, "{path}");
     }
 }

@@ -29,6 +29,8 @@ use window::Pace;
 
 /// A larger answer is not kept: it passes through a window of this size.
 pub const UNVALIDATED_BYTES_MAX: u64 = 64 << 20;
+/// One answer alone has four fifths of the memory for such answers, three have 4/13 each.
+const OF_WHAT_IS_LEFT: u64 = 4;
 /// With this much or less to come, an answer that everybody left is taken to its end.
 pub const REST_BYTES_MAX: u64 = CHUNK_BYTES;
 /// Readers of a chunk that are counted before it is kept: what so many want is worth any disk.
@@ -272,15 +274,20 @@ struct Kept<'a> {
 }
 
 impl Kept<'_> {
-    fn is_full(&self) -> bool {
-        self.engine.growing_bytes.load(Ordering::Relaxed) >= self.engine.growing_bytes_max
+    /// It has its part of the memory for such answers: so many times what is left of that. So there
+    /// is always something left for others, however long it takes its readers to read all of it
+    /// (Choudhury and Hahne, "Dynamic queue length thresholds", 1998).
+    fn has_its_part(&self) -> bool {
+        let taken = self.engine.growing_bytes.load(Ordering::Relaxed);
+        self.bytes > OF_WHAT_IS_LEFT * self.engine.growing_bytes_max.saturating_sub(taken)
     }
 
-    /// Why no more is kept of an answer with so many bytes and more.
+    /// Why no more is kept of an answer with so many bytes and more. Of each there is a chunk anyway.
     fn refuses(&self, filled: u64, bytes_max: u64) -> Option<Taken> {
         match filled {
             _ if filled >= bytes_max => Some(Taken::TooLong),
-            _ => self.is_full().then_some(Taken::NoRoom),
+            0..CHUNK_BYTES => None,
+            _ => self.has_its_part().then_some(Taken::NoRoom),
         }
     }
 

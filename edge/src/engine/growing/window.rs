@@ -5,7 +5,7 @@ use model::chunk::CHUNK_BYTES;
 use std::time::Duration;
 use tokio::time::{Instant, timeout};
 
-/// The window, once the memory for such answers is used up.
+/// The window, once an answer has its part of the memory for such answers.
 const WINDOW_BYTES_MIN: u64 = 4 << 20;
 /// A window that does not move for this long is given up.
 const STUCK_MAX: Duration = Duration::from_secs(60);
@@ -48,7 +48,7 @@ impl Growing {
         pace: &mut Pace,
         filled: u64,
     ) -> Result<(), Fault> {
-        let window = if kept.is_full() { WINDOW_BYTES_MIN } else { UNVALIDATED_BYTES_MAX };
+        let window = if kept.has_its_part() { WINDOW_BYTES_MIN } else { UNVALIDATED_BYTES_MAX };
         let mut left = pace.left();
         // Readers know of no more.
         let told = self.progress.borrow().filled;
