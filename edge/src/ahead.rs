@@ -3,7 +3,7 @@
 
 use crate::body::{Content, Sending};
 use crate::object::Object;
-use crate::prefetch::{Awaited, Permit, Prefetch, Refusal, key};
+use crate::prefetch::{Awaited, Hint, Permit, Prefetch, Refusal, key};
 use crate::proxy::{Site, Wanted, is_stored};
 use crate::refused::Refused;
 use crate::serve::{Answer, Asked, Edge, proxied};
@@ -12,6 +12,7 @@ use crate::verdict::Verdict;
 use http::{HeaderMap, HeaderValue, Method, Request, header};
 use model::{ByteRange, chunk};
 use std::future::poll_fn;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -125,11 +126,14 @@ pub fn announced(edge: &Arc<Edge>, site: &Arc<Site>, asked: &Asked<'_>, cmcd: &c
             edge.prefetch.left(Refusal::InVain);
             continue;
         }
-        let names = names(host.as_deref().unwrap_or(""), &next.target);
+        let host = host.as_deref().unwrap_or("");
+        let name = target_key(host, &next.target);
         if !is_stored(edge, &wanted) {
-            edge.prefetch.forget(names.0);
+            edge.prefetch.forget(name);
         }
-        let permit = edge.prefetch.permit_in(Instant::now(), names, ANNOUNCED_BYTES, pressed);
+        let hint = hint((host, &next.target), asked.via.client, cmcd.sid.as_deref());
+        let prefetch = &edge.prefetch;
+        let permit = prefetch.permit_hinted(Instant::now(), (name, hint), ANNOUNCED_BYTES, pressed);
         let Some(permit) = permit else { continue };
         let (edge, via) = (Arc::clone(edge), Arc::clone(asked.via));
         let metrics = edge.metrics.clone();
@@ -200,9 +204,11 @@ fn target_key(host: &str, target: &str) -> u64 {
     key(format!("{host}{target}").as_bytes())
 }
 
-/// The names of a target and of the folder that it is in.
-fn names(host: &str, target: &str) -> (u64, Option<u64>) {
+/// The folder that a target is in, and the player that announces it: its address, and the session of
+/// those who share one.
+fn hint((host, target): (&str, &str), client: Option<IpAddr>, session: Option<&str>) -> Hint {
     let path = target.split('?').next().unwrap_or(target);
-    let folder = &path[..path.rfind('/').map_or(0, |slash| slash + 1)];
-    (target_key(host, target), Some(target_key(host, folder)))
+    let folder = target_key(host, &path[..path.rfind('/').map_or(0, |slash| slash + 1)]);
+    let player = key(format!("{folder} {client:?} {session:?}").as_bytes());
+    Hint { folder, player }
 }

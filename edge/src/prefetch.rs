@@ -22,6 +22,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+pub use vain::Hint;
 use vain::Vain;
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -236,21 +237,30 @@ impl Prefetch {
     /// edge is pressed, beyond the budget, or when it was prefetched in vain already.
     #[must_use]
     pub fn permit(&self, now: Instant, key: u64, bytes: u64, is_pressed: bool) -> Option<Permit> {
-        self.permit_in(now, (key, None), bytes, is_pressed)
+        self.permit_any(now, (key, None), bytes, is_pressed)
     }
 
-    /// The same of what is in a folder, by the names of both; nor is there leave while the last of
-    /// a folder came to nothing.
+    /// The same of what a hint leads to; nor is there leave while hints like it come to nothing.
     #[must_use]
-    pub fn permit_in(
+    pub fn permit_hinted(
         &self,
         now: Instant,
-        (key, folder): (u64, Option<u64>),
+        (key, hint): (u64, Hint),
         bytes: u64,
         is_pressed: bool,
     ) -> Option<Permit> {
-        match self.0.decide(now, (key, folder), bytes, is_pressed) {
-            Ok(()) => Some(Permit::new(&self.0, (key, folder), bytes, now)),
+        self.permit_any(now, (key, Some(hint)), bytes, is_pressed)
+    }
+
+    fn permit_any(
+        &self,
+        now: Instant,
+        (key, hint): (u64, Option<Hint>),
+        bytes: u64,
+        is_pressed: bool,
+    ) -> Option<Permit> {
+        match self.0.decide(now, (key, hint), bytes, is_pressed) {
+            Ok(()) => Some(Permit::new(&self.0, (key, hint), bytes, now)),
             Err(refusal) => {
                 self.left(refusal);
                 None
@@ -282,7 +292,7 @@ impl Inner {
     fn decide(
         &self,
         now: Instant,
-        (key, folder): (u64, Option<u64>),
+        (key, hint): (u64, Option<Hint>),
         bytes: u64,
         is_pressed: bool,
     ) -> Result<(), Refusal> {
@@ -300,7 +310,7 @@ impl Inner {
         if state.known.contains(&key) {
             return Err(Refusal::Known);
         }
-        if folder.is_some_and(|folder| state.vain.is_left(folder, now)) {
+        if hint.is_some_and(|hint| state.vain.is_left(hint, now)) {
             return Err(Refusal::InVain);
         }
         decide(&state.budget, &self.settings, now, bytes)?;
@@ -338,9 +348,9 @@ impl Inner {
         self.in_flight.set(i64::try_from(state.budget.in_flight_bytes).unwrap_or(i64::MAX));
         let correction = end.cost() as f64 - permit.bytes as f64;
         state.budget.spent.add(permit.given, correction);
-        match (permit.folder, end) {
-            (Some(folder), End::InVain(_)) => state.vain.add(folder, permit.given),
-            (Some(folder), End::Done(_)) => state.vain.clear(folder),
+        match (permit.hint, end) {
+            (Some(hint), End::InVain(_)) => state.vain.add(hint, permit.given),
+            (Some(hint), End::Done(_)) => state.vain.is_of_use(hint, permit.given),
             _ => {}
         }
         self.count("fetched", end.bytes());

@@ -257,6 +257,55 @@ async fn hints_at_what_is_not_kept_are_not_followed_for_ever() {
     }
 }
 
+/// One of a folder's players, by its session.
+async fn announce_as(proxy: &Scripted, session: &str, nor: &str) {
+    let session = format!("sid=\"{session}\"");
+    announce(proxy, "/v1/0.m4s", nor, &[("cmcd-session", &session)]).await;
+}
+
+fn nonsense(proxy: &Scripted) -> usize {
+    proxy.asked().iter().filter(|asked| asked.starts_with("/v1/none-")).count()
+}
+
+/// Where most are good, and one player announces what is not there.
+#[tokio::test]
+async fn what_one_player_announces_in_vain_keeps_no_other_from_being_followed() {
+    const ROUNDS: usize = 10;
+    let proxy = Scripted::new(answer).await;
+    for number in 0..ROUNDS {
+        announce_as(&proxy, "bad", &format!("none-{number}")).await;
+        hints_ended(&proxy.edge, 2 * number + 1).await;
+        announce_as(&proxy, "good", &format!("{}.m4s", number + 1)).await;
+        hints_ended(&proxy.edge, 2 * number + 2).await;
+    }
+    assert_eq!(nonsense(&proxy), 3);
+    assert_eq!(proxy.edge.metric(&outcome("done")).await, ROUNDS as f64);
+    assert_eq!(proxy.edge.metric(&outcome("in-vain")).await, ROUNDS as f64 - 3.0);
+    proxy.edge.stop().await;
+}
+
+/// One that calls itself another each time has as many followed as three have; those whose hints were
+/// good are followed on.
+#[tokio::test]
+async fn what_is_announced_in_vain_under_ever_new_names_is_given_up() {
+    let proxy = Scripted::new(answer).await;
+    announce_as(&proxy, "good", "1.m4s").await;
+    hints_ended(&proxy.edge, 1).await;
+    for number in 0..SEGMENTS {
+        announce_as(&proxy, &format!("bad-{number}"), &format!("none-{number}")).await;
+        hints_ended(&proxy.edge, number + 2).await;
+    }
+    assert_eq!(nonsense(&proxy), 9);
+    announce_as(&proxy, "new", "3.m4s").await;
+    announce_as(&proxy, "good", "2.m4s").await;
+    reaches(&proxy.edge, &outcome("done"), 2.0).await;
+    assert_eq!((proxy.times("/v1/2.m4s"), proxy.times("/v1/3.m4s")), (1, 0));
+    // What is of use shows that not all is in vain.
+    announce_as(&proxy, "new", "4.m4s").await;
+    reaches(&proxy.edge, &outcome("done"), 3.0).await;
+    proxy.edge.stop().await;
+}
+
 /// What one viewer was told shows what another one's hint would bring.
 #[tokio::test]
 async fn what_is_known_not_to_be_kept_is_not_fetched_ahead() {

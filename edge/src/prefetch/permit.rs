@@ -4,6 +4,7 @@
 
 use super::Inner;
 use super::budget::REQUEST_BYTES;
+use super::vain::Hint;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -12,7 +13,7 @@ use std::time::Instant;
 pub struct Permit {
     inner: Arc<Inner>,
     pub(super) key: u64,
-    pub(super) folder: Option<u64>,
+    pub(super) hint: Option<Hint>,
     pub(super) bytes: u64,
     pub(super) given: Instant,
     is_done: bool,
@@ -48,11 +49,11 @@ impl End {
 impl Permit {
     pub(super) fn new(
         inner: &Arc<Inner>,
-        (key, folder): (u64, Option<u64>),
+        (key, hint): (u64, Option<Hint>),
         bytes: u64,
         given: Instant,
     ) -> Self {
-        Self { inner: Arc::clone(inner), key, folder, bytes, given, is_done: false }
+        Self { inner: Arc::clone(inner), key, hint, bytes, given, is_done: false }
     }
 
     /// It turns out to have so many `bytes`, or more than was thought. False beyond the budget.

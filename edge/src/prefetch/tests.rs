@@ -102,7 +102,8 @@ fn what_came_to_nothing_costs_a_request_and_is_not_tried_again() {
     let (prefetch, now) = prefetch();
     let mut count = 0;
     // Each in a folder of its own.
-    while let Some(permit) = prefetch.permit_in(now, (count, Some(count)), 2 * MIB, false) {
+    let hint = |number| Hint { folder: number, player: number };
+    while let Some(permit) = prefetch.permit_hinted(now, (count, hint(count)), 2 * MIB, false) {
         permit.in_vain(0);
         count += 1;
     }
@@ -124,9 +125,10 @@ fn what_brought_little_costs_a_request() {
 }
 
 #[test]
-fn a_folder_whose_last_hints_came_to_nothing_is_left_alone_for_a_while() {
+fn a_player_whose_hints_came_to_nothing_is_left_alone_for_a_while() {
     let (prefetch, now) = prefetch();
-    let permit = |now, key| prefetch.permit_in(now, (key, Some(9)), MIB, false);
+    let hint = Hint { folder: 9, player: 1 };
+    let permit = |now, key| prefetch.permit_hinted(now, (key, hint), MIB, false);
     for key in 0..3 {
         permit(now, key).unwrap().in_vain(0);
     }
@@ -134,10 +136,8 @@ fn a_folder_whose_last_hints_came_to_nothing_is_left_alone_for_a_while() {
     assert_eq!(outcome(&prefetch, "in-vain"), 1);
     let later = now + vain::LEFT_FOR;
     permit(later, 3).unwrap().fetched(MIB);
-    for key in 4..7 {
-        permit(later, key).unwrap().in_vain(0);
-    }
-    assert!(permit(later, 7).is_none());
+    permit(later, 4).unwrap().in_vain(0);
+    assert!(permit(later, 5).is_none());
 }
 
 #[test]
