@@ -120,6 +120,14 @@ impl Object {
         }
     }
 
+    /// Until when the node that asks, where one does, waits for the answer to begin.
+    pub fn answer_by(&self) -> Option<Instant> {
+        match &self.kind {
+            Kind::Track { passed, .. } => passed.answer_by(),
+            Kind::Web(web) => web.wanted.answer_by,
+        }
+    }
+
     /// A stored representation.
     pub fn web(wanted: &Arc<Wanted>, head: &Arc<Head>) -> Self {
         let web = Web { wanted: Arc::clone(wanted), head: Arc::clone(head) };

@@ -12,7 +12,6 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderValue, StatusCode, header};
 use model::{ByteRange, Track, chunk};
 use std::sync::Arc;
-use std::time::Instant;
 use upstream::{Answer, Ask, HopId, Upstream, UpstreamBody, Urgency};
 
 /// That of the fill plan's fetches (RFC 9218): the least.
@@ -119,8 +118,7 @@ impl Origin {
             let mut ask = Ask::get(TITLES_HOST, format!("/{path}"), key(path));
             passed.tell(&mut ask);
             // Others may wait for the same: it is not ended sooner than a try may take.
-            let enough = Instant::now() + self.upstream.first_byte();
-            ask.answer_by = passed.answer_by().filter(|by| *by >= enough);
+            ask.answer_by = passed.answer_by().filter(|by| self.upstream.has_time(*by));
             repeats.tell(&mut ask);
             let answer = self.upstream.send(ask).await?;
             repeats.by_origins = answer.retried;

@@ -76,7 +76,7 @@ pub struct Wanted {
     /// Another node wants nothing from before a purge that may not have come to this one.
     newer_than: Option<newer::Newer>,
     /// Until when another node waits for the answer.
-    answer_by: Option<Instant>,
+    pub answer_by: Option<Instant>,
     /// Read when it is asked for: most requests are answered before.
     wishes: OnceLock<Wishes>,
     /// The canonical path; none where that is the client's spelling.

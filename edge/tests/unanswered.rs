@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::nodes::{SITE, chain, fetch, node_with, nodes};
+use common::nodes::{SITE, below, chain, fetch, node_with, nodes};
 use common::{Edge, Hold, Item, Web, get, until};
 use futures::future::join_all;
 use serde_json::json;
@@ -34,6 +34,34 @@ async fn what_hangs_is_asked_for_once_however_many_nodes_are_between() {
         .await;
     }))
     .await;
+}
+
+/// Origins that hang are waited for one after the other: for two that takes longer than the node below
+/// waits.
+#[tokio::test]
+async fn what_is_missing_of_what_is_known_is_asked_of_each_origin_that_hangs_once() {
+    let [child, parent] = nodes(["edge-a", "region-1"]);
+    let webs = [Web::start().await, Web::start().await];
+    let origins = json!([webs[0].url, webs[1].url]);
+    let site = json!({ "first-byte-timeout": "4s", "hedge": false });
+    let start = async |peer, around| {
+        let dir = tempfile::tempdir().unwrap();
+        let mut settings = node_with(&dir, peer, &webs[0].url, around, &site);
+        let of_site = settings.sites.get_mut(SITE).unwrap();
+        of_site.origins = serde_json::from_value(origins.clone()).unwrap();
+        (Edge::start(settings).await, dir)
+    };
+    let _above = start(&parent, hierarchy::Settings::default()).await;
+    let (edge, _dir) = start(&child, below(std::slice::from_ref(&parent))).await;
+    webs.iter().for_each(|web| web.put("/known", Item::of(3 << 20)));
+    fetch(&edge, "/known", &[("range", "bytes=0-9")]).await;
+    let before = webs.each_ref().map(|web| web.count("/known"));
+    webs.iter().for_each(|web| web.hold(Hold::Head));
+    let answer = fetch(&edge, "/known", &[("range", "bytes=2000000-2000009")]).await;
+    let told = (answer.status.as_u16(), answer.header("proxy-status"));
+    assert_eq!(told, (504, "edge-a;error=http_response_timeout"), "{answer:?}");
+    let asked = webs.each_ref().map(|web| web.count("/known"));
+    assert_eq!(asked, before.map(|count| count + 1));
 }
 
 /// A node that others ask, whose origin hangs.

@@ -176,10 +176,10 @@ impl Upstream {
         self.0.ways().filter_map(|way| way.hop.quantile(HEAD_SHARE)).max()
     }
 
-    /// How long an origin's head is waited for in one try.
+    /// Whether there is time until then for what a try may take.
     #[must_use]
-    pub fn first_byte(&self) -> Duration {
-        self.0.config.times.first_byte
+    pub fn has_time(&self, until: Instant) -> bool {
+        until >= Instant::now() + self.0.config.times.first_byte
     }
 
     /// What is known of each hop.

@@ -10,6 +10,7 @@ use caching::{Exchange, Fills};
 use heads::{Head, KeyId};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use model::ByteRange;
+use std::time::Instant;
 use upstream::{Ask, HopId, HopKind, Place, Purges, Upstream, Urgency};
 
 const PRIORITY: HeaderName = HeaderName::from_static("priority");
@@ -63,9 +64,10 @@ impl Engine {
     ) -> Result<Arriving, Fault> {
         let Asking { avoid, place, is_repeat, at_the_origin, retried, urgency } = asking;
         let upstream = self.upstream_of(object).ok_or(Fault::NotFound)?;
+        let answer_by = answer_by(object, upstream);
         let ask = || -> Result<Ask, Fault> {
             let mut ask = request(object, missing, urgency)?;
-            (ask.is_repeat, ask.retried) = (is_repeat, *retried);
+            (ask.is_repeat, ask.retried, ask.answer_by) = (is_repeat, *retried, answer_by);
             Ok(ask)
         };
         // Of the same version another node may have the bytes from before a hard purge.
@@ -161,6 +163,13 @@ impl Engine {
             Kind::Web(web) => Some(&web.wanted.site.upstream),
         }
     }
+}
+
+/// Until when another node waits for an answer with what is missing of an object. All who want that
+/// share one request for it: so it is not ended sooner than a try may take, nor for who has begun to
+/// read long ago.
+pub(super) fn answer_by(object: &Object, upstream: &Upstream) -> Option<Instant> {
+    object.answer_by().filter(|by| upstream.has_time(*by))
 }
 
 /// A request for these bytes of an object, under its validator.

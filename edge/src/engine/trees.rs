@@ -3,7 +3,7 @@
 //!
 //! Invariant: all leaves in here are those of a digest of the title's index, whoever sent them.
 
-use super::asking::source;
+use super::asking::{answer_by, source};
 use super::{Engine, OWNED_RUN_BYTES, TITLES_HOST};
 use crate::error::Fault;
 use crate::object::{Kind, Object};
@@ -146,6 +146,7 @@ impl Engine {
         // Who owns the chunks has the leaves, too.
         ask.run = part.start / tree::bytes(OWNED_RUN_BYTES);
         (ask.place, ask.urgency) = (place, urgency.clone());
+        ask.answer_by = answer_by(object, upstream);
         let answer = upstream.send(ask).await?;
         let (hop, source) = (answer.hop, source(answer.kind));
         let status = answer.head.status;

@@ -24,14 +24,14 @@ impl Cinema {
     }
 
     async fn start(&self, dir: &TempDir, node: &Peer, hierarchy: hierarchy::Settings) -> Edge {
-        self.start_at(dir, node, &self.origin.url, hierarchy).await
+        self.start_at(dir, node, vec![self.origin.url.clone()], hierarchy).await
     }
 
     async fn start_at(
         &self,
         dir: &TempDir,
         node: &Peer,
-        origin: &str,
+        origin: Vec<String>,
         hierarchy: hierarchy::Settings,
     ) -> Edge {
         keep_view(dir.path(), &view(&self.signer));
@@ -39,7 +39,8 @@ impl Cinema {
             id: Some(node.id.clone()),
             peer_listen: vec![node.url.clone()],
             hierarchy: hierarchy::Settings { connect_timeout: "10s".parse().ok(), ..hierarchy },
-            ..settings(dir.path(), origin)
+            origin,
+            ..settings(dir.path(), "")
         })
         .await
     }
@@ -93,14 +94,34 @@ async fn what_a_parent_cuts_of_an_index_the_origin_is_asked_for_once() {
     assert_eq!((parent.indexes(), cinema.origin.indexes()), (2, 2));
 }
 
+/// Origins that hang are waited for one after the other: for two that takes longer than the node below
+/// waits.
+#[tokio::test]
+async fn what_is_missing_of_a_title_is_asked_of_each_origin_that_hangs_once() {
+    let cinema = Cinema::new().await;
+    let other = Origin::start(&cinema.film).await;
+    let dirs = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    let [child, parent] = nodes(["edge-a", "region-1"]);
+    let origins = || vec![cinema.origin.url.clone(), other.url.clone()];
+    let _above =
+        cinema.start_at(&dirs[0], &parent, origins(), hierarchy::Settings::default()).await;
+    let edge = cinema.start_at(&dirs[1], &child, origins(), below(&[parent])).await;
+    assert_eq!(cinema.play(&edge, "v1/0.m4s").await.status, 200);
+    assert_eq!((cinema.origin.media().len(), other.media().len()), (1, 0));
+    [&cinema.origin, &other].into_iter().for_each(|origin| origin.hold(true));
+    let answer = cinema.play(&edge, "v1/7.m4s").await;
+    assert_eq!((answer.status.as_u16(), answer.code().as_str()), (504, "origin-slow"));
+    assert_eq!((cinema.origin.media().len(), other.media().len()), (2, 1));
+}
+
 #[tokio::test]
 async fn titles_that_go_in_a_circle_are_refused_at_the_second_sight() {
     let cinema = Cinema::new().await;
     let dirs = [(); 2].map(|()| tempfile::tempdir().unwrap());
     let [a, b] = nodes(["edge-a", "edge-b"]);
     let alone = hierarchy::Settings::default;
-    let over_a = cinema.start_at(&dirs[0], &a, &b.url, alone()).await;
-    let _over_b = cinema.start_at(&dirs[1], &b, &a.url, alone()).await;
+    let over_a = cinema.start_at(&dirs[0], &a, vec![b.url.clone()], alone()).await;
+    let _over_b = cinema.start_at(&dirs[1], &b, vec![a.url.clone()], alone()).await;
     assert_eq!(cinema.play(&over_a, "hls.m3u8").await.status, 502);
     let path = format!("{}/titles/film/{}/index", a.url, cinema.film.version);
     let answer = get(&path, &[("cdn-loop", "edge-a, edge-b")]).await;

@@ -15,7 +15,6 @@ use heads::Head;
 use http::Method;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Instant;
 use tokio::sync::oneshot;
 
 /// What is stored, if it may answer before an origin that takes long: not sooner than a viewer would
@@ -66,8 +65,8 @@ impl Fetch {
 
     /// Whether another node waits for it, and for less than a try may take.
     fn is_hurried(&self) -> bool {
-        let enough = Instant::now() + self.wanted.site.upstream.first_byte();
-        !self.is_in_background && self.wanted.answer_by.is_some_and(|by| by < enough)
+        let is_too_soon = |by| !self.wanted.site.upstream.has_time(by);
+        !self.is_in_background && self.wanted.answer_by.is_some_and(is_too_soon)
     }
 
     /// Tells its variant from others: that of what is stored, or of what the request says in the
