@@ -5,6 +5,12 @@ use prometheus::IntGauge;
 use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+/// That of a request that says nothing, and the least (RFC 9218 section 4.1).
+const URGENCY_USUAL: u8 = 3;
+const URGENCY_LAST: u8 = 7;
+/// One place in so many is kept from what is less urgent than usual, for each step.
+const KEPT_SHARE: usize = 40;
+
 /// Room for responses, of which the last is kept for what is urgent.
 pub struct Places {
     free: Arc<Semaphore>,
@@ -30,18 +36,16 @@ impl Places {
         Self { free: Arc::new(Semaphore::new(max)), max, taken }
     }
 
-    /// A place for a response of this urgency (RFC 9218). Urgencies 0 to 3, which is what a
-    /// request that says nothing has, may fill all of it, 4 and 5 may not take the last
-    /// twentieth, 6 and 7 not the last tenth: under too much load prefetches go before playback.
+    /// A place for a response of this urgency (RFC 9218). For each step below 3, which is what a
+    /// request that says nothing has, a fortieth more is kept from it, a tenth from 7: under too much
+    /// load prefetches go before playback. From 3 nothing is kept, so that all places are of use, and
+    /// nothing can be for 0 to 2 alone: nobody waits here whom they could go before.
     ///
     /// # Errors
     /// [`Refused::Busy`].
     pub fn take(&self, urgency: u8) -> Result<Place, Refused> {
-        let kept = match urgency {
-            0..=3 => 0,
-            4..=5 => self.max.div_ceil(20),
-            _ => self.max.div_ceil(10),
-        };
+        let steps = usize::from(urgency.clamp(URGENCY_USUAL, URGENCY_LAST) - URGENCY_USUAL);
+        let kept = (steps * self.max).div_ceil(KEPT_SHARE);
         if kept > 0 && self.free.available_permits() <= kept {
             return Err(Refused::Busy);
         }
@@ -59,6 +63,16 @@ impl Places {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_less_urgent_goes_first_step_by_step() {
+        let places = Places::new(400, IntGauge::new("taken", "places").unwrap());
+        let mut held = Vec::new();
+        for (urgency, most) in [(7, 360), (6, 370), (5, 380), (4, 390), (3, 400), (0, 400)] {
+            held.extend(std::iter::from_fn(|| places.take(urgency).ok()));
+            assert_eq!(held.len(), most, "{urgency}");
+        }
+    }
 
     #[test]
     fn the_last_places_are_for_playback() {
