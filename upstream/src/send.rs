@@ -217,3 +217,6 @@ fn hedge_after(site: &Inner, tries: &Tries<'_>, way: &Way) -> Option<Duration> {
     }
     way.hop.quantile(HEDGE_SHARE).map(|after| after.max(HEDGE_AFTER_MIN))
 }
+
+#[cfg(test)]
+mod tests;

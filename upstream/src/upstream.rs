@@ -26,7 +26,7 @@ const HEAD_SHARE: f64 = 0.99;
 
 /// Where one site's requests go. Cheap to clone; its health checks end with its last clone.
 #[derive(Clone)]
-pub struct Upstream(Arc<Inner>);
+pub struct Upstream(pub(crate) Arc<Inner>);
 
 pub(crate) struct Inner {
     pub(crate) config: Config,
