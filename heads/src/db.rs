@@ -3,12 +3,12 @@
 //! `synchronous=NORMAL`: the end of the process loses nothing that was committed; a power cut
 //! may lose the last batches, never the order of them, and none before the last [`sync`].
 
-use crate::head::{Head, KeyId, Variants};
+use crate::head::{KeyId, Variants};
+use crate::key_rows::{self, Changed};
 use crate::metrics::Metrics;
-use crate::pending::{Change, Pending, Rows};
+use crate::pending::Pending;
 use crate::row;
 use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior, params};
-use std::cmp::Reverse;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -121,24 +121,25 @@ fn remove_journals(path: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
-/// The heads of `key`, newest first, and the latest hour that their rows say they were used in.
+/// The heads of `key`, newest first, and the latest hour that their rows say they were used in: 0
+/// where there are too many of them, so that they are touched.
 pub(crate) fn read(
     connection: &Connection,
     key: &KeyId,
     metrics: &Metrics,
 ) -> Result<(Variants, u32), rusqlite::Error> {
-    let mut query = connection.prepare_cached("SELECT used, row FROM heads WHERE key = ?1")?;
-    let mut rows = query.query([&key.0[..]])?;
-    let (mut heads, mut used) = (Vec::new(), 0);
+    let mut query = connection.prepare_cached(key_rows::READ)?;
+    let mut rows = query.query(params![&key.0[..], key_rows::LOOKED_AT_MAX, key_rows::MAX + 1])?;
+    let (mut heads, mut used, mut count) = (Vec::new(), 0, 0);
     while let Some(row) = rows.next()? {
         used = used.max(row.get(0)?);
+        count += 1;
         match row::decode(key, row.get_ref(1)?.as_blob()?) {
             Some(head) => heads.push(Arc::new(head)),
             None => metrics.damaged.with_label_values(&["row"]).inc(),
         }
     }
-    heads.sort_by_key(|head: &Arc<Head>| Reverse(head.stored.received_ms));
-    Ok((Variants::new(heads), used))
+    Ok((Variants::new(heads), if count > key_rows::MAX { 0 } else { used }))
 }
 
 /// How many rows there are. It is kept beside them: to count millions on a cold disk takes seconds,
@@ -153,20 +154,22 @@ fn count_is(transaction: &Transaction<'_>, rows: u64) -> Result<(), rusqlite::Er
     transaction.prepare_cached("UPDATE counted SET heads = ?1")?.execute([rows]).map(drop)
 }
 
-/// Writes changes, some keys a transaction; `rows` follows the number of rows.
+/// Writes changes, some keys a transaction; `rows` follows the number of rows. Returns the keys that
+/// still have too many, and are to be touched once more.
 pub(crate) fn write(
     connection: &mut Connection,
     pending: &Pending,
     hour: u32,
     rows: &mut u64,
     metrics: &Metrics,
-) -> Result<(), rusqlite::Error> {
+) -> Result<Vec<KeyId>, rusqlite::Error> {
+    let mut crowded = Vec::new();
     let keys: Vec<_> = pending.keys.iter().collect();
     for keys in keys.chunks(TRANSACTION_KEYS_MAX) {
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let mut change = Changed::default();
         for (key, changes) in keys {
-            write_key(&transaction, key, changes, hour, &mut change, metrics)?;
+            key_rows::write(&transaction, key, changes, hour, &mut change, metrics)?;
         }
         let rows_now = rows.saturating_add(change.added).saturating_sub(change.removed);
         if rows_now != *rows {
@@ -175,86 +178,9 @@ pub(crate) fn write(
         transaction.commit()?;
         *rows = rows_now;
         metrics.rows_written.inc_by(change.added + change.removed + change.replaced);
+        crowded.append(&mut change.crowded);
     }
-    Ok(())
-}
-
-#[derive(Default)]
-struct Changed {
-    added: u64,
-    replaced: u64,
-    removed: u64,
-}
-
-fn write_key(
-    to: &Transaction<'_>,
-    key: &KeyId,
-    rows: &Rows,
-    hour: u32,
-    changed: &mut Changed,
-    metrics: &Metrics,
-) -> Result<(), rusqlite::Error> {
-    let run = |sql: &str, values: &[&dyn rusqlite::ToSql]| {
-        to.prepare_cached(sql)?.execute(values).map(|count| count as u64)
-    };
-    let id = &key.0[..];
-    if rows.clear {
-        changed.removed += run("DELETE FROM heads WHERE key = ?1", &[&id])?;
-    }
-    if rows.touch {
-        run("UPDATE heads SET used = ?2 WHERE key = ?1", &[&id, &hour])?;
-    }
-    for (variant, change) in &rows.changes {
-        match change {
-            Change::Put(head) | Change::Refresh(head) => match row::encode(key, head) {
-                Some(row) => {
-                    let put = matches!(change, Change::Put(_));
-                    let (added, replaced) = write_row(to, (id, *variant), head, &row, hour, put)?;
-                    changed.added += added;
-                    changed.replaced += replaced;
-                }
-                None => {
-                    metrics.unwritten.with_label_values(&["too-large"]).inc();
-                    changed.removed += run(DELETE_VARIANT, &[&id, variant])?;
-                }
-            },
-            Change::Gone => changed.removed += run(DELETE_VARIANT, &[&id, variant])?,
-            Change::GoneIf(body) => {
-                let sql = "DELETE FROM heads WHERE key = ?1 AND variant = ?2 AND body = ?3";
-                changed.removed += run(sql, &[&id, variant, &&body[..]])?;
-            }
-        }
-    }
-    Ok(())
-}
-
-const DELETE_VARIANT: &str = "DELETE FROM heads WHERE key = ?1 AND variant = ?2";
-
-/// Writes one row: over what is there, and if there is nothing and it is `put`, anew. A refresh
-/// finds its own body alone. Returns the rows added and replaced.
-fn write_row(
-    to: &Transaction<'_>,
-    (id, variant): (&[u8], i64),
-    head: &Head,
-    row: &[u8],
-    hour: u32,
-    put: bool,
-) -> Result<(u64, u64), rusqlite::Error> {
-    let body = &head.body[..];
-    let replaced = to
-        .prepare_cached(
-            "UPDATE heads SET body = ?3, used = ?4, row = ?5
-             WHERE key = ?1 AND variant = ?2 AND (?6 OR body = ?3)",
-        )?
-        .execute(params![id, variant, body, hour, row, put])?;
-    if !put || replaced > 0 {
-        return Ok((0, replaced as u64));
-    }
-    to.prepare_cached(
-        "INSERT INTO heads (key, variant, body, used, row) VALUES (?1, ?2, ?3, ?4, ?5)",
-    )?
-    .execute(params![id, variant, body, hour, row])?;
-    Ok((1, 0))
+    Ok(crowded)
 }
 
 /// Takes out the rows longest unused, a step towards `rows_max`. Returns how many.

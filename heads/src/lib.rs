@@ -14,6 +14,7 @@ mod db;
 mod error;
 mod head;
 mod heads;
+mod key_rows;
 mod metrics;
 mod pending;
 mod purge;

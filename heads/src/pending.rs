@@ -4,7 +4,7 @@
 //! Of changes to one variant only their sum is kept, so a head refreshed a million times is
 //! written once a batch.
 
-use crate::head::{Head, KeyId, Variants};
+use crate::head::{Head, KeyId, VARIANTS_MAX, Variants};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -26,7 +26,7 @@ pub(crate) enum Change {
 pub(crate) struct Rows {
     /// All go that were there.
     pub(crate) clear: bool,
-    /// By variant.
+    /// By variant; [`VARIANTS_MAX`] heads that are put at most.
     pub(crate) changes: Vec<(i64, Change)>,
     /// They were used lately.
     pub(crate) touch: bool,
@@ -44,8 +44,19 @@ impl Rows {
         }
     }
 
+    /// The head is the newest: what was put last comes last.
     pub(crate) fn put(&mut self, head: Arc<Head>) {
-        self.set(head.variant(), Change::Put(head));
+        let variant = head.variant();
+        self.changes.retain(|(other, _)| *other != variant);
+        self.changes.push((variant, Change::Put(head)));
+        let is_put = |(_, change): &(i64, Change)| matches!(change, Change::Put(_));
+        let puts = self.changes.iter().filter(|change| is_put(change)).count();
+        if puts >= VARIANTS_MAX {
+            // So many crowd out all others, on disk, too.
+            self.clear = true;
+            self.changes.retain(is_put);
+            self.changes.drain(..puts - VARIANTS_MAX);
+        }
     }
 
     pub(crate) fn refresh(&mut self, head: Arc<Head>) {

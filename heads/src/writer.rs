@@ -135,10 +135,18 @@ impl Writer {
             let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
             shard.writing = None;
             shard.batches += 1;
-            if let Err(error) = outcome {
-                let pending = Arc::try_unwrap(pending).unwrap_or_default();
-                pending.return_to(&mut shard.waiting);
-                return Err(error);
+            match outcome {
+                Ok(crowded) => {
+                    for key in crowded {
+                        shard.waiting.change(key, |rows| rows.touch = true);
+                        self.shared.wake.work();
+                    }
+                }
+                Err(error) => {
+                    let pending = Arc::try_unwrap(pending).unwrap_or_default();
+                    pending.return_to(&mut shard.waiting);
+                    return Err(error);
+                }
             }
         }
         let trimmed = db::trim(connection, *rows, self.shared.rows_max)?;

@@ -2,11 +2,12 @@
 
 use super::*;
 use crate::db;
-use crate::head::VARIANTS_MAX;
 use crate::row::tests::{head, selected};
 use rand::{Rng, SeedableRng};
 use rusqlite::Connection;
 use std::time::Instant;
+
+mod variants;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -171,19 +172,6 @@ async fn a_head_that_left_memory_is_as_it_was_left() {
             assert!(heads.in_memory(&key).is_none());
         }
     }
-}
-
-#[tokio::test]
-async fn variants_are_few_and_the_oldest_goes() {
-    let (_folder, path) = folder();
-    let heads = open(&path, limits());
-    let (key, head) = of("h.test/a", 0);
-    for number in 0..VARIANTS_MAX + 3 {
-        heads.put(key, Arc::new(selected((*head).clone(), &number.to_string())));
-    }
-    let kept = heads.get(&key).await;
-    assert_eq!(kept.len(), VARIANTS_MAX);
-    assert_eq!(kept[0].selecting[0].1.as_deref(), Some("34"));
 }
 
 #[tokio::test]
