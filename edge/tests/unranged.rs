@@ -34,6 +34,33 @@ async fn an_origin_that_knows_no_ranges_serves_parts_of_what_came_whole() {
 }
 
 #[tokio::test]
+async fn what_is_sought_far_ahead_comes_with_the_answer_that_is_on_its_way() {
+    let none = Item::of(40 * CHUNK).no_ranges();
+    let cases = [
+        (none.clone().field("accept-ranges", "none"), &[][..]),
+        (none, &[("range", "bytes=0-")][..]),
+    ];
+    for (item, fields) in cases {
+        let proxy = Proxy::new().await;
+        proxy.web.put(FILM, item);
+        proxy.web.hold(Hold::Byte(CHUNK + 10));
+        let mut whole = proxy.open(FILM, fields).await;
+        let far = 30 * CHUNK + 5..30 * CHUNK + 100;
+        let release = async {
+            let asked = || async {
+                (proxy.edge.metric("nearcast_edge_responses ").await == 2.0).then_some(())
+            };
+            until("a part is asked for", asked).await;
+            proxy.web.release();
+        };
+        let (part, ()) = tokio::join!(proxy.part(FILM, far.clone()), release);
+        assert_eq!(part.bytes(), &proxy.web.part(FILM, far));
+        assert!(whole.rest().await.unwrap() == proxy.web.whole(FILM));
+        assert_eq!((proxy.web.count(FILM), proxy.web.sent(FILM)), (1, 40 * CHUNK));
+    }
+}
+
+#[tokio::test]
 async fn who_only_asks_for_ranges_gets_each_byte_once_from_an_origin_that_knows_none() {
     let proxy = Proxy::new().await;
     proxy.web.put(FILM, Item::of(12 * CHUNK).no_ranges());

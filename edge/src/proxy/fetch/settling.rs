@@ -173,11 +173,16 @@ impl Fetch {
         let source = by_hop(answer.kind);
         let span = asked.unwrap_or(Span { start: range.start, end: None });
         let ends_early = span.end.is_some_and(|end| end < range.end());
+        // Asked for a part, even for one that is all of it, it sent what is no part (RFC 9110
+        // section 14.2); or it says that it knows none (section 14.3).
+        let knows_none =
+            head.stored.fields.get(header::ACCEPT_RANGES).is_some_and(|it| it == "none");
+        let is_whole = status == StatusCode::OK && (asked.is_some() || knows_none);
         let arriving = Arriving {
             body: answer.body,
             range,
             wanted: span.start.min(object.bytes),
-            is_unranged: range.start < span.start || ends_early,
+            is_unranged: range.start < span.start || ends_early || is_whole,
             is_measured: true,
             hop: answer.hop,
             source,
