@@ -6,7 +6,8 @@
 mod common;
 
 use common::nodes::{SITE, below, fetch, node, nodes, region, verdict};
-use common::{Asked, Edge, Hold, Item, Web, get, until};
+use common::{Asked, Edge, Hold, Item, Validator, Web, ask, get, until};
+use http::Method;
 use serde_json::{Value, json};
 use std::collections::HashSet;
 use std::ops::Range;
@@ -154,6 +155,35 @@ async fn no_stranger_gets_anything_fetched_again() {
         assert_eq!(fetch(edge, "/a", &[]).await.header("nearcast-fetched"), "");
     }
     assert_eq!(web.sent("/a"), 1_000, "its bytes came once");
+}
+
+/// Nor is a stranger told what nodes tell each other, also where clients are heeded.
+#[tokio::test]
+async fn a_stranger_is_told_no_more_than_whether_the_origin_was_asked_since() {
+    let web = Web::start().await;
+    let dir = tempfile::tempdir().unwrap();
+    let [id] = nodes(["edge-a"]);
+    let edge = Edge::start(node(&dir, &id, &web.url, hierarchy::Settings::default())).await;
+    web.put("/stored", film(1_000));
+    web.put("/growing", film(1_000).chunked().validator(Validator::None));
+    web.put("/passed", film(1_000).cache_control("no-store"));
+    let ages = [("nearcast-newer-than", "86400000"), ("nearcast-purged", "86400000")];
+    let loops = [("cdn-loop", "edge-x"), ("nearcast-answer-within", "5000")];
+    for path in ["/stored", "/growing", "/passed"] {
+        for told in [&ages[..], &ages[1..], &loops[..], &[&ages[..], &loops[..]].concat()] {
+            for method in [Method::GET, Method::HEAD, Method::POST] {
+                let url = format!("{}{path}", edge.http);
+                let answer = ask(method.clone(), &url, &[&[("host", SITE)], told].concat()).await;
+                let names =
+                    answer.headers.keys().filter(|name| name.as_str().starts_with("nearcast"));
+                let names: Vec<_> = names.map(|name| name.as_str()).collect();
+                assert!(
+                    names.iter().all(|name| *name == "nearcast-newer-than"),
+                    "{method} {path}: {names:?}"
+                );
+            }
+        }
+    }
 }
 
 /// By a listener for clients nobody knows that it is a node that asks.

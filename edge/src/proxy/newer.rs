@@ -128,15 +128,16 @@ impl Wanted {
     }
 
     /// Tells another node that the answer is as new as it wants, and when the origin was asked for
-    /// its bytes at the earliest. For a node that asked as a client does, those above may have done
-    /// nothing: it is told what is so of an answer for which the origin was asked at `asked_ms`.
+    /// its bytes at the earliest. Of a node that asked as a client does nobody knows that it is one, and
+    /// those above may have done nothing for it: it is told, of what it asked itself, whether the origin
+    /// was asked about the answer since, at `asked_ms`, and nothing of its bytes.
     pub(super) fn tell_times(&self, fields: &mut HeaderMap, asked_ms: i64, fetched_ms: i64) {
         if let Some(Newer { than, by_peer }) = &self.newer_than {
             let (asked_ms, fetched_ms) =
-                if *by_peer { (i64::MAX, i64::MAX) } else { (asked_ms, fetched_ms) };
+                if *by_peer { (i64::MAX, i64::MAX) } else { (asked_ms, i64::MIN) };
             than.confirm(fields, asked_ms, fetched_ms);
         }
-        if self.by_peer || self.newer_than.is_some() {
+        if self.by_peer {
             upstream::tell_fetched(fields, fetched_ms, now_ms());
         }
     }
