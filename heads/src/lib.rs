@@ -28,4 +28,4 @@ mod writer;
 pub use error::Error;
 pub use head::{Head, KeyId, Read, Seen, VARIANTS_MAX, Variants};
 pub use heads::{Heads, Limits};
-pub use purge::{Last, PURGES_MAX, Purge, PurgeLog, Purged, Verdict, What};
+pub use purge::{Last, PURGES_MAX, Purge, PurgeLog, Purged, Verdict, What, Words};

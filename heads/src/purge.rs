@@ -7,7 +7,7 @@ mod file;
 mod log;
 mod rules;
 
-pub use log::PurgeLog;
+pub use log::{PurgeLog, Words};
 pub use rules::PURGES_MAX;
 
 use crate::error::Error;

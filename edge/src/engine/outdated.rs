@@ -11,7 +11,7 @@ use super::Engine;
 use super::told::Told;
 use crate::proxy::now_ms;
 use futures::future::join_all;
-use heads::{Error, KeyId, Last, Purge, PurgeLog, What};
+use heads::{Error, KeyId, Last, Purge, PurgeLog, What, Words};
 use lru::LruCache;
 use prometheus::{IntCounter, Registry};
 use std::num::NonZeroUsize;
@@ -28,6 +28,13 @@ const UNWRITTEN_MAX: NonZeroUsize = NonZeroUsize::new(16_384).expect("not zero")
 
 /// Its name in the data folder.
 const LOG: &str = "changed.log";
+const WORDS: Words = Words {
+    log: "the log of changes that other nodes may not know of",
+    lost: "other nodes are asked about all that they have from before now once more",
+    refused: "a restart forgets changes, and other nodes' old versions may be taken then",
+    folded: "too many changes are kept: the oldest became one of all of their site, about which \
+             other nodes are asked once more",
+};
 /// Who has changed something is answered by then, whatever the disk does.
 const WRITTEN_WITHIN: Duration = Duration::from_secs(1);
 
@@ -51,7 +58,7 @@ impl Outdated {
     /// [`Error::Start`], never for the disk's sake.
     pub fn open(dir: &Path, refused: IntCounter) -> Result<Arc<Self>, Error> {
         // It is no purge that operators see: what they count is not to have these among it.
-        let log = PurgeLog::open_for(&dir.join(LOG), &Registry::new(), OUTDATED_MAX)?;
+        let log = PurgeLog::open_for(&dir.join(LOG), &Registry::new(), OUTDATED_MAX, WORDS)?;
         let unwritten = Mutex::new(LruCache::new(UNWRITTEN_MAX));
         let (pushed_out_ms, told) = (AtomicI64::new(i64::MIN), Told::default());
         Ok(Arc::new(Self { log, unwritten, pushed_out_ms, refused, told }))

@@ -5,6 +5,7 @@
 //! unreadable starts with a purge of everything below the present time in ms, as numbers do: so
 //! heads that a lost log had ended stay ended.
 
+mod words;
 mod writer;
 
 use super::rules::{PURGES_MAX, Rules};
@@ -18,6 +19,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use tokio::sync::{mpsc, oneshot};
+pub use words::Words;
 use writer::Writer;
 
 /// Purges that wait for the disk; one more is refused.
@@ -43,6 +45,7 @@ struct InForce {
     rules: RwLock<Rules>,
     recent: RwLock<VecDeque<Arc<Purged>>>,
     metrics: PurgeMetrics,
+    words: Words,
 }
 
 impl PurgeLog {
@@ -53,21 +56,28 @@ impl PurgeLog {
     /// # Errors
     /// [`Error::Start`], never for the disk's sake.
     pub fn open(path: &Path, registry: &Registry) -> Result<Self, Error> {
-        Self::open_for(path, registry, PURGES_MAX)
+        Self::open_for(path, registry, PURGES_MAX, Words::PURGES)
     }
 
-    /// The same for `max` purges at most that are kept one by one.
+    /// The same for `max` purges at most that are kept one by one, of a log that is called by these
+    /// `words`.
     ///
     /// # Errors
     /// [`Error::Start`], never for the disk's sake.
-    pub fn open_for(path: &Path, registry: &Registry, max: usize) -> Result<Self, Error> {
+    pub fn open_for(
+        path: &Path,
+        registry: &Registry,
+        max: usize,
+        words: Words,
+    ) -> Result<Self, Error> {
         let metrics = PurgeMetrics::new(registry)?;
-        let (writer, rules, recent) = Writer::open(path, max, &metrics);
+        let (writer, rules, recent) = Writer::open(path, max, &metrics, words);
         let state = Arc::new(InForce {
             number: AtomicU64::new(writer.number),
             rules: RwLock::new(rules),
             recent: RwLock::new(recent),
             metrics,
+            words,
         });
         state.measure(&writer);
         let (queue, asked) = mpsc::channel(WAITING_MAX);
@@ -180,7 +190,7 @@ impl InForce {
             self.drop_in_steps(fold.numbers());
             self.metrics.folded.inc_by(fold.count() as u64);
             let (names, site) = (fold.count(), fold.site());
-            tracing::warn!(names, site, "too many purges are kept: the oldest became one of all");
+            tracing::warn!(names, site, "{}", self.words.folded);
         }
     }
 

@@ -124,7 +124,7 @@ async fn the_file_stays_within_twice_what_counts() {
 async fn what_is_folded_holds_after_a_restart() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("purges");
-    let few = || PurgeLog::open_for(&path, &Registry::new(), 3_000).unwrap();
+    let few = || PurgeLog::open_for(&path, &Registry::new(), 3_000, Words::PURGES).unwrap();
     let log = few();
     let epoch = log.number();
     for hundreds in 0..7 {
@@ -176,9 +176,15 @@ fn a_failed_write_is_followed_by_a_whole_new_file() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("purges");
     let metrics = PurgeMetrics::new(&Registry::new()).unwrap();
-    let (mut writer, rules, recent) = Writer::open(&path, PURGES_MAX, &metrics);
+    let (mut writer, rules, recent) = Writer::open(&path, PURGES_MAX, &metrics, Words::PURGES);
     let number = AtomicU64::new(writer.number);
-    let state = InForce { number, rules: RwLock::new(rules), recent: RwLock::new(recent), metrics };
+    let state = InForce {
+        words: Words::PURGES,
+        number,
+        rules: RwLock::new(rules),
+        recent: RwLock::new(recent),
+        metrics,
+    };
     // Open for reading alone, so the kernel refuses to write.
     writer.file = Some(File::open(&path).unwrap());
     let lost = writer.number_them(vec![url("h.test/a")]);
@@ -186,7 +192,7 @@ fn a_failed_write_is_followed_by_a_whole_new_file() {
     let kept = writer.number_them(vec![url("h.test/b")]);
     writer.append(&kept, &state).unwrap();
     assert!(kept[0].number > lost[0].number);
-    let (again, rules, _) = Writer::open(&path, PURGES_MAX, &state.metrics);
+    let (again, rules, _) = Writer::open(&path, PURGES_MAX, &state.metrics, Words::PURGES);
     assert_eq!(again.number, kept[0].number);
     assert_eq!(rules.kept().map(|kept| kept.number).collect::<Vec<_>>(), [kept[0].number]);
 }
@@ -198,13 +204,13 @@ fn a_purge_of_everything_is_known_with_its_time_after_a_rewrite_and_a_restart() 
     let path = folder.path().join("purges");
     let metrics = PurgeMetrics::new(&Registry::new()).unwrap();
     let last = |rules: &Rules| rules.last("s", "h.test/a", &[]).hard_ms;
-    let (mut writer, mut rules, _) = Writer::open(&path, PURGES_MAX, &metrics);
+    let (mut writer, mut rules, _) = Writer::open(&path, PURGES_MAX, &metrics, Words::PURGES);
     assert_eq!(last(&rules), None, "a log that was never there has lost nothing");
     for purged in writer.number_them(vec![url("h.test/b"), of(What::All)]) {
         drop(rules.apply(purged));
     }
     writer.rewrite(&rules).unwrap();
-    let (again, read, _) = Writer::open(&path, PURGES_MAX, &metrics);
+    let (again, read, _) = Writer::open(&path, PURGES_MAX, &metrics, Words::PURGES);
     assert_eq!((again.number, last(&read)), (writer.number, last(&rules)));
     assert!(last(&read).is_some());
     assert_eq!(metrics.damaged.with_label_values(&["damaged"]).get(), 0);
@@ -218,12 +224,12 @@ fn where_purges_are_lost_everything_was_purged_now() {
     let before = unix_ms();
     std::fs::write(&path, b"no log").unwrap();
     let last = |rules: &Rules| rules.last("s", "h.test/a", &[]).hard_ms;
-    let (writer, rules, _) = Writer::open(&path, PURGES_MAX, &metrics);
+    let (writer, rules, _) = Writer::open(&path, PURGES_MAX, &metrics, Words::PURGES);
     assert!(last(&rules) >= Some(before));
     let ended = at(writer.number - 1, "h.test/a");
     assert_eq!(rules.verdict(&ended, writer.number), Verdict::Hard);
     assert_eq!(rules.verdict(&at(writer.number, "h.test/a"), writer.number), Verdict::Valid);
-    let (again, read, _) = Writer::open(&path, PURGES_MAX, &metrics);
+    let (again, read, _) = Writer::open(&path, PURGES_MAX, &metrics, Words::PURGES);
     assert_eq!((again.number, last(&read)), (writer.number, last(&rules)));
     assert_eq!(metrics.damaged.with_label_values(&["damaged"]).get(), 1, "once");
 }
@@ -259,7 +265,7 @@ proptest! {
         let whole = std::fs::read(&path).unwrap();
         for cut in 0..=whole.len() {
             std::fs::write(&path, &whole[..cut]).unwrap();
-            let (writer, rules, _) = Writer::open(&path, PURGES_MAX, &metrics);
+            let (writer, rules, _) = Writer::open(&path, PURGES_MAX, &metrics, Words::PURGES);
             let kept = ends.iter().filter(|end| **end <= cut as u64).count();
             for head in &heads {
                 let got = rules.verdict(head, writer.number.max(head.epoch));
@@ -269,7 +275,7 @@ proptest! {
                     prop_assert_eq!(got, by_the_list(&purges[..kept], head), "cut at {}", cut);
                 }
             }
-            let again = Writer::open(&path, PURGES_MAX, &metrics);
+            let again = Writer::open(&path, PURGES_MAX, &metrics, Words::PURGES);
             prop_assert_eq!(again.0.number, writer.number);
             prop_assert_eq!(again.1.len(), rules.len());
         }
@@ -291,7 +297,7 @@ proptest! {
             let mut flipped = whole.clone();
             flipped[bit / 8] ^= 1 << (bit % 8);
             std::fs::write(&path, &flipped).unwrap();
-            let (writer, rules, _) = Writer::open(&path, PURGES_MAX, &metrics);
+            let (writer, rules, _) = Writer::open(&path, PURGES_MAX, &metrics, Words::PURGES);
             prop_assert!(writer.number > 104, "bit {bit}: numbers are given again");
             for head in &heads {
                 let got = rules.verdict(head, writer.number);

@@ -1,7 +1,7 @@
 //! The log's file, in the hands of one thread: what is asked for together is written and synced
 //! together, and the file is rewritten when more than half of it says nothing any more.
 
-use super::{Asked, InForce, remember};
+use super::{Asked, InForce, Words, remember};
 use crate::error::Error;
 use crate::metrics::PurgeMetrics;
 use crate::purge::file::{self, Header, State};
@@ -40,6 +40,7 @@ impl Writer {
         path: &Path,
         max: usize,
         metrics: &PurgeMetrics,
+        Words { log, lost, refused, .. }: Words,
     ) -> (Self, Rules, VecDeque<Arc<Purged>>) {
         let mut rules = Rules::new(0, max);
         let mut recent = VecDeque::new();
@@ -49,19 +50,19 @@ impl Writer {
         match writer.read(&mut rules, &mut recent) {
             Ok(State::Whole) => {}
             Ok(State::Torn(bytes)) => {
-                tracing::warn!(path = %shown, bytes, "the purge log ends in what was never acknowledged: cut off");
+                tracing::warn!(path = %shown, bytes, "{log} ends in what was never acknowledged: cut off");
                 metrics.damaged.with_label_values(&["torn"]).inc();
             }
             Ok(State::Damaged(reason)) => {
-                tracing::error!(path = %shown, reason, "the purge log is damaged: all from before now counts as purged");
+                tracing::error!(path = %shown, reason, "{log} is damaged: {lost}");
                 metrics.damaged.with_label_values(&["damaged"]).inc();
                 if let Err(error) = std::fs::rename(path, path.with_extension("damaged")) {
-                    tracing::warn!(path = %shown, %error, "the damaged purge log is not kept");
+                    tracing::warn!(path = %shown, %error, "{log} is damaged, and not kept to be looked at");
                 }
                 writer.begin_lost(&mut rules, max);
             }
             Err(error) => {
-                tracing::error!(path = %shown, %error, "the purge log can't be read: all from before now counts as purged");
+                tracing::error!(path = %shown, %error, "{log} can't be read: {lost}");
                 metrics.damaged.with_label_values(&["unreadable"]).inc();
                 writer.begin_lost(&mut rules, max);
             }
@@ -69,7 +70,7 @@ impl Writer {
         if writer.file.is_none()
             && let Err(error) = writer.rewrite(&rules)
         {
-            tracing::error!(path = %shown, %error, "the purge log can't be written: purges are refused");
+            tracing::error!(path = %shown, %error, "{log} can't be written: {refused}");
         }
         writer.compact_at = writer.compact_at.max(compact_at(&rules));
         (writer, rules, recent)
@@ -134,7 +135,8 @@ impl Writer {
             let (purges, callers): (Vec<_>, Vec<_>) = group.drain(..).unzip();
             let purges = self.number_them(purges);
             let outcome = self.append(&purges, state).map_err(|error| {
-                tracing::error!(path = %self.path.display(), %error, "purges are refused");
+                let Words { log, refused, .. } = state.words;
+                tracing::error!(path = %self.path.display(), %error, "{log} can't be written: {refused}");
                 let count = callers.len() as u64;
                 state.metrics.failures.with_label_values(&["disk"]).inc_by(count);
                 Error::NotDurable { path: self.path.clone(), reason: error.to_string() }
@@ -195,7 +197,8 @@ impl Writer {
         match self.rewrite(&rules) {
             Ok(()) => state.metrics.compactions.inc(),
             Err(error) => {
-                tracing::error!(path = %self.path.display(), %error, "the purge log can't be rewritten");
+                let log = state.words.log;
+                tracing::error!(path = %self.path.display(), %error, "{log} can't be rewritten");
                 self.compact_at = self.bytes.saturating_mul(2);
             }
         }
