@@ -10,7 +10,7 @@
 use super::Engine;
 use super::told::Told;
 use crate::proxy::now_ms;
-use futures::future::join_all;
+use futures::future::{OptionFuture, join_all};
 use heads::{Error, KeyId, Last, Purge, PurgeLog, What, Words};
 use lru::LruCache;
 use prometheus::{IntCounter, Registry};
@@ -69,8 +69,9 @@ impl Outdated {
     }
 
     /// What other nodes have from now or before may be old: at once, and after a restart as well if
-    /// the future ends without an error.
-    pub fn note(
+    /// the future ends without an error, which it does within [`WRITTEN_WITHIN`]. What ends in one is
+    /// counted, once.
+    fn note(
         self: &Arc<Self>,
         key: KeyId,
         site: &str,
@@ -83,7 +84,15 @@ impl Outdated {
         let site = Some(site.to_owned());
         async move {
             let purge = Purge { what: of(&key), site, soft: true, note: String::new() };
-            if let Err(error) = own.log.append(purge).await {
+            let not_written = |reason| Error::NotWritten { path: LOG.into(), reason };
+            let written = tokio::time::timeout(WRITTEN_WITHIN, own.log.append(purge)).await;
+            let written = match written {
+                Err(_) => Err(not_written("the disk is too slow")),
+                // Why is in the log's own line.
+                Ok(Err(Error::NotDurable { .. })) => Err(not_written("the disk refuses it")),
+                Ok(written) => written,
+            };
+            if let Err(error) = written {
                 own.refused.inc();
                 return Err(error);
             }
@@ -93,6 +102,16 @@ impl Outdated {
             }
             Ok(())
         }
+    }
+
+    /// The same of several.
+    fn note_all(
+        self: &Arc<Self>,
+        keys: &[KeyId],
+        site: &str,
+    ) -> impl Future<Output = Result<(), Error>> + use<> {
+        let noted: Vec<_> = keys.iter().map(|key| self.note(*key, site)).collect();
+        async { join_all(noted).await.into_iter().collect() }
     }
 
     /// What was noted last of a URL, in milliseconds since 1970 UTC.
@@ -113,19 +132,8 @@ impl Engine {
         keys: &[KeyId],
         site: &str,
     ) -> impl Future<Output = Result<(), Error>> + use<> {
-        let noted: Vec<_> = match &self.outdated {
-            Some(outdated) => keys.iter().map(|key| outdated.note(*key, site)).collect(),
-            None => Vec::new(),
-        };
-        let (outdated, count) = (self.outdated.clone(), noted.len() as u64);
-        async move {
-            let all = tokio::time::timeout(WRITTEN_WITHIN, join_all(noted)).await;
-            let late = |_| {
-                outdated.iter().for_each(|outdated| outdated.refused.inc_by(count));
-                Error::NotWritten { path: LOG.into(), reason: "the disk is too slow" }
-            };
-            all.map_err(late)?.into_iter().collect()
-        }
+        let noted = self.outdated.as_ref().map(|outdated| outdated.note_all(keys, site));
+        async { OptionFuture::from(noted).await.unwrap_or(Ok(())) }
     }
 
     /// Another node, which is `beside` this one or not, knows of a hard purge at `hard_ms`: from now on
@@ -155,4 +163,25 @@ impl Engine {
 /// A URL by its site and its rules is a key, and that is shorter.
 fn of(key: &KeyId) -> What {
     What::Url(key.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// More than may wait for a disk at a time: some are refused at once, and the time of the others is
+    /// over before the disk has had any.
+    #[tokio::test(start_paused = true)]
+    async fn a_change_is_counted_once_whatever_keeps_it_from_the_disk() {
+        let dir = tempfile::tempdir().unwrap();
+        let refused = IntCounter::new("refused", "changes").unwrap();
+        let outdated = Outdated::open(dir.path(), refused.clone()).unwrap();
+        let keys: Vec<_> = (0..5_000u128).map(|key| KeyId(key.to_le_bytes())).collect();
+        let mut noted = Box::pin(outdated.note_all(&keys, "a.test"));
+        assert!(futures::poll!(&mut noted).is_pending());
+        tokio::time::advance(WRITTEN_WITHIN * 2).await;
+        noted.await.unwrap_err();
+        assert!((1..=5_000).contains(&refused.get()), "{} of 5,000", refused.get());
+        assert!(keys.iter().all(|key| outdated.last(key, "a.test").is_some()));
+    }
 }
