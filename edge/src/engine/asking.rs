@@ -103,6 +103,10 @@ impl Engine {
         let (hop, source) = (answer.hop, source(answer.kind));
         match given {
             Ok(range) => {
+                if let (Kind::Web(web), HopKind::Origin) = (&object.kind, answer.kind) {
+                    // Earlier than what is known by a clock that was set back.
+                    self.joins(&web.wanted.key, &web.head, answer.fetched_ms);
+                }
                 let is_unranged = range.start < missing.start || range.end() > missing.end();
                 let (body, wanted, retried) = (answer.body, missing.start, *retried);
                 let is_measured = is_measured || answer.head.status != StatusCode::OK;
