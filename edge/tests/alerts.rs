@@ -5,7 +5,7 @@
 
 mod common;
 
-use common::{Edge, Web, get, proxy_settings};
+use common::{Edge, Web, get, proxy_settings, until};
 use service::value::ByteSize;
 use std::collections::BTreeSet;
 
@@ -53,7 +53,12 @@ async fn every_series_that_an_alarm_watches_is_there_from_the_start() {
     let edge = Edge::start(settings).await;
     // One answer, so that there are answers at all.
     get(&format!("{}/page", edge.http), &[]).await;
-    let text = get(&format!("{}/metrics", edge.admin), &[]).await.text();
+    // It is counted at the origin's side when its exchange has ended, which may be after it was read.
+    let text = until("the exchange is counted", || async {
+        let text = get(&format!("{}/metrics", edge.admin), &[]).await.text();
+        text.contains("nearcast_edge_upstream_requests_total{").then_some(text)
+    });
+    let text = text.await;
     let named = named();
     assert!(named.len() > 15, "{named:?}");
     // None stands where it is not looked for: on a line of its own, or of another server.
