@@ -34,6 +34,14 @@ pub fn is_of_one(request: &HeaderMap) -> bool {
     request.contains_key(AUTHORIZATION) || request_no_store(request)
 }
 
+/// Whether an error may be about the fields, the address or the rights of the one who asked, and so
+/// tells nothing of what others would be answered (RFC 9110 section 15.5): all of them but 404 and
+/// 410, which are about what is there.
+#[must_use]
+pub fn is_about_request(status: StatusCode) -> bool {
+    status.is_client_error() && !matches!(status, StatusCode::NOT_FOUND | StatusCode::GONE)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

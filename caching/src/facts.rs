@@ -47,17 +47,18 @@ impl Facts {
         self.freshness.source
     }
 
-    /// [`crate::fresh_for_ms`].
+    /// [`crate::fresh_for_ms`], and no more than 0 of what may not be used without asking.
     #[must_use]
     pub fn fresh_for_ms(&self, now_ms: i64) -> i64 {
-        self.freshness.left_ms(self.age.ms(now_ms))
+        let left_ms = self.freshness.left_ms(self.age.ms(now_ms));
+        if self.freshness.no_cache { left_ms.min(0) } else { left_ms }
     }
 
     /// [`Self::reuse`] is [`Reuse::Fresh`] for a request that says nothing on caches, where no
     /// purge does.
     #[must_use]
     pub fn is_fresh(&self, now_ms: i64) -> bool {
-        !self.freshness.no_cache && self.fresh_for_ms(now_ms) > 0
+        self.fresh_for_ms(now_ms) > 0
     }
 
     /// How long, in milliseconds, its age and how long it is fresh stay the same in whole seconds.

@@ -21,10 +21,10 @@ pub struct Freshness {
     /// How long after the lifetime it may be used when the origin fails, in milliseconds.
     pub if_error_ms: i64,
     /// It may not be used stale, whatever the client says: `must-revalidate`,
-    /// `proxy-revalidate`, `s-maxage`.
+    /// `proxy-revalidate`, `s-maxage`, `no-cache`.
     pub must_revalidate: bool,
-    /// It may never be used without asking the origin: `no-cache`, or a 304 has brought
-    /// `no-store` or `private` since it was stored.
+    /// It may never be used without asking the origin: `no-cache`, unless a rule of the operator
+    /// says for how long it may; or a 304 has brought `no-store` or `private` since it was stored.
     pub no_cache: bool,
     /// A client's reload need not ask the origin while it is fresh (RFC 8246).
     pub immutable: bool,
@@ -64,7 +64,7 @@ pub enum Source {
     Expires,
     /// A share of the time since `Last-Modified`.
     Heuristic,
-    /// The operator's lifetime for errors.
+    /// The operator's lifetime for errors, whatever the origin says.
     Negative,
     /// The operator's lifetime for everything else, whatever the origin says.
     Fixed,
@@ -80,6 +80,11 @@ impl Source {
     /// The origin named the lifetime itself.
     pub(crate) fn is_explicit(self) -> bool {
         matches!(self, Self::Targeted | Self::SMaxage | Self::MaxAge | Self::Expires)
+    }
+
+    /// The operator says how long it is good, not only how long at most.
+    fn is_prolonging(self) -> bool {
+        matches!(self, Self::Negative | Self::Fixed | Self::Min)
     }
 
     /// The operator named it.
@@ -129,8 +134,13 @@ pub(crate) fn of(
     let (lifetime_ms, source) =
         lifetime(status, fields, (received_ms, delay_ms), directives, settings);
     let no_store = directives.no_store && !directives.must_understand;
-    let no_cache = directives.no_cache || no_store || directives.private;
-    let no_stale = directives.must_revalidate || directives.proxy_revalidate || no_cache;
+    // RFC 9111 section 5.2.2.4 has the origin asked each time. An operator who names a time for that
+    // answers for it as the origin would; once it is over nothing stale may be used, as was said.
+    let is_waived = lifetime_ms > 0 && source.is_prolonging();
+    let no_cache = (directives.no_cache && !is_waived) || no_store || directives.private;
+    let must_revalidate =
+        directives.must_revalidate || directives.proxy_revalidate || directives.no_cache;
+    let no_stale = must_revalidate || no_cache;
     // RFC 9111 reads s-maxage as proxy-revalidate too; an origin that names a time to serve
     // stale beside it means that time.
     let shared = directives.s_maxage_ms.is_some();
@@ -149,7 +159,7 @@ pub(crate) fn of(
         waived_ms: if source.is_ruled() { delay_ms } else { 0 },
         while_revalidate_ms: window(directives.while_revalidate_ms, settings.while_revalidate_ms),
         if_error_ms: window(directives.if_error_ms, if_error_ms),
-        must_revalidate: directives.must_revalidate || directives.proxy_revalidate || shared,
+        must_revalidate: must_revalidate || shared,
         no_cache,
         immutable: directives.immutable,
         source,
@@ -168,17 +178,19 @@ fn lifetime(
     if let Some(fixed_ms) = ttl.fixed_ms.filter(|_| !error) {
         return (fixed_ms.max(0), Source::Fixed);
     }
-    let (lifetime_ms, source) = named(fields, received_ms, directives)
-        .or_else(|| negative(status, settings))
-        .or_else(|| heuristic(status, fields, received_ms, directives, settings))
-        .unwrap_or((0, Source::None));
+    if let Some(negative_ms) = settings.negative_ms.filter(|_| is_negative(status)) {
+        return (negative_ms.max(0), Source::Negative);
+    }
+    let (lifetime_ms, source) = by_origin(status, fields, received_ms, directives, settings);
     if error {
         return (lifetime_ms, source);
     }
     // By when each ends: the operator's run from when the answer came.
     let ends = |ruled_ms: i64| ruled_ms.saturating_add(delay_ms);
     match (ttl.min_ms, ttl.max_ms) {
-        (Some(min_ms), _) if ends(min_ms) > lifetime_ms => (min_ms.max(0), Source::Min),
+        (Some(min_ms), _) if ends(min_ms) > lifetime_ms || (directives.no_cache && min_ms > 0) => {
+            (min_ms.max(0), Source::Min)
+        }
         (_, Some(max_ms)) if ends(max_ms) < lifetime_ms => (max_ms.max(0), Source::Max),
         _ => (lifetime_ms.max(0), source),
     }
@@ -215,15 +227,22 @@ fn named(fields: &HeaderMap, received_ms: i64, directives: &Directives) -> Optio
     Some((expires_ms.saturating_sub(date_ms).max(0), Source::Expires))
 }
 
-/// The operator's lifetime for an error that names none.
-fn negative(status: StatusCode, settings: &Settings) -> Option<(i64, Source)> {
-    let negative_ms = settings.negative_ms.filter(|_| is_negative(status))?;
-    Some((negative_ms.max(0), Source::Negative))
+/// Whether the origin itself has others given this for a while, whatever the operator's rules say.
+pub(crate) fn is_told_fresh(stored: &Stored, settings: &Settings) -> bool {
+    let directives = control::of_response(&stored.fields, &settings.targeted);
+    let Stored { status, fields, received_ms, .. } = stored;
+    let (lifetime_ms, source) = by_origin(*status, fields, *received_ms, &directives, settings);
+    let no_store = directives.no_store && !directives.must_understand;
+    let is_forbidden = directives.no_cache || no_store || directives.private;
+    source.is_explicit() && lifetime_ms > 0 && !is_forbidden
 }
 
-/// Errors that say something of the resource or the origin, not of the one request.
+/// Errors that say something of the resource, by its URL, or of the origin. All others may be about
+/// the fields, the address or the rights of the one who asked, even where RFC 9110 lets them be
+/// guessed fresh (405), or a firewall says them of a long field (400, 403): kept for all by a rule
+/// that knows no better, one request would shut everybody out.
 pub(crate) fn is_negative(status: StatusCode) -> bool {
-    matches!(status.as_u16(), 400 | 403 | 404 | 405 | 410 | 414 | 451 | 500..=504)
+    matches!(status.as_u16(), 404 | 410 | 414 | 500..=504)
 }
 
 /// RFC 9110 section 15.1.

@@ -2,6 +2,7 @@
 
 use crate::age::age_on_arrival_ms;
 use crate::control::{self, Directives};
+use crate::freshness::is_told_fresh;
 use crate::{Freshness, Settings, Stored, age_ms, freshness};
 use http::HeaderMap;
 
@@ -225,22 +226,30 @@ pub fn stale_when_slow(
         && stale_on_error(request, stored, now_ms, settings, soft_purged_ms)
 }
 
-/// The origin failed (500, 502, 503 or 504) for a client who may not have what is stored instead.
-/// Whether the `failure` leaves that to all others who may, and is not kept in its place (RFC 9111
-/// section 4.2.4, RFC 5861 section 4): always, unless the origin says for how long the failure
-/// holds. A rule of the operator spares an origin that fails, and takes nothing good from viewers.
+/// The origin gave an error to a client who may not have what is stored instead. Whether that leaves
+/// what is stored to all others who may, and is not kept in its place: unless the origin says for how
+/// long the error holds. A rule of the operator spares an origin that fails, and takes nothing good
+/// from viewers. By 500, 502, 503 and 504 the origin has failed (RFC 9111 section 4.2.4, RFC 5861
+/// section 4); 404 and 410 are its word on what is there; any other error may be about the one
+/// request, and takes nothing from others that is fresh.
 #[must_use]
 pub fn outlives(
     stored: &Stored,
-    failure: &Stored,
+    error: &Stored,
     now_ms: i64,
     settings: &Settings,
     soft_purged_ms: Option<i64>,
 ) -> bool {
-    let said = freshness(failure, settings);
-    let is_to_be_kept = said.source.is_explicit() && said.lifetime_ms > 0 && !said.no_cache;
-    let is_good = !is_to_be_kept && !stored.status.is_server_error();
-    is_good && stale_on_error(&HeaderMap::new(), stored, now_ms, settings, soft_purged_ms)
+    if stored.status.is_server_error() || is_told_fresh(error, settings) {
+        return false;
+    }
+    let others = HeaderMap::new();
+    match error.status.as_u16() {
+        404 | 410 => false,
+        500 | 502 | 503 | 504 => stale_on_error(&others, stored, now_ms, settings, soft_purged_ms),
+        400..=599 => reuse(&others, stored, now_ms, settings, soft_purged_ms) == Reuse::Fresh,
+        _ => false,
+    }
 }
 
 fn wishes(request: &HeaderMap, settings: &Settings) -> Directives {

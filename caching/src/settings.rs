@@ -15,8 +15,8 @@ pub struct Settings {
     pub heuristic: Option<Heuristic>,
     /// The operator's own lifetimes.
     pub ttl: Ttl,
-    /// Lifetime, in milliseconds, of an error (see [`crate::storable`]) that names none. None by
-    /// default: such an error is not stored unless a heuristic applies.
+    /// Lifetime, in milliseconds, of 404, 410, 414 and 500 to 504, whatever the origin says. None
+    /// by default: such an error is not stored unless it names one, or a heuristic applies.
     pub negative_ms: Option<i64>,
     /// Whether the client's `Cache-Control` and `Pragma` count (RFC 9111 sections 5.2.1, 5.4).
     /// True by default, as the RFC says; false keeps clients from sending load to the origin.
@@ -47,9 +47,9 @@ pub struct Heuristic {
 /// does so under any of them, a cookie included ([`crate::Reason::Cookie`]).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Ttl {
-    /// Replaces whatever the origin says.
+    /// Replaces whatever the origin says, `no-cache` included.
     pub fixed_ms: Option<i64>,
-    /// Raises a shorter lifetime to this.
+    /// Raises a shorter lifetime to this; `no-cache` is one of 0.
     pub min_ms: Option<i64>,
     /// Cuts a longer lifetime down to this.
     pub max_ms: Option<i64>,

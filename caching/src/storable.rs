@@ -34,7 +34,8 @@ pub enum Reason {
     NoStore,
     /// The origin said `private`.
     Private,
-    /// The request had `Authorization` and the origin does not allow sharing the answer.
+    /// The request had `Authorization` and the origin does not allow sharing the answer, or only
+    /// an operator's rule would have it shared unasked.
     Authorization,
     /// `Vary: *`, or a `Vary` that cannot be read.
     VaryAll,
@@ -241,7 +242,7 @@ struct Said {
     /// It names one itself, or that it is for all.
     is_explicit: bool,
     /// Only a rule of the operator has it used without the origin being asked. Such a rule says
-    /// how long, not that what a cookie made is everybody's.
+    /// how long, not that what a cookie or credentials made is everybody's.
     is_prolonged: bool,
     /// Neither does it name one nor hint at one.
     is_mute: bool,
@@ -261,7 +262,9 @@ impl Said {
         let fresh = freshness::of(status, response, (0, 0), directives, settings);
         let (own_ms, own) = freshness::by_origin(status, response, 0, directives, settings);
         let windows_ms = [directives.while_revalidate_ms, directives.if_error_ms];
-        let lets = directives.public || own_ms > 0 || windows_ms.iter().any(|ms| *ms > Some(0));
+        // With `no-cache` it lets nobody have it whom it was not asked about.
+        let names = own_ms > 0 || windows_ms.iter().any(|ms| *ms > Some(0));
+        let lets = (directives.public || names) && !directives.no_cache;
         Self {
             fresh,
             is_explicit: directives.public || own.is_explicit(),
@@ -310,6 +313,9 @@ fn useless(
     }
     if !said.shares_cookies() && response.contains_key(SET_COOKIE) {
         return Some(Reason::SetCookie);
+    }
+    if is_prolonged && request.contains_key(AUTHORIZATION) {
+        return Some(Reason::Authorization);
     }
     if (said.is_undated() || is_prolonged) && request.contains_key(COOKIE) {
         return Some(Reason::Cookie);

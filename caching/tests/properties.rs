@@ -280,8 +280,17 @@ proptest! {
             strict.fields.insert(CACHE_CONTROL, HeaderValue::from_static("max-age=9"));
             strict.fields.append(CACHE_CONTROL, HeaderValue::from_static(word));
             if keeps {
-                prop_assert!(!fresh(&strict, None));
-                prop_assert!(!stale_on_error(&request, &strict, NOW_MS, &settings, None));
+                // But for so long as an operator's rule says.
+                let told = freshness(&strict, &settings);
+                let rules = [Source::Fixed, Source::Min, Source::Negative];
+                let is_ruled = told.lifetime_ms > 0 && rules.contains(&told.source);
+                let stands_in = |at_ms| stale_on_error(&request, &strict, at_ms, &settings, None);
+                prop_assert!(is_ruled || !(fresh(&strict, None) || stands_in(NOW_MS)));
+                let later_ms = NOW_MS.saturating_add(told.lifetime_ms);
+                for at_ms in [NOW_MS, later_ms] {
+                    let is_over = fresh_for_ms(&strict, at_ms, &settings) <= 0;
+                    prop_assert!(!(is_over && stands_in(at_ms)));
+                }
             } else {
                 let verdict = storable(&Method::GET, &request, strict.status, &strict.fields, &settings);
                 prop_assert_ne!(verdict, Storable::Yes);

@@ -5,7 +5,7 @@
 
 mod common;
 
-use common::{Hold, Item, Proxy, ask, until};
+use common::{Answer, Hold, Item, Proxy, Validator, ask, until};
 use futures::future::join_all;
 use http::Method;
 
@@ -14,6 +14,21 @@ const PLAYERS: usize = 40;
 
 /// A request by its method and fields, and the status of its answer.
 type Odd = (Method, &'static [(&'static str, &'static str)], u16);
+
+/// What as many players are answered who all ask while the packager holds its answer back.
+async fn held(proxy: &Proxy, path: &str) -> Vec<Answer> {
+    proxy.web.hold(Hold::Head);
+    let players = join_all((0..PLAYERS).map(|_| proxy.get(path)));
+    let (answers, ()) = tokio::join!(players, async {
+        until("all are in", || async {
+            let open = proxy.edge.metric("nearcast_edge_connections").await;
+            (open >= PLAYERS as f64 && proxy.web.held() > 0).then_some(())
+        })
+        .await;
+        proxy.web.release();
+    });
+    answers
+}
 
 #[tokio::test]
 async fn what_one_client_says_of_its_own_request_takes_nobody_elses_share() {
@@ -36,20 +51,45 @@ async fn what_one_client_says_of_its_own_request_takes_nobody_elses_share() {
             assert_eq!(one.status, *status, "{told}: {one:?}");
             proxy.web.put(PLAYLIST, Item::of(3000).version(2));
             let before = proxy.web.count(PLAYLIST);
-            proxy.web.hold(Hold::Head);
-            let players = join_all((0..PLAYERS).map(|_| proxy.get(PLAYLIST)));
-            let (answers, ()) = tokio::join!(players, async {
-                until("all are in", || async {
-                    let open = proxy.edge.metric("nearcast_edge_connections").await;
-                    (open >= PLAYERS as f64 && proxy.web.held() > 0).then_some(())
-                })
-                .await;
-                proxy.web.release();
-            });
+            let answers = held(&proxy, PLAYLIST).await;
             let whole = proxy.web.whole(PLAYLIST);
             assert!(answers.iter().all(|answer| answer.bytes() == &whole), "{told}");
             assert_eq!(proxy.web.count(PLAYLIST) - before, 1, "{told}");
         }
+    }
+}
+
+/// Found by an audit: packagers say `no-cache` of playlists, and each player that waited for a reload
+/// was a request that they held, though a rule named a time.
+#[tokio::test]
+async fn a_rule_has_players_share_what_a_packager_says_no_cache_of() {
+    let rules = serde_json::json!({"ttl": [
+        {"path": "*", "query": "_HLS_msn", "fixed": "1h"},
+        {"path": "*", "min": "1h", "max": "2h"},
+    ]});
+    for path in [PLAYLIST, "/live.m3u8?_HLS_msn=7"] {
+        for validator in [Validator::Strong, Validator::None] {
+            let proxy = Proxy::with(rules.clone()).await;
+            let item = Item::of(3000).cache_control("no-cache").validator(validator);
+            proxy.web.put(PLAYLIST, item);
+            let answers = held(&proxy, path).await;
+            assert!(answers.iter().all(|answer| answer.bytes() == &proxy.web.whole(PLAYLIST)));
+            let late = proxy.get(path).await;
+            assert_eq!(late.verdict(), "hit-memory", "{path} {validator:?}");
+            assert_eq!(proxy.web.count(PLAYLIST), 1, "{path} {validator:?}");
+        }
+    }
+}
+
+/// What may not be used without asking is not told to be fresh.
+#[tokio::test]
+async fn what_is_asked_about_each_time_has_no_time_left() {
+    let proxy = Proxy::new().await;
+    proxy.web.put(PLAYLIST, Item::of(3000).cache_control("no-cache, max-age=60"));
+    for verdict in ["origin", "revalidated"] {
+        let answer = proxy.get(PLAYLIST).await;
+        assert_eq!(answer.verdict(), verdict);
+        assert!(answer.header("cache-status").contains(";ttl=0;"), "{answer:?}");
     }
 }
 

@@ -147,8 +147,43 @@ fn the_operators_lifetimes() {
     let settings = Settings { negative_ms: Some(7000), ttl: fixed, ..Settings::default() };
     let fresh = freshness(&missing, &settings);
     assert_eq!((fresh.lifetime_ms, fresh.source), (7000, Source::Negative));
+    for status in [400, 401, 403, 405, 406, 408, 413, 415, 417, 421, 429, 431, 451, 505] {
+        missing.status = StatusCode::from_u16(status).unwrap();
+        assert_eq!(freshness(&missing, &settings).source, Source::None, "{status}");
+    }
     let none = Settings { heuristic: None::<Heuristic>, ..Settings::default() };
     assert_eq!(freshness(&stored("Last-Modified: @-1000"), &none).source, Source::None);
+}
+
+/// RFC 9111 section 5.2.2.4, and the operator who answers for it: for so long, and not stale.
+#[test]
+fn an_operators_lifetime_goes_before_no_cache() {
+    let hour = Settings::default().if_error_ms;
+    let ttl = |fixed_ms, min_ms, max_ms| Ttl { fixed_ms, min_ms, max_ms };
+    let (fixed, min) = (ttl(Some(1000), None, None), ttl(None, Some(1000), Some(3000)));
+    let table = [
+        (200, fixed, "no-cache", (1000, Source::Fixed, false, 0)),
+        (200, min, "no-cache, max-age=9", (1000, Source::Min, false, 0)),
+        (404, fixed, "no-cache, max-age=9", (7000, Source::Negative, false, 0)),
+        (400, fixed, "no-cache, max-age=9", (9000, Source::MaxAge, true, 0)),
+        (200, fixed, "no-cache=\"a\", max-age=9", (1000, Source::Fixed, false, hour)),
+        (200, fixed, "no-cache, no-store", (1000, Source::Fixed, true, 0)),
+        (200, fixed, "no-cache, private", (1000, Source::Fixed, true, 0)),
+        (200, ttl(Some(0), None, None), "no-cache", (0, Source::Fixed, true, 0)),
+        (200, ttl(None, Some(0), None), "no-cache", (0, Source::None, true, 0)),
+        (200, ttl(None, None, Some(1000)), "no-cache, max-age=9", (1000, Source::Max, true, 0)),
+        (200, Ttl::default(), "no-cache, max-age=9", (9000, Source::MaxAge, true, 0)),
+    ];
+    for (status, ttl, control, expected) in table {
+        let settings = Settings { ttl, negative_ms: Some(7000), ..Settings::default() };
+        let mut stored = stored(&format!("Cache-Control: {control}"));
+        stored.status = StatusCode::from_u16(status).unwrap();
+        let Freshness { lifetime_ms, source, no_cache, if_error_ms, must_revalidate, .. } =
+            freshness(&stored, &settings);
+        let told = (lifetime_ms, source, no_cache, if_error_ms);
+        assert_eq!(told, expected, "{status} {ttl:?} {control}");
+        assert_eq!(must_revalidate, if_error_ms == 0, "{control}");
+    }
 }
 
 /// An origin that holds a playlist back until it changes: what the operator allows begins
@@ -169,7 +204,8 @@ fn an_operators_lifetime_runs_from_when_the_answer_came() {
         (200, max, "Cache-Control: max-age=1", -500, Source::MaxAge),
         (200, Ttl::default(), "Cache-Control: max-age=1", -500, Source::MaxAge),
         (503, max, "", 1000, Source::Negative),
-        (503, max, "Cache-Control: max-age=1", -500, Source::MaxAge),
+        (503, max, "Cache-Control: max-age=6", 1000, Source::Negative),
+        (429, max, "Cache-Control: max-age=1", -500, Source::MaxAge),
     ];
     for (status, ttl, lines, left_ms, source) in table {
         let settings = Settings { ttl, negative_ms: Some(1000), ..Settings::default() };

@@ -168,6 +168,29 @@ fn what_outlives_a_failure() {
     assert!(!is_left(&stored("Cache-Control: max-age=10, no-cache"), "", 1));
 }
 
+/// RFC 9110 section 15.5: what one request is told takes nothing from others that is fresh.
+#[test]
+fn what_outlives_other_errors() {
+    let settings = Settings { negative_ms: Some(60_000), ..Settings::default() };
+    let good = stored("Cache-Control: max-age=10");
+    let outlives = |status: u16, error: &str, later_s: i64, soft_purged_ms: Option<i64>| {
+        let status = StatusCode::from_u16(status).unwrap();
+        let error = Stored { status, ..stored(error) };
+        outlives(&good, &error, NOW_MS + later_s * 1000, &settings, soft_purged_ms)
+    };
+    for status in [400, 401, 403, 405, 414, 431, 451, 501, 505] {
+        for error in ["", "ETag: \"a\"", "Last-Modified: @-1000", "Cache-Control: no-cache"] {
+            assert!(outlives(status, error, 9, None), "{status} {error}");
+            assert!(!outlives(status, error, 10, None), "{status} {error}: it is stale");
+            assert!(!outlives(status, error, 1, Some(NOW_MS)), "{status} {error}: purged");
+        }
+        assert!(!outlives(status, "Cache-Control: max-age=1", 1, None), "{status}: to be kept");
+    }
+    for status in [200, 301, 404, 410] {
+        assert!(!outlives(status, "", 1, None), "{status}");
+    }
+}
+
 /// RFC 9111 section 4.2.4, RFC 5861 section 4, and the suite's stale tests.
 #[test]
 fn when_the_origin_fails() {

@@ -20,7 +20,7 @@ pub use outcome::{Cut, Hold, Outcome, Own, Unshared, reader, reading};
 pub use under_way::{Asker, Began, Fetches, keep, put};
 pub use unstored::{Unstored, tell};
 
-use super::{Wanted, now_ms, pass, renewing};
+use super::{Found, Wanted, now_ms, pass, renewing};
 use crate::error::Fault;
 use crate::flights::Ticket;
 use crate::object::Object;
@@ -345,6 +345,18 @@ impl Fetch {
         let settings = &self.wanted.caching;
         let outlives = caching::outlives(&head.stored, failure, now_ms(), settings, *purged_ms);
         (outlives || self.may_be_stale()).then(|| Arc::clone(head))
+    }
+
+    /// Whether an error leaves what is stored to all others, and takes no place there itself.
+    fn is_outlived(&self, answer: &Stored) -> bool {
+        let variants = self.edge.engine.heads.in_memory(&self.wanted.key);
+        let found = variants
+            .filter(|_| answer.status.is_client_error() || answer.status.is_server_error())
+            .and_then(|variants| super::selected(&self.edge, &self.wanted, &variants).ok());
+        found.is_some_and(|Found { head, soft_purged_ms }| {
+            let settings = &self.wanted.caching;
+            caching::outlives(&head.stored, answer, now_ms(), settings, soft_purged_ms)
+        })
     }
 
     fn failed(&self, fault: Fault) -> Outcome {

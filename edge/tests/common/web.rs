@@ -156,6 +156,8 @@ pub enum Misdeed {
     BadChunk(u64),
     /// This status and no body.
     Status(u16),
+    /// This status, no body, to a request with the field `x-refused`.
+    Refuses(u16),
     /// This status to a HEAD.
     NoHead(u16),
 }

@@ -120,6 +120,9 @@ pub fn answer(
             return (0, "\u{1}\u{2}no HTTP\r\n\r\n".into(), Body::none(false));
         }
         Some(Misdeed::Status(status)) => return plain(status, ""),
+        Some(Misdeed::Refuses(status)) if request.fields.contains_key("x-refused") => {
+            return plain(status, "");
+        }
         Some(Misdeed::NoHead(status)) if request.method == "HEAD" => return plain(status, ""),
         Some(Misdeed::Redirect) => {
             return plain(302, &format!("location: {}\r\n", request.target));

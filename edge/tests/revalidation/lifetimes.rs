@@ -77,6 +77,7 @@ async fn times_to_live_are_the_operators_where_it_says_so() {
         {"path": "*.m3u8", "max": "0s"},
         {"path": "/long/*", "min": "1h"},
         {"path": "/lost/*", "negative": "1h"},
+        {"path": "/soon/*", "negative": "0s"},
     ]}))
     .await;
     let short = || Item::of(100).cache_control("max-age=0");
@@ -88,6 +89,23 @@ async fn times_to_live_are_the_operators_where_it_says_so() {
         ("/other/b", Item::of(100), 1),
         ("/lost/a", Item { fields: Vec::new(), ..Item::of(10).status(404) }, 1),
         ("/other/c", Item { fields: Vec::new(), ..Item::of(10).status(404) }, 3),
+        // The rule for errors goes before what they say, as `fixed` does before all else: a segment
+        // that is not there yet is so for as long as the operator says.
+        ("/lost/b", Item::of(10).status(404).cache_control("max-age=0"), 1),
+        ("/lost/c", Item::of(10).status(503).cache_control("no-cache"), 1),
+        ("/lost/d", Item::of(10).status(404).cache_control("no-store"), 3),
+        ("/lost/e", Item::of(10).status(404).cache_control("private"), 3),
+        ("/soon/a", Item::of(10).status(404), 3),
+        ("/other/d", Item::of(10).status(404), 1),
+        // A time that the operator names goes before `no-cache`.
+        ("/fixed/d", Item::of(100).cache_control("no-cache"), 1),
+        ("/fixed/e", Item::of(100).cache_control("no-cache, must-revalidate, max-age=0"), 1),
+        ("/long/b", Item::of(100).cache_control("no-cache"), 1),
+        ("/long/c", Item::of(100).cache_control("no-cache, max-age=86400"), 1),
+        ("/other/e", Item::of(100).cache_control("no-cache, max-age=86400"), 3),
+        ("/live/b.m3u8", Item::of(100).cache_control("no-cache, max-age=86400"), 3),
+        ("/fixed/f", Item::of(100).cache_control("no-cache, no-store"), 3),
+        ("/fixed/g", Item::of(100).cache_control("no-cache, private"), 3),
         // The operator's time makes nobody's secret public.
         ("/fixed/b", Item::of(100).cache_control("private"), 3),
         ("/fixed/c", Item::of(100).cache_control("no-store"), 3),
@@ -136,6 +154,32 @@ async fn no_rule_of_the_operator_shares_what_a_cookie_made() {
             proxy.get_with(&path, &[("cookie", "a=1")]).await;
             let second = proxy.get_with(&path, &[("cookie", "b=2")]).await;
             assert_eq!(second.verdict() != "bypass", *gets, "cookie {told} {second:?}");
+        }
+    }
+}
+
+/// An origin that wants to be asked each time may look at who asks: a rule names a time for what is
+/// the same for all.
+#[tokio::test]
+async fn no_rule_of_the_operator_shares_unasked_what_credentials_made() {
+    let asks_again = [
+        "no-cache",
+        "no-cache, max-age=60",
+        "no-cache, must-revalidate",
+        "no-cache, public",
+        "max-age=0, must-revalidate",
+        "s-maxage=0",
+    ];
+    for rule in [json!({"path": "*", "fixed": "1h"}), json!({"path": "*", "min": "1h"})] {
+        let proxy = Proxy::with(json!({"ttl": [rule]})).await;
+        for (place, control) in asks_again.into_iter().enumerate() {
+            for (name, value) in [("authorization", "Basic eDp5"), ("cookie", "session=1")] {
+                let path = format!("/{name}/{place}");
+                proxy.web.put(&path, Item::of(100).cache_control(control));
+                proxy.get_with(&path, &[(name, value)]).await;
+                proxy.get(&path).await;
+                assert_eq!(proxy.web.count(&path), 2, "{rule} {control} {name}");
+            }
         }
     }
 }

@@ -55,15 +55,18 @@ impl Fetch {
             _ => None,
         };
         let outdated = self.edge.fetches.is_outdated(&wanted.key, began);
-        let Some(selecting) = selecting.filter(|_| !outdated) else {
+        let is_outlived = self.is_outlived(&stored);
+        let Some(selecting) = selecting.filter(|_| !outdated && !is_outlived) else {
             let is_unkept = matches!(storable, Storable::No(reason) if !reason.is_of_request());
             if let Storable::No(reason) = storable {
                 self.not_stored(Unstored::Said(reason));
             }
-            let is_of_request = match storable {
-                Storable::Yes => outdated,
+            let is_for_one = match storable {
+                Storable::Yes => outdated || is_outlived,
                 Storable::No(reason) => reason.is_of_request(),
             };
+            // It must not keep others from waiting for one another.
+            let is_of_request = is_for_one || caching::is_about_request(stored.status);
             let unshared = self.unshared_of(answer, stored, asked, is_unkept);
             let own = Own::Unshared(Box::new(Unshared { is_of_request, ..unshared }));
             return (Outcome::Alone, Some(own));

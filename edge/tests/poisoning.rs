@@ -1,0 +1,102 @@
+//! Stories of one client whose own fields an origin refuses, on a site with a rule for errors: what it
+//! is told is nobody else's, and takes nothing from others.
+
+#![allow(clippy::unwrap_used, reason = "a story that meets an error has failed")]
+
+mod common;
+
+use common::{Hold, Item, Proxy, WebMisdeed as Misdeed, until};
+use futures::future::join_all;
+use serde_json::json;
+
+const FILM: &str = "/film.mp4";
+const BYTES: u64 = 300_000;
+const PLAYERS: usize = 20;
+/// What origins say to a field that they don't take, and firewalls before them.
+const REFUSALS: [u16; 13] = [400, 401, 403, 405, 406, 408, 413, 415, 417, 421, 429, 431, 451];
+
+/// A site as the guide has it before a bucket, and one whose origin's own word counts.
+async fn stages() -> [Proxy; 2] {
+    let fixed = json!([{"path": "*", "fixed": "1h", "negative": "1h"}]);
+    let told = json!([{"path": "*", "negative": "1h"}]);
+    let of = async |ttl| Proxy::with(json!({"retries": 0, "ttl": ttl})).await;
+    [of(fixed).await, of(told).await]
+}
+
+async fn refused(proxy: &Proxy, status: u16) {
+    let fields = [("cache-control", "no-cache"), ("x-refused", "1")];
+    assert_eq!(proxy.get_with(FILM, &fields).await.status, status);
+}
+
+/// Found by an audit: one such request a second had all viewers told 400, and the origin send a film
+/// again each time.
+#[tokio::test]
+async fn what_one_client_is_refused_takes_nothing_from_others_that_is_stored_and_fresh() {
+    for proxy in stages().await {
+        proxy.web.put(FILM, Item::of(BYTES));
+        assert_eq!(proxy.get(FILM).await.status, 200);
+        for status in REFUSALS.into_iter().chain([414, 501, 500, 503]) {
+            proxy.web.always(Some(Misdeed::Refuses(status)));
+            refused(&proxy, status).await;
+            let other = proxy.get(FILM).await;
+            assert_eq!((other.status.as_u16(), other.verdict()), (200, "hit-memory"), "{status}");
+            assert_eq!(proxy.web.sent(FILM), BYTES, "{status}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_one_client_is_refused_is_not_kept_for_others_where_nothing_is_stored() {
+    for proxy in stages().await {
+        for status in REFUSALS {
+            let path = format!("/{status}");
+            proxy.web.put(&path, Item::of(100));
+            proxy.web.always(Some(Misdeed::Refuses(status)));
+            let refused = proxy.get_with(&path, &[("x-refused", "1")]).await;
+            assert_eq!(refused.status, status);
+            assert_eq!(proxy.get(&path).await.status, 200, "{status}");
+        }
+    }
+}
+
+/// 404 and 410 are what the resource is, whoever asks; what the origin names a time of is its own.
+#[tokio::test]
+async fn what_is_told_of_the_resource_is_everybodys() {
+    for (status, control) in [(404, ""), (410, ""), (403, "max-age=60"), (400, "max-age=60")] {
+        for proxy in stages().await {
+            proxy.web.put(FILM, Item::of(BYTES));
+            proxy.get(FILM).await;
+            let mut item = Item { fields: Vec::new(), ..Item::of(10).status(status) };
+            if !control.is_empty() {
+                item = item.cache_control(control);
+            }
+            proxy.web.put(FILM, item);
+            refused(&proxy, status).await;
+            let other = proxy.get(FILM).await;
+            assert_eq!((other.status.as_u16(), other.verdict()), (status, "hit-memory"));
+        }
+    }
+}
+
+/// Who is refused does not keep others from sharing one request for the next ten seconds.
+#[tokio::test]
+async fn viewers_still_wait_for_one_another_after_a_refusal() {
+    for status in REFUSALS {
+        let proxy = Proxy::with(json!({"retries": 0})).await;
+        proxy.web.put(FILM, Item::of(3000));
+        proxy.web.always(Some(Misdeed::Refuses(status)));
+        refused(&proxy, status).await;
+        proxy.web.hold(Hold::Head);
+        let players = join_all((0..PLAYERS).map(|_| proxy.get(FILM)));
+        let (answers, ()) = tokio::join!(players, async {
+            until("all are in", || async {
+                let open = proxy.edge.metric("nearcast_edge_connections").await;
+                (open >= PLAYERS as f64 && proxy.web.held() > 0).then_some(())
+            })
+            .await;
+            proxy.web.release();
+        });
+        assert!(answers.iter().all(|answer| answer.status == 200), "{status}");
+        assert_eq!(proxy.web.count(FILM), 2, "{status}");
+    }
+}
