@@ -171,12 +171,16 @@ impl Metrics {
                 "answers_unlisted_total",
                 "Arriving answers that nobody else could join, since too many arrived",
             )?,
-            answers_unstored: counters(
-                r,
-                "answers_unstored_total",
-                "Answers that were not stored, by why",
-                &["reason"],
-            )?,
+            answers_unstored: from_zero(
+                counters(
+                    r,
+                    "answers_unstored_total",
+                    "Answers that were not stored, by why",
+                    &["reason"],
+                )?,
+                // The one that an alert is about.
+                &["no-room"],
+            ),
             answers_overtagged: counter(
                 r,
                 "answers_overtagged_total",
