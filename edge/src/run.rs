@@ -168,7 +168,7 @@ impl Parts {
             Chunks::open(&sizes(config), registry)?,
             Arc::clone(&planned),
             titles.clone(),
-            Heads::open(&data.join("heads.db"), heads::Limits::default(), registry)?,
+            Heads::open(&data.join("heads.db"), head_limits(config), registry)?,
             (purges.clone(), outdated),
             metrics.clone(),
             config.memory_bytes,
@@ -249,6 +249,11 @@ impl TitlesConfig {
     fn open(&self, node: &upstream::Node) -> Result<upstream::Upstream, upstream::Error> {
         upstream::Upstream::new(self.upstream.clone(), node)
     }
+}
+
+/// What heads may take.
+fn head_limits(config: &Config) -> heads::Limits {
+    heads::Limits { disk_bytes: config.heads_bytes, ..heads::Limits::default() }
 }
 
 /// What chunks may take, and where.

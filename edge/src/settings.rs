@@ -86,6 +86,8 @@ pub struct Config {
     pub ssd_direct: bool,
     /// Planned tier, in bytes.
     pub planned_bytes: u64,
+    /// Heads of stored responses on disk, in bytes.
+    pub heads_bytes: u64,
     /// The certificate.
     pub certificate: Certificate,
     /// The file with the secret of session tickets.
@@ -150,6 +152,10 @@ const MEMORY: ByteSize = ByteSize(512 << 20);
 const SSD: ByteSize = ByteSize(4 << 30);
 /// Room for a first plan of a few films, likewise.
 const PLANNED: ByteSize = ByteSize(10 << 30);
+/// A million or more: one for every 1 MiB of an SSD of a terabyte.
+const HEADS: ByteSize = ByteSize(1 << 30);
+/// Thousands; with fewer, what is stored is soon not found.
+const HEADS_BYTES_MIN: u64 = 16 << 20;
 /// Connections or responses that may be allowed at a time: what a machine has descriptors for.
 const AT_A_TIME_MAX: usize = 1_000_000;
 
@@ -204,6 +210,7 @@ impl Config {
             ssd_dirs: settings.ssd_dir,
             ssd_direct: settings.ssd_direct.unwrap_or(true),
             planned_bytes: settings.planned.unwrap_or(PLANNED).0,
+            heads_bytes: size("edge.heads", settings.heads, HEADS, HEADS_BYTES_MIN..=u64::MAX)?,
             certificate,
             ticket_secret: settings.ticket_secret,
             ca: settings.ca,

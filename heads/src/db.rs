@@ -7,6 +7,7 @@ use crate::head::{KeyId, Variants};
 use crate::key_rows::{self, Changed};
 use crate::metrics::Metrics;
 use crate::pending::Pending;
+use crate::room::Size;
 use crate::row;
 use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior, params};
 use std::fs::File;
@@ -20,8 +21,8 @@ const SCHEMA: i64 = 2;
 const BUSY_MAX: Duration = Duration::from_secs(1);
 /// Keys in one transaction.
 const TRANSACTION_KEYS_MAX: usize = 1_000;
-/// Rows taken out in one step.
-const TRIM_ROWS: u64 = 500;
+/// The journal is cut to that, once it is taken over into the database.
+const JOURNAL_BYTES: i64 = 16 << 20;
 /// Page cache of a connection, in KiB.
 const CACHE_KIB: i64 = 8_192;
 
@@ -53,6 +54,7 @@ pub(crate) fn open(path: &Path) -> Result<Connection, rusqlite::Error> {
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "NORMAL")?;
     connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
+    connection.pragma_update(None, "journal_size_limit", JOURNAL_BYTES)?;
     let schema: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
     match schema {
         SCHEMA => {}
@@ -148,18 +150,29 @@ pub(crate) fn count(connection: &Connection) -> Result<u64, rusqlite::Error> {
     connection.query_row("SELECT heads FROM counted", [], |row| row.get::<_, i64>(0)).map(unsigned)
 }
 
+/// What the database takes.
+pub(crate) fn size(connection: &Connection) -> Result<Size, rusqlite::Error> {
+    let value = |name: &str| {
+        connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).map(unsigned)
+    };
+    let page = value("page_size")?;
+    Ok(Size { file: value("page_count")? * page, spare: value("freelist_count")? * page })
+}
+
 /// Writes how many there are by now, in the transaction that made it so.
 fn count_is(transaction: &Transaction<'_>, rows: u64) -> Result<(), rusqlite::Error> {
     let rows = i64::try_from(rows).unwrap_or(i64::MAX);
     transaction.prepare_cached("UPDATE counted SET heads = ?1")?.execute([rows]).map(drop)
 }
 
-/// Writes changes, some keys a transaction; `rows` follows the number of rows. Returns the keys that
+/// Writes changes, some keys a transaction, and adds rows if it may; `rows` follows the number of rows.
+/// Returns the keys that
 /// still have too many, and are to be touched once more.
 pub(crate) fn write(
     connection: &mut Connection,
     pending: &Pending,
     hour: u32,
+    may_add: bool,
     rows: &mut u64,
     metrics: &Metrics,
 ) -> Result<Vec<KeyId>, rusqlite::Error> {
@@ -167,7 +180,7 @@ pub(crate) fn write(
     let keys: Vec<_> = pending.keys.iter().collect();
     for keys in keys.chunks(TRANSACTION_KEYS_MAX) {
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let mut change = Changed::default();
+        let mut change = Changed { may_add, ..Changed::default() };
         for (key, changes) in keys {
             key_rows::write(&transaction, key, changes, hour, &mut change, metrics)?;
         }
@@ -183,13 +196,12 @@ pub(crate) fn write(
     Ok(crowded)
 }
 
-/// Takes out the rows longest unused, a step towards `rows_max`. Returns how many.
+/// Takes out so many of the `rows`, those longest unused. Returns how many.
 pub(crate) fn trim(
     connection: &mut Connection,
     rows: u64,
-    rows_max: u64,
+    excess: u64,
 ) -> Result<u64, rusqlite::Error> {
-    let excess = rows.saturating_sub(rows_max).min(TRIM_ROWS);
     if excess == 0 {
         return Ok(0);
     }

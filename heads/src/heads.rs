@@ -31,8 +31,8 @@ const WAITERS_MAX: usize = 20_000;
 pub struct Limits {
     /// Bytes of heads in memory.
     pub memory_bytes: usize,
-    /// Rows on disk; those longest unused go first.
-    pub rows: u64,
+    /// Bytes of rows on disk, with their indexes; those longest unused go first.
+    pub disk_bytes: u64,
     /// Bytes of changes that wait for the disk; past that a head stays in memory only.
     pub waiting_bytes: usize,
     /// How long a lookup waits for the disk; then it is a miss.
@@ -46,8 +46,8 @@ impl Default for Limits {
         Self {
             // About 28,000 heads of ten fields: the working set of an edge whose objects are videos.
             memory_bytes: 64 << 20,
-            // About 10 GB of disk, and a row for every 1 MiB of a 10 TB SSD.
-            rows: 10_000_000,
+            // A million rows or more: little beside what an SSD has, and one for every 1 MiB of a TB.
+            disk_bytes: 1 << 30,
             waiting_bytes: 32 << 20,
             // Far above what a disk takes that works, far below what a viewer notices.
             read_max: Duration::from_millis(250),
@@ -63,7 +63,7 @@ pub(crate) struct Shared {
     pub(crate) shards: Vec<Mutex<Shard>>,
     pub(crate) wake: Wake,
     pub(crate) path: PathBuf,
-    pub(crate) rows_max: u64,
+    pub(crate) disk_bytes_max: u64,
     /// Counts the databases opened; 0: there is none to read.
     pub(crate) generation: AtomicU64,
     /// The generation that was found damaged; 0: none.
@@ -108,7 +108,7 @@ impl Heads {
             shards: std::iter::repeat_with(shard).take(SHARDS).collect(),
             wake: Wake::default(),
             path: path.to_owned(),
-            rows_max: limits.rows,
+            disk_bytes_max: limits.disk_bytes,
             generation: AtomicU64::new(0),
             damaged: AtomicU64::new(0),
             distrusted: AtomicBool::new(false),
@@ -304,14 +304,15 @@ impl Shared {
     }
 
     /// Sets the gauges.
-    pub(crate) fn measure(&self, rows: Option<u64>) {
+    pub(crate) fn measure(&self, disk: Option<(u64, u64)>) {
         let bytes = |shard: &Mutex<Shard>| {
             shard.lock().unwrap_or_else(PoisonError::into_inner).memory_bytes()
         };
         let bytes: usize = self.shards.iter().map(bytes).sum();
         self.metrics.memory_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
-        if let Some(rows) = rows {
+        if let Some((rows, bytes)) = disk {
             self.metrics.rows.set(i64::try_from(rows).unwrap_or(i64::MAX));
+            self.metrics.disk_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
         }
     }
 }

@@ -32,9 +32,10 @@ const CROWD_OUT: &str = "
     )";
 const DELETE_VARIANT: &str = "DELETE FROM heads WHERE key = ?1 AND variant = ?2";
 
-/// Counts of rows.
+/// What may be done to rows, and counts of those.
 #[derive(Debug, Default)]
 pub(crate) struct Changed {
+    pub(crate) may_add: bool,
     pub(crate) added: u64,
     pub(crate) replaced: u64,
     pub(crate) removed: u64,
@@ -67,6 +68,11 @@ pub(crate) fn write(
     }
     for (variant, change) in &rows.changes {
         match change {
+            // What its row holds is older.
+            Change::Put(_) if !changed.may_add => {
+                metrics.unwritten.with_label_values(&["no-room"]).inc();
+                changed.removed += run(DELETE_VARIANT, &[&id, variant])?;
+            }
             Change::Put(head) | Change::Refresh(head) => match row::encode(key, head) {
                 Some(row) if matches!(change, Change::Put(_)) => {
                     put(to, (key, *variant), head, &row, hour, changed)?;

@@ -19,6 +19,7 @@ mod metrics;
 mod pending;
 mod purge;
 mod reading;
+mod room;
 mod row;
 mod shard;
 mod wake;

@@ -12,9 +12,11 @@ pub(crate) struct Metrics {
     pub(crate) memory_bytes: IntGauge,
     /// Rows on disk.
     pub(crate) rows: IntGauge,
+    /// Bytes that these take there, with their indexes.
+    pub(crate) disk_bytes: IntGauge,
     /// Rows that a batch wrote or took out.
     pub(crate) rows_written: IntCounter,
-    /// Heads that stay in memory only, by reason: `busy` or `too-large`.
+    /// Heads that stay in memory only, by reason: `busy`, `too-large` or `no-room`.
     pub(crate) unwritten: IntCounterVec,
     /// Keys pushed out of `memory`, rows out of `disk`.
     pub(crate) evicted: IntCounterVec,
@@ -58,6 +60,7 @@ impl Metrics {
             ),
             memory_bytes: gauge(r, "heads_memory_bytes", "Bytes of heads in memory")?,
             rows: gauge(r, "head_rows", "Heads on disk")?,
+            disk_bytes: gauge(r, "heads_disk_bytes", "Bytes of heads on disk")?,
             rows_written: counter(r, "head_rows_written_total", "Changes of heads on disk")?,
             unwritten: from_zero(
                 counters(
@@ -66,7 +69,7 @@ impl Metrics {
                     "Heads that stay in memory only",
                     &["reason"],
                 )?,
-                &["busy", "too-large"],
+                &["busy", "too-large", "no-room"],
             ),
             evicted: from_zero(
                 counters(r, "heads_evicted_total", "Heads pushed out", &["tier"])?,

@@ -7,6 +7,7 @@
 
 use crate::db;
 use crate::heads::{Shared, hour_now};
+use crate::room::{Room, Size};
 use crate::wake::Written;
 use rusqlite::Connection;
 use std::sync::atomic::Ordering;
@@ -15,6 +16,8 @@ use std::time::{Duration, Instant};
 
 /// How long changes gather before they are written together.
 const GATHER: Duration = Duration::from_millis(100);
+/// Rows taken out in one step, beside two for each that it has added.
+const TRIM_ROWS: u64 = 500;
 /// How long a database that failed is left alone.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -24,6 +27,10 @@ pub(crate) struct Writer {
     connection: Option<Connection>,
     /// None: not read yet.
     rows: Option<u64>,
+    size: Size,
+    room: Room,
+    /// There are more rows than may be.
+    has_excess: bool,
     /// When a database that failed may be tried again.
     retry: Option<Instant>,
     /// Batches were written that a power cut may undo.
@@ -33,8 +40,16 @@ pub(crate) struct Writer {
 impl Writer {
     /// Opens the database, so that heads can be read from the start.
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        let mut writer =
-            Self { shared, connection: None, rows: None, retry: None, is_unsynced: true };
+        let mut writer = Self {
+            shared,
+            connection: None,
+            rows: None,
+            size: Size::default(),
+            room: Room::default(),
+            has_excess: false,
+            retry: None,
+            is_unsynced: true,
+        };
         writer.open();
         writer
     }
@@ -44,7 +59,7 @@ impl Writer {
         loop {
             let shared = Arc::clone(&self.shared);
             let wake = &shared.wake;
-            let busy = self.retry.is_some() || self.has_excess() || self.rows.is_none();
+            let busy = self.retry.is_some() || self.has_excess || self.rows.is_none();
             wake.wait_for_work(if busy { GATHER } else { Duration::from_secs(3600) });
             if wake.is_work() {
                 wake.wait_for_flush(GATHER);
@@ -67,10 +82,6 @@ impl Writer {
         }
     }
 
-    fn has_excess(&self) -> bool {
-        self.rows.is_some_and(|rows| rows > self.shared.rows_max)
-    }
-
     /// One batch. Whether all that waited is in the database.
     fn step(&mut self) -> bool {
         self.retry = None;
@@ -89,7 +100,7 @@ impl Writer {
         if let Err(error) = &outcome {
             self.failed("write", error);
         }
-        self.shared.measure(self.rows);
+        self.shared.measure(self.rows.map(|rows| (rows, self.size.used())));
         outcome.unwrap_or(false)
     }
 
@@ -119,19 +130,21 @@ impl Writer {
             Some(rows) => rows,
             none => none.insert(db::count(connection)?),
         };
+        let rows_before = *rows;
         for shard in &self.shared.shards {
+            if shard.lock().unwrap_or_else(PoisonError::into_inner).waiting.is_empty() {
+                continue;
+            }
+            let may_add = self.room.may_add(&self.shared.path, db::size(connection)?);
             let pending = {
                 let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
-                if shard.waiting.is_empty() {
-                    continue;
-                }
                 let pending = Arc::new(std::mem::take(&mut shard.waiting));
                 shard.writing = Some(Arc::clone(&pending));
                 pending
             };
             let metrics = &self.shared.metrics;
             self.is_unsynced = true;
-            let outcome = db::write(connection, &pending, hour_now(), rows, metrics);
+            let outcome = db::write(connection, &pending, hour_now(), may_add, rows, metrics);
             let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
             shard.writing = None;
             shard.batches += 1;
@@ -149,8 +162,15 @@ impl Writer {
                 }
             }
         }
-        let trimmed = db::trim(connection, *rows, self.shared.rows_max)?;
+        let (bytes_max, size) = (self.shared.disk_bytes_max, db::size(connection)?);
+        // As many as are likely to take that.
+        let excess = u128::from(self.room.excess(size, bytes_max)) * u128::from(*rows);
+        let excess = u64::try_from(excess.div_ceil(size.used().max(1).into())).unwrap_or(u64::MAX);
+        let step = TRIM_ROWS + 2 * rows.saturating_sub(rows_before);
+        let trimmed = db::trim(connection, *rows, excess.min(step))?;
         *rows = rows.saturating_sub(trimmed);
+        self.size = db::size(connection)?;
+        self.has_excess = trimmed > 0 && self.room.excess(self.size, bytes_max) > 0;
         self.shared.metrics.evicted.with_label_values(&["disk"]).inc_by(trimmed);
         Ok(true)
     }
@@ -166,6 +186,7 @@ impl Writer {
         // It may be the connection that is broken: the next try makes its own.
         self.connection = None;
         self.rows = None;
+        self.has_excess = false;
         self.retry = Some(Instant::now() + RETRY);
         self.shared.wake.work();
     }

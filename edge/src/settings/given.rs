@@ -56,6 +56,9 @@ pub struct Settings {
     /// SSD for the fill plan's files [default: 10GiB]
     #[arg(long, env = "NEARCAST_EDGE_PLANNED", value_name = "SIZE")]
     pub planned: Option<ByteSize>,
+    /// Disk for what is known of stored responses, in the data folder [default: 1GiB]
+    #[arg(long, env = "NEARCAST_EDGE_HEADS", value_name = "SIZE")]
+    pub heads: Option<ByteSize>,
     /// Certificate chain, PEM; without it one is generated in the data folder
     #[arg(long, env = "NEARCAST_EDGE_CERT", value_name = "FILE", requires = "key")]
     pub cert: Option<PathBuf>,
@@ -134,6 +137,7 @@ impl Settings {
             ssd_dir: if self.ssd_dir.is_empty() { file.ssd_dir } else { self.ssd_dir },
             ssd_direct: self.ssd_direct.or(file.ssd_direct),
             planned: self.planned.or(file.planned),
+            heads: self.heads.or(file.heads),
             cert,
             key,
             ticket_secret: self.ticket_secret.or(file.ticket_secret),

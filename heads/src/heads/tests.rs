@@ -207,23 +207,33 @@ async fn keys_that_have_nothing_push_none_out_that_has_something() {
 
 #[tokio::test]
 async fn rows_are_bounded_and_the_longest_unused_go() {
+    const MAX: i64 = 512 << 10;
     let (_folder, path) = folder();
-    let few = Limits { rows: 100, ..limits() };
+    let few = Limits { disk_bytes: MAX as u64, flush_max: PATIENCE, ..limits() };
     let heads = open(&path, few);
-    for number in 0..1_500 {
+    for number in 0..3_000 {
         let (key, head) = of(&format!("h.test/{number}"), 1);
         heads.put(key, head);
+        if number % 300 == 299 {
+            heads.flushed().await.unwrap();
+        }
     }
-    let rows = &heads.0.shared.metrics.rows;
-    until("100 rows", async || rows.get() == 100).await;
-    assert_eq!(heads.0.shared.metrics.evicted.with_label_values(&["disk"]).get(), 1_400);
+    let metrics = &heads.0.shared.metrics;
+    let (rows, bytes) = (&metrics.rows, &metrics.disk_bytes);
+    let evicted = metrics.evicted.with_label_values(&["disk"]);
+    until("few bytes", async || bytes.get() <= MAX && rows.get() + evicted.get() as i64 == 3_000)
+        .await;
+    assert!(bytes.get() > MAX / 2 && rows.get() > 300, "{} {}", bytes.get(), rows.get());
+    // What goes leaves room for what comes.
+    assert!(std::fs::metadata(&path).unwrap().len() <= 2 * MAX as u64);
+    let left = rows.get();
     heads.close(PATIENCE).await;
     // After a restart the number is known at once: nobody waits until all are counted.
     let connection = Connection::open(&path).unwrap();
     let count = "SELECT count(*) FROM heads";
-    assert_eq!(connection.query_row(count, [], |row| row.get::<_, i64>(0)).unwrap(), 100);
+    assert_eq!(connection.query_row(count, [], |row| row.get::<_, i64>(0)).unwrap(), left);
     connection.execute_batch("DROP TABLE heads").unwrap();
-    assert_eq!(db::count(&connection).unwrap(), 100);
+    assert_eq!(db::count(&connection).unwrap() as i64, left);
 }
 
 #[tokio::test]
