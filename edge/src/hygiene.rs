@@ -37,21 +37,37 @@ const METHOD_BYTES_MAX: usize = 32;
 /// Fields that some origins obey as if a proxy that they trust had set them: another host, scheme
 /// or path in links and redirects, another method. No cache's key holds them, so an answer to
 /// one client's would be everybody's. They are not sent on.
-pub const OBEYED: [&str; 14] = [
+pub const OBEYED: [&str; 30] = [
+    "cf-visitor",
+    "cloudfront-forwarded-proto",
     "forwarded",
+    "front-end-https",
+    "path_info",
+    "script_name",
+    "x-arr-ssl",
     "x-forwarded-host",
+    "x-forwarded-method",
+    "x-forwarded-path",
     "x-forwarded-port",
     "x-forwarded-prefix",
     "x-forwarded-proto",
+    "x-forwarded-protocol",
     "x-forwarded-scheme",
     "x-forwarded-server",
+    "x-forwarded-ssl",
+    "x-forwarded-uri",
     "x-host",
+    "x-http-destinationurl",
     "x-http-method",
     "x-http-method-override",
     "x-method-override",
     "x-original-host",
+    "x-original-uri",
     "x-original-url",
     "x-rewrite-url",
+    "x-scheme",
+    "x-script-name",
+    "x-url-scheme",
 ];
 
 /// Fields of a request that decide on its answer, or on whether it gets one, beside those that

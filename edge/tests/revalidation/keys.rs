@@ -110,6 +110,22 @@ async fn what_origins_obey_outside_the_key_never_reaches_them() {
         ("x-original-url", "/admin"),
         ("x-http-method-override", "DELETE"),
         ("forwarded", "host=evil.example"),
+        ("x-forwarded-ssl", "on"),
+        ("front-end-https", "on"),
+        ("x-arr-ssl", "2048"),
+        ("x-url-scheme", "https"),
+        ("x-scheme", "https"),
+        ("x-forwarded-protocol", "ssl"),
+        ("cloudfront-forwarded-proto", "https"),
+        ("cf-visitor", "{\"scheme\":\"https\"}"),
+        ("x-forwarded-uri", "/admin"),
+        ("x-forwarded-path", "/admin"),
+        ("x-forwarded-method", "DELETE"),
+        ("x-original-uri", "/admin"),
+        ("x-script-name", "/evil"),
+        ("script_name", "/evil"),
+        ("path_info", "/admin"),
+        ("x-http-destinationurl", "http://evil.example/"),
     ];
     for (name, value) in fields {
         for method in [Method::GET, Method::POST] {
