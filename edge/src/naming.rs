@@ -19,11 +19,14 @@ pub fn name(given: Option<&EdgeId>, data: &Path) -> Result<EdgeId, Error> {
         return Ok(given.clone());
     }
     let path = data.join(FILE);
-    match std::fs::read_to_string(&path) {
-        Ok(text) => text.trim().parse().map_err(|_| {
-            let text = "it holds no node's name: remove it, or set edge.id";
-            Error::file(&path, std::io::Error::other(text))
-        }),
+    match std::fs::read(&path) {
+        Ok(kept) => {
+            let kept = std::str::from_utf8(&kept).ok().and_then(|text| text.trim().parse().ok());
+            kept.ok_or_else(|| {
+                let text = "it holds no node's name: remove it, or set edge.id";
+                Error::file(&path, std::io::Error::other(text))
+            })
+        }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             let name = format!("edge-{:08x}", rand::random::<u32>());
             disk::replace(&path, name.as_bytes()).map_err(|error| Error::file(&path, error))?;
@@ -47,7 +50,10 @@ mod tests {
         assert_eq!(name(None, dir.path()).unwrap(), first);
         let other = tempfile::tempdir().unwrap();
         assert_ne!(name(None, other.path()).unwrap(), first);
-        std::fs::write(dir.path().join(FILE), "Not A Name").unwrap();
-        assert!(name(None, dir.path()).unwrap_err().to_string().contains("node-id"));
+        for garbled in [&b"Not A Name"[..], b"\xff\xfe\x00"] {
+            std::fs::write(dir.path().join(FILE), garbled).unwrap();
+            let error = name(None, dir.path()).unwrap_err().to_string();
+            assert!(error.contains("node-id: it holds no node's name: remove it"), "{error}");
+        }
     }
 }

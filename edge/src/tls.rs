@@ -12,6 +12,7 @@ use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair};
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use service::pem;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use wire::quic::ResetKey;
@@ -80,11 +81,12 @@ impl Identity {
 pub(crate) fn read(cert: &Path, key: &Path) -> Result<CertifiedKey, Error> {
     let chain: Vec<_> = CertificateDer::pem_file_iter(cert)
         .and_then(Iterator::collect)
-        .map_err(|error| failed(cert.display(), error))?;
+        .map_err(|error| failed(cert.display(), pem::wrong(&error, "a certificate")))?;
     if chain.is_empty() {
         return Err(failed(cert.display(), "expected a certificate in PEM, found none"));
     }
-    let key = PrivateKeyDer::from_pem_file(key).map_err(|error| failed(key.display(), error))?;
+    let key = PrivateKeyDer::from_pem_file(key)
+        .map_err(|error| failed(key.display(), pem::wrong(&error, "a private key")))?;
     let provider = rustls::crypto::aws_lc_rs::default_provider();
     CertifiedKey::from_der(chain, key, &provider).map_err(|error| failed(cert.display(), error))
 }

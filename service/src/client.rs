@@ -2,6 +2,8 @@
 //! bound on the answer and a bearer credential that no error repeats.
 
 use crate::Error as StartError;
+use crate::pem;
+use crate::trust::{self, Named};
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full, Limited};
@@ -77,14 +79,15 @@ pub struct Client {
 }
 
 /// Connects over plain TCP or TLS (aws-lc-rs), HTTP/1.1 or 2. A server is trusted by the
-/// system's roots, or by those in `ca_pem` alone where that is given.
+/// system's roots, or by those in `ca_pem` alone where that is given: what these sign, and they
+/// themselves.
 ///
 /// # Errors
 /// [`StartError::Tls`] when `ca_pem` holds no certificate.
 pub fn connector(ca_pem: Option<&[u8]>) -> Result<HttpsConnector<HttpConnector>, StartError> {
     let tls = |error: rustls::Error| StartError::Tls(error.to_string());
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let builder = rustls::ClientConfig::builder_with_provider(provider)
+    let builder = rustls::ClientConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
         .map_err(tls)?;
     let config = match ca_pem {
@@ -95,17 +98,16 @@ pub fn connector(ca_pem: Option<&[u8]>) -> Result<HttpsConnector<HttpConnector>,
                 builder.with_root_certificates(rustls::RootCertStore::empty()).with_no_client_auth()
             }
         },
-        Some(pem) => {
-            let mut roots = rustls::RootCertStore::empty();
-            for certificate in CertificateDer::pem_slice_iter(pem) {
-                let certificate = certificate
-                    .map_err(|error| StartError::Tls(format!("the CA's PEM: {error}")))?;
-                roots.add(certificate).map_err(tls)?;
-            }
-            if roots.is_empty() {
+        Some(text) => {
+            let named: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text).collect();
+            let named = named.map_err(|error| {
+                StartError::Tls(format!("the CA's PEM: {}", pem::wrong(&error, "a certificate")))
+            })?;
+            if named.is_empty() {
                 return Err(StartError::Tls("the CA's PEM holds no certificate".to_owned()));
             }
-            builder.with_root_certificates(roots).with_no_client_auth()
+            let verifier = Arc::new(Named::new(named, provider).map_err(tls)?);
+            builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth()
         }
     };
     Ok(HttpsConnectorBuilder::new()
@@ -239,7 +241,7 @@ pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(error) = source {
-        text = format!("{text}: {error}");
+        text = format!("{text}: {}", trust::said(error));
         source = error.source();
     }
     text

@@ -13,8 +13,10 @@ pub mod files;
 pub mod listen;
 mod lock;
 pub mod log;
+pub mod pem;
 mod print;
 mod shutdown;
+mod trust;
 pub mod value;
 
 pub use announce::announce;

@@ -14,12 +14,18 @@ use nearcast_upstream::{ErrorType, Fault, Upstream};
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
 use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
 
 type Log = Arc<Mutex<Vec<(Version, Option<String>, Option<String>)>>>;
 
 /// A real hyper server behind TLS. What it has seen: version, `:authority`, `Host`.
 async fn server(protocols: &[&str], names: &[&str]) -> (String, String, Log) {
     let (acceptor, ca) = acceptor(protocols, names);
+    let (url, log) = serve(acceptor).await;
+    (url, ca, log)
+}
+
+async fn serve(acceptor: TlsAcceptor) -> (String, Log) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("https://{}", listener.local_addr().unwrap());
     let log = Log::default();
@@ -39,7 +45,7 @@ async fn server(protocols: &[&str], names: &[&str]) -> (String, String, Log) {
             });
         }
     });
-    (url, ca, log)
+    (url, log)
 }
 
 async fn answer(request: Request<Incoming>, seen: &Log) -> Response<Full<Bytes>> {
@@ -84,10 +90,49 @@ async fn who_is_not_trusted_gets_no_request() {
     let fault = site(&format!("origins = [{url:?}]"), Some(&other)).send(ask("/a")).await;
     let fault = fault.unwrap_err();
     assert_eq!(fault.error_type(), ErrorType::TlsCertificateError, "{fault}");
+    assert!(fault.to_string().contains("and another's signature"), "{fault}");
     let (url, ca, named) = server(&["h2"], &["elsewhere.example"]).await;
     let fault = site(&format!("origins = [{url:?}]"), Some(&ca)).send(ask("/a")).await;
     assert_eq!(fault.unwrap_err().error_type(), ErrorType::TlsCertificateError);
     assert!(log.lock().unwrap().is_empty() && named.lock().unwrap().is_empty());
+}
+
+/// As `openssl req -x509` makes it.
+fn self_signed(name: &str, ends: Option<i32>) -> (TlsAcceptor, String) {
+    let mut params = rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap();
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    ends.into_iter().for_each(|year| params.not_after = rcgen::date_time_ymd(year, 1, 1));
+    let key = rcgen::KeyPair::generate().unwrap();
+    let made = params.self_signed(&key).unwrap();
+    (acceptor_of(&["http/1.1"], made.der(), &key), made.pem())
+}
+
+#[tokio::test]
+async fn a_self_signed_certificate_of_an_authority_is_trusted_where_it_is_named_itself() {
+    let (own, pem) = self_signed("127.0.0.1", None);
+    let (_, other) = self_signed("127.0.0.1", None);
+    let (url, log) = serve(own).await;
+    let text = format!("origins = [{url:?}]");
+    let both = format!("{other}{pem}");
+    for ca in [&pem, &both] {
+        assert_eq!(site(&text, Some(ca)).send(ask("/a")).await.unwrap().head.status, 200);
+    }
+    assert_eq!(log.lock().unwrap().len(), 2);
+    let (misnamed, misnamed_pem) = self_signed("elsewhere.example", None);
+    let (expired, expired_pem) = self_signed("127.0.0.1", Some(2001));
+    let (misnamed, expired) = (serve(misnamed).await.0, serve(expired).await.0);
+    for (url, ca, words) in [
+        (&url, &other, "is an authority's own (CA:TRUE), and not itself"),
+        (&misnamed, &misnamed_pem, "not valid for name"),
+        (&expired, &expired_pem, "expired"),
+    ] {
+        let fault = site(&format!("origins = [{url:?}]"), Some(ca)).send(ask("/a")).await;
+        let fault = fault.unwrap_err();
+        assert_eq!(fault.error_type(), ErrorType::TlsCertificateError, "{fault}");
+        assert!(fault.to_string().contains(words), "{fault}");
+        assert!(!fault.to_string().contains("OtherError"), "{fault}");
+    }
+    assert_eq!(log.lock().unwrap().len(), 2, "nobody else has had a request");
 }
 
 #[tokio::test]

@@ -77,6 +77,9 @@ mod tests {
         let ((cert, key), (_, other)) = (pair("one"), pair("other"));
         let (short, good) = (written("short", "31 bytes are too few for it ..."), &"s".repeat(32));
         let good = written("good", good);
+        let whole = std::fs::read_to_string(&key).unwrap();
+        let cut = written("cut", &whole[..whole.len() / 2]);
+        let garbled = written("garbled", &whole.replacen("MIG", "M\u{e4}G", 1));
         let check = |change: &dyn Fn(&mut Settings)| {
             let mut settings =
                 Settings { origin: vec!["http://127.0.0.1:1".into()], ..Settings::default() };
@@ -90,6 +93,10 @@ mod tests {
             check(&|s| (s.cert, s.key) = own(&cert, &other)),
             check(&|s| (s.cert, s.key) = own(&key, &key)),
             check(&|s| (s.cert, s.key) = own(&cert, &cert)),
+            check(&|s| (s.cert, s.key) = own(&cert, &cut)),
+            check(&|s| (s.cert, s.key) = own(&cut, &key)),
+            check(&|s| (s.cert, s.key) = own(&cert, &garbled)),
+            check(&|s| s.ca = Some(cut.clone())),
             check(&|s| s.ticket_secret = Some(short.clone())),
             check(&|s| s.ca = Some(short.clone())),
         ];

@@ -9,7 +9,7 @@ use nearcast_upstream::{
     Answer, Ask, Config, Fault, Node, Settings, SiteKind, Upstream, hierarchy,
 };
 use prometheus::Registry;
-use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -237,16 +237,25 @@ fn site_at(hierarchy: hierarchy::Config, ca: Option<&str>, kind: SiteKind, text:
 pub fn acceptor(protocols: &[&str], names: &[&str]) -> (TlsAcceptor, String) {
     let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
     let made = rcgen::generate_simple_self_signed(names).unwrap();
-    let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(made.signing_key.serialize_der()));
+    (acceptor_of(protocols, made.cert.der(), &made.signing_key), made.cert.pem())
+}
+
+/// The TLS of a server with this certificate.
+pub fn acceptor_of(
+    protocols: &[&str],
+    certificate: &CertificateDer<'static>,
+    key: &rcgen::KeyPair,
+) -> TlsAcceptor {
+    let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut config = rustls::ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_no_client_auth()
-        .with_single_cert(vec![made.cert.der().clone()], key)
+        .with_single_cert(vec![certificate.clone()], key)
         .unwrap();
     config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
-    (TlsAcceptor::from(Arc::new(config)), made.cert.pem())
+    TlsAcceptor::from(Arc::new(config))
 }
 
 pub fn ask(path: &str) -> Ask {
