@@ -217,7 +217,7 @@ fn upstream_parts(fault: &upstream::Fault) -> (Verdict, StatusCode, &'static str
         return (Verdict::Failed, StatusCode::GATEWAY_TIMEOUT, "origin-slow");
     }
     let (verdict, code) = match fault {
-        F::Unavailable { .. } | F::Cut { .. } | F::Redirected { .. } => {
+        F::Unavailable { .. } | F::Cut { .. } | F::Redirected { .. } | F::Wrong { .. } => {
             (Verdict::Failed, "origin-failed")
         }
         F::TimedOut { .. } => (Verdict::Failed, "origin-slow"),
@@ -237,6 +237,7 @@ fn upstream_text(fault: &upstream::Fault) -> &'static str {
     match fault {
         F::Unavailable { .. } => "the origin failed",
         F::Cut { .. } => "the origin cut its answer",
+        F::Wrong { .. } => "the origin answered something else than was asked for",
         F::Redirected { .. } => "the origin redirects, which no title's origin does",
         F::TimedOut { .. } => "the origin was too slow",
         F::Busy { .. } => "too many requests wait for the origin",

@@ -6,6 +6,7 @@ use crate::body::UpstreamBody;
 use crate::connect::{FIELDS_MAX, HEAD_BYTES_MAX};
 use crate::exchange::{Failure, Terms};
 use crate::fault::{ErrorType, Fault};
+use crate::fitting;
 use crate::flight::Flight;
 use crate::hop::{Hop, Way};
 use crate::s3;
@@ -56,6 +57,12 @@ pub(crate) fn plain(
     terms: &Terms,
 ) -> Result<Answer, Failure> {
     let (head, body) = response.into_parts();
+    if let Some(why) = fitting::wrong(&sending.method, &sending.fields, &head) {
+        let why = format!("{}: it answered {why}", flight.hop().id);
+        let fault = Fault::Wrong { why: why.into() };
+        flight.failed(&fault, true);
+        return Err(Failure::sent(fault));
+    }
     let redirect = head.status.is_redirection() && head.status != StatusCode::NOT_MODIFIED;
     if redirect && terms.kind == SiteKind::Title {
         let to = head.headers.get(header::LOCATION).map(|to| to.as_bytes().escape_ascii());

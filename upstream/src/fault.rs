@@ -58,6 +58,12 @@ pub enum Fault {
         /// Which hop, and where to.
         why: Arc<str>,
     },
+    /// An answer that is none to what was asked: other bytes, or a 304 without a condition.
+    #[error("wrong: {why}")]
+    Wrong {
+        /// Which hop, and what it answered to what.
+        why: Arc<str>,
+    },
     /// The request can't be sent as asked.
     #[error("refused: {why}")]
     Refused {
@@ -94,7 +100,7 @@ impl Fault {
             | Self::Cut { error, .. } => *error,
             Self::Busy { .. } => ErrorType::ConnectionLimitReached,
             Self::Loop { .. } => ErrorType::ProxyLoopDetected,
-            Self::Redirected { .. } => ErrorType::HttpProtocolError,
+            Self::Redirected { .. } | Self::Wrong { .. } => ErrorType::HttpProtocolError,
             Self::Refused { .. } | Self::NotFound { .. } => ErrorType::HttpRequestDenied,
             Self::Aborted { .. } | Self::Slow { .. } => ErrorType::HttpRequestError,
         }
@@ -106,9 +112,10 @@ impl Fault {
         match self {
             Self::Unavailable { error: ErrorType::DestinationUnavailable, .. }
             | Self::Busy { .. } => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Unavailable { .. } | Self::Cut { .. } | Self::Redirected { .. } => {
-                StatusCode::BAD_GATEWAY
-            }
+            Self::Unavailable { .. }
+            | Self::Cut { .. }
+            | Self::Redirected { .. }
+            | Self::Wrong { .. } => StatusCode::BAD_GATEWAY,
             Self::TimedOut { .. } => StatusCode::GATEWAY_TIMEOUT,
             Self::Loop { .. } => StatusCode::LOOP_DETECTED,
             Self::Refused { .. } | Self::Aborted { .. } => StatusCode::BAD_REQUEST,
@@ -125,7 +132,8 @@ impl Fault {
             | Self::TimedOut { .. }
             | Self::Cut { .. }
             | Self::Busy { .. }
-            | Self::Redirected { .. } => true,
+            | Self::Redirected { .. }
+            | Self::Wrong { .. } => true,
             Self::Loop { .. }
             | Self::Refused { .. }
             | Self::NotFound { .. }
@@ -145,6 +153,7 @@ impl Fault {
             Self::Busy { .. } => "busy",
             Self::Loop { .. } => "loop",
             Self::Redirected { .. } => "redirected",
+            Self::Wrong { .. } => "wrong",
             Self::Refused { .. } => "refused",
             Self::NotFound { .. } => "not-found",
             Self::Aborted { .. } => "aborted",

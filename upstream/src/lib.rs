@@ -21,6 +21,7 @@ mod error;
 mod exchange;
 mod failing;
 mod fault;
+mod fitting;
 mod flight;
 mod frames;
 mod habits;

@@ -283,10 +283,8 @@ impl Fetch {
         let received_ms = now_ms();
         let sent = renewing::Sent { requested_ms, began, epoch, asked_ms };
         if answer.head.status == StatusCode::PARTIAL_CONTENT && !is_of(&answer, range) {
-            let fault = match caching::is_past_counting(&answer.head.headers) {
-                true => Fault::Uncounted,
-                false => Fault::unavailable("answered 206 with other bytes than were asked for"),
-            };
+            // Of anything else that would be no part of it, the try has failed.
+            let fault = Fault::Uncounted;
             self.wanted.site.upstream.blame(&answer.hop, &fault.to_string());
             return (self.failed(fault), None);
         }
