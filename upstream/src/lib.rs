@@ -46,6 +46,7 @@ mod send;
 mod sending;
 mod settings;
 mod skew;
+mod staying;
 mod tries;
 mod turns;
 mod upload;

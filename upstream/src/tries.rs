@@ -7,10 +7,11 @@ use crate::ask::{Answer, HopId, HopKind, Unsure};
 use crate::body::OwnLoad;
 use crate::exchange::Failure;
 use crate::fault::{ErrorType, Fault};
-use crate::hop::{Hop, Way};
+use crate::hop::{Hop, Target, Way};
 use crate::rendezvous::{Member, Run, choose};
 use crate::said::{self, Said};
 use crate::settings::Hedge;
+use crate::staying::{self, Base};
 use crate::upstream::Inner;
 use http::{Method, StatusCode};
 use std::sync::Arc;
@@ -245,6 +246,15 @@ impl<'a> Tries<'a> {
 
     /// An answer on its way out.
     pub(crate) fn give(&mut self, mut answer: Answer) -> Answer {
+        let origins = self.site.origins.iter().map(|origin| &*origin.way.hop);
+        if let Some(from) = origins.clone().find(|hop| hop.id == answer.hop) {
+            // One that is told the client's host means what it says.
+            let is_told = self.site.config.pass_host && matches!(from.place, Target::Http { .. });
+            if !is_told {
+                let bases = origins.map(|hop| Base::of(&hop.place));
+                staying::on_site(&mut answer.head.headers, Base::of(&from.place), bases);
+            }
+        }
         answer.body.keep(self.own.take());
         answer.was_held_in_vain = self.was_held_in_vain(&answer);
         answer.retried = self.site.config.retries - self.paid_left;

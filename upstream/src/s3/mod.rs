@@ -130,6 +130,11 @@ pub(crate) fn endpoint(
 }
 
 impl Bucket {
+    /// What comes before a key in the path, encoded: `/`, `/bucket/`, `/bucket/prefix/`.
+    pub(crate) fn before(&self) -> &str {
+        &self.before
+    }
+
     /// A bucket by its name and prefix (empty, or ending in a slash).
     pub(crate) fn new(
         key: &str,
