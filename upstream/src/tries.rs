@@ -246,13 +246,12 @@ impl<'a> Tries<'a> {
 
     /// An answer on its way out.
     pub(crate) fn give(&mut self, mut answer: Answer) -> Answer {
-        let origins = self.site.origins.iter().map(|origin| &*origin.way.hop);
-        if let Some(from) = origins.clone().find(|hop| hop.id == answer.hop) {
+        let mut origins = self.site.origins.iter().map(|origin| &*origin.way.hop);
+        if let Some(from) = origins.find(|hop| hop.id == answer.hop) {
             // One that is told the client's host means what it says.
             let is_told = self.site.config.pass_host && matches!(from.place, Target::Http { .. });
             if !is_told {
-                let bases = origins.map(|hop| Base::of(&hop.place));
-                staying::on_site(&mut answer.head.headers, Base::of(&from.place), bases);
+                staying::on_site(&mut answer.head.headers, Base::of(&from.place));
             }
         }
         answer.body.keep(self.own.take());
