@@ -1,6 +1,6 @@
 //! When an answer that is not stored itself ends what is (RFC 9111 section 4.3.3).
 
-use crate::{Settings, Stored, fresh_for_ms, request_no_store};
+use crate::{Settings, Stored, control, fresh_for_ms, request_no_store};
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, StatusCode};
 
@@ -32,6 +32,12 @@ pub fn ends(
 #[must_use]
 pub fn is_of_one(request: &HeaderMap) -> bool {
     request.contains_key(AUTHORIZATION) || request_no_store(request)
+}
+
+/// Whether an answer is for the one who asked alone, as that one or the origin says.
+#[must_use]
+pub fn is_for_one(request: &HeaderMap, response: &HeaderMap, settings: &Settings) -> bool {
+    is_of_one(request) || control::of_response(response, &settings.targeted).private
 }
 
 /// Whether an error may be about the fields, the address or the rights of the one who asked, and so

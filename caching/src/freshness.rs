@@ -4,7 +4,7 @@
 use crate::age::delay_ms;
 use crate::control::{self, Directives};
 use crate::{Settings, Stored, age_ms, date};
-use http::header::{DATE, EXPIRES, LAST_MODIFIED};
+use http::header::{DATE, EXPIRES, LAST_MODIFIED, SET_COOKIE};
 use http::{HeaderMap, StatusCode};
 
 /// What a response says about its use, with the site's settings applied.
@@ -135,8 +135,9 @@ pub(crate) fn of(
         lifetime(status, fields, (received_ms, delay_ms), directives, settings);
     let no_store = directives.no_store && !directives.must_understand;
     // RFC 9111 section 5.2.2.4 has the origin asked each time. An operator who names a time for that
-    // answers for it as the origin would; once it is over nothing stale may be used, as was said.
-    let is_waived = lifetime_ms > 0 && source.is_prolonging();
+    // answers for it as the origin would; once it is over nothing stale may be used, as was said. Not
+    // for a cookie that was stored before the rule was.
+    let is_waived = lifetime_ms > 0 && source.is_prolonging() && !fields.contains_key(SET_COOKIE);
     let no_cache = (directives.no_cache && !is_waived) || no_store || directives.private;
     let must_revalidate =
         directives.must_revalidate || directives.proxy_revalidate || directives.no_cache;

@@ -46,7 +46,7 @@ mod vary;
 
 pub use age::{age_ms, asked_ms};
 pub use cache_status::{CacheStatus, Forwarded};
-pub use ending::{ends, is_about_request, is_of_one};
+pub use ending::{ends, is_about_request, is_for_one, is_of_one};
 pub use facts::Facts;
 pub use forward::{
     Forwards, Hop, append_forwarded_for, append_via, forward_request, forwards, is_forwarded,
