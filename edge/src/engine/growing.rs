@@ -85,7 +85,9 @@ struct Held {
     begun: Vec<u32>,
     /// It is: who begins a chunk is counted at once.
     is_kept: bool,
-    /// Nobody may join any more.
+    /// Its window was full once: nobody may join any more.
+    is_full: bool,
+    /// It was given up.
     over: bool,
 }
 
@@ -121,7 +123,7 @@ impl Growing {
     /// Whether who comes now finds all of it.
     pub fn is_joinable(&self) -> bool {
         let held = self.lock();
-        !held.over && held.first == 0
+        !held.over && !held.is_full && held.first == 0
     }
 
     /// A reader from byte `at` on, if that is still here and the answer not given up.
@@ -280,6 +282,10 @@ impl Kept<'_> {
     fn has_its_part(&self) -> bool {
         let taken = self.engine.growing_bytes.load(Ordering::Relaxed);
         self.bytes > OF_WHAT_IS_LEFT * self.engine.growing_bytes_max.saturating_sub(taken)
+    }
+
+    fn is_all_taken(&self) -> bool {
+        self.engine.growing_bytes.load(Ordering::Relaxed) >= self.engine.growing_bytes_max
     }
 
     /// Why no more is kept of an answer with so many bytes and more. Of each there is a chunk anyway.

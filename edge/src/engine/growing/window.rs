@@ -7,11 +7,16 @@ use tokio::time::{Instant, timeout};
 
 /// The window, once an answer has its part of the memory for such answers.
 const WINDOW_BYTES_MIN: u64 = 4 << 20;
+/// The window, once all answers together have all of it.
+const WINDOW_BYTES_LEAST: u64 = CHUNK_BYTES;
 /// A window that does not move for this long is given up.
 const STUCK_MAX: Duration = Duration::from_secs(60);
 /// Those who keep up wait so long for a slower reader, and for half of the time besides: who reads
 /// at half their pace is waited for always.
 const WAITED_MAX: Duration = Duration::from_secs(1);
+/// However long nobody kept them waiting, they wait no longer than this at a time: who sends the
+/// answer waits as long, and gives up in the end.
+const WAITED_AT_A_TIME_MAX: Duration = Duration::from_secs(4);
 
 /// How long those who keep up have waited for others.
 #[derive(Default)]
@@ -25,7 +30,9 @@ impl Pace {
     /// How much longer they wait.
     fn left(&mut self) -> Duration {
         let began = *self.began.get_or_insert_with(Instant::now);
-        (WAITED_MAX + began.elapsed() / 2).saturating_sub(self.waited)
+        let allowed = WAITED_MAX + began.elapsed() / 2;
+        self.waited = self.waited.max(allowed.saturating_sub(WAITED_AT_A_TIME_MAX));
+        allowed.saturating_sub(self.waited)
     }
 }
 
@@ -48,7 +55,11 @@ impl Growing {
         pace: &mut Pace,
         filled: u64,
     ) -> Result<(), Fault> {
-        let window = if kept.has_its_part() { WINDOW_BYTES_MIN } else { UNVALIDATED_BYTES_MAX };
+        let window = match kept.has_its_part() {
+            true if kept.is_all_taken() => WINDOW_BYTES_LEAST,
+            true => WINDOW_BYTES_MIN,
+            false => UNVALIDATED_BYTES_MAX,
+        };
         let mut left = pace.left();
         // Readers know of no more.
         let told = self.progress.borrow().filled;
@@ -68,6 +79,8 @@ impl Growing {
                 if filled < slowest + window {
                     return Ok(());
                 }
+                // Who came now would be as far behind as the slowest, without having had its time.
+                held.is_full = true;
                 held.readers.values().any(|at| *at >= told)
             };
             let began = Instant::now();
