@@ -140,7 +140,7 @@ impl Engine {
     /// no node is asked for what is from before that, whoever wants it. What is stored here stays.
     pub fn told_of_purge(&self, key: &KeyId, hard_ms: i64, beside: bool) {
         if let Some(outdated) = &self.outdated {
-            outdated.told.note(*key, hard_ms, beside);
+            outdated.told.note(*key, hard_ms, beside, now_ms());
         }
     }
 

@@ -28,9 +28,9 @@ impl Told {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A node, which is `beside` this one or not, has told of one at `hard_ms`, in milliseconds since
-    /// 1970 UTC.
-    pub(super) fn note(&self, key: KeyId, hard_ms: i64, beside: bool) {
+    /// A node, which is `beside` this one or not, has told at `now_ms` of one at `hard_ms`, in
+    /// milliseconds since 1970 UTC.
+    pub(super) fn note(&self, key: KeyId, hard_ms: i64, beside: bool, now_ms: i64) {
         let (hard_ms, beside_ms) = match beside {
             true => (None, Some(hard_ms)),
             false => (Some(hard_ms), None),
@@ -38,20 +38,21 @@ impl Told {
         let told = Purges { last_ms: None, hard_ms, beside_ms };
         let mut all = self.lock();
         let known = all.get_or_insert_mut(key, Purges::default);
-        *known = known.max(told);
+        *known = past(*known, now_ms).max(told);
     }
 
     /// What was told of a URL. Nodes say how long ago that was, so a time to come is of a clock that
     /// was set back since: it would have other nodes asked for what none can have yet.
     pub(super) fn of(&self, key: &KeyId, now_ms: i64) -> Purges {
-        let told = self.lock().peek(key).copied().unwrap_or_default();
-        let past = |ms: &i64| *ms <= now_ms;
-        Purges {
-            hard_ms: told.hard_ms.filter(past),
-            beside_ms: told.beside_ms.filter(past),
-            ..told
-        }
+        past(self.lock().peek(key).copied().unwrap_or_default(), now_ms)
     }
+}
+
+/// Those that are not to come.
+fn past(told: Purges, now_ms: i64) -> Purges {
+    let is_past = |ms: &i64| *ms <= now_ms;
+    let (hard_ms, beside_ms) = (told.hard_ms.filter(is_past), told.beside_ms.filter(is_past));
+    Purges { hard_ms, beside_ms, ..told }
 }
 
 #[cfg(test)]
@@ -67,11 +68,13 @@ mod tests {
         let (told, key) = (Told::default(), KeyId([1; 16]));
         assert_eq!(told.of(&key, 9_000), Purges::default());
         for (hard_ms, beside) in [(2_000, false), (1_000, false), (4_000, true), (3_000, true)] {
-            told.note(key, hard_ms, beside);
+            told.note(key, hard_ms, beside, 9_000);
         }
         assert_eq!(told.of(&key, 9_000), purges(Some(2_000), Some(4_000)));
         assert_eq!(told.of(&KeyId([2; 16]), 9_000), Purges::default());
         assert_eq!(told.of(&key, 3_000), purges(Some(2_000), None), "the clock was set back");
+        told.note(key, 2_500, true, 3_000);
+        assert_eq!(told.of(&key, 3_000), purges(Some(2_000), Some(2_500)), "it counts at once");
     }
 
     #[test]
@@ -82,7 +85,7 @@ mod tests {
             key[..4].copy_from_slice(&number.to_le_bytes());
             KeyId(key)
         };
-        (0..max).chain([0, max]).for_each(|number| told.note(key(number), 1_000, false));
+        (0..max).chain([0, max]).for_each(|number| told.note(key(number), 1_000, false, 1_000));
         let is_known = |number| told.of(&key(number), 1_000) != Purges::default();
         assert_eq!([0, 1, 2, max].map(is_known), [true, false, true, true]);
     }
