@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 /// The host by which other nodes are asked where a site is for any host, and the origin is told of
 /// none: they find their own such site by it, as nobody else has that name (RFC 6761 section 6.4). An
 /// origin is never told it, also not with `pass-host`.
-pub(crate) const UNNAMED_HOST: &str = "any.invalid";
+pub const UNNAMED_HOST: &str = "any.invalid";
 
 /// The longest path and query that is sent, in bytes.
 pub const PATH_BYTES_MAX: usize = 32 << 10;

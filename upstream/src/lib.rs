@@ -56,7 +56,7 @@ mod watched;
 mod window;
 mod within;
 
-pub use ask::{Answer, Ask, HopId, HopKind, PATH_BYTES_MAX, RequestBody, Unsure};
+pub use ask::{Answer, Ask, HopId, HopKind, PATH_BYTES_MAX, RequestBody, UNNAMED_HOST, Unsure};
 pub use body::UpstreamBody;
 pub use breaker::State as BreakerState;
 pub use error::Error;

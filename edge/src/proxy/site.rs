@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
-use upstream::{Ask, Upstream, Urgency};
+use upstream::{Ask, UNNAMED_HOST, Upstream, Urgency};
 
 /// An origin that is always slow is waited for no longer than this, where a stale answer may do.
 const PATIENCE_MAX: Duration = Duration::from_secs(10);
@@ -177,6 +177,9 @@ impl Sites {
             let site = self.by_host.get(&host).or_else(|| self.by_host.get(bare));
             site.or_else(|| self.by_host.get(bare.strip_suffix('.')?))
         });
-        named.or(self.any.as_ref())
+        // Where an origin is told the host, what another node wants for any host can't be had.
+        let is_for_all = || host.is_some_and(|host| host.eq_ignore_ascii_case(UNNAMED_HOST));
+        let any = || self.any.as_ref().filter(|any| !any.upstream.passes_host() || !is_for_all());
+        named.or_else(any)
     }
 }
