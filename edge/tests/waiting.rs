@@ -143,7 +143,7 @@ async fn what_a_reload_was_told_in_vain_is_told_to_who_waited_alone() {
 #[tokio::test]
 async fn what_a_reload_was_told_for_one_client_is_that_ones() {
     const WAITERS: usize = 3;
-    let private = ("cache-control", "private");
+    let private = ("cache-control", "private, no-store");
     let all = [PLAIN[0], PLAIN[1], ("vary", "*")];
     for (fields, by) in [
         ([PLAIN[0], PLAIN[1], private], None),

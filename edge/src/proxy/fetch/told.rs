@@ -8,7 +8,7 @@ use super::under_way::Began;
 use crate::body::Content;
 use crate::serve::{Answer, Edge};
 use crate::verdict::Verdict;
-use caching::{CacheStatus, Precondition, Reason, Selecting, Source, Storable, Stored};
+use caching::{CacheStatus, Precondition, Selecting, Source, Storable, Stored};
 use heads::Head;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use std::sync::Arc;
@@ -63,11 +63,9 @@ impl Told {
     /// [`TOLD_ON`]. Where the origin says that it is about the one who asked, or whom it is for can't be
     /// told, it is that one's alone.
     pub fn of_held(wanted: &Wanted, unshared: &Unshared, epoch: u64) -> Option<Arc<Self>> {
-        let (fields, status) = (&unshared.fields, unshared.answer.head.status);
-        let storable =
-            caching::storable(&Method::GET, &wanted.fields, status, fields, &wanted.caching);
-        let is_of_one = matches!(storable, Storable::No(Reason::Private | Reason::Authorization));
-        let is_shared = unshared.answer.was_held_in_vain && !is_of_one;
+        let fields = &unshared.fields;
+        let is_for_one = caching::is_for_one(&wanted.fields, fields, &wanted.caching);
+        let is_shared = unshared.answer.was_held_in_vain && !is_for_one;
         let selecting = wanted.selecting(fields).filter(|_| is_shared)?;
         let told =
             TOLD_ON.iter().filter_map(|name| Some((name.clone(), fields.get(name)?.clone())));
