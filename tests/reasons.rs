@@ -76,7 +76,12 @@ async fn an_origin_that_cant_be_asked_is_in_the_log_with_its_reason() {
     let tls = edge(dir.path(), "tls", &words).await;
     let cases = [
         ("refused.test", "http://127.0.0.1:9".to_owned(), "502", "Connection refused"),
-        ("tls.test", tls.url().unwrap().to_owned(), "502", "UnknownIssuer"),
+        (
+            "tls.test",
+            tls.url().unwrap().to_owned(),
+            "502",
+            "is not signed by one of the authorities",
+        ),
         ("garbage.test", origin(Some(b"SSH-2.0-it\r\n\r\n")), "502", "invalid HTTP version"),
         ("silent.test", origin(None), "504", "no answer within"),
         (

@@ -35,14 +35,10 @@ async fn an_origin_that_knows_no_ranges_serves_parts_of_what_came_whole() {
 
 #[tokio::test]
 async fn what_is_sought_far_ahead_comes_with_the_answer_that_is_on_its_way() {
-    let none = Item::of(40 * CHUNK).no_ranges();
-    let cases = [
-        (none.clone().field("accept-ranges", "none"), &[][..]),
-        (none, &[("range", "bytes=0-")][..]),
-    ];
-    for (item, fields) in cases {
+    for fields in [&[][..], &[("range", "bytes=0-")]] {
         let proxy = Proxy::new().await;
-        proxy.web.put(FILM, item);
+        let item = Item::of(40 * CHUNK).no_ranges();
+        proxy.web.put(FILM, item.field("accept-ranges", "none"));
         proxy.web.hold(Hold::Byte(CHUNK + 10));
         let mut whole = proxy.open(FILM, fields).await;
         let far = 30 * CHUNK + 5..30 * CHUNK + 100;

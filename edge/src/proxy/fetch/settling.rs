@@ -176,11 +176,11 @@ impl Fetch {
         let source = by_hop(answer.kind);
         let span = asked.unwrap_or(Span { start: range.start, end: None });
         let ends_early = span.end.is_some_and(|end| end < range.end());
-        // Asked for a part, even for one that is all of it, it sent what is no part (RFC 9110
-        // section 14.2); or it says that it knows none (section 14.3).
+        // RFC 9110 section 14.3. That it was asked for a part that is all of it, and sent no part,
+        // says less: many servers that know ranges do so.
         let knows_none =
             head.stored.fields.get(header::ACCEPT_RANGES).is_some_and(|it| it == "none");
-        let is_whole = status == StatusCode::OK && (asked.is_some() || knows_none);
+        let is_whole = status == StatusCode::OK && knows_none;
         let arriving = Arriving {
             body: answer.body,
             range,
