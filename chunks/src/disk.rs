@@ -13,7 +13,7 @@ mod queue;
 mod store;
 mod watch;
 
-pub use folder::{SSD_BYTES_MIN, bytes_free};
+pub use folder::{KeptFree, SSD_BYTES_MIN, bytes_free};
 pub(crate) use place::Owner;
 pub(crate) use watch::run;
 
@@ -50,6 +50,10 @@ pub(crate) struct Disk {
     bytes: u64,
     /// Of these, what its filesystem has: known when it was opened.
     usable: AtomicU64,
+    /// Its filesystem's number: likewise.
+    device: AtomicU64,
+    /// Of which so much is left free.
+    kept: KeptFree,
     direct: bool,
     owner: Owner,
     read_max: Duration,
@@ -72,8 +76,8 @@ impl Disk {
     /// A disk that is not open yet. What waits to be written is at most `queue_bytes_max`.
     pub(crate) fn new(
         disk: &crate::Disk,
+        sizes: &crate::Sizes,
         owner: Owner,
-        read_max: Duration,
         queue_bytes_max: usize,
         memory: Memory,
         metrics: Metrics,
@@ -88,9 +92,11 @@ impl Disk {
             dir: disk.dir.clone(),
             bytes: disk.bytes,
             usable: AtomicU64::new(disk.bytes),
+            device: AtomicU64::new(0),
+            kept: sizes.kept_free.clone(),
             direct: disk.direct,
             owner,
-            read_max,
+            read_max: sizes.read_max,
             memory,
             metrics,
             policy,
@@ -120,6 +126,12 @@ impl Disk {
 
     fn store(&self) -> Option<Arc<Store>> {
         self.store.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Bytes that its files may still grow by while it is in use, if they lie on this filesystem.
+    pub(crate) fn bytes_to_come(&self, device: u64) -> u64 {
+        let store = self.store().filter(|_| self.device.load(Ordering::Relaxed) == device);
+        store.map_or(0, |store| store.bytes_to_come())
     }
 
     pub(crate) fn is_up(&self) -> bool {

@@ -10,7 +10,6 @@ use crate::policy::Policy;
 use crate::value::Key;
 use bytes::Bytes;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinHandle;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
@@ -32,9 +31,8 @@ pub(crate) struct Disks {
 impl Disks {
     /// Returns at once; the disks are opened in the background.
     pub(crate) fn open(
-        disks: &[crate::Disk],
+        sizes: &crate::Sizes,
         owner: &Owner,
-        read_max: Duration,
         memory: &Memory,
         metrics: &Metrics,
         policy: &Arc<Policy>,
@@ -44,14 +42,14 @@ impl Disks {
             .thread_name("edge-disks")
             .enable_all()
             .build()?;
-        let share = memory.bytes_max() / QUEUE_SHARE / disks.len().max(1) as u64;
+        let share = memory.bytes_max() / QUEUE_SHARE / sizes.disks.len().max(1) as u64;
         let queue_bytes_max = usize::try_from(share.min(QUEUE_BYTES_MAX)).unwrap_or(usize::MAX);
         let disk = |disk: &crate::Disk| {
             let (memory, metrics, policy) = (memory.clone(), metrics.clone(), Arc::clone(policy));
             let owner = owner.clone();
-            Arc::new(Disk::new(disk, owner, read_max, queue_bytes_max, memory, metrics, policy))
+            Arc::new(Disk::new(disk, sizes, owner, queue_bytes_max, memory, metrics, policy))
         };
-        let disks: Vec<_> = disks.iter().map(disk).collect();
+        let disks: Vec<_> = sizes.disks.iter().map(disk).collect();
         let watch = |disk: &Arc<Disk>| runtime.spawn(disk::run(Arc::clone(disk)));
         let watches = disks.iter().map(watch).collect();
         Ok(Self { disks, watches, runtime: Some(runtime) })

@@ -14,7 +14,7 @@ mod value;
 mod warm;
 
 pub use ahead::Ahead;
-pub use disk::{SSD_BYTES_MIN, bytes_free, health};
+pub use disk::{KeptFree, SSD_BYTES_MIN, bytes_free, health};
 pub use memory::MEMORY_BYTES_MIN;
 pub use value::Key;
 
@@ -76,6 +76,8 @@ pub struct Sizes {
     pub data_dir: PathBuf,
     /// How long a read of a disk may take: [`READ_MAX`].
     pub read_max: Duration,
+    /// What the disks' folders leave to others.
+    pub kept_free: KeptFree,
 }
 
 /// All tiers. Clones share them.
@@ -108,7 +110,7 @@ impl Chunks {
             tracing::warn!(%dir, %error, "the SSD's folders are not known again after a restart");
             Owner::new()
         });
-        let disks = Disks::open(&sizes.disks, &owner, sizes.read_max, &memory, &metrics, &policy)?;
+        let disks = Disks::open(sizes, &owner, &memory, &metrics, &policy)?;
         let warm = warm::path(&sizes.data_dir);
         disks.spawn(warm::up(warm.clone(), disks.all(), memory.clone()));
         let inner = Inner { memory, disks, policy, began: Instant::now(), warm };
@@ -120,6 +122,13 @@ impl Chunks {
     #[must_use]
     pub fn slot(&self, bytes: usize) -> Option<arena::Slot> {
         self.inner.memory.slot(bytes)
+    }
+
+    /// Bytes that files of the disks in use may still grow by on the filesystem of this number
+    /// (`st_dev`), at most.
+    #[must_use]
+    pub fn bytes_to_come(&self, device: u64) -> u64 {
+        self.inner.disks.all().iter().map(|disk| disk.bytes_to_come(device)).sum()
     }
 
     /// Where the chunks in memory lie.

@@ -4,8 +4,8 @@
 
 mod support;
 
-use nearcast_chunks::{Disk, Sizes};
-use std::os::unix::fs::MetadataExt;
+use nearcast_chunks::{Disk, KeptFree, Sizes};
+use std::os::unix::fs::{FileExt, MetadataExt};
 use support::fuse::{self, FaultyDisk};
 use support::{DISK, MEMORY, MIB, Tiers, comes_back, sizes, stored, takes_no_more, tiers_over};
 
@@ -54,6 +54,50 @@ async fn a_disk_far_smaller_than_its_setting_is_used_as_it_is() {
     for key in stored(&tiers, 1).await {
         assert!(tiers.get(key, MIB).await.is_some(), "{key:?}");
     }
+}
+
+/// Writes all that the tier's files on a disk may take. Returns that.
+fn fill(dir: &std::path::Path) -> u64 {
+    let mut bytes = 0;
+    for file in std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()) {
+        let file = std::fs::OpenOptions::new().write(true).open(file).unwrap();
+        let len = file.metadata().unwrap().len();
+        file.write_all_at(&vec![1; len as usize], 0).unwrap();
+        bytes += len;
+    }
+    bytes
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_is_full_of_the_tier_leaves_others_as_much_after_each_restart() {
+    const KEPT: u64 = 50 << 20;
+    let data = tempfile::tempdir().unwrap();
+    let Some(disk) = Tmpfs::mount(data.path().join("small"), 400) else { return };
+    let sizes = Sizes {
+        disks: vec![Disk { dir: disk.0.clone(), bytes: 4 << 40, direct: true }],
+        kept_free: KeptFree::new(|_| KEPT),
+        ..sizes(data.path(), MEMORY, 0, DISK)
+    };
+    let mut left = Vec::new();
+    for _ in 0..3 {
+        let tiers = Tiers::start(sizes.clone()).await;
+        let device = std::fs::metadata(&disk.0).unwrap().dev();
+        assert_eq!(tiers.chunks.bytes_to_come(device + 1), 0);
+        let to_come = tiers.chunks.bytes_to_come(device);
+        let bytes = fill(&disk.0);
+        // It is all to come, at first.
+        assert!(
+            to_come <= bytes && (to_come > bytes / 2 || !left.is_empty()),
+            "{to_come}, {bytes}"
+        );
+        tiers.chunks.close(std::time::Duration::from_secs(5)).await;
+        drop(tiers);
+        let disk = rustix::fs::statvfs(&disk.0).unwrap();
+        left.push(disk.f_bavail * disk.f_frsize);
+    }
+    let (least, most) = (*left.iter().min().unwrap(), *left.iter().max().unwrap());
+    // Some pages are the others'.
+    assert!(most - least < MIB as u64 && least >= KEPT, "{left:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -391,6 +391,7 @@ pub(crate) mod tests {
             disks: Vec::new(),
             data_dir: dir.to_owned(),
             read_max: chunks::READ_MAX,
+            kept_free: chunks::KeptFree::default(),
         };
         let planned = Planned::new(dir.join("plan"), 0, chunks::READ_MAX, metrics.clone());
         Arc::new(Engine::new(

@@ -8,9 +8,11 @@
 pub(crate) mod faults;
 mod file;
 mod pull;
+mod room;
 mod watch;
 
 pub use pull::Puller;
+pub use room::Room;
 pub use watch::{UNWRITABLE, run};
 
 use crate::metrics::Metrics;

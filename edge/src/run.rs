@@ -9,7 +9,7 @@ use crate::metrics::Metrics;
 use crate::naming;
 use crate::origin::Origin;
 use crate::places::Places;
-use crate::planned::{self, Planned, Puller};
+use crate::planned::{self, Planned, Puller, Room};
 use crate::prefetch::Prefetch;
 use crate::proxy::{Fetches, Lives, Sites};
 use crate::serve::{Edge, TitleSite};
@@ -17,15 +17,15 @@ use crate::settings::{Certificate, Config, Limits, TitlesConfig};
 use crate::title::{Shelf, Titles};
 use crate::tls::Identity;
 use crate::view::{Reporter, Views};
-use chunks::{Chunks, Disk, Sizes};
-use heads::{Heads, PurgeLog};
+use chunks::{Chunks, Disk, KeptFree, Sizes};
+use heads::{DiskShare, Heads, PurgeLog};
 use listeners::{Bound, Listeners, bind, own_urls, reachable};
 use model::EdgeId;
 use model::fleet::Heartbeat;
 use serde::Serialize;
 use service::admin::{Admin, Ready};
 use service::{Shutdown, client};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::runtime::Handle;
@@ -168,7 +168,7 @@ impl Parts {
             Chunks::open(&sizes(config), registry)?,
             Arc::clone(&planned),
             titles.clone(),
-            Heads::open(&data.join("heads.db"), head_limits(config), registry)?,
+            Heads::open(&heads_path(config), head_limits(config), registry)?,
             (purges.clone(), outdated),
             metrics.clone(),
             config.memory_bytes,
@@ -228,6 +228,7 @@ impl Parts {
             origin: parts.origin.clone(),
             control: parts.control.clone(),
             control_url: parts.control_url.clone(),
+            room: Room { heads: disk_share(config), chunks: self.edge.engine.chunks.clone() },
             id: self.id.clone(),
         };
         let reporter = Reporter {
@@ -256,6 +257,15 @@ fn head_limits(config: &Config) -> heads::Limits {
     heads::Limits { disk_bytes: config.heads_bytes, ..heads::Limits::default() }
 }
 
+fn heads_path(config: &Config) -> PathBuf {
+    config.data_dir.join("heads.db")
+}
+
+/// What other files leave to heads and purges.
+fn disk_share(config: &Config) -> DiskShare {
+    DiskShare::new(&heads_path(config), config.heads_bytes)
+}
+
 /// What chunks may take, and where.
 fn sizes(config: &Config) -> Sizes {
     let data_dir = config.data_dir.clone();
@@ -267,7 +277,10 @@ fn sizes(config: &Config) -> Sizes {
     let direct = config.ssd_direct;
     let disk = |dir| Disk { dir, bytes, direct };
     let disks = dirs.into_iter().filter(|_| bytes > 0).map(disk).collect();
-    Sizes { memory_bytes: config.memory_bytes, disks, data_dir, read_max: chunks::READ_MAX }
+    let share = disk_share(config);
+    let kept_free = KeptFree::new(move |dir| share.on_disk_of(dir));
+    let (memory_bytes, read_max) = (config.memory_bytes, chunks::READ_MAX);
+    Sizes { memory_bytes, disks, data_dir, read_max, kept_free }
 }
 
 fn read_ca(path: Option<&Path>) -> Result<Option<Vec<u8>>, Error> {

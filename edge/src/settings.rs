@@ -152,8 +152,10 @@ const MEMORY: ByteSize = ByteSize(512 << 20);
 const SSD: ByteSize = ByteSize(4 << 30);
 /// Room for a first plan of a few films, likewise.
 const PLANNED: ByteSize = ByteSize(10 << 30);
-/// A million or more: one for every 1 MiB of an SSD of a terabyte.
+/// A million or more.
 const HEADS: ByteSize = ByteSize(1 << 30);
+/// One part in so many of a larger SSD: a head for every 1 MiB.
+const HEADS_SHARE: u64 = 1000;
 /// Thousands; with fewer, what is stored is soon not found.
 const HEADS_BYTES_MIN: u64 = 16 << 20;
 /// Connections or responses that may be allowed at a time: what a machine has descriptors for.
@@ -196,6 +198,8 @@ impl Config {
         listening.apart()?;
         let asks_itself = listening.asks_others(&asked)?;
         let memory_bytes = MEMORY_BYTES_MIN..=MEMORY_BYTES_MAX;
+        let ssd_bytes = ssd(settings.ssd.unwrap_or(SSD), settings.ssd_dir.len(), SSD_BYTES_MAX)?;
+        let heads = ByteSize(HEADS.0.max(ssd_bytes / HEADS_SHARE));
         let site = |text: &String| site_url("edge.public-url", text);
         Ok(Self {
             listen,
@@ -206,11 +210,11 @@ impl Config {
             id,
             data_dir,
             memory_bytes: size("edge.memory", settings.memory, MEMORY, memory_bytes)?,
-            ssd_bytes: ssd(settings.ssd.unwrap_or(SSD), settings.ssd_dir.len(), SSD_BYTES_MAX)?,
+            ssd_bytes,
             ssd_dirs: settings.ssd_dir,
             ssd_direct: settings.ssd_direct.unwrap_or(true),
             planned_bytes: settings.planned.unwrap_or(PLANNED).0,
-            heads_bytes: size("edge.heads", settings.heads, HEADS, HEADS_BYTES_MIN..=u64::MAX)?,
+            heads_bytes: size("edge.heads", settings.heads, heads, HEADS_BYTES_MIN..=u64::MAX)?,
             certificate,
             ticket_secret: settings.ticket_secret,
             ca: settings.ca,
@@ -321,6 +325,11 @@ mod tests {
         let config = Config::check(flags.over(file)).unwrap();
         let id = config.id.as_ref().map(EdgeId::as_str);
         assert_eq!((id, config.memory_bytes), (Some("flag"), 1 << 30));
+        assert_eq!(config.heads_bytes, 1 << 30);
+        let large = Settings { ssd: Some(ByteSize(10_000 << 30)), ..settings() };
+        assert_eq!(Config::check(large.clone()).unwrap().heads_bytes, 10 << 30);
+        let heads = Some(ByteSize(2 << 30));
+        assert_eq!(Config::check(Settings { heads, ..large }).unwrap().heads_bytes, 2 << 30);
     }
 
     #[test]

@@ -30,3 +30,4 @@ pub use error::Error;
 pub use head::{Head, KeyId, Read, Seen, VARIANTS_MAX, Variants};
 pub use heads::{Heads, Limits};
 pub use purge::{Last, PURGES_MAX, Purge, PurgeLog, Purged, Verdict, What, Words};
+pub use room::DiskShare;

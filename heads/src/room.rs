@@ -3,7 +3,8 @@
 //! Invariant: heads never take a disk's last bytes. Where there is less free than a reserve, the file
 //! no longer grows: what is longest unused goes, and new rows take its place within the file.
 
-use std::path::Path;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 
 /// Bytes that stay free for purges, what is removed, and the journal: of those, 250,000 purges of usual
 /// length. Of a small disk it is [`RESERVE_SHARE`].
@@ -13,6 +14,56 @@ const RESERVE_SHARE: u64 = 4;
 /// batches. Of a small file it is a quarter.
 const SPARE_BYTES: u64 = 16 << 20;
 const SPARE_SHARE: u64 = 4;
+/// One part in so many of a disk is left to a database that is still to grow, and no more.
+const GROWTH_SHARE: u64 = 8;
+
+/// What other files of the same disk are to leave free, so that heads and purges are still written once
+/// those have taken the rest.
+#[derive(Debug, Clone)]
+pub struct DiskShare {
+    path: PathBuf,
+    bytes_max: u64,
+}
+
+impl DiskShare {
+    /// Of the database at `path`, which may grow to `bytes_max` bytes. It need not be there yet, its
+    /// folder must.
+    #[must_use]
+    pub fn new(path: &Path, bytes_max: u64) -> Self {
+        Self { path: path.to_owned(), bytes_max }
+    }
+
+    /// Bytes to leave free on the disk of `other`, a file or folder: the reserve, a journal, and what
+    /// the database may still grow by, so that the sum of what is free and what the database has stays
+    /// as it is while that grows. None where `other` is on another disk, or either does not say. Blocks.
+    #[must_use]
+    pub fn on_disk_of(&self, other: &Path) -> u64 {
+        let device = |path: &Path| std::fs::metadata(path).ok().map(|file| file.dev());
+        let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let own = device(folder.unwrap_or(Path::new(".")));
+        if own.is_none() || own != device(other) {
+            return 0;
+        }
+        let Ok(disk) = rustix::fs::statvfs(other) else { return 0 };
+        let total = disk.f_blocks.saturating_mul(disk.f_frsize);
+        self.of(total, std::fs::metadata(&self.path).map_or(0, |file| file.len()))
+    }
+
+    fn of(&self, total: u64, file: u64) -> u64 {
+        // What ends a shortage, which a journal of usual length fits beside the reserve.
+        let reserve = enough(reserve(total));
+        reserve + self.bytes_max.min(total / GROWTH_SHARE).saturating_sub(file)
+    }
+}
+
+fn reserve(total: u64) -> u64 {
+    RESERVE_BYTES.min(total / RESERVE_SHARE)
+}
+
+/// Free bytes that end a shortage: a little more than begin it, so that it does not come and go.
+fn enough(reserve: u64) -> u64 {
+    reserve + reserve / 4
+}
 
 /// What the database takes, in bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -49,7 +100,7 @@ impl Disk {
         let free = disk.f_bavail.saturating_mul(disk.f_frsize);
         let total = disk.f_blocks.saturating_mul(disk.f_frsize);
         let free = free.saturating_sub(size.file.saturating_sub(file));
-        Some(Self { free, reserve: RESERVE_BYTES.min(total / RESERVE_SHARE) })
+        Some(Self { free, reserve: reserve(total) })
     }
 }
 
@@ -68,8 +119,7 @@ impl Room {
     fn allows(&mut self, disk: Disk, size: Size, path: &Path) -> bool {
         let Disk { free, reserve } = disk;
         let was_short = self.is_short;
-        // A little more ends it, so that it does not come and go.
-        self.is_short = free < if was_short { reserve + reserve / 4 } else { reserve };
+        self.is_short = free < if was_short { enough(reserve) } else { reserve };
         if self.is_short != was_short {
             let path = path.display();
             match self.is_short {
@@ -93,6 +143,22 @@ mod tests {
     use super::*;
 
     const MIB: u64 = 1 << 20;
+
+    #[test]
+    fn others_leave_what_is_needed_and_no_more_than_a_part_of_a_small_disk() {
+        let share = DiskShare::new(Path::new("heads.db"), 1 << 30);
+        for (total, file, left) in [
+            (1 << 20, 0, 80 + 1024),
+            (1 << 20, 1000, 80 + 24),
+            (1 << 20, 1100, 80),
+            (400, 0, 80 + 50),
+            (400, 60, 80),
+            (24, 0, 6 + 3),
+        ] {
+            let found = share.of(total * MIB, file * MIB) / MIB;
+            assert!(found.abs_diff(left) <= 1, "{total} {file}: {found}, expected {left}");
+        }
+    }
 
     #[test]
     fn a_disk_that_is_short_of_room_is_not_filled() {

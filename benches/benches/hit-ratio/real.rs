@@ -116,6 +116,7 @@ async fn replay(dir: &Path, trace: &Trace, bytes: Bytes, direct: bool) -> Outcom
         disks: vec![Disk { dir: dir.join("ssd"), bytes: bytes.disk, direct }],
         data_dir: dir.to_owned(),
         read_max: 40 * READ_MAX,
+        kept_free: chunks::KeptFree::default(),
     };
     let tiers = Chunks::open(&sizes, &registry).expect("the tiers can be opened");
     until(|| metric(&registry, "nearcast_edge_ssd_up") == 1.0).await;

@@ -59,6 +59,12 @@ impl Blocks {
         self.clean.load(Ordering::Relaxed) > self.ahead.load(Ordering::Relaxed)
     }
 
+    /// Blocks that may have parts that were never written.
+    pub(super) fn unwritten(&self) -> usize {
+        // And the one that is being filled.
+        self.clean.load(Ordering::Relaxed) + 1
+    }
+
     /// Chunks are about to be written. Those that find their block full count as part of it
     /// all the same: they come up a little early.
     pub(super) fn writing(&self, chunks: impl Iterator<Item = Written>) {

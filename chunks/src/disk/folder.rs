@@ -5,11 +5,35 @@ use rustix::fs::OFlags;
 use std::fs::File;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Smallest disk, in bytes: enough blocks to write one while another is cleared.
 pub const SSD_BYTES_MIN: u64 = 256 << 20;
-/// One part in so many of a disk's free bytes is left to others.
+/// One part in so many of what a disk has for the tier is left to others.
 const SPARE_SHARE: u64 = 16;
+/// What is left free of a disk for others, beside that.
+#[derive(Clone, Default)]
+pub struct KeptFree(Option<Arc<OfFolder>>);
+
+type OfFolder = dyn Fn(&Path) -> u64 + Send + Sync;
+
+impl KeptFree {
+    /// So many bytes as `of` says of a folder, asked whenever that is opened. It may block.
+    pub fn new(of: impl Fn(&Path) -> u64 + Send + Sync + 'static) -> Self {
+        Self(Some(Arc::new(of)))
+    }
+
+    fn of(&self, dir: &Path) -> u64 {
+        self.0.as_ref().map_or(0, |of| of(dir))
+    }
+}
+
+impl std::fmt::Debug for KeptFree {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("KeptFree")
+    }
+}
+
 /// What direct I/O is aligned to.
 const PAGE_BYTES: usize = 4096;
 /// How foyer names its files.
@@ -62,13 +86,15 @@ fn file(dir: &Path, number: u64) -> PathBuf {
     dir.join(format!("{FILE_PREFIX}{number:08}"))
 }
 
-/// Bytes that the files here may grow to on this disk: what they take and most of what is
-/// free. A disk that others fill thus comes back smaller.
-pub(super) fn usable(dir: &Path, blocks: u64, wanted: u64) -> Result<u64, String> {
+/// Bytes that the files here may grow to on this disk: most of what they take and what is free, less
+/// what is kept free. How much of it they take already makes no difference: a restart changes
+/// nothing, and a disk that others fill comes back smaller.
+pub(super) fn usable(dir: &Path, blocks: u64, wanted: u64, kept: &KeptFree) -> Result<u64, String> {
     let free = bytes_free(dir).map_err(|error| error.to_string())?;
     let taken = |number| std::fs::metadata(file(dir, number)).map_or(0, |file| file.blocks() * 512);
     let taken: u64 = (0..blocks).map(taken).sum();
-    let usable = taken + free - free / SPARE_SHARE;
+    let room = (taken + free).saturating_sub(kept.of(dir));
+    let usable = room - room / SPARE_SHARE;
     let needed = wanted.min(SSD_BYTES_MIN);
     if usable < needed {
         return Err(format!("{usable} bytes can be used, {needed} are needed"));

@@ -10,7 +10,7 @@ mod threads;
 
 use super::fifo::{Blocks, Fifo, Written};
 use super::layout::{self, block_bytes};
-use super::{Owner, folder};
+use super::{KeptFree, Owner, folder};
 use crate::memory::Memory;
 use crate::metrics::Metrics;
 use crate::value::{Chunk, Copy, Key, READING};
@@ -74,6 +74,7 @@ pub(super) struct Store {
     threads: Threads,
     memory: Memory,
     blocks: Arc<Blocks>,
+    block_bytes: u64,
     /// Keeps others out of the folder.
     lock: Option<File>,
 }
@@ -83,6 +84,7 @@ impl Store {
     /// does. Who gives it up loses nothing.
     pub(super) async fn open(
         disk: crate::Disk,
+        kept: KeptFree,
         owner: Owner,
         memory: Memory,
         metrics: &Metrics,
@@ -94,13 +96,13 @@ impl Store {
         let spawner = Spawner::from(handle.clone());
         // It touches the disk, and foyer panics on some errors: both away from the caller.
         let mut opening = JoinSet::new();
-        opening.spawn_on(open(disk, owner, Arc::clone(&blocks), counted, spawner), &handle);
+        opening.spawn_on(open(disk, kept, owner, Arc::clone(&blocks), counted, spawner), &handle);
         match opening.join_next().await.expect("it was spawned") {
-            Ok(Ok((hybrid, count, ahead, lock))) => {
+            Ok(Ok((hybrid, count, block_bytes, lock))) => {
                 let device = Some(Arc::clone(hybrid.storage().device()));
-                blocks.opened(count, ahead);
+                blocks.opened(count, layout::ahead(block_bytes));
                 let (hybrid, lock, threads) = (Some(hybrid), Some(lock), threads.take());
-                Ok(Self { hybrid, device, threads, memory, blocks, lock })
+                Ok(Self { hybrid, device, threads, memory, blocks, block_bytes, lock })
             }
             Ok(Err(error)) => Err(error),
             Err(error) => Err(error.to_string()),
@@ -114,6 +116,11 @@ impl Store {
     /// Bytes of its blocks.
     pub(super) fn bytes(&self) -> u64 {
         self.device.as_ref().map_or(0, |device| device.capacity() as u64)
+    }
+
+    /// Bytes that its files may still grow by, at most.
+    pub(super) fn bytes_to_come(&self) -> u64 {
+        (self.blocks.unwritten() as u64).saturating_mul(self.block_bytes).min(self.bytes())
     }
 
     /// Runs a task where it may block on this disk.
@@ -249,11 +256,12 @@ impl Drop for Store {
 
 async fn open(
     disk: crate::Disk,
+    kept: KeptFree,
     owner: Owner,
     blocks: Arc<Blocks>,
     counted: IntCounter,
     spawner: Spawner,
-) -> Result<(HybridCache<Key, Chunk>, usize, usize, File), String> {
+) -> Result<(HybridCache<Key, Chunk>, usize, u64, File), String> {
     let crate::Disk { dir, bytes: set_bytes, direct } = disk;
     let lock = folder::lock(&dir)?;
     owner.sign(&dir).map_err(|error| error.to_string())?;
@@ -261,7 +269,7 @@ async fn open(
     // Not more than there is: a small disk would else have a few large blocks, or none.
     let bytes = set_bytes.min(folder::bytes_total(&dir).map_err(|error| error.to_string())?);
     let block_bytes = block_bytes(bytes);
-    let bytes = folder::usable(&dir, bytes / block_bytes, bytes)?;
+    let bytes = folder::usable(&dir, bytes / block_bytes, bytes, &kept)?;
     if bytes < set_bytes {
         let free_bytes = folder::bytes_free(&dir).map_err(|error| error.to_string())?;
         let dir = dir.display();
@@ -272,7 +280,7 @@ async fn open(
     let fifo = Fifo::new(folder::written_last(&dir, count), blocks, counted);
     let device = device(dir, bytes, direct)?;
     let hybrid = build(device, block_bytes, fifo, spawner).await?;
-    Ok((hybrid, size(count)?, layout::ahead(block_bytes), lock))
+    Ok((hybrid, size(count)?, block_bytes, lock))
 }
 
 fn size(bytes: u64) -> Result<usize, String> {

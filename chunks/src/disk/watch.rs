@@ -13,6 +13,7 @@ use std::io;
 use std::mem;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::task::spawn_blocking;
@@ -54,10 +55,11 @@ async fn attach(disk: &Disk, place: &mut Option<Place>) -> Result<(Arc<Store>, I
     let found = probed.unwrap_or_else(|error| Err(Trouble::Failed(error.to_string())))?;
     let setting = crate::Disk { dir: disk.dir.clone(), bytes: disk.bytes, direct: disk.direct };
     let (owner, memory) = (disk.owner.clone(), disk.memory.clone());
-    let store = Store::open(setting, owner, memory, &disk.metrics).await;
+    let store = Store::open(setting, disk.kept.clone(), owner, memory, &disk.metrics).await;
     let store = Arc::new(store.map_err(Trouble::Failed)?);
     let first = look(&disk.dir).await?;
     disk.is_usable(store.bytes());
+    disk.device.store(first.0, Ordering::Relaxed);
     *place = Some(found);
     Ok((store, first))
 }

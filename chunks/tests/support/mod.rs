@@ -6,7 +6,7 @@ pub mod fuse;
 
 use bytes::Bytes;
 use fuse::FaultyDisk;
-use nearcast_chunks::{Chunks, Disk, Key, READ_MAX, Sizes};
+use nearcast_chunks::{Chunks, Disk, KeptFree, Key, READ_MAX, Sizes};
 use prometheus::Registry;
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -39,6 +39,7 @@ pub fn sizes(dir: &Path, memory_bytes: u64, disks: usize, disk_bytes: u64) -> Si
         disks: (0..disks).map(disk).collect(),
         data_dir: dir.to_owned(),
         read_max: READ_MAX,
+        kept_free: KeptFree::default(),
     }
 }
 

@@ -2,6 +2,7 @@
 //! what is complete. A kill at any time costs at most one run.
 
 use super::file::PlannedFile;
+use super::room::{Room, no_room};
 use super::{Accepted, Planned, write_plan};
 use crate::engine::RUN_BYTES_MAX;
 use crate::error::Fault;
@@ -14,7 +15,6 @@ use model::chunk::CHUNK_BYTES;
 use model::{EdgeId, FillPlan};
 use std::io;
 use std::ops::Range;
-use std::path::Path;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 use tokio::sync::{oneshot, watch};
@@ -26,8 +26,6 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
 /// To find what was written and not noted, all of a file may have to be read.
 const ADOPT_MAX: Duration = Duration::MAX;
-/// Bytes of the disk that are left free, for what is small: indexes, checksums, the plan.
-const SPARE_BYTES: u64 = 1 << 20;
 
 /// The background task of the planned tier.
 pub struct Puller {
@@ -41,6 +39,8 @@ pub struct Puller {
     pub control: service::client::Client,
     /// Its base URL, without a trailing slash.
     pub control_url: String,
+    /// What of the disk it may fill.
+    pub room: Room,
     /// This edge.
     pub id: EdgeId,
 }
@@ -250,9 +250,9 @@ impl Puller {
     ) -> Result<(), Stopped> {
         let name = title.name();
         if self.planned.file(&name, track).is_none() {
-            let planned = Arc::clone(&self.planned);
-            let room = move || room(&planned.dir).map(|_| ());
-            self.until_written(newest, WRITE_MAX, room).await?;
+            let (planned, room) = (Arc::clone(&self.planned), self.room.clone());
+            let has_room = move || room.bytes(&planned.dir).map(|_| ());
+            self.until_written(newest, WRITE_MAX, has_room).await?;
         }
         let (planned, opened) = (Arc::clone(&self.planned), Arc::clone(title));
         let open = self.in_time(WRITE_MAX, move || planned.open_title(&opened).map(|_| ()));
@@ -265,7 +265,11 @@ impl Puller {
             _ => Ok(()),
         };
         self.writing(newest, (&name, track), ADOPT_MAX, adopt).await?;
-        while let Some(chunks) = self.writing(newest, (&name, track), WRITE_MAX, next_run).await? {
+        let room = self.room.clone();
+        let next = move |file: &PlannedFile| next_run(file, &room);
+        while let Some(chunks) =
+            self.writing(newest, (&name, track), WRITE_MAX, next.clone()).await?
+        {
             if self.is_superseded(newest) {
                 return Err(Stopped::NewerPlan);
             }
@@ -363,22 +367,11 @@ impl Puller {
 }
 
 /// The next chunks to fetch, as many as there is room for; `None` when all are here. Blocks.
-fn next_run(file: &PlannedFile) -> io::Result<Option<Range<u64>>> {
+fn next_run(file: &PlannedFile, room: &Room) -> io::Result<Option<Range<u64>>> {
     let Some(missing) = file.missing(0, RUN_BYTES_MAX / CHUNK_BYTES) else { return Ok(None) };
-    let room = room(file.path())?;
-    let fitting = file.fitting(missing, room);
-    if fitting.is_empty() { Err(no_room(room)) } else { Ok(Some(fitting)) }
-}
-
-/// Bytes that may be written at `path`; an error when there are none. Blocks.
-fn room(path: &Path) -> io::Result<u64> {
-    let free = chunks::bytes_free(path)?;
-    free.checked_sub(SPARE_BYTES).ok_or_else(|| no_room(free))
-}
-
-fn no_room(bytes: u64) -> io::Error {
-    let text = format!("{bytes} bytes are free, the next chunk needs more");
-    io::Error::new(io::ErrorKind::StorageFull, text)
+    let bytes = room.bytes(file.path())?;
+    let fitting = file.fitting(missing, bytes);
+    if fitting.is_empty() { Err(no_room(bytes)) } else { Ok(Some(fitting)) }
 }
 
 async fn blocking<T: Send + 'static>(

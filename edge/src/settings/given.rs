@@ -56,7 +56,8 @@ pub struct Settings {
     /// SSD for the fill plan's files [default: 10GiB]
     #[arg(long, env = "NEARCAST_EDGE_PLANNED", value_name = "SIZE")]
     pub planned: Option<ByteSize>,
-    /// Disk for what is known of stored responses, in the data folder [default: 1GiB]
+    /// Disk for what is known of stored responses, in the data folder [default: 1GiB, or a
+    /// thousandth of --ssd where that is more]
     #[arg(long, env = "NEARCAST_EDGE_HEADS", value_name = "SIZE")]
     pub heads: Option<ByteSize>,
     /// Certificate chain, PEM; without it one is generated in the data folder

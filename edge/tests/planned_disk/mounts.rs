@@ -1,8 +1,10 @@
 //! Planned disks on real filesystems: full, not mounted, read-only.
 
-use crate::common::{Edge, settings, until};
-use crate::{MIB, comes_back, complete, is, origin_bytes, plan_of, planned, verdict_of};
+use crate::common::{Edge, Item, Stage, Web, get, keep_view, proxy_settings, settings, until};
+use crate::{Control, MIB, comes_back, complete, is, origin_bytes, plan_of, planned, verdict_of};
 use model::FillPlan;
+use nearcast_edge::Settings;
+use service::value::ByteSize;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -70,6 +72,48 @@ async fn a_full_planned_disk_serves_what_it_has_and_asks_the_origin_for_no_more(
     complete(&control).await;
     is(&stage, "writable", 1.0).await;
     assert_eq!(origin_bytes(&stage).await, stage.film.index.bytes() as usize + index);
+    stage.edge.stop().await;
+}
+
+/// What heads and purges need is left to them, also by files that only grow to their size.
+#[tokio::test(flavor = "multi_thread")]
+async fn heads_are_written_beside_a_plan_and_an_ssd_that_fill_the_data_folders_disk() {
+    const HEADS: usize = 400;
+    let data = tempfile::tempdir().unwrap();
+    let Some(_disk) = Tmpfs::mount(data.path(), 512) else { return };
+    let web = Web::start().await;
+    web.put("/a", Item::of(100));
+    let signer = token::Signer::generate().unwrap();
+    let control = Control::start(crate::view(&signer)).await;
+    keep_view(data.path(), &crate::view(&signer));
+    let sites = proxy_settings(data.path(), &web.url, &serde_json::json!({})).sites;
+    let url = control.url.clone();
+    let stage = Stage::with(|settings| Settings {
+        data_dir: Some(data.path().to_owned()),
+        announce: Some(data.path().join("announced.json")),
+        ssd: Some(ByteSize(4 << 30)),
+        control_plane: Some(url),
+        sites,
+        ..settings
+    })
+    .await;
+    stage.edge.ssd_is(1.0).await;
+    control.shared.lock().unwrap().plan = Some(plan_of(&stage.film));
+    is(&stage, "writable", 0.0).await;
+    // As far as the SSD's files may grow.
+    for file in std::fs::read_dir(data.path().join("ssd")).unwrap() {
+        let file = std::fs::OpenOptions::new().write(true).open(file.unwrap().path()).unwrap();
+        file.write_all_at(&vec![0; file.metadata().unwrap().len() as usize], 0).unwrap();
+    }
+    for number in 0..HEADS {
+        let answer = get(&format!("{}/a?x={number}", stage.edge.http), &[]).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+    }
+    let rows = "nearcast_edge_head_rows";
+    until("heads on disk", async || (stage.edge.metric(rows).await >= HEADS as f64).then_some(()))
+        .await;
+    let unwritten = "nearcast_edge_heads_unwritten_total{reason=\"no-room\"}";
+    assert_eq!(stage.edge.metric(unwritten).await, 0.0);
     stage.edge.stop().await;
 }
 
