@@ -16,10 +16,12 @@ mod site;
 mod stored;
 #[cfg(test)]
 pub(crate) mod tests;
+mod wanted;
 
 pub use fetch::Fetches;
 pub use live::Lives;
 pub use site::{Site, Sites};
+pub use wanted::Wanted;
 
 use crate::body::Content;
 use crate::error::Fault;
@@ -29,151 +31,14 @@ use crate::serve::{Answer, Asked, Edge};
 use crate::verdict::Verdict;
 use caching::{CacheStatus, Forwarded, Reuse, Wishes};
 use fetch::{Fetch, Outcome};
-use heads::{Head, KeyId, Variants};
-use http::request::Parts;
-use http::{HeaderMap, Method, StatusCode, header};
-use std::borrow::Cow;
-use std::net::IpAddr;
-use std::ops::Deref;
-use std::sync::{Arc, OnceLock};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use heads::{Head, Variants};
+use http::{Method, StatusCode};
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 use upstream::RequestBody;
 
 /// How often a request starts over, since what it was about to be answered from has changed.
 const TRIES_MAX: usize = 3;
-
-/// The fields of a client's request.
-pub struct Fields(Arc<Parts>);
-
-impl Deref for Fields {
-    type Target = HeaderMap;
-    fn deref(&self) -> &HeaderMap {
-        &self.0.headers
-    }
-}
-
-/// A request to a proxy site, checked, with what it is looked up by. What only a fetch needs is
-/// made when it is asked for: most requests fetch nothing.
-pub struct Wanted {
-    /// The site.
-    pub site: Arc<Site>,
-    /// Names `host/path?query` by the site's key rules.
-    pub key: KeyId,
-    /// `GET`, `HEAD` or what is passed on.
-    pub method: Method,
-    /// As [`Site::known_as`] has it.
-    pub host: String,
-    /// `http` or `https`.
-    pub scheme: &'static str,
-    /// The client's fields.
-    pub fields: Fields,
-    /// RFC 9218.
-    pub priority: caching::Priority,
-    /// The caching rules of the site for this path and query.
-    pub caching: Arc<caching::Settings>,
-    /// Another node asks, by a listener for nodes.
-    pub by_peer: bool,
-    /// Another node wants nothing from before a purge that may not have come to this one.
-    newer_than: Option<newer::Newer>,
-    /// Until when another node waits for the answer.
-    pub answer_by: Option<Instant>,
-    /// Read when it is asked for: most requests are answered before.
-    wishes: OnceLock<Wishes>,
-    /// The canonical path; none where that is the client's spelling.
-    respelled: Option<String>,
-    /// What of the query counts.
-    query: Option<String>,
-    /// Whom the origin is told that the request came from.
-    client: Option<IpAddr>,
-    node: upstream::Node,
-}
-
-impl Wanted {
-    /// Checks a request and finds what it is looked up by.
-    ///
-    /// # Errors
-    /// [`Refused`] names what is not good.
-    pub fn of(edge: &Edge, site: &Arc<Site>, asked: &Asked<'_>) -> Result<Self, Refused> {
-        let head = asked.head;
-        let target = hygiene::check(head)?;
-        if caching::loops(&head.headers, edge.node.id(), asked.via.peer).refuse() {
-            return Err(Refused::Loop);
-        }
-        let host = target.host.map(|host| in_url(host, asked.via.scheme)).unwrap_or_default();
-        let host = site.known_as(host);
-        let canonical = site.upstream.canonical_path(&target.path).ok_or(Refused::NoKey)?;
-        let query = site.keys.query(target.query).map(Cow::into_owned);
-        let (mark, of_query) = query.as_deref().map_or(("", ""), |query| ("?", query));
-        let key = KeyId::of_parts(&site.name, [&*host, &*canonical, mark, of_query]);
-        let caching = site.caching_of(&target.path, query.as_deref());
-        let newer_than = newer::than(asked, &caching);
-        newer_than.iter().for_each(|newer| newer.note(edge, &key, &head.headers));
-        Ok(Self {
-            key,
-            by_peer: asked.via.peer,
-            newer_than,
-            answer_by: asked.answer_by(),
-            wishes: OnceLock::new(),
-            caching,
-            respelled: match target.path {
-                Cow::Borrowed(_) => None,
-                Cow::Owned(path) => Some(path),
-            },
-            query,
-            site: Arc::clone(site),
-            method: head.method.clone(),
-            host,
-            scheme: asked.via.scheme,
-            priority: caching::Priority::of_request(&head.headers),
-            fields: Fields(Arc::clone(head)),
-            // The first node told it already, of who asked that one.
-            client: asked.via.client.filter(|_| !asked.via.peer),
-            node: edge.node.clone(),
-        })
-    }
-
-    fn canonical_path(&self) -> &str {
-        self.respelled.as_deref().unwrap_or_else(|| self.fields.0.uri.path())
-    }
-
-    /// `/path?query` for the origin. What is not looked up reaches it as it was asked.
-    pub fn path(&self) -> String {
-        let is_looked_up = self.method == Method::GET || self.method == Method::HEAD;
-        let query = match is_looked_up {
-            true => self.query.as_deref().map(Cow::Borrowed),
-            false => self.fields.0.uri.query().map(|query| hygiene::escaped(query.into())),
-        };
-        with_query(self.canonical_path(), query.as_deref())
-    }
-
-    /// `host/path?query` by the site's key rules.
-    pub fn url(&self) -> Arc<str> {
-        let path = self.canonical_path();
-        // It had a canonical form when it was checked.
-        let canonical = self.site.upstream.canonical_path(path).unwrap_or(Cow::Borrowed(path));
-        format!("{}{}", self.host, with_query(&canonical, self.query.as_deref())).into()
-    }
-
-    /// A request whose answer is nobody else's unless its fields say so: it waits for nobody.
-    fn is_personal(&self) -> bool {
-        self.fields.contains_key(header::AUTHORIZATION)
-    }
-
-    /// A request whose answer nobody could wait for: it is personal, or not to be stored.
-    fn is_of_one(&self) -> bool {
-        self.is_personal() || self.wishes().no_store
-    }
-
-    /// What it wants of caches.
-    fn wishes(&self) -> Wishes {
-        *self.wishes.get_or_init(|| Wishes::of(&self.fields, &self.caching))
-    }
-
-    /// What of who asks may decide that the answer is not kept.
-    fn asker(&self) -> fetch::Asker {
-        (self.is_personal(), self.fields.contains_key(header::COOKIE))
-    }
-}
 
 fn with_query(path: &str, query: Option<&str>) -> String {
     match query {

@@ -1,10 +1,13 @@
 //! What tests of other modules need of a proxy site.
 
+use super::wanted::Fields;
 use super::*;
 use crate::object::Object;
 use crate::settings::{ANY_HOST, SiteConfig, SiteSettings};
 use caching::Stored;
-use http::{HeaderValue, Request};
+use heads::KeyId;
+use http::{HeaderMap, HeaderValue, Request, header};
+use std::sync::OnceLock;
 
 /// A stored representation of so many bytes with a strong validator, and the request for it. Its
 /// origin is asked for one thing at a time.
