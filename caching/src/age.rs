@@ -89,9 +89,17 @@ pub(crate) fn delay_ms(stored: &Stored) -> i64 {
     stored.received_ms.saturating_sub(stored.requested_ms).max(0)
 }
 
-/// The age with which a response came, without the time that the origin took.
-pub(crate) fn age_on_arrival_ms(stored: &Stored) -> i64 {
-    reported_ms(&stored.fields).map_or(UNTRUSTED_MS, |ms| ms.max(apparent_ms(stored)))
+/// The age with which a response came, without the time that the origin took; of one whose lifetime
+/// `is_ruled` by the operator, as far as a cache on the way told it.
+pub(crate) fn age_on_arrival_ms(stored: &Stored, is_ruled: bool) -> i64 {
+    let apparent_ms = if is_ruled { 0 } else { apparent_ms(stored) };
+    reported_ms(&stored.fields).map_or(UNTRUSTED_MS, |ms| ms.max(apparent_ms))
+}
+
+/// The part of the age with which a response came that no cache on the way told: the time that the
+/// origin took, and by how much its clock is behind, or stood still when it made the answer.
+pub(crate) fn untold_ms(stored: &Stored) -> i64 {
+    Age::of(stored).initial_ms.saturating_sub(reported_ms(&stored.fields).unwrap_or(0)).max(0)
 }
 
 /// What `Date` says. A date has whole seconds: the part of a second that it lacks is not age,

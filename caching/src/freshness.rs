@@ -1,7 +1,7 @@
 //! How long a response is fresh, and how long it may be used after that (RFC 9111 section 4.2,
 //! RFC 5861, RFC 8246, RFC 9213).
 
-use crate::age::delay_ms;
+use crate::age::{age_on_arrival_ms, untold_ms};
 use crate::control::{self, Directives};
 use crate::{Settings, Stored, age_ms, date};
 use http::header::{DATE, EXPIRES, LAST_MODIFIED, SET_COOKIE};
@@ -13,8 +13,10 @@ pub struct Freshness {
     /// How long after its generation it is fresh, in milliseconds; not negative.
     pub lifetime_ms: i64,
     /// What of its age does not count against that, in milliseconds: a lifetime of the operator's
-    /// runs from when the answer came, so that the time for which the origin held it back is not
-    /// taken off; an answer that was held for longer than a rule says would be stale at once.
+    /// runs from when the answer came, so that neither the time for which the origin held it back
+    /// nor what its `Date` says is taken off. An answer that was held for longer than a rule says
+    /// would be stale at once, and of rules of less than a second whatever came in another second
+    /// than its `Date`.
     pub waived_ms: i64,
     /// How long after that it may be used while it is revalidated, in milliseconds.
     pub while_revalidate_ms: i64,
@@ -45,9 +47,10 @@ impl Freshness {
         self.lifetime_ms.saturating_add(self.waived_ms).saturating_sub(age_ms)
     }
 
-    /// As for an answer that the origin took no time for.
-    pub(crate) fn at_once(self) -> Self {
-        Self { waived_ms: 0, ..self }
+    /// As for an answer that the origin took no time for, with its age on arrival.
+    pub(crate) fn at_once(self, stored: &Stored) -> (Self, i64) {
+        let age_ms = age_on_arrival_ms(stored, self.source.is_ruled());
+        (Self { waived_ms: 0, ..self }, age_ms)
     }
 }
 
@@ -114,7 +117,13 @@ impl Source {
 #[must_use]
 pub fn freshness(stored: &Stored, settings: &Settings) -> Freshness {
     let directives = control::of_response(&stored.fields, &settings.targeted);
-    of(stored.status, &stored.fields, (stored.received_ms, delay_ms(stored)), &directives, settings)
+    of(
+        stored.status,
+        &stored.fields,
+        (stored.received_ms, untold_ms(stored)),
+        &directives,
+        settings,
+    )
 }
 
 /// How much longer the response is fresh, in milliseconds; 0 or less: it is stale.
@@ -123,16 +132,16 @@ pub fn fresh_for_ms(stored: &Stored, now_ms: i64, settings: &Settings) -> i64 {
     freshness(stored, settings).left_ms(age_ms(stored, now_ms))
 }
 
-/// [`freshness`] of parts: when it came, and how long after it was asked for.
+/// [`freshness`] of parts: when it came, and how much of its age then no cache had told.
 pub(crate) fn of(
     status: StatusCode,
     fields: &HeaderMap,
-    (received_ms, delay_ms): (i64, i64),
+    (received_ms, untold_ms): (i64, i64),
     directives: &Directives,
     settings: &Settings,
 ) -> Freshness {
     let (lifetime_ms, source) =
-        lifetime(status, fields, (received_ms, delay_ms), directives, settings);
+        lifetime(status, fields, (received_ms, untold_ms), directives, settings);
     let no_store = directives.no_store && !directives.must_understand;
     // RFC 9111 section 5.2.2.4 has the origin asked each time. An operator who names a time for that
     // answers for it as the origin would; once it is over nothing stale may be used, as was said. Not
@@ -155,10 +164,14 @@ pub(crate) fn of(
     // origin's own word gives it to others then. One failure does not stand in for another.
     let stands_in = lifetime_ms > 0 && !status.is_server_error();
     let if_error_ms = if stands_in { settings.if_error_ms } else { 0 };
+    // Nor does an error that was never fresh: it may be of a field of the one who asked.
+    let is_error = status.is_client_error() || status.is_server_error();
+    let may_follow = lifetime_ms > 0 || !is_error;
+    let while_revalidate_ms = if may_follow { settings.while_revalidate_ms } else { 0 };
     Freshness {
         lifetime_ms,
-        waived_ms: if source.is_ruled() { delay_ms } else { 0 },
-        while_revalidate_ms: window(directives.while_revalidate_ms, settings.while_revalidate_ms),
+        waived_ms: if source.is_ruled() { untold_ms } else { 0 },
+        while_revalidate_ms: window(directives.while_revalidate_ms, while_revalidate_ms),
         if_error_ms: window(directives.if_error_ms, if_error_ms),
         must_revalidate: must_revalidate || shared,
         no_cache,
@@ -170,7 +183,7 @@ pub(crate) fn of(
 fn lifetime(
     status: StatusCode,
     fields: &HeaderMap,
-    (received_ms, delay_ms): (i64, i64),
+    (received_ms, untold_ms): (i64, i64),
     directives: &Directives,
     settings: &Settings,
 ) -> (i64, Source) {
@@ -187,7 +200,7 @@ fn lifetime(
         return (lifetime_ms, source);
     }
     // By when each ends: the operator's run from when the answer came.
-    let ends = |ruled_ms: i64| ruled_ms.saturating_add(delay_ms);
+    let ends = |ruled_ms: i64| ruled_ms.saturating_add(untold_ms);
     match (ttl.min_ms, ttl.max_ms) {
         (Some(min_ms), _) if ends(min_ms) > lifetime_ms || (directives.no_cache && min_ms > 0) => {
             (min_ms.max(0), Source::Min)

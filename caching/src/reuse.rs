@@ -1,6 +1,5 @@
 //! Whether a stored response answers a request (RFC 9111 sections 4, 4.2.4 and 5.2.1, RFC 5861).
 
-use crate::age::age_on_arrival_ms;
 use crate::control::{self, Directives};
 use crate::freshness::is_told_fresh;
 use crate::{Freshness, Settings, Stored, age_ms, freshness};
@@ -144,8 +143,8 @@ fn judge(wishes: &Directives, fresh: &Freshness, age_ms: i64, purged_for_ms: Opt
 #[must_use]
 pub fn joinable(request: &HeaderMap, stored: &Stored, settings: &Settings) -> bool {
     let wishes = wishes(request, settings);
-    let fresh = freshness(stored, settings).at_once();
-    let verdict = judge(&wishes, &fresh, age_on_arrival_ms(stored), None);
+    let (fresh, age_ms) = freshness(stored, settings).at_once(stored);
+    let verdict = judge(&wishes, &fresh, age_ms, None);
     matches!(verdict, Reuse::Fresh | Reuse::StaleWhileRevalidate | Reuse::StaleAccepted)
 }
 

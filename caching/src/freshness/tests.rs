@@ -216,6 +216,19 @@ fn an_operators_lifetime_runs_from_when_the_answer_came() {
         assert_eq!(fresh_for_ms(&held, NOW_MS, &settings), left_ms, "{told}");
         assert_eq!(freshness(&held, &settings).source, source, "{told}");
     }
+    // The origin's clock is behind, or its second was over when the answer came.
+    for (ttl, lines, left_ms) in [
+        (fixed, "Date: @-3", 1000),
+        (min, "Date: @-3", 1000),
+        (min, "Cache-Control: max-age=6\nDate: @-3", 3000),
+        (max, "Cache-Control: max-age=6\nDate: @-3", 1000),
+        (max, "Cache-Control: max-age=3\nDate: @-3", 0),
+        (fixed, "Date: @-3\nAge: 1", 0),
+        (Ttl::default(), "Cache-Control: max-age=6\nDate: @-3", 3000),
+    ] {
+        let settings = Settings { ttl, ..Settings::default() };
+        assert_eq!(fresh_for_ms(&stored(lines), NOW_MS, &settings), left_ms, "{ttl:?} {lines}");
+    }
     let settings = Settings { ttl: fixed, ..Settings::default() };
     let mut unknown = stored("Age: x");
     unknown.requested_ms -= 1500;
@@ -228,4 +241,23 @@ fn fresh_for_goes_down_with_time() {
     let settings = Settings::default();
     assert_eq!(fresh_for_ms(&response, NOW_MS, &settings), 10_000);
     assert_eq!(fresh_for_ms(&response, NOW_MS + 11_000, &settings), -1000);
+}
+
+/// One that a field of the one who asked brought about would be given to others, behind whose back
+/// the origin is asked only then.
+#[test]
+fn an_error_that_was_never_fresh_is_given_to_nobody_while_the_origin_is_asked() {
+    let settings = Settings { while_revalidate_ms: 9000, ..Settings::default() };
+    for (status, lines, window_ms) in [
+        (403, "Cache-Control: max-age=0\nETag: \"a\"", 0),
+        (405, "ETag: \"a\"", 0),
+        (404, "Cache-Control: max-age=1", 9000),
+        (403, "Cache-Control: max-age=0, stale-while-revalidate=5", 5000),
+        (200, "Cache-Control: max-age=0", 9000),
+    ] {
+        let mut stored = stored(lines);
+        stored.status = StatusCode::from_u16(status).unwrap();
+        let told = format!("{status} {lines}");
+        assert_eq!(freshness(&stored, &settings).while_revalidate_ms, window_ms, "{told}");
+    }
 }
