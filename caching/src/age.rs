@@ -89,10 +89,11 @@ pub(crate) fn delay_ms(stored: &Stored) -> i64 {
     stored.received_ms.saturating_sub(stored.requested_ms).max(0)
 }
 
-/// The age with which a response came, without the time that the origin took; of one whose lifetime
-/// `is_ruled` by the operator, as far as a cache on the way told it.
+/// The least age with which a response came, without the time that the origin took: its second may
+/// have been over just then. Of one whose lifetime `is_ruled` by the operator, as far as a cache on
+/// the way told it.
 pub(crate) fn age_on_arrival_ms(stored: &Stored, is_ruled: bool) -> i64 {
-    let apparent_ms = if is_ruled { 0 } else { apparent_ms(stored) };
+    let apparent_ms = if is_ruled { 0 } else { apparent_ms(stored) - 1000 };
     reported_ms(&stored.fields).map_or(UNTRUSTED_MS, |ms| ms.max(apparent_ms))
 }
 

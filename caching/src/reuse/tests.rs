@@ -82,6 +82,8 @@ fn who_waited_may_be_answered_too() {
         joinable(&fields(request), &held_back, &Settings::default())
     };
     assert!(joins("", "Cache-Control: max-age=1\nDate: @0"));
+    assert!(joins("", "Cache-Control: max-age=1\nDate: @-1"), "its second was over just then");
+    assert!(!joins("", "Cache-Control: max-age=1\nDate: @-2"));
     assert!(joins("", "Cache-Control: max-age=0, stale-while-revalidate=1"));
     assert!(!joins("Cache-Control: no-cache", "Cache-Control: max-age=1"));
     let own = ["max-age=0", "no-cache, max-age=9", "private, max-age=9", "no-store"];
@@ -97,6 +99,7 @@ fn who_waited_may_be_answered_too() {
     let ttl = crate::Ttl { min_ms: Some(1_000), ..crate::Ttl::default() };
     let ruled = Settings { ttl, ..Settings::default() };
     assert!(joinable(&HeaderMap::new(), &stored("ETag: \"a\""), &ruled), "by a rule");
+    assert!(joinable(&HeaderMap::new(), &stored("ETag: \"a\"\nDate: @-9"), &ruled), "from then on");
 }
 
 #[test]
