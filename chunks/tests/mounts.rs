@@ -75,7 +75,7 @@ async fn a_disk_that_is_full_of_the_tier_leaves_others_as_much_after_each_restar
     let Some(disk) = Tmpfs::mount(data.path().join("small"), 400) else { return };
     let sizes = Sizes {
         disks: vec![Disk { dir: disk.0.clone(), bytes: 4 << 40, direct: true }],
-        kept_free: KeptFree::new(|_| KEPT),
+        kept_free: KeptFree::new(|_, _| KEPT),
         ..sizes(data.path(), MEMORY, 0, DISK)
     };
     let mut left = Vec::new();

@@ -278,7 +278,7 @@ fn sizes(config: &Config) -> Sizes {
     let disk = |dir| Disk { dir, bytes, direct };
     let disks = dirs.into_iter().filter(|_| bytes > 0).map(disk).collect();
     let share = disk_share(config);
-    let kept_free = KeptFree::new(move |dir| share.on_disk_of(dir));
+    let kept_free = KeptFree::new(move |dir, room| share.on_disk_of(dir, room));
     let (memory_bytes, read_max) = (config.memory_bytes, chunks::READ_MAX);
     Sizes { memory_bytes, disks, data_dir, read_max, kept_free }
 }

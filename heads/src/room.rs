@@ -14,7 +14,7 @@ const RESERVE_SHARE: u64 = 4;
 /// batches. Of a small file it is a quarter.
 const SPARE_BYTES: u64 = 16 << 20;
 const SPARE_SHARE: u64 = 4;
-/// One part in so many of a disk is left to a database that is still to grow, and no more.
+/// One part in so many of what there is is left to a database that is still to grow, and no more.
 const GROWTH_SHARE: u64 = 8;
 
 /// What other files of the same disk are to leave free, so that heads and purges are still written once
@@ -33,11 +33,12 @@ impl DiskShare {
         Self { path: path.to_owned(), bytes_max }
     }
 
-    /// Bytes to leave free on the disk of `other`, a file or folder: the reserve, a journal, and what
-    /// the database may still grow by, so that the sum of what is free and what the database has stays
-    /// as it is while that grows. None where `other` is on another disk, or either does not say. Blocks.
+    /// Bytes to leave free on the disk of `other`, a file or folder that takes and could take `room`
+    /// bytes together, if nobody else took more: the reserve, a journal, and what the database may
+    /// still grow by, so that the sum of what is free and what the database has stays as it is while
+    /// that grows. None where `other` is on another disk, or either does not say. Blocks.
     #[must_use]
-    pub fn on_disk_of(&self, other: &Path) -> u64 {
+    pub fn on_disk_of(&self, other: &Path, room: u64) -> u64 {
         let device = |path: &Path| std::fs::metadata(path).ok().map(|file| file.dev());
         let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty());
         let own = device(folder.unwrap_or(Path::new(".")));
@@ -46,13 +47,15 @@ impl DiskShare {
         }
         let Ok(disk) = rustix::fs::statvfs(other) else { return 0 };
         let total = disk.f_blocks.saturating_mul(disk.f_frsize);
-        self.of(total, std::fs::metadata(&self.path).map_or(0, |file| file.len()))
+        self.of(total, room, std::fs::metadata(&self.path).map_or(0, |file| file.len()))
     }
 
-    fn of(&self, total: u64, file: u64) -> u64 {
+    fn of(&self, total: u64, room: u64, file: u64) -> u64 {
+        // A disk that strangers have filled counts as what they left.
+        let shared = total.min(room.saturating_add(file));
         // What ends a shortage, which a journal of usual length fits beside the reserve.
         let reserve = enough(reserve(total));
-        reserve + self.bytes_max.min(total / GROWTH_SHARE).saturating_sub(file)
+        reserve + self.bytes_max.min(shared / GROWTH_SHARE).saturating_sub(file)
     }
 }
 
@@ -147,16 +150,18 @@ mod tests {
     #[test]
     fn others_leave_what_is_needed_and_no_more_than_a_part_of_a_small_disk() {
         let share = DiskShare::new(Path::new("heads.db"), 1 << 30);
-        for (total, file, left) in [
-            (1 << 20, 0, 80 + 1024),
-            (1 << 20, 1000, 80 + 24),
-            (1 << 20, 1100, 80),
-            (400, 0, 80 + 50),
-            (400, 60, 80),
-            (24, 0, 6 + 3),
+        for (total, room, file, left) in [
+            (1 << 20, 1 << 20, 0, 80 + 1024),
+            (1 << 20, 1 << 20, 1000, 80 + 24),
+            (1 << 20, 1 << 20, 1100, 80),
+            (1 << 20, 400, 0, 80 + 50),
+            (1 << 20, 380, 20, 80 + 50 - 20),
+            (400, 400, 0, 80 + 50),
+            (400, 340, 60, 80),
+            (24, 24, 0, 6 + 3),
         ] {
-            let found = share.of(total * MIB, file * MIB) / MIB;
-            assert!(found.abs_diff(left) <= 1, "{total} {file}: {found}, expected {left}");
+            let found = share.of(total * MIB, room * MIB, file * MIB) / MIB;
+            assert!(found.abs_diff(left) <= 1, "{total} {room} {file}: {found}, expected {left}");
         }
     }
 

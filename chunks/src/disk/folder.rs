@@ -15,16 +15,17 @@ const SPARE_SHARE: u64 = 16;
 #[derive(Clone, Default)]
 pub struct KeptFree(Option<Arc<OfFolder>>);
 
-type OfFolder = dyn Fn(&Path) -> u64 + Send + Sync;
+type OfFolder = dyn Fn(&Path, u64) -> u64 + Send + Sync;
 
 impl KeptFree {
-    /// So many bytes as `of` says of a folder, asked whenever that is opened. It may block.
-    pub fn new(of: impl Fn(&Path) -> u64 + Send + Sync + 'static) -> Self {
+    /// So many bytes as `of` says of a folder and of the bytes that its files take and could take
+    /// together, asked whenever that is opened. It may block.
+    pub fn new(of: impl Fn(&Path, u64) -> u64 + Send + Sync + 'static) -> Self {
         Self(Some(Arc::new(of)))
     }
 
-    fn of(&self, dir: &Path) -> u64 {
-        self.0.as_ref().map_or(0, |of| of(dir))
+    fn of(&self, dir: &Path, room: u64) -> u64 {
+        self.0.as_ref().map_or(0, |of| of(dir, room))
     }
 }
 
@@ -93,7 +94,8 @@ pub(super) fn usable(dir: &Path, blocks: u64, wanted: u64, kept: &KeptFree) -> R
     let free = bytes_free(dir).map_err(|error| error.to_string())?;
     let taken = |number| std::fs::metadata(file(dir, number)).map_or(0, |file| file.blocks() * 512);
     let taken: u64 = (0..blocks).map(taken).sum();
-    let room = (taken + free).saturating_sub(kept.of(dir));
+    let room = taken + free;
+    let room = room.saturating_sub(kept.of(dir, room));
     let usable = room - room / SPARE_SHARE;
     let needed = wanted.min(SSD_BYTES_MIN);
     if usable < needed {

@@ -25,7 +25,9 @@ impl Room {
     /// Bytes that may be written at `path`; an error when there are none. Blocks.
     pub(super) fn bytes(&self, path: &Path) -> io::Result<u64> {
         let (free, device) = (chunks::bytes_free(path)?, std::fs::metadata(path)?.dev());
-        let kept = self.heads.on_disk_of(path).saturating_add(self.chunks.bytes_to_come(device));
+        // What the plan takes already is not told: as if the whole disk were its room.
+        let heads = self.heads.on_disk_of(path, u64::MAX);
+        let kept = heads.saturating_add(self.chunks.bytes_to_come(device));
         free.checked_sub(kept.max(SPARE_BYTES)).ok_or_else(|| no_room(0))
     }
 }
