@@ -30,6 +30,7 @@ use std::time::Duration;
 use thiserror::Error;
 use tokio::time::{Instant, timeout_at};
 use value::{Chunk, Copy};
+use warm::Listed;
 
 /// How long a request waits for a disk, then it goes to the next source. A sound SSD gives a
 /// chunk within a few milliseconds, an origin rarely one within fifty.
@@ -284,9 +285,11 @@ impl Chunks {
         if timeout_at(end - limit / CLOSE_SHARE, flush).await.is_err() {
             tracing::warn!(?limit, "not all of memory could be written to disk in time");
         }
-        let on_disk = hottest.into_iter().filter(|key| self.may_be_on_disk(key));
-        let (keys, path) = (on_disk.collect::<Vec<_>>(), self.inner.warm.clone());
-        let saving = tokio::task::spawn_blocking(move || warm::save(&path, &keys));
+        let on_disk = hottest.into_iter().filter(|(_, key)| self.may_be_on_disk(key));
+        let (uses, keys): (Vec<_>, Vec<_>) = on_disk.unzip();
+        let listed = Listed { keys, used: uses.partition_point(|uses| *uses > 0) };
+        let path = self.inner.warm.clone();
+        let saving = tokio::task::spawn_blocking(move || warm::save(&path, &listed));
         match timeout_at(end, saving).await {
             Ok(Ok(Ok(()))) => {}
             Ok(Ok(Err(error))) => tracing::warn!(%error, "the list of warm chunks is not saved"),
@@ -297,8 +300,9 @@ impl Chunks {
         }
     }
 
-    /// Chunks in memory that may be on disk, the most used first, up to [`warm::KEYS_MAX`].
-    async fn hottest(&self) -> Vec<Key> {
+    /// Chunks in memory that may be on disk, the most used first, up to [`warm::KEYS_MAX`], with how
+    /// often each was used.
+    async fn hottest(&self) -> Vec<(u32, Key)> {
         let mut chunks = Vec::new();
         let visit = |chunk: &Chunk| {
             if chunk.copy() != Copy::Never {
@@ -308,12 +312,12 @@ impl Chunks {
         self.inner.memory.visit(visit).await;
         chunks.sort_unstable_by(|a, b| b.cmp(a));
         chunks.truncate(warm::KEYS_MAX);
-        chunks.into_iter().map(|(_, key)| key).collect()
+        chunks
     }
 
     /// Writes those of the chunks that are on no disk.
-    async fn flush(&self, keys: &[Key]) {
-        for key in keys {
+    async fn flush(&self, chunks: &[(u32, Key)]) {
+        for (_, key) in chunks {
             let Some(disk) = self.inner.disks.home(key).filter(|disk| disk.is_up()) else {
                 return;
             };

@@ -234,6 +234,14 @@ impl Memory {
         self.shard(chunk.key()).cache.insert(*chunk.key(), moved);
     }
 
+    /// Counts uses of a chunk from before it came back. S3-FIFO knows them by its queue alone, and
+    /// puts all that comes into the small one, from where what is not used is evicted first.
+    pub(crate) fn used_before(&self, key: &Key, uses: u32) {
+        for _ in 0..uses {
+            self.shard(key).cache.touch(key);
+        }
+    }
+
     pub(crate) fn contains(&self, key: &Key) -> bool {
         self.shard(key).cache.contains(key) || self.inner.places.contains(key)
     }

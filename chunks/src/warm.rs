@@ -1,9 +1,12 @@
 //! Over a clean restart: the hottest chunks of memory, by key, and how they come back from
 //! the disks, in the background and at a bounded rate.
 //!
-//! The list (integers little-endian): `ncwarm01`, `u32` count, 20 bytes a key (hottest
-//! first), `u64` XXH3 of all that. It is a hint: a key that no disk has any more is skipped,
-//! and a damaged list is no list.
+//! What was asked for while it was in memory comes back as such: memory would else evict it for
+//! whatever comes next, before anybody has asked for it again.
+//!
+//! The list (integers little-endian): `ncwarm02`, `u32` count, `u32` count of those that were asked
+//! for, 20 bytes a key (hottest first), `u64` XXH3 of all that. It is a hint: a key that no disk has
+//! any more is skipped, and a damaged list is no list.
 
 use crate::disk::Disk;
 use crate::disks;
@@ -27,7 +30,7 @@ const BYTES_PER_S: u64 = 128 << 20;
 const ROOM_MIN: u64 = 2 << 20;
 /// How long opening a disk is waited for: the indexes of some 100 million chunks.
 const TRIED_MAX: Duration = Duration::from_secs(60);
-const MAGIC: &[u8; 8] = b"ncwarm01";
+const MAGIC: &[u8; 8] = b"ncwarm02";
 const KEY_BYTES: usize = 20;
 
 /// Where the list lies.
@@ -35,10 +38,22 @@ pub(crate) fn path(data_dir: &Path) -> PathBuf {
     data_dir.join("warm-chunks")
 }
 
-fn encode(keys: &[Key]) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(20 + keys.len() * KEY_BYTES);
+/// Chunks of memory, by key.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Listed {
+    /// The hottest first.
+    pub(crate) keys: Vec<Key>,
+    /// So many of them, the first, were asked for since they came.
+    pub(crate) used: usize,
+}
+
+fn encode(listed: &Listed) -> Vec<u8> {
+    let Listed { keys, used } = listed;
+    let mut bytes = Vec::with_capacity(24 + keys.len() * KEY_BYTES);
     bytes.extend_from_slice(MAGIC);
-    bytes.extend_from_slice(&u32::try_from(keys.len()).unwrap_or(u32::MAX).to_le_bytes());
+    for count in [keys.len(), *used] {
+        bytes.extend_from_slice(&u32::try_from(count).unwrap_or(u32::MAX).to_le_bytes());
+    }
     for key in keys {
         bytes.extend_from_slice(&key.encoded());
     }
@@ -47,22 +62,24 @@ fn encode(keys: &[Key]) -> Vec<u8> {
     bytes
 }
 
-fn decode(bytes: &[u8]) -> Option<Vec<Key>> {
+fn decode(bytes: &[u8]) -> Option<Listed> {
     let (bytes, sum) = bytes.split_last_chunk::<8>()?;
     let (magic, rest) = bytes.split_first_chunk::<8>()?;
-    let (count, keys) = rest.split_first_chunk::<4>()?;
+    let (count, rest) = rest.split_first_chunk::<4>()?;
+    let (used, keys) = rest.split_first_chunk::<4>()?;
     let (keys, rest) = keys.as_chunks::<KEY_BYTES>();
     let whole = magic == MAGIC
         && rest.is_empty()
         && u32::from_le_bytes(*count) as usize == keys.len()
         && u64::from_le_bytes(*sum) == xxh3_64(bytes);
-    whole.then(|| keys.iter().map(Key::decoded).collect())
+    let used = u32::from_le_bytes(*used) as usize;
+    whole.then(|| Listed { keys: keys.iter().map(Key::decoded).collect(), used })
 }
 
 /// Puts the list in place. Blocks.
-pub(crate) fn save(path: &Path, keys: &[Key]) -> io::Result<()> {
+pub(crate) fn save(path: &Path, listed: &Listed) -> io::Result<()> {
     let new = path.with_extension("new");
-    fs::write(&new, encode(keys))?;
+    fs::write(&new, encode(listed))?;
     fs::rename(new, path)
 }
 
@@ -74,23 +91,30 @@ pub(crate) async fn up(path: PathBuf, disks: Vec<Arc<Disk>>, memory: Memory) {
         let _ = timeout(TRIED_MAX, disk.tried()).await;
     }
     let listed = spawn_blocking(move || fs::read(path)).await;
-    let Some(keys) = listed.ok().and_then(Result::ok).and_then(|bytes| decode(&bytes)) else {
+    let Some(listed) = listed.ok().and_then(Result::ok).and_then(|bytes| decode(&bytes)) else {
         return;
     };
     let (began, mut bytes, mut chunks) = (Instant::now(), 0, 0u64);
-    for key in keys {
+    for (place, key) in listed.keys.iter().enumerate() {
         if memory.bytes_free() < ROOM_MIN {
             break;
         }
-        if memory.contains(&key) {
+        if memory.contains(key) {
+            memory.used_before(key, uses(place, listed.used));
             continue;
         }
-        if let Some(chunk) = disks::read(&disks, &key).await {
+        if let Some(chunk) = disks::read(&disks, key).await {
+            memory.used_before(key, uses(place, listed.used));
             (bytes, chunks) = (bytes + chunk.len() as u64, chunks + 1);
             sleep_until(began + Duration::from_micros(bytes * 1_000_000 / BYTES_PER_S)).await;
         }
     }
     tracing::info!(chunks, bytes, "memory is warm again");
+}
+
+/// As how many uses memory counts what was at this place of a list: the hotter half stays longest.
+fn uses(place: usize, used: usize) -> u32 {
+    u32::from(place < used) + u32::from(place < used / 2)
 }
 
 #[cfg(test)]
@@ -102,15 +126,21 @@ mod tests {
     fn a_list_survives_a_restart_and_a_damaged_one_is_none() {
         let key = |number| Key { body: [number as u8; 16], number };
         for count in [0, 1, 100] {
-            let keys: Vec<_> = (0..count).map(key).collect();
-            let mut bytes = encode(&keys);
-            assert_eq!(decode(&bytes), Some(keys));
+            let listed = Listed { keys: (0..count).map(key).collect(), used: count as usize / 2 };
+            let mut bytes = encode(&listed);
+            assert_eq!(decode(&bytes), Some(listed));
             assert_eq!(decode(&bytes[1..]), None);
             assert_eq!(decode(&bytes[..bytes.len() - 1]), None);
             let last = bytes.len() - 1;
             bytes[last] ^= 1;
             assert_eq!(decode(&bytes), None);
         }
+    }
+
+    #[test]
+    fn only_what_was_asked_for_counts_as_used() {
+        let counted: Vec<_> = (0..7).map(|place| uses(place, 5)).collect();
+        assert_eq!(counted, [2, 2, 1, 1, 1, 0, 0]);
     }
 
     proptest! {

@@ -165,6 +165,30 @@ async fn the_hottest_chunks_come_back_first() {
     assert!(keys.iter().filter(is_hot).all(|key| there.contains(key)), "{there:?}");
 }
 
+/// More than memory holds passes through it before anybody has asked for what came back.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_hot_before_a_restart_outlives_a_scan() {
+    let tiers = Tiers::open(MEMORY, 1, DISK).await;
+    let keys: Vec<Key> = (0..40).map(|number| key(8, number)).collect();
+    for key in &keys {
+        tiers.insert(*key, MIB);
+    }
+    let hot = &keys[10..30];
+    for key in hot {
+        assert!(tiers.get(*key, MIB).await.is_some());
+    }
+    let tiers = tiers.restart_and(|sizes| sizes.read_max = PATIENT).await;
+    let warm = |tiers: &Tiers| keys.iter().all(|key| tiers.chunks.is_in_memory(key));
+    tiers.until("all are warm", warm).await;
+    for number in 0..100 {
+        tiers.insert(key(9, number), MIB);
+    }
+    let held = |keys: &[Key]| keys.iter().filter(|key| tiers.chunks.is_in_memory(key)).count();
+    assert_eq!(held(hot), hot.len());
+    // What nobody had asked for is as new.
+    assert_eq!(held(&keys[..10]) + held(&keys[30..]), 0);
+}
+
 /// The rate is a limit: however quick the disk is, it takes its time. A slow one takes longer.
 #[tokio::test(flavor = "multi_thread")]
 async fn memory_is_warmed_at_a_bounded_rate() {
