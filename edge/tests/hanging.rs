@@ -135,11 +135,15 @@ impl Story {
 #[tokio::test]
 async fn what_hangs_takes_nothing_else_from_its_origin() {
     let story = Story::new().await;
+    // As many as show how long it takes: who waits for a place has 5 s for that.
+    for number in 0..8 {
+        story.good(&format!("before-{number}")).await;
+    }
     let mut hung = story.hang(0, PLACES + 4);
-    story.has_asked("/", PLACES).await;
+    story.has_asked("/", 8 + PLACES).await;
     story.good("first").await;
     for round in 1..4 {
-        hung.extend(story.hang(round, 2 * PLACES));
+        hung.extend(story.hang(round, PLACES + 4));
         story.good(&format!("{round}")).await;
     }
     assert!(story.made_way().await > 0.0);
