@@ -5,8 +5,7 @@
 
 mod common;
 
-use common::{Hold, Item, Proxy, WebMisdeed as Misdeed, until};
-use futures::future::join_all;
+use common::{Item, Proxy, WebMisdeed as Misdeed};
 use serde_json::json;
 
 const FILM: &str = "/film.mp4";
@@ -86,16 +85,7 @@ async fn viewers_still_wait_for_one_another_after_a_refusal() {
         proxy.web.put(FILM, Item::of(3000));
         proxy.web.always(Some(Misdeed::Refuses(status)));
         refused(&proxy, status).await;
-        proxy.web.hold(Hold::Head);
-        let players = join_all((0..PLAYERS).map(|_| proxy.get(FILM)));
-        let (answers, ()) = tokio::join!(players, async {
-            until("all are in", || async {
-                let open = proxy.edge.metric("nearcast_edge_connections").await;
-                (open >= PLAYERS as f64 && proxy.web.held() > 0).then_some(())
-            })
-            .await;
-            proxy.web.release();
-        });
+        let answers = proxy.get_together(FILM, PLAYERS).await;
         assert!(answers.iter().all(|answer| answer.status == 200), "{status}");
         assert_eq!(proxy.web.count(FILM), 2, "{status}");
     }

@@ -5,8 +5,7 @@
 
 mod common;
 
-use common::{Answer, Hold, Item, Proxy, Validator, ask, until};
-use futures::future::join_all;
+use common::{Item, Proxy, Validator, ask, until};
 use http::Method;
 
 const PLAYLIST: &str = "/live.m3u8";
@@ -14,21 +13,6 @@ const PLAYERS: usize = 40;
 
 /// A request by its method and fields, and the status of its answer.
 type Odd = (Method, &'static [(&'static str, &'static str)], u16);
-
-/// What as many players are answered who all ask while the packager holds its answer back.
-async fn held(proxy: &Proxy, path: &str) -> Vec<Answer> {
-    proxy.web.hold(Hold::Head);
-    let players = join_all((0..PLAYERS).map(|_| proxy.get(path)));
-    let (answers, ()) = tokio::join!(players, async {
-        until("all are in", || async {
-            let open = proxy.edge.metric("nearcast_edge_connections").await;
-            (open >= PLAYERS as f64 && proxy.web.held() > 0).then_some(())
-        })
-        .await;
-        proxy.web.release();
-    });
-    answers
-}
 
 #[tokio::test]
 async fn what_one_client_says_of_its_own_request_takes_nobody_elses_share() {
@@ -51,7 +35,7 @@ async fn what_one_client_says_of_its_own_request_takes_nobody_elses_share() {
             assert_eq!(one.status, *status, "{told}: {one:?}");
             proxy.web.put(PLAYLIST, Item::of(3000).version(2));
             let before = proxy.web.count(PLAYLIST);
-            let answers = held(&proxy, PLAYLIST).await;
+            let answers = proxy.get_together(PLAYLIST, PLAYERS).await;
             let whole = proxy.web.whole(PLAYLIST);
             assert!(answers.iter().all(|answer| answer.bytes() == &whole), "{told}");
             assert_eq!(proxy.web.count(PLAYLIST) - before, 1, "{told}");
@@ -72,7 +56,7 @@ async fn a_rule_has_players_share_what_a_packager_says_no_cache_of() {
             let proxy = Proxy::with(rules.clone()).await;
             let item = Item::of(3000).cache_control("no-cache").validator(validator);
             proxy.web.put(PLAYLIST, item);
-            let answers = held(&proxy, path).await;
+            let answers = proxy.get_together(path, PLAYERS).await;
             assert!(answers.iter().all(|answer| answer.bytes() == &proxy.web.whole(PLAYLIST)));
             let late = proxy.get(path).await;
             assert_eq!(late.verdict(), "hit-memory", "{path} {validator:?}");

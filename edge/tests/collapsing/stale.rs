@@ -34,15 +34,7 @@ async fn a_hundred_who_must_have_it_fresh_cost_one_conditional_request() {
     proxy.web.put(FILM, Item::stale(3 * CHUNK, ""));
     proxy.get(FILM).await;
     proxy.web.put(FILM, Item::of(3 * CHUNK));
-    proxy.web.hold(Hold::Head);
-    let (answers, ()) = tokio::join!(join_all((0..100).map(|_| proxy.get(FILM))), async {
-        until("all are in", || async {
-            let open = proxy.edge.metric("nearcast_edge_connections").await;
-            (open >= 100.0 && proxy.web.held() == 1).then_some(())
-        })
-        .await;
-        proxy.web.release();
-    });
+    let answers = proxy.get_together(FILM, 100).await;
     let whole = proxy.web.whole(FILM);
     assert!(answers.iter().all(|answer| answer.bytes() == &whole));
     // Of three chunks, one 304, and none of their bytes again.

@@ -1,6 +1,7 @@
 //! A web origin and an edge that is a cache before it, for any host.
 
-use super::{Answer, Edge, Opened, Web, get, open, settings, until};
+use super::{Answer, Edge, Hold, Opened, Web, get, open, settings, until};
+use futures::future::join_all;
 use nearcast_edge::{Settings, SiteSettings};
 use service::value::ByteSize;
 use std::ops::Range;
@@ -58,6 +59,22 @@ impl Proxy {
 
     pub async fn get_with(&self, path: &str, fields: &[(&str, &str)]) -> Answer {
         get(&self.url(path), fields).await
+    }
+
+    /// What so many clients are answered who all ask while the origin holds its answer back. One that
+    /// comes later still finds what the others were given, if that is kept.
+    pub async fn get_together(&self, path: &str, clients: usize) -> Vec<Answer> {
+        self.web.hold(Hold::Head);
+        let answers = join_all((0..clients).map(|_| self.get(path)));
+        let (answers, ()) = tokio::join!(answers, async {
+            until("all are in", || async {
+                let open = self.edge.metric("nearcast_edge_connections").await;
+                (open >= clients as f64 && self.web.held() > 0).then_some(())
+            })
+            .await;
+            self.web.release();
+        });
+        answers
     }
 
     /// A range, given by first byte and end.
