@@ -64,6 +64,28 @@ async fn variants_wait_for_the_first_answer_of_all_and_then_for_none_of_another(
     }
 }
 
+/// What a HEAD is told is stored nowhere; its `Vary` counts all the same.
+#[tokio::test]
+async fn heads_of_variants_wait_for_the_first_answer_of_all_and_then_for_none_of_another() {
+    let proxy = Proxy::new().await;
+    proxy.web.put(PAGE, Item::of(BYTES).vary("x-kind"));
+    proxy.web.hold(Hold::Head);
+    let url = proxy.url(PAGE);
+    let kinds = KINDS.map(|kind| [("x-kind", kind)]);
+    let heads = join_all(kinds.iter().map(|fields| ask(Method::HEAD, &url, fields)));
+    let (answers, ()) = tokio::join!(heads, async {
+        held_are(&proxy, 1).await;
+        clients_are(&proxy, 6.0).await;
+        proxy.web.hold(Hold::HeadsAfter(1));
+        held_are(&proxy, 5).await;
+        proxy.web.release();
+    });
+    for (kind, answer) in KINDS.iter().zip(answers) {
+        assert_eq!(answer.header("etag"), format!("\"v1{kind}\""), "{answer:?}");
+    }
+    assert_eq!(proxy.web.count(PAGE), 6);
+}
+
 #[tokio::test]
 async fn variants_that_are_arriving_are_joined_each_and_told_of() {
     for page in [pages()[1].clone(), pages()[2].clone()] {

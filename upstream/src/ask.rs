@@ -133,7 +133,8 @@ pub struct Answer {
     /// From the ask to the head.
     pub head_after: Duration,
     /// It ends a blocking playlist reload, by 503, that was held for as long as a player is to wait
-    /// (HLS 2nd edition, section 6.2.5.2).
+    /// (HLS 2nd edition, section 6.2.5.2); or, as another node says, that one has waited for such an
+    /// end.
     pub was_held_in_vain: bool,
     /// How many of the site's `retries` have gone into it: those of [`Ask::retried`], and its own.
     pub retried: u32,
@@ -219,7 +220,8 @@ pub(crate) fn origin_form(path: &str) -> Option<&str> {
 
 /// Whether a path and query are those of a blocking playlist reload: it is held until the playlist
 /// has a segment (HLS 2nd edition, section 6.2.5.2).
-pub(crate) fn is_reload(path: &str) -> bool {
+#[must_use]
+pub fn is_reload(path: &str) -> bool {
     let is_directive = |pair: &str| pair.starts_with("_HLS_msn=");
     path.split_once('?').is_some_and(|(_, query)| query.split('&').any(is_directive))
 }

@@ -147,7 +147,9 @@ pub(crate) async fn exchange(
         if said::take_unsure(&mut answer.head.headers) && answer.kind != HopKind::Origin {
             sending.anew.unsure.note();
         }
-        return Ok(Answer { head_after, ..answer });
+        let is_held = said::take_held_in_vain(&mut answer.head.headers);
+        let was_held_in_vain = is_held && answer.kind != HopKind::Origin;
+        return Ok(Answer { head_after, was_held_in_vain, ..answer });
     }
 }
 

@@ -56,7 +56,9 @@ mod watched;
 mod window;
 mod within;
 
-pub use ask::{Answer, Ask, HopId, HopKind, PATH_BYTES_MAX, RequestBody, UNNAMED_HOST, Unsure};
+pub use ask::{
+    Answer, Ask, HopId, HopKind, PATH_BYTES_MAX, RequestBody, UNNAMED_HOST, Unsure, is_reload,
+};
 pub use body::UpstreamBody;
 pub use breaker::State as BreakerState;
 pub use error::Error;
@@ -65,7 +67,7 @@ pub use hop::HopStatus;
 pub use newer::{NewerThan, Purges, forget as forget_purges, tell_fetched};
 pub use node::Node;
 pub use place::Place;
-pub use said::tell_unsure;
+pub use said::{tell_held_in_vain, tell_unsure};
 pub use settings::{
     ANY_HOST, Config, HealthCheck, ORIGINS_MAX, Origin, Settings, SiteKind, check_url,
 };

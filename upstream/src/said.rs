@@ -23,6 +23,20 @@ pub(crate) fn take_unsure(fields: &mut HeaderMap) -> bool {
     fields.remove(CARRIED_OUT).is_some()
 }
 
+/// Beside the 503 for a blocking playlist reload: it was held for as long as a player is to wait,
+/// though perhaps not for the node that is told so, which may have come late.
+const HELD_IN_VAIN: HeaderName = HeaderName::from_static("nearcast-held-in-vain");
+
+/// Tells the node that asked that its reload was held in vain.
+pub fn tell_held_in_vain(fields: &mut HeaderMap) {
+    fields.insert(HELD_IN_VAIN, HeaderValue::from_static("1"));
+}
+
+/// Whether an answer says so. Takes it out: it is for this node.
+pub(crate) fn take_held_in_vain(fields: &mut HeaderMap) -> bool {
+    fields.remove(HELD_IN_VAIN).is_some()
+}
+
 /// What another node says of itself or of its origin, with what that is to who asked.
 pub(crate) enum Said {
     /// It can't answer, whatever its origin would say.

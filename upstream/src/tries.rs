@@ -226,11 +226,11 @@ impl<'a> Tries<'a> {
     }
 
     /// A reload that a packager has held for as long as the player is to wait: another packager
-    /// would hold it as long again.
+    /// would hold it as long again. Another node may have held it only for others.
     fn was_held_in_vain(&self, answer: &Answer) -> bool {
         self.is_reload
             && answer.head.status == StatusCode::SERVICE_UNAVAILABLE
-            && answer.head_after >= HELD_MIN
+            && (answer.was_held_in_vain || answer.head_after >= HELD_MIN)
     }
 
     /// Keeps what came, should nothing better come.

@@ -148,6 +148,26 @@ async fn the_way_up_is_parent_shield_origin() {
     }
 }
 
+/// A node that waited with others, of whom the first came long before, says so. An origin says nothing
+/// of the kind.
+#[tokio::test]
+async fn a_reload_that_a_node_says_was_held_in_vain_was_held() {
+    let says =
+        || Origin::new(|_, _| status_with(503, "Nearcast-Held-In-Vain: 1\r\nRetry-After: 1\r\n"));
+    let (parent, origin) = (says().await, says().await);
+    let named = [("region-1", parent.url())];
+    let parents = named.each_ref().map(|(id, url)| (*id, url.as_str()));
+    for (parents, is_held) in [(&parents[..], true), (&[], false)] {
+        for (path, is_reload) in [("/a.m3u8?_HLS_msn=7", true), ("/a.m3u8", false)] {
+            let site = edge([&[], parents, &[]], &origin.url(), "retries = 0");
+            let answer = site.upstream.send(ask(path)).await.unwrap();
+            assert_eq!(answer.head.status, 503);
+            assert_eq!(answer.was_held_in_vain, is_held && is_reload, "{parents:?} {path}");
+            assert!(!answer.head.headers.contains_key("nearcast-held-in-vain"), "{answer:?}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_regional_edge_is_the_same_for_all_edges() {
     let (one, two) = (Origin::saying("1").await, Origin::saying("2").await);

@@ -102,6 +102,11 @@ impl Fetch {
             let told = told.or_else(|| Told::of_held(&wanted, unshared, before.1));
             outcome = told.map_or(outcome, Outcome::Told);
         }
+        // Who waited for it, and is to ask anew, does so beside others who select another variant.
+        let is_reload = wanted.varies_as() != wanted.key;
+        if let Some(selecting) = outcome.selecting(is_reload) {
+            edge.fetches.learn_varied(&wanted, selecting);
+        }
         let mut reading = None;
         let is_shared = match &outcome {
             Outcome::Alone => false,

@@ -216,6 +216,11 @@ impl Live {
         self.may_be_kept && self.growing.length.is_some_and(|bytes| bytes <= REST_BYTES_MAX)
     }
 
+    /// By what of a request it was chosen.
+    pub fn selecting(&self) -> &caching::Selecting {
+        &self.head.selecting
+    }
+
     /// Whether a purge has ended it.
     pub fn is_purged(&self, purges: &PurgeLog) -> bool {
         purges.verdict(&self.head) != heads::Verdict::Valid

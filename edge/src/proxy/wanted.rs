@@ -119,6 +119,15 @@ impl Wanted {
         with_query(self.canonical_path(), query.as_deref())
     }
 
+    /// What its `Vary` is remembered by where nothing is stored that would tell it: its key, or where it
+    /// is a blocking reload its playlist's, since each of these has a key of its own.
+    pub(super) fn varies_as(&self) -> KeyId {
+        match upstream::is_reload(&self.path()) {
+            true => KeyId::of_parts(&self.site.name, [&*self.host, self.canonical_path()]),
+            false => self.key,
+        }
+    }
+
     /// `host/path?query` by the site's key rules.
     pub fn url(&self) -> Arc<str> {
         let path = self.canonical_path();

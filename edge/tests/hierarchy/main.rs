@@ -6,5 +6,6 @@
 mod common;
 mod parents;
 mod purged;
+mod reloads;
 mod siblings;
 mod titles;

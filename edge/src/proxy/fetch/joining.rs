@@ -1,7 +1,8 @@
 //! Who waits for whom: requests that the same exchange answers share one.
 //!
-//! Invariant: requests that a stored response's `Vary` tells apart never wait for one another
-//! once that is known. Before the first answer to a URL all wait for that one.
+//! Invariant: requests that a response's `Vary` tells apart never wait for one another once that is
+//! known, whether or not the response is stored. Before the first answer to a URL, or of blocking
+//! reloads to any of their playlist, all wait for that one.
 
 use super::super::now_ms;
 use super::outcome::{Outcome, Own};
@@ -76,10 +77,13 @@ impl Fetch {
             |selecting: &Selecting| xxhash_rust::xxh3::xxh3_64(format!("{selecting:?}").as_bytes());
         match &self.stale {
             Some((head, _)) => named(&head.selecting),
-            None => self.newest().map_or(0, |newest| {
-                let said = self.wanted.selecting(&newest.stored.fields);
+            None => {
+                let said = match self.newest() {
+                    Some(newest) => self.wanted.selecting(&newest.stored.fields),
+                    None => self.edge.fetches.varied(&self.wanted),
+                };
                 said.filter(|said| !said.is_empty()).as_ref().map_or(0, named)
-            }),
+            }
         }
     }
 

@@ -9,7 +9,7 @@ use crate::error::Fault;
 use crate::refused::Refused;
 use crate::serve::{Answer as Answered, Edge};
 use crate::verdict::Verdict;
-use caching::{CacheStatus, Precondition, Stored};
+use caching::{CacheStatus, Precondition, Selecting, Stored};
 use heads::Head;
 use http::{HeaderMap, StatusCode};
 use model::ByteRange;
@@ -41,6 +41,19 @@ pub enum Outcome {
     Alone,
     /// Nothing to answer from.
     Failed(Fault),
+}
+
+impl Outcome {
+    /// By what those are chosen whom it answers, as far as nothing stored will tell: of a reload nothing
+    /// does, since what comes next has another key.
+    pub(super) fn selecting(&self, is_reload: bool) -> Option<&Selecting> {
+        match self {
+            Self::Told(told) => Some(&told.head.selecting),
+            Self::Stored { head, .. } if is_reload => Some(&head.selecting),
+            Self::Growing(live, _) if is_reload => Some(live.selecting()),
+            _ => None,
+        }
+    }
 }
 
 /// Keeps a growing answer from being given up until all who waited for it read it themselves,

@@ -14,12 +14,13 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use std::sync::Arc;
 
 /// What all are told of an answer to a reload that was held in vain: when to ask again, and which
-/// pages may know.
-const TOLD_ON: [HeaderName; 4] = [
+/// pages may know, by what of the request. A node that is told so has others who wait.
+const TOLD_ON: [HeaderName; 5] = [
     header::RETRY_AFTER,
     header::ACCESS_CONTROL_ALLOW_CREDENTIALS,
     header::ACCESS_CONTROL_ALLOW_ORIGIN,
     header::ACCESS_CONTROL_EXPOSE_HEADERS,
+    header::VARY,
 ];
 
 /// The head, as that of something stored.
@@ -91,6 +92,9 @@ impl Told {
         let (head, verdict) = (&self.head, Verdict::Filling);
         let mut headers = kept::fields(wanted, head, !self.is_held, now_ms());
         wanted.tell_times(&mut headers, head.asked_ms, head.fetched_ms);
+        if self.is_held && wanted.by_peer {
+            upstream::tell_held_in_vain(&mut headers);
+        }
         let status = head.stored.status;
         let detail = Some(verdict.name());
         let told = CacheStatus { forwarded_status: Some(status), detail, ..told };

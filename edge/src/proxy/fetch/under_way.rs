@@ -9,6 +9,7 @@ use crate::flights::Flights;
 use crate::serve::Edge;
 use caching::Selecting;
 use heads::{Head, KeyId};
+use http::{HeaderMap, HeaderValue, header};
 use lru::LruCache;
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -25,6 +26,10 @@ const UNKEPT_MAX: NonZeroUsize = NonZeroUsize::new(65_536).expect("not zero");
 const WHYS_MAX: NonZeroUsize = NonZeroUsize::new(16_384).expect("not zero");
 /// URLs of which it is remembered that a part was asked for that could not be fetched alone.
 const IN_PARTS_MAX: NonZeroUsize = NonZeroUsize::new(65_536).expect("not zero");
+/// URLs of which it is remembered what `Vary` their last answer had, though it is not stored.
+const VARIED_MAX: NonZeroUsize = NonZeroUsize::new(4096).expect("not zero");
+/// The longest `Vary` of these, in bytes.
+const VARY_BYTES_MAX: usize = 512;
 /// Bodies that are gone and come again as a whole: as many as answers are taken at a time.
 const LOST_MAX: NonZeroUsize = NonZeroUsize::new(16_384).expect("not zero");
 /// URLs of which the last invalidation is remembered, for answers that were under way.
@@ -56,6 +61,7 @@ pub struct Fetches {
     whys: Mutex<LruCache<KeyId, Unstored>>,
     invalidated: Mutex<Invalidated>,
     in_parts: Mutex<LruCache<KeyId, ()>>,
+    varied: Mutex<LruCache<KeyId, HeaderMap>>,
     lost: Mutex<LruCache<(KeyId, Selecting), Body>>,
     /// Counts exchanges and invalidations in the order in which they begin.
     clock: AtomicU64,
@@ -111,6 +117,7 @@ impl Default for Fetches {
             whys: Mutex::new(LruCache::new(WHYS_MAX)),
             invalidated: Mutex::new(Invalidated::default()),
             in_parts: Mutex::new(LruCache::new(IN_PARTS_MAX)),
+            varied: Mutex::new(LruCache::new(VARIED_MAX)),
             lost: Mutex::new(LruCache::new(LOST_MAX)),
             clock: AtomicU64::new(0),
             background: AtomicUsize::new(0),
@@ -180,6 +187,27 @@ impl Fetches {
     pub fn is_again_in_parts(&self, key: &KeyId) -> bool {
         let mut in_parts = self.in_parts.lock().unwrap_or_else(PoisonError::into_inner);
         in_parts.put(*key, ()).is_some()
+    }
+
+    /// By what the answer to such a request was chosen.
+    pub(super) fn learn_varied(&self, wanted: &Wanted, selecting: &Selecting) {
+        let names = selecting.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(",");
+        let vary = HeaderValue::try_from(&names).ok();
+        let vary = vary.filter(|_| !names.is_empty() && names.len() <= VARY_BYTES_MAX);
+        let vary = vary.map(|vary| HeaderMap::from_iter([(header::VARY, vary)]));
+        let key = wanted.varies_as();
+        let mut varied = self.varied.lock().unwrap_or_else(PoisonError::into_inner);
+        match vary {
+            Some(vary) => varied.put(key, vary),
+            None => varied.pop(&key),
+        };
+    }
+
+    /// What a request says in the fields by which the last answer to such a one was chosen.
+    pub(super) fn varied(&self, wanted: &Wanted) -> Option<Selecting> {
+        let key = wanted.varies_as();
+        let mut varied = self.varied.lock().unwrap_or_else(PoisonError::into_inner);
+        wanted.selecting(varied.get(&key)?)
     }
 
     /// The bytes of what is stored are gone, and come as a whole or not at all.
