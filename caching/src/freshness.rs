@@ -160,13 +160,13 @@ pub(crate) fn of(
         None if shared => 0,
         None => default_ms.max(0),
     };
-    // What was never fresh has nothing to outlive, and nobody but who asked was given it: only the
-    // origin's own word gives it to others then. One failure does not stand in for another.
+    // What was never fresh has nothing to outlive, and nobody but who asked was given it, perhaps for a
+    // field that no `Vary` names: only the origin's own word gives it to others then. One failure does
+    // not stand in for another.
     let stands_in = lifetime_ms > 0 && !status.is_server_error();
     let if_error_ms = if stands_in { settings.if_error_ms } else { 0 };
-    // Nor does an error that was never fresh: it may be of a field of the one who asked.
-    let is_error = status.is_client_error() || status.is_server_error();
-    let may_follow = lifetime_ms > 0 || !is_error;
+    // What an operator cuts to nothing is everybody's by the origin's word.
+    let may_follow = lifetime_ms > 0 || source == Source::Max;
     let while_revalidate_ms = if may_follow { settings.while_revalidate_ms } else { 0 };
     Freshness {
         lifetime_ms,

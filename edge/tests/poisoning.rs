@@ -90,3 +90,32 @@ async fn viewers_still_wait_for_one_another_after_a_refusal() {
         assert_eq!(proxy.web.count(FILM), 2, "{status}");
     }
 }
+
+/// Found by an audit: what an origin says to one client's field that its `Vary` does not name, and gives
+/// no time to, went to others for as long as an operator's `stale-while-revalidate` says.
+#[tokio::test]
+async fn what_an_origin_gives_no_time_follows_nobody_by_the_operators_rule() {
+    let rule = json!({"ttl": [{"path": "*", "stale-while-revalidate": "1h"}]});
+    // By the origin's own word it does (RFC 5861 section 3), or where the operator cuts a time to 0.
+    let (own, cut) = (
+        "max-age=0, stale-while-revalidate=60",
+        json!({"ttl": [
+            {"path": "*", "max": "0s", "stale-while-revalidate": "1h"}
+        ]}),
+    );
+    for (site, status, control, verdict) in [
+        (&rule, 200, "max-age=0", "revalidated"),
+        (&rule, 200, "", "revalidated"),
+        (&rule, 302, "max-age=0", "origin"),
+        (&rule, 200, own, "stale"),
+        (&cut, 200, "max-age=60", "stale"),
+        (&cut, 200, "max-age=0", "revalidated"),
+    ] {
+        let proxy = Proxy::with(site.clone()).await;
+        let item = Item { fields: Vec::new(), ..Item::of(100).status(status) };
+        proxy.web.put(FILM, if control.is_empty() { item } else { item.cache_control(control) });
+        proxy.get_with(FILM, &[("x-hidden", "1")]).await;
+        let other = proxy.get(FILM).await;
+        assert_eq!((other.status.as_u16(), other.verdict()), (status, verdict), "{control:?}");
+    }
+}

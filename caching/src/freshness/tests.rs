@@ -246,15 +246,26 @@ fn fresh_for_goes_down_with_time() {
 /// One that a field of the one who asked brought about would be given to others, behind whose back
 /// the origin is asked only then.
 #[test]
-fn an_error_that_was_never_fresh_is_given_to_nobody_while_the_origin_is_asked() {
-    let settings = Settings { while_revalidate_ms: 9000, ..Settings::default() };
-    for (status, lines, window_ms) in [
-        (403, "Cache-Control: max-age=0\nETag: \"a\"", 0),
-        (405, "ETag: \"a\"", 0),
-        (404, "Cache-Control: max-age=1", 9000),
-        (403, "Cache-Control: max-age=0, stale-while-revalidate=5", 5000),
-        (200, "Cache-Control: max-age=0", 9000),
+fn what_was_never_fresh_is_given_to_nobody_while_the_origin_is_asked() {
+    let ttl = |fixed_ms, min_ms, max_ms| Ttl { fixed_ms, min_ms, max_ms };
+    let none = Ttl::default();
+    for (ttl, status, lines, window_ms) in [
+        (none, 403, "Cache-Control: max-age=0\nETag: \"a\"", 0),
+        (none, 405, "ETag: \"a\"", 0),
+        (none, 404, "Cache-Control: max-age=1", 9000),
+        (none, 403, "Cache-Control: max-age=0, stale-while-revalidate=5", 5000),
+        (none, 200, "Cache-Control: max-age=0", 0),
+        (none, 302, "Cache-Control: max-age=0", 0),
+        (none, 200, "ETag: \"a\"", 0),
+        (none, 200, "Cache-Control: max-age=0, stale-while-revalidate=5", 5000),
+        (none, 200, "Last-Modified: @-1000", 9000),
+        (ttl(Some(1), None, None), 200, "Cache-Control: max-age=0", 9000),
+        (ttl(None, Some(1), None), 200, "Cache-Control: max-age=0", 9000),
+        (ttl(Some(0), None, None), 200, "Cache-Control: max-age=1", 0),
+        (ttl(None, None, Some(0)), 200, "Cache-Control: max-age=1", 9000),
+        (ttl(None, None, Some(0)), 200, "Cache-Control: max-age=0", 0),
     ] {
+        let settings = Settings { ttl, while_revalidate_ms: 9000, ..Settings::default() };
         let mut stored = stored(lines);
         stored.status = StatusCode::from_u16(status).unwrap();
         let told = format!("{status} {lines}");
