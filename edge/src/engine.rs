@@ -4,6 +4,7 @@
 //! Invariant: every chunk of a title that leaves here is what its index says; every chunk of a
 //! stored representation was sent under its validator.
 
+mod adopting;
 mod asking;
 mod following;
 mod from_disk;
@@ -11,6 +12,7 @@ mod gauges;
 mod growing;
 mod inflight;
 mod locating;
+mod open_ended;
 mod outdated;
 mod owned;
 mod passage;
@@ -27,7 +29,7 @@ pub use gauges::register;
 pub use growing::{Growing, GrowingReader, REST_BYTES_MAX, Step, Taken, UNVALIDATED_BYTES_MAX};
 pub use inflight::{Coming, Progress};
 pub use outdated::Outdated;
-pub use owned::{OWNED_RUN_BYTES, growing_until, owned_run_end};
+pub use owned::{OWNED_RUN_BYTES, Want, growing_until, owned_run_end};
 pub use passage::Exit;
 pub use pins::{COPIED_BYTES_MAX, Pin};
 pub use readers::Reading;
@@ -44,11 +46,11 @@ use arena::Slot;
 use bytes::Bytes;
 use chunks::Chunks;
 use heads::{Heads, PurgeLog};
-use inflight::{Claim, InFlight};
+use inflight::InFlight;
 use model::chunk::CHUNK_BYTES;
+use open_ended::OpenEnded;
 use owned::run_until;
 use pins::Pins;
-use readers::Readers;
 use running::Running;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -56,7 +58,7 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 use trees::Trees;
 use unranged::Unranged;
-use upstream::{Turns, Upstream, Urgency};
+use upstream::{Turns, Upstream};
 
 /// Bytes in one request to an upstream: missing neighbours are joined up to this.
 pub const RUN_BYTES_MAX: u64 = 16 << 20;
@@ -108,6 +110,7 @@ pub struct Engine {
     work: Handle,
     inflight: InFlight,
     unranged: Unranged,
+    open_ended: OpenEnded,
     trees: Trees,
     turns: Turns,
     /// For other nodes' requests: were these to wait behind fetches that wait for those nodes,
@@ -149,6 +152,7 @@ impl Engine {
             pinned_bytes_max: memory_bytes / PINNED_SHARE,
             running: Running::default(),
             unranged: Unranged::default(),
+            open_ended: OpenEnded::default(),
             trees: Trees::default(),
             turns: Turns::new(fetches, FETCHES_WAITING_MAX),
             peer_turns: Turns::new(fetches, FETCHES_WAITING_MAX),
@@ -178,14 +182,13 @@ impl Engine {
         }
     }
 
-    /// A chunk. `until` is the first chunk that is not wanted with it: if it must be fetched,
-    /// missing neighbours below that come along. Who has its first `taken` bytes need not get them
+    /// A chunk. If it must be fetched, missing neighbours come along, as far as they are wanted. Who has its first `taken` bytes need not get them
     /// again. Who has followed a fetch that failed to bring it is told so, unless another try is
     /// paid for; `followed` is the last one. Does not wait.
     pub fn chunk(
         self: &Arc<Self>,
         object: &Object,
-        (number, until): (u64, u64),
+        Want { number, until, end }: Want,
         taken: usize,
         urgency: u8,
         followed: Option<&Reading>,
@@ -209,6 +212,7 @@ impl Engine {
                 return Got::Here(bytes, Verdict::HitMemory);
             }
             let mut run = Run::new(self, object.clone(), readers);
+            run.wants_until(end);
             if let Some(failed) = followed.and_then(|followed| followed.failed(number))
                 && !self.is_on_disk(object, number)
                 && !run.may_go_on(self, &failed)
@@ -279,52 +283,6 @@ impl Engine {
         bytes
     }
 
-    /// Takes an answer that is on its way: its bytes become chunks, and who asks for them
-    /// follows. Returns once its chunks can be joined, with the interest of who asked for it;
-    /// none if there is nothing in it that is missing.
-    pub fn adopt(
-        self: &Arc<Self>,
-        object: &Object,
-        arriving: Arriving,
-        urgency: &Urgency,
-    ) -> Option<Reading> {
-        let first = arriving.range.start / CHUNK_BYTES;
-        let (readers, reading) = Readers::begin(arriving.wanted / CHUNK_BYTES, urgency);
-        let mut run = Run::new(self, object.clone(), Arc::clone(&readers));
-        if arriving.is_unranged {
-            run.take_all(self, arriving.reach());
-            // Another one that brings all may be past what is wanted, and memory not keep it.
-            let number = arriving.wanted / CHUNK_BYTES;
-            if run.is_empty()
-                && let Some(claim) = self.claim_missing(object, number, &readers)
-            {
-                run.begin(claim);
-                run.claim_all(self, arriving.reach());
-            }
-        } else {
-            run.begin(self.inflight.claim(object.key(first)?, &readers)?);
-            let begun = |number: &u64| object.chunk(*number).start < arriving.reach();
-            let end = object.chunks().min(first + RUN_BYTES_MAX / CHUNK_BYTES);
-            let last = (first + 1..end).take_while(begun).last().unwrap_or(first);
-            run.claim_neighbours(self, first + 1..last + 1);
-        }
-        if run.is_empty() {
-            return None;
-        }
-        let engine = Arc::clone(self);
-        let adopting = async move { run.adopt(&engine, arriving).await };
-        self.work.spawn(self.metrics.guarded(adopting));
-        Some(reading)
-    }
-
-    /// A claim for a chunk that nobody has or fetches.
-    fn claim_missing(&self, object: &Object, number: u64, readers: &Arc<Readers>) -> Option<Claim> {
-        if self.is_here(object, number) {
-            return None;
-        }
-        self.inflight.claim(object.key(number)?, readers)
-    }
-
     /// Room for a chunk's bytes.
     async fn slot(&self, bytes: usize) -> Result<Slot, Fault> {
         let started = Instant::now();
@@ -350,11 +308,13 @@ fn fetches_max(memory_bytes: u64) -> usize {
 #[cfg(test)]
 pub(crate) mod tests {
     pub(crate) use super::inflight::Claim;
+    use super::readers::Readers;
     use super::*;
     use crate::title::Title;
     use model::{TitleIndex, Version};
     use std::ops::Range;
     use std::path::Path;
+    use upstream::Urgency;
 
     /// How many chunks a [`film`] has.
     pub(crate) const CHUNKS: u64 = 16;

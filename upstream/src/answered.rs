@@ -56,7 +56,7 @@ pub(crate) fn plain(
     sending: &Sending,
     terms: &Terms,
 ) -> Result<Answer, Failure> {
-    let (head, body) = response.into_parts();
+    let (mut head, body) = response.into_parts();
     if let Some(why) = fitting::wrong(&sending.method, &sending.fields, &head) {
         let why = format!("{}: it answered {why}", flight.hop().id);
         let fault = Fault::Wrong { why: why.into() };
@@ -78,13 +78,15 @@ pub(crate) fn plain(
     let events = events.is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"));
     let stall = if events { EVENTS_STALL } else { terms.times.stall };
     let (hop, kind) = (flight.hop().id.clone(), flight.hop().kind);
-    let body = if has_no_content(&sending.method, head.status) && !body.is_end_stream() {
+    let wanted = fitting::shortened(&sending.method, &sending.fields, sending.reach, &mut head);
+    let mut body = if has_no_content(&sending.method, head.status) && !body.is_end_stream() {
         // RFC 9110 section 6.4.1. Over HTTP/2 it may come all the same, and is not read.
         flight.whole();
         UpstreamBody::held(bytes::Bytes::new())
     } else {
         UpstreamBody::live(body, flight, (stall, !events), (delimited, alone))
     };
+    wanted.into_iter().for_each(|bytes| body.leave_after(bytes));
     Ok(Answer {
         head,
         body,

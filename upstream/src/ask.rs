@@ -39,6 +39,10 @@ pub struct Ask {
     pub fields: HeaderMap,
     /// Another node asks: what its `CDN-Loop` says is so, and no node that it has passed is asked
     pub by_peer: bool,
+    /// Where an answer brings more than its one range asks for, what is before this byte is of use,
+    /// too; what is behind both is left out, and the exchange given up there. None: what is behind
+    /// the range, if that has an end.
+    pub reach: Option<u64>,
     /// With one there is one try.
     pub body: Option<RequestBody>,
     /// The object.
@@ -95,6 +99,7 @@ impl Ask {
             host: host.into(),
             fields: HeaderMap::new(),
             by_peer: false,
+            reach: None,
             body: None,
             key,
             run: 0,

@@ -31,6 +31,8 @@ pub struct UpstreamBody {
     source: Source,
     flight: Option<Flight>,
     patience: Option<Patience>,
+    /// How many more bytes are wanted, where more of them come.
+    left: Option<u64>,
     delimited: bool,
     /// No other body shares its connection, as over HTTP/1.1.
     alone: bool,
@@ -92,8 +94,9 @@ impl UpstreamBody {
         let source = Source::Live(body);
         let flight = Some(flight);
         let (own, silence) = (None, None);
-        let (held, way) = (OnceLock::new(), OnceLock::new());
-        let mut body = Self { source, flight, patience, delimited, alone, held, way, own, silence };
+        let (held, way, left) = (OnceLock::new(), OnceLock::new(), None);
+        let mut body =
+            Self { source, flight, patience, left, delimited, alone, held, way, own, silence };
         if body.is_end_stream() {
             body.whole();
         }
@@ -104,8 +107,15 @@ impl UpstreamBody {
     pub(crate) fn held(bytes: Bytes) -> Self {
         let source = Source::Held(Some(bytes).filter(|bytes| !bytes.is_empty()));
         let (flight, patience, own, silence) = (None, None, None, None);
-        let (held, way) = (OnceLock::new(), OnceLock::new());
-        Self { source, flight, patience, delimited: true, alone: true, held, way, own, silence }
+        let (held, way, left) = (OnceLock::new(), OnceLock::new(), None);
+        let (delimited, alone) = (true, true);
+        Self { source, flight, patience, left, delimited, alone, held, way, own, silence }
+    }
+
+    /// It is over after so many bytes, of more. The exchange is given up then: over HTTP/1.1 its
+    /// connection is closed, over HTTP/2 its stream reset.
+    pub(crate) fn leave_after(&mut self, bytes: u64) {
+        self.left = Some(bytes);
     }
 
     /// Whether it harms nobody when no more of it is taken for a while: an eighth of the places at
@@ -230,9 +240,26 @@ impl UpstreamBody {
                 {
                     return Some(Err(self.slow(&slow)));
                 }
-                Some(Ok(frame))
+                Some(Ok(self.wanted(frame)))
             }
         }
+    }
+
+    /// What is wanted of a frame.
+    fn wanted(&mut self, frame: Frame<Bytes>) -> Frame<Bytes> {
+        let Some(left) = self.left else { return frame };
+        let mut data = match frame.into_data() {
+            Ok(data) => data,
+            Err(trailers) => return trailers,
+        };
+        data.truncate(usize::try_from(left).unwrap_or(usize::MAX));
+        let left = left - data.len() as u64;
+        self.left = Some(left);
+        if left == 0 {
+            self.whole();
+            (self.source, self.silence) = (Source::Held(None), None);
+        }
+        Frame::data(data)
     }
 
     /// Whether an end that was told is one: of HTTP/2, hyper takes a reset or a GOAWAY without an
@@ -325,7 +352,10 @@ impl Body for UpstreamBody {
 
     fn size_hint(&self) -> SizeHint {
         match &self.source {
-            Source::Live(body) => body.size_hint(),
+            Source::Live(body) => match (self.left, body.size_hint().exact()) {
+                (Some(left), Some(bytes)) => SizeHint::with_exact(left.min(bytes)),
+                _ => body.size_hint(),
+            },
             Source::Held(held) => {
                 SizeHint::with_exact(held.as_ref().map_or(0, |bytes| bytes.len() as u64))
             }

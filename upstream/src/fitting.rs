@@ -1,9 +1,9 @@
 //! Whether an answer is one to what was asked: one that is sound by itself may be none, and then that
-//! try has failed. Pure.
+//! try has failed; or one and more, and then the rest is left out. Pure.
 
-use caching::RangeSpec;
+use caching::{ContentRange, RangeSpec};
 use http::response::Parts;
-use http::{HeaderMap, Method, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 
 /// Why it is none, if it is none: a 304 to who has named nothing that it could go on using (RFC 9110
 /// section 15.4.5), or a 206 of other bytes than were asked for. `asked`: the request's fields.
@@ -22,9 +22,42 @@ pub(crate) fn wrong(method: &Method, asked: &HeaderMap, head: &Parts) -> Option<
     }
 }
 
-/// Whether a 206 holds what was asked for, or the beginning of it: an origin may send less, but
-/// nothing else (RFC 9110 section 15.3.7). Of several ranges that is for who asked for them to see,
-/// as is what has numbers that can't be counted here.
+/// Leaves out of the head of a 206 what it holds beyond the one range that was asked for, as of
+/// servers that heed where a range begins and not where it ends. What is before byte `reach` stays
+/// in any case. How many bytes are left of the body then; none where all of it is.
+pub(crate) fn shortened(
+    method: &Method,
+    asked: &HeaderMap,
+    reach: Option<u64>,
+    head: &mut Parts,
+) -> Option<u64> {
+    let fields = &mut head.headers;
+    if *method != Method::GET || head.status != StatusCode::PARTIAL_CONTENT {
+        return None;
+    }
+    let mut specs = caching::range_specs(asked);
+    let (Some(RangeSpec::From { last, .. }), None) = (specs.next()?, specs.next()) else {
+        return None;
+    };
+    let last = last.map(|last| last.saturating_add(1));
+    let end = last.map_or(reach, |end| Some(reach.map_or(end, |reach| end.max(reach))))?;
+    let ContentRange { range, total } = caching::content_range(fields)?;
+    let bytes = end.checked_sub(range.start).filter(|bytes| (1..range.bytes).contains(bytes))?;
+    let total = total.map_or("*".to_owned(), |total| total.to_string());
+    let given = format!("bytes {}-{}/{total}", range.start, end - 1);
+    fields.insert(header::CONTENT_RANGE, HeaderValue::try_from(given).ok()?);
+    if fields.contains_key(header::CONTENT_LENGTH) {
+        fields.insert(header::CONTENT_LENGTH, bytes.into());
+    }
+    // Of all that came (RFC 9530 section 2).
+    fields.remove("content-digest");
+    fields.remove("content-md5");
+    Some(bytes)
+}
+
+/// Whether a 206 begins with what was asked for: an origin may send less, but nothing else (RFC 9110
+/// section 15.3.7), and what it sends beyond that is left out. Of several ranges that is for who
+/// asked for them to see, as is what has numbers that can't be counted here.
 fn is_part_of(asked: &HeaderMap, fields: &HeaderMap) -> bool {
     if !asked.contains_key(header::RANGE) {
         return caching::is_past_counting(fields);
@@ -35,9 +68,7 @@ fn is_part_of(asked: &HeaderMap, fields: &HeaderMap) -> bool {
         return caching::is_past_counting(fields);
     };
     let is_asked = match spec {
-        RangeSpec::From { first, last } => {
-            given.range.start == first && last.is_none_or(|last| given.range.end() - 1 <= last)
-        }
+        RangeSpec::From { first, .. } => given.range.start == first,
         RangeSpec::Last { bytes } => given.range.bytes <= bytes,
     };
     let framed = fields.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok());
@@ -53,4 +84,62 @@ fn said(asked: &HeaderMap, fields: &HeaderMap) -> String {
     let given = shown(fields, header::CONTENT_RANGE, "no Content-Range");
     let length = shown(fields, header::CONTENT_LENGTH, "no length");
     format!("206, {given}, {length}, to {}", shown(asked, header::RANGE, "no Range"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fields(range: &str) -> HeaderMap {
+        HeaderMap::from_iter([(header::RANGE, HeaderValue::from_str(range).unwrap())])
+    }
+
+    fn head(range: &str, bytes: u64) -> Parts {
+        let head = http::Response::builder()
+            .status(206)
+            .header("content-range", range)
+            .header("content-length", bytes)
+            .header("content-digest", "sha-256=:AA==:");
+        head.body(()).unwrap().into_parts().0
+    }
+
+    #[test]
+    fn what_goes_on_beyond_the_range_is_left_out() {
+        for (asked, reach, given, bytes, left) in [
+            ("bytes=10-19", None, "bytes 10-99/100", 90, Some("bytes 10-19/100")),
+            ("bytes=10-19", None, "bytes 10-99/*", 90, Some("bytes 10-19/*")),
+            ("bytes=10-19", Some(50), "bytes 10-99/100", 90, Some("bytes 10-49/100")),
+            ("bytes=10-19", Some(15), "bytes 10-99/100", 90, Some("bytes 10-19/100")),
+            ("bytes=10-19", Some(100), "bytes 10-99/100", 90, None),
+            ("bytes=10-19", None, "bytes 10-19/100", 10, None),
+            ("bytes=10-19", None, "bytes 10-14/100", 5, None),
+            ("bytes=10-", None, "bytes 10-99/100", 90, None),
+            ("bytes=10-", Some(50), "bytes 10-99/100", 90, Some("bytes 10-49/100")),
+            ("bytes=-90", Some(50), "bytes 10-99/100", 90, None),
+            ("bytes=10-19,30-39", None, "bytes 10-99/100", 90, None),
+        ] {
+            let (asked, mut head) = (fields(asked), head(given, bytes));
+            assert_eq!(wrong(&Method::GET, &asked, &head), None, "{asked:?}");
+            let bytes = shortened(&Method::GET, &asked, reach, &mut head);
+            let told = head.headers.get("content-range").unwrap();
+            assert_eq!(told, left.unwrap_or(given), "{asked:?} {reach:?}");
+            assert_eq!(bytes.is_some(), left.is_some(), "{asked:?} {reach:?}");
+            assert_eq!(head.headers.contains_key("content-digest"), left.is_none());
+            let told = caching::content_range(&head.headers).unwrap().range.bytes;
+            assert_eq!(head.headers["content-length"], told.to_string());
+            assert_eq!(bytes.unwrap_or(told), told);
+        }
+    }
+
+    #[test]
+    fn what_begins_elsewhere_or_is_of_another_length_than_it_says_is_wrong() {
+        for (given, bytes) in [
+            ("bytes 9-19/100", 11),
+            ("bytes 11-19/100", 9),
+            ("bytes 10-99/100", 91),
+            ("bytes 10-99/99", 90),
+        ] {
+            assert!(wrong(&Method::GET, &fields("bytes=10-19"), &head(given, bytes)).is_some());
+        }
+    }
 }

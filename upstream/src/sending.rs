@@ -21,6 +21,8 @@ pub(crate) struct Sending {
     pub(crate) host: String,
     pub(crate) fields: HeaderMap,
     pub(crate) purges: Purges,
+    /// See [`Ask::reach`].
+    pub(crate) reach: Option<u64>,
     pub(crate) upload: Option<Arc<Upload>>,
     pub(crate) pass_host: bool,
     pub(crate) urgency: Urgency,
@@ -39,6 +41,7 @@ impl Sending {
             host: ask.host,
             fields,
             purges: ask.purges,
+            reach: ask.reach,
             upload: ask.body.map(Upload::new),
             pass_host: false,
             urgency: ask.urgency,

@@ -4,7 +4,7 @@
 mod border;
 mod left;
 
-use crate::engine::{self, COPIED_BYTES_MAX, Engine, Got, Progress};
+use crate::engine::{self, COPIED_BYTES_MAX, Engine, Got, Progress, Want};
 use crate::error::Fault;
 use crate::object::Object;
 use crate::verdict::Verdict;
@@ -212,10 +212,15 @@ impl Sending {
         engine::growing_until(self.from, number, chunk::covering(self.left).end)
     }
 
+    /// The chunk, and what is wanted behind it.
+    fn want(&self, number: u64) -> Want {
+        Want { number, until: self.until(number), end: chunk::covering(self.left).end }
+    }
+
     /// Asks for the chunk of the first byte that is left.
     fn ask(&mut self) {
         let number = self.number();
-        let until = self.until(number);
+        let want = self.want(number);
         let passed = |reading: &engine::Reading| reading.passed(number, self.left.start);
         if let Some(exit) = self.reading.as_ref().and_then(passed) {
             self.state = State::Passing(exit);
@@ -225,8 +230,7 @@ impl Sending {
         let (object, followed) = (&self.object, self.reading.as_ref());
         let within = usize::try_from(self.left.start % CHUNK_BYTES).unwrap_or(0);
         let taken = if self.has_begun { within } else { 0 };
-        let wanted = (number, until);
-        self.state = match self.engine.chunk(object, wanted, taken, self.urgency, followed) {
+        self.state = match self.engine.chunk(object, want, taken, self.urgency, followed) {
             Got::Here(bytes, verdict) => {
                 if let Some(reading) = &self.reading {
                     reading.want(number);
@@ -237,7 +241,8 @@ impl Sending {
             }
             Got::Coming(coming) => {
                 if coming.is_own && number >= self.own.0.end {
-                    self.own.0 = number..self.engine.missing_until(&self.object, number..until);
+                    self.own.0 =
+                        number..self.engine.missing_until(&self.object, number..want.until);
                 }
                 self.reading = coming.reading.or(self.reading.take());
                 if let Some(reading) = &self.reading {

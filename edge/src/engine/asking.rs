@@ -25,6 +25,8 @@ pub(super) struct Asking<'a> {
     pub(super) is_repeat: bool,
     /// No other node is asked.
     pub(super) at_the_origin: bool,
+    /// What an answer brings beyond what is asked for is taken up to this byte.
+    pub(super) reach: u64,
     /// How many of the site's `retries` have gone into them; what an answer took is added.
     pub(super) retried: &'a mut u32,
     /// Its turn.
@@ -62,11 +64,15 @@ impl Engine {
         missing: ByteRange,
         asking: Asking<'_>,
     ) -> Result<Arriving, Fault> {
-        let Asking { avoid, place, is_repeat, at_the_origin, retried, urgency } = asking;
+        let Asking { avoid, place, is_repeat, at_the_origin, reach, retried, urgency } = asking;
         let upstream = self.upstream_of(object).ok_or(Fault::NotFound)?;
         let answer_by = answer_by(object, upstream);
-        let ask = || -> Result<Ask, Fault> {
-            let mut ask = request(object, missing, urgency)?;
+        // A sibling may wait for this node to bring what follows.
+        let mut has_end = !self.open_ended.knows(&object.body);
+        let at_the_origin = at_the_origin || !has_end;
+        let ask = |has_end: bool| -> Result<Ask, Fault> {
+            let mut ask = request(object, missing, has_end, urgency)?;
+            ask.reach = Some(reach);
             (ask.is_repeat, ask.retried, ask.answer_by) = (is_repeat, *retried, answer_by);
             Ok(ask)
         };
@@ -76,7 +82,7 @@ impl Engine {
             Kind::Web(web) => Purges { last_ms: None, ..web.wanted.purges(self, &web.head.tags) },
         };
         let requested_ms = crate::proxy::now_ms();
-        let first = Ask { avoid, place, at_the_origin, purges, ..ask()? };
+        let first = Ask { avoid, place, at_the_origin, purges, ..ask(has_end)? };
         let mut answer = upstream.send(first).await?;
         if answer.kind != HopKind::Origin
             && answer.head.status.is_success()
@@ -86,11 +92,17 @@ impl Engine {
         {
             drop(answer);
             self.metrics.nodes_passed_by.inc();
-            answer = upstream.send(Ask { at_the_origin: true, ..ask()? }).await?;
+            answer = upstream.send(Ask { at_the_origin: true, ..ask(has_end)? }).await?;
+        }
+        if has_end && answer.kind == HopKind::Origin && contradicts(object, &answer.head) {
+            drop(answer);
+            self.open_ended.note(object.body);
+            has_end = false;
+            answer = upstream.send(Ask { at_the_origin: true, ..ask(has_end)? }).await?;
         }
         *retried = answer.retried;
         let is_measured = answer.body.length().is_some() || !answer.body.is_delimited();
-        let given = bytes_of(object, &answer.head, missing, is_measured);
+        let given = bytes_of(object, &answer.head, (missing, reach), is_measured);
         if let Kind::Web(web) = &object.kind
             && let Some(ends) = is_apart(web, &answer.head, given.is_ok(), requested_ms)
         {
@@ -107,9 +119,10 @@ impl Engine {
                     // Earlier than what is known by a clock that was set back.
                     self.joins(&web.wanted.key, &web.head, answer.fetched_ms);
                 }
-                let is_unranged = range.start < missing.start || range.end() > missing.end();
-                let (body, wanted, retried) = (answer.body, missing.start, *retried);
-                let is_measured = is_measured || answer.head.status != StatusCode::OK;
+                let is_whole = answer.head.status == StatusCode::OK;
+                let is_other = range.start < missing.start || range.end() > missing.end();
+                let (is_unranged, is_measured) = (is_whole && is_other, is_measured || !is_whole);
+                let (body, wanted, retried) = (answer.body, missing.start..reach, *retried);
                 Ok(Arriving { body, range, wanted, is_unranged, is_measured, hop, source, retried })
             }
             Err(fault) => {
@@ -176,8 +189,14 @@ pub(super) fn answer_by(object: &Object, upstream: &Upstream) -> Option<Instant>
     object.answer_by().filter(|by| upstream.has_time(*by))
 }
 
-/// A request for these bytes of an object, under its validator.
-fn request(object: &Object, missing: ByteRange, urgency: &Urgency) -> Result<Ask, Fault> {
+/// A request for these bytes of an object, under its validator; for what follows them, too, unless
+/// it `has_end`.
+fn request(
+    object: &Object,
+    missing: ByteRange,
+    has_end: bool,
+    urgency: &Urgency,
+) -> Result<Ask, Fault> {
     let mut ask = match &object.kind {
         Kind::Track { title, track, passed } => {
             let track = title.index.tracks.get(*track).ok_or(Fault::NotFound)?;
@@ -193,8 +212,9 @@ fn request(object: &Object, missing: ByteRange, urgency: &Urgency) -> Result<Ask
         }
         Kind::Web(web) => web.wanted.site.ask_again(web),
     };
-    let last = missing.end().saturating_sub(1);
-    if let Ok(range) = HeaderValue::try_from(format!("bytes={}-{last}", missing.start)) {
+    let (first, last) = (missing.start, missing.end().saturating_sub(1));
+    let range = if has_end { format!("bytes={first}-{last}") } else { format!("bytes={first}-") };
+    if let Ok(range) = HeaderValue::try_from(range) {
         ask.fields.insert(header::RANGE, range);
     }
     (ask.run, ask.urgency) = (missing.start / OWNED_RUN_BYTES, urgency.clone());
@@ -237,12 +257,19 @@ fn is_apart(
     }
 }
 
-/// Which of the object's bytes an answer to a range request holds. All of it may come without a
-/// length, but for its validator: that it is as long is seen at its end.
+/// Whether an answer says that there are no such bytes, of what is as long as it was: that is none of
+/// another version, but of an origin that read the range in a way of its own.
+fn contradicts(object: &Object, head: &http::response::Parts) -> bool {
+    head.status == StatusCode::RANGE_NOT_SATISFIABLE
+        && caching::unsatisfied_total(&head.headers) == Some(object.bytes)
+}
+
+/// Which of the object's bytes an answer to a range request holds, of those up to `reach`. All of it
+/// may come without a length, but for its validator: that it is as long is seen at its end.
 fn bytes_of(
     object: &Object,
     head: &http::response::Parts,
-    missing: ByteRange,
+    (missing, reach): (ByteRange, u64),
     is_measured: bool,
 ) -> Result<ByteRange, Fault> {
     let said = || {
@@ -261,7 +288,7 @@ fn bytes_of(
             if !same(&head.headers) || given.total.is_some_and(|total| total != object.bytes) {
                 return Err(changed(object, said));
             }
-            let fits = given.range.start == missing.start && given.range.end() <= missing.end();
+            let fits = given.range.start == missing.start && given.range.end() <= reach;
             if fits {
                 Ok(given.range)
             } else {
@@ -278,6 +305,7 @@ fn bytes_of(
             }
             Err(changed(object, said))
         }
+        _ if contradicts(object, head) => Err(Fault::unavailable(format!("answered {}", said()))),
         StatusCode::PRECONDITION_FAILED
         | StatusCode::RANGE_NOT_SATISFIABLE
         | StatusCode::NOT_FOUND

@@ -6,6 +6,18 @@ use model::chunk::CHUNK_BYTES;
 /// Bytes between two choices of who fetches them: the owner among siblings is chosen per run.
 pub const OWNED_RUN_BYTES: u64 = 64 << 20;
 
+/// A chunk that is wanted, and what is wanted behind it.
+#[derive(Debug, Clone, Copy)]
+pub struct Want {
+    /// The chunk.
+    pub number: u64,
+    /// The first one that is not asked for together with it.
+    pub until: u64,
+    /// The first one that is not wanted, as far as is known: what an answer brings of the others
+    /// though it was not asked for is taken.
+    pub end: u64,
+}
+
 /// Where the run ends that a byte lies in. One request is for bytes of one run: the owner of the
 /// next may be another node, and were it this one, both could wait for each other.
 pub fn owned_run_end(at: u64) -> u64 {

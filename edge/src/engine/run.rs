@@ -27,6 +27,7 @@ use model::ByteRange;
 use model::chunk::CHUNK_BYTES;
 use model::tree::Leaves;
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use taking::End;
@@ -80,6 +81,8 @@ pub struct Run {
     listed: Option<Listed>,
     /// All chunks below were claimed that were missing then.
     claimed_until: u64,
+    /// The first chunk that who began it does not want.
+    wanted_until: u64,
     began: Instant,
 }
 
@@ -117,8 +120,8 @@ pub struct Arriving {
     pub body: UpstreamBody,
     /// Which of the object's.
     pub range: ByteRange,
-    /// The first of them that is wanted.
-    pub wanted: u64,
+    /// Which of the object's are wanted.
+    pub wanted: Range<u64>,
     /// They are all of the object, though a part was asked for.
     pub is_unranged: bool,
     /// How many they are was said before they came. Else those of another version that has the same
@@ -167,6 +170,7 @@ impl Run {
             is_told_by_end: false,
             listed: None,
             claimed_until: 0,
+            wanted_until: 0,
             began: Instant::now(),
         }
     }
@@ -174,6 +178,12 @@ impl Run {
     /// It starts with this chunk.
     pub fn begin(&mut self, first: Claim) {
         self.claims.push_back(first);
+    }
+
+    /// Who began it wants all below this chunk in the end: of an answer that brings more than it is
+    /// asked for, that is taken.
+    pub fn wants_until(&mut self, chunk: u64) {
+        self.wanted_until = chunk;
     }
 
     /// What it is of.
@@ -306,8 +316,11 @@ impl Run {
         };
         let mut retried = before;
         let (urgency, at_the_origin) = (self.readers.urgency(), self.is_last);
+        let reach = self.wanted_until.saturating_mul(CHUNK_BYTES).min(self.object.bytes);
+        let reach = reach.max(missing.end());
+        let retried_by = &mut retried;
         let asking =
-            Asking { avoid, place, is_repeat, at_the_origin, retried: &mut retried, urgency };
+            Asking { avoid, place, is_repeat, at_the_origin, reach, retried: retried_by, urgency };
         let asked = engine.ask(&self.object, missing, asking).await;
         self.repeats += retried.saturating_sub(before);
         let arriving = asked.map_err(|fault| (fault, None))?;
@@ -317,7 +330,8 @@ impl Run {
             return Ok(End::Done);
         }
         let is_little = arriving.range.bytes < ANSWER_BYTES_MIN;
-        match self.take(engine, arriving, false).await {
+        let is_more = arriving.range.end() > missing.end();
+        match self.take(engine, arriving, is_more).await {
             Ok(End::Short) if is_little => Err((Fault::Short, Some(hop))),
             ended => ended.map_err(|fault| (fault, Some(hop))),
         }

@@ -248,10 +248,14 @@ impl Fetch {
             (outcome, own) = self.once(None, range).await;
         }
         let wrong = |own: &Option<Own>| match own {
-            Some(Own::Unshared(unshared)) if unshared.is_a_wrong_part() => self.exact(unshared),
+            Some(Own::Unshared(unshared))
+                if unshared.is_a_wrong_part() || unshared.is_no_part() =>
+            {
+                self.exact(unshared)
+            }
             _ => None,
         };
-        if let Some(exact) = wrong(&own).filter(|_| !may_be_whole) {
+        if let Some(exact) = wrong(&own).filter(|exact| !may_be_whole && asked != Some(*exact)) {
             drop(own);
             (outcome, own) = self.once(None, Some(exact)).await;
         }

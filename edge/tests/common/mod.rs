@@ -15,6 +15,7 @@ mod stopped;
 mod title;
 mod web;
 mod web_answer;
+mod web_misdeed;
 
 pub use self::h3::{H3, Stream};
 pub use client::{

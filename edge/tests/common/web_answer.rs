@@ -212,7 +212,11 @@ fn condition(item: &Item, request: &Request) -> Option<u16> {
 }
 
 /// The range that is asked for, if it applies; an error if no byte is in it.
-fn range(item: &Item, request: &Request) -> Result<Option<Range<u64>>, ()> {
+fn range(
+    item: &Item,
+    request: &Request,
+    misdeed: Option<Misdeed>,
+) -> Result<Option<Range<u64>>, ()> {
     let (field, condition) = (request.field("range"), request.field("if-range"));
     let applies = match item.validator {
         Validator::Strong => condition == etag(item, request),
@@ -226,10 +230,17 @@ fn range(item: &Item, request: &Request) -> Result<Option<Range<u64>>, ()> {
         return Ok(None);
     };
     let (first, last) = spec.split_once('-').unwrap();
-    let range = match (first.parse::<u64>(), last.parse::<u64>()) {
-        (Ok(first), Ok(last)) => first..(last + 1).min(item.bytes),
-        (Ok(first), Err(_)) => first..item.bytes,
-        (Err(_), Ok(back)) => item.bytes.saturating_sub(back)..item.bytes,
+    let (first, last) = (first.parse::<u64>(), last.parse::<u64>());
+    let block = |first: u64, most: u64| first..first.saturating_add(most).min(item.bytes);
+    let range = match (first, last, misdeed) {
+        (Ok(first), _, Some(Misdeed::Endless(most))) => block(first, most),
+        (Ok(_), _, Some(Misdeed::Digits(most))) => {
+            block(spec.replace('-', "").parse().unwrap(), most)
+        }
+        (Ok(_), Ok(last), Some(Misdeed::Strict)) if last >= item.bytes => return Err(()),
+        (Ok(first), Ok(last), _) => first..(last + 1).min(item.bytes),
+        (Ok(first), Err(_), _) => first..item.bytes,
+        (Err(_), Ok(back), _) => item.bytes.saturating_sub(back)..item.bytes,
         _ => return Ok(None),
     };
     if range.start >= range.end { Err(()) } else { Ok(Some(range)) }
@@ -241,7 +252,7 @@ fn content_of(
     misdeed: Option<Misdeed>,
     mut fields: String,
 ) -> (u16, String, Body) {
-    let Ok(asked) = range(item, request) else {
+    let Ok(asked) = range(item, request, misdeed) else {
         let head = format!(
             "HTTP/1.1 416 No\r\ncontent-range: bytes */{}\r\ncontent-length: 0\r\n\r\n",
             item.bytes

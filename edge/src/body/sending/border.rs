@@ -26,11 +26,9 @@ impl Sending {
         if here == 0 || number == looked.end || self.reading.is_some() {
             return Ok(None);
         }
-        let end = self.until(number);
-        let until = self.engine.missing_until(&self.object, number..end);
-        let wanted = (number, end);
-        let Got::Coming(mut coming) =
-            self.engine.chunk(&self.object, wanted, 0, self.urgency, None)
+        let want = self.want(number);
+        let until = self.engine.missing_until(&self.object, number..want.until);
+        let Got::Coming(mut coming) = self.engine.chunk(&self.object, want, 0, self.urgency, None)
         else {
             return Ok(None);
         };

@@ -184,7 +184,8 @@ impl Fetch {
         let arriving = Arriving {
             body: answer.body,
             range,
-            wanted: span.start.min(object.bytes),
+            wanted: span.start.min(object.bytes)
+                ..span.end.map_or(object.bytes, |end| end.min(object.bytes)),
             is_unranged: range.start < span.start || ends_early || is_whole,
             is_measured: true,
             hop: answer.hop,

@@ -93,11 +93,21 @@ impl Fetch {
     }
 
     /// To the byte what the client wants, of whose chunks the origin has sent too little for the
-    /// cache, and nothing that is wanted.
+    /// cache, and nothing that is wanted, or says that they are not there, though what is wanted is.
+    /// As the client asks for it: there are origins that take no range that has an end, and some
+    /// that take none whose end is past theirs.
     pub(super) fn exact(&self, sent: &Unshared) -> Option<Span> {
-        let total = caching::content_range(&sent.answer.head.headers)?.total?;
+        let fields = &sent.answer.head.headers;
+        let total = match sent.is_no_part() {
+            true => caching::unsatisfied_total(fields)?,
+            false => caching::content_range(fields)?.total?,
+        };
         let range = one_range(&self.wanted.fields, total)?;
-        Some(Span { start: range.start, end: Some(range.end()) })
+        let end = match caching::range_specs(&self.wanted.fields).next()?? {
+            RangeSpec::From { last, .. } => last.and_then(|last| last.checked_add(1)),
+            RangeSpec::Last { .. } => Some(range.end()),
+        };
+        Some(Span { start: range.start, end })
     }
 
     /// Whether the client wants the end, wherever that is.
