@@ -120,6 +120,14 @@ impl Object {
         }
     }
 
+    /// By which hash its runs have owners among nodes.
+    pub fn asked_as(&self) -> [u8; 16] {
+        match &self.kind {
+            Kind::Track { .. } => self.body,
+            Kind::Web(web) => web.wanted.key.0,
+        }
+    }
+
     /// Until when the node that asks, where one does, waits for the answer to begin.
     pub fn answer_by(&self) -> Option<Instant> {
         match &self.kind {

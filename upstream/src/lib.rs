@@ -23,6 +23,7 @@ mod failing;
 mod fault;
 mod fitting;
 mod flight;
+mod foreseen;
 mod frames;
 mod habits;
 mod health;

@@ -117,9 +117,11 @@ impl Sending {
             Some(Err(fault)) => Err(fault),
             Some(Ok((bytes, verdict))) => {
                 self.ahead = Some(Ok((bytes, verdict)));
-                // What was foreseen as the origin may have turned out to be a peer.
+                // Another hop than was foreseen may have been asked.
                 let foreseen = match foreseen.unwrap_or(verdict) {
-                    Verdict::Origin if !verdict.is_hit() => verdict,
+                    Verdict::Sibling | Verdict::Parent | Verdict::Origin if !verdict.is_hit() => {
+                        verdict
+                    }
                     foreseen => foreseen,
                 };
                 Ok(verdict.max(foreseen))

@@ -174,7 +174,7 @@ impl Engine {
         }
     }
 
-    fn upstream_of<'a>(&'a self, object: &'a Object) -> Option<&'a Upstream> {
+    pub(super) fn upstream_of<'a>(&'a self, object: &'a Object) -> Option<&'a Upstream> {
         match &object.kind {
             Kind::Track { .. } => self.titles.as_ref(),
             Kind::Web(web) => Some(&web.wanted.site.upstream),

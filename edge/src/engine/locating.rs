@@ -1,7 +1,8 @@
 //! Where chunks are now: asked before anything is fetched. Nothing here waits or changes anything.
 
+use super::asking::source;
 use super::owned::run_until;
-use super::{Engine, FORESEEN_MAX};
+use super::{Engine, FORESEEN_MAX, OWNED_RUN_BYTES};
 use crate::object::{Kind, Object};
 use crate::verdict::Verdict;
 use model::admin::ChunkPlace;
@@ -59,8 +60,15 @@ impl Engine {
             }
             _ if self.chunks.may_be_on_disk(&key) => Verdict::HitSsd,
             _ if self.inflight.has(&key) => Verdict::Filling,
-            _ => Verdict::Origin,
+            _ => self.foreseen_source(object, number),
         }
+    }
+
+    /// Which kind of hop is asked first for a chunk that is missing.
+    fn foreseen_source(&self, object: &Object, number: u64) -> Verdict {
+        let Some(upstream) = self.upstream_of(object) else { return Verdict::Origin };
+        let run = object.chunk(number).start / OWNED_RUN_BYTES;
+        source(upstream.foreseen(object.asked_as(), run, object.is_for_peer()))
     }
 
     /// Where a chunk is now.

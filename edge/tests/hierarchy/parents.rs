@@ -1,7 +1,7 @@
 //! A regional edge and a shield above an edge, and circles.
 
 use crate::common::nodes::{below, fetch, node, nodes, verdict};
-use crate::common::{Edge, Item, Web, get, proxy_settings};
+use crate::common::{Edge, Item, Web, get, proxy_settings, until};
 use nearcast_edge::Settings;
 use tempfile::TempDir;
 use upstream::hierarchy::{self, Peer};
@@ -11,7 +11,7 @@ async fn the_way_up_is_regional_edge_shield_origin() {
     let dirs = [(); 3].map(|()| tempfile::tempdir().unwrap());
     let [edge, parent, shield] = nodes(["edge-a", "region-1", "shield-1"]);
     let web = Web::start().await;
-    for path in ["/a", "/b"] {
+    for path in ["/a", "/b", "/c"] {
         web.put(path, Item::of(3 << 20));
     }
     let shields = hierarchy::Settings { shields: vec![shield.clone()], ..Default::default() };
@@ -32,6 +32,18 @@ async fn the_way_up_is_regional_edge_shield_origin() {
     assert_eq!(asked.field("x-forwarded-for"), "127.0.0.1");
     assert_eq!(verdict(&fetch(&edge, "/a", &[]).await, "edge-a"), "hit-memory");
     assert_eq!(web.sent("/a"), 3 << 20);
+
+    // Of what is here in part the rest is a parent's, too, and the head says so before it is asked.
+    let part = fetch(&edge, "/c", &[("range", "bytes=0-99")]).await;
+    assert_eq!(verdict(&part, "edge-a"), "parent");
+    until("the chunk is here", async || {
+        let part = fetch(&edge, "/c", &[("range", "bytes=0-99")]).await;
+        (verdict(&part, "edge-a") == "hit-memory").then_some(())
+    })
+    .await;
+    let rest = fetch(&edge, "/c", &[]).await;
+    assert!(rest.bytes() == &web.whole("/c"), "the bytes");
+    assert_eq!(verdict(&rest, "edge-a"), "parent");
 
     // A parent that is down is passed over within the request.
     above.stop().await;
