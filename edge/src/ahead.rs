@@ -9,6 +9,7 @@ use crate::refused::Refused;
 use crate::serve::{Answer, Asked, Edge, proxied};
 use crate::title::Title;
 use crate::verdict::Verdict;
+use heads::KeyId;
 use http::{HeaderMap, HeaderValue, Method, Request, header};
 use model::{ByteRange, chunk};
 use std::future::poll_fn;
@@ -126,12 +127,11 @@ pub fn announced(edge: &Arc<Edge>, site: &Arc<Site>, asked: &Asked<'_>, cmcd: &c
             edge.prefetch.left(Refusal::InVain);
             continue;
         }
-        let host = host.as_deref().unwrap_or("");
-        let name = target_key(host, &next.target);
+        let name = object_key(&wanted.key);
         if !is_stored(edge, &wanted) {
             edge.prefetch.forget(name);
         }
-        let hint = hint((host, &next.target), asked.via.client, cmcd.sid.as_deref());
+        let hint = hint(&wanted.url(), asked.via.client, cmcd.sid.as_deref());
         let prefetch = &edge.prefetch;
         let permit = prefetch.permit_hinted(Instant::now(), (name, hint), ANNOUNCED_BYTES, pressed);
         let Some(permit) = permit else { continue };
@@ -182,33 +182,24 @@ fn request(fields: &HeaderMap, host: Option<&str>, next: &cmcd::Next) -> Option<
     request.header(header::HOST, host?).header("priority", urgency).body(()).ok()
 }
 
-/// A request of a client's for something that may have been announced.
+/// A request of a client's for something that may have been announced, by whatever name of the site
+/// and in whatever spelling.
 #[must_use]
-pub fn asked_for(edge: &Edge, asked: &Asked<'_>) -> Option<Awaited> {
-    if !edge.prefetch.has_unused() {
-        return None;
-    }
-    let head = asked.head;
-    let host = head.uri.authority().map(|authority| authority.as_str());
-    let host = host.or_else(|| head.headers.get(header::HOST)?.to_str().ok()).unwrap_or("");
-    let target = head.uri.path_and_query()?;
-    let query = target.query().and_then(cmcd::strip);
-    let target = match query {
-        Some(query) => format!("{}?{query}", target.path()),
-        None => target.path().to_owned(),
-    };
-    edge.prefetch.awaited(target_key(host, &target))
+pub fn asked_for(edge: &Edge, wanted: &KeyId) -> Option<Awaited> {
+    let prefetch = Some(&edge.prefetch).filter(|prefetch| prefetch.has_unused())?;
+    prefetch.awaited(object_key(wanted))
 }
 
-fn target_key(host: &str, target: &str) -> u64 {
-    key(format!("{host}{target}").as_bytes())
+fn object_key(of: &KeyId) -> u64 {
+    key(&of.0)
 }
 
-/// The folder that a target is in, and the player that announces it: its address, and the session of
-/// those who share one.
-fn hint((host, target): (&str, &str), client: Option<IpAddr>, session: Option<&str>) -> Hint {
-    let path = target.split('?').next().unwrap_or(target);
-    let folder = target_key(host, &path[..path.rfind('/').map_or(0, |slash| slash + 1)]);
+/// The folder that a URL (`host/path?query`) is in, and the player that announces it: its address, and
+/// the session of those who share one.
+fn hint(url: &str, client: Option<IpAddr>, session: Option<&str>) -> Hint {
+    let path = url.split('?').next().unwrap_or(url);
+    let folder = path.rsplit_once('/').map_or("", |(folder, _)| folder);
+    let folder = key(folder.as_bytes());
     let player = key(format!("{folder} {client:?} {session:?}").as_bytes());
     Hint { folder, player }
 }

@@ -20,7 +20,7 @@ use crate::verdict::Verdict;
 use crate::view::Views;
 use crate::whose::{Whose, asks_the_node, is_misdirected, unhosted, whose};
 use bytes::Bytes;
-use heads::PurgeLog;
+use heads::{KeyId, PurgeLog};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
 use http_body_util::{BodyExt, Empty};
 use model::EdgeId;
@@ -168,17 +168,21 @@ fn serve(edge: &Arc<Edge>, asked: &Asked<'_>, body: RequestBody) -> Reply<Body> 
             Err(refusal) => at_once(Err(refusal.into()), account),
         },
         Whose::Proxy(site) => {
-            // Another node looks ahead itself.
-            if site.prefetch && !asked.via.peer {
-                account.awaits(crate::ahead::asked_for(edge, asked));
-                if has_told {
-                    crate::ahead::announced(edge, site, asked, &cmcd.cmcd);
+            let look_ahead = |account: &mut Account, key: &KeyId| {
+                // Another node looks ahead itself.
+                if site.prefetch && !asked.via.peer {
+                    account.awaits(crate::ahead::asked_for(edge, key));
+                    if has_told {
+                        crate::ahead::announced(edge, site, asked, &cmcd.cmcd);
+                    }
                 }
-            }
+            };
             if let Some(hit) = lately::answer(edge, site, asked) {
+                look_ahead(&mut account, &hit.key);
                 return known(hit, account);
             }
             let wanted = proxy::Wanted::of(edge, site, asked).map(Arc::new);
+            wanted.iter().for_each(|wanted| look_ahead(&mut account, &wanted.key));
             match wanted.and_then(|wanted| begin(edge, asked, wanted)) {
                 Ok(Begun::Done(answer)) => at_once(Ok(answer), account),
                 Ok(Begun::Waits(wanted, place)) => {
@@ -192,7 +196,7 @@ fn serve(edge: &Arc<Edge>, asked: &Asked<'_>, body: RequestBody) -> Reply<Body> 
 
 /// A hit whose head is ready.
 fn known(hit: lately::Hit, mut account: Box<Account>) -> Reply<Body> {
-    let lately::Hit { known, held, place } = hit;
+    let lately::Hit { known, held, place, .. } = hit;
     let content = Content::Held(held);
     account.place(Some(place));
     account.answered(Verdict::HitMemory, known.status().as_u16(), content.bytes());

@@ -102,6 +102,26 @@ async fn what_a_player_announces_is_fetched_once() {
     proxy.edge.stop().await;
 }
 
+/// A site for any host knows one object by all of its names, and by its rules for queries.
+#[tokio::test]
+async fn what_was_announced_by_one_name_is_asked_for_by_another() {
+    let site = serde_json::json!({ "query": { "keep": ["a"] } });
+    let with = |settings: Settings| {
+        let origin = &settings.origin[0];
+        let sites =
+            common::proxy_settings(&settings.data_dir.clone().unwrap(), origin, &site).sites;
+        Settings { origin: Vec::new(), sites, ..settings }
+    };
+    let proxy = Scripted::with(answer, with).await;
+    announce(&proxy, "/v1/1.m4s", "2.m4s%3Fa%3D1", &[("host", "one.example")]).await;
+    reaches(&proxy.edge, &outcome("done"), 1.0).await;
+    let next = proxy.get("/v1/2.m4s?b=2&a=1", &[("host", "Two.example:8080")]).await;
+    assert_eq!(next.verdict(), "hit-memory");
+    reaches(&proxy.edge, USEFUL, SEGMENT_BYTES as f64).await;
+    assert_eq!(proxy.times("/v1/2.m4s?a=1"), 1);
+    proxy.edge.stop().await;
+}
+
 #[tokio::test]
 async fn hints_that_lead_astray_are_not_followed() {
     let proxy = Scripted::new(answer).await;

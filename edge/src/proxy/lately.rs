@@ -37,6 +37,8 @@ thread_local! {
 
 /// A hit in memory, whole.
 pub struct Hit {
+    /// What it is stored under.
+    pub key: KeyId,
     /// Its head.
     pub known: Arc<Known>,
     /// Its body.
@@ -167,7 +169,7 @@ impl Entry {
         let known = self.known(edge, via, head, now_ms)?;
         let place = edge.places.take(Priority::default().urgency).ok()?;
         let (bytes, pin) = edge.engine.whole_in_memory(head.body, head.bytes)?;
-        Some(Hit { known, held: Held { bytes, _pin: pin }, place })
+        Some(Hit { key: self.key, known, held: Held { bytes, _pin: pin }, place })
     }
 
     fn known(
