@@ -16,7 +16,7 @@ mod host;
 mod key;
 mod path;
 
-pub use host::Host;
+pub use host::{Host, in_ascii};
 pub use key::{KeyRules, Query};
 pub(crate) use key::{expected_of, has, is_named};
 pub use path::{canonical as path, escaped};

@@ -179,6 +179,20 @@ async fn hosts_are_apart_where_the_origin_is_told_them() {
     assert_eq!(explain(edge, "http://FILMS.example/page").await.url, "films.example/page");
 }
 
+/// Clients send it in ASCII, whatever their address line shows.
+#[tokio::test]
+async fn a_name_in_other_letters_is_purged_as_it_is_written() {
+    let proxy = Proxy::with(json!({ "pass-host": true })).await;
+    let Proxy { web, edge, .. } = &proxy;
+    web.put(PAGE, Item::of(1000));
+    let ask = async || by(edge, "xn--bcher-kva.example:8080", PAGE).await.verdict().to_owned();
+    assert_eq!([ask().await, ask().await], ["origin", "hit-memory"]);
+    let url = format!("http://B\u{fc}cher.example:8080{PAGE}");
+    assert_eq!(explain(edge, &url).await.url, "xn--bcher-kva.example:8080/page");
+    edge.purge(&json!({ "url": url })).await;
+    assert_eq!(ask().await, "origin");
+}
+
 /// A node of any host, or of these.
 fn any(dir: &TempDir, node: &hierarchy::Peer, web: &Web, site: &Value) -> Settings {
     Settings {

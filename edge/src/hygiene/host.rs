@@ -74,6 +74,16 @@ impl Host {
     }
 }
 
+/// A host with other letters than those of ASCII in its name, as clients send it (RFC 5891 section 4.4);
+/// none if its name is in ASCII, or can't be.
+pub fn in_ascii(text: &str) -> Option<String> {
+    let (name, port) = text.split_at(text.find(':').unwrap_or(text.len()));
+    match url::Host::parse(name) {
+        Ok(url::Host::Domain(ascii)) if !name.is_ascii() => Some(format!("{ascii}{port}")),
+        _ => None,
+    }
+}
+
 /// A name of letters, digits, `-` and `_` between dots (an IPv4 address is one as well).
 fn registered(name: &str) -> Result<String, Refusal> {
     let name = name.strip_suffix('.').unwrap_or(name);

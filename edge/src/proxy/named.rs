@@ -89,7 +89,8 @@ fn parts<'a>(sites: &'a Sites, url: &'a str) -> Result<Parts<'a>, String> {
         None => (rest, None),
     };
     let bad = |error: hygiene::Refusal| format!("{url:?}: {error}");
-    let host = Host::parse(authority).map_err(bad)?;
+    let ascii = hygiene::in_ascii(authority);
+    let host = Host::parse(ascii.as_deref().unwrap_or(authority)).map_err(bad)?;
     let path = hygiene::path(if path.is_empty() { "/" } else { path }).map_err(bad)?;
     let host = in_url(host, &scheme);
     let site = sites.of(Some(&host)).ok_or_else(|| {

@@ -8,7 +8,7 @@ pub use upstream::ANY_HOST;
 
 use super::values::count;
 use crate::engine::UNVALIDATED_BYTES_MAX;
-use crate::hygiene::{Host, KeyRules, Query};
+use crate::hygiene::{Host, KeyRules, Query, in_ascii};
 use http::{HeaderName, header};
 use rules::{check_span, millis};
 use serde::Deserialize;
@@ -182,6 +182,9 @@ fn check_host(host: &str) -> Result<(), ConfigError> {
         return Ok(());
     }
     let refused = |expected: &str| Err(ConfigError::value("edge.sites", host, expected));
+    if let Some(ascii) = in_ascii(host) {
+        return refused(&format!("{ascii:?}: in ASCII, as clients ask for it"));
+    }
     let Ok(Host { name, port }) = Host::parse(host) else {
         return refused(
             "a host name, or an IP address (IPv6 in brackets), with its port unless that is 80 \
@@ -359,6 +362,7 @@ mod tests {
             "http://a.example",
             "*.a.example",
             "..:::[[-",
+            "b\u{fc}cher.example:8080",
             "",
         ];
         insta::assert_snapshot!(refused.map(|host| checked(host).unwrap_err()).join("\n"));
