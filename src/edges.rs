@@ -65,13 +65,15 @@ fn admin(url: &str) -> Result<String> {
     }
 }
 
-/// What went wrong: an edge's own words where it has said some.
+/// What went wrong: an edge's own words where it has said some. What answers otherwise may be no edge,
+/// or the address that it serves at.
 fn reason(error: client::Error) -> String {
     match &error {
         client::Error::Status { body, .. } => match serde_json::from_str::<ApiError>(body) {
             Ok(told) => told.message,
-            Err(_) => error.to_string(),
+            Err(_) => format!("{error}; is it an edge's admin address?"),
         },
+        client::Error::BadBody { .. } => format!("{error}; is it an edge's admin address?"),
         _ => error.to_string(),
     }
 }

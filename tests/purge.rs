@@ -122,6 +122,17 @@ async fn an_operator_purges_edges_and_asks_them_why() {
     let mistaken = nearcast(&["purge", "films.test/a", "--admin", &admin_a]);
     let error = text(&mistaken.stderr);
     assert!(!mistaken.status.success() && error.contains("expected http://"), "{error}");
+    // The address that it serves at gives what the origin says.
+    let (served, served_url) = (a.url().unwrap(), format!("{}/film", a.url().unwrap()));
+    for arguments in [["purge", "--all"], ["explain", &served_url]] {
+        let mistaken = nearcast(&[&arguments[..], &["--admin", served]].concat());
+        let error = text(&mistaken.stderr);
+        assert_eq!(mistaken.status.code(), Some(1));
+        assert!(error.contains(&format!("{served}/v1/{}", arguments[0])), "{error}");
+        let wanted =
+            ["answered 200 OK with something unexpected", "is it an edge's admin address?"];
+        assert!(wanted.iter().all(|wanted| error.contains(wanted)), "{error}");
+    }
     let unclear = nearcast(&["purge", "--admin", &admin_a]);
     assert_eq!(unclear.status.code(), Some(2));
     a.stop().await.unwrap();

@@ -53,10 +53,12 @@ pub enum Error {
         reason: String,
     },
     /// It answered something else than the JSON that was expected.
-    #[error("{url} answered something unexpected: {reason}")]
+    #[error("{url} answered {status} with something unexpected: {reason}")]
     BadBody {
         /// Without credentials.
         url: String,
+        /// Its status.
+        status: StatusCode,
         /// What did not fit.
         reason: String,
     },
@@ -165,8 +167,7 @@ impl Client {
     /// # Errors
     /// Any [`Error`].
     pub async fn get_json<T: DeserializeOwned>(&self, url: &str) -> Result<T, Error> {
-        let body = self.call(Method::GET, url, None).await?;
-        from_json(url, &body)
+        from_json(url, self.call(Method::GET, url, None).await?)
     }
 
     /// `POST url` with a JSON body, and its answer as JSON.
@@ -178,8 +179,7 @@ impl Client {
         url: &str,
         body: &B,
     ) -> Result<T, Error> {
-        let body = self.call(Method::POST, url, Some(to_json(url, body)?)).await?;
-        from_json(url, &body)
+        from_json(url, self.call(Method::POST, url, Some(to_json(url, body)?)).await?)
     }
 
     /// Sends a JSON body by `method`, ignoring what a success answers.
@@ -195,8 +195,13 @@ impl Client {
         self.call(method, url, Some(to_json(url, body)?)).await.map(|_| ())
     }
 
-    /// The whole exchange, within the deadline: the body of a success.
-    async fn call(&self, method: Method, url: &str, body: Option<Bytes>) -> Result<Bytes, Error> {
+    /// The whole exchange, within the deadline: a success with its body.
+    async fn call(
+        &self,
+        method: Method,
+        url: &str,
+        body: Option<Bytes>,
+    ) -> Result<(StatusCode, Bytes), Error> {
         let bad = |reason: String| Error::BadRequest { url: url.to_owned(), reason };
         let mut request = Request::builder().method(method).uri(url);
         if body.is_some() {
@@ -208,16 +213,17 @@ impl Client {
         let shown = shown(request.uri());
         let exchange = async {
             let (head, body) = self.send(request).await?.into_parts();
-            let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await.map_err(|error| {
-                Error::BadBody { url: shown.clone(), reason: error.to_string() }
-            })?;
+            let (url, status) = (shown.clone(), head.status);
+            let broken = |reason: String| Error::BadBody { url, status, reason };
+            let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await;
+            let body = body.map_err(|error| broken(error.to_string()))?;
             Ok((head.status, body.to_bytes()))
         };
         let (status, body) = tokio::time::timeout(self.limit, exchange)
             .await
             .map_err(|_| Error::TimedOut { url: shown.clone(), limit: self.limit })??;
         if status.is_success() {
-            return Ok(body);
+            return Ok((status, body));
         }
         let body = String::from_utf8_lossy(&body).chars().take(ERROR_CHARS_MAX).collect();
         Err(Error::Status { url: shown, status, body })
@@ -255,12 +261,16 @@ fn to_json(url: &str, body: &impl Serialize) -> Result<Bytes, Error> {
     serde_json::to_vec(body).map(Bytes::from).map_err(bad)
 }
 
-fn from_json<T: DeserializeOwned>(url: &str, body: &[u8]) -> Result<T, Error> {
+fn from_json<T: DeserializeOwned>(
+    url: &str,
+    (status, body): (StatusCode, Bytes),
+) -> Result<T, Error> {
     let bad = |error: serde_json::Error| Error::BadBody {
         url: url.to_owned(),
+        status,
         reason: error.to_string(),
     };
-    serde_json::from_slice(body).map_err(bad)
+    serde_json::from_slice(&body).map_err(bad)
 }
 
 #[cfg(test)]
