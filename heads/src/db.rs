@@ -165,9 +165,9 @@ fn count_is(transaction: &Transaction<'_>, rows: u64) -> Result<(), rusqlite::Er
     transaction.prepare_cached("UPDATE counted SET heads = ?1")?.execute([rows]).map(drop)
 }
 
-/// Writes changes, some keys a transaction, and adds rows if it may; `rows` follows the number of rows.
-/// Returns the keys that
-/// still have too many, and are to be touched once more.
+/// Writes changes, some keys a transaction, and adds rows, or makes them longer, if it may; `rows`
+/// follows the number of rows. Returns the keys that still have too many, and are to be touched once
+/// more.
 pub(crate) fn write(
     connection: &mut Connection,
     pending: &Pending,

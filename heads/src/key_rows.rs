@@ -31,6 +31,13 @@ const CROWD_OUT: &str = "
         ORDER BY id DESC LIMIT -1 OFFSET ?3
     )";
 const DELETE_VARIANT: &str = "DELETE FROM heads WHERE key = ?1 AND variant = ?2";
+const DELETE_BODY: &str = "DELETE FROM heads WHERE key = ?1 AND variant = ?2 AND body = ?3";
+const REFRESH: &str = "
+    UPDATE heads SET used = ?4, row = ?5 WHERE key = ?1 AND variant = ?2 AND body = ?3";
+/// The same within the pages that the row has.
+const REFRESH_IN_PLACE: &str = "
+    UPDATE heads SET used = ?4, row = ?5 WHERE key = ?1 AND variant = ?2 AND body = ?3
+        AND length(row) = length(?5)";
 
 /// What may be done to rows, and counts of those.
 #[derive(Debug, Default)]
@@ -78,9 +85,15 @@ pub(crate) fn write(
                     put(to, (key, *variant), head, &row, hour, changed)?;
                 }
                 Some(row) => {
-                    let sql = "UPDATE heads SET used = ?4, row = ?5
-                               WHERE key = ?1 AND variant = ?2 AND body = ?3";
-                    changed.replaced += run(sql, &[&id, variant, &&head.body[..], &hour, &row])?;
+                    let sql = if changed.may_add { REFRESH } else { REFRESH_IN_PLACE };
+                    let body = &&head.body[..];
+                    let replaced = run(sql, &[&id, variant, body, &hour, &row])?;
+                    changed.replaced += replaced;
+                    if replaced == 0 && !changed.may_add {
+                        let removed = run(DELETE_BODY, &[&id, variant, body])?;
+                        metrics.unwritten.with_label_values(&["no-room"]).inc_by(removed);
+                        changed.removed += removed;
+                    }
                 }
                 None => {
                     metrics.unwritten.with_label_values(&["too-large"]).inc();
@@ -89,8 +102,7 @@ pub(crate) fn write(
             },
             Change::Gone => changed.removed += run(DELETE_VARIANT, &[&id, variant])?,
             Change::GoneIf(body) => {
-                let sql = "DELETE FROM heads WHERE key = ?1 AND variant = ?2 AND body = ?3";
-                changed.removed += run(sql, &[&id, variant, &&body[..]])?;
+                changed.removed += run(DELETE_BODY, &[&id, variant, &&body[..]])?;
             }
         }
     }

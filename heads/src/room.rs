@@ -1,7 +1,8 @@
 //! How much the database may take: of its own limit, and of a disk that purges need as well.
 //!
 //! Invariant: heads never take a disk's last bytes. Where there is less free than a reserve, the file
-//! no longer grows: what is longest unused goes, and new rows take its place within the file.
+//! no longer grows: what is longest unused goes, and new rows, and such as are of another length by
+//! now, take its place within the file.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -114,7 +115,7 @@ pub(crate) struct Room {
 }
 
 impl Room {
-    /// Whether rows may be added to the database at `path`.
+    /// Whether rows may be added to the database at `path`, or become longer.
     pub(crate) fn may_add(&mut self, path: &Path, size: Size) -> bool {
         Disk::of(path, size).is_none_or(|disk| self.allows(disk, size, path))
     }

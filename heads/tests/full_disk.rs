@@ -30,6 +30,7 @@ fn on_a_mount(inner: &str) {
     let said = String::from_utf8_lossy(&output.stdout);
     let complained = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && said.contains("1 passed"), "{said}{complained}");
+    println!("{said}");
 }
 
 fn key(number: usize) -> KeyId {
@@ -38,7 +39,12 @@ fn key(number: usize) -> KeyId {
 
 /// Of one of as many queries as a client likes, with 7 KB of fields.
 fn head(number: usize) -> Arc<Head> {
-    let names = (0..14).map(|n| HeaderName::try_from(format!("x-{n}")).unwrap());
+    head_of(number, 14)
+}
+
+/// With so many fields of half a KB.
+fn head_of(number: usize, fields: usize) -> Arc<Head> {
+    let names = (0..fields).map(|n| HeaderName::try_from(format!("x-{n}")).unwrap());
     let value = HeaderValue::try_from("f".repeat(500)).unwrap();
     let fields: HeaderMap = names.map(|name| (name, value.clone())).collect();
     let (requested_ms, received_ms) = (1_795_000_000_000, 1_795_000_000_040);
@@ -112,4 +118,52 @@ async fn on_a_mount_that_is_small() {
     }
     assert!(newest > 24, "{newest} of 48; {evicted} evicted, {unwritten} unwritten");
     assert!(heads.get(&key(0)).await.is_empty());
+}
+
+/// What a 304 brings may be longer than what is stored.
+#[test]
+fn what_is_refreshed_leaves_purges_their_room_as_well() {
+    on_a_mount("on_a_mount_that_is_small_with_growing_rows");
+}
+
+#[tokio::test]
+#[ignore = "run by what_is_refreshed_leaves_purges_their_room_as_well"]
+async fn on_a_mount_that_is_small_with_growing_rows() {
+    const ROWS: usize = 2_000;
+    const LEFT_BYTES: u64 = 9 << 20;
+    let mount = PathBuf::from(std::env::var_os("MOUNT").expect("run by another test"));
+    let registry = Registry::new();
+    let heads = open(&mount, &registry);
+    let never = KeyId::of("s", "s.test/never");
+    // Nothing is written of what is not there, but what waits is by then.
+    let written = async || heads.invalidate(&[never]).await.unwrap();
+    for number in 0..ROWS {
+        heads.put(key(number), head_of(number, 1));
+    }
+    written().await;
+    let no_room = || counted(&registry, "nearcast_edge_heads_unwritten_total", "no-room");
+    assert_eq!(no_room(), 0.0);
+    let free = || {
+        let disk = rustix::fs::statvfs(&mount).unwrap();
+        disk.f_bavail * disk.f_frsize
+    };
+    // Others leave less of it than the rows would take.
+    std::fs::write(mount.join("others"), vec![0; (free() - LEFT_BYTES) as usize]).unwrap();
+    for number in 0..ROWS {
+        heads.update(key(number), &head_of(number, 12));
+    }
+    written().await;
+    let free = free();
+    println!("{free} bytes are free, {} without room", no_room());
+    assert!(free > MOUNT_BYTES / 16, "{free} bytes are free");
+    assert_eq!(counted(&registry, "nearcast_edge_head_database_failures_total", "write"), 0.0);
+    heads.close(PATIENCE).await;
+    // What is there is the newer one.
+    let heads = open(&mount, &Registry::new());
+    let mut lengths = Vec::new();
+    for number in 0..ROWS {
+        lengths.extend(heads.get(&key(number)).await.iter().map(|head| head.stored.fields.len()));
+    }
+    println!("{} of {ROWS} are there", lengths.len());
+    assert!(lengths.len() > 100 && lengths.iter().all(|length| *length == 12), "{lengths:?}");
 }
