@@ -4,6 +4,7 @@
 //! No request waits for a disk longer than `read_max`, and none for a write. A disk's trouble
 //! is a miss.
 
+mod beside;
 mod fifo;
 mod folder;
 pub mod health;
@@ -13,6 +14,7 @@ mod queue;
 mod store;
 mod watch;
 
+pub(crate) use beside::Folders;
 pub use folder::{KeptFree, SSD_BYTES_MIN, bytes_free};
 pub(crate) use place::Owner;
 pub(crate) use watch::run;
@@ -52,7 +54,9 @@ pub(crate) struct Disk {
     usable: AtomicU64,
     /// Its filesystem's number: likewise.
     device: AtomicU64,
-    /// Of which so much is left free.
+    /// Of which others may have a share,
+    folders: Folders,
+    /// and so much is left free.
     kept: KeptFree,
     direct: bool,
     owner: Owner,
@@ -77,7 +81,7 @@ impl Disk {
     pub(crate) fn new(
         disk: &crate::Disk,
         sizes: &crate::Sizes,
-        owner: Owner,
+        (owner, folders): (Owner, Folders),
         queue_bytes_max: usize,
         memory: Memory,
         metrics: Metrics,
@@ -93,6 +97,7 @@ impl Disk {
             bytes: disk.bytes,
             usable: AtomicU64::new(disk.bytes),
             device: AtomicU64::new(0),
+            folders,
             kept: sizes.kept_free.clone(),
             direct: disk.direct,
             owner,

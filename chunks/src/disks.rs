@@ -3,7 +3,7 @@
 //! Rendezvous hashing, weighted by size, over the disks that are up: a disk that is lost
 //! loses its share alone, and finds it again when it is back.
 
-use crate::disk::{self, Disk, Owner};
+use crate::disk::{self, Disk, Folders, Owner};
 use crate::memory::Memory;
 use crate::metrics::Metrics;
 use crate::policy::Policy;
@@ -44,10 +44,11 @@ impl Disks {
             .build()?;
         let share = memory.bytes_max() / QUEUE_SHARE / sizes.disks.len().max(1) as u64;
         let queue_bytes_max = usize::try_from(share.min(QUEUE_BYTES_MAX)).unwrap_or(usize::MAX);
+        let folders = Folders::new(&sizes.disks);
         let disk = |disk: &crate::Disk| {
             let (memory, metrics, policy) = (memory.clone(), metrics.clone(), Arc::clone(policy));
-            let owner = owner.clone();
-            Arc::new(Disk::new(disk, sizes, owner, queue_bytes_max, memory, metrics, policy))
+            let whose = (owner.clone(), folders.clone());
+            Arc::new(Disk::new(disk, sizes, whose, queue_bytes_max, memory, metrics, policy))
         };
         let disks: Vec<_> = sizes.disks.iter().map(disk).collect();
         let watch = |disk: &Arc<Disk>| runtime.spawn(disk::run(Arc::clone(disk)));

@@ -100,6 +100,36 @@ async fn a_disk_that_is_full_of_the_tier_leaves_others_as_much_after_each_restar
     assert!(most - least < MIB as u64 && least >= KEPT, "{left:?}");
 }
 
+/// Each would else take what is free for its own.
+#[tokio::test(flavor = "multi_thread")]
+async fn folders_of_one_disk_share_what_it_has_and_do_so_after_each_restart() {
+    const DISK_MIB: u32 = 600;
+    let data = tempfile::tempdir().unwrap();
+    let Some(disk) = Tmpfs::mount(data.path().join("one"), DISK_MIB) else { return };
+    let folder = |name| Disk { dir: disk.0.join(name), bytes: 4 << 40, direct: true };
+    let sizes =
+        Sizes { disks: vec![folder("a"), folder("b")], ..sizes(data.path(), MEMORY, 0, DISK) };
+    let length = |folder: &Disk| -> u64 {
+        let files = std::fs::read_dir(&folder.dir).unwrap();
+        files.map(|file| file.unwrap().metadata().unwrap().len()).sum()
+    };
+    let mut lengths = Vec::new();
+    for _ in 0..2 {
+        let tiers = Tiers::start(sizes.clone()).await;
+        lengths.extend(sizes.disks.iter().map(length));
+        tiers.chunks.close(std::time::Duration::from_secs(5)).await;
+        drop(tiers);
+        fill(&sizes.disks[0].dir);
+    }
+    println!("{lengths:?}");
+    let (least, most) = (*lengths.iter().min().unwrap(), *lengths.iter().max().unwrap());
+    let all = u64::from(DISK_MIB) << 20;
+    assert!(
+        most - least < 16 * MIB as u64 && 2 * most <= all && 2 * least > all / 2,
+        "{lengths:?}"
+    );
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_disk_that_others_fill_comes_back_with_the_space_there_is() {
     let data = tempfile::tempdir().unwrap();

@@ -1,6 +1,7 @@
 //! A disk's folder: who uses it, how large its files may become, when they were written. Every
 //! function here blocks.
 
+use super::layout::block_bytes;
 use rustix::fs::OFlags;
 use std::fs::File;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
@@ -88,20 +89,53 @@ fn file(dir: &Path, number: u64) -> PathBuf {
 }
 
 /// Bytes that the files here may grow to on this disk: most of what they take and what is free, less
-/// what is kept free. How much of it they take already makes no difference: a restart changes
-/// nothing, and a disk that others fill comes back smaller.
-pub(super) fn usable(dir: &Path, blocks: u64, wanted: u64, kept: &KeptFree) -> Result<u64, String> {
-    let free = bytes_free(dir).map_err(|error| error.to_string())?;
-    let taken = |number| std::fs::metadata(file(dir, number)).map_or(0, |file| file.blocks() * 512);
-    let taken: u64 = (0..blocks).map(taken).sum();
+/// what is kept free, and what the tier's folders `beside` it on the disk have of that, by what each is
+/// to have. How much of it they take already makes no difference: a restart changes nothing, and a
+/// disk that others fill comes back smaller.
+pub(super) fn usable(
+    dir: &Path,
+    wanted: u64,
+    beside: &[crate::Disk],
+    kept: &KeptFree,
+) -> Result<u64, String> {
+    let failed = |error: std::io::Error| error.to_string();
+    let free = bytes_free(dir).map_err(failed)?;
+    let total = bytes_total(dir).map_err(failed)?;
+    let wanted_by = |other: &crate::Disk| other.bytes.min(total);
+    let taken_by = |other: &crate::Disk| taken(&other.dir, blocks_of(wanted_by(other)));
+    let taken = beside.iter().map(taken_by).sum::<u64>() + taken(dir, blocks_of(wanted));
     let room = taken + free;
     let room = room.saturating_sub(kept.of(dir, room));
-    let usable = room - room / SPARE_SHARE;
+    let theirs = beside.iter().map(wanted_by).sum();
+    let usable = share(room - room / SPARE_SHARE, wanted, theirs);
     let needed = wanted.min(SSD_BYTES_MIN);
     if usable < needed {
-        return Err(format!("{usable} bytes can be used, {needed} are needed"));
+        let beside: Vec<_> = beside.iter().map(|other| other.dir.display().to_string()).collect();
+        let beside = match &beside[..] {
+            [] => String::new(),
+            beside => format!(", beside {} on the same disk", beside.join(", ")),
+        };
+        return Err(format!("{usable} bytes can be used{beside}, {needed} are needed"));
     }
     Ok(usable.min(wanted))
+}
+
+/// Of what there is for all, by what is wanted here and what others want.
+fn share(room: u64, wanted: u64, theirs: u64) -> u64 {
+    let all = u128::from(wanted) + u128::from(theirs);
+    let share = u128::from(room) * u128::from(wanted) / all.max(1);
+    u64::try_from(share).unwrap_or(room)
+}
+
+/// Bytes that the files of so many blocks take on the disk.
+fn taken(dir: &Path, blocks: u64) -> u64 {
+    let taken = |number| std::fs::metadata(file(dir, number)).map_or(0, |file| file.blocks() * 512);
+    (0..blocks).map(taken).sum()
+}
+
+/// Blocks of a disk of so many bytes.
+fn blocks_of(bytes: u64) -> u64 {
+    bytes / block_bytes(bytes)
 }
 
 /// Bytes that are free on a folder's disk. Blocks.
@@ -148,6 +182,13 @@ pub(super) fn written_last(dir: &Path, blocks: u64) -> Vec<u128> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn folders_of_one_disk_share_it_by_what_each_is_to_have() {
+        assert_eq!(share(1000, 400, 0), 1000);
+        assert_eq!((share(1000, 400, 400), share(1000, 600, 200)), (500, 750));
+        assert_eq!(share(u64::MAX, u64::MAX, u64::MAX), u64::MAX / 2);
+    }
 
     #[test]
     fn a_filesystem_without_direct_io_is_found_out_and_left_clean() {

@@ -89,6 +89,11 @@ impl Place {
         Ok(Self { device, mount })
     }
 
+    /// The number of its filesystem.
+    pub(super) fn device(&self) -> u64 {
+        self.device
+    }
+
     /// Finds a disk's folder, which was at `before` when it was last in use; makes it if need be,
     /// where it may be made.
     pub(super) fn find(dir: &Path, before: Option<&Self>, owner: &Owner) -> io::Result<Self> {

@@ -81,10 +81,11 @@ pub(super) struct Store {
 
 impl Store {
     /// Opens what is in the disk's folder, which exists: takes as long as reading its indexes
-    /// does. Who gives it up loses nothing.
+    /// does. It shares its filesystem with the folders `beside` it, and leaves some of that free. Who
+    /// gives it up loses nothing.
     pub(super) async fn open(
         disk: crate::Disk,
-        kept: KeptFree,
+        (beside, kept): (Vec<crate::Disk>, KeptFree),
         owner: Owner,
         memory: Memory,
         metrics: &Metrics,
@@ -96,7 +97,10 @@ impl Store {
         let spawner = Spawner::from(handle.clone());
         // It touches the disk, and foyer panics on some errors: both away from the caller.
         let mut opening = JoinSet::new();
-        opening.spawn_on(open(disk, kept, owner, Arc::clone(&blocks), counted, spawner), &handle);
+        opening.spawn_on(
+            open(disk, (beside, kept), owner, Arc::clone(&blocks), counted, spawner),
+            &handle,
+        );
         match opening.join_next().await.expect("it was spawned") {
             Ok(Ok((hybrid, count, block_bytes, lock))) => {
                 let device = Some(Arc::clone(hybrid.storage().device()));
@@ -256,7 +260,7 @@ impl Drop for Store {
 
 async fn open(
     disk: crate::Disk,
-    kept: KeptFree,
+    (beside, kept): (Vec<crate::Disk>, KeptFree),
     owner: Owner,
     blocks: Arc<Blocks>,
     counted: IntCounter,
@@ -269,7 +273,7 @@ async fn open(
     // Not more than there is: a small disk would else have a few large blocks, or none.
     let bytes = set_bytes.min(folder::bytes_total(&dir).map_err(|error| error.to_string())?);
     let block_bytes = block_bytes(bytes);
-    let bytes = folder::usable(&dir, bytes / block_bytes, bytes, &kept)?;
+    let bytes = folder::usable(&dir, bytes, &beside, &kept)?;
     if bytes < set_bytes {
         let free_bytes = folder::bytes_free(&dir).map_err(|error| error.to_string())?;
         let dir = dir.display();

@@ -52,10 +52,14 @@ type Identity = (u64, u64);
 async fn attach(disk: &Disk, place: &mut Option<Place>) -> Result<(Arc<Store>, Identity), Trouble> {
     let (dir, before, owner) = (disk.dir.clone(), place.clone(), disk.owner.clone());
     let probed = spawn_blocking(move || probe(&dir, before.as_ref(), &owner)).await;
-    let found = probed.unwrap_or_else(|error| Err(Trouble::Failed(error.to_string())))?;
+    let found = probed.unwrap_or_else(|error| Err(Trouble::Failed(error.to_string())));
+    disk.folders.found(&disk.dir, found.as_ref().ok().map(Place::device));
+    let found = found?;
+    let beside = disk.folders.beside(&disk.dir, found.device()).await;
     let setting = crate::Disk { dir: disk.dir.clone(), bytes: disk.bytes, direct: disk.direct };
     let (owner, memory) = (disk.owner.clone(), disk.memory.clone());
-    let store = Store::open(setting, disk.kept.clone(), owner, memory, &disk.metrics).await;
+    let store =
+        Store::open(setting, (beside, disk.kept.clone()), owner, memory, &disk.metrics).await;
     let store = Arc::new(store.map_err(Trouble::Failed)?);
     let first = look(&disk.dir).await?;
     disk.is_usable(store.bytes());
