@@ -73,6 +73,9 @@ impl fmt::Display for Shown<'_> {
             return title(f, state);
         }
         writeln!(f, "  site {site}, key {key}, last purge {number}")?;
+        if self.0.drops_cookies {
+            writeln!(f, "  cookies are dropped, by the site's settings")?;
+        }
         if let Some(why) = &self.0.not_stored {
             writeln!(f, "  an answer was not stored: {why}")?;
         }
@@ -249,6 +252,7 @@ mod tests {
             others_hard_ms: Some(1_794_999_998_000),
             variants: vec![state, stale],
             not_stored: Some("set-cookie".into()),
+            drops_cookies: true,
             title: None,
         };
         let shown = Shown(&explanation).to_string();
@@ -256,6 +260,7 @@ mod tests {
             shown,
             "  films.example/a.mp4
   site films, key 0a0b, last purge 42
+  cookies are dropped, by the site's settings
   an answer was not stored: set-cookie
   asks other nodes for nothing from before 2026-11-18T11:06:38.5Z, nor bytes from before 2026-11-18T11:06:38Z
   2 variants, newest first
@@ -302,6 +307,7 @@ mod tests {
                 others_hard_ms: None,
                 variants: vec![state],
                 not_stored: None,
+                drops_cookies: false,
                 title: None,
             };
             Shown(&explanation).to_string()

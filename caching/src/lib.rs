@@ -21,6 +21,7 @@ use http::{HeaderMap, StatusCode};
 mod age;
 mod cache_status;
 mod control;
+mod cookies;
 mod date;
 mod ending;
 mod facts;
@@ -46,6 +47,7 @@ mod vary;
 
 pub use age::{age_ms, asked_ms};
 pub use cache_status::{CacheStatus, Forwarded};
+pub use cookies::Cookies;
 pub use ending::{ends, is_about_request, is_for_one, is_of_one};
 pub use facts::Facts;
 pub use forward::{

@@ -1,5 +1,6 @@
 //! What an operator may set per site. The defaults are the RFCs: nothing invented.
 
+use crate::cookies::Cookies;
 use crate::surrogate::SURROGATE_CONTROL;
 use http::HeaderName;
 
@@ -29,6 +30,8 @@ pub struct Settings {
     /// 5xx (RFC 9111 sections 4.2.4 and 4.3.3); not if it is a 5xx itself. One hour by default:
     /// long enough for a restart of the origin.
     pub if_error_ms: i64,
+    /// Cookies of requests and answers. They are kept by default.
+    pub cookies: Cookies,
 }
 
 /// Freshness guessed from how long a response had not changed (RFC 9111 section 4.2.2).
@@ -66,6 +69,7 @@ impl Default for Settings {
             request_directives: true,
             while_revalidate_ms: 0,
             if_error_ms: 3600 * 1000,
+            cookies: Cookies::Keep,
         }
     }
 }

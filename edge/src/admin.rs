@@ -222,6 +222,7 @@ async fn explain_url(
         key: key.to_string(),
         number: edge.purges.number(),
         now_ms,
+        drops_cookies: settings.cookies.are_dropped(),
         not_stored: edge.fetches.why_not_stored(&key).map(|why| why.as_str().to_owned()),
         title: None,
     }))
@@ -246,6 +247,7 @@ async fn title_url(
         others_hard_ms: None,
         variants: Vec::new(),
         not_stored: None,
+        drops_cookies: false,
         title: Some(title),
     }))
 }

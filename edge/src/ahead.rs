@@ -107,13 +107,14 @@ fn raise(permit: &mut Permit, bytes: u64) -> bool {
 }
 
 /// A player has announced what it will ask for (CMCD `nor`): fetches that. Nothing is fetched
-/// on behalf of a request that says who asks.
+/// on behalf of a request that says who asks: by a cookie only where it counts.
 pub fn announced(edge: &Arc<Edge>, site: &Arc<Site>, asked: &Asked<'_>, cmcd: &cmcd::Cmcd) {
     let head = asked.head;
     let fields = &head.headers;
-    if fields.contains_key(header::AUTHORIZATION) || fields.contains_key(header::COOKIE) {
+    if fields.contains_key(header::AUTHORIZATION) {
         return;
     }
+    let has_cookie = fields.contains_key(header::COOKIE);
     let Some(target) = head.uri.path_and_query() else { return };
     let host = head.uri.authority().map(|authority| authority.as_str().to_owned());
     let host = host.or_else(|| Some(fields.get(header::HOST)?.to_str().ok()?.to_owned()));
@@ -123,6 +124,9 @@ pub fn announced(edge: &Arc<Edge>, site: &Arc<Site>, asked: &Asked<'_>, cmcd: &c
         let head = Arc::new(request.into_parts().0);
         let asked = Asked { head: &head, protocol: "prefetch", via: asked.via };
         let Ok(wanted) = Wanted::of(edge, site, &asked) else { continue };
+        if has_cookie && !wanted.caching.cookies.are_dropped() {
+            continue;
+        }
         if edge.fetches.keeps_nothing_of(&wanted) {
             edge.prefetch.left(Refusal::InVain);
             continue;

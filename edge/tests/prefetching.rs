@@ -148,6 +148,25 @@ async fn hints_that_lead_astray_are_not_followed() {
     proxy.edge.stop().await;
 }
 
+/// Browsers send one of the whole domain: where the operator leaves it out, it says nothing.
+#[tokio::test]
+async fn a_cookie_that_does_not_count_keeps_no_hint_from_being_followed() {
+    let rules = serde_json::json!({ "ttl": [{ "path": "/v1/*", "cookies": "drop" }] });
+    let proxy = Scripted::with(answer, |settings| {
+        let mut site = rules;
+        site["origins"] = serde_json::json!(settings.origin);
+        let sites = [("*".to_owned(), serde_json::from_value(site).unwrap())].into();
+        Settings { origin: Vec::new(), sites, ..settings }
+    })
+    .await;
+    let cookie = [("cookie", "_ga=1")];
+    announce(&proxy, "/v1/1.m4s", "..%2Fv2%2F2.m4s", &cookie).await;
+    announce(&proxy, "/v1/1.m4s", "2.m4s", &cookie).await;
+    reaches(&proxy.edge, &outcome("done"), 1.0).await;
+    assert_eq!((proxy.times("/v1/2.m4s"), proxy.times("/v2/2.m4s")), (1, 0));
+    proxy.edge.stop().await;
+}
+
 #[tokio::test]
 async fn a_whole_film_is_not_fetched_ahead() {
     let proxy = Scripted::new(answer).await;

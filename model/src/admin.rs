@@ -93,6 +93,9 @@ pub struct Explanation {
     /// were asked for lately.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_stored: Option<String>,
+    /// The site's settings leave cookies out, of requests for it and of answers.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub drops_cookies: bool,
     /// Of a title site's URL instead: what of the title it names.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub title: Option<TitleState>,

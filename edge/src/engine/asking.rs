@@ -100,6 +100,9 @@ impl Engine {
             has_end = false;
             answer = upstream.send(Ask { at_the_origin: true, ..ask(has_end)? }).await?;
         }
+        if let Kind::Web(web) = &object.kind {
+            web.wanted.caching.cookies.leave_out_of_answer(&mut answer.head.headers);
+        }
         *retried = answer.retried;
         let is_measured = answer.body.length().is_some() || !answer.body.is_delimited();
         let given = bytes_of(object, &answer.head, (missing, reach), is_measured);

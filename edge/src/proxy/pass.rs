@@ -147,9 +147,11 @@ pub fn via(edge: &Edge, head: &http::response::Parts) -> HeaderMap {
 }
 
 /// Removes of an answer's fields what is not for the client of this `request`: where the origin itself
-/// can be had, and what is for caches alone.
-pub fn keep_for(request: &HeaderMap, fields: &mut HeaderMap) {
+/// can be had, what is for caches alone, and cookies that are left out, of what was stored before they
+/// were.
+pub fn keep_for(request: &HeaderMap, settings: &caching::Settings, fields: &mut HeaderMap) {
     fields.remove(header::ALT_SVC);
+    settings.cookies.leave_out_of_answer(fields);
     caching::keep_surrogate_control(request, fields);
 }
 
@@ -213,7 +215,7 @@ async fn invalidate(edge: &Edge, wanted: &Wanted, targets: Vec<Target>) {
 pub fn answer(edge: &Edge, wanted: &Wanted, unshared: Unshared, told: CacheStatus<'_>) -> Answer {
     let Unshared { answer, fields: mut headers, requested_ms, cut, .. } = unshared;
     let mut status = answer.head.status;
-    keep_for(&wanted.fields, &mut headers);
+    keep_for(&wanted.fields, &wanted.caching, &mut headers);
     let source = by_hop(answer.kind);
     let told = CacheStatus {
         forwarded_status: Some(status),

@@ -103,7 +103,7 @@ pub fn plain_fields(
     }
     let facts = head.facts(settings);
     let mut headers = facts.reused_fields(&head.stored, now_ms);
-    pass::keep_for(&HeaderMap::new(), &mut headers);
+    pass::keep_for(&HeaderMap::new(), settings, &mut headers);
     let told = CacheStatus { hit: true, ..CacheStatus::default() };
     let left_ms = facts.fresh_for_ms(now_ms);
     told_by(edge, told, Verdict::HitMemory, Some(left_ms), &mut headers);
@@ -344,7 +344,7 @@ pub fn fields(wanted: &Wanted, head: &Head, was_stored: bool, now_ms: i64) -> He
         }
         headers
     };
-    pass::keep_for(&wanted.fields, &mut headers);
+    pass::keep_for(&wanted.fields, &wanted.caching, &mut headers);
     headers
 }
 

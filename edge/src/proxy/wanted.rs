@@ -18,6 +18,17 @@ use std::time::Instant;
 /// The fields of a client's request.
 pub struct Fields(pub(super) Arc<Parts>);
 
+impl Fields {
+    /// Without the cookies that the rules leave out: whatever looks at the request finds none.
+    fn of(head: &Arc<Parts>, settings: &caching::Settings) -> Self {
+        let mut head = Arc::clone(head);
+        if settings.cookies.are_dropped_of(&head.headers) {
+            settings.cookies.leave_out_of_request(&mut Arc::make_mut(&mut head).headers);
+        }
+        Self(head)
+    }
+}
+
 impl Deref for Fields {
     type Target = HeaderMap;
     fn deref(&self) -> &HeaderMap {
@@ -87,6 +98,7 @@ impl Wanted {
             newer_than,
             answer_by: asked.answer_by(),
             wishes: OnceLock::new(),
+            fields: Fields::of(head, &caching),
             caching,
             respelled: match target.path {
                 Cow::Borrowed(_) => None,
@@ -98,7 +110,6 @@ impl Wanted {
             host,
             scheme: asked.via.scheme,
             priority: caching::Priority::of_request(&head.headers),
-            fields: Fields(Arc::clone(head)),
             // The first node told it already, of who asked that one.
             client: asked.via.client.filter(|_| !asked.via.peer),
             node: edge.node.clone(),

@@ -1,5 +1,6 @@
 //! A proxy site's settings: `[edge.sites."video.example.com"]`, checked once.
 
+mod cookies;
 mod rules;
 
 pub(crate) use rules::Rule;
@@ -80,6 +81,9 @@ pub struct SiteSettings {
     pub ranges_max: Option<usize>,
     /// Answers without a strong validator are kept up to this size [default: 64MiB].
     pub unvalidated_max: Option<ByteSize>,
+    /// Whether cookies count and go on, both ways [default: keep].
+    #[serde(deserialize_with = "cookies::given")]
+    pub cookies: Option<caching::Cookies>,
     /// Compress texts [default: true].
     pub compress: Option<bool>,
     /// Fetch what players announce (CMCD `nor`) before they ask for it [default: true].
@@ -254,6 +258,7 @@ fn caching_settings(key: &str, settings: &SiteSettings) -> Result<caching::Setti
     if settings.heuristic == Some(false) {
         caching.heuristic = None;
     }
+    caching.cookies = settings.cookies.unwrap_or_default();
     if let Some(heed) = settings.heed_client {
         caching.request_directives = heed;
     }

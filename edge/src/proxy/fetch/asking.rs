@@ -100,7 +100,10 @@ impl Asking<'_> {
     /// Sends the request as it is.
     pub(in crate::proxy) async fn once(&self, ask: Ask) -> Sent {
         let (began, requested_ms) = (self.edge.fetches.now(), now_ms());
-        let answered = self.wanted.site.upstream.send(ask).await.map_err(Fault::from);
+        let mut answered = self.wanted.site.upstream.send(ask).await.map_err(Fault::from);
+        if let Ok(answer) = &mut answered {
+            self.wanted.caching.cookies.leave_out_of_answer(&mut answer.head.headers);
+        }
         let asked_ms = answered.as_ref().map_or(requested_ms, |answer| answer.asked_ms);
         Sent { answered, requested_ms, asked_ms, began }
     }

@@ -1,4 +1,4 @@
-//! Rules of a proxy site for how long answers are good: the first that matches a request's path, and
+//! Rules of a proxy site for how long answers are good, and whether cookies count: the first that matches a request's path, and
 //! query, counts.
 
 use crate::hygiene::{self, KeyRules, expected_of};
@@ -33,6 +33,9 @@ pub struct TtlSettings {
     pub stale_while_revalidate: Option<Span>,
     /// As [`super::SiteSettings::stale_if_error`], which it goes before.
     pub stale_if_error: Option<Span>,
+    /// As [`super::SiteSettings::cookies`], which it goes before.
+    #[serde(deserialize_with = "super::cookies::given")]
+    pub cookies: Option<caching::Cookies>,
 }
 
 impl TtlSettings {
@@ -94,9 +97,11 @@ impl TtlSettings {
                 let expected = format!("at most max, {max}");
                 Err(ConfigError::value(&format!("{key}.min"), min, expected))
             }
-            (None, None, None) if self.others().iter().all(Option::is_none) => {
+            (None, None, None)
+                if self.others().iter().all(Option::is_none) && self.cookies.is_none() =>
+            {
                 let expected =
-                    "fixed, min, max, negative, stale-while-revalidate or stale-if-error";
+                    "fixed, min, max, negative, stale-while-revalidate, stale-if-error or cookies";
                 Err(ConfigError::missing(key, expected))
             }
             _ => Ok(()),
@@ -187,6 +192,7 @@ fn ruled(caching: &caching::Settings, rule: &TtlSettings) -> caching::Settings {
     if let Some(stale) = rule.stale_if_error {
         caching.if_error_ms = millis(stale);
     }
+    caching.cookies = rule.cookies.unwrap_or(caching.cookies);
     caching
 }
 
