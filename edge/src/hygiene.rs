@@ -14,15 +14,18 @@
 
 mod host;
 mod key;
+mod names;
 mod path;
 
 pub use host::{Host, in_ascii};
 pub use key::{KeyRules, Query};
 pub(crate) use key::{expected_of, has, is_named};
+pub use names::OBEYED;
 pub use path::{canonical as path, escaped};
 
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version, header};
+use names::SAID;
 use std::borrow::Cow;
 use wire::TwoLengths;
 
@@ -34,77 +37,6 @@ pub const FIELDS_BYTES_MAX: usize = 16 << 10;
 pub const FIELDS_MAX: usize = 100;
 /// The longest registered method has 17 letters.
 const METHOD_BYTES_MAX: usize = 32;
-/// Fields that some origins obey as if a proxy that they trust had set them: another host, scheme
-/// or path in links and redirects, another method. No cache's key holds them, so an answer to
-/// one client's would be everybody's. They are not sent on.
-pub const OBEYED: [&str; 30] = [
-    "cf-visitor",
-    "cloudfront-forwarded-proto",
-    "forwarded",
-    "front-end-https",
-    "path_info",
-    "script_name",
-    "x-arr-ssl",
-    "x-forwarded-host",
-    "x-forwarded-method",
-    "x-forwarded-path",
-    "x-forwarded-port",
-    "x-forwarded-prefix",
-    "x-forwarded-proto",
-    "x-forwarded-protocol",
-    "x-forwarded-scheme",
-    "x-forwarded-server",
-    "x-forwarded-ssl",
-    "x-forwarded-uri",
-    "x-host",
-    "x-http-destinationurl",
-    "x-http-method",
-    "x-http-method-override",
-    "x-method-override",
-    "x-original-host",
-    "x-original-uri",
-    "x-original-url",
-    "x-rewrite-url",
-    "x-scheme",
-    "x-script-name",
-    "x-url-scheme",
-];
-
-/// Fields of a request that decide on its answer, or on whether it gets one, beside those that
-/// `Vary` names.
-const SAID: [&str; 30] = [
-    "cache-control",
-    "cdn-loop",
-    "cmcd-object",
-    "cmcd-request",
-    "cmcd-session",
-    "cmcd-status",
-    "connection",
-    "content-length",
-    "content_length",
-    "expect",
-    "if-match",
-    "if-modified-since",
-    "if-none-match",
-    "if-range",
-    "if-unmodified-since",
-    "keep-alive",
-    "nearcast-newer-than",
-    "nearcast-purged",
-    "pragma",
-    "priority",
-    "proxy-connection",
-    "range",
-    "surrogate-capability",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "transfer_encoding",
-    "upgrade",
-    "via",
-    "x_forwarded_host",
-];
-
 /// What a request is for, in the one spelling that is looked up and forwarded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target<'a> {

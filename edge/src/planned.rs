@@ -7,6 +7,7 @@
 #[cfg(test)]
 pub(crate) mod faults;
 mod file;
+mod plan;
 mod pull;
 mod room;
 mod watch;
@@ -20,11 +21,11 @@ use crate::title::{Name, Title};
 use bytes::Bytes;
 use chunks::health::{Trouble, UnderWay};
 use file::{Check, PlannedFile};
-use model::FillPlan;
 use model::fleet::Holding;
-use std::collections::{HashMap, HashSet};
+use plan::{Accepted, PLAN_FILE, index_path, read_plan, remove_unwanted, title_dir, write_plan};
+use std::collections::HashMap;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
@@ -33,18 +34,6 @@ use watch::{Identity, Place, Timed, timed};
 
 /// Reads from planned files at a time, each of one chunk; who comes on top asks elsewhere.
 const READS_MAX: usize = 32;
-
-/// The plan in force, beside the titles' folders.
-const PLAN_FILE: &str = "plan.json";
-
-/// Where a planned title's index lies.
-fn index_path(plan_dir: &Path, name: &Name) -> PathBuf {
-    title_dir(plan_dir, name).join("index")
-}
-
-fn title_dir(plan_dir: &Path, name: &Name) -> PathBuf {
-    plan_dir.join(name.0.as_str()).join(name.1.to_string())
-}
 
 /// The plan's files that are here, whole or in part.
 pub struct Planned {
@@ -97,40 +86,6 @@ struct PlannedTitle {
 
 /// A title, the place of its track, the number of a chunk.
 type Chunk = (Name, usize, u64);
-
-/// The plan in force.
-#[derive(Clone)]
-struct Accepted {
-    plan: FillPlan,
-    /// What of it fits the budget, most valuable first, with its bytes.
-    wanted: Vec<(Name, u64)>,
-    /// Every file of it is here.
-    complete: bool,
-    /// It lies on the disk: what it names is still wanted after a restart.
-    stored: bool,
-}
-
-impl Accepted {
-    fn names(&self) -> HashSet<Name> {
-        self.wanted.iter().map(|(name, _)| name.clone()).collect()
-    }
-
-    fn new(plan: FillPlan, bytes_max: u64) -> Self {
-        let mut left = bytes_max;
-        let mut wanted = Vec::new();
-        for planned in &plan.titles {
-            if planned.bytes <= left {
-                left -= planned.bytes;
-                wanted.push(((planned.title.clone(), planned.version), planned.bytes));
-            }
-        }
-        if wanted.len() < plan.titles.len() {
-            let over = plan.titles.len() - wanted.len();
-            tracing::warn!(number = plan.number, over, bytes_max, "the plan exceeds the budget");
-        }
-        Self { plan, wanted, complete: false, stored: false }
-    }
-}
 
 impl Planned {
     /// The tier in a folder that [`Planned::attach`] looks for. A read takes at most
@@ -379,49 +334,5 @@ impl Planned {
         let files = open.titles.values().flat_map(|title| &title.files);
         let bytes: u64 = files.map(|file| file.bytes_present()).sum();
         self.metrics.plan_bytes_present.set(bytes.try_into().unwrap_or(i64::MAX));
-    }
-}
-
-fn write_plan(dir: &Path, plan: &FillPlan) -> io::Result<()> {
-    let text = serde_json::to_vec(plan).map_err(io::Error::other)?;
-    crate::disk::replace(&dir.join(PLAN_FILE), &text)
-}
-
-fn read_plan(dir: &Path) -> io::Result<Option<FillPlan>> {
-    let path = dir.join(PLAN_FILE);
-    let bytes = match std::fs::read(&path) {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error),
-    };
-    let plan = serde_json::from_slice(&bytes).inspect_err(|error| {
-        tracing::warn!(path = %path.display(), %error, "the stored plan is damaged: ignored");
-    });
-    Ok(plan.ok())
-}
-
-/// Removes the folders of titles that the plan in force does not name.
-fn remove_unwanted(dir: &Path, wanted: &HashSet<Name>) {
-    let folders = |dir: &Path| -> Vec<PathBuf> {
-        let entries = std::fs::read_dir(dir).into_iter().flatten().filter_map(Result::ok);
-        entries.map(|entry| entry.path()).filter(|path| path.is_dir()).collect()
-    };
-    let name = |path: &Path| path.file_name().and_then(|name| name.to_str()).map(str::to_owned);
-    for title in folders(dir) {
-        for version in folders(&title) {
-            let named = name(&title).and_then(|title| title.parse().ok());
-            let named = named.zip(name(&version).and_then(|version| version.parse().ok()));
-            if named.is_some_and(|named| wanted.contains(&named)) {
-                continue;
-            }
-            match std::fs::remove_dir_all(&version) {
-                Ok(()) => tracing::info!(path = %version.display(), "left the plan: removed"),
-                Err(error) => {
-                    tracing::warn!(path = %version.display(), %error, "can't be removed");
-                }
-            }
-        }
-        // Fails while versions of the title are left.
-        let _ = std::fs::remove_dir(&title);
     }
 }

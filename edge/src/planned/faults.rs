@@ -7,11 +7,12 @@
 use super::*;
 use model::index::{Facts, Kind, VideoRange};
 use model::plan::PlannedTitle;
-use model::{ByteRange, TitleIndex, Track, Version, chunk};
+use model::{ByteRange, FillPlan, TitleIndex, Track, Version, chunk};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 use tempfile::TempDir;
 
 const FAULTS: usize = 2_000;
