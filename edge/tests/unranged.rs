@@ -56,6 +56,56 @@ async fn what_is_sought_far_ahead_comes_with_the_answer_that_is_on_its_way() {
     }
 }
 
+/// It says nothing of ranges: that it knows none is seen of the answer to the first one.
+#[tokio::test]
+async fn what_is_sought_beside_a_whole_answer_is_taken_from_that_one() {
+    for fields in [&[][..], &[("range", "bytes=0-")]] {
+        let proxy = Proxy::new().await;
+        proxy.web.put(FILM, Item::of(40 * CHUNK).no_ranges());
+        proxy.web.hold(Hold::Byte(CHUNK + 10));
+        let mut whole = proxy.open(FILM, fields).await;
+        let far = [30 * CHUNK + 5..30 * CHUNK + 100, 20 * CHUNK..20 * CHUNK + 9];
+        let release = async {
+            let left = || async { proxy.web.asked().iter().find(|asked| asked.is_left).cloned() };
+            until("the second is left", left).await;
+            proxy.web.release();
+        };
+        let first = async { (proxy.part(FILM, far[0].clone()).await, far[0].clone()) };
+        let ((part, range), ()) = tokio::join!(first, release);
+        assert_eq!(part.bytes(), &proxy.web.part(FILM, range));
+        let part = proxy.part(FILM, far[1].clone()).await;
+        assert_eq!(part.bytes(), &proxy.web.part(FILM, far[1].clone()));
+        assert!(whole.rest().await.unwrap() == proxy.web.whole(FILM));
+        let sent: Vec<_> = proxy.web.asked().iter().map(|asked| asked.sent).collect();
+        assert_eq!((sent.len(), sent[0]), (2, 40 * CHUNK), "{sent:?}");
+        assert!(sent[1] <= CHUNK + 10, "{sent:?}");
+    }
+}
+
+/// Who seeks gets that, too, where the whole answer is cut, and where who asked for it leaves.
+#[tokio::test]
+async fn what_is_taken_from_a_whole_answer_that_ends_comes_again() {
+    for is_cut in [true, false] {
+        let proxy = Proxy::new().await;
+        proxy.web.put(FILM, Item::of(40 * CHUNK).no_ranges());
+        proxy.web.hold(Hold::Byte(CHUNK + 10));
+        if is_cut {
+            proxy.web.misbehave(&[WebMisdeed::Cut(10 * CHUNK)]);
+        }
+        let whole = proxy.open(FILM, &[]).await;
+        let far = 30 * CHUNK + 5..30 * CHUNK + 100;
+        let release = async {
+            let left = || async { proxy.web.asked().iter().find(|asked| asked.is_left).cloned() };
+            until("the second is left", left).await;
+            drop(whole);
+            proxy.web.release();
+        };
+        let (part, ()) = tokio::join!(proxy.part(FILM, far.clone()), release);
+        assert_eq!(part.bytes(), &proxy.web.part(FILM, far));
+        assert!(proxy.get(FILM).await.bytes() == &proxy.web.whole(FILM));
+    }
+}
+
 #[tokio::test]
 async fn who_only_asks_for_ranges_gets_each_byte_once_from_an_origin_that_knows_none() {
     let proxy = Proxy::new().await;

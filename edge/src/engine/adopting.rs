@@ -39,6 +39,9 @@ impl Engine {
             let end = object.chunks().min(first + RUN_BYTES_MAX / CHUNK_BYTES);
             let last = (first + 1..end).take_while(begun).last().unwrap_or(first);
             run.claim_neighbours(self, first + 1..last + 1);
+            if arriving.may_be_unranged {
+                run.may_bring_all(self, arriving.reach());
+            }
         }
         if run.is_empty() {
             return None;

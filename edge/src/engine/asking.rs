@@ -126,7 +126,17 @@ impl Engine {
                 let is_other = range.start < missing.start || range.end() > missing.end();
                 let (is_unranged, is_measured) = (is_whole && is_other, is_measured || !is_whole);
                 let (body, wanted, retried) = (answer.body, missing.start..reach, *retried);
-                Ok(Arriving { body, range, wanted, is_unranged, is_measured, hop, source, retried })
+                Ok(Arriving {
+                    body,
+                    range,
+                    wanted,
+                    is_unranged,
+                    may_be_unranged: false,
+                    is_measured,
+                    hop,
+                    source,
+                    retried,
+                })
             }
             Err(fault) => {
                 match (&fault, &object.kind) {

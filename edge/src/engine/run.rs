@@ -124,6 +124,8 @@ pub struct Arriving {
     pub wanted: Range<u64>,
     /// They are all of the object, though a part was asked for.
     pub is_unranged: bool,
+    /// They are all of the object, and nothing says that a part of it could be had.
+    pub may_be_unranged: bool,
     /// How many they are was said before they came. Else those of another version that has the same
     /// validator are told by their number.
     pub is_measured: bool,
@@ -363,7 +365,7 @@ impl Run {
             Ok(End::Done) => engine.metrics.filled(FillEnd::Done, self.began.elapsed()),
             Ok(End::Left) => self.leave(engine),
             // What is missing of the chunk that it has begun.
-            Ok(End::Short) => self.fetch(engine).await,
+            Ok(End::Short) => self.unlisted().fetch(engine).await,
             Err(fault) => {
                 let may_again = again && fault.may_pass();
                 if !(may_again && self.may_repeat(engine, front, Some((&hop, &fault))).await) {
@@ -371,7 +373,7 @@ impl Run {
                 }
                 engine.metrics.fill(FillEnd::Retried);
                 tracing::debug!(%fault, "fetching the rest");
-                self.fetch(engine).await;
+                self.unlisted().fetch(engine).await;
             }
         }
     }

@@ -2,6 +2,9 @@
 //! whatever of it is missing is taken from that one answer, also what is only asked for while it
 //! arrives.
 //!
+//! A whole answer of an origin that says nothing of ranges is listed, too: it may be such a one, which
+//! the answer to the first range that is asked for beside it shows.
+//!
 //! Invariant: of one object at most one such answer is listed, and who else has one leaves to it
 //! what that one has still to bring.
 
@@ -133,6 +136,11 @@ impl Listed {
     pub fn begin(&self, reach: u64) {
         let mut joined = lock(&self.whole.joined);
         (joined.at, joined.reach, joined.is_over) = (0, reach, false);
+    }
+
+    /// Up to where it is taken.
+    pub fn reach(&self) -> u64 {
+        lock(&self.whole.joined).reach
     }
 
     /// It has got to byte `at`: what it is to bring on top.

@@ -60,6 +60,20 @@ impl Run {
         self.claim_all(engine, reach);
     }
 
+    /// All of the object is coming up to byte `reach`, and it may be that no part of it can be had: if
+    /// another answer shows that, this one brings what that was for.
+    pub fn may_bring_all(&mut self, engine: &Engine, reach: u64) {
+        self.listed = engine.unranged.list(self.object.body, &self.readers, reach);
+    }
+
+    /// What it asks for next may be a part.
+    pub(super) fn unlisted(mut self) -> Self {
+        if !self.is_unranged {
+            self.listed = None;
+        }
+        self
+    }
+
     /// Leaves to another answer what that one has still to bring.
     fn leave_to(&mut self, engine: &Engine, whole: &Whole) {
         let front = self.front();
@@ -78,9 +92,16 @@ impl Run {
     }
 
     /// Takes what others want of the answer, which has got to byte `at`.
-    pub(super) fn join(&mut self, at: u64) {
+    pub(super) fn join(&mut self, engine: &Engine, at: u64) {
         let Some(listed) = &self.listed else { return };
-        for claim in listed.at(at) {
+        let joined = listed.at(at);
+        if !joined.is_empty() && !self.is_unranged {
+            // It is the one that brings all, and so for all who want of it.
+            let reach = listed.reach();
+            (self.is_unranged, self.is_passable) = (true, false);
+            self.extend(engine, at, reach);
+        }
+        for claim in joined {
             // What is before it does not come any more: who waits for that asks anew.
             if self.object.chunk(number(&claim)).start >= at {
                 let place = self.claims.partition_point(|it| number(it) < number(&claim));

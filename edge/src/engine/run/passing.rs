@@ -114,6 +114,8 @@ impl Run {
     fn pass_from(&mut self, from: usize, tail: Option<Bytes>) -> bool {
         let Some(entrance) = self.way_past(from, tail) else { return false };
         self.begun = Some(Begun::Passed(entrance));
+        // Who joined it would wait for this reader.
+        self.listed = None;
         true
     }
 

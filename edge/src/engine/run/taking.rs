@@ -82,7 +82,7 @@ impl Run {
             self.extend(engine, at, reach);
         }
         let ended = loop {
-            self.join(at);
+            self.join(engine, at);
             let Some(position) = self.position() else {
                 match &self.listed {
                     Some(listed) if !listed.ends() => continue,
@@ -192,7 +192,7 @@ impl Run {
                 }
                 until = last.min(until + pause);
             }
-            self.join(at);
+            self.join(engine, at);
         }
         true
     }
@@ -372,7 +372,7 @@ impl Run {
     /// Claims what the answer brings anyway: the next neighbours as far as it may be ahead, up to
     /// the first that is here, from where on another request is cheaper; but where the origin
     /// sends all in any case, whatever is missing.
-    fn extend(&mut self, engine: &Arc<Engine>, at: u64, end: u64) {
+    pub(super) fn extend(&mut self, engine: &Engine, at: u64, end: u64) {
         let most = match self.is_unranged {
             true => at / CHUNK_BYTES + CLAIMS_MAX,
             false => self.readers.wanted() + 2 * AHEAD_CHUNKS,

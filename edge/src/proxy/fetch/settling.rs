@@ -178,15 +178,15 @@ impl Fetch {
         let ends_early = span.end.is_some_and(|end| end < range.end());
         // RFC 9110 section 14.3. That it was asked for a part that is all of it, and sent no part,
         // says less: many servers that know ranges do so.
-        let knows_none =
-            head.stored.fields.get(header::ACCEPT_RANGES).is_some_and(|it| it == "none");
-        let is_whole = status == StatusCode::OK && knows_none;
+        let ranges = head.stored.fields.get(header::ACCEPT_RANGES);
+        let is_whole = status == StatusCode::OK && ranges.is_some_and(|it| it == "none");
         let arriving = Arriving {
             body: answer.body,
             range,
             wanted: span.start.min(object.bytes)
                 ..span.end.map_or(object.bytes, |end| end.min(object.bytes)),
             is_unranged: range.start < span.start || ends_early || is_whole,
+            may_be_unranged: status == StatusCode::OK && ranges.is_none(),
             is_measured: true,
             hop: answer.hop,
             source,
