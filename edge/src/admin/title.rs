@@ -42,7 +42,7 @@ pub(crate) async fn explain(
         Object::Manifest(..) => None,
         Object::Media { track, range, .. } => {
             let file = Chunked::track(&title, track).ok_or("the title has no such track")?;
-            let place = |number: u32| place(edge.engine.locate(&file, number.into()));
+            let place = |number: u32| place(edge.engine.at_hand(&file, number.into()));
             Some(MediaState {
                 body: hex::encode(file.body),
                 bytes: file.bytes,
@@ -56,12 +56,12 @@ pub(crate) async fn explain(
     Ok(TitleState { title, version, index: index.name().to_owned(), media })
 }
 
-fn place(source: Verdict) -> ChunkPlace {
+fn place(source: Option<Verdict>) -> ChunkPlace {
     match source {
-        Verdict::HitMemory => ChunkPlace::Memory,
-        Verdict::HitPlan => ChunkPlace::Plan,
-        Verdict::HitSsd => ChunkPlace::Disk,
-        Verdict::Filling => ChunkPlace::Filling,
+        Some(Verdict::HitMemory) => ChunkPlace::Memory,
+        Some(Verdict::HitPlan) => ChunkPlace::Plan,
+        Some(Verdict::HitSsd) => ChunkPlace::Disk,
+        Some(Verdict::Filling) => ChunkPlace::Filling,
         _ => ChunkPlace::Absent,
     }
 }

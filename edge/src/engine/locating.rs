@@ -44,30 +44,38 @@ impl Engine {
     #[must_use]
     pub fn foresee(&self, object: &Object, chunks: std::ops::Range<u64>) -> Verdict {
         let end = chunks.end.min(chunks.start.saturating_add(FORESEEN_MAX));
-        let sources = (chunks.start..end).map(|number| self.locate(object, number));
+        // All that is missing of a run is asked of the same hop.
+        let mut last = None;
+        let sources = (chunks.start..end).map(|number| {
+            self.at_hand(object, number).unwrap_or_else(|| {
+                let run = object.chunk(number).start / OWNED_RUN_BYTES;
+                match last {
+                    Some((known, source)) if known == run => source,
+                    _ => last.insert((run, self.foreseen_source(object, run))).1,
+                }
+            })
+        });
         sources.max().unwrap_or(Verdict::HitMemory)
     }
 
-    /// Where a chunk would come from now.
-    pub fn locate(&self, object: &Object, number: u64) -> Verdict {
-        let Some(key) = object.key(number) else { return Verdict::Origin };
+    /// Where a chunk is, or what brings it already; none if it is missing.
+    pub fn at_hand(&self, object: &Object, number: u64) -> Option<Verdict> {
+        let key = object.key(number)?;
         if self.chunks.is_in_memory(&key) {
-            return Verdict::HitMemory;
+            return Some(Verdict::HitMemory);
         }
         match &object.kind {
             Kind::Track { title, track, .. } if self.planned.holds(title, *track, number) => {
-                Verdict::HitPlan
+                Some(Verdict::HitPlan)
             }
-            _ if self.chunks.may_be_on_disk(&key) => Verdict::HitSsd,
-            _ if self.inflight.has(&key) => Verdict::Filling,
-            _ => self.foreseen_source(object, number),
+            _ if self.chunks.may_be_on_disk(&key) => Some(Verdict::HitSsd),
+            _ => self.inflight.has(&key).then_some(Verdict::Filling),
         }
     }
 
-    /// Which kind of hop is asked first for a chunk that is missing.
-    fn foreseen_source(&self, object: &Object, number: u64) -> Verdict {
+    /// Which kind of hop is asked first for what is missing of a run.
+    fn foreseen_source(&self, object: &Object, run: u64) -> Verdict {
         let Some(upstream) = self.upstream_of(object) else { return Verdict::Origin };
-        let run = object.chunk(number).start / OWNED_RUN_BYTES;
         source(upstream.foreseen(object.asked_as(), run, object.is_for_peer()))
     }
 

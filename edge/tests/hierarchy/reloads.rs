@@ -38,7 +38,9 @@ impl Packager {
         packager.lets_go.subscribe().wait_for(|lets_go| *lets_go).await.unwrap();
         tokio::time::sleep(HELD).await;
         fields.insert(header::RETRY_AFTER, HeaderValue::from_static("4"));
-        fields.insert(header::VARY, HeaderValue::from_static("origin"));
+        // On a line of its own, as of a server that compresses before an application.
+        fields.append(header::VARY, HeaderValue::from_static("accept-encoding"));
+        fields.append(header::VARY, HeaderValue::from_static("origin"));
         fields.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, page);
         (StatusCode::SERVICE_UNAVAILABLE, fields).into_response()
     }

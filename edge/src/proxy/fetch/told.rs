@@ -68,9 +68,12 @@ impl Told {
         let is_for_one = caching::is_for_one(&wanted.fields, fields, &wanted.caching);
         let is_shared = unshared.answer.was_held_in_vain && !is_for_one;
         let selecting = wanted.selecting(fields).filter(|_| is_shared)?;
-        let told =
-            TOLD_ON.iter().filter_map(|name| Some((name.clone(), fields.get(name)?.clone())));
-        let mut fields: HeaderMap = told.collect();
+        // Each may stand on several lines, each of which counts.
+        let lines = |name: &HeaderName| {
+            let name = name.clone();
+            fields.get_all(&name).iter().cloned().map(move |line| (name.clone(), line))
+        };
+        let mut fields: HeaderMap = TOLD_ON.iter().flat_map(lines).collect();
         fields.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         let head = known(wanted, unshared, (stored(unshared, fields), selecting), epoch);
         Some(Arc::new(Self { head, length: None, is_held: true }))
