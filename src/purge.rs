@@ -1,7 +1,7 @@
 //! `nearcast purge`: ends what edges have stored, by URL, prefix, tag, or all of it.
 
 use crate::edges::{Edges, all_well};
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::Args;
 use model::admin::{PurgeDone, PurgeRequest};
 use serde_json::{Value, json};
@@ -42,12 +42,40 @@ struct What {
     all: bool,
 }
 
+impl What {
+    /// A star stands for itself in a URL: who means all that begin so would be told that it is
+    /// purged, and nothing would be.
+    fn starred_url(&self) -> Option<String> {
+        let url = self.url.as_deref()?;
+        let beginning = url.strip_suffix('*')?;
+        Some(format!(
+            "{url:?}: a * stands for itself in a URL: expected --prefix {beginning:?} for every URL \
+             that begins so, or --prefix {url:?} for one that does end in a *"
+        ))
+    }
+
+    fn starred_prefix(&self) -> Option<String> {
+        let prefix = self.prefix.as_deref()?;
+        let beginning = prefix.strip_suffix('*')?;
+        Some(format!(
+            "note: --prefix {prefix:?} ends only URLs that have this * in them; all that begin so are \
+             --prefix {beginning:?}"
+        ))
+    }
+}
+
 /// Purges, and prints each edge's acknowledgement: once it is there, the purge is on that
 /// edge's disk and in force.
 ///
 /// # Errors
 /// Names each edge that has not acknowledged.
 pub async fn run(settings: Settings) -> Result<()> {
+    if let Some(mistake) = settings.what.starred_url() {
+        bail!(mistake);
+    }
+    if let Some(note) = settings.what.starred_prefix() {
+        eprintln!("{note}");
+    }
     let What { url, prefix, tag, all } = settings.what;
     let (site, soft, reason) = (settings.site, settings.soft, settings.reason);
     // `sudo` hides who it was.

@@ -122,6 +122,18 @@ async fn an_operator_purges_edges_and_asks_them_why() {
     let mistaken = nearcast(&["purge", "films.test/a", "--admin", &admin_a]);
     let error = text(&mistaken.stderr);
     assert!(!mistaken.status.success() && error.contains("expected http://"), "{error}");
+    // A star stands for itself: nothing was purged, so nothing is told to be.
+    let url = format!("{}/fil*", a.url().unwrap());
+    let starred = nearcast(&["purge", &url, "--admin", &admin_a]);
+    let (told, error) = (text(&starred.stdout), text(&starred.stderr));
+    assert!(!starred.status.success() && told.is_empty(), "{told}");
+    let beginning = url.trim_end_matches('*');
+    assert!(error.contains(&format!("--prefix {beginning:?} for every URL")), "{error}");
+    assert_eq!(film(&a).await, 5);
+    let literal = nearcast(&["purge", "--prefix", &url, "--admin", &admin_a]);
+    let error = text(&literal.stderr);
+    assert!(literal.status.success() && error.contains("only URLs that have this *"), "{error}");
+    assert_eq!(film(&a).await, 5);
     // The address that it serves at gives what the origin says.
     let (served, served_url) = (a.url().unwrap(), format!("{}/film", a.url().unwrap()));
     for arguments in [["purge", "--all"], ["explain", &served_url]] {
