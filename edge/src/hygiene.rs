@@ -21,7 +21,7 @@ pub use host::{Host, in_ascii};
 pub use key::{KeyRules, Query};
 pub(crate) use key::{expected_of, has, is_named};
 pub use names::OBEYED;
-pub use path::{canonical as path, escaped};
+pub use path::{SLASH, canonical as path, escaped};
 
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version, header};
@@ -72,10 +72,14 @@ pub enum Refusal {
     /// A control byte, as it is or escaped.
     #[error("the path has a control byte")]
     ControlByte,
-    /// A slash or backslash, escaped, or a backslash as it is.
-    #[error("the path has an escaped slash, or a backslash: servers differ on what that is")]
+    /// A backslash, escaped or as it is; or an escaped slash, where it means two things to the
+    /// origins of one site.
+    #[error(
+        "the path has a backslash, or an escaped slash where buckets are among other origins: \
+         servers differ on what that is"
+    )]
     HiddenSeparator,
-    /// A dot segment with an escaped dot.
+    /// A dot segment with an escaped dot, or with an escaped slash at its side.
     #[error("the path has a dot segment written with escapes")]
     HiddenDots,
     /// `..` leads above the root.

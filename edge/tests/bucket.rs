@@ -90,3 +90,34 @@ async fn a_query_counts_where_the_site_says_so_or_an_origin_may_look_at_it() {
         assert_eq!(story.web.asked().len(), 2, "{site}");
     }
 }
+
+/// A key has slashes only, however they are written: one object, by one rule, for one purge.
+#[tokio::test]
+async fn an_escaped_slash_is_one_of_the_key() {
+    let site = json!({ "origins": ["s3://films"], "ttl": [{ "path": "/a/*", "fixed": "1h" }] });
+    let story = Story::new(site).await;
+    story.web.put("/films/a/b", Item::of(100).cache_control("max-age=10"));
+    for (target, verdict) in
+        [("/a%2Fb", "origin"), ("/a/b", "hit-memory"), ("/a%2fb", "hit-memory")]
+    {
+        let answer = story.get(target).await;
+        assert_eq!((answer.status.as_u16(), answer.verdict()), (200, verdict), "{target}");
+    }
+    let url = format!("{}/v1/explain?url={}/a%252Fb", story.edge.admin, story.edge.http);
+    let told: Value = serde_json::from_slice(get(&url, &[]).await.bytes()).unwrap();
+    assert_eq!(
+        (&told["url"], &told["variants"][0]["lifetime_ms"]),
+        (&json!("*/a/b"), &json!(3_600_000))
+    );
+    story.edge.purge(&json!({ "prefix": format!("{}/a/", story.edge.http) })).await;
+    assert_eq!(story.get("/a%2Fb").await.verdict(), "origin");
+}
+
+/// Who asked a web server first for what that does not have would have it told of the object.
+#[tokio::test]
+async fn an_escaped_slash_is_refused_where_a_bucket_is_among_other_origins() {
+    let story = Story::new(json!({ "origins": ["WEB", "s3://films"] })).await;
+    let answer = story.get("/a%2Fb").await;
+    assert_eq!((answer.status.as_u16(), answer.code()), (400, "path-hidden-separator".into()));
+    assert_eq!(story.web.asked().len(), 0);
+}

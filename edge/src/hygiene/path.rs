@@ -3,13 +3,18 @@
 use super::Refusal;
 use std::borrow::Cow;
 
+/// A slash that is no separator, in canonical form.
+pub const SLASH: &str = "%2F";
+
 /// The canonical form of a path (RFC 3986 section 6.2.2): unreserved characters stand for
 /// themselves, other escapes are in upper case, what a URL can't hold is escaped, plain dot
-/// segments are removed. Slashes are kept as they are, `//` too: object stores have such keys.
+/// segments are removed. Slashes are kept as they are, `//` too: object stores have such keys. An
+/// escaped one is an octet of its segment and stays escaped (`/@scope%2Fname`): the same section
+/// has the two name different things, so they are two keys also where an origin takes them for one.
 ///
 /// Equal forms name the same thing on any server. So what servers read in different ways is
-/// refused rather than repaired: escaped separators, escaped dot segments, control bytes,
-/// broken escapes, and what leads above the root.
+/// refused rather than repaired: backslashes, dot segments that are escaped or that an escaped slash
+/// makes, control bytes, broken escapes, and what leads above the root.
 ///
 /// # Errors
 /// [`Refusal`] names what is wrong.
@@ -27,6 +32,7 @@ pub fn canonical(path: &str) -> Result<Cow<'_, str>, Refusal> {
         let is_last = segments.peek().is_none();
         match segment.as_str() {
             "." | ".." if raw != segment => return Err(Refusal::HiddenDots),
+            _ if has_hidden_dots(&segment) => return Err(Refusal::HiddenDots),
             "." => {}
             ".." => drop(kept.pop().ok_or(Refusal::AboveRoot)?),
             _ => {
@@ -40,6 +46,12 @@ pub fn canonical(path: &str) -> Result<Cow<'_, str>, Refusal> {
         }
     }
     Ok(Cow::Owned(format!("/{}", kept.join("/"))))
+}
+
+/// Whether an origin that takes escaped slashes for slashes would find a dot segment in a segment,
+/// which is canonical.
+fn has_hidden_dots(segment: &str) -> bool {
+    segment.contains(SLASH) && segment.split(SLASH).any(is_dots)
 }
 
 fn is_dots(segment: &str) -> bool {
@@ -69,7 +81,7 @@ fn respelled(segment: &str) -> Result<String, Refusal> {
         };
         match meant {
             0..=0x1f | 0x7f => return Err(Refusal::ControlByte),
-            b'\\' | b'/' => return Err(Refusal::HiddenSeparator),
+            b'\\' => return Err(Refusal::HiddenSeparator),
             b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
                 spelled.push(char::from(meant));
             }
@@ -127,6 +139,11 @@ mod tests {
             ("/a;v=1/b,c", "/a;v=1/b,c"),
             ("/a%3bv%3F", "/a%3Bv%3F"),
             ("/a%2520", "/a%2520"),
+            ("/@a%2fb", "/@a%2Fb"),
+            ("/a%2F%2Fb%2F/%2f", "/a%2F%2Fb%2F/%2F"),
+            ("/a%2Fb/../c", "/c"),
+            ("/..a%2F...", "/..a%2F..."),
+            ("/..%252Fa", "/..%252Fa"),
             ("/a/./b/../c", "/a/c"),
             ("/a/b/..", "/a/"),
             ("/a/.", "/a/"),
@@ -150,10 +167,16 @@ mod tests {
             ("/a%00", Refusal::ControlByte),
             ("/a%0d%0aHost:b", Refusal::ControlByte),
             ("/a%7f", Refusal::ControlByte),
-            ("/a%2fb", Refusal::HiddenSeparator),
             ("/a%5Cb", Refusal::HiddenSeparator),
             ("/a\\b", Refusal::HiddenSeparator),
-            ("/..%2fb", Refusal::HiddenSeparator),
+            ("/..%2fb", Refusal::HiddenDots),
+            ("/%2e%2e%2fb", Refusal::HiddenDots),
+            ("/a%2F..", Refusal::HiddenDots),
+            ("/a/b%2f.%2e%2Fc", Refusal::HiddenDots),
+            ("/.%2Fb", Refusal::HiddenDots),
+            ("/a%2f..%5c", Refusal::HiddenSeparator),
+            ("/a%2F%00", Refusal::ControlByte),
+            ("/a%2", Refusal::BrokenEscape),
             ("/a/%2e%2E/b", Refusal::HiddenDots),
             ("/a/.%2e", Refusal::HiddenDots),
             ("/a/%2e", Refusal::HiddenDots),
@@ -205,6 +228,8 @@ mod tests {
                 prop_assert_eq!(canonical(&form), Ok(form.clone()));
                 prop_assert!(form.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\\'));
                 prop_assert!(!form.split('/').any(is_dots));
+                prop_assert!(!form.split('/').any(has_hidden_dots));
+                prop_assert!(!form.contains("%2f") && !form.contains("%00") && !form.contains("%5C"));
                 prop_assert!(form.parse::<http::uri::PathAndQuery>().is_ok());
                 if !path.split('/').any(is_dots) {
                     prop_assert_eq!(meaning(&form), meaning(&path));
@@ -214,8 +239,8 @@ mod tests {
 
         #[test]
         fn forms_are_equal_exactly_if_they_mean_the_same(
-            one in "/(%61|a|%41|A|/|%2D|-|%3b|%3B){0,4}",
-            other in "/(%61|a|%41|A|/|%2D|-|%3b|%3B){0,4}",
+            one in "/(%61|a|%41|A|/|%2D|-|%3b|%3B|%2f|%2F){0,4}",
+            other in "/(%61|a|%41|A|/|%2D|-|%3b|%3B|%2f|%2F){0,4}",
         ) {
             let (first, second) = (canonical(&one).unwrap(), canonical(&other).unwrap());
             prop_assert_eq!(first == second, meaning(&one) == meaning(&other));

@@ -44,7 +44,7 @@ pub fn of_host(site: &Site, host: &str, path_and_query: &str) -> Option<String> 
         Some((path, query)) => (path, Some(query)),
         None => (path_and_query, None),
     };
-    let path = hygiene::path(path).ok()?;
+    let path = site.path(hygiene::path(path).ok()?).ok()?;
     let key = site.upstream.canonical_path(&path)?;
     let query = site.keys.query(query).map(|query| format!("?{query}")).unwrap_or_default();
     Some(format!("{host}{key}{query}"))
@@ -99,5 +99,6 @@ fn parts<'a>(sites: &'a Sites, url: &'a str) -> Result<Parts<'a>, String> {
             sites.names().join(", ")
         )
     })?;
-    Ok(Parts { site, host: site.known_as(host), path: path.into_owned(), query })
+    let path = site.path(path).map_err(bad)?.into_owned();
+    Ok(Parts { site, host: site.known_as(host), path, query })
 }

@@ -1,11 +1,12 @@
 //! A proxy site at work: where its content comes from, and by what rules it is kept.
 
 use super::Wanted;
-use crate::hygiene::KeyRules;
+use crate::hygiene::{KeyRules, Refusal, SLASH};
 use crate::object::Web;
 use crate::settings::{ANY_HOST, Rule, SiteConfig};
 use crate::tally::Tally;
 use http::{HeaderValue, Method};
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -81,6 +82,22 @@ impl Site {
     pub fn known_as(&self, named: String) -> String {
         let is_told = *self.name == *ANY_HOST && self.upstream.passes_host();
         if is_told { named } else { self.name.to_string() }
+    }
+
+    /// A canonical path as this site's origins read it. A bucket's names have slashes only, however
+    /// they are written: there an escaped one is a slash, to rules and purges as well. Among other
+    /// origins it would be two things under one key.
+    ///
+    /// # Errors
+    /// [`Refusal::HiddenSeparator`].
+    pub fn path<'p>(&self, path: Cow<'p, str>) -> Result<Cow<'p, str>, Refusal> {
+        if !self.upstream.is_s3() || !path.contains(SLASH) {
+            return Ok(path);
+        }
+        match self.upstream.is_of_buckets() {
+            true => Ok(Cow::Owned(path.replace(SLASH, "/"))),
+            false => Err(Refusal::HiddenSeparator),
+        }
     }
 
     /// As [`Ask::host`] has it.

@@ -80,16 +80,17 @@ impl Wanted {
     pub fn of(edge: &Edge, site: &Arc<Site>, asked: &Asked<'_>) -> Result<Self, Refused> {
         let head = asked.head;
         let target = hygiene::check(head)?;
+        let path = site.path(target.path)?;
         if caching::loops(&head.headers, edge.node.id(), asked.via.peer).refuse() {
             return Err(Refused::Loop);
         }
         let host = target.host.map(|host| in_url(host, asked.via.scheme)).unwrap_or_default();
         let host = site.known_as(host);
-        let canonical = site.upstream.canonical_path(&target.path).ok_or(Refused::NoKey)?;
+        let canonical = site.upstream.canonical_path(&path).ok_or(Refused::NoKey)?;
         let query = site.keys.query(target.query).map(Cow::into_owned);
         let (mark, of_query) = query.as_deref().map_or(("", ""), |query| ("?", query));
         let key = KeyId::of_parts(&site.name, [&*host, &*canonical, mark, of_query]);
-        let caching = site.caching_of(&target.path, query.as_deref());
+        let caching = site.caching_of(&path, query.as_deref());
         let newer_than = newer::than(asked, &caching);
         newer_than.iter().for_each(|newer| newer.note(edge, &key, &head.headers));
         Ok(Self {
@@ -100,7 +101,7 @@ impl Wanted {
             wishes: OnceLock::new(),
             fields: Fields::of(head, &caching),
             caching,
-            respelled: match target.path {
+            respelled: match path {
                 Cow::Borrowed(_) => None,
                 Cow::Owned(path) => Some(path),
             },
