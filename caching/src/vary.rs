@@ -34,13 +34,13 @@ pub fn selecting(
 /// fields: a variant in the very language that the client likes best is selected by it. Fields of
 /// the request that would not be `sent` to the origin are taken as absent.
 #[must_use]
-pub fn selects(
-    selecting: &Selecting,
+pub fn selects<'s>(
+    selecting: impl IntoIterator<Item = &'s (HeaderName, Option<String>)>,
     stored: &HeaderMap,
     request: &HeaderMap,
     sent: impl Fn(&HeaderName) -> bool,
 ) -> bool {
-    selecting.iter().all(|(name, value)| match sent(name) {
+    selecting.into_iter().all(|(name, value)| match sent(name) {
         false => value.is_none(),
         true => {
             normal(name, request) == *value

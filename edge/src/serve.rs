@@ -11,7 +11,7 @@ use crate::metrics::Metrics;
 use crate::peer;
 use crate::places::{Place, Places};
 use crate::prefetch::{Awaited, Prefetch};
-use crate::proxy::{self, Fetches, Lives, Sites, lately};
+use crate::proxy::{self, Fetches, Lives, Site, Sites, lately};
 use crate::refused::Refused;
 use crate::tally::Names;
 use crate::title::Titles;
@@ -153,10 +153,13 @@ fn serve(edge: &Arc<Edge>, asked: &Asked<'_>, body: RequestBody) -> Reply<Body> 
         Arc::clone(tally),
         if has_told { cmcd.cmcd.to_string() } else { String::new() },
     );
-    let is_titles = matches!(whose, Whose::Titles | Whose::Nobodys);
+    let site = match whose {
+        Whose::Proxy(site) => Some(&**site),
+        Whose::Titles | Whose::Nobodys => None,
+    };
     let at_once = |answer: Result<Answer, Refused>, account| {
         let answer = answer.unwrap_or_else(|refused| refusal(edge, asked, &refused));
-        Reply::Now(respond(edge, asked, answer, account, is_titles))
+        Reply::Now(respond(edge, asked, answer, account, site))
     };
     match whose {
         _ if asks_the_node(asked) => at_once(Ok(here()), account),
@@ -221,7 +224,10 @@ fn later(
     let via = Arc::clone(asked.via);
     Reply::later(async move {
         let asked = Asked { head: &head, protocol, via: &via };
-        let is_titles = matches!(waits, Waits::Titles);
+        let site = match &waits {
+            Waits::Proxy(wanted, _) => Some(Arc::clone(&wanted.site)),
+            Waits::Titles => None,
+        };
         let answer = match (waits, &edge.titles) {
             (Waits::Proxy(wanted, place), _) => waited(&edge, &wanted, place, body).await,
             (Waits::Titles, Some(titles)) if via.peer => peer::answer(&edge, titles, &asked).await,
@@ -229,7 +235,7 @@ fn later(
             (Waits::Titles, None) => Err(Refused::NoSite),
         };
         let answer = answer.unwrap_or_else(|refused| refusal(&edge, &asked, &refused));
-        respond(&edge, &asked, answer, account, is_titles)
+        respond(&edge, &asked, answer, account, site.as_deref())
     })
 }
 
@@ -333,18 +339,25 @@ fn refusal(edge: &Edge, asked: &Asked<'_>, refused: &Refused) -> Answer {
 
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 
-/// Adds what all answers share and hands the body over.
+/// Adds what all answers share, and those of its proxy site, if it is one's, and hands the body over.
 fn respond(
     edge: &Edge,
     asked: &Asked<'_>,
     answer: Answer,
     mut account: Box<Account>,
-    is_titles: bool,
+    site: Option<&Site>,
 ) -> Response<Body> {
     let Answer { verdict, status, mut headers, content, promised, place, awaited } = answer;
-    if is_titles {
-        headers.insert(CACHE_STATUS, verdict.cache_status(&edge.id));
-        cors::expose(&mut headers);
+    match site {
+        // To a preflight it is said in the answer itself.
+        Some(site) if matches!(asked.head.method, Method::GET | Method::HEAD) => {
+            site.cors.put_on(&asked.head.headers, &mut headers);
+        }
+        Some(_) => {}
+        None => {
+            headers.insert(CACHE_STATUS, verdict.cache_status(&edge.id));
+            cors::expose(&mut headers);
+        }
     }
     let has_body = status != StatusCode::NO_CONTENT && status != StatusCode::NOT_MODIFIED;
     // To a HEAD, no length is right where that of the GET is not known.

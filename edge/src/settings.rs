@@ -278,6 +278,7 @@ fn origins(
     settings: &Settings,
 ) -> Result<(Option<TitlesConfig>, Option<SiteSettings>), ConfigError> {
     settings.origin.iter().try_for_each(|url| upstream::check_url("edge.origin", url))?;
+    sites::check_cors(settings)?;
     let given = settings.origin.iter().enumerate().map(|(place, url)| upstream::Origin {
         // Tried in the order given.
         priority: u32::try_from(place).unwrap_or(u32::MAX),
@@ -286,7 +287,7 @@ fn origins(
     });
     let origins = given.collect();
     let Some(control_plane) = &settings.control_plane else {
-        let any = SiteSettings { origins, ..SiteSettings::default() };
+        let any = SiteSettings { origins, cors: settings.cors.clone(), ..SiteSettings::default() };
         return Ok((None, (!settings.origin.is_empty()).then_some(any)));
     };
     if settings.origin.is_empty() {
@@ -378,6 +379,11 @@ mod tests {
                 error(|s| s.send_timeout = Some(Span(Duration::ZERO))),
                 error(|s| s.shards = Some(0)),
                 error(|s| s.admin = Some("8081".into())),
+                error(|s| s.cors = Some(vec!["*".into()])),
+                error(|s| {
+                    s.control_plane = None;
+                    s.cors = Some(vec!["player.example".into()]);
+                }),
                 error(|s| s.write_path_off = vec!["cork".into(), "zeal".into()]),
                 error(|s| s.join_secret_file = Some("/no/such/file".into())),
             ]

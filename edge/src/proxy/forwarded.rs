@@ -9,7 +9,7 @@ use super::Wanted;
 use crate::hygiene;
 use caching::Selecting;
 use heads::Head;
-use http::{HeaderMap, HeaderName};
+use http::{HeaderMap, HeaderName, Method, header};
 
 impl Wanted {
     /// The fields: conditions and ranges are not among them.
@@ -22,6 +22,9 @@ impl Wanted {
         }
         for name in hygiene::OBEYED {
             forwarded.remove(name);
+        }
+        if self.is_for_any_page() {
+            forwarded.remove(header::ORIGIN);
         }
         if let Some(client) = self.client {
             caching::append_forwarded_for(&mut forwarded, client);
@@ -37,6 +40,13 @@ impl Wanted {
             && caching::is_forwarded(name, &self.fields)
             && !cmcd::HEADERS.contains(name)
             && !hygiene::OBEYED.contains(&name.as_str())
+            && (name != header::ORIGIN || !self.is_for_any_page())
+    }
+
+    /// Whether the origin's answer is given to whatever page asks: the edge says which may read it,
+    /// and the origin is not told. Of what else a page may do the origin decides.
+    fn is_for_any_page(&self) -> bool {
+        self.site.cors.is_said_here() && matches!(self.method, Method::GET | Method::HEAD)
     }
 
     /// By what an answer to this request is told from other variants; none if no later request
@@ -47,7 +57,32 @@ impl Wanted {
 
     /// Whether what is stored is the variant that the request selects.
     pub(super) fn selects(&self, head: &Head) -> bool {
-        let (selecting, stored) = (&head.selecting, &head.stored.fields);
-        caching::selects(selecting, stored, &self.fields, |name| self.is_sent(name))
+        let is_for_any_page = self.is_for_any_page();
+        // What is stored from before that was said may be one page's.
+        let selecting = head.selecting.iter();
+        let selecting = selecting.filter(|(name, _)| !(is_for_any_page && name == header::ORIGIN));
+        caching::selects(selecting, &head.stored.fields, &self.fields, |name| self.is_sent(name))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proxy::tests::film_of;
+    use crate::settings::SiteSettings;
+
+    /// Whosever page it was stored for, before the operator said who may read.
+    #[tokio::test]
+    async fn what_is_stored_is_good_for_every_page_once_the_edge_says_who_may_read() {
+        for (cors, is_for_all) in [(vec![], false), (vec!["*".to_owned()], true)] {
+            let origins = upstream::Settings::one("http://127.0.0.1:1").origins;
+            let settings = SiteSettings { origins, cors: Some(cors), ..SiteSettings::default() };
+            let (wanted, head) = film_of(10, &settings);
+            let of_page = Some("https://player.example".to_owned());
+            let head = Head { selecting: vec![(header::ORIGIN, of_page)], ..head };
+            assert_eq!(wanted.selects(&head), is_for_all);
+            let none = Head { selecting: vec![(header::ORIGIN, None)], ..head };
+            assert!(wanted.selects(&none));
+        }
     }
 }

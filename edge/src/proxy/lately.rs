@@ -14,7 +14,7 @@ use crate::places::Place;
 use crate::serve::{Asked, Edge, share};
 use caching::{Priority, Settings};
 use heads::{Head, KeyId, Verdict};
-use http::{HeaderMap, HeaderValue, Method, Version};
+use http::{HeaderMap, HeaderValue, Method, Version, header};
 use model::chunk::CHUNK_BYTES;
 use recent::Recent;
 use std::cell::RefCell;
@@ -79,6 +79,10 @@ struct Ready {
 /// whole hit in memory. None says nothing of why not.
 pub fn answer(edge: &Edge, site: &Arc<Site>, asked: &Asked<'_>) -> Option<Hit> {
     let target = Target::of(asked)?;
+    // Its head is the same whoever asks.
+    if site.cors.is_by_origin() && asked.head.headers.contains_key(header::ORIGIN) {
+        return None;
+    }
     LATELY.with_borrow_mut(|lately| {
         let entry = lately.get_mut(lately.hash(target.texts()))?;
         if entry.is_of(site, &target) { entry.answer(edge, asked.via) } else { None }
@@ -188,6 +192,7 @@ impl Entry {
         }
         let rules = (&*self.site, &self.settings);
         let mut fields: HeaderMap = stored::plain_fields(edge, rules, head, now_ms)?;
+        self.site.cors.put_on(&HeaderMap::new(), &mut fields);
         share(&mut fields, via, Some(head.bytes));
         let known = Arc::new(Known::new(head.stored.status, fields, head.bytes));
         let until_ms = now_ms + head.facts(&self.settings).stays_ms(now_ms);

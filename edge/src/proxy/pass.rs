@@ -28,6 +28,11 @@ pub async fn on(
     tags: &[Box<str>],
     body: RequestBody,
 ) -> Result<Answer, Refused> {
+    if wanted.method == Method::OPTIONS
+        && let Some(allowed) = wanted.site.cors.preflight(&wanted.fields)
+    {
+        return Ok(told_here(edge, StatusCode::NO_CONTENT, allowed));
+    }
     if wanted.site.upstream.is_s3() && !matches!(wanted.method, Method::GET | Method::HEAD) {
         let is_asked = wanted.method == Method::OPTIONS;
         return if is_asked { Ok(options(edge, wanted)) } else { Err(Refused::Method) };
@@ -164,8 +169,12 @@ fn options(edge: &Edge, wanted: &Wanted) -> Answer {
     let allowed = if wanted.site.upstream.is_s3() { OF_BUCKETS } else { PASSED_ON };
     let mut headers = HeaderMap::new();
     headers.insert(header::ALLOW, HeaderValue::from_static(allowed));
+    told_here(edge, StatusCode::OK, headers)
+}
+
+fn told_here(edge: &Edge, status: StatusCode, mut headers: HeaderMap) -> Answer {
     headers.insert("cache-status", Verdict::Preflight.cache_status(&edge.id));
-    Answer::new(Verdict::Preflight, StatusCode::OK, headers, Content::empty())
+    Answer::new(Verdict::Preflight, status, headers, Content::empty())
 }
 
 const CDN_LOOP: header::HeaderName = header::HeaderName::from_static("cdn-loop");

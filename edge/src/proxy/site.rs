@@ -1,6 +1,7 @@
 //! A proxy site at work: where its content comes from, and by what rules it is kept.
 
 use super::Wanted;
+use crate::cors::Cors;
 use crate::hygiene::{KeyRules, Refusal, SLASH};
 use crate::object::Web;
 use crate::settings::{ANY_HOST, Rule, SiteConfig};
@@ -39,6 +40,8 @@ pub struct Site {
     pub unvalidated_bytes_max: u64,
     /// Whether texts are compressed.
     pub compress: bool,
+    /// Which pages on other hosts may read its answers.
+    pub cors: Cors,
     /// Whether what players announce is fetched ahead.
     pub prefetch: bool,
     caching: Arc<caching::Settings>,
@@ -59,6 +62,7 @@ impl Site {
             ranges_max: config.ranges_max,
             unvalidated_bytes_max: config.unvalidated_bytes_max,
             compress: config.compress,
+            cors: config.cors,
             prefetch: config.prefetch,
             caching: Arc::new(config.caching),
             rules: config.rules,

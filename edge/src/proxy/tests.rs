@@ -14,7 +14,13 @@ use std::sync::OnceLock;
 pub(crate) fn film(bytes: u64, origin: &str) -> Object {
     let origins = upstream::Settings::one(origin).origins;
     let settings = SiteSettings { origins, in_flight_max: Some(1), ..SiteSettings::default() };
-    let config = SiteConfig::check(ANY_HOST, &settings).unwrap();
+    let (wanted, head) = film_of(bytes, &settings);
+    Object::web(&Arc::new(wanted), &Arc::new(head))
+}
+
+/// The same of a site with these settings, in its parts.
+pub(crate) fn film_of(bytes: u64, settings: &SiteSettings) -> (Wanted, Head) {
+    let config = SiteConfig::check(ANY_HOST, settings).unwrap();
     let node = upstream::Node::alone("edge", None, &prometheus::Registry::new()).unwrap();
     let site = Arc::clone(Sites::open(vec![config], &node).unwrap().of(None).unwrap());
     let (parts, ()) = Request::get("http://films.example/film").body(()).unwrap().into_parts();
@@ -53,5 +59,5 @@ pub(crate) fn film(bytes: u64, origin: &str) -> Object {
         client: None,
         node,
     };
-    Object::web(&Arc::new(wanted), &Arc::new(head))
+    (wanted, head)
 }

@@ -27,6 +27,10 @@ pub struct Settings {
     /// or S3 origin to cache
     #[arg(long, env = "NEARCAST_EDGE_CONTROL_PLANE", value_name = "URL")]
     pub control_plane: Option<String>,
+    /// Origins of pages on other hosts that may read what --origin has, as https://player.example,
+    /// or * for all; none: the origin says which [default: none, * for s3://]. Repeatable
+    #[arg(long, env = "NEARCAST_EDGE_CORS", value_delimiter = ',', value_name = "ORIGIN")]
+    pub cors: Option<Vec<String>>,
     /// File that holds the secret for joining
     #[arg(long, env = "NEARCAST_EDGE_JOIN_SECRET_FILE", value_name = "FILE")]
     pub join_secret_file: Option<PathBuf>,
@@ -129,6 +133,7 @@ impl Settings {
             peer_listen: list(self.peer_listen, file.peer_listen),
             origin: list(self.origin, file.origin),
             control_plane: self.control_plane.or(file.control_plane),
+            cors: self.cors.or(file.cors),
             join_secret_file: if own { self.join_secret_file } else { file.join_secret_file },
             join_secret: self.join_secret,
             id: self.id.or(file.id),

@@ -1,16 +1,20 @@
 //! A proxy site's settings: `[edge.sites."video.example.com"]`, checked once.
 
 mod cookies;
+mod pages;
 mod rules;
 
+pub(super) use pages::check_cors;
 pub(crate) use rules::Rule;
 pub use rules::TtlSettings;
 pub use upstream::ANY_HOST;
 
 use super::values::count;
+use crate::cors::Cors;
 use crate::engine::UNVALIDATED_BYTES_MAX;
 use crate::hygiene::{Host, KeyRules, Query, in_ascii};
 use http::{HeaderName, header};
+use pages::cors;
 use rules::{check_span, millis};
 use serde::Deserialize;
 use service::config::{ConfigError, all, both};
@@ -88,6 +92,9 @@ pub struct SiteSettings {
     pub compress: Option<bool>,
     /// Fetch what players announce (CMCD `nor`) before they ask for it [default: true].
     pub prefetch: Option<bool>,
+    /// Origins of pages that may read its answers, `*` for all; none: those that the origin says
+    /// [default: none; `*` where all origins are buckets, which are not asked].
+    pub cors: Option<Vec<String>>,
 }
 
 /// A site, checked.
@@ -105,6 +112,7 @@ pub struct SiteConfig {
     pub(crate) unvalidated_bytes_max: u64,
     pub(crate) compress: bool,
     pub(crate) prefetch: bool,
+    pub(crate) cors: Cors,
 }
 
 impl SiteConfig {
@@ -124,8 +132,9 @@ impl SiteConfig {
         let unvalidated = unvalidated_bytes_max(&key, settings.unvalidated_max);
         let named = both(check_host(host), check_origins(&key, &settings.origins));
         let upstream = both(named, upstream).map(|(_, upstream)| upstream);
-        let rest = both(both(ranges_max, unvalidated), caching);
-        let ((upstream, _), ((ranges_max, unvalidated_bytes_max), caching)) =
+        let pages = cors(&format!("{key}.cors"), settings.cors.as_deref());
+        let rest = both(both(both(ranges_max, unvalidated), pages), caching);
+        let ((upstream, _), (((ranges_max, unvalidated_bytes_max), pages), caching)) =
             both(both(upstream, rules), rest)?;
         let rules = settings.ttl.iter().map(|rule| rule.rule(&caching)).collect();
         Ok(Self {
@@ -139,6 +148,7 @@ impl SiteConfig {
             unvalidated_bytes_max,
             compress: settings.compress.unwrap_or(true),
             prefetch: settings.prefetch.unwrap_or(true),
+            cors: pages.unwrap_or_else(|| settings.usual_cors()),
         })
     }
 
@@ -157,9 +167,17 @@ impl SiteConfig {
 impl SiteSettings {
     /// As given; else all that an origin may look at.
     fn query(&self) -> Query {
-        let are_buckets = self.origins.iter().all(upstream::Origin::is_bucket);
-        let usual = if are_buckets { Query::None } else { Query::All };
+        let usual = if self.are_buckets() { Query::None } else { Query::All };
         self.query.clone().unwrap_or(usual)
+    }
+
+    /// A bucket can't say it: its own rules are not asked.
+    fn usual_cors(&self) -> Cors {
+        if self.are_buckets() { Cors::All } else { Cors::Unsaid }
+    }
+
+    fn are_buckets(&self) -> bool {
+        self.origins.iter().all(upstream::Origin::is_bucket)
     }
 
     fn upstream(&self) -> upstream::Settings {
@@ -333,6 +351,12 @@ mod tests {
             "[[origins]]\nurl = \"HTTP://127.0.0.1:1/\"",
             "connect-timeout = \"0s\"",
             "s3 = { region = \"eu-north-1\" }",
+            "cors = [\"https://a.example\", \"*\"]",
+            "cors = [\"https://Player.example:443/watch\"]",
+            "cors = [\"https://*.example\"]",
+            "cors = [\"player.example\"]",
+            "cors = [\"null\"]",
+            "cors = [\"http://a.example\", \"http://b.example\", \"http://a.example\"]",
         ];
         let errors = errors.map(|table| error(table).unwrap_err().to_string());
         insta::assert_snapshot!(errors.join("\n"));
