@@ -235,10 +235,13 @@ impl Memory {
     }
 
     /// Counts uses of a chunk from before it came back. S3-FIFO knows them by its queue alone, and
-    /// puts all that comes into the small one, from where what is not used is evicted first.
+    /// puts all that comes into the small one, from where what is not used is evicted first. The chunk
+    /// knows them for the next restart.
     pub(crate) fn used_before(&self, key: &Key, uses: u32) {
         for _ in 0..uses {
-            self.shard(key).cache.touch(key);
+            if let Some(chunk) = self.shard(key).cache.get(key) {
+                chunk.value().count_use();
+            }
         }
     }
 
