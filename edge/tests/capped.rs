@@ -236,6 +236,13 @@ async fn what_is_passed_on_is_passed_on_as_short_as_it_came() {
 /// chunks would wait for a place, and those who have a place for one of the few turns to write.
 #[tokio::test]
 async fn more_objects_at_a_time_than_chunks_are_written_all_come() {
+    // The second one says of each range with an end that there is none.
+    for misdeed in [WebMisdeed::Cap(CHUNK / 2), WebMisdeed::Digits(CHUNK / 2)] {
+        more_objects_than_are_written_come(misdeed).await;
+    }
+}
+
+async fn more_objects_than_are_written_come(misdeed: WebMisdeed) {
     const OBJECTS: usize = 24;
     const PLACES: usize = 2;
     const FILM_BYTES: u64 = CHUNK + CHUNK / 2;
@@ -245,7 +252,7 @@ async fn more_objects_at_a_time_than_chunks_are_written_all_come() {
     // A quarter of it is written at a time: eight chunks.
     settings.memory = Some(ByteSize(32 * CHUNK));
     let proxy = Proxy { edge: Edge::start(settings).await, dir, web };
-    proxy.web.always(Some(WebMisdeed::Cap(CHUNK / 2)));
+    proxy.web.always(Some(misdeed));
     proxy.web.hold(Hold::Head);
     let paths: Vec<_> = (0..OBJECTS).map(|number| format!("/film-{number}")).collect();
     let mut asked = Vec::new();

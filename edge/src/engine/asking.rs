@@ -68,12 +68,14 @@ impl Engine {
         let upstream = self.upstream_of(object).ok_or(Fault::NotFound)?;
         let answer_by = answer_by(object, upstream);
         // A sibling may wait for this node to bring what follows.
-        let mut has_end = !self.open_ended.knows(&object.body);
-        let at_the_origin = at_the_origin || !has_end;
-        let ask = |has_end: bool| -> Result<Ask, Fault> {
+        let was_open = self.open_ended.knows(&object.body);
+        // A place where it is not asked is none to wait in another row with.
+        let kept = place.clone().filter(|_| avoid.is_none());
+        let ask = |has_end: bool, place: &Option<Place>| -> Result<Ask, Fault> {
             let mut ask = request(object, missing, has_end, urgency)?;
-            ask.reach = Some(reach);
+            (ask.avoid, ask.place, ask.reach) = (avoid.clone(), place.clone(), Some(reach));
             (ask.is_repeat, ask.retried, ask.answer_by) = (is_repeat, *retried, answer_by);
+            ask.at_the_origin = at_the_origin || !has_end;
             Ok(ask)
         };
         // Of the same version another node may have the bytes from before a hard purge.
@@ -82,7 +84,8 @@ impl Engine {
             Kind::Web(web) => Purges { last_ms: None, ..web.wanted.purges(self, &web.head.tags) },
         };
         let requested_ms = crate::proxy::now_ms();
-        let first = Ask { avoid, place, at_the_origin, purges, ..ask(has_end)? };
+        let first = Ask { purges, ..ask(!was_open, &place)? };
+        drop(place);
         let mut answer = upstream.send(first).await?;
         if answer.kind != HopKind::Origin
             && answer.head.status.is_success()
@@ -92,13 +95,13 @@ impl Engine {
         {
             drop(answer);
             self.metrics.nodes_passed_by.inc();
-            answer = upstream.send(Ask { at_the_origin: true, ..ask(has_end)? }).await?;
+            let again = Ask { at_the_origin: true, ..ask(!was_open, &kept)? };
+            answer = upstream.send(again).await?;
         }
-        if has_end && answer.kind == HopKind::Origin && contradicts(object, &answer.head) {
+        if !was_open && answer.kind == HopKind::Origin && contradicts(object, &answer.head) {
             drop(answer);
             self.open_ended.note(object.body);
-            has_end = false;
-            answer = upstream.send(Ask { at_the_origin: true, ..ask(has_end)? }).await?;
+            answer = upstream.send(ask(false, &kept)?).await?;
         }
         if let Kind::Web(web) = &object.kind {
             web.wanted.caching.cookies.leave_out_of_answer(&mut answer.head.headers);
