@@ -5,7 +5,9 @@
 
 mod common;
 
-use common::{Answer, CHUNK, Hold, Item, Proxy, Validator, WebMisdeed, until};
+use common::{
+    Answer, CHUNK, Edge, Hold, Item, Proxy, Validator, Web, WebMisdeed, proxy_settings, until,
+};
 
 const FILM: &str = "/film";
 const BYTES: u64 = 7 * CHUNK + 4321;
@@ -137,6 +139,50 @@ async fn a_416_that_names_the_same_length_is_of_no_other_version() {
     let (far, rest) = tokio::join!(far, release);
     assert!(rest == proxy.web.part("/other", BLOCK..BYTES));
     assert_eq!(far.bytes().len() as u64, BYTES - 5 * CHUNK);
+}
+
+/// One that goes on to say so of whatever is asked for has another version, or is broken: the next
+/// request begins anew.
+#[tokio::test]
+async fn an_origin_that_takes_no_range_any_more_is_asked_for_the_whole() {
+    let proxy = stage(Item::of(BYTES), WebMisdeed::Endless(CHUNK)).await;
+    assert_eq!(proxy.part(FILM, 0..9).await.status, 206);
+    proxy.has_filled().await;
+    proxy.web.always(Some(WebMisdeed::NoRange { but_open: false }));
+    let asked = proxy.web.count(FILM);
+    let part = proxy.part(FILM, 4 * CHUNK..4 * CHUNK + 9).await;
+    assert_eq!(part.status, 416, "{:?}", proxy.web.ranges(FILM));
+    // With an end and without, of what is known; then as if it were not, and to the byte.
+    assert!(proxy.web.count(FILM) - asked <= 4, "{:?}", proxy.web.ranges(FILM));
+    let whole = proxy.get(FILM).await;
+    assert_eq!(whole.status, 200);
+    assert!(whole.bytes() == &proxy.web.whole(FILM));
+}
+
+/// Nor is what another origin says remembered of one that takes ranges as they are.
+#[tokio::test]
+async fn one_of_two_origins_that_takes_no_range_with_an_end_changes_nothing_for_the_other() {
+    let (odd, other) = (Web::start().await, Web::start().await);
+    let dir = tempfile::tempdir().unwrap();
+    let site = serde_json::json!({ "hedge": false });
+    let mut settings = proxy_settings(dir.path(), &odd.url, &site);
+    let more = serde_json::json!({ "url": other.url, "priority": 1 });
+    let more = serde_json::from_value(more).unwrap();
+    settings.sites.get_mut("*").unwrap().origins.push(more);
+    let proxy = Proxy { edge: Edge::start(settings).await, dir, web: odd };
+    for web in [&proxy.web, &other] {
+        web.put(FILM, Item::of(BYTES));
+    }
+    assert_eq!(proxy.part(FILM, 0..9).await.status, 206);
+    // The first one of these is the answer to the range with an end; then the other is asked.
+    proxy.web.misbehave(&[WebMisdeed::NoRange { but_open: true }, WebMisdeed::WrongRange(7)]);
+    for number in 2..5 {
+        let part = proxy.part(FILM, number * CHUNK..number * CHUNK + 9).await;
+        assert_eq!(part.status, 206, "{number}: {part:?}");
+    }
+    let asked = [proxy.web.ranges(FILM), other.ranges(FILM)];
+    let open = asked.iter().flatten().filter(|range| range.ends_with('-')).count();
+    assert_eq!(open, 2, "{asked:?}");
 }
 
 /// It takes none that ends past its end, as whole chunks do.

@@ -98,9 +98,10 @@ impl Engine {
             let again = Ask { at_the_origin: true, ..ask(!was_open, &kept)? };
             answer = upstream.send(again).await?;
         }
+        let mut takes_no_end = None;
         if !was_open && answer.kind == HopKind::Origin && contradicts(object, &answer.head) {
+            takes_no_end = Some(answer.hop.clone());
             drop(answer);
-            self.open_ended.note(object.body);
             answer = upstream.send(ask(false, &kept)?).await?;
         }
         if let Kind::Web(web) = &object.kind {
@@ -109,6 +110,12 @@ impl Engine {
         *retried = answer.retried;
         let is_measured = answer.body.length().is_some() || !answer.body.is_delimited();
         let given = bytes_of(object, &answer.head, (missing, reach), is_measured);
+        let is_part = answer.head.status == StatusCode::PARTIAL_CONTENT && given.is_ok();
+        if is_part && takes_no_end.is_some_and(|hop| hop == answer.hop) {
+            self.open_ended.set(object.body);
+        } else if was_open && !is_part {
+            self.open_ended.unset(&object.body);
+        }
         if let Kind::Web(web) = &object.kind
             && let Some(ends) = is_apart(web, &answer.head, given.is_ok(), requested_ms)
         {
@@ -273,8 +280,8 @@ fn is_apart(
     }
 }
 
-/// Whether an answer says that there are no such bytes, of what is as long as it was: that is none of
-/// another version, but of an origin that read the range in a way of its own.
+/// Whether an answer says that there are no such bytes, of what is as long as it was: that may be one
+/// of an origin that reads ranges in a way of its own, and not of another version.
 fn contradicts(object: &Object, head: &http::response::Parts) -> bool {
     head.status == StatusCode::RANGE_NOT_SATISFIABLE
         && caching::unsatisfied_total(&head.headers) == Some(object.bytes)
@@ -321,7 +328,6 @@ fn bytes_of(
             }
             Err(changed(object, said))
         }
-        _ if contradicts(object, head) => Err(Fault::unavailable(format!("answered {}", said()))),
         StatusCode::PRECONDITION_FAILED
         | StatusCode::RANGE_NOT_SATISFIABLE
         | StatusCode::NOT_FOUND

@@ -26,8 +26,13 @@ impl OpenEnded {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).get(body).is_some()
     }
 
-    /// It was asked for with one, in vain.
-    pub(super) fn note(&self, body: Body) {
+    /// It was asked for with one in vain, and without it the same origin has sent what was asked for.
+    pub(super) fn set(&self, body: Body) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).put(body, ());
+    }
+
+    /// It was asked for without one, in vain.
+    pub(super) fn unset(&self, body: &Body) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).pop(body);
     }
 }

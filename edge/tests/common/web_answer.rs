@@ -238,6 +238,9 @@ fn range(
             block(spec.replace('-', "").parse().unwrap(), most)
         }
         (Ok(_), Ok(last), Some(Misdeed::Strict)) if last >= item.bytes => return Err(()),
+        (_, last, Some(Misdeed::NoRange { but_open })) if last.is_ok() || !but_open => {
+            return Err(());
+        }
         (Ok(first), Ok(last), _) => first..(last + 1).min(item.bytes),
         (Ok(first), Err(_), _) => first..item.bytes,
         (Err(_), Ok(back), _) => item.bytes.saturating_sub(back)..item.bytes,

@@ -40,6 +40,8 @@ pub enum Misdeed {
     Digits(u64),
     /// 416 where the last byte that is asked for is past the end.
     Strict,
+    /// 416 to every range, but to those without an end where it takes these.
+    NoRange { but_open: bool },
     /// 206 to who wants the whole.
     Unasked,
     /// The same bytes under so many `ETag`s, one request after the other.
