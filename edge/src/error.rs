@@ -105,6 +105,11 @@ impl Fault {
         matches!(self, Self::Changed | Self::Gone | Self::Short | Self::Behind)
     }
 
+    /// Whether the origin may take a range that has no end, though it has not taken one that has.
+    pub(crate) fn is_of_an_end(&self) -> bool {
+        matches!(self, Self::Upstream(upstream::Fault::Wrong { takes_no_end: Some(_), .. }))
+    }
+
     /// Whether it is the rest of a body that did not come: bytes that are wrong are the fault of who
     /// sent them.
     pub(crate) fn is_cut(&self) -> bool {

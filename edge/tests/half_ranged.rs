@@ -5,6 +5,7 @@
 
 mod common;
 
+use common::nodes::{fetch, nodes, region};
 use common::{
     Answer, CHUNK, Edge, Hold, Item, Proxy, Validator, Web, WebMisdeed, proxy_settings, until,
 };
@@ -139,6 +140,50 @@ async fn a_416_that_names_the_same_length_is_of_no_other_version() {
     let (far, rest) = tokio::join!(far, release);
     assert!(rest == proxy.web.part("/other", BLOCK..BYTES));
     assert_eq!(far.bytes().len() as u64, BYTES - 5 * CHUNK);
+}
+
+/// Nor is an answer from further on, where the number is one of its bytes: it is of what was not asked
+/// for, and of none that is wanted.
+#[tokio::test]
+async fn what_begins_where_all_digits_say_is_asked_for_without_an_end() {
+    let proxy = stage(Item::of(BYTES), WebMisdeed::Digits(u64::MAX)).await;
+    from(&proxy, FILM, 3 * CHUNK).await;
+    proxy.has_filled().await;
+    // Of what is known.
+    assert_eq!(from(&proxy, FILM, 0).await.bytes().len() as u64, BYTES);
+    let asked = [3 * CHUNK, 0, 0].map(|start| format!("bytes={start}-"));
+    let asked = [&asked[0], &format!("{}{}", asked[1], 3 * CHUNK - 1), &asked[2]];
+    assert_eq!(proxy.web.ranges(FILM).iter().collect::<Vec<_>>(), asked);
+    assert_eq!(from(&proxy, FILM, 0).await.verdict(), "hit-memory");
+    // Of what is not, also by who wants no more than a part.
+    for (path, validator) in [("/strong", Validator::Strong), ("/none", Validator::None)] {
+        proxy.web.put(path, Item::of(BYTES).validator(validator));
+        let part = proxy.part(path, 10..20).await;
+        assert_eq!(part.status, 206, "{path}: {part:?}");
+        assert!(part.bytes() == &proxy.web.part(path, 10..20), "{path}");
+        assert_eq!(proxy.web.ranges(path), ["bytes=0-1048575", "bytes=0-"]);
+    }
+}
+
+/// A run is asked for where siblings share objects, and that has an end.
+#[tokio::test]
+async fn siblings_get_all_of_an_origin_that_reads_digits_alone() {
+    const LONG: u64 = (64 << 20) + 3 * CHUNK;
+    let (dirs, web) = ([(); 2].map(|()| tempfile::tempdir().unwrap()), Web::start().await);
+    let peers = nodes(["edge-a", "edge-b"]);
+    let start = |which: usize| {
+        let (dir, node) = (&dirs[which], &peers[which]);
+        Edge::start(common::nodes::node(dir, node, &web.url, region(&peers)))
+    };
+    let edges = [start(0).await, start(1).await];
+    web.always(Some(WebMisdeed::Digits(u64::MAX)));
+    web.put(FILM, Item::of(LONG));
+    for edge in &edges {
+        let film = fetch(edge, FILM, &[("range", "bytes=0-")]).await;
+        assert_eq!(film.status, 206, "{:?}: {:?}", film.headers, web.ranges(FILM));
+        assert!(film.bytes() == &web.whole(FILM), "{:?}", web.ranges(FILM));
+    }
+    assert!(web.count(FILM) <= 12, "{:?}", web.ranges(FILM));
 }
 
 /// One that goes on to say so of whatever is asked for has another version, or is broken: the next

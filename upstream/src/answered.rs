@@ -59,7 +59,9 @@ pub(crate) fn plain(
     let (mut head, body) = response.into_parts();
     if let Some(why) = fitting::wrong(&sending.method, &sending.fields, &head) {
         let why = format!("{}: it answered {why}", flight.hop().id);
-        let fault = Fault::Wrong { why: why.into() };
+        let reads_digits = fitting::reads_digits(&sending.fields, &head);
+        let takes_no_end = reads_digits.then(|| flight.hop().id.clone());
+        let fault = Fault::Wrong { why: why.into(), takes_no_end };
         flight.failed(&fault, true);
         return Err(Failure::sent(fault));
     }

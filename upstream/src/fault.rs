@@ -5,6 +5,7 @@ mod http2;
 
 pub use caching::ProxyError as ErrorType;
 
+use crate::ask::HopId;
 use crate::watched::HeadSeen;
 use http::StatusCode;
 use hyper_util::client::legacy::Error as ClientError;
@@ -63,6 +64,9 @@ pub enum Fault {
     Wrong {
         /// Which hop, and what it answered to what.
         why: Arc<str>,
+        /// Which hop, if it has taken all digits of a range that has an end for the number of its first
+        /// byte: it may take one that has none as others do.
+        takes_no_end: Option<HopId>,
     },
     /// The request can't be sent as asked.
     #[error("refused: {why}")]

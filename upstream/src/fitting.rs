@@ -22,6 +22,20 @@ pub(crate) fn wrong(method: &Method, asked: &HeaderMap, head: &Parts) -> Option<
     }
 }
 
+/// Whether a 206 begins at the number that all digits of the range make that was asked for, which has
+/// an end: as `bytes=10-19` is byte 1,019 to servers that leave out all else.
+pub(crate) fn reads_digits(asked: &HeaderMap, head: &Parts) -> bool {
+    let mut specs = caching::range_specs(asked);
+    let (Some(Some(RangeSpec::From { first, last: Some(last) })), None) =
+        (specs.next(), specs.next())
+    else {
+        return false;
+    };
+    let number = format!("{first}{last}").parse().ok();
+    let given = caching::content_range(&head.headers).map(|given| given.range.start);
+    head.status == StatusCode::PARTIAL_CONTENT && given.is_some() && given == number
+}
+
 /// Leaves out of the head of a 206 what it holds beyond the one range that was asked for, as of
 /// servers that heed where a range begins and not where it ends. What is before byte `reach` stays
 /// in any case. How many bytes are left of the body then; none where all of it is.
@@ -128,6 +142,21 @@ mod tests {
             let told = caching::content_range(&head.headers).unwrap().range.bytes;
             assert_eq!(head.headers["content-length"], told.to_string());
             assert_eq!(bytes.unwrap_or(told), told);
+        }
+    }
+
+    #[test]
+    fn who_takes_all_digits_for_one_number_is_told_by_that() {
+        for (asked, given, is_so) in [
+            ("bytes=0-19", "bytes 19-99/100", true),
+            ("bytes=1-2", "bytes 12-99/100", true),
+            ("bytes=1-2", "bytes 13-99/100", false),
+            ("bytes=12-", "bytes 12-99/100", false),
+            ("bytes=-12", "bytes 12-99/100", false),
+            ("bytes=1-2,3-4", "bytes 12-99/100", false),
+            ("bytes=99999999999999999-99999999999999999", "bytes 9-99/100", false),
+        ] {
+            assert_eq!(reads_digits(&fields(asked), &head(given, 1)), is_so, "{asked} {given}");
         }
     }
 

@@ -86,24 +86,32 @@ impl Engine {
         let requested_ms = crate::proxy::now_ms();
         let first = Ask { purges, ..ask(!was_open, &place)? };
         drop(place);
-        let mut answer = upstream.send(first).await?;
-        if answer.kind != HopKind::Origin
+        let mut answered = upstream.send(first).await;
+        if let Ok(answer) = &answered
+            && answer.kind != HopKind::Origin
             && answer.head.status.is_success()
             && let Kind::Web(web) = &object.kind
             && (Some(answer.fetched_ms) <= purges.any_hard_ms()
                 || self.joins(&web.wanted.key, &web.head, answer.fetched_ms).is_none())
         {
-            drop(answer);
+            drop(answered);
             self.metrics.nodes_passed_by.inc();
             let again = Ask { at_the_origin: true, ..ask(!was_open, &kept)? };
-            answer = upstream.send(again).await?;
+            answered = upstream.send(again).await;
         }
-        let mut takes_no_end = None;
-        if !was_open && answer.kind == HopKind::Origin && contradicts(object, &answer.head) {
-            takes_no_end = Some(answer.hop.clone());
-            drop(answer);
-            answer = upstream.send(ask(false, &kept)?).await?;
+        let takes_no_end = match &answered {
+            Ok(answer) if answer.kind == HopKind::Origin && contradicts(object, &answer.head) => {
+                Some(answer.hop.clone())
+            }
+            Err(upstream::Fault::Wrong { takes_no_end, .. }) => takes_no_end.clone(),
+            _ => None,
+        };
+        let takes_no_end = takes_no_end.filter(|_| !was_open);
+        if takes_no_end.is_some() {
+            drop(answered);
+            answered = upstream.send(ask(false, &kept)?).await;
         }
+        let mut answer = answered?;
         if let Kind::Web(web) = &object.kind {
             web.wanted.caching.cookies.leave_out_of_answer(&mut answer.head.headers);
         }

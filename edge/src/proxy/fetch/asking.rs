@@ -53,9 +53,14 @@ impl Fetch {
         ask
     }
 
-    /// Asks, for all who want the same.
+    /// Asks, for all who want the same. An origin that takes no range which has an end is asked for
+    /// one that has none, once, and what it sends is left at that end.
     pub(super) async fn send(&self, conditional: Option<&HeaderMap>, range: Option<Span>) -> Sent {
-        self.asking().send(|| self.ask(conditional, range)).await
+        let sent = self.asking().send(|| self.ask(conditional, range)).await;
+        let takes_no_end = matches!(&sent.answered, Err(fault) if fault.is_of_an_end());
+        let Some(span) = range.filter(|_| takes_no_end) else { return sent };
+        let ask = self.ask(conditional, Some(Span { end: None, ..span }));
+        self.asking().once(Ask { at_the_origin: true, reach: span.end, ..ask }).await
     }
 
     /// When what is asked for was purged last, as far as is known before it is asked for.
