@@ -186,6 +186,22 @@ async fn siblings_get_all_of_an_origin_that_reads_digits_alone() {
     assert!(web.count(FILM) <= 12, "{:?}", web.ranges(FILM));
 }
 
+/// What may be kept no more is had by who asked for it by the one answer there is.
+#[tokio::test]
+async fn what_goes_on_beyond_a_part_and_is_of_one_client_is_asked_for_once() {
+    const LONG: u64 = 20 * CHUNK;
+    let proxy = stage(Item::of(LONG), WebMisdeed::Endless(u64::MAX)).await;
+    assert_eq!(proxy.part(FILM, 0..9).await.status, 206);
+    proxy.has_filled().await;
+    proxy.web.put(FILM, Item::of(LONG).cache_control("private"));
+    let asked = proxy.web.count(FILM);
+    let range = format!("bytes={}-", 2 * CHUNK + 7);
+    let film = proxy.get_with(FILM, &[("range", &range)]).await;
+    assert_eq!(film.status, 206);
+    assert!(film.bytes() == &proxy.web.part(FILM, 2 * CHUNK + 7..LONG));
+    assert_eq!(proxy.web.count(FILM) - asked, 1, "{:?}", proxy.web.ranges(FILM));
+}
+
 /// One that goes on to say so of whatever is asked for has another version, or is broken: the next
 /// request begins anew.
 #[tokio::test]

@@ -39,7 +39,9 @@ fn unshared(edge: &Edge, wanted: &Wanted, given: Given) -> Option<Unshared> {
     let Given { answer, web, missing, requested_ms } = given;
     let cut = match answer.head.status {
         StatusCode::PARTIAL_CONTENT => {
-            let asked = Span { start: missing.start, end: Some(missing.end()) };
+            // It may go on beyond what was missing, to where its reader wants it to.
+            let given = caching::content_range(&answer.head.headers)?.range;
+            let asked = Span { start: missing.start, end: Some(missing.end().max(given.end())) };
             let wants_part = stored::wants_parts(wanted, &web.head);
             let part = Part::of(&answer, Some(asked)).filter(|_| wants_part)?;
             Some(part.cut(&wanted.fields)?)
