@@ -145,8 +145,9 @@ pub(crate) fn of(
     let no_store = directives.no_store && !directives.must_understand;
     // RFC 9111 section 5.2.2.4 has the origin asked each time. An operator who names a time for that
     // answers for it as the origin would; once it is over nothing stale may be used, as was said. Not
-    // for a cookie that was stored before the rule was.
-    let is_waived = lifetime_ms > 0 && source.is_prolonging() && !fields.contains_key(SET_COOKIE);
+    // for a cookie that was stored before the rule was, unless nobody gets it.
+    let sets_cookie = fields.contains_key(SET_COOKIE) && !settings.cookies.are_dropped();
+    let is_waived = lifetime_ms > 0 && source.is_prolonging() && !sets_cookie;
     let no_cache = (directives.no_cache && !is_waived) || no_store || directives.private;
     let must_revalidate =
         directives.must_revalidate || directives.proxy_revalidate || directives.no_cache;

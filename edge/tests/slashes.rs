@@ -33,7 +33,7 @@ async fn an_escaped_slash_reaches_the_origin_as_it_is_and_is_one_key_in_either_c
 }
 
 #[tokio::test]
-async fn it_separates_nothing_for_rules_and_purges() {
+async fn it_separates_nothing_for_rules_and_is_meant_by_a_purge_of_what_a_slash_names() {
     let ttl =
         json!([{ "path": "/@scope/*", "fixed": "1h" }, { "path": "/@scope%2F*", "max": "2h" }]);
     let proxy = Proxy::with(json!({ "ttl": ttl })).await;
@@ -51,16 +51,14 @@ async fn it_separates_nothing_for_rules_and_purges() {
     assert_eq!(lifetime(BELOW).await, Some(3_600_000));
     assert_eq!(lifetime(NAMED).await, Some(7_200_000));
     let verdict = async |path: &str| proxy.get(path).await.verdict().to_owned();
-    proxy.edge.purge(&json!({ "prefix": proxy.url("/@scope/") })).await;
-    assert_eq!(
-        (verdict(NAMED).await, verdict(BELOW).await),
-        ("hit-memory".into(), "origin".into())
-    );
-    proxy.edge.purge(&json!({ "url": proxy.url(BELOW) })).await;
-    assert_eq!(
-        (verdict(NAMED).await, verdict(BELOW).await),
-        ("hit-memory".into(), "origin".into())
-    );
+    // An origin may take it for a slash.
+    for purge in [json!({ "prefix": proxy.url("/@scope/") }), json!({ "url": proxy.url(BELOW) })] {
+        proxy.edge.purge(&purge).await;
+        assert_eq!(
+            (verdict(NAMED).await, verdict(BELOW).await),
+            ("origin".into(), "origin".into())
+        );
+    }
     proxy.edge.purge(&json!({ "url": proxy.url("/@scope%2fname") })).await;
     assert_eq!(
         (verdict(NAMED).await, verdict(BELOW).await),

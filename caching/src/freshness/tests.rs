@@ -272,3 +272,14 @@ fn what_was_never_fresh_is_given_to_nobody_while_the_origin_is_asked() {
         assert_eq!(freshness(&stored, &settings).while_revalidate_ms, window_ms, "{told}");
     }
 }
+
+/// As of what was stored before the operator left cookies out.
+#[test]
+fn a_stored_cookie_that_nobody_gets_is_none() {
+    let ttl = Ttl { fixed_ms: Some(3_600_000), ..Ttl::default() };
+    let stored = stored("Cache-Control: no-cache, max-age=60\nSet-Cookie: a=b");
+    for (cookies, asks) in [(crate::Cookies::Keep, true), (crate::Cookies::Drop, false)] {
+        let settings = Settings { ttl, cookies, ..Settings::default() };
+        assert_eq!(freshness(&stored, &settings).no_cache, asks, "{cookies:?}");
+    }
+}

@@ -51,10 +51,14 @@ type Identity = (u64, u64);
 /// was found.
 async fn attach(disk: &Disk, place: &mut Option<Place>) -> Result<(Arc<Store>, Identity), Trouble> {
     let (dir, before, owner) = (disk.dir.clone(), place.clone(), disk.owner.clone());
-    let probed = spawn_blocking(move || probe(&dir, before.as_ref(), &owner)).await;
-    let found = probed.unwrap_or_else(|error| Err(Trouble::Failed(error.to_string())));
+    let found = blocking(move || find(&dir, before.as_ref(), &owner)).await;
+    // Before it is tried: one that is full, or slow, has its share of the filesystem, too.
     disk.folders.found(&disk.dir, found.as_ref().ok().map(Place::device));
     let found = found?;
+    let dir = disk.dir.clone();
+    // A full disk has its files.
+    blocking(move || health::takes_bytes(&dir).map_err(|error| Trouble::Failed(error.to_string())))
+        .await?;
     let beside = disk.folders.beside(&disk.dir, found.device()).await;
     let setting = crate::Disk { dir: disk.dir.clone(), bytes: disk.bytes, direct: disk.direct };
     let (owner, memory) = (disk.owner.clone(), disk.memory.clone());
@@ -174,14 +178,17 @@ async fn not_written(disk: &Disk, lost: usize) -> Trouble {
     Trouble::Failed(format!("{lost} chunks not written, {free} bytes are free"))
 }
 
-/// Finds the folder, and whether it takes bytes and gives them back.
-fn probe(dir: &Path, before: Option<&Place>, owner: &Owner) -> Result<Place, Trouble> {
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Trouble> + Send + 'static,
+) -> Result<T, Trouble> {
+    let done = spawn_blocking(work).await;
+    done.unwrap_or_else(|error| Err(Trouble::Failed(error.to_string())))
+}
+
+/// Finds the folder.
+fn find(dir: &Path, before: Option<&Place>, owner: &Owner) -> Result<Place, Trouble> {
     if std::fs::metadata(dir).is_ok_and(|found| !found.is_dir()) {
         return Err(Trouble::Failed("expected a folder, found a file".into()));
     }
-    let place =
-        Place::find(dir, before, owner).map_err(|error| Trouble::Gone(error.to_string()))?;
-    // A full disk has its files.
-    health::takes_bytes(dir).map_err(|error| Trouble::Failed(error.to_string()))?;
-    Ok(place)
+    Place::find(dir, before, owner).map_err(|error| Trouble::Gone(error.to_string()))
 }

@@ -322,17 +322,23 @@ impl Rules {
     }
 
     /// The keys of all purges that could match a head: everything, its URL, its tags, and its
-    /// URL's beginnings of the lengths that purges have; for all sites and for its own.
+    /// URL's beginnings of the lengths that purges have; for all sites and for its own. A URL with
+    /// escaped slashes is meant by plain ones, too: an origin may take the one for the other, and a
+    /// path has so many spellings that nobody could name them all.
     fn keys_of<'a>(
         &'a self,
         site: &'a str,
         url: &'a str,
         tags: &'a [Box<str>],
     ) -> impl Iterator<Item = u128> + 'a {
+        let plain = url.contains("%2F").then(|| url.replace("%2F", "/"));
         [None, Some(site)].into_iter().flat_map(move |site| {
             let named = [self.hash(b'a', site, ""), self.hash(b'u', site, url)];
             let tags = tags.iter().map(move |tag| self.hash(b't', site, tag));
-            named.into_iter().chain(tags).chain(self.prefixes(site, url))
+            let plain: Vec<u128> = plain.as_deref().map_or_else(Vec::new, |url| {
+                self.prefixes(site, url).chain([self.hash(b'u', site, url)]).collect()
+            });
+            named.into_iter().chain(tags).chain(self.prefixes(site, url)).chain(plain)
         })
     }
 

@@ -99,6 +99,7 @@ impl Run {
             // It is the one that brings all, and so for all who want of it.
             let reach = listed.reach();
             (self.is_unranged, self.is_passable) = (true, false);
+            self.unpace();
             self.extend(engine, at, reach);
         }
         for claim in joined {

@@ -151,7 +151,7 @@ impl Run {
     }
 
     /// Ends keeping pace.
-    fn unpace(&mut self) {
+    pub(super) fn unpace(&mut self) {
         self.readers.pace(false);
         if let Some(Begun::Kept(writing)) = &mut self.begun {
             writing.waited = None;
