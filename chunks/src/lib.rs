@@ -30,7 +30,7 @@ use std::time::Duration;
 use thiserror::Error;
 use tokio::time::{Instant, timeout_at};
 use value::{Chunk, Copy};
-use warm::Listed;
+use warm::{Listed, Warmed};
 
 /// How long a request waits for a disk, then it goes to the next source. A sound SSD gives a
 /// chunk within a few milliseconds, an origin rarely one within fifty.
@@ -94,6 +94,7 @@ struct Inner {
     /// Where the policy's time begins.
     began: Instant,
     warm: PathBuf,
+    warmed: Warmed,
 }
 
 impl Chunks {
@@ -113,8 +114,9 @@ impl Chunks {
         });
         let disks = Disks::open(sizes, &owner, &memory, &metrics, &policy)?;
         let warm = warm::path(&sizes.data_dir);
-        disks.spawn(warm::up(warm.clone(), disks.all(), memory.clone()));
-        let inner = Inner { memory, disks, policy, began: Instant::now(), warm };
+        let warmed = Warmed::default();
+        disks.spawn(warm::up(warm.clone(), disks.all(), memory.clone(), warmed.clone()));
+        let inner = Inner { memory, disks, policy, began: Instant::now(), warm, warmed };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -285,18 +287,26 @@ impl Chunks {
         if timeout_at(end - limit / CLOSE_SHARE, flush).await.is_err() {
             tracing::warn!(?limit, "not all of memory could be written to disk in time");
         }
+        // The list that was not read yet stays: its disks have not been there.
+        if let Some(rest) = self.inner.warmed.rest() {
+            self.list(hottest, rest, end).await;
+        }
+        if timeout_at(end, self.inner.disks.close()).await.is_err() {
+            tracing::warn!(?limit, "the disks could not be closed in time");
+        }
+    }
+
+    /// Lists what of memory is on a disk, and the rest of a list that it was being warmed by.
+    async fn list(&self, hottest: Vec<(u32, Key)>, rest: Listed, end: Instant) {
         let on_disk = hottest.into_iter().filter(|(_, key)| self.may_be_on_disk(key));
         let (uses, keys): (Vec<_>, Vec<_>) = on_disk.unzip();
-        let listed = Listed { keys, used: uses.partition_point(|uses| *uses > 0) };
+        let listed = Listed { keys, used: uses.partition_point(|uses| *uses > 0) }.and(&rest);
         let path = self.inner.warm.clone();
         let saving = tokio::task::spawn_blocking(move || warm::save(&path, &listed));
         match timeout_at(end, saving).await {
             Ok(Ok(Ok(()))) => {}
             Ok(Ok(Err(error))) => tracing::warn!(%error, "the list of warm chunks is not saved"),
             Ok(Err(_)) | Err(_) => tracing::warn!("the list of warm chunks is not saved"),
-        }
-        if timeout_at(end, self.inner.disks.close()).await.is_err() {
-            tracing::warn!(?limit, "the disks could not be closed in time");
         }
     }
 

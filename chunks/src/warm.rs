@@ -12,10 +12,11 @@ use crate::disk::Disk;
 use crate::disks;
 use crate::memory::Memory;
 use crate::value::Key;
+use std::collections::HashSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -39,12 +40,59 @@ pub(crate) fn path(data_dir: &Path) -> PathBuf {
 }
 
 /// Chunks of memory, by key.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Listed {
     /// The hottest first.
     pub(crate) keys: Vec<Key>,
     /// So many of them, the first, were asked for since they came.
     pub(crate) used: usize,
+}
+
+impl Listed {
+    /// These, and after those of them that were asked for what `rest` has of that kind, without
+    /// what is named twice; as many as a list takes.
+    pub(crate) fn and(self, rest: &Self) -> Self {
+        let ((used, unused), (rest_used, rest_unused)) =
+            (self.keys.split_at(self.used), rest.keys.split_at(rest.used));
+        let mut listed = HashSet::new();
+        let mut keys = Vec::new();
+        let mut list = |part: &[Key]| {
+            keys.extend(part.iter().filter(|key| listed.insert(**key)));
+            keys.len()
+        };
+        // What has just come is not known yet to have been asked for.
+        list(used);
+        let count = list(rest_used);
+        list(unused);
+        list(rest_unused);
+        keys.truncate(KEYS_MAX);
+        Self { used: count.min(keys.len()), keys }
+    }
+}
+
+/// How far memory has been warmed. Clones share it.
+#[derive(Clone, Default)]
+pub(crate) struct Warmed(Arc<Mutex<Option<SoFar>>>);
+
+struct SoFar {
+    listed: Arc<Listed>,
+    count: usize,
+}
+
+impl Warmed {
+    /// So many of the list are in memory, or can't be had.
+    fn set(&self, listed: &Arc<Listed>, count: usize) {
+        let so_far = SoFar { listed: Arc::clone(listed), count };
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(so_far);
+    }
+
+    /// What of the list is still to come; none if it has not been read yet.
+    pub(crate) fn rest(&self) -> Option<Listed> {
+        let so_far = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let SoFar { listed, count } = so_far.as_ref()?;
+        let keys = listed.keys[*count..].to_vec();
+        Some(Listed { keys, used: listed.used.saturating_sub(*count) })
+    }
 }
 
 fn encode(listed: &Listed) -> Vec<u8> {
@@ -73,6 +121,7 @@ fn decode(bytes: &[u8]) -> Option<Listed> {
         && u32::from_le_bytes(*count) as usize == keys.len()
         && u64::from_le_bytes(*sum) == xxh3_64(bytes);
     let used = u32::from_le_bytes(*used) as usize;
+    let used = used.min(keys.len());
     whole.then(|| Listed { keys: keys.iter().map(Key::decoded).collect(), used })
 }
 
@@ -85,20 +134,20 @@ pub(crate) fn save(path: &Path, listed: &Listed) -> io::Result<()> {
 
 /// Brings the listed chunks back into memory, as far as they fit, once every disk has been
 /// tried.
-pub(crate) async fn up(path: PathBuf, disks: Vec<Arc<Disk>>, memory: Memory) {
+pub(crate) async fn up(path: PathBuf, disks: Vec<Arc<Disk>>, memory: Memory, warmed: Warmed) {
     for disk in &disks {
         // One that hangs keeps no other from warming memory.
         let _ = timeout(TRIED_MAX, disk.tried()).await;
     }
     let listed = spawn_blocking(move || fs::read(path)).await;
-    let Some(listed) = listed.ok().and_then(Result::ok).and_then(|bytes| decode(&bytes)) else {
-        return;
-    };
+    let listed = listed.ok().and_then(Result::ok).and_then(|bytes| decode(&bytes));
+    let listed = Arc::new(listed.unwrap_or_default());
     let (began, mut bytes, mut chunks) = (Instant::now(), 0, 0u64);
     for (place, key) in listed.keys.iter().enumerate() {
         if memory.bytes_free() < ROOM_MIN {
             break;
         }
+        warmed.set(&listed, place);
         if memory.contains(key) {
             memory.used_before(key, uses(place, listed.used));
             continue;
@@ -109,7 +158,10 @@ pub(crate) async fn up(path: PathBuf, disks: Vec<Arc<Disk>>, memory: Memory) {
             sleep_until(began + Duration::from_micros(bytes * 1_000_000 / BYTES_PER_S)).await;
         }
     }
-    tracing::info!(chunks, bytes, "memory is warm again");
+    warmed.set(&Arc::default(), 0);
+    if !listed.keys.is_empty() {
+        tracing::info!(chunks, bytes, "memory is warm again");
+    }
 }
 
 /// As how many uses memory counts what was at this place of a list: the hotter half stays longest.
@@ -121,6 +173,27 @@ fn uses(place: usize, used: usize) -> u32 {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn what_was_not_read_in_again_stays_on_the_list() {
+        let list = |numbers: &[u32], used| {
+            let key = |number: &u32| Key { body: [0; 16], number: *number };
+            Listed { keys: numbers.iter().map(key).collect(), used }
+        };
+        for (held, rest, both) in [
+            (list(&[1, 2, 3], 2), list(&[4, 2, 5], 2), list(&[1, 2, 4, 3, 5], 3)),
+            (list(&[], 0), list(&[4, 5], 1), list(&[4, 5], 1)),
+            (list(&[2, 1], 0), list(&[1, 3], 1), list(&[1, 2, 3], 1)),
+        ] {
+            assert_eq!(held.and(&rest), both);
+        }
+        let warmed = Warmed::default();
+        assert_eq!(warmed.rest(), None);
+        warmed.set(&Arc::new(list(&[1, 2, 3], 2)), 1);
+        assert_eq!(warmed.rest(), Some(list(&[2, 3], 1)));
+        warmed.set(&Arc::new(list(&[1, 2, 3], 2)), 3);
+        assert_eq!(warmed.rest(), Some(list(&[], 0)));
+    }
 
     #[test]
     fn a_list_survives_a_restart_and_a_damaged_one_is_none() {

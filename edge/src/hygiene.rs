@@ -21,7 +21,7 @@ pub use host::{Host, in_ascii};
 pub use key::{KeyRules, Query};
 pub(crate) use key::{expected_of, has, is_named};
 pub use names::OBEYED;
-pub use path::{SLASH, canonical as path, escaped};
+pub use path::{SLASH, canonical as path, canonical_pattern as pattern, escaped};
 
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version, header};

@@ -76,6 +76,20 @@ async fn what_a_client_says_makes_no_copy_of_what_is_in_a_bucket() {
     }
 }
 
+/// What it answers is the same for all, whoever they say they are: also what is not there.
+#[tokio::test]
+async fn who_a_client_says_it_is_keeps_nothing_of_a_bucket_from_others() {
+    let ttl = json!([{ "path": "*", "fixed": "1h", "negative": "1h" }]);
+    let story = Story::new(json!({ "origins": ["s3://films"], "ttl": ttl })).await;
+    for (path, stored, status) in [(FILM, STORED[0], 200), ("/gone", "/films/gone", 404)] {
+        for field in [("cookie", "_ga=1"), ("authorization", "Basic eDp5"), ("accept", "*/*")] {
+            let answer = get(&format!("{}{path}", story.edge.http), &[field]).await;
+            assert_eq!(answer.status, status, "{path} {field:?}");
+        }
+        assert_eq!(story.web.count(stored), 1, "{path}");
+    }
+}
+
 /// Who says so has a copy for each, and so has who has a web server among the buckets.
 #[tokio::test]
 async fn a_query_counts_where_the_site_says_so_or_an_origin_may_look_at_it() {

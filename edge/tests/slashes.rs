@@ -52,6 +52,14 @@ async fn it_separates_nothing_for_rules_and_is_meant_by_a_purge_of_what_a_slash_
     assert_eq!(lifetime(NAMED).await, Some(7_200_000));
     let verdict = async |path: &str| proxy.get(path).await.verdict().to_owned();
     // An origin may take it for a slash.
+    let of_a_query = "/@scope%2Fname?next=%2Fhome";
+    proxy.web.put(of_a_query, Item::of(100).cache_control("max-age=20000"));
+    for url in ["/@scope/name?next=/home", "/@scope/name?next=%2Fhome"] {
+        proxy.get(of_a_query).await;
+        proxy.edge.purge(&json!({ "url": proxy.url(url) })).await;
+        let expected = if url.contains('%') { "origin" } else { "hit-memory" };
+        assert_eq!(verdict(of_a_query).await, expected, "{url}");
+    }
     for purge in [json!({ "prefix": proxy.url("/@scope/") }), json!({ "url": proxy.url(BELOW) })] {
         proxy.edge.purge(&purge).await;
         assert_eq!(

@@ -100,6 +100,7 @@ pub(crate) fn plain(
         head_after: Duration::ZERO,
         was_held_in_vain: false,
         retried: 0,
+        place: None,
     })
 }
 
@@ -155,5 +156,6 @@ pub(crate) fn from_s3(mut head: http::response::Parts, body: UpstreamBody, way: 
         head_after: Duration::ZERO,
         was_held_in_vain: false,
         retried: 0,
+        place: None,
     }
 }

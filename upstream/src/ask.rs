@@ -143,6 +143,9 @@ pub struct Answer {
     pub was_held_in_vain: bool,
     /// How many of the site's `retries` have gone into it: those of [`Ask::retried`], and its own.
     pub retried: u32,
+    /// The place of a 416, for who asks on for another range, as [`Ask::place`]; of all else the body
+    /// has it.
+    pub place: Option<Place>,
 }
 
 /// Names a hop: an origin's URL or a peer's id.

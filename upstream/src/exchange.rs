@@ -99,6 +99,8 @@ pub(crate) async fn exchange(
             let skew = skew::seconds(response.headers(), asked, came);
             skew.into_iter().for_each(|seconds| way.meter.skew.set(seconds));
         }
+        let is_of_no_range = response.status() == StatusCode::RANGE_NOT_SATISFIABLE;
+        let place = is_of_no_range.then(|| flight.place().clone());
         let mut answer = match &way.hop.place {
             Target::Http { .. } => plain(response, flight, sending, terms)?,
             Target::S3(bucket)
@@ -149,7 +151,7 @@ pub(crate) async fn exchange(
         }
         let is_held = said::take_held_in_vain(&mut answer.head.headers);
         let was_held_in_vain = is_held && answer.kind != HopKind::Origin;
-        return Ok(Answer { head_after, was_held_in_vain, ..answer });
+        return Ok(Answer { head_after, was_held_in_vain, place, ..answer });
     }
 }
 

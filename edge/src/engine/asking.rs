@@ -69,11 +69,9 @@ impl Engine {
         let answer_by = answer_by(object, upstream);
         // A sibling may wait for this node to bring what follows.
         let was_open = self.open_ended.knows(&object.body);
-        // A place where it is not asked is none to wait in another row with.
-        let kept = place.clone().filter(|_| avoid.is_none());
-        let ask = |has_end: bool, place: &Option<Place>| -> Result<Ask, Fault> {
+        let ask = |has_end: bool, place: Option<Place>| -> Result<Ask, Fault> {
             let mut ask = request(object, missing, has_end, urgency)?;
-            (ask.avoid, ask.place, ask.reach) = (avoid.clone(), place.clone(), Some(reach));
+            (ask.avoid, ask.place, ask.reach) = (avoid.clone(), place, Some(reach));
             (ask.is_repeat, ask.retried, ask.answer_by) = (is_repeat, *retried, answer_by);
             ask.at_the_origin = at_the_origin || !has_end;
             Ok(ask)
@@ -84,8 +82,7 @@ impl Engine {
             Kind::Web(web) => Purges { last_ms: None, ..web.wanted.purges(self, &web.head.tags) },
         };
         let requested_ms = crate::proxy::now_ms();
-        let first = Ask { purges, ..ask(!was_open, &place)? };
-        drop(place);
+        let first = Ask { purges, ..ask(!was_open, place)? };
         let mut answered = upstream.send(first).await;
         if let Ok(answer) = &answered
             && answer.kind != HopKind::Origin
@@ -96,7 +93,7 @@ impl Engine {
         {
             drop(answered);
             self.metrics.nodes_passed_by.inc();
-            let again = Ask { at_the_origin: true, ..ask(!was_open, &kept)? };
+            let again = Ask { at_the_origin: true, ..ask(!was_open, None)? };
             answered = upstream.send(again).await;
         }
         let takes_no_end = match &answered {
@@ -108,8 +105,10 @@ impl Engine {
         };
         let takes_no_end = takes_no_end.filter(|_| !was_open);
         if takes_no_end.is_some() {
+            // The place that it was answered in: whoever waits for one may wait for this run.
+            let place = answered.as_mut().ok().and_then(|answer| answer.place.take());
             drop(answered);
-            answered = upstream.send(ask(false, &kept)?).await;
+            answered = upstream.send(ask(false, place)?).await;
         }
         let mut answer = answered?;
         if let Kind::Web(web) = &object.kind {

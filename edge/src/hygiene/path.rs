@@ -48,6 +48,16 @@ pub fn canonical(path: &str) -> Result<Cow<'_, str>, Refusal> {
     Ok(Cow::Owned(format!("/{}", kept.join("/"))))
 }
 
+/// The canonical form of a pattern for paths, in which `*` stands for anything: as [`canonical`] of
+/// what stands between the stars. None if it matches no canonical path: by a broken escape, a dot
+/// segment, what ends a path, or what is refused in one.
+pub fn canonical_pattern(pattern: &str) -> Option<String> {
+    let parts = pattern.split('*').map(respelled);
+    let pattern = parts.collect::<Result<Vec<_>, _>>().ok()?.join("*");
+    let matches_some = !pattern.contains(['?', '#']) && !pattern.split('/').any(is_dots);
+    matches_some.then_some(pattern)
+}
+
 /// Whether an origin that takes escaped slashes for slashes would find a dot segment in a segment,
 /// which is canonical.
 fn has_hidden_dots(segment: &str) -> bool {
@@ -124,6 +134,26 @@ fn hex_digit(digit: u8) -> Option<u8> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn patterns_match_paths_however_both_are_spelled() {
+        for (pattern, canonical) in [
+            ("/live/*", Some("/live/*")),
+            ("*.m3u8", Some("*.m3u8")),
+            ("/@s%2fp*%7e", Some("/@s%2Fp*~")),
+            ("/é/a b*", Some("/%C3%A9/a%20b*")),
+            ("/a%2a", Some("/a%2A")),
+            ("/a/.*", Some("/a/.*")),
+            ("/a*/../b", None),
+            ("/%2e%2E/*", None),
+            ("/a%2*F", None),
+            ("/%zz", None),
+            ("/a\\b", None),
+            ("/a?b=*", None),
+        ] {
+            assert_eq!(canonical_pattern(pattern).as_deref(), canonical, "{pattern}");
+        }
+    }
 
     #[test]
     fn one_spelling() {

@@ -19,11 +19,18 @@ use std::time::Instant;
 pub struct Fields(pub(super) Arc<Parts>);
 
 impl Fields {
-    /// Without the cookies that the rules leave out: whatever looks at the request finds none.
-    fn of(head: &Arc<Parts>, settings: &caching::Settings) -> Self {
+    /// Without the cookies that the rules leave out: whatever looks at the request finds none. Nor
+    /// does it find what a client says of who it is where no origin is told: what `buckets` answer is
+    /// the same for all, and would else be kept for nobody, and asked for by each.
+    fn of(head: &Arc<Parts>, settings: &caching::Settings, buckets: bool) -> Self {
         let mut head = Arc::clone(head);
         if settings.cookies.are_dropped_of(&head.headers) {
             settings.cookies.leave_out_of_request(&mut Arc::make_mut(&mut head).headers);
+        }
+        for name in [header::COOKIE, header::AUTHORIZATION] {
+            if buckets && head.headers.contains_key(&name) {
+                Arc::make_mut(&mut head).headers.remove(name);
+            }
         }
         Self(head)
     }
@@ -99,7 +106,7 @@ impl Wanted {
             newer_than,
             answer_by: asked.answer_by(),
             wishes: OnceLock::new(),
-            fields: Fields::of(head, &caching),
+            fields: Fields::of(head, &caching, site.upstream.is_of_buckets()),
             caching,
             respelled: match path {
                 Cow::Borrowed(_) => None,

@@ -27,7 +27,7 @@ pub struct Settings {
     /// or S3 origin to cache
     #[arg(long, env = "NEARCAST_EDGE_CONTROL_PLANE", value_name = "URL")]
     pub control_plane: Option<String>,
-    /// Origins of pages on other hosts that may read what --origin has, as https://player.example,
+    /// Origins of pages on other hosts that may read what --origin has, as `https://player.example`,
     /// or * for all; none: the origin says which [default: none, * for s3://]. Repeatable
     #[arg(long, env = "NEARCAST_EDGE_CORS", value_delimiter = ',', value_name = "ORIGIN")]
     pub cors: Option<Vec<String>>,

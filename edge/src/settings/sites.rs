@@ -136,7 +136,8 @@ impl SiteConfig {
         let rest = both(both(both(ranges_max, unvalidated), pages), caching);
         let ((upstream, _), (((ranges_max, unvalidated_bytes_max), pages), caching)) =
             both(both(upstream, rules), rest)?;
-        let rules = settings.ttl.iter().map(|rule| rule.rule(&caching)).collect();
+        let rules = settings.ttl.iter();
+        let rules = rules.map(|rule| rule.rule(&caching, settings.are_buckets())).collect();
         Ok(Self {
             host: host.to_owned(),
             upstream,

@@ -331,7 +331,8 @@ impl Rules {
         url: &'a str,
         tags: &'a [Box<str>],
     ) -> impl Iterator<Item = u128> + 'a {
-        let plain = url.contains("%2F").then(|| url.replace("%2F", "/"));
+        let (path, query) = url.split_at(url.find('?').unwrap_or(url.len()));
+        let plain = path.contains("%2F").then(|| path.replace("%2F", "/") + query);
         [None, Some(site)].into_iter().flat_map(move |site| {
             let named = [self.hash(b'a', site, ""), self.hash(b'u', site, url)];
             let tags = tags.iter().map(move |tag| self.hash(b't', site, tag));

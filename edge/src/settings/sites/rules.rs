@@ -43,10 +43,12 @@ impl TtlSettings {
         [self.negative, self.stale_while_revalidate, self.stale_if_error]
     }
 
-    /// It, once it is checked, on top of the site's own settings.
-    pub(super) fn rule(&self, caching: &caching::Settings) -> Rule {
-        let (path, query) = (self.path.clone(), self.query.clone());
-        Rule { path, query, caching: Arc::new(ruled(caching, self)) }
+    /// It, once it is checked, on top of the site's own settings. Of `buckets` it is for keys, whose
+    /// slashes are never escaped.
+    pub(super) fn rule(&self, caching: &caching::Settings, buckets: bool) -> Rule {
+        let path = hygiene::pattern(&self.path).unwrap_or_default();
+        let path = if buckets { path.replace(hygiene::SLASH, "/") } else { path };
+        Rule { path, query: self.query.clone(), caching: Arc::new(ruled(caching, self)) }
     }
 
     /// A rule that matches some path and changes something.
@@ -70,6 +72,11 @@ impl TtlSettings {
         match &*self.path {
             "" => Err(ConfigError::missing(&path, expected)),
             given if !given.starts_with(['/', '*']) => {
+                Err(ConfigError::value(&path, given, expected))
+            }
+            given if hygiene::pattern(given).is_none() => {
+                let expected = "a path as requests may have it: no broken escapes, dot segments, \
+                    backslashes or control bytes, and no query (`query` names a parameter)";
                 Err(ConfigError::value(&path, given, expected))
             }
             _ => Ok(()),
@@ -112,7 +119,7 @@ impl TtlSettings {
 /// A rule, checked.
 #[derive(Debug, Clone)]
 pub(crate) struct Rule {
-    /// A path with `*` for anything.
+    /// A path with `*` for anything, in canonical form.
     path: String,
     /// The parameter that the query must have.
     query: Option<String>,
