@@ -47,11 +47,10 @@ impl Facts {
         self.freshness.source
     }
 
-    /// [`crate::fresh_for_ms`], and no more than 0 of what may not be used without asking.
+    /// [`crate::fresh_for_ms`].
     #[must_use]
     pub fn fresh_for_ms(&self, now_ms: i64) -> i64 {
-        let left_ms = self.freshness.left_ms(self.age.ms(now_ms));
-        if self.freshness.no_cache { left_ms.min(0) } else { left_ms }
+        self.freshness.usable_ms(self.age.ms(now_ms))
     }
 
     /// [`Self::reuse`] is [`Reuse::Fresh`] for a request that says nothing on caches, where no

@@ -47,6 +47,12 @@ impl Freshness {
         self.lifetime_ms.saturating_add(self.waived_ms).saturating_sub(age_ms)
     }
 
+    /// [`Self::left_ms`], and no more than 0 of what may not be used without asking.
+    pub(crate) fn usable_ms(&self, age_ms: i64) -> i64 {
+        let left_ms = self.left_ms(age_ms);
+        if self.no_cache { left_ms.min(0) } else { left_ms }
+    }
+
     /// As for an answer that the origin took no time for, with its age on arrival.
     pub(crate) fn at_once(self, stored: &Stored) -> (Self, i64) {
         let age_ms = age_on_arrival_ms(stored, self.source.is_ruled());
@@ -126,10 +132,11 @@ pub fn freshness(stored: &Stored, settings: &Settings) -> Freshness {
     )
 }
 
-/// How much longer the response is fresh, in milliseconds; 0 or less: it is stale.
+/// How much longer the response is fresh, in milliseconds; 0 or less: it is stale, or may not be used
+/// without asking.
 #[must_use]
 pub fn fresh_for_ms(stored: &Stored, now_ms: i64, settings: &Settings) -> i64 {
-    freshness(stored, settings).left_ms(age_ms(stored, now_ms))
+    freshness(stored, settings).usable_ms(age_ms(stored, now_ms))
 }
 
 /// [`freshness`] of parts: when it came, and how much of its age then no cache had told.

@@ -282,13 +282,15 @@ impl Chunks {
     /// first, and listed for the next start.
     pub async fn close(&self, limit: Duration) {
         let end = Instant::now() + limit;
+        // Before memory is looked at: what comes in meanwhile is on one list or on both.
+        let rest = self.inner.warmed.rest();
         let hottest = self.hottest().await;
         let flush = self.flush(&hottest);
         if timeout_at(end - limit / CLOSE_SHARE, flush).await.is_err() {
             tracing::warn!(?limit, "not all of memory could be written to disk in time");
         }
         // The list that was not read yet stays: its disks have not been there.
-        if let Some(rest) = self.inner.warmed.rest() {
+        if let Some(rest) = rest {
             self.list(hottest, rest, end).await;
         }
         if timeout_at(end, self.inner.disks.close()).await.is_err() {

@@ -54,7 +54,9 @@ pub fn canonical(path: &str) -> Result<Cow<'_, str>, Refusal> {
 pub fn canonical_pattern(pattern: &str) -> Option<String> {
     let parts = pattern.split('*').map(respelled);
     let pattern = parts.collect::<Result<Vec<_>, _>>().ok()?.join("*");
-    let matches_some = !pattern.contains(['?', '#']) && !pattern.split('/').any(is_dots);
+    let mut segments = pattern.split('/');
+    let has_dots = segments.any(|segment| is_dots(segment) || has_hidden_dots(segment));
+    let matches_some = !has_dots && !pattern.contains(['?', '#']);
     matches_some.then_some(pattern)
 }
 
@@ -147,6 +149,7 @@ mod tests {
             ("/a*/../b", None),
             ("/%2e%2E/*", None),
             ("/a%2*F", None),
+            ("/a%2F../*", None),
             ("/%zz", None),
             ("/a\\b", None),
             ("/a?b=*", None),
