@@ -19,8 +19,8 @@ const RELOAD: &str = "/live.m3u8?_HLS_msn=7";
 const PLAYERS: usize = 20;
 const HELD_IN_VAIN: &str = "nearcast-held-in-vain";
 
-/// A packager that ends each reload by 503, for the page that asks alone, when it has been let go and has held
-/// it for as long as it is to.
+/// A packager that ends each reload by 503, for the page that asks alone, when it has been let go and
+/// has held it for as long as it is to.
 #[derive(Clone)]
 struct Packager {
     asked: Arc<AtomicUsize>,

@@ -1,5 +1,5 @@
-//! Rules of a proxy site for how long answers are good, and whether cookies count: the first that matches a request's path, and
-//! query, counts.
+//! Rules of a proxy site for how long answers are good, and whether cookies count: the first that
+//! matches a request's path, and query, counts.
 
 use crate::hygiene::{self, KeyRules, expected_of};
 use serde::Deserialize;
