@@ -11,6 +11,7 @@ use std::fmt::{self, Write as _};
 
 /// Runs of chunks that are shown; the rest is counted.
 const RUNS_SHOWN_MAX: usize = 12;
+const CENTURY_MS: i64 = 36_525 * 86_400_000;
 
 /// Flags of `nearcast explain`.
 #[derive(Debug, Args)]
@@ -194,7 +195,9 @@ fn span(ms: i64) -> String {
         1_000..120_000 => format!("{} s", ms / 1_000),
         120_000..7_200_000 => format!("{} min", ms / 60_000),
         7_200_000..172_800_000 => format!("{} h", ms / 3_600_000),
-        _ => format!("{} days", ms / 86_400_000),
+        172_800_000..CENTURY_MS => format!("{} days", ms / 86_400_000),
+        // An age that makes no sense, as of `Age: -1`, is as old as can be.
+        _ => "more than 100 years".to_owned(),
     }
 }
 

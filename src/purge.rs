@@ -48,10 +48,19 @@ impl What {
     fn starred_url(&self) -> Option<String> {
         let url = self.url.as_deref()?;
         let beginning = url.strip_suffix('*')?;
-        Some(format!(
-            "{url:?}: a * stands for itself in a URL: expected --prefix {beginning:?} for every URL \
-             that begins so, or --prefix {url:?} for one that does end in a *"
-        ))
+        // The beginning of a query is none of what is stored on most sites.
+        let beginning = beginning.split_once('?').map_or(beginning, |(path, _)| path);
+        let is_some = beginning.split_once("://").is_some_and(|(_, rest)| !rest.is_empty());
+        Some(match is_some {
+            true => format!(
+                "{url:?}: a * stands for itself in a URL: expected --prefix {beginning:?} for every \
+                 URL that begins so, or --prefix {url:?} for one that does end in a *"
+            ),
+            false => format!(
+                "{url:?}: expected a URL, --prefix with the beginning of some, as \
+                 http://films.example/season-1/, or --all"
+            ),
+        })
     }
 
     fn starred_prefix(&self) -> Option<String> {

@@ -130,6 +130,14 @@ async fn an_operator_purges_edges_and_asks_them_why() {
     let beginning = url.trim_end_matches('*');
     assert!(error.contains(&format!("--prefix {beginning:?} for every URL")), "{error}");
     assert_eq!(film(&a).await, 5);
+    for (mistaken, advice) in [
+        ("*", "or --all"),
+        ("https://films.test/a?b*", "--prefix \"https://films.test/a\" for every"),
+    ] {
+        let starred = nearcast(&["purge", mistaken, "--admin", &admin_a]);
+        let error = text(&starred.stderr);
+        assert!(!starred.status.success() && error.contains(advice), "{error}");
+    }
     let literal = nearcast(&["purge", "--prefix", &url, "--admin", &admin_a]);
     let error = text(&literal.stderr);
     assert!(literal.status.success() && error.contains("only URLs that have this *"), "{error}");

@@ -5,6 +5,7 @@
 //! is a miss.
 
 mod beside;
+mod contents;
 mod fifo;
 mod folder;
 pub mod health;
@@ -151,8 +152,13 @@ impl Disk {
 
     /// Whether it has blocks that hold nothing, and keeps up with what it is offered.
     pub(crate) fn has_room(&self) -> bool {
+        self.has_empty_blocks() && self.queue.is_short()
+    }
+
+    /// Whether it has blocks that hold nothing.
+    pub(crate) fn has_empty_blocks(&self) -> bool {
         let store = self.store.read().unwrap_or_else(PoisonError::into_inner);
-        store.as_ref().is_some_and(|store| store.has_room()) && self.queue.is_short()
+        store.as_ref().is_some_and(|store| store.has_room())
     }
 
     /// The chunk, checked, and in memory from then on; `None` once `read_max` is over.

@@ -279,7 +279,7 @@ impl Chunks {
     }
 
     /// Ends the tiers, within `limit`: what memory holds is written to the disks, the hottest
-    /// first, and listed for the next start.
+    /// first, and listed for the next start. What was asked for once takes no other's place there.
     pub async fn close(&self, limit: Duration) {
         let end = Instant::now() + limit;
         // Before memory is looked at: what comes in meanwhile is on one list or on both.
@@ -329,11 +329,11 @@ impl Chunks {
 
     /// Writes those of the chunks that are on no disk.
     async fn flush(&self, chunks: &[(u32, Key)]) {
-        for (_, key) in chunks {
+        for (uses, key) in chunks {
             let Some(disk) = self.inner.disks.home(key).filter(|disk| disk.is_up()) else {
                 return;
             };
-            if self.may_be_on_disk(key) {
+            if self.may_be_on_disk(key) || (*uses == 0 && !disk.has_empty_blocks()) {
                 continue;
             }
             if let Some(bytes) = self.inner.memory.get(key, |chunk| chunk.bytes().clone()) {

@@ -6,6 +6,7 @@
 mod explain;
 mod title;
 
+use crate::hygiene;
 use crate::proxy::{Site, Sites, named, now_ms};
 use crate::serve::{Edge, TitleSite};
 use axum::body::Bytes;
@@ -120,6 +121,7 @@ fn checked(request: PurgeRequest, sites: &Sites) -> Result<Purge, String> {
         return Err("expected exactly one of url, prefix, tag and all".to_owned());
     }
     let names = sites.names();
+    let site = site.map(|site| hygiene::in_ascii(&site).unwrap_or(site));
     if let Some(site) = site.as_ref().filter(|site| !names.contains(site)) {
         return Err(format!("site: {site:?} is none of {}", names.join(", ")));
     }

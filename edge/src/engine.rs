@@ -6,13 +6,13 @@
 
 mod adopting;
 mod asking;
+mod extent;
 mod following;
 mod from_disk;
 mod gauges;
 mod growing;
 mod inflight;
 mod locating;
-mod open_ended;
 mod outdated;
 mod owned;
 mod passage;
@@ -45,10 +45,10 @@ use crate::verdict::Verdict;
 use arena::Slot;
 use bytes::Bytes;
 use chunks::Chunks;
+use extent::Extents;
 use heads::{Heads, PurgeLog};
 use inflight::InFlight;
 use model::chunk::CHUNK_BYTES;
-use open_ended::OpenEnded;
 use owned::run_until;
 use pins::Pins;
 use running::Running;
@@ -110,7 +110,7 @@ pub struct Engine {
     work: Handle,
     inflight: InFlight,
     unranged: Unranged,
-    open_ended: OpenEnded,
+    extents: Extents,
     trees: Trees,
     turns: Turns,
     /// For other nodes' requests: were these to wait behind fetches that wait for those nodes,
@@ -152,7 +152,7 @@ impl Engine {
             pinned_bytes_max: memory_bytes / PINNED_SHARE,
             running: Running::default(),
             unranged: Unranged::default(),
-            open_ended: OpenEnded::default(),
+            extents: Extents::default(),
             trees: Trees::default(),
             turns: Turns::new(fetches, FETCHES_WAITING_MAX),
             peer_turns: Turns::new(fetches, FETCHES_WAITING_MAX),

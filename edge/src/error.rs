@@ -105,9 +105,14 @@ impl Fault {
         matches!(self, Self::Changed | Self::Gone | Self::Short | Self::Behind)
     }
 
-    /// Whether the origin may take a range that has no end, though it has not taken one that has.
-    pub(crate) fn is_of_an_end(&self) -> bool {
-        matches!(self, Self::Upstream(upstream::Fault::Wrong { takes_no_end: Some(_), .. }))
+    /// How the origin has taken the range that it was asked for, where that tells how else to ask.
+    pub(crate) fn misread(&self) -> Option<upstream::Misread> {
+        match self {
+            Self::Upstream(upstream::Fault::Wrong { misread, .. }) => {
+                misread.as_ref().map(|(misread, _)| *misread)
+            }
+            _ => None,
+        }
     }
 
     /// Whether it is the rest of a body that did not come: bytes that are wrong are the fault of who

@@ -202,6 +202,47 @@ async fn what_goes_on_beyond_a_part_and_is_of_one_client_is_asked_for_once() {
     assert_eq!(proxy.web.count(FILM) - asked, 1, "{:?}", proxy.web.ranges(FILM));
 }
 
+/// Nor from one that heeds where a range ends, and not where it begins: of it all is had by who asks
+/// for no range.
+#[tokio::test]
+async fn an_origin_that_begins_at_the_first_byte_is_asked_for_the_whole() {
+    let proxy = stage(Item::of(BYTES), WebMisdeed::Beginless).await;
+    // A part of a film that is known by its first chunk, and all of it.
+    for path in ["/sought", "/played", FILM] {
+        proxy.web.put(path, Item::of(BYTES));
+        if path != "/sought" {
+            assert_eq!(proxy.part(path, 0..9).await.status, 206);
+            proxy.has_filled().await;
+        }
+        match path {
+            FILM => {
+                let whole = proxy.get(FILM).await;
+                assert_eq!(whole.status, 200);
+                assert!(whole.bytes() == &proxy.web.whole(FILM), "{:?}", proxy.web.ranges(FILM));
+            }
+            path => {
+                let sought = from(&proxy, path, 4 * CHUNK + 7).await;
+                assert_eq!(sought.bytes().len() as u64, BYTES - 4 * CHUNK - 7);
+            }
+        }
+        assert_eq!(from(&proxy, path, 0).await.bytes().len() as u64, BYTES);
+        let asked = proxy.web.ranges(path);
+        assert_eq!(asked.iter().filter(|range| range.is_empty()).count(), 1, "{path}: {asked:?}");
+        assert!(asked.len() <= 3, "{path}: {asked:?}");
+    }
+    // Once that is known of a version, it is asked so at once.
+    proxy.web.put("/in-parts", Item::of(BYTES));
+    for number in [0, 2, 4] {
+        let part = proxy.part("/in-parts", number * CHUNK..number * CHUNK + 9).await;
+        assert_eq!(part.status, 206, "{number}: {part:?}");
+        assert!(part.bytes() == &proxy.web.part("/in-parts", number * CHUNK..number * CHUNK + 9));
+        proxy.has_filled().await;
+    }
+    let asked = proxy.web.ranges("/in-parts");
+    let parts = asked.iter().filter(|range| !range.is_empty()).count();
+    assert_eq!(parts, 2, "{asked:?}");
+}
+
 /// One that goes on to say so of whatever is asked for has another version, or is broken: the next
 /// request begins anew.
 #[tokio::test]

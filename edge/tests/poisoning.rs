@@ -5,7 +5,7 @@
 
 mod common;
 
-use common::{Item, Proxy, WebMisdeed as Misdeed};
+use common::{CHUNK, Item, Proxy, Validator, WebMisdeed as Misdeed};
 use serde_json::json;
 
 const FILM: &str = "/film.mp4";
@@ -25,6 +25,37 @@ async fn stages() -> [Proxy; 2] {
 async fn refused(proxy: &Proxy, status: u16) {
     let fields = [("cache-control", "no-cache"), ("x-refused", "1")];
     assert_eq!(proxy.get_with(FILM, &fields).await.status, status);
+}
+
+/// Found by an audit: an origin that has not changed what a page is known by, and sends it in full all
+/// the same, was taken to have sent what is stored: another client's page (RFC 9111 section 4.3.3).
+#[tokio::test]
+async fn who_is_answered_in_full_gets_that_answer_whatever_it_is_known_by() {
+    const DATE: &str = "Mon, 01 Jan 2024 01:00:00 GMT";
+    for (control, bytes) in [
+        ("no-cache", 500),
+        ("max-age=0, must-revalidate", 500),
+        ("no-cache", 3 * CHUNK + 5),
+        ("max-age=3600", 3 * CHUNK + 5),
+    ] {
+        let proxy = Proxy::with(json!({"retries": 0, "hedge": false})).await;
+        proxy.web.always(Some(Misdeed::Unconditional));
+        let page = |version| {
+            let page = Item::of(bytes).version(version).cache_control(control);
+            page.validator(Validator::Told).field("last-modified", DATE)
+        };
+        for version in 1..4 {
+            proxy.web.put(FILM, page(version));
+            let reload = [("cache-control", "no-cache")];
+            let answer = proxy.get_with(FILM, &reload).await;
+            assert_eq!(answer.status, 200);
+            assert!(answer.bytes() == &proxy.web.whole(FILM), "{control} {bytes} {version}");
+            proxy.has_filled().await;
+            // That is what is stored from then on.
+            let next = proxy.get(FILM).await;
+            assert!(next.bytes() == &proxy.web.whole(FILM), "{control} {bytes} {version}");
+        }
+    }
 }
 
 /// Found by an audit: one such request a second had all viewers told 400, and the origin send a film

@@ -142,6 +142,24 @@ async fn several_ranges_are_one_multipart_body_to_the_byte() {
     assert!(proxy.web.sent(FILM) <= 3 * CHUNK + 17, "{:?}", proxy.web.ranges(FILM));
 }
 
+/// They touch neighbours, which are asked for together.
+#[tokio::test]
+async fn what_several_ranges_miss_in_neighbours_is_one_request() {
+    let proxy = stage().await;
+    assert_eq!(proxy.part(FILM, 0..9).await.status, 206);
+    let field = format!("bytes={}-{},{}-{}", CHUNK, CHUNK + 8, 2 * CHUNK, 2 * CHUNK + 2);
+    let field = format!("{field},{}-{}", 3 * CHUNK + 5, 4 * CHUNK);
+    assert_eq!(proxy.get_with(FILM, &[("range", &field)]).await.status, 206);
+    let asked = proxy.web.ranges(FILM);
+    assert_eq!(asked[1..], [format!("bytes={CHUNK}-{}", 5 * CHUNK - 1)]);
+    // Not what is between those that are none, nor for a part before them.
+    proxy.web.put("/other", Item::of(12 * CHUNK));
+    assert_eq!(proxy.part("/other", 0..9).await.status, 206);
+    let field = format!("bytes={0}-{0},{1}-{1},{2}-{2}", 5 * CHUNK, 2 * CHUNK, 8 * CHUNK);
+    assert_eq!(proxy.get_with("/other", &[("range", &field)]).await.status, 206);
+    assert_eq!(proxy.web.sent("/other"), 4 * CHUNK, "{:?}", proxy.web.ranges("/other"));
+}
+
 #[tokio::test]
 async fn as_many_ranges_as_allowed_and_not_one_more() {
     let proxy = stage().await;

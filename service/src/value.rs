@@ -78,7 +78,7 @@ impl<'de> Deserialize<'de> for Span {
     }
 }
 
-const SIZES: [(&str, u64); 9] = [
+const SIZES: [(&str, u64); 13] = [
     ("KiB", 1 << 10),
     ("MiB", 1 << 20),
     ("GiB", 1 << 30),
@@ -88,6 +88,11 @@ const SIZES: [(&str, u64); 9] = [
     ("GB", 1_000_000_000),
     ("TB", 1_000_000_000_000),
     ("B", 1),
+    // As in other servers' settings.
+    ("K", 1 << 10),
+    ("M", 1 << 20),
+    ("G", 1 << 30),
+    ("T", 1 << 40),
 ];
 
 const SPANS: [(&str, u64); 5] =
@@ -178,6 +183,7 @@ mod tests {
         assert_eq!("512MiB".parse(), Ok(ByteSize(512 << 20)));
         assert_eq!("10GB".parse(), Ok(ByteSize(10_000_000_000)));
         assert_eq!("77".parse(), Ok(ByteSize(77)));
+        assert_eq!("512M".parse(), Ok(ByteSize(512 << 20)));
         assert_eq!("6h".parse(), Ok(Span(Duration::from_secs(21_600))));
         assert_eq!("250ms".parse(), Ok(Span(Duration::from_millis(250))));
         for bad in ["", "x", "-1", "1.5GiB", "18446744073709551615TiB"] {

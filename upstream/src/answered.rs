@@ -59,9 +59,9 @@ pub(crate) fn plain(
     let (mut head, body) = response.into_parts();
     if let Some(why) = fitting::wrong(&sending.method, &sending.fields, &head) {
         let why = format!("{}: it answered {why}", flight.hop().id);
-        let reads_digits = fitting::reads_digits(&sending.fields, &head);
-        let takes_no_end = reads_digits.then(|| flight.hop().id.clone());
-        let fault = Fault::Wrong { why: why.into(), takes_no_end };
+        let misread = fitting::misread(&sending.fields, &head);
+        let misread = misread.map(|misread| (misread, flight.hop().id.clone()));
+        let fault = Fault::Wrong { why: why.into(), misread };
         flight.failed(&fault, true);
         return Err(Failure::sent(fault));
     }

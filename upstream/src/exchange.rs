@@ -103,10 +103,7 @@ pub(crate) async fn exchange(
         let place = is_of_no_range.then(|| flight.place().clone());
         let mut answer = match &way.hop.place {
             Target::Http { .. } => plain(response, flight, sending, terms)?,
-            Target::S3(bucket)
-                if s3::is_refusal(response.status())
-                    || response.status() == StatusCode::NOT_FOUND =>
-            {
+            Target::S3(bucket) if s3::may_be_refusal(response.status()) => {
                 let (head, held) = refused(response, flight, terms).await?;
                 match bucket.refusal(&head, &held, keys.as_ref()).await {
                     Refusal::Again(reason) if again => {
@@ -114,15 +111,17 @@ pub(crate) async fn exchange(
                         again = false;
                         continue;
                     }
-                    Refusal::NoBucket => {
-                        let why = format!("{}: there is no such bucket", way.hop.id);
+                    Refusal::Mistaken(why) => {
+                        let why = format!("{}: {why}", way.hop.id);
                         let error = ErrorType::ProxyConfigurationError;
                         let fault = Fault::unavailable(error, why);
                         way.tell(&fault);
                         return Err(Failure::sent(fault));
                     }
                     Refusal::Absent => {
-                        taken(way, bucket);
+                        if !head.status.is_redirection() {
+                            taken(way, bucket);
+                        }
                         from_s3(head, UpstreamBody::held(held), way)
                     }
                     Refusal::Final(reason) | Refusal::Again(reason) => {

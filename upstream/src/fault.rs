@@ -64,9 +64,8 @@ pub enum Fault {
     Wrong {
         /// Which hop, and what it answered to what.
         why: Arc<str>,
-        /// Which hop, if it has taken all digits of a range that has an end for the number of its first
-        /// byte: it may take one that has none as others do.
-        takes_no_end: Option<HopId>,
+        /// How the range was taken, where that can be told, and by which hop.
+        misread: Option<(Misread, HopId)>,
     },
     /// The request can't be sent as asked.
     #[error("refused: {why}")]
@@ -92,6 +91,16 @@ pub enum Fault {
         /// What was waited for.
         why: Arc<str>,
     },
+}
+
+/// How a hop has taken a range that it was asked for: that tells how else it may be asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Misread {
+    /// All digits of a range that has an end are the number of its first byte: one that has none may
+    /// be taken as others do.
+    Digits,
+    /// It begins at the first byte wherever the range does: what has no range may be had whole.
+    NoStart,
 }
 
 impl Fault {

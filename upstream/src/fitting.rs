@@ -1,6 +1,7 @@
 //! Whether an answer is one to what was asked: one that is sound by itself may be none, and then that
 //! try has failed; or one and more, and then the rest is left out. Pure.
 
+use crate::fault::Misread;
 use caching::{ContentRange, RangeSpec};
 use http::response::Parts;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
@@ -22,18 +23,21 @@ pub(crate) fn wrong(method: &Method, asked: &HeaderMap, head: &Parts) -> Option<
     }
 }
 
-/// Whether a 206 begins at the number that all digits of the range make that was asked for, which has
-/// an end: as `bytes=10-19` is byte 1,019 to servers that leave out all else.
-pub(crate) fn reads_digits(asked: &HeaderMap, head: &Parts) -> bool {
+/// How the one range that was asked for was taken, to which a 206 is wrong. As `bytes=10-19` is byte
+/// 1,019 to servers that leave out all else, it may begin at the number that all digits make; or at
+/// the first byte, as of those that heed where a range ends alone.
+pub(crate) fn misread(asked: &HeaderMap, head: &Parts) -> Option<Misread> {
     let mut specs = caching::range_specs(asked);
-    let (Some(Some(RangeSpec::From { first, last: Some(last) })), None) =
-        (specs.next(), specs.next())
-    else {
-        return false;
+    let (Some(Some(RangeSpec::From { first, last })), None) = (specs.next(), specs.next()) else {
+        return None;
     };
-    let number = format!("{first}{last}").parse().ok();
-    let given = caching::content_range(&head.headers).map(|given| given.range.start);
-    head.status == StatusCode::PARTIAL_CONTENT && given.is_some() && given == number
+    let given = caching::content_range(&head.headers)?.range.start;
+    let digits = last.and_then(|last| format!("{first}{last}").parse::<u64>().ok());
+    match head.status {
+        StatusCode::PARTIAL_CONTENT if Some(given) == digits => Some(Misread::Digits),
+        StatusCode::PARTIAL_CONTENT if given == 0 && first > 0 => Some(Misread::NoStart),
+        _ => None,
+    }
 }
 
 /// Leaves out of the head of a 206 what it holds beyond the one range that was asked for, as of
@@ -147,16 +151,19 @@ mod tests {
 
     #[test]
     fn who_takes_all_digits_for_one_number_is_told_by_that() {
-        for (asked, given, is_so) in [
-            ("bytes=0-19", "bytes 19-99/100", true),
-            ("bytes=1-2", "bytes 12-99/100", true),
-            ("bytes=1-2", "bytes 13-99/100", false),
-            ("bytes=12-", "bytes 12-99/100", false),
-            ("bytes=-12", "bytes 12-99/100", false),
-            ("bytes=1-2,3-4", "bytes 12-99/100", false),
-            ("bytes=99999999999999999-99999999999999999", "bytes 9-99/100", false),
+        for (asked, given, misread_as) in [
+            ("bytes=0-19", "bytes 19-99/100", Some(Misread::Digits)),
+            ("bytes=1-2", "bytes 12-99/100", Some(Misread::Digits)),
+            ("bytes=1-2", "bytes 13-99/100", None),
+            ("bytes=1-2", "bytes 0-2/100", Some(Misread::NoStart)),
+            ("bytes=12-", "bytes 0-99/100", Some(Misread::NoStart)),
+            ("bytes=0-19", "bytes 0-9/100", None),
+            ("bytes=12-", "bytes 11-99/100", None),
+            ("bytes=-12", "bytes 12-99/100", None),
+            ("bytes=1-2,3-4", "bytes 12-99/100", None),
+            ("bytes=99999999999999999-99999999999999999", "bytes 9-99/100", None),
         ] {
-            assert_eq!(reads_digits(&fields(asked), &head(given, 1)), is_so, "{asked} {given}");
+            assert_eq!(misread(&fields(asked), &head(given, 1)), misread_as, "{asked} {given}");
         }
     }
 

@@ -63,7 +63,7 @@ pub use ask::{
 pub use body::UpstreamBody;
 pub use breaker::State as BreakerState;
 pub use error::Error;
-pub use fault::{ErrorType, Fault};
+pub use fault::{ErrorType, Fault, Misread};
 pub use hop::HopStatus;
 pub use newer::{NewerThan, Purges, forget as forget_purges, tell_fetched};
 pub use node::Node;

@@ -149,6 +149,30 @@ async fn a_missing_bucket_is_no_missing_object() {
     assert!(fault.to_string().contains("no such bucket"), "{fault}");
 }
 
+/// Nor a redirect for viewers, or a fault of the keys.
+#[tokio::test]
+async fn a_bucket_in_another_region_is_told_by_its_name() {
+    const REGION: &str = "x-amz-bucket-region: eu-west-1\r\n";
+    let named = "the bucket is in region \"eu-west-1\", and is asked in \"eu-north-1\"";
+    let elsewhere = "Location: http://films.s3.example/\r\n";
+    for (status, code, fields, told) in [
+        (301, "PermanentRedirect", REGION, named),
+        (400, "AuthorizationHeaderMalformed", REGION, named),
+        // To HEAD.
+        (400, "", REGION, named),
+        (307, "TemporaryRedirect", elsewhere, "TemporaryRedirect (\"http://films.s3.example/\")"),
+    ] {
+        let b = bucket(move |_, _| refusal(status, code, fields), None).await;
+        let fault = b.site.upstream.send(ask("/a")).await.unwrap_err();
+        assert!(fault.to_string().contains(told), "{status} {code}: {fault}");
+        assert_eq!(b.site.metric("key_refusals_total", &[]), 0.0);
+    }
+    // What a server says of an object is given on.
+    let moved = |_: usize, _: &Seen| refusal(302, "", "Location: /b\r\n");
+    let answer = bucket(moved, None).await.site.upstream.send(ask("/a")).await.unwrap();
+    assert_eq!(answer.head.status, 302);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn keys_that_were_revoked_are_asked_for_once_more_by_one() {
     let revoked = Arc::new(AtomicBool::new(false));

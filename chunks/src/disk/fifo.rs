@@ -1,6 +1,6 @@
 //! Which block a disk evicts: the one that was written longest ago, over restarts as well
-//! (foyer's own picker starts with an order drawn by lot). And what was written to it in this
-//! run, so that what is still wanted can be written anew before its block goes.
+//! (foyer's own picker starts with an order drawn by lot). And what was written to it, so that
+//! what is still wanted can be written anew before its block goes.
 //!
 //! foyer's own way to keep entries (reinsertion) is of no use: they keep their old sequence
 //! numbers, and its recovery ends a block at a number that falls.
@@ -37,6 +37,8 @@ struct State {
     /// Of the block that is being filled.
     filling: Vec<Written>,
     filled: HashMap<u32, Vec<Written>>,
+    /// Blocks of these that were filled since the lists were saved.
+    unsaved: Vec<u32>,
 }
 
 impl Blocks {
@@ -52,6 +54,24 @@ impl Blocks {
         let clean = count.saturating_sub(holding).saturating_sub(1);
         self.clean.store(clean, Ordering::Relaxed);
         self.open.store(true, Ordering::Release);
+    }
+
+    /// Before this run these blocks were filled so.
+    pub(super) fn were_filled(&self, lists: HashMap<u32, Vec<Written>>) {
+        self.lock().filled = lists;
+    }
+
+    /// What the blocks hold that were filled since this was called last.
+    pub(super) fn unsaved(&self) -> Vec<(u32, Vec<Written>)> {
+        let mut state = self.lock();
+        let unsaved = mem::take(&mut state.unsaved);
+        let list = |block| Some((block, state.filled.get(&block)?.clone()));
+        unsaved.into_iter().filter_map(list).collect()
+    }
+
+    /// What the block holds that is being filled.
+    pub(super) fn filling(&self) -> Vec<Written> {
+        self.lock().filling.clone()
     }
 
     /// Whether there are empty blocks beside those that are kept empty for the writer.
@@ -118,6 +138,7 @@ impl EvictionPicker for Fifo {
         if open {
             let written = mem::take(&mut state.filling);
             state.filled.insert(block, written);
+            state.unsaved.push(block);
         }
     }
 

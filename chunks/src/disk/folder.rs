@@ -1,6 +1,7 @@
 //! A disk's folder: who uses it, how large its files may become, when they were written. Every
 //! function here blocks.
 
+use super::contents;
 use super::layout::block_bytes;
 use rustix::fs::OFlags;
 use std::fs::File;
@@ -37,7 +38,7 @@ impl std::fmt::Debug for KeptFree {
 }
 
 /// What direct I/O is aligned to.
-const PAGE_BYTES: usize = 4096;
+pub(super) const PAGE_BYTES: usize = 4096;
 /// How foyer names its files.
 const FILE_PREFIX: &str = "foyer-storage-direct-fs-";
 
@@ -166,6 +167,9 @@ pub(super) fn remove_surplus(dir: &Path, blocks: u64, block_bytes: u64) {
         if std::fs::remove_file(file(dir, number)).is_err() {
             break;
         }
+        let number = u32::try_from(number).unwrap_or(u32::MAX);
+        // None of a block that was never full.
+        let _ = std::fs::remove_file(contents::path(dir, contents::Of::Block(number)));
     }
 }
 

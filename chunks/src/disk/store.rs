@@ -8,6 +8,7 @@
 
 mod threads;
 
+use super::contents::{self, Of};
 use super::fifo::{Blocks, Fifo, Written};
 use super::layout::{self, block_bytes};
 use super::{KeptFree, Owner, folder};
@@ -75,6 +76,7 @@ pub(super) struct Store {
     memory: Memory,
     blocks: Arc<Blocks>,
     block_bytes: u64,
+    dir: PathBuf,
     /// Keeps others out of the folder.
     lock: Option<File>,
 }
@@ -94,6 +96,7 @@ impl Store {
         let handle = threads.handle().clone();
         let blocks = Arc::new(Blocks::default());
         let counted = metrics.ssd_evicted_blocks.clone();
+        let dir = disk.dir.clone();
         let spawner = Spawner::from(handle.clone());
         // It touches the disk, and foyer panics on some errors: both away from the caller.
         let mut opening = JoinSet::new();
@@ -106,7 +109,7 @@ impl Store {
                 let device = Some(Arc::clone(hybrid.storage().device()));
                 blocks.opened(count, layout::ahead(block_bytes));
                 let (hybrid, lock, threads) = (Some(hybrid), Some(lock), threads.take());
-                Ok(Self { hybrid, device, threads, memory, blocks, block_bytes, lock })
+                Ok(Self { hybrid, device, threads, memory, blocks, block_bytes, dir, lock })
             }
             Ok(Err(error)) => Err(error),
             Err(error) => Err(error.to_string()),
@@ -223,13 +226,36 @@ impl Store {
             self.hybrid().insert(*key, Chunk::new(*key, bytes.clone(), Copy::Kept));
         }
         self.hybrid().storage().wait().await;
+        let full = self.blocks.unsaved();
+        self.save(full.into_iter().map(|(block, written)| (Of::Block(block), written))).await;
         let keys = batch.iter().map(|(key, _)| *key);
         keys.filter(|key| !self.may_hold(key)).collect()
     }
 
     /// Ends it: what was handed to it is written, or given up by `drop`.
     pub(super) async fn close(&self) -> Result<(), String> {
+        // foyer would take a block for nothing, and empty another one for that.
+        if self.written_bytes() == 0 {
+            return Ok(());
+        }
+        self.save([(Of::Filling, self.blocks.filling())].into_iter()).await;
         self.hybrid().close().await.map_err(|error| error.to_string())
+    }
+
+    /// Saves lists of what blocks hold. Without one, what its block holds goes with it.
+    async fn save(&self, lists: impl Iterator<Item = (Of, Vec<Written>)>) {
+        for (of, written) in lists {
+            let dir = self.dir.clone();
+            let saving = self
+                .threads
+                .handle()
+                .spawn_blocking(move || contents::save(&dir, of, &written))
+                .await;
+            if let Ok(Err(error)) = saving {
+                let dir = self.dir.display();
+                tracing::debug!(%dir, ?of, %error, "the list of what a block holds is not saved");
+            }
+        }
     }
 
     /// Bytes written so far, padding and indexes included.
@@ -281,7 +307,9 @@ async fn open(
     }
     let count = bytes / block_bytes;
     folder::remove_surplus(&dir, count, block_bytes);
-    let fifo = Fifo::new(folder::written_last(&dir, count), blocks, counted);
+    let before = folder::written_last(&dir, count);
+    blocks.were_filled(contents::load(&dir, &before, block_bytes));
+    let fifo = Fifo::new(before, blocks, counted);
     let device = device(dir, bytes, direct)?;
     let hybrid = build(device, block_bytes, fifo, spawner).await?;
     Ok((hybrid, size(count)?, block_bytes, lock))

@@ -209,14 +209,19 @@ impl Sending {
         self.left.start / CHUNK_BYTES
     }
 
-    /// The first chunk that is not asked for together with chunk `number`, if that is missing.
-    fn until(&self, number: u64) -> u64 {
-        engine::growing_until(self.from, number, chunk::covering(self.left).end)
-    }
-
-    /// The chunk, and what is wanted behind it.
+    /// The chunk, and what is wanted behind it: the current part's, and of those that follow what
+    /// goes on where it ends.
     fn want(&self, number: u64) -> Want {
-        Want { number, until: self.until(number), end: chunk::covering(self.left).end }
+        let mut end = chunk::covering(self.left).end;
+        for piece in &self.pieces {
+            let Piece::Part(range) = piece else { continue };
+            let chunks = chunk::covering(*range);
+            if !(number..=end).contains(&chunks.start) {
+                break;
+            }
+            end = end.max(chunks.end);
+        }
+        Want { number, until: engine::growing_until(self.from, number, end), end }
     }
 
     /// Asks for the chunk of the first byte that is left.

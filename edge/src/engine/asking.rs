@@ -1,6 +1,7 @@
 //! What the engine asks upstreams, and what it makes of their answers: which bytes they are, and
 //! whether they are of the version that is wanted.
 
+use super::extent::Extent;
 use super::{Arriving, Engine, OWNED_RUN_BYTES, TITLES_HOST, UNVALIDATED_BYTES_MAX};
 use crate::apart::{Apart, Given};
 use crate::error::Fault;
@@ -68,12 +69,12 @@ impl Engine {
         let upstream = self.upstream_of(object).ok_or(Fault::NotFound)?;
         let answer_by = answer_by(object, upstream);
         // A sibling may wait for this node to bring what follows.
-        let was_open = self.open_ended.knows(&object.body);
-        let ask = |has_end: bool, place: Option<Place>| -> Result<Ask, Fault> {
-            let mut ask = request(object, missing, has_end, urgency)?;
+        let known = self.extents.of(&object.body);
+        let ask = |extent: Extent, place: Option<Place>| -> Result<Ask, Fault> {
+            let mut ask = request(object, missing, extent, urgency)?;
             (ask.avoid, ask.place, ask.reach) = (avoid.clone(), place, Some(reach));
             (ask.is_repeat, ask.retried, ask.answer_by) = (is_repeat, *retried, answer_by);
-            ask.at_the_origin = at_the_origin || !has_end;
+            ask.at_the_origin = at_the_origin || extent != Extent::Missing;
             Ok(ask)
         };
         // Of the same version another node may have the bytes from before a hard purge.
@@ -82,7 +83,7 @@ impl Engine {
             Kind::Web(web) => Purges { last_ms: None, ..web.wanted.purges(self, &web.head.tags) },
         };
         let requested_ms = crate::proxy::now_ms();
-        let first = Ask { purges, ..ask(!was_open, place)? };
+        let first = Ask { purges, ..ask(known, place)? };
         let mut answered = upstream.send(first).await;
         if let Ok(answer) = &answered
             && answer.kind != HopKind::Origin
@@ -93,22 +94,16 @@ impl Engine {
         {
             drop(answered);
             self.metrics.nodes_passed_by.inc();
-            let again = Ask { at_the_origin: true, ..ask(!was_open, None)? };
+            let again = Ask { at_the_origin: true, ..ask(known, None)? };
             answered = upstream.send(again).await;
         }
-        let takes_no_end = match &answered {
-            Ok(answer) if answer.kind == HopKind::Origin && contradicts(object, &answer.head) => {
-                Some(answer.hop.clone())
-            }
-            Err(upstream::Fault::Wrong { takes_no_end, .. }) => takes_no_end.clone(),
-            _ => None,
-        };
-        let takes_no_end = takes_no_end.filter(|_| !was_open);
-        if takes_no_end.is_some() {
+        let (mut extent, mut narrow) = (known, None);
+        while let Some((wider, hop)) = extent.wider(object, answered.as_ref()) {
             // The place that it was answered in: whoever waits for one may wait for this run.
             let place = answered.as_mut().ok().and_then(|answer| answer.place.take());
             drop(answered);
-            answered = upstream.send(ask(false, place)?).await;
+            answered = upstream.send(ask(wider, place)?).await;
+            (extent, narrow) = (wider, Some(hop));
         }
         let mut answer = answered?;
         if let Kind::Web(web) = &object.kind {
@@ -117,11 +112,12 @@ impl Engine {
         *retried = answer.retried;
         let is_measured = answer.body.length().is_some() || !answer.body.is_delimited();
         let given = bytes_of(object, &answer.head, (missing, reach), is_measured);
-        let is_part = answer.head.status == StatusCode::PARTIAL_CONTENT && given.is_ok();
-        if is_part && takes_no_end.is_some_and(|hop| hop == answer.hop) {
-            self.open_ended.set(object.body);
-        } else if was_open && !is_part {
-            self.open_ended.unset(&object.body);
+        let is_part = answer.head.status == StatusCode::PARTIAL_CONTENT;
+        let is_so = given.is_ok() && is_part != (extent == Extent::Whole);
+        if is_so && narrow.is_some_and(|hop| hop == answer.hop) {
+            self.extents.set(object.body, extent);
+        } else if known != Extent::Missing && !is_so {
+            self.extents.unset(&object.body);
         }
         if let Kind::Web(web) = &object.kind
             && let Some(ends) = is_apart(web, &answer.head, given.is_ok(), requested_ms)
@@ -219,12 +215,11 @@ pub(super) fn answer_by(object: &Object, upstream: &Upstream) -> Option<Instant>
     object.answer_by().filter(|by| upstream.has_time(*by))
 }
 
-/// A request for these bytes of an object, under its validator; for what follows them, too, unless
-/// it `has_end`.
+/// A request for these bytes of an object, under its validator, and as many more as `extent` says.
 fn request(
     object: &Object,
     missing: ByteRange,
-    has_end: bool,
+    extent: Extent,
     urgency: &Urgency,
 ) -> Result<Ask, Fault> {
     let mut ask = match &object.kind {
@@ -243,9 +238,15 @@ fn request(
         Kind::Web(web) => web.wanted.site.ask_again(web),
     };
     let (first, last) = (missing.start, missing.end().saturating_sub(1));
-    let range = if has_end { format!("bytes={first}-{last}") } else { format!("bytes={first}-") };
-    if let Ok(range) = HeaderValue::try_from(range) {
+    let range = match extent {
+        Extent::Missing => Some(format!("bytes={first}-{last}")),
+        Extent::ToTheEnd => Some(format!("bytes={first}-")),
+        Extent::Whole => None,
+    };
+    if let Some(range) = range.and_then(|range| HeaderValue::try_from(range).ok()) {
         ask.fields.insert(header::RANGE, range);
+    } else {
+        ask.fields.remove(header::IF_RANGE);
     }
     (ask.run, ask.urgency) = (missing.start / OWNED_RUN_BYTES, urgency.clone());
     Ok(ask)
@@ -285,13 +286,6 @@ fn is_apart(
         StatusCode::NOT_FOUND | StatusCode::GONE => Some(!caching::is_of_one(&web.wanted.fields)),
         status => (!status.is_success()).then_some(false),
     }
-}
-
-/// Whether an answer says that there are no such bytes, of what is as long as it was: that may be one
-/// of an origin that reads ranges in a way of its own, and not of another version.
-fn contradicts(object: &Object, head: &http::response::Parts) -> bool {
-    head.status == StatusCode::RANGE_NOT_SATISFIABLE
-        && caching::unsatisfied_total(&head.headers) == Some(object.bytes)
 }
 
 /// Which of the object's bytes an answer to a range request holds, of those up to `reach`. All of it

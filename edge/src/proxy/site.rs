@@ -32,8 +32,8 @@ pub struct Site {
     /// What of the query belongs to the key.
     pub keys: KeyRules,
     /// How long a slow origin is waited for where a stale answer may stand in; longer, where 99
-    /// of 100 answers take longer.
-    pub stale_after: Duration,
+    /// of 100 answers take longer. None: until it has answered or failed (RFC 9111 section 4.2.4).
+    pub stale_after: Option<Duration>,
     /// Ranges in one request at most.
     pub ranges_max: usize,
     /// Answers without a strong validator are kept up to this size.
@@ -115,11 +115,12 @@ impl Site {
         Arc::clone(rule.map_or(&self.caching, |rule| &rule.caching))
     }
 
-    /// How long a usable stale answer is held back for the origin's: longer than the operator
-    /// says where most answers take longer.
-    pub fn patience(&self) -> Duration {
+    /// How long a usable stale answer is held back for the origin's, if the operator says so: longer
+    /// where most answers take longer.
+    pub fn patience(&self) -> Option<Duration> {
+        let stale_after = self.stale_after?;
         let usual = self.upstream.head_within().unwrap_or_default();
-        self.stale_after.max(usual.min(PATIENCE_MAX))
+        Some(stale_after.max(usual.min(PATIENCE_MAX)))
     }
 
     /// A request to the origin on behalf of a client's, without a range.

@@ -28,9 +28,6 @@ use url::Url;
 const RANGES_MAX: usize = 16;
 /// What an operator may allow: each range is a seek, and parts of their own cost heads.
 const RANGES_ALLOWED_MAX: usize = 64;
-/// How long a stale answer that may be used is held back for a slow origin: far above what one
-/// takes that is well, and no longer than a viewer is patient.
-const STALE_AFTER: Duration = Duration::from_secs(2);
 /// Fields that have their own place in the order, or none that a cache need ask.
 const NOT_TARGETED: [HeaderName; 3] = [header::CACHE_CONTROL, header::EXPIRES, header::PRAGMA];
 
@@ -77,7 +74,8 @@ pub struct SiteSettings {
     pub heuristic: Option<bool>,
     /// How long stale answers may be used when the origin fails and says nothing [default: 1h].
     pub stale_if_error: Option<Span>,
-    /// How long a slow origin is waited for where a stale answer may stand in [default: 2s].
+    /// How long a slow origin is waited for where a stale answer may stand in [default: until it
+    /// has answered or failed].
     pub stale_after: Option<Span>,
     /// Fields like `CDN-Cache-Control` that go before `Cache-Control`, first one first.
     pub targeted: Option<Vec<String>>,
@@ -107,7 +105,7 @@ pub struct SiteConfig {
     pub(crate) caching: caching::Settings,
     /// The first that matches counts.
     pub(crate) rules: Vec<Rule>,
-    pub(crate) stale_after: Duration,
+    pub(crate) stale_after: Option<Duration>,
     pub(crate) ranges_max: usize,
     pub(crate) unvalidated_bytes_max: u64,
     pub(crate) compress: bool,
@@ -144,7 +142,7 @@ impl SiteConfig {
             keys: KeyRules { query: settings.query(), sort: settings.sort },
             rules,
             caching,
-            stale_after: settings.stale_after.map_or(STALE_AFTER, |after| after.0),
+            stale_after: settings.stale_after.map(|after| after.0),
             ranges_max,
             unvalidated_bytes_max,
             compress: settings.compress.unwrap_or(true),

@@ -237,6 +237,9 @@ fn range(
         (Ok(_), _, Some(Misdeed::Digits(most))) => {
             block(spec.replace('-', "").parse().unwrap(), most)
         }
+        (_, last, Some(Misdeed::Beginless)) => {
+            0..last.map_or(item.bytes, |last| last.saturating_add(1).min(item.bytes))
+        }
         (Ok(_), Ok(last), Some(Misdeed::Strict)) if last >= item.bytes => return Err(()),
         (_, last, Some(Misdeed::NoRange { but_open })) if last.is_ok() || !but_open => {
             return Err(());

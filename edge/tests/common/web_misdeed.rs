@@ -38,6 +38,8 @@ pub enum Misdeed {
     Endless(u64),
     /// The same from the number on that all digits of the range make; 416 past the end.
     Digits(u64),
+    /// 206 with all bytes up to the end that is asked for, wherever the range begins.
+    Beginless,
     /// 416 where the last byte that is asked for is past the end.
     Strict,
     /// 416 to every range, but to those without an end where it takes these.

@@ -92,7 +92,7 @@ pub(crate) struct Signed {
 }
 
 /// What S3's refusal asks for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Refusal {
     /// Pass it on: the object is not there.
     Absent,
@@ -100,8 +100,9 @@ pub(crate) enum Refusal {
     Final(Reason),
     /// Once more, with other credentials or another clock.
     Again(Reason),
-    /// The bucket does not exist: that is no missing object.
-    NoBucket,
+    /// The bucket can't be asked so, whatever for: what is wrong, and what to set. That is no missing
+    /// object.
+    Mistaken(String),
 }
 
 /// Scheme, authority and prefix of another server than AWS, if one is named for the site at
@@ -238,7 +239,7 @@ impl Bucket {
         Ok(())
     }
 
-    /// What a refusal (400, 401, 403, 404) means; sees to it that the next try does better.
+    /// What a refusal (3xx, 400, 401, 403, 404) means; sees to it that the next try does better.
     pub(crate) async fn refusal(
         &self,
         head: &http::response::Parts,
@@ -248,10 +249,10 @@ impl Bucket {
         let body = String::from_utf8_lossy(body);
         let code = body.split_once("<Code>").and_then(|(_, rest)| rest.split_once("</Code>"));
         let code = code.map_or("", |(code, _)| code);
-        if code == "NoSuchBucket" {
-            return Refusal::NoBucket;
+        if let Some(mistake) = self.mistake(head, code) {
+            return Refusal::Mistaken(mistake);
         }
-        if head.status == StatusCode::NOT_FOUND {
+        if head.status == StatusCode::NOT_FOUND || head.status.is_redirection() {
             return Refusal::Absent;
         }
         let reason = Reason::of(code);
@@ -266,6 +267,36 @@ impl Bucket {
             _ => false,
         };
         if is_better { Refusal::Again(reason) } else { Refusal::Final(reason) }
+    }
+
+    /// What is wrong with where, or how, the bucket is asked, if a refusal is about that. Only the
+    /// field tells it of a HEAD.
+    fn mistake(&self, head: &http::response::Parts, code: &str) -> Option<String> {
+        if code == "NoSuchBucket" {
+            return Some("there is no such bucket".to_owned());
+        }
+        let field = |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok());
+        let is_elsewhere = matches!(
+            code,
+            "PermanentRedirect" | "TemporaryRedirect" | "AuthorizationHeaderMalformed"
+        );
+        let asked = &self.region;
+        let may_be = head.status.is_redirection() || head.status == StatusCode::BAD_REQUEST;
+        match field("x-amz-bucket-region").filter(|region| region != asked) {
+            Some(region) if may_be => Some(format!(
+                "the bucket is in region {region:?}, and is asked in {asked:?}: set AWS_REGION, or \
+                 the site's s3.region, to {region:?}"
+            )),
+            _ if is_elsewhere => {
+                let to = field("location").map(|to| format!(" ({to:?})")).unwrap_or_default();
+                Some(format!(
+                    "the bucket is elsewhere, {code}{to}: it is asked in region {asked:?} at {:?}, as \
+                     AWS_REGION and the site's s3.region and s3.endpoint say",
+                    self.authority
+                ))
+            }
+            _ => None,
+        }
     }
 
     /// A refusal is passed on: whose keys it is about and what to look at, the first time only.
@@ -320,6 +351,12 @@ pub(crate) fn clean(head: &mut http::response::Parts) {
         }
         head.headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     }
+}
+
+/// Whether this may be about the bucket, or who asks, rather than about the object.
+pub(crate) fn may_be_refusal(status: StatusCode) -> bool {
+    let is_redirect = status.is_redirection() && status != StatusCode::NOT_MODIFIED;
+    is_refusal(status) || is_redirect || status == StatusCode::NOT_FOUND
 }
 
 /// Whether this is about who asks, not about the object.

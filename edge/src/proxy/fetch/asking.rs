@@ -12,7 +12,7 @@ use crate::engine::OWNED_RUN_BYTES;
 use crate::error::Fault;
 use crate::serve::Edge;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
-use upstream::{Answer, Ask, HopKind, Purges};
+use upstream::{Answer, Ask, HopKind, Misread, Purges};
 
 /// What a request to the origin came to.
 pub(in crate::proxy) struct Sent {
@@ -54,13 +54,22 @@ impl Fetch {
     }
 
     /// Asks, for all who want the same. An origin that takes no range which has an end is asked for
-    /// one that has none, once, and what it sends is left at that end.
+    /// one that has none, once, and what it sends is left at that end; one that begins at
+    /// the first byte whatever is asked for is asked for the whole, once.
     pub(super) async fn send(&self, conditional: Option<&HeaderMap>, range: Option<Span>) -> Sent {
-        let sent = self.asking().send(|| self.ask(conditional, range)).await;
-        let takes_no_end = matches!(&sent.answered, Err(fault) if fault.is_of_an_end());
-        let Some(span) = range.filter(|_| takes_no_end) else { return sent };
-        let ask = self.ask(conditional, Some(Span { end: None, ..span }));
-        self.asking().once(Ask { at_the_origin: true, reach: span.end, ..ask }).await
+        let mut sent = self.asking().send(|| self.ask(conditional, range)).await;
+        let Some(span) = range else { return sent };
+        let mut wider = [Misread::Digits, Misread::NoStart].into_iter();
+        while let Some(misread) = misread(&sent)
+            && wider.any(|way| way == misread)
+        {
+            drop(sent);
+            let range = (misread == Misread::Digits).then_some(Span { end: None, ..span });
+            let reach = range.and(span.end);
+            let ask = Ask { at_the_origin: true, reach, ..self.ask(conditional, range) };
+            sent = self.asking().once(ask).await;
+        }
+        sent
     }
 
     /// When what is asked for was purged last, as far as is known before it is asked for.
@@ -72,6 +81,10 @@ impl Fetch {
         let tags = self.stale.as_ref().map_or(&[][..], |(old, _)| &old.tags);
         Asking { edge: &self.edge, wanted: &self.wanted, tags }
     }
+}
+
+fn misread(sent: &Sent) -> Option<Misread> {
+    sent.answered.as_ref().err().and_then(Fault::misread)
 }
 
 /// What is asked for on a request's behalf.

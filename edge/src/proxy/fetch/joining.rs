@@ -18,8 +18,8 @@ use std::pin::pin;
 use std::sync::Arc;
 use tokio::sync::oneshot;
 
-/// What is stored, if it may answer before an origin that takes long: not sooner than a viewer would
-/// leave, nor as late as the origin is given up (see [`caching::stale_when_slow`]).
+/// What is stored, if it may answer before an origin that takes long, as the operator says (see
+/// [`caching::stale_when_slow`]).
 struct StandIn {
     edge: Arc<Edge>,
     wanted: Arc<Wanted>,
@@ -31,8 +31,7 @@ impl StandIn {
     async fn or(self, wait: Wait<Outcome>) -> Result<Outcome, Arc<Head>> {
         let mut landed =
             pin!(async { wait.landed().await.unwrap_or(Outcome::Failed(Fault::Lost)) });
-        if let Some(head) = self.head {
-            let patience = self.wanted.site.patience();
+        if let Some((head, patience)) = self.head.zip(self.wanted.site.patience()) {
             if let Ok(outcome) = tokio::time::timeout(patience, &mut landed).await {
                 return Ok(outcome);
             }

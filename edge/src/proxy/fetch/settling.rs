@@ -165,7 +165,11 @@ impl Fetch {
         status: StatusCode,
         (asked, began): (Option<Span>, Began),
     ) -> (Outcome, Option<Own>) {
-        if let Some(old) = self.same_bytes(&head)
+        // A whole answer is its own (RFC 9111 section 4.3.3): an origin may send other bytes under the
+        // validator that it had before.
+        let is_own = status == StatusCode::OK && asked.is_none();
+        if !is_own
+            && let Some(old) = self.same_bytes(&head)
             && let Some(fetched_ms) =
                 self.edge.engine.joins(&self.wanted.key, &old, head.fetched_ms)
         {
@@ -197,7 +201,7 @@ impl Fetch {
         (Outcome::Stored { head, verdict: source, status }, reading.map(Own::Reading))
     }
 
-    /// What is stored with the same bytes: an origin sent them again instead of a 304, or
+    /// What is stored with the same bytes: an origin sent all of them to who asked for a part, or
     /// another run of them was asked for at the same time. What is here of it stays good.
     fn same_bytes(&self, new: &Head) -> Option<Arc<Head>> {
         // What a hard purge has ended by now, here or at who asks, is not to be had by its old name
