@@ -40,6 +40,9 @@ pub const READ_MAX: Duration = Duration::from_millis(50);
 const USES_PER_LOOK: u32 = 64;
 /// Of the time to close, this share is left for the list and the disks' last words.
 const CLOSE_SHARE: u32 = 4;
+/// What is written at the end may evict what is in memory, too: that is written then, so often at
+/// most.
+const FLUSHES_MAX: usize = 4;
 
 /// Why the tiers can't be opened. A disk's trouble is none: an edge without it still serves.
 #[derive(Debug, Error)]
@@ -285,7 +288,15 @@ impl Chunks {
         // Before memory is looked at: what comes in meanwhile is on one list or on both.
         let rest = self.inner.warmed.rest();
         let hottest = self.hottest().await;
-        let flush = self.flush(&hottest);
+        let flush = async {
+            for _ in 0..FLUSHES_MAX {
+                self.flush(&hottest).await;
+                let mut used = hottest.iter().take_while(|(uses, _)| *uses > 0);
+                if used.all(|(_, key)| self.may_be_on_disk(key)) {
+                    return;
+                }
+            }
+        };
         if timeout_at(end - limit / CLOSE_SHARE, flush).await.is_err() {
             tracing::warn!(?limit, "not all of memory could be written to disk in time");
         }
