@@ -42,7 +42,7 @@ const USES_PER_LOOK: u32 = 64;
 const CLOSE_SHARE: u32 = 4;
 /// What is written at the end may evict what is in memory, too: that is written then, so often at
 /// most.
-const FLUSHES_MAX: usize = 4;
+const FLUSHES_MAX: usize = 5;
 
 /// Why the tiers can't be opened. A disk's trouble is none: an edge without it still serves.
 #[derive(Debug, Error)]
@@ -291,8 +291,11 @@ impl Chunks {
         let flush = async {
             for _ in 0..FLUSHES_MAX {
                 self.flush(&hottest).await;
-                let mut used = hottest.iter().take_while(|(uses, _)| *uses > 0);
-                if used.all(|(_, key)| self.may_be_on_disk(key)) {
+                let used = hottest.partition_point(|(uses, _)| *uses > 0);
+                let missing = hottest[..used].iter().filter(|(_, key)| !self.may_be_on_disk(key));
+                let missing = missing.count();
+                // Where most of it is missing still, there is more of it than the disks hold.
+                if missing == 0 || missing > used / 4 * 3 {
                     return;
                 }
             }

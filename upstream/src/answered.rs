@@ -1,7 +1,7 @@
 //! What becomes of the head of an answer: whether any server may say that, and which body is to
 //! come behind it.
 
-use crate::ask::Answer;
+use crate::ask::{Answer, HopKind};
 use crate::body::UpstreamBody;
 use crate::connect::{FIELDS_MAX, HEAD_BYTES_MAX};
 use crate::exchange::{Failure, Terms};
@@ -60,6 +60,8 @@ pub(crate) fn plain(
     if let Some(why) = fitting::wrong(&sending.method, &sending.fields, &head) {
         let why = format!("{}: it answered {why}", flight.hop().id);
         let misread = fitting::misread(&sending.fields, &head);
+        let is_origin = flight.hop().kind == HopKind::Origin;
+        let misread = misread.filter(|_| is_origin);
         let misread = misread.map(|misread| (misread, flight.hop().id.clone()));
         let fault = Fault::Wrong { why: why.into(), misread };
         flight.failed(&fault, true);

@@ -8,8 +8,9 @@
 
 use super::fifo::Written;
 use super::folder;
+use super::store::BUFFER_BYTES;
 use crate::value::Key;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -43,7 +44,8 @@ pub(super) fn save(dir: &Path, of: Of, written: &[Written]) -> io::Result<()> {
 /// The lists of so many blocks, which were written last at these times. That of the block which was
 /// being filled is one of a full one from now on.
 pub(super) fn load(dir: &Path, before: &[u128], block_bytes: u64) -> HashMap<u32, Vec<Written>> {
-    let most = block_bytes / folder::PAGE_BYTES as u64;
+    // What found its block full is on its list all the same, and a block may have two lists.
+    let most = 2 * (block_bytes + BUFFER_BYTES as u64) / folder::PAGE_BYTES as u64;
     let read = |of: Of| -> Option<Vec<Written>> {
         let path = path(dir, of);
         let few = fs::metadata(&path).ok()?.len() <= 16 + most * CHUNK_BYTES as u64;
@@ -52,15 +54,18 @@ pub(super) fn load(dir: &Path, before: &[u128], block_bytes: u64) -> HashMap<u32
     let blocks = 0..u32::try_from(before.len()).unwrap_or(u32::MAX);
     let mut lists: HashMap<_, _> =
         blocks.clone().filter_map(|block| Some((block, read(Of::Block(block))?))).collect();
-    if let Some(written) = read(Of::Filling)
+    if let Some(filling) = read(Of::Filling)
         && let Some(last) = blocks.max_by_key(|block| before[*block as usize])
     {
-        let saved = save(dir, Of::Block(last), &written);
+        // That there is may be the block's own, or what it held before.
+        let written = lists.entry(last).or_default();
+        let known: HashSet<Key> = written.iter().map(|(key, _)| *key).collect();
+        written.extend(filling.into_iter().filter(|(key, _)| !known.contains(key)));
+        let saved = save(dir, Of::Block(last), written);
         // Only once: it is of the run before this one.
         if let Err(error) = saved.and_then(|()| fs::remove_file(path(dir, Of::Filling))) {
             tracing::warn!(dir = %dir.display(), %error, "a list of what a block holds");
         }
-        lists.insert(last, written);
     }
     lists
 }
@@ -114,11 +119,14 @@ mod tests {
         let before = [10, 30, 20];
         for _ in 0..2 {
             let lists = load(dir.path(), &before, 1 << 20);
-            assert_eq!(lists, HashMap::from([(1, written(50..52)), (2, written(8..12))]));
+            let both = [written(4..8), written(50..52)].concat();
+            assert_eq!(lists, HashMap::from([(1, both), (2, written(8..12))]));
         }
         assert!(!path(dir.path(), Of::Filling).exists());
         // Longer than a block's can be.
-        assert!(load(dir.path(), &before, 4096).is_empty());
+        let vast = vec![(Key { body: [7; 16], number: 0 }, 4096); 9_000];
+        save(dir.path(), Of::Block(2), &vast).unwrap();
+        assert!(!load(dir.path(), &before, 4096).contains_key(&2));
     }
 
     proptest! {

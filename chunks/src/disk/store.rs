@@ -238,7 +238,9 @@ impl Store {
         if self.written_bytes() == 0 {
             return Ok(());
         }
-        self.save([(Of::Filling, self.blocks.filling())].into_iter()).await;
+        let filling = self.blocks.filling();
+        let list = (!filling.is_empty()).then_some((Of::Filling, filling));
+        self.save(list.into_iter()).await;
         self.hybrid().close().await.map_err(|error| error.to_string())
     }
 

@@ -87,7 +87,7 @@ impl Tiers {
     /// As [`Tiers::restart`], with something done before the others start, of other sizes perhaps.
     pub async fn restart_and(mut self, between: impl FnOnce(&mut Sizes)) -> Self {
         let (dir, mut sizes) = (self._dir.take(), self.sizes.clone());
-        self.chunks.close(Duration::from_secs(20)).await;
+        self.chunks.close(2 * DEADLINE).await;
         drop(self);
         for disk in &sizes.disks {
             released(&disk.dir).await;

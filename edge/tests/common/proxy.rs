@@ -22,10 +22,6 @@ pub struct Proxy {
 pub fn proxy_settings(dir: &std::path::Path, origin: &str, site: &serde_json::Value) -> Settings {
     let mut site = site.clone();
     site["origins"] = serde_json::json!([origin]);
-    if site.get("stale-after").is_none() {
-        // Stories hold an origin back for as long as they need.
-        site["stale-after"] = "1h".into();
-    }
     let site: SiteSettings = serde_json::from_value(site).unwrap();
     Settings {
         origin: Vec::new(),

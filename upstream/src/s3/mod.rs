@@ -247,9 +247,12 @@ impl Bucket {
         keys: Option<&Arc<Keys>>,
     ) -> Refusal {
         let body = String::from_utf8_lossy(body);
-        let code = body.split_once("<Code>").and_then(|(_, rest)| rest.split_once("</Code>"));
-        let code = code.map_or("", |(code, _)| code);
-        if let Some(mistake) = self.mistake(head, code) {
+        let named = |begin: &str, end: &str| {
+            body.split_once(begin)?.1.split_once(end).map(|(text, _)| text)
+        };
+        let code = named("<Code>", "</Code>").unwrap_or_default();
+        let region = named("<Region>", "</Region>");
+        if let Some(mistake) = self.mistake(head, code, region) {
             return Refusal::Mistaken(mistake);
         }
         if head.status == StatusCode::NOT_FOUND || head.status.is_redirection() {
@@ -271,18 +274,21 @@ impl Bucket {
 
     /// What is wrong with where, or how, the bucket is asked, if a refusal is about that. Only the
     /// field tells it of a HEAD.
-    fn mistake(&self, head: &http::response::Parts, code: &str) -> Option<String> {
+    fn mistake(
+        &self,
+        head: &http::response::Parts,
+        code: &str,
+        region: Option<&str>,
+    ) -> Option<String> {
         if code == "NoSuchBucket" {
             return Some("there is no such bucket".to_owned());
         }
         let field = |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok());
-        let is_elsewhere = matches!(
-            code,
-            "PermanentRedirect" | "TemporaryRedirect" | "AuthorizationHeaderMalformed"
-        );
+        let is_elsewhere = matches!(code, "PermanentRedirect" | "TemporaryRedirect");
         let asked = &self.region;
         let may_be = head.status.is_redirection() || head.status == StatusCode::BAD_REQUEST;
-        match field("x-amz-bucket-region").filter(|region| region != asked) {
+        let region = region.or_else(|| field("x-amz-bucket-region"));
+        match region.filter(|region| region != asked) {
             Some(region) if may_be => Some(format!(
                 "the bucket is in region {region:?}, and is asked in {asked:?}: set AWS_REGION, or \
                  the site's s3.region, to {region:?}"
@@ -355,8 +361,8 @@ pub(crate) fn clean(head: &mut http::response::Parts) {
 
 /// Whether this may be about the bucket, or who asks, rather than about the object.
 pub(crate) fn may_be_refusal(status: StatusCode) -> bool {
-    let is_redirect = status.is_redirection() && status != StatusCode::NOT_MODIFIED;
-    is_refusal(status) || is_redirect || status == StatusCode::NOT_FOUND
+    let redirects = [StatusCode::MOVED_PERMANENTLY, StatusCode::TEMPORARY_REDIRECT];
+    is_refusal(status) || redirects.contains(&status) || status == StatusCode::NOT_FOUND
 }
 
 /// Whether this is about who asks, not about the object.

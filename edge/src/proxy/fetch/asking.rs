@@ -66,7 +66,10 @@ impl Fetch {
             drop(sent);
             let range = (misread == Misread::Digits).then_some(Span { end: None, ..span });
             let reach = range.and(span.end);
-            let ask = Ask { at_the_origin: true, reach, ..self.ask(conditional, range) };
+            let mut ask = Ask { at_the_origin: true, reach, ..self.ask(conditional, range) };
+            if range.is_none() {
+                ask.fields.remove(header::IF_RANGE);
+            }
             sent = self.asking().once(ask).await;
         }
         sent

@@ -78,15 +78,17 @@ pub struct Unshared {
 }
 
 impl Unshared {
-    /// What the client's conditions come to: it was asked for without them.
-    fn precondition(&self, wanted: &Wanted) -> Precondition {
+    /// Whether the client's `If-Match`, or `If-Unmodified-Since`, does not hold of it: it was asked for
+    /// without them.
+    fn fails(&self, wanted: &Wanted) -> bool {
         if !caching::is_conditional(&wanted.fields) {
-            return Precondition::Go;
+            return false;
         }
         let (status, requested_ms) = (self.answer.head.status, self.requested_ms);
         let fields = self.fields.clone();
         let stored = Stored { status, fields, requested_ms, received_ms: requested_ms };
-        caching::precondition(&wanted.method, &wanted.fields, &stored)
+        let precondition = caching::precondition(&wanted.method, &wanted.fields, &stored);
+        matches!(precondition, Precondition::Failed)
     }
 
     /// Whether it is a part that is not what was wanted, and of which that can't be cut out.
@@ -156,19 +158,13 @@ impl Own {
     ) -> Result<Answered, Refused> {
         match self {
             Self::Unshared(mut unshared) => {
-                let precondition = unshared.precondition(wanted);
-                if matches!(precondition, Precondition::Failed) {
+                if unshared.fails(wanted) {
                     drop(unshared);
                     return Box::pin(pass::on(edge, wanted, &[], crate::serve::no_body())).await;
                 }
                 let Answer { asked_ms, fetched_ms, .. } = unshared.answer;
                 wanted.tell_times(&mut unshared.fields, asked_ms, fetched_ms);
-                let answer = pass::answer(edge, wanted, *unshared, told);
-                // What is left of its body is not taken.
-                Ok(match precondition {
-                    Precondition::NotModified => stored::unchanged(&answer.headers, answer.verdict),
-                    _ => answer,
-                })
+                Ok(pass::answer(edge, wanted, *unshared, told))
             }
             Self::Renewed(head, status) => {
                 let told = CacheStatus { forwarded_status: Some(status), ..told };

@@ -21,6 +21,9 @@ use model::ByteRange;
 use std::sync::Arc;
 use upstream::Answer;
 
+/// An answer in full of more bytes is taken for what is stored, where it has the name of that.
+const OWN_BYTES_MAX: u64 = 16 << 20;
+
 impl Fetch {
     /// What is stored is still good (RFC 9111 section 4.3.4).
     pub(super) fn refreshed(
@@ -165,9 +168,13 @@ impl Fetch {
         status: StatusCode,
         (asked, began): (Option<Span>, Began),
     ) -> (Outcome, Option<Own>) {
-        // A whole answer is its own (RFC 9111 section 4.3.3): an origin may send other bytes under the
-        // validator that it had before.
-        let is_own = status == StatusCode::OK && asked.is_none();
+        // A page is its own (RFC 9111 section 4.3.3), were it known by what another client's is: not
+        // every origin names each of its own. Of what is larger the name is believed, or each answer in
+        // full, where a 304 would do, would fetch a film anew.
+        let is_whole = range.start == 0 && range.end() == head.bytes;
+        let is_own = is_whole
+            && head.bytes <= OWN_BYTES_MAX
+            && !self.wanted.fields.contains_key(header::RANGE);
         if !is_own
             && let Some(old) = self.same_bytes(&head)
             && let Some(fetched_ms) =
@@ -183,13 +190,13 @@ impl Fetch {
         // RFC 9110 section 14.3. That it was asked for a part that is all of it, and sent no part,
         // says less: many servers that know ranges do so.
         let ranges = head.stored.fields.get(header::ACCEPT_RANGES);
-        let is_whole = status == StatusCode::OK && ranges.is_some_and(|it| it == "none");
+        let knows_none = status == StatusCode::OK && ranges.is_some_and(|it| it == "none");
         let arriving = Arriving {
             body: answer.body,
             range,
             wanted: span.start.min(object.bytes)
                 ..span.end.map_or(object.bytes, |end| end.min(object.bytes)),
-            is_unranged: range.start < span.start || ends_early || is_whole,
+            is_unranged: range.start < span.start || ends_early || knows_none,
             may_be_unranged: status == StatusCode::OK && ranges.is_none(),
             is_measured: true,
             hop: answer.hop,
@@ -208,16 +215,18 @@ impl Fetch {
         // again.
         let same = |old: &&Arc<Head>| {
             old.bytes == new.bytes
+                && old.stored.status == new.stored.status
                 && caching::same_validator(&old.stored, &new.stored.fields)
                 && self.edge.purges.verdict(old) != heads::Verdict::Hard
                 && !self.wanted.is_ended(old)
         };
-        let stale = self.stale.as_ref().map(|(old, _)| old).filter(same).cloned();
-        stale.or_else(|| {
-            let variants = self.edge.engine.heads.in_memory(&self.wanted.key)?;
-            let good = |old: &&Arc<Head>| old.selecting == new.selecting;
-            variants.iter().filter(good).find(same).cloned()
-        })
+        let variants = self.edge.engine.heads.in_memory(&self.wanted.key).unwrap_or_default();
+        let mut good = variants.iter().filter(|old| old.selecting == new.selecting).peekable();
+        if good.peek().is_some() {
+            // What was stored before it has been replaced, perhaps.
+            return good.find(same).cloned();
+        }
+        self.stale.as_ref().map(|(old, _)| old).filter(same).cloned()
     }
 
     pub(super) fn unshared(
