@@ -295,7 +295,7 @@ impl Chunks {
                 let missing = hottest[..used].iter().filter(|(_, key)| !self.may_be_on_disk(key));
                 let missing = missing.count();
                 // Where most of it is missing still, there is more of it than the disks hold.
-                if missing == 0 || missing > used / 4 * 3 {
+                if missing == 0 || missing * 4 > used * 3 {
                     return;
                 }
             }

@@ -33,7 +33,7 @@ pub use owned::{OWNED_RUN_BYTES, Want, growing_until, owned_run_end};
 pub use passage::Exit;
 pub use pins::{COPIED_BYTES_MAX, Pin};
 pub use readers::Reading;
-pub use run::{ANSWER_BYTES_MIN, Arriving, Run};
+pub use run::{ANSWER_BYTES_MIN, Arriving, LEFT_BYTES_MAX, Run};
 pub use running::Underway;
 pub use trees::TREE_BYTES_MAX;
 

@@ -48,8 +48,9 @@ pub(super) fn load(dir: &Path, before: &[u128], block_bytes: u64) -> HashMap<u32
     let most = 2 * (block_bytes + BUFFER_BYTES as u64) / folder::PAGE_BYTES as u64;
     let read = |of: Of| -> Option<Vec<Written>> {
         let path = path(dir, of);
-        let few = fs::metadata(&path).ok()?.len() <= 16 + most * CHUNK_BYTES as u64;
-        decode(&fs::read(path).ok().filter(|_| few)?)
+        let length = fs::metadata(&path).ok()?.len();
+        let is_too_long = length > 16 + most * CHUNK_BYTES as u64;
+        if is_too_long { None } else { decode(&fs::read(path).ok()?) }
     };
     let blocks = 0..u32::try_from(before.len()).unwrap_or(u32::MAX);
     let mut lists: HashMap<_, _> =

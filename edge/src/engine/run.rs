@@ -31,6 +31,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use taking::End;
+pub use taking::LEFT_BYTES_MAX;
 use upstream::{HopId, Place, Turn, Turns, UpstreamBody};
 
 /// An upstream may answer with less than was asked for (RFC 9110 section 15.3.7), and is asked for

@@ -31,7 +31,7 @@ pub(super) const HELD_MAX: Duration = Duration::from_secs(20);
 const UNRANGED_PAUSE_MAX: Duration = Duration::from_secs(60);
 /// With this much or less to come, an answer that everybody left is taken to its end: as much as it
 /// may be ahead, and as the origin has most likely sent by then.
-const REST_BYTES_MAX: u64 = AHEAD_CHUNKS * CHUNK_BYTES;
+pub const LEFT_BYTES_MAX: u64 = AHEAD_CHUNKS * CHUNK_BYTES;
 /// The same where the origin knows no ranges: what one request may bring elsewhere, or as much as
 /// has come already and would have to come again, but not a whole film for nobody.
 const UNRANGED_REST_BYTES_MIN: u64 = RUN_BYTES_MAX;
@@ -52,7 +52,7 @@ impl Run {
         let taken = self.object.bytes.saturating_sub(rest);
         let most = match self.is_unranged {
             true => taken.clamp(UNRANGED_REST_BYTES_MIN, UNRANGED_REST_BYTES_MAX),
-            false => REST_BYTES_MAX,
+            false => LEFT_BYTES_MAX,
         };
         self.is_told_by_end || rest <= most
     }

@@ -10,7 +10,7 @@ use super::span::{Part, Span};
 use super::under_way::{Began, put};
 use super::unstored::{self, Unstored};
 use crate::compress;
-use crate::engine::{Arriving, UNVALIDATED_BYTES_MAX};
+use crate::engine::{Arriving, LEFT_BYTES_MAX, UNVALIDATED_BYTES_MAX};
 use crate::error::Fault;
 use crate::object::OBJECT_BYTES_MAX;
 use crate::verdict::Verdict;
@@ -20,9 +20,6 @@ use http::{StatusCode, header};
 use model::ByteRange;
 use std::sync::Arc;
 use upstream::Answer;
-
-/// An answer in full of more bytes is taken for what is stored, where it has the name of that.
-const OWN_BYTES_MAX: u64 = 16 << 20;
 
 impl Fetch {
     /// What is stored is still good (RFC 9111 section 4.3.4).
@@ -169,11 +166,11 @@ impl Fetch {
         (asked, began): (Option<Span>, Began),
     ) -> (Outcome, Option<Own>) {
         // A page is its own (RFC 9111 section 4.3.3), were it known by what another client's is: not
-        // every origin names each of its own. Of what is larger the name is believed, or each answer in
-        // full, where a 304 would do, would fetch a film anew.
+        // every origin names each of its own. It is taken to its end, whoever leaves. Of what is larger
+        // the name is believed: each answer in full, where a 304 would do, would fetch a film anew.
         let is_whole = range.start == 0 && range.end() == head.bytes;
         let is_own = is_whole
-            && head.bytes <= OWN_BYTES_MAX
+            && head.bytes <= LEFT_BYTES_MAX
             && !self.wanted.fields.contains_key(header::RANGE);
         if !is_own
             && let Some(old) = self.same_bytes(&head)
@@ -208,8 +205,9 @@ impl Fetch {
         (Outcome::Stored { head, verdict: source, status }, reading.map(Own::Reading))
     }
 
-    /// What is stored with the same bytes: an origin sent all of them to who asked for a part, or
-    /// another run of them was asked for at the same time. What is here of it stays good.
+    /// What is stored with the same bytes: an origin sent all of them to who asked for a part, or of
+    /// what is large, or another run of them was asked for at the same time. What is here of it stays
+    /// good.
     fn same_bytes(&self, new: &Head) -> Option<Arc<Head>> {
         // What a hard purge has ended by now, here or at who asks, is not to be had by its old name
         // again.
