@@ -282,8 +282,8 @@ impl Chunks {
     }
 
     /// Ends the tiers, within `limit`: what memory holds is written to the disks, the hottest
-    /// first, and listed for the next start. What was asked for once is left out where a disk is full,
-    /// as far as that is known by then.
+    /// first, and listed for the next start. What was asked for once is left out where a disk is
+    /// full, as far as that is known by then.
     pub async fn close(&self, limit: Duration) {
         let end = Instant::now() + limit;
         // Before memory is looked at: what comes in meanwhile is on one list or on both.
