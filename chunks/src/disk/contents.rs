@@ -3,8 +3,8 @@
 //!
 //! A list is a file (integers little-endian): `nckeys01`, 24 bytes for each chunk (its key, `u32`
 //! bytes that it takes), `u64` XXH3 of all that. It is a hint: what it names is looked for before it
-//! is read, so one from before its block was emptied does no harm, and a damaged one is none. Every
-//! function here blocks.
+//! is read, so one from before its block was emptied costs a write too many at most, and a damaged
+//! one is none. Every function here blocks.
 
 use super::fifo::Written;
 use super::folder;
