@@ -10,6 +10,7 @@ mod disks;
 mod memory;
 mod metrics;
 pub mod policy;
+mod sealed;
 mod value;
 mod warm;
 
@@ -289,19 +290,7 @@ impl Chunks {
         // Before memory is looked at: what comes in meanwhile is on one list or on both.
         let rest = self.inner.warmed.rest();
         let hottest = self.hottest().await;
-        let flush = async {
-            for _ in 0..FLUSHES_MAX {
-                self.flush(&hottest).await;
-                let used = hottest.partition_point(|(uses, _)| *uses > 0);
-                let missing = hottest[..used].iter().filter(|(_, key)| !self.may_be_on_disk(key));
-                let missing = missing.count();
-                // Where most of it is missing still, there is more of it than the disks hold.
-                if missing == 0 || missing * 4 > used * 3 {
-                    return;
-                }
-            }
-        };
-        if timeout_at(end - limit / CLOSE_SHARE, flush).await.is_err() {
+        if timeout_at(end - limit / CLOSE_SHARE, self.flush_all(&hottest)).await.is_err() {
             tracing::warn!(?limit, "not all of memory could be written to disk in time");
         }
         // The list that was not read yet stays: its disks have not been there.
@@ -340,6 +329,24 @@ impl Chunks {
         chunks.sort_unstable_by(|a, b| b.cmp(a));
         chunks.truncate(warm::KEYS_MAX);
         chunks
+    }
+
+    /// Writes those of the chunks that are on no disk, until all that were used are on one.
+    async fn flush_all(&self, hottest: &[(u32, Key)]) {
+        let used = hottest.partition_point(|(uses, _)| *uses > 0);
+        let mut missing = 0;
+        for _ in 0..FLUSHES_MAX {
+            self.flush(hottest).await;
+            let is_missing = |(_, key): &&(u32, Key)| !self.may_be_on_disk(key);
+            missing = hottest[..used].iter().filter(is_missing).count();
+            // Where most of it is missing still, there is more of it than the disks hold.
+            if missing == 0 || missing * 4 > used * 3 {
+                break;
+            }
+        }
+        if missing > 0 && !self.inner.disks.is_empty() {
+            tracing::warn!(missing, used, "disks had no room for all chunks of memory in use");
+        }
     }
 
     /// Writes those of the chunks that are on no disk.

@@ -4,13 +4,14 @@
 //! What was asked for while it was in memory comes back as such: memory would else evict it for
 //! whatever comes next, before anybody has asked for it again.
 //!
-//! The list (integers little-endian): `ncwarm02`, `u32` count, `u32` count of those that were asked
-//! for, 20 bytes a key (hottest first), `u64` XXH3 of all that. It is a hint: a key that no disk has
-//! any more is skipped, and a damaged list is no list.
+//! The list is a sealed file (`crate::sealed`), `ncwarm02`: `u32` count, `u32` count of those that
+//! were asked for, 20 bytes a key (hottest first). It is a hint: a key that no disk has any more is
+//! skipped, and a damaged list is no list.
 
 use crate::disk::Disk;
 use crate::disks;
 use crate::memory::Memory;
+use crate::sealed;
 use crate::value::Key;
 use std::collections::HashSet;
 use std::fs;
@@ -20,7 +21,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep_until, timeout};
-use xxhash_rust::xxh3::xxh3_64;
 
 /// Chunks on a list at most: 256 GiB of large ones, in 5 MB.
 pub(crate) const KEYS_MAX: usize = 1 << 18;
@@ -97,29 +97,19 @@ impl Warmed {
 
 fn encode(listed: &Listed) -> Vec<u8> {
     let Listed { keys, used } = listed;
-    let mut bytes = Vec::with_capacity(24 + keys.len() * KEY_BYTES);
-    bytes.extend_from_slice(MAGIC);
-    for count in [keys.len(), *used] {
-        bytes.extend_from_slice(&u32::try_from(count).unwrap_or(u32::MAX).to_le_bytes());
-    }
-    for key in keys {
-        bytes.extend_from_slice(&key.encoded());
-    }
-    let sum = xxh3_64(&bytes);
-    bytes.extend_from_slice(&sum.to_le_bytes());
-    bytes
+    sealed::seal(MAGIC, |bytes| {
+        for count in [keys.len(), *used] {
+            bytes.extend_from_slice(&u32::try_from(count).unwrap_or(u32::MAX).to_le_bytes());
+        }
+        keys.iter().for_each(|key| bytes.extend_from_slice(&key.encoded()));
+    })
 }
 
 fn decode(bytes: &[u8]) -> Option<Listed> {
-    let (bytes, sum) = bytes.split_last_chunk::<8>()?;
-    let (magic, rest) = bytes.split_first_chunk::<8>()?;
-    let (count, rest) = rest.split_first_chunk::<4>()?;
+    let (count, rest) = sealed::open(MAGIC, bytes)?.split_first_chunk::<4>()?;
     let (used, keys) = rest.split_first_chunk::<4>()?;
     let (keys, rest) = keys.as_chunks::<KEY_BYTES>();
-    let whole = magic == MAGIC
-        && rest.is_empty()
-        && u32::from_le_bytes(*count) as usize == keys.len()
-        && u64::from_le_bytes(*sum) == xxh3_64(bytes);
+    let whole = rest.is_empty() && u32::from_le_bytes(*count) as usize == keys.len();
     let used = u32::from_le_bytes(*used) as usize;
     let used = used.min(keys.len());
     whole.then(|| Listed { keys: keys.iter().map(Key::decoded).collect(), used })
@@ -218,8 +208,20 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_are_a_list_or_none(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-            prop_assert!(decode(&bytes).is_none());
+        fn any_content_is_a_list_or_none(
+            counts in [0..6u32, 0..6u32],
+            keys in proptest::collection::vec(any::<u8>(), 0..120),
+        ) {
+            let bytes = sealed::seal(MAGIC, |bytes| {
+                counts.iter().for_each(|count| bytes.extend_from_slice(&count.to_le_bytes()));
+                bytes.extend_from_slice(&keys);
+            });
+            let [count, used] = counts.map(|count| count as usize);
+            let listed = decode(&bytes);
+            prop_assert_eq!(listed.is_some(), keys.len() == count * KEY_BYTES);
+            if let Some(listed) = listed {
+                prop_assert_eq!((listed.keys.len(), listed.used), (count, used.min(count)));
+            }
         }
     }
 }

@@ -16,6 +16,8 @@ use order::{EXPECTED, EXPECTED_IN_TREES, Role, Shape, Tally, Used, World, expect
 const SEEDS: u64 = 12;
 /// The same of several nodes.
 const SEEDS_OF_TREES: u64 = 4;
+/// So many times as many more at most, where something that is expected has not taken place.
+const MORE: u64 = 3;
 
 fn seeds(default: u64) -> std::ops::Range<u64> {
     let Ok(text) = std::env::var("NEARCAST_SEEDS") else { return 0..default };
@@ -27,17 +29,22 @@ fn seeds(default: u64) -> std::ops::Range<u64> {
 }
 
 /// Runs histories, each on a runtime of its own, whose threads end with it. Of as many as there
-/// are by default, all that is expected must have taken place.
+/// are by default, all that is expected must have taken place: what comes together in a history
+/// depends on the machine, too, so there are more of them until it has.
 fn run(shape: Shape, default: u64, expected: &[&str]) {
     let (used, tally) = (Used::default(), Tally::default());
-    let seeds = seeds(default);
-    let count = seeds.end.saturating_sub(seeds.start);
-    for seed in seeds {
+    let live = |seed| {
         let mut runtime = tokio::runtime::Builder::new_multi_thread();
         let runtime = runtime.worker_threads(2).enable_all().build().unwrap();
         tally.add_all(&runtime.block_on(World::live(seed, shape, &used)));
         runtime.shutdown_background();
-    }
+    };
+    let seeds = seeds(default);
+    let count = seeds.end.saturating_sub(seeds.start);
+    let more =
+        seeds.end..seeds.end.saturating_add(if count < default { 0 } else { MORE * default });
+    seeds.for_each(live);
+    more.take_while(|_| !tally.missing(expected).is_empty()).for_each(live);
     tally.print();
     if count >= default {
         tally.expect_all(expected);

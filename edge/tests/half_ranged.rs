@@ -229,6 +229,8 @@ async fn an_origin_that_begins_at_the_first_byte_is_asked_for_the_whole() {
         let asked = proxy.web.ranges(path);
         assert_eq!(asked.iter().filter(|range| range.is_empty()).count(), 1, "{path}: {asked:?}");
         assert!(asked.len() <= 3, "{path}: {asked:?}");
+        // The whole once, and what of a wrong answer had come when its head was seen to be wrong.
+        assert!(proxy.web.sent(path) <= 2 * BYTES + CHUNK, "{path}: {asked:?}");
     }
     // Once that is known of a version, it is asked so at once, also for what the first such answer has
     // not brought.

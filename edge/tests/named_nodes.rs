@@ -5,11 +5,14 @@
 
 mod common;
 
-use common::{Answer, Edge, Item, Web, get, proxy_settings};
+use common::{Answer, Edge, Item, Web, get, log, proxy_settings};
 use futures::future::join_all;
 use nearcast_edge::Settings;
+use std::fmt;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Mutex, PoisonError};
 use tempfile::TempDir;
+use tracing::field::{Field, Visit};
 use upstream::hierarchy::{self, Peer};
 
 const SITE: &str = "films.example";
@@ -89,5 +92,45 @@ async fn a_client_goes_by_no_node_above_the_one_that_it_asks() {
         // The origin is told all of it.
         assert_eq!(passed, [said, "edge-a;entry=1", "region-1", "shield-1"]);
         assert_eq!(asked.len(), 1, "{said}");
+    }
+}
+
+/// What was logged of nodes' answers.
+static TOLD: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+struct Why;
+
+impl Visit for Why {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        if field.name() == "why" {
+            TOLD.lock().unwrap_or_else(PoisonError::into_inner).push(format!("{value:?}"));
+        }
+    }
+}
+
+/// Found by an audit: it served, and what was purged below it could come back from it.
+#[tokio::test]
+async fn a_node_that_is_named_by_its_listener_for_clients_is_told_of_once() {
+    log::watch("nearcast_upstream", |event| event.record(&mut Why));
+    for is_mistaken in [true, false] {
+        let dirs = [(); 2].map(|()| tempfile::tempdir().unwrap());
+        let [edge, parent] = ["edge-a", "region-1"].map(named);
+        let web = Web::start().await;
+        let above = start(&dirs[1], &parent, &web, hierarchy::Settings::default()).await;
+        let url = if is_mistaken { above.http.clone() } else { parent.url.clone() };
+        let parents = vec![Peer { url, ..parent }];
+        let around = hierarchy::Settings { parents, ..Default::default() };
+        let below = start(&dirs[0], &edge, &web, around).await;
+        TOLD.lock().unwrap().clear();
+        for path in ["/a", "/b"] {
+            web.put(path, Item::of(1_000));
+            for edge in [&above, &below] {
+                assert_eq!(fetch(edge, path, "").await.bytes(), &web.whole(path));
+            }
+            assert_eq!(web.count(path), 1, "the parent has it");
+        }
+        let told = TOLD.lock().unwrap().clone();
+        let named = told.iter().filter(|why| why.contains("peer-listen")).count();
+        assert_eq!(named, usize::from(is_mistaken), "{told:?}");
     }
 }

@@ -58,6 +58,33 @@ async fn who_is_answered_in_full_gets_that_answer_whatever_it_is_known_by() {
     }
 }
 
+/// Of what is large, and of who asks for a part, the name is believed, as RFC 9110 section 8.8.1 allows
+/// of a strong one: each such answer would else fetch a film anew. What is here stays and serves.
+#[tokio::test]
+async fn what_is_large_or_asked_for_in_part_is_known_by_its_strong_validator() {
+    for (bytes, range) in [(5 * CHUNK + 5, None), (3 * CHUNK + 5, Some(("range", "bytes=7-")))] {
+        let proxy = Proxy::with(json!({"retries": 0, "hedge": false})).await;
+        proxy.web.put(FILM, Item::of(bytes));
+        assert_eq!(proxy.get(FILM).await.status, 200);
+        proxy.has_filled().await;
+        proxy.web.always(Some(Misdeed::Unconditional));
+        let reload: Vec<_> = [("cache-control", "no-cache")].into_iter().chain(range).collect();
+        let (start, status) = if range.is_some() { (7, 206) } else { (0, 200) };
+        for _ in 0..2 {
+            let answer = proxy.get_with(FILM, &reload).await;
+            assert_eq!(answer.status, status);
+            assert!(answer.bytes() == &proxy.web.part(FILM, start..bytes));
+        }
+        proxy.has_filled().await;
+        // No chunk came a second time under another name: all that was sent before is held still.
+        let (asked, held) =
+            (proxy.web.count(FILM), proxy.edge.metric("nearcast_edge_memory_kept_bytes ").await);
+        assert!(proxy.get(FILM).await.bytes() == &proxy.web.whole(FILM));
+        assert_eq!(proxy.web.count(FILM), asked);
+        assert!((1.0..2.0).contains(&(held / bytes as f64)), "{held}");
+    }
+}
+
 /// Found by an audit: one such request a second had all viewers told 400, and the origin send a film
 /// again each time.
 #[tokio::test]

@@ -121,6 +121,47 @@ async fn what_is_kept_for_nobody_else_is_kept_for_all_others() {
     }
 }
 
+/// Found by an audit: each reload of a page of a client's own cost the page, though the browser named
+/// what it has.
+#[tokio::test]
+async fn the_origin_is_told_what_the_client_has_of_what_is_kept_for_nobody() {
+    const DATE: &str = "Mon, 01 Jan 2024 01:00:00 GMT";
+    let dated = Item::of(BYTES).cache_control("no-store").validator(Validator::Told);
+    let dated = dated.field("last-modified", DATE);
+    for (item, condition) in [
+        (Item::of(BYTES).cache_control("private"), ("if-none-match", "\"v1\"")),
+        (Item::of(BYTES).cache_control("no-store"), ("if-none-match", "\"v0\", \"v1\"")),
+        (dated, ("if-modified-since", DATE)),
+    ] {
+        let proxy = Proxy::new().await;
+        proxy.web.put(FILM, item.clone());
+        let first = proxy.get(FILM).await;
+        assert!(first.status == 200 && first.bytes() == &proxy.web.whole(FILM));
+        let sent = proxy.web.sent(FILM);
+        for range in [None, Some(("range", "bytes=0-99"))] {
+            let fields: Vec<_> = [condition].into_iter().chain(range).collect();
+            let again = proxy.get_with(FILM, &fields).await;
+            let why = format!("{condition:?} {range:?}: {again:?}");
+            assert_eq!((again.status.as_u16(), again.verdict()), (304, "bypass"), "{why}");
+            assert_eq!(proxy.web.sent(FILM), sent, "{why}");
+        }
+        // Another version is sent, and who names none gets all of it.
+        proxy.web.put(FILM, Item { fields: item.fields.clone(), ..item.clone().version(2) });
+        let conditions: &[_] = match condition.0 {
+            "if-none-match" => &[condition],
+            _ => &[],
+        };
+        let new = proxy.get_with(FILM, conditions).await;
+        assert!(new.status == 200 && new.bytes() == &proxy.web.whole(FILM), "{condition:?}");
+        // What others may have is asked for without them once it is known to be theirs.
+        let shared = Item::of(BYTES).version(3);
+        proxy.web.put(FILM, shared);
+        assert_eq!(proxy.get(FILM).await.status, 200);
+        let known = proxy.get_with(FILM, &[("if-none-match", "\"v3\"")]).await;
+        assert_eq!((known.status.as_u16(), known.verdict()), (304, "hit-memory"));
+    }
+}
+
 #[tokio::test]
 async fn the_origin_decides_whether_the_part_is_still_wanted() {
     let proxy = Proxy::new().await;

@@ -145,6 +145,14 @@ pub(crate) async fn exchange(
         let told = (told.0, &told.1);
         let times = newer::times(&mut answer.head.headers, answer.kind, told, sent_ms);
         (answer.asked_ms, answer.fetched_ms) = (times.asked_ms, times.fetched_ms);
+        if times.is_as_to_clients {
+            way.as_client.call_once(|| {
+                let (site, hop) = (&way.meter.site, &way.hop.id);
+                let why =
+                    "it, or one behind it, answers as it does clients: expected its peer-listen";
+                tracing::warn!(site, %hop, why, "a node of the hierarchy");
+            });
+        }
         if said::take_unsure(&mut answer.head.headers) && answer.kind != HopKind::Origin {
             sending.anew.unsure.note();
         }

@@ -21,7 +21,7 @@ use crate::waits::Waits;
 use counting::Untold;
 use std::fmt::Display;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -74,6 +74,8 @@ pub(crate) struct Way {
     pub(crate) hop: Arc<Hop>,
     pub(crate) meter: Meter,
     untold: Mutex<Untold>,
+    /// Said of a node that answers this one as it does clients.
+    pub(crate) as_client: Once,
 }
 
 /// What is known of a hop, for operators.
@@ -281,7 +283,7 @@ impl Drop for Counted<'_> {
 
 impl Way {
     pub(crate) fn new(hop: Arc<Hop>, meter: Meter) -> Self {
-        Self { hop, meter, untold: Mutex::default() }
+        Self { hop, meter, untold: Mutex::default(), as_client: Once::new() }
     }
 
     /// Puts into the log that there was no good answer, and why: the first at once, others

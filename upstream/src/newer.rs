@@ -127,6 +127,8 @@ pub(crate) struct Times {
     pub(crate) asked_ms: i64,
     /// For its bytes; `i64::MIN` where another node has kept them that does not say.
     pub(crate) fetched_ms: i64,
+    /// Another node has kept them, and says no more than it does to clients.
+    pub(crate) is_as_to_clients: bool,
 }
 
 /// What an answer says of that to a request of `sent_ms`, which told of these `purges`. Takes it out:
@@ -146,7 +148,7 @@ pub(crate) fn times(
     let is_fetched = confirms(PURGED, &told.purged);
     fields.remove(FETCHED);
     if hop == HopKind::Origin {
-        return Times { asked_ms: sent_ms, fetched_ms: sent_ms };
+        return Times { asked_ms: sent_ms, fetched_ms: sent_ms, is_as_to_clients: false };
     }
     let after = |purged_ms: Option<i64>, is_so| purged_ms.filter(|_| is_so).map(|ms| ms + 1);
     // Without an age no node has kept it.
@@ -157,6 +159,7 @@ pub(crate) fn times(
         asked_ms: after(purges.last_ms, is_newer).map_or(asked_ms, |after| asked_ms.max(after)),
         fetched_ms: after(purges.hard_ms, is_fetched)
             .map_or(fetched_ms, |after| fetched_ms.max(after)),
+        is_as_to_clients: fetched.is_none() && kept,
     }
 }
 
@@ -195,8 +198,10 @@ mod tests {
         kept.insert("age", HeaderValue::from(0));
         tell_fetched(&mut kept, 900_003 - 2_000, 900_003);
         let of = |mut answer: HeaderMap, told: &Told| {
+            let is_told = answer.contains_key(FETCHED) || answer.is_empty();
             let times = times(&mut answer, HopKind::Parent, (known, told), 5_100);
             assert!(answer.keys().all(|name| name == "age"), "{answer:?}");
+            assert_eq!(times.is_as_to_clients, !is_told);
             (times.asked_ms, times.fetched_ms)
         };
         assert_eq!(of(kept.clone(), &told), (5_100 - 999, 5_100 - 2_001));

@@ -8,13 +8,22 @@
 use crate::value::Key;
 use foyer::{EvictionInfo, EvictionPicker};
 use prometheus::IntCounter;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::mem;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// A chunk and the bytes that it takes on disk.
 pub(super) type Written = (Key, u32);
+
+/// What a block holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum List {
+    /// It lies beside the block.
+    OnDisk,
+    /// It does not yet.
+    Here(Vec<Written>),
+}
 
 /// What a store and its picker tell each other.
 #[derive(Debug, Default)]
@@ -36,9 +45,10 @@ struct State {
     order: BTreeSet<(u128, u32)>,
     /// Of the block that is being filled.
     filling: Vec<Written>,
-    filled: HashMap<u32, Vec<Written>>,
-    /// Blocks of these that were filled since the lists were saved.
-    unsaved: Vec<u32>,
+    /// Of full blocks, until they are looked through.
+    lists: HashMap<u32, List>,
+    /// Blocks that were filled or emptied, and whose lists on the disk are of another time.
+    changed: HashSet<u32>,
 }
 
 impl Blocks {
@@ -56,17 +66,32 @@ impl Blocks {
         self.open.store(true, Ordering::Release);
     }
 
-    /// Before this run these blocks were filled so.
-    pub(super) fn were_filled(&self, lists: HashMap<u32, Vec<Written>>) {
-        self.lock().filled = lists;
+    /// Before this run these blocks were filled, and their lists lie beside them.
+    pub(super) fn were_filled(&self, listed: HashSet<u32>) {
+        self.lock().lists = listed.into_iter().map(|block| (block, List::OnDisk)).collect();
     }
 
-    /// What the blocks hold that were filled since this was called last.
-    pub(super) fn unsaved(&self) -> Vec<(u32, Vec<Written>)> {
+    /// Blocks whose lists on the disk are of another time, each once: what is to be there instead,
+    /// if there is anything.
+    pub(super) fn changed(&self) -> Vec<(u32, Option<Vec<Written>>)> {
         let mut state = self.lock();
-        let unsaved = mem::take(&mut state.unsaved);
-        let list = |block| Some((block, state.filled.get(&block)?.clone()));
-        unsaved.into_iter().filter_map(list).collect()
+        let changed = mem::take(&mut state.changed);
+        let list = |block: u32| match state.lists.get(&block) {
+            Some(List::Here(written)) => Some((block, Some(written.clone()))),
+            Some(List::OnDisk) => None,
+            None => Some((block, None)),
+        };
+        changed.into_iter().filter_map(list).collect()
+    }
+
+    /// The list of a block lies beside it, unless the block has changed again.
+    pub(super) fn saved(&self, block: u32) {
+        let mut state = self.lock();
+        if !state.changed.contains(&block)
+            && let Some(list) = state.lists.get_mut(&block)
+        {
+            *list = List::OnDisk;
+        }
     }
 
     /// What the block holds that is being filled.
@@ -91,15 +116,16 @@ impl Blocks {
         self.lock().filling.extend(chunks);
     }
 
-    /// The chunks of the blocks that are evicted next, each once.
-    pub(super) fn due(&self) -> Vec<Written> {
+    /// The lists of the blocks that are evicted next, each once.
+    pub(super) fn due(&self) -> Vec<(u32, List)> {
         if self.has_room() {
             return Vec::new();
         }
         let mut state = self.lock();
         let ahead = self.ahead.load(Ordering::Relaxed);
         let next: Vec<u32> = state.order.iter().take(ahead).map(|(_, block)| *block).collect();
-        next.into_iter().filter_map(|block| state.filled.remove(&block)).flatten().collect()
+        let list = |block| Some((block, state.lists.remove(&block)?));
+        next.into_iter().filter_map(list).collect()
     }
 }
 
@@ -137,15 +163,16 @@ impl EvictionPicker for Fifo {
         self.blocks.clean.store(info.clean, Ordering::Relaxed);
         if open {
             let written = mem::take(&mut state.filling);
-            state.filled.insert(block, written);
-            state.unsaved.push(block);
+            state.lists.insert(block, List::Here(written));
+            state.changed.insert(block);
         }
     }
 
     fn on_block_evict(&mut self, _: EvictionInfo<'_>, block: u32) {
         let mut state = self.blocks.lock();
         state.order.retain(|(_, other)| *other != block);
-        state.filled.remove(&block);
+        state.lists.remove(&block);
+        state.changed.insert(block);
         self.blocks.evicted.fetch_add(1, Ordering::Relaxed);
         self.counted.inc();
     }
@@ -154,7 +181,6 @@ impl EvictionPicker for Fifo {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::HashSet;
 
     fn info(evictable: &HashSet<u32>) -> EvictionInfo<'_> {
         with_clean(evictable, 1)
@@ -177,15 +203,27 @@ mod tests {
             blocks.writing([(key(block * 2), 1), (key(block * 2 + 1), 1)].into_iter());
             fifo.on_block_evictable(with_clean(&evictable, 5 - block as usize), block);
         }
-        let numbers = |due: Vec<Written>| due.iter().map(|(key, _)| key.number).collect::<Vec<_>>();
-        assert_eq!(numbers(blocks.due()), [0, 1, 2, 3]);
+        let list = |first| vec![(key(first), 1), (key(first + 1), 1)];
+        assert_eq!(blocks.due(), [(0, List::Here(list(0))), (1, List::Here(list(2)))]);
         assert!(blocks.due().is_empty());
+        // What was looked through already needs no list.
+        let mut changed = blocks.changed();
+        changed.sort_unstable();
+        let (third, fourth) = ((2, Some(list(4))), (3, Some(list(6))));
+        assert_eq!(changed, [(0, None), (1, None), third, fourth]);
+        blocks.saved(2);
         fifo.on_block_evict(info(&evictable), 0);
-        assert_eq!(numbers(blocks.due()), [4, 5]);
+        assert_eq!(blocks.due(), [(2, List::OnDisk)]);
+        assert_eq!(blocks.changed(), [(0, None)]);
         fifo.on_block_evict(info(&evictable), 1);
         blocks.writing([(key(8), 1)].into_iter());
         fifo.on_block_evictable(with_clean(&evictable, 3), 0);
         assert!(blocks.due().is_empty(), "there is room");
+        // Saved when the block has been emptied meanwhile: it is to be removed all the same.
+        assert_eq!(blocks.changed().len(), 2);
+        fifo.on_block_evict(info(&evictable), 0);
+        blocks.saved(0);
+        assert_eq!(blocks.changed(), [(0, None)]);
     }
 
     #[test]

@@ -9,7 +9,7 @@
 mod threads;
 
 use super::contents::{self, Of};
-use super::fifo::{Blocks, Fifo, Written};
+use super::fifo::{Blocks, Fifo, List, Written};
 use super::layout::{self, block_bytes};
 use super::{KeptFree, Owner, folder};
 use crate::memory::Memory;
@@ -23,7 +23,8 @@ use foyer::{
 use prometheus::IntCounter;
 use std::collections::VecDeque;
 use std::fs::File;
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use threads::{Opening, Threads};
@@ -185,8 +186,17 @@ impl Store {
     }
 
     /// The chunks of the blocks that are evicted next, each once.
-    pub(super) fn due(&self) -> Vec<Written> {
-        self.blocks.due()
+    pub(super) async fn due(&self) -> Vec<Written> {
+        let (lists, dir, block_bytes) = (self.blocks.due(), self.dir.clone(), self.block_bytes);
+        if lists.is_empty() {
+            return Vec::new();
+        }
+        let load = move |(block, list)| match list {
+            List::Here(written) => written,
+            List::OnDisk => contents::load(&dir, Of::Block(block), block_bytes),
+        };
+        let loading = move || lists.into_iter().flat_map(load).collect();
+        self.threads.handle().spawn_blocking(loading).await.unwrap_or_default()
     }
 
     /// Takes from the front of `due`, and reads what of that is to be `kept`, up to a batch.
@@ -226,8 +236,7 @@ impl Store {
             self.hybrid().insert(*key, Chunk::new(*key, bytes.clone(), Copy::Kept));
         }
         self.hybrid().storage().wait().await;
-        let full = self.blocks.unsaved();
-        self.save(full.into_iter().map(|(block, written)| (Of::Block(block), written))).await;
+        self.save_lists().await;
         let keys = batch.iter().map(|(key, _)| *key);
         keys.filter(|key| !self.may_hold(key)).collect()
     }
@@ -239,25 +248,46 @@ impl Store {
             return Ok(());
         }
         let filling = self.blocks.filling();
-        let list = (!filling.is_empty()).then_some((Of::Filling, filling));
-        self.save(list.into_iter()).await;
+        if !filling.is_empty() {
+            self.list("the list of what a block holds is not saved", move |dir| {
+                contents::save(dir, Of::Filling, &filling)
+            })
+            .await;
+        }
         self.hybrid().close().await.map_err(|error| error.to_string())
     }
 
-    /// Saves lists of what blocks hold. Without one, what its block holds goes with it.
-    async fn save(&self, lists: impl Iterator<Item = (Of, Vec<Written>)>) {
-        for (of, written) in lists {
-            let dir = self.dir.clone();
-            let saving = self
-                .threads
-                .handle()
-                .spawn_blocking(move || contents::save(&dir, of, &written))
-                .await;
-            if let Ok(Err(error)) = saving {
-                let dir = self.dir.display();
-                tracing::debug!(%dir, ?of, %error, "the list of what a block holds is not saved");
+    /// Has the lists on the disk be of what their blocks hold now. What can't be saved is kept in
+    /// memory, and gone after a restart.
+    async fn save_lists(&self) {
+        for (block, written) in self.blocks.changed() {
+            let saved = match written {
+                None => {
+                    let remove = move |dir: &Path| contents::remove(dir, block);
+                    self.list("the list of what a block held is not removed", remove).await
+                }
+                Some(written) => {
+                    let save = move |dir: &Path| contents::save(dir, Of::Block(block), &written);
+                    self.list("the list of what a block holds is not saved", save).await
+                }
+            };
+            if saved {
+                self.blocks.saved(block);
             }
         }
+    }
+
+    /// Does something to a list; if that fails, it is logged so.
+    async fn list(
+        &self,
+        failed: &'static str,
+        work: impl FnOnce(&Path) -> io::Result<()> + Send + 'static,
+    ) -> bool {
+        let dir = self.dir.clone();
+        let done = self.threads.handle().spawn_blocking(move || work(&dir)).await;
+        let Err(error) = done.map_err(io::Error::other).flatten() else { return true };
+        tracing::debug!(dir = %self.dir.display(), %error, "{failed}");
+        false
     }
 
     /// Bytes written so far, padding and indexes included.
@@ -310,7 +340,7 @@ async fn open(
     let count = bytes / block_bytes;
     folder::remove_surplus(&dir, count, block_bytes);
     let before = folder::written_last(&dir, count);
-    blocks.were_filled(contents::load(&dir, &before, block_bytes));
+    blocks.were_filled(contents::listed(&dir, &before, block_bytes));
     let fifo = Fifo::new(before, blocks, counted);
     let device = device(dir, bytes, direct)?;
     let hybrid = build(device, block_bytes, fifo, spawner).await?;

@@ -129,10 +129,10 @@ async fn write(disk: &Disk, store: &Arc<Store>) -> Trouble {
     let (mut written, mut due) = (0, VecDeque::new());
     loop {
         let fresh = disk.queue.batch(LINGER).await;
-        due.extend(store.due());
         let (owned, policy, mut mine) =
             (Arc::clone(store), Arc::clone(&disk.policy), mem::take(&mut due));
         let keeping = in_time(store, async move {
+            mine.extend(owned.due().await);
             let keep = |key: &Key, bytes| policy.keep(ChunkId::new(&key.body, key.number), bytes);
             owned.keep(&mut mine, keep).await.map(|kept| (kept, mine))
         });

@@ -45,7 +45,9 @@ pub struct Fetch {
     edge: Arc<Edge>,
     wanted: Arc<Wanted>,
     stale: Option<Stale>,
-    /// No part of what comes will be kept: what the client wants is asked for to the byte.
+    /// Nothing of what comes will be kept: it is asked for on the client's own conditions.
+    is_unkept: bool,
+    /// Nor any part of it: what the client wants is asked for to the byte.
     is_exact: bool,
     /// That of the most urgent of those who wait for it.
     urgency: Urgency,
@@ -57,13 +59,16 @@ impl Fetch {
     /// An exchange for a request; `stale` is what is stored.
     pub fn new(edge: &Arc<Edge>, wanted: &Arc<Wanted>, stale: Option<Stale>) -> Self {
         let urgency = Urgency::of(wanted.priority.urgency);
-        let is_part = wanted.method == Method::GET && wanted.fields.contains_key(header::RANGE);
-        let is_exact =
-            is_part && stale.is_none() && edge.fetches.is_unkept(wanted.key, wanted.asker());
+        // What a HEAD is told others are told, too.
+        let is_unkept = wanted.method == Method::GET
+            && stale.is_none()
+            && edge.fetches.is_unkept(wanted.key, wanted.asker());
+        let is_exact = is_unkept && wanted.fields.contains_key(header::RANGE);
         Self {
             edge: Arc::clone(edge),
             wanted: Arc::clone(wanted),
             stale,
+            is_unkept,
             is_exact,
             urgency,
             is_in_background: false,

@@ -28,12 +28,15 @@ impl Tally {
         }
     }
 
+    /// What of this did not take place.
+    pub fn missing<'a>(&self, names: &[&'a str]) -> Vec<&'a str> {
+        names.iter().copied().filter(|name| self.count(name) == 0).collect()
+    }
+
     /// # Panics
     /// If something of this did not take place.
     pub fn expect_all(&self, names: &[&str]) {
-        let counts = self.0.lock().unwrap();
-        let is_missing = |name: &&&str| counts.get(**name).is_none_or(|count| *count == 0);
-        let missing: Vec<_> = names.iter().filter(is_missing).collect();
-        assert!(missing.is_empty(), "never took place: {missing:?}, but {counts:?}");
+        let missing = self.missing(names);
+        assert!(missing.is_empty(), "never took place: {missing:?}, but {:?}", self.0);
     }
 }

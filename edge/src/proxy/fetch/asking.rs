@@ -35,10 +35,17 @@ impl Fetch {
         if let Some(fields) = conditional {
             ask.fields.extend(fields.clone());
         }
-        // What will not be kept is the client's alone: so is what it says of the range.
-        if let Some(condition) = self.wanted.fields.get(header::IF_RANGE).filter(|_| self.is_exact)
-        {
-            ask.fields.insert(header::IF_RANGE, condition.clone());
+        // What will not be kept is the client's alone: so is what it says of what it has of it, and of
+        // the range. Whether its other conditions hold is looked at once the answer is here.
+        let own = [
+            (header::IF_NONE_MATCH, self.is_unkept),
+            (header::IF_MODIFIED_SINCE, self.is_unkept),
+            (header::IF_RANGE, self.is_exact),
+        ];
+        for name in own.into_iter().filter_map(|(name, is_sent)| is_sent.then_some(name)) {
+            for condition in self.wanted.fields.get_all(&name) {
+                ask.fields.append(&name, condition.clone());
+            }
         }
         if let Some(range) = range {
             ask.run = range.start / OWNED_RUN_BYTES;
