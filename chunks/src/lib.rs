@@ -344,7 +344,7 @@ impl Chunks {
                 break;
             }
         }
-        if missing > 0 && !self.inner.disks.is_empty() {
+        if missing > 0 && self.inner.disks.all().iter().any(|disk| disk.is_up()) {
             tracing::warn!(missing, used, "disks had no room for all chunks of memory in use");
         }
     }

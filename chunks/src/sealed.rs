@@ -1,6 +1,9 @@
 //! The form of the small files beside the tiers: eight bytes that name the format, the content,
 //! and `u64` XXH3 of both, little-endian.
 
+use std::fs;
+use std::io;
+use std::path::Path;
 use xxhash_rust::xxh3::xxh3_64;
 
 const SUM_BYTES: usize = 8;
@@ -12,6 +15,13 @@ pub(crate) fn seal(magic: &[u8; 8], put: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
     let sum = xxh3_64(&bytes);
     bytes.extend_from_slice(&sum.to_le_bytes());
     bytes
+}
+
+/// Puts a file in place of the one before it, which stays where that fails. Blocks.
+pub(crate) fn save(path: &Path, sealed: &[u8]) -> io::Result<()> {
+    let new = path.with_extension("new");
+    fs::write(&new, sealed)?;
+    fs::rename(new, path)
 }
 
 /// The content of a file; none of one that is damaged, or of another format.

@@ -117,9 +117,7 @@ fn decode(bytes: &[u8]) -> Option<Listed> {
 
 /// Puts the list in place. Blocks.
 pub(crate) fn save(path: &Path, listed: &Listed) -> io::Result<()> {
-    let new = path.with_extension("new");
-    fs::write(&new, encode(listed))?;
-    fs::rename(new, path)
+    sealed::save(path, &encode(listed))
 }
 
 /// Brings the listed chunks back into memory, as far as they fit, once every disk has been

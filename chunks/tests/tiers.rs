@@ -375,6 +375,15 @@ async fn a_full_disk_makes_room_and_holds_the_newest() {
         tiers.written().await;
     }
     assert!(tiers.metric("ssd_evicted_blocks_total", "") >= 8);
+    // A block's list goes with what it held: the one being filled, and those that are kept empty, have
+    // none.
+    let files = |prefix: &str| {
+        let names = std::fs::read_dir(tiers.dir(0)).unwrap();
+        let names = names.map(|file| file.unwrap().file_name().into_string().unwrap());
+        names.filter(|name| name.starts_with(prefix)).count()
+    };
+    let (lists, blocks) = (files("keys-0"), files("foyer-storage-direct-fs-"));
+    assert!(lists > 0 && lists + 3 <= blocks, "{lists} lists of {blocks} blocks");
     tiers.forget_memory();
     let mut held = Vec::new();
     for key in &keys {

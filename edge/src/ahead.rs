@@ -127,7 +127,7 @@ pub fn announced(edge: &Arc<Edge>, site: &Arc<Site>, asked: &Asked<'_>, cmcd: &c
         if has_cookie && !wanted.caching.cookies.are_dropped() {
             continue;
         }
-        if edge.fetches.keeps_nothing_of(&wanted) {
+        if edge.fetches.keeps_no_part_of(&wanted) {
             edge.prefetch.left(Refusal::InVain);
             continue;
         }

@@ -5,7 +5,7 @@
 
 mod common;
 
-use common::{Answer, CHUNK, Item, Proxy, Validator};
+use common::{Answer, CHUNK, Hold, Item, Proxy, Validator, until};
 use std::ops::Range;
 
 const FILM: &str = "/film";
@@ -160,6 +160,85 @@ async fn the_origin_is_told_what_the_client_has_of_what_is_kept_for_nobody() {
         let known = proxy.get_with(FILM, &[("if-none-match", "\"v3\"")]).await;
         assert_eq!((known.status.as_u16(), known.verdict()), (304, "hit-memory"));
     }
+}
+
+/// What the client has is looked at last (RFC 9110 section 13.2.2).
+#[tokio::test]
+async fn what_a_client_has_hides_no_condition_that_fails() {
+    let proxy = Proxy::new().await;
+    proxy.web.put(FILM, Item::of(BYTES).cache_control("private"));
+    proxy.get(FILM).await;
+    let fields = [("if-match", "\"v2\""), ("if-none-match", "\"v1\"")];
+    assert_eq!(proxy.get_with(FILM, &fields).await.status, 412);
+}
+
+/// Found by a review: a part that nobody can keep had all players name what they have, and so nobody
+/// bring the page that all may share.
+#[tokio::test]
+async fn what_can_be_kept_as_a_whole_alone_is_kept_for_players_that_name_what_they_have() {
+    let proxy = Proxy::new().await;
+    proxy.web.put(FILM, Item::of(3000).validator(Validator::Weak));
+    assert_eq!(part(&proxy, &[], "bytes=0-0").await.verdict(), "bypass");
+    let named = [("if-none-match", "W/\"v1\"")];
+    for verdict in ["origin", "hit-memory"] {
+        let answer = proxy.get_with(FILM, &named).await;
+        assert_eq!((answer.status.as_u16(), answer.verdict()), (304, verdict), "{answer:?}");
+        proxy.has_filled().await;
+    }
+    assert_eq!(proxy.web.count(FILM), 2);
+}
+
+/// The same of a page that was nobody else's for a while: what a 304 says of it is enough to ask for it
+/// for all.
+#[tokio::test]
+async fn a_304_that_says_so_ends_what_is_kept_for_nobody() {
+    let proxy = Proxy::new().await;
+    proxy.web.put(FILM, Item::of(3000).cache_control("no-store"));
+    proxy.get(FILM).await;
+    let named = [("if-none-match", "\"v1\"")];
+    let of = |control: &str| Item::of(3000).cache_control(control);
+    for (control, verdict) in [
+        ("no-store", "bypass"),
+        ("no-store", "bypass"),
+        ("max-age=60", "bypass"),
+        ("max-age=60", "origin"),
+        ("max-age=60", "hit-memory"),
+    ] {
+        proxy.web.put(FILM, of(control));
+        let answer = proxy.get_with(FILM, &named).await;
+        assert_eq!((answer.status.as_u16(), answer.verdict()), (304, verdict), "{answer:?}");
+        proxy.has_filled().await;
+        // Why it was not stored is the page's, not the 304's.
+        if verdict == "bypass" {
+            let told =
+                proxy.edge.metric("nearcast_edge_answers_unstored_total{reason=\"status\"").await;
+            assert_eq!(told, 0.0);
+        }
+    }
+    assert_eq!(proxy.web.count(FILM), 5);
+}
+
+/// Found by a review: whoever reloads such a page asks at once, however long ago it was answered in
+/// full.
+#[tokio::test]
+async fn nobody_waits_for_anothers_reload_of_what_is_kept_for_nobody() {
+    let proxy = Proxy::new().await;
+    // For nobody else where it is asked for with a cookie.
+    proxy.web.put(FILM, Item { fields: Vec::new(), ..Item::of(3000) });
+    let cookie = ("cookie", "a=b");
+    assert_eq!(proxy.get_with(FILM, &[cookie]).await.verdict(), "bypass");
+    // An answer that is shared ends the ten seconds in which nobody waits for another.
+    assert_eq!(proxy.get(FILM).await.verdict(), "origin");
+    proxy.edge.purge(&serde_json::json!({ "all": true })).await;
+    proxy.web.hold(Hold::Head);
+    let named = [cookie, ("if-none-match", "\"v1\"")];
+    let reload = || proxy.get_with(FILM, &named);
+    let both_ask = async {
+        until("both ask", || async { (proxy.web.held() == 2).then_some(()) }).await;
+        proxy.web.release();
+    };
+    let (first, second, ()) = tokio::join!(reload(), reload(), both_ask);
+    assert_eq!((first.status.as_u16(), second.status.as_u16()), (304, 304));
 }
 
 #[tokio::test]

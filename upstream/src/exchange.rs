@@ -15,7 +15,7 @@ use crate::sending::Sending;
 use crate::settings::{SiteKind, Times};
 use crate::skew;
 use crate::within::Within;
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, Method, StatusCode};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -145,7 +145,8 @@ pub(crate) async fn exchange(
         let told = (told.0, &told.1);
         let times = newer::times(&mut answer.head.headers, answer.kind, told, sent_ms);
         (answer.asked_ms, answer.fetched_ms) = (times.asked_ms, times.fetched_ms);
-        if times.is_as_to_clients {
+        // Of other methods no node says when.
+        if times.is_as_to_clients && matches!(sending.method, Method::GET | Method::HEAD) {
             way.as_client.call_once(|| {
                 let (site, hop) = (&way.meter.site, &way.hop.id);
                 let why =

@@ -111,13 +111,15 @@ pub(crate) fn tell(fields: &mut HeaderMap, purges: Purges, now_ms: i64) -> Told 
     Told { newer_than: say(NEWER_THAN, purges.last_ms), purged: say(PURGED, purges.hard_ms) }
 }
 
-/// Tells another node when the origin was asked for the bytes of an answer; `i64::MIN`: nobody knows.
+/// Tells another node when the origin was asked for the bytes of an answer; `i64::MIN`: that nobody
+/// knows.
 pub fn tell_fetched(fields: &mut HeaderMap, fetched_ms: i64, now_ms: i64) {
-    if fetched_ms > i64::MIN {
+    let ago = match fetched_ms {
+        i64::MIN => HeaderValue::from_static("unknown"),
         // A millisecond more, for the same reason.
-        let ago_ms = now_ms.saturating_sub(fetched_ms).saturating_add(1).max(0);
-        fields.insert(FETCHED, HeaderValue::from(ago_ms));
-    }
+        _ => HeaderValue::from(now_ms.saturating_sub(fetched_ms).saturating_add(1).max(0)),
+    };
+    fields.insert(FETCHED, ago);
 }
 
 /// When the origin was asked at the earliest, in milliseconds since 1970 UTC by this node's clock.
@@ -127,7 +129,7 @@ pub(crate) struct Times {
     pub(crate) asked_ms: i64,
     /// For its bytes; `i64::MIN` where another node has kept them that does not say.
     pub(crate) fetched_ms: i64,
-    /// Another node has kept them, and says no more than it does to clients.
+    /// Another node has kept them, and says no more of that than it does to clients.
     pub(crate) is_as_to_clients: bool,
 }
 
@@ -146,7 +148,7 @@ pub(crate) fn times(
     };
     let is_newer = confirms(NEWER_THAN, &told.newer_than);
     let is_fetched = confirms(PURGED, &told.purged);
-    fields.remove(FETCHED);
+    let is_silent = fields.remove(FETCHED).is_none();
     if hop == HopKind::Origin {
         return Times { asked_ms: sent_ms, fetched_ms: sent_ms, is_as_to_clients: false };
     }
@@ -159,7 +161,7 @@ pub(crate) fn times(
         asked_ms: after(purges.last_ms, is_newer).map_or(asked_ms, |after| asked_ms.max(after)),
         fetched_ms: after(purges.hard_ms, is_fetched)
             .map_or(fetched_ms, |after| fetched_ms.max(after)),
-        is_as_to_clients: fetched.is_none() && kept,
+        is_as_to_clients: is_silent && kept,
     }
 }
 
@@ -214,6 +216,8 @@ mod tests {
         assert_eq!(of(newer.clone(), &other), (4_101, 3_099), "of another request");
         assert_eq!(of(newer, &Told::default()), (4_101, 3_099), "nobody asked");
 
+        tell_fetched(&mut kept, i64::MIN, 900_003);
+        assert_eq!(of(kept.clone(), &told).1, i64::MIN, "whoever has kept it does not know");
         kept.remove(FETCHED);
         assert_eq!(of(kept, &told).1, i64::MIN, "whoever has kept it does not say");
         assert_eq!(of(HeaderMap::new(), &told), (5_100, 5_100), "nobody has kept it");

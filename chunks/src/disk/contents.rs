@@ -38,7 +38,7 @@ pub(super) fn path(dir: &Path, of: Of) -> PathBuf {
 
 /// Puts a list in place of the one before it.
 pub(super) fn save(dir: &Path, of: Of, written: &[Written]) -> io::Result<()> {
-    fs::write(path(dir, of), encode(written))
+    sealed::save(&path(dir, of), &encode(written))
 }
 
 /// Takes the list of a block away, if there is one.
@@ -55,11 +55,17 @@ pub(super) fn load(dir: &Path, of: Of, block_bytes: u64) -> Vec<Written> {
     // What found its block full is on its list all the same, and a block may have two lists.
     let most = 2 * (block_bytes + BUFFER_BYTES as u64) / folder::PAGE_BYTES as u64;
     let read = || {
-        let length = fs::metadata(&path).ok()?.len();
+        let length = fs::metadata(&path)?.len();
         let is_too_long = length > 16 + most * CHUNK_BYTES as u64;
-        if is_too_long { None } else { decode(&fs::read(&path).ok()?) }
+        let list = if is_too_long { None } else { decode(&fs::read(&path)?) };
+        list.ok_or_else(|| io::Error::other("damaged"))
     };
-    read().unwrap_or_default()
+    read().unwrap_or_else(|error| {
+        if error.kind() != io::ErrorKind::NotFound {
+            tracing::warn!(path = %path.display(), %error, "a list of what a block holds");
+        }
+        Vec::new()
+    })
 }
 
 /// Which blocks have lists, of blocks that were written last at these times. That of the block which

@@ -219,8 +219,14 @@ mod tests {
         blocks.writing([(key(8), 1)].into_iter());
         fifo.on_block_evictable(with_clean(&evictable, 3), 0);
         assert!(blocks.due().is_empty(), "there is room");
-        // Saved when the block has been emptied meanwhile: it is to be removed all the same.
+        // Saved when the block has been emptied, and filled anew: the new one is to be saved.
         assert_eq!(blocks.changed().len(), 2);
+        fifo.on_block_evict(info(&evictable), 0);
+        blocks.writing([(key(9), 1)].into_iter());
+        fifo.on_block_evictable(with_clean(&evictable, 3), 0);
+        blocks.saved(0);
+        assert_eq!(blocks.changed(), [(0, Some(vec![(key(9), 1)]))]);
+        // And when it has been emptied alone: none is to be there.
         fifo.on_block_evict(info(&evictable), 0);
         blocks.saved(0);
         assert_eq!(blocks.changed(), [(0, None)]);

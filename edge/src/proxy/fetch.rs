@@ -26,7 +26,7 @@ use crate::flights::Ticket;
 use crate::object::Object;
 use crate::refused::Refused;
 use crate::serve::{Answer as Answered, Edge};
-use caching::{CacheStatus, Forwarded, Stored};
+use caching::{CacheStatus, Forwarded, Storable, Stored};
 use heads::Head;
 use http::{HeaderMap, Method, StatusCode, header};
 use model::ByteRange;
@@ -34,7 +34,7 @@ use span::{Span, is_of};
 use std::sync::Arc;
 use tokio::sync::oneshot;
 use told::Told;
-use under_way::{Background, Flight};
+use under_way::{Background, Flight, Unkept};
 use upstream::Urgency;
 
 /// What is stored, and since when a soft purge has made it stale (see [`caching::reuse`]).
@@ -46,8 +46,8 @@ pub struct Fetch {
     wanted: Arc<Wanted>,
     stale: Option<Stale>,
     /// Nothing of what comes will be kept: it is asked for on the client's own conditions.
-    is_unkept: bool,
-    /// Nor any part of it: what the client wants is asked for to the byte.
+    is_on_own: bool,
+    /// No part of what comes will be kept: what the client wants is asked for to the byte.
     is_exact: bool,
     /// That of the most urgent of those who wait for it.
     urgency: Urgency,
@@ -60,15 +60,15 @@ impl Fetch {
     pub fn new(edge: &Arc<Edge>, wanted: &Arc<Wanted>, stale: Option<Stale>) -> Self {
         let urgency = Urgency::of(wanted.priority.urgency);
         // What a HEAD is told others are told, too.
-        let is_unkept = wanted.method == Method::GET
-            && stale.is_none()
-            && edge.fetches.is_unkept(wanted.key, wanted.asker());
-        let is_exact = is_unkept && wanted.fields.contains_key(header::RANGE);
+        let is_new = wanted.method == Method::GET && stale.is_none();
+        let unkept = if is_new { edge.fetches.unkept(wanted) } else { None };
+        let is_exact = unkept.is_some() && wanted.fields.contains_key(header::RANGE);
+        let is_on_own = unkept == Some(Unkept::All) && wanted.names_what_it_has();
         Self {
             edge: Arc::clone(edge),
             wanted: Arc::clone(wanted),
             stale,
-            is_unkept,
+            is_on_own,
             is_exact,
             urgency,
             is_in_background: false,
@@ -318,18 +318,30 @@ impl Fetch {
         };
         if let Some(head) = self.outliving(&stored) {
             let fault = Fault::Answered(stored.status);
-            let own = self.unshared(answer, stored, range, false).1;
+            let own = self.unshared(answer, stored, range, None).1;
             return (Outcome::Stale(head, Some(fault)), own);
         }
         let may_teach = matches!(stored.status, StatusCode::OK | StatusCode::PARTIAL_CONTENT)
             && self.wanted.method == Method::GET;
+        let is_for_all = self.is_on_own && self.is_confirmed_for_all(&stored);
         let (outcome, own) = self.settle(answer, stored, sent, range);
-        if may_teach {
-            let is_unkept = matches!(&own, Some(Own::Unshared(unshared)) if unshared.is_unkept);
-            let (key, asker) = (self.wanted.key, self.wanted.asker());
-            self.edge.fetches.learn_kept(key, asker, !is_unkept);
+        if may_teach || is_for_all {
+            let unkept = match &own {
+                Some(Own::Unshared(unshared)) => unshared.unkept,
+                _ => None,
+            };
+            self.edge.fetches.learn_unkept(&self.wanted, unkept);
         }
         (outcome, own)
+    }
+
+    /// Whether the client's own copy is found to be good, and such as others may have: the next one who
+    /// asks is sent it.
+    fn is_confirmed_for_all(&self, stored: &Stored) -> bool {
+        let Wanted { method, fields, caching, .. } = &*self.wanted;
+        stored.status == StatusCode::NOT_MODIFIED
+            && caching::storable(method, fields, StatusCode::OK, &stored.fields, caching)
+                == Storable::Yes
     }
 
     /// Whether what is stored is had in parts. What is only kept whole is asked about as a whole.

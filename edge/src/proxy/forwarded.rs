@@ -34,6 +34,15 @@ impl Wanted {
         forwarded
     }
 
+    /// Whether the client says what it has, and wants nothing to fail that an answer to that would hide
+    /// (RFC 9110 section 13.2.2).
+    pub(super) fn names_what_it_has(&self) -> bool {
+        let names = |name| self.fields.contains_key(name);
+        (names(header::IF_NONE_MATCH) || names(header::IF_MODIFIED_SINCE))
+            && !names(header::IF_MATCH)
+            && !names(header::IF_UNMODIFIED_SINCE)
+    }
+
     /// Whether the client's field of this name may have a say in the origin's answer.
     fn is_sent(&self, name: &HeaderName) -> bool {
         !self.site.upstream.is_of_buckets()

@@ -90,14 +90,8 @@ pub async fn on(
         forwarded_status: Some(status),
         ..CacheStatus::default()
     };
-    let unshared = Unshared {
-        answer,
-        fields,
-        requested_ms,
-        cut: None,
-        is_unkept: false,
-        is_of_request: false,
-    };
+    let unshared =
+        Unshared { answer, fields, requested_ms, cut: None, unkept: None, is_of_request: false };
     Ok(self::answer(edge, wanted, unshared, told))
 }
 

@@ -49,6 +49,6 @@ fn unshared(edge: &Edge, wanted: &Wanted, given: Given) -> Option<Unshared> {
         _ => None,
     };
     let fields = pass::received(edge, &answer.head, now_ms());
-    let (is_unkept, is_of_request) = (false, false);
-    Some(Unshared { answer, fields, requested_ms, cut, is_unkept, is_of_request })
+    let (unkept, is_of_request) = (None, false);
+    Some(Unshared { answer, fields, requested_ms, cut, unkept, is_of_request })
 }

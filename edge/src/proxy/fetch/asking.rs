@@ -36,10 +36,10 @@ impl Fetch {
             ask.fields.extend(fields.clone());
         }
         // What will not be kept is the client's alone: so is what it says of what it has of it, and of
-        // the range. Whether its other conditions hold is looked at once the answer is here.
+        // the range.
         let own = [
-            (header::IF_NONE_MATCH, self.is_unkept),
-            (header::IF_MODIFIED_SINCE, self.is_unkept),
+            (header::IF_NONE_MATCH, self.is_on_own),
+            (header::IF_MODIFIED_SINCE, self.is_on_own),
             (header::IF_RANGE, self.is_exact),
         ];
         for name in own.into_iter().filter_map(|(name, is_sent)| is_sent.then_some(name)) {
@@ -138,7 +138,7 @@ impl Asking<'_> {
 
     /// When the last purges were, if another node's cache has answered with what may be from before
     /// them. An origin is not asked such things: who purges has changed it before. A 304 is about
-    /// bytes that are here.
+    /// bytes that are here, or that the client has.
     fn purged_since(&self, sent: &Sent) -> Option<Purges> {
         let answer = sent.answered.as_ref().ok()?;
         let (status, fields) = (answer.head.status, &answer.head.headers);

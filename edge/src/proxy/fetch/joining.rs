@@ -108,7 +108,7 @@ impl Fetch {
     /// Asks, or waits for whoever asks already. Whether it only waited comes last.
     pub async fn join(self) -> (Outcome, Option<Own>, bool) {
         let fetches = &self.edge.fetches;
-        let is_of_one = self.wanted.is_of_one() || self.is_exact;
+        let is_of_one = self.wanted.is_of_one() || self.is_exact || self.is_on_own;
         if is_of_one || fetches.is_unshared(&self.wanted.key) {
             let (outcome, alone) = self.exchange().await;
             return (outcome, alone, false);

@@ -4,6 +4,7 @@ use super::super::live::Live;
 use super::super::stored::{self, How};
 use super::super::{Wanted, pass};
 use super::told::Told;
+use super::under_way::Unkept;
 use crate::engine::{GrowingReader, Reading};
 use crate::error::Fault;
 use crate::refused::Refused;
@@ -70,9 +71,8 @@ pub struct Unshared {
     pub requested_ms: i64,
     /// Of the answer's bytes, those that were wanted: it was asked for whole chunks.
     pub cut: Option<Cut>,
-    /// Nor would a part of it be kept that is asked for in whole chunks, for no reason of this one
-    /// request.
-    pub is_unkept: bool,
+    /// What of it could not be kept, for no reason of this one request.
+    pub unkept: Option<Unkept>,
     /// It is not shared for a reason of this one request, or of the moment.
     pub is_of_request: bool,
 }

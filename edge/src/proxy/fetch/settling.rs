@@ -7,7 +7,7 @@ use super::super::renewing::{self, Renewed};
 use super::Fetch;
 use super::outcome::{Outcome, Own, Unshared};
 use super::span::{Part, Span};
-use super::under_way::{Began, put};
+use super::under_way::{Began, Unkept, put};
 use super::unstored::{self, Unstored};
 use crate::compress;
 use crate::engine::{Arriving, LEFT_BYTES_MAX, UNVALIDATED_BYTES_MAX};
@@ -58,7 +58,11 @@ impl Fetch {
         let is_outlived = self.is_outlived(&stored);
         let Some(selecting) = selecting.filter(|_| !outdated && !is_outlived) else {
             let is_unkept = matches!(storable, Storable::No(reason) if !reason.is_of_request());
-            if let Storable::No(reason) = storable {
+            let unkept = is_unkept.then_some(Unkept::All);
+            // A 304 is about what the client has: why that is not here has been told.
+            if let Storable::No(reason) = storable
+                && stored.status != StatusCode::NOT_MODIFIED
+            {
                 self.not_stored(Unstored::Said(reason));
             }
             let is_for_one = match storable {
@@ -67,7 +71,7 @@ impl Fetch {
             };
             // It must not keep others from waiting for one another.
             let is_of_request = is_for_one || caching::is_about_request(stored.status);
-            let unshared = self.unshared_of(answer, stored, asked, is_unkept);
+            let unshared = self.unshared_of(answer, stored, asked, unkept);
             let own = Own::Unshared(Box::new(Unshared { is_of_request, ..unshared }));
             return (Outcome::Alone, Some(own));
         };
@@ -109,7 +113,7 @@ impl Fetch {
                         _ => None,
                     };
                     unkept.into_iter().for_each(|why| self.not_stored(why));
-                    self.unshared(answer, stored, asked, unkept.is_some())
+                    self.unshared(answer, stored, asked, unkept.map(|_| Unkept::Parts))
                 }
             };
         }
@@ -122,7 +126,7 @@ impl Fetch {
             }
             Some(bytes) if bytes > wanted.site.unvalidated_bytes_max => {
                 self.not_stored(Unstored::TooLong);
-                self.unshared(answer, stored, asked, true)
+                self.unshared(answer, stored, asked, Some(Unkept::Parts))
             }
             length => {
                 if !answer.body.is_delimited() {
@@ -232,9 +236,9 @@ impl Fetch {
         answer: Answer,
         stored: Stored,
         asked: Option<Span>,
-        is_unkept: bool,
+        unkept: Option<Unkept>,
     ) -> (Outcome, Option<Own>) {
-        let unshared = self.unshared_of(answer, stored, asked, is_unkept);
+        let unshared = self.unshared_of(answer, stored, asked, unkept);
         (Outcome::Alone, Some(Own::Unshared(Box::new(unshared))))
     }
 
@@ -243,12 +247,12 @@ impl Fetch {
         answer: Answer,
         stored: Stored,
         asked: Option<Span>,
-        is_unkept: bool,
+        unkept: Option<Unkept>,
     ) -> Unshared {
         let part =
             Part::of(&answer, asked).filter(|_| stored.status == StatusCode::PARTIAL_CONTENT);
         let cut = part.and_then(|part| part.cut(&self.wanted.fields));
         let Stored { fields, requested_ms, .. } = stored;
-        Unshared { answer, fields, requested_ms, cut, is_unkept, is_of_request: false }
+        Unshared { answer, fields, requested_ms, cut, unkept, is_of_request: false }
     }
 }

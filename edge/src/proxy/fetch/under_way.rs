@@ -57,7 +57,7 @@ pub(super) struct Flight {
 pub struct Fetches {
     pub(super) flights: Flights<Flight, Outcome>,
     unshared: Mutex<LruCache<KeyId, Instant>>,
-    unkept: Mutex<LruCache<(KeyId, Asker), ()>>,
+    unkept: Mutex<LruCache<(KeyId, Asker), Unkept>>,
     whys: Mutex<LruCache<KeyId, Unstored>>,
     invalidated: Mutex<Invalidated>,
     in_parts: Mutex<LruCache<KeyId, ()>>,
@@ -87,6 +87,15 @@ impl Default for Invalidated {
 
 /// Who asks, as far as it counts for what may be kept: with `Authorization`, with a cookie.
 pub type Asker = (bool, bool);
+
+/// How much of an answer can't be kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unkept {
+    /// No part that is asked for: all of it at once could be, perhaps.
+    Parts,
+    /// All of it: it is not for others.
+    All,
+}
 
 /// Names the bytes of a stored representation.
 type Body = [u8; 16];
@@ -140,24 +149,24 @@ impl Fetches {
         }
     }
 
+    /// What of the last answer to such a request could not be kept.
+    pub(super) fn unkept(&self, wanted: &Wanted) -> Option<Unkept> {
+        let mut unkept = self.unkept.lock().unwrap_or_else(PoisonError::into_inner);
+        unkept.get(&(wanted.key, wanted.asker())).copied()
+    }
+
     /// Whether no part of what was last answered to such a request could be kept.
-    pub(super) fn is_unkept(&self, key: KeyId, asker: Asker) -> bool {
-        let mut unkept = self.unkept.lock().unwrap_or_else(PoisonError::into_inner);
-        unkept.get(&(key, asker)).is_some()
+    pub fn keeps_no_part_of(&self, wanted: &Wanted) -> bool {
+        self.unkept(wanted).is_some()
     }
 
-    /// Whether nothing of what was last answered to such a request could be kept.
-    pub fn keeps_nothing_of(&self, wanted: &Wanted) -> bool {
-        self.is_unkept(wanted.key, wanted.asker())
-    }
-
-    /// Parts of what was answered can be kept, or can't.
-    pub(super) fn learn_kept(&self, key: KeyId, asker: Asker, is_kept: bool) {
+    /// What of an answer to it can't be kept.
+    pub(super) fn learn_unkept(&self, wanted: &Wanted, what: Option<Unkept>) {
         let mut unkept = self.unkept.lock().unwrap_or_else(PoisonError::into_inner);
-        if is_kept {
-            unkept.pop(&(key, asker));
-        } else {
-            unkept.put((key, asker), ());
+        let asked = (wanted.key, wanted.asker());
+        match what {
+            Some(what) => drop(unkept.put(asked, what)),
+            None => drop(unkept.pop(&asked)),
         }
     }
 
