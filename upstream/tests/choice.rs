@@ -177,10 +177,33 @@ async fn only_what_may_be_sent_twice_is_sent_twice() {
     }
 }
 
+/// Found by an audit: of two origins the first said 503, and for seconds so did the site, since the
+/// budget was spent.
+#[tokio::test]
+async fn an_origin_that_is_well_stands_in_for_another_for_as_long_as_that_takes() {
+    for bad in [vec![Step::Close], status(500), status(503)] {
+        let first = Origin::new(move |_, _| bad.clone()).await;
+        let second = Origin::saying("good").await;
+        let site = pair(&first.url(), &second.url(), "hedge = false");
+        for n in 0..200 {
+            assert_eq!(site.get(&format!("/{n}")).await.unwrap(), (200, "good".into()), "{n}");
+        }
+        assert_eq!(second.count(), 200);
+        assert_eq!(site.metric("retry_budget_exhausted_total", &[]), 0.0);
+    }
+    // Who wants no further tries gets none.
+    for more in ["retries = 0", "retry-budget-percent = 0"] {
+        let (first, second) = (Origin::new(|_, _| status(500)).await, Origin::saying("good").await);
+        let site = pair(&first.url(), &second.url(), more);
+        assert_eq!(site.get("/a").await.unwrap().0, 500, "{more}");
+        assert_eq!(second.count(), 0, "{more}");
+    }
+}
+
 #[tokio::test]
 async fn further_tries_stay_within_the_budget() {
     let first = Origin::new(|_, _| status(500)).await;
-    let second = Origin::saying("good").await;
+    let second = Origin::new(|_, _| status(500)).await;
     // A hedge would ask the budget, too.
     let site = pair(&first.url(), &second.url(), "hedge = false");
     let began = Instant::now();
@@ -188,8 +211,8 @@ async fn further_tries_stay_within_the_budget() {
         site.get("/a").await.unwrap();
     }
     assert_eq!(first.count(), 200);
-    // A burst of 20, a fifth of 200, and one for each second.
-    let most = 20 + 40 + 1 + usize::try_from(began.elapsed().as_secs()).unwrap();
+    // One while it had not failed yet, a burst of 20, a fifth of 200, and one for each second.
+    let most = 1 + 20 + 40 + 1 + usize::try_from(began.elapsed().as_secs()).unwrap();
     assert!((58..=most).contains(&second.count()), "{} of {most}", second.count());
     let exhausted = site.metric("retry_budget_exhausted_total", &[]);
     assert!((exhausted - (200 - second.count()) as f64).abs() < 0.5, "{exhausted}");

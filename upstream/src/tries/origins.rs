@@ -5,7 +5,7 @@ use crate::ask::Answer;
 use crate::exchange::Failure;
 use crate::fault::{ErrorType, Fault};
 use crate::hop::{Target, Way};
-use crate::order::{Known, order};
+use crate::order::{Known, Standing, order};
 use std::sync::Arc;
 use std::time::Duration;
 use xxhash_rust::xxh3::xxh3_64;
@@ -17,8 +17,9 @@ const SLOW_MORE: Duration = Duration::from_millis(100);
 
 impl Tries<'_> {
     /// The first origin is free, as is another when nothing was sent, or when the one that was
-    /// asked fell ill meanwhile: no origin is sent more than it would be had that been known. The
-    /// budget pays the rest.
+    /// asked fell ill meanwhile: no origin is sent more than it would be had that been known. Nor is
+    /// one that has not failed lately, so that is one of `retries` that the budget need not pay: it is
+    /// for those that fail. The budget pays the rest.
     pub(super) fn next_origin(&mut self) -> Option<Choice> {
         let asked = self.site.origins.iter().any(|origin| !self.is_untried(&origin.way.hop))
             || self.is_failed_above;
@@ -34,7 +35,7 @@ impl Tries<'_> {
             None => return None,
         };
         if asked && (again || !is_free) {
-            if self.paid_left == 0 || !self.site.pay() {
+            if self.paid_left == 0 || !((!again && self.is_sound(&way)) || self.site.pay()) {
                 return None;
             }
             self.paid_left -= 1;
@@ -44,6 +45,14 @@ impl Tries<'_> {
         }
         self.tried.push(way.hop.id.clone());
         Some(Choice { way, again })
+    }
+
+    /// Whether an origin has not failed lately. What failed above was asked for by other nodes, too:
+    /// all of them would find it sound. And no budget is no further try.
+    fn is_sound(&self, way: &Way) -> bool {
+        !self.is_failed_above
+            && self.site.config.budget_percent > 0
+            && way.hop.standing() == Standing::Good
     }
 
     /// S3 wants requests that it was too busy for, or failed at, to be sent again.
