@@ -1,7 +1,10 @@
 //! The `Cache-Status` field (RFC 9211): how this cache came by a response.
 
-use crate::structured::{NAME_BYTES_MAX, is_token, printable};
+use crate::structured::{NAME_BYTES_MAX, is_token, list, named, printable};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use sfv::ListEntry;
+
+const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 
 /// Longest `key` or `detail` written, in bytes.
 const TEXT_BYTES_MAX: usize = 1024;
@@ -106,10 +109,19 @@ impl CacheStatus<'_> {
         HeaderValue::from_bytes(&text).expect("all of it is printable ASCII")
     }
 
+    /// What the cache calls itself that an answer came from: its member is the last (RFC 9211 section
+    /// 2). None where that can't be told.
+    #[must_use]
+    pub fn nearest(fields: &HeaderMap) -> Option<String> {
+        let members = list(fields, &CACHE_STATUS)?;
+        let ListEntry::Item(last) = members.last()? else { return None };
+        named(last).map(str::to_owned)
+    }
+
     /// Appends the member after those of the caches nearer to the origin.
     pub fn append(&self, name: &str, fields: &mut HeaderMap) {
         // Fails only past 32,768 fields, which no listener lets in.
-        let _ = fields.try_append(HeaderName::from_static("cache-status"), self.value(name));
+        let _ = fields.try_append(CACHE_STATUS, self.value(name));
     }
 }
 
@@ -154,7 +166,7 @@ mod tests {
             };
             let value = told.value(&name);
             let list = sfv::Parser::new(value.as_bytes()).parse::<sfv::List>().unwrap();
-            let [sfv::ListEntry::Item(item)] = &list[..] else { panic!("{value:?}") };
+            let [ListEntry::Item(item)] = &list[..] else { panic!("{value:?}") };
             let named = item.bare_item.as_token().map(sfv::TokenRef::as_str);
             let named = named.or(item.bare_item.as_string().map(sfv::StringRef::as_str));
             prop_assert_eq!(named, Some(&*name));

@@ -1,8 +1,8 @@
 //! The `Proxy-Status` field (RFC 9209): why there is no answer of the next hop.
 
-use crate::structured::{key, list, name_item, printable, string, value};
+use crate::structured::{key, list, name_item, named, printable, string, value};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
-use sfv::{BareItem, ListEntry, ListSerializer, TokenRef};
+use sfv::{ListEntry, ListSerializer, TokenRef};
 use std::fmt;
 
 const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
@@ -110,11 +110,7 @@ impl ProxyError {
     pub fn reported(fields: &HeaderMap, name: &str) -> Option<Self> {
         let members = list(fields, &PROXY_STATUS)?;
         let ListEntry::Item(last) = members.last()? else { return None };
-        let is_its_own = match &last.bare_item {
-            BareItem::Token(token) => token.as_str() == name,
-            BareItem::String(text) => text.as_str() == name,
-            _ => false,
-        };
+        let is_its_own = named(last) == Some(name);
         let error = last.params.get(key("error")).filter(|_| is_its_own)?;
         let error = error.as_token()?.as_str();
         Self::ALL.into_iter().find(|known| known.as_str() == error)

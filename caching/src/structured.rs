@@ -1,7 +1,9 @@
 //! Structured fields (RFC 9651) in and out: whole fields only; one that does not parse is none.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
-use sfv::{Dictionary, FieldType, KeyRef, List, Parser, RefBareItem, StringRef, TokenRef};
+use sfv::{
+    BareItem, Dictionary, FieldType, Item, KeyRef, List, Parser, RefBareItem, StringRef, TokenRef,
+};
 use std::borrow::Cow;
 
 /// The dictionary of all lines of a field; None if absent, empty or malformed.
@@ -33,6 +35,15 @@ pub fn key(name: &'static str) -> &'static KeyRef {
 /// `name` as a token if it is one, else as a string: the ways RFC 9211 and 9209 name a node.
 pub fn name_item(name: &str) -> (Option<&TokenRef>, Cow<'_, str>) {
     (TokenRef::from_str(name).ok(), printable(name, NAME_BYTES_MAX))
+}
+
+/// How a member names a node, in one of these ways.
+pub fn named(member: &Item) -> Option<&str> {
+    match &member.bare_item {
+        BareItem::Token(token) => Some(token.as_str()),
+        BareItem::String(text) => Some(text.as_str()),
+        _ => None,
+    }
 }
 
 /// Whether `name` is a token as it stands.

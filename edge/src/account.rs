@@ -209,7 +209,8 @@ impl Drop for Account {
         // Asked for by a log line alone.
         let micros = || u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX);
         let bytes = self.sent;
-        let expected = self.expected.unwrap_or(bytes);
+        // Nobody knows it of a body of unknown length that was cut.
+        let expected = self.expected.or_else(|| self.cut.is_none().then_some(bytes));
         let sources = Sources(&self.sources);
         let (site, cmcd) = (self.tally.site(), &self.cmcd);
         match &self.cut {

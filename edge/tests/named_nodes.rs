@@ -95,26 +95,41 @@ async fn a_client_goes_by_no_node_above_the_one_that_it_asks() {
     }
 }
 
-/// What was logged of nodes' answers.
+/// What was logged of nodes' answers: of which, and why.
 static TOLD: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
-struct Why;
+#[derive(Default)]
+struct Line(String);
 
-impl Visit for Why {
+impl Visit for Line {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        if field.name() == "why" {
-            TOLD.lock().unwrap_or_else(PoisonError::into_inner).push(format!("{value:?}"));
+        if matches!(field.name(), "hop" | "why") {
+            self.0 += &format!("{value:?} ");
         }
     }
+}
+
+fn watch() {
+    log::watch("nearcast_upstream", |event| {
+        let mut line = Line::default();
+        event.record(&mut line);
+        TOLD.lock().unwrap_or_else(PoisonError::into_inner).push(line.0);
+    });
+}
+
+/// Lines that name both.
+fn told(hop: &str, why: &str) -> usize {
+    let told = TOLD.lock().unwrap_or_else(PoisonError::into_inner);
+    told.iter().filter(|line| line.contains(hop) && line.contains(why)).count()
 }
 
 /// Found by an audit: it served, and what was purged below it could come back from it.
 #[tokio::test]
 async fn a_node_that_is_named_by_its_listener_for_clients_is_told_of_once() {
-    log::watch("nearcast_upstream", |event| event.record(&mut Why));
-    for is_mistaken in [true, false] {
+    watch();
+    for (id, is_mistaken) in [("by-clients", true), ("by-nodes", false)] {
         let dirs = [(); 2].map(|()| tempfile::tempdir().unwrap());
-        let [edge, parent] = ["edge-a", "region-1"].map(named);
+        let [edge, parent] = ["edge-a", id].map(named);
         let web = Web::start().await;
         let above = start(&dirs[1], &parent, &web, hierarchy::Settings::default()).await;
         let url = if is_mistaken { above.http.clone() } else { parent.url.clone() };
@@ -129,8 +144,28 @@ async fn a_node_that_is_named_by_its_listener_for_clients_is_told_of_once() {
             }
             assert_eq!(web.count(path), 1, "the parent has it");
         }
-        let told = TOLD.lock().unwrap().clone();
-        let named = told.iter().filter(|why| why.contains("peer-listen")).count();
-        assert_eq!(named, usize::from(is_mistaken), "{told:?}");
+        assert_eq!(told(id, "peer-listen"), usize::from(is_mistaken));
     }
+}
+
+/// Found by an audit: what it said of itself was taken for its origin's answer, and given to viewers.
+#[tokio::test]
+async fn a_node_that_is_named_otherwise_than_it_calls_itself_is_gone_around_and_told_of() {
+    let dirs = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    let [edge, parent] = ["edge-a", "region-1"].map(named);
+    let (web, gone) = (Web::start().await, named("gone"));
+    let mut settings = proxy_settings(dirs[1].path(), &gone.url, &serde_json::json!({}));
+    let site = settings.sites.remove("*").unwrap();
+    let sites = [(SITE.to_owned(), site)].into();
+    let (id, peer_listen) = (Some(parent.id.clone()), vec![parent.url.clone()]);
+    let _above = Edge::start(Settings { sites, id, peer_listen, ..settings }).await;
+    let mistaken = Peer { id: "region-one".into(), ..parent };
+    let around = hierarchy::Settings { parents: vec![mistaken], ..Default::default() };
+    watch();
+    let below = start(&dirs[0], &edge, &web, around).await;
+    for path in ["/a", "/b"] {
+        web.put(path, Item::of(1_000));
+        assert_eq!(fetch(&below, path, "").await.bytes(), &web.whole(path));
+    }
+    assert_eq!(told("region-one", "edge.id"), 1);
 }

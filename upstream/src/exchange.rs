@@ -145,14 +145,12 @@ pub(crate) async fn exchange(
         let told = (told.0, &told.1);
         let times = newer::times(&mut answer.head.headers, answer.kind, told, sent_ms);
         (answer.asked_ms, answer.fetched_ms) = (times.asked_ms, times.fetched_ms);
-        // Of other methods no node says when.
-        if times.is_as_to_clients && matches!(sending.method, Method::GET | Method::HEAD) {
-            way.as_client.call_once(|| {
-                let (site, hop) = (&way.meter.site, &way.hop.id);
-                let why =
-                    "it, or one behind it, answers as it does clients: expected its peer-listen";
-                tracing::warn!(site, %hop, why, "a node of the hierarchy");
-            });
+        if answer.kind != HopKind::Origin {
+            // Of other methods no node says when.
+            let is_timed = matches!(sending.method, Method::GET | Method::HEAD);
+            let is_as_to_clients = times.is_as_to_clients && is_timed;
+            let named = (&*way.meter.site, way.hop.id.as_str());
+            way.remarks.of(&answer.head.headers, named, is_as_to_clients);
         }
         if said::take_unsure(&mut answer.head.headers) && answer.kind != HopKind::Origin {
             sending.anew.unsure.note();

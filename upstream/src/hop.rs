@@ -16,12 +16,13 @@ use crate::place::Place;
 use crate::pool::Pool;
 use crate::pulse::Pulse;
 use crate::s3::Bucket;
+use crate::said::Remarks;
 use crate::turns::{Refused, Turn, Turns, Urgency};
 use crate::waits::Waits;
 use counting::Untold;
 use std::fmt::Display;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
-use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -74,8 +75,7 @@ pub(crate) struct Way {
     pub(crate) hop: Arc<Hop>,
     pub(crate) meter: Meter,
     untold: Mutex<Untold>,
-    /// Said of a node that answers this one as it does clients.
-    pub(crate) as_client: Once,
+    pub(crate) remarks: Remarks,
 }
 
 /// What is known of a hop, for operators.
@@ -283,7 +283,7 @@ impl Drop for Counted<'_> {
 
 impl Way {
     pub(crate) fn new(hop: Arc<Hop>, meter: Meter) -> Self {
-        Self { hop, meter, untold: Mutex::default(), as_client: Once::new() }
+        Self { hop, meter, untold: Mutex::default(), remarks: Remarks::new() }
     }
 
     /// Puts into the log that there was no good answer, and why: the first at once, others

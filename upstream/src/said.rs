@@ -7,7 +7,9 @@
 
 use crate::ask::Answer;
 use crate::fault::{ErrorType, Fault};
+use caching::CacheStatus;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use std::sync::Once;
 
 /// Beside an answer to an unsafe request: what is asked for may have been carried out, whatever the
 /// status says. The node that answers has lost the answer to an earlier try, or the next one has.
@@ -37,6 +39,40 @@ pub(crate) fn take_held_in_vain(fields: &mut HeaderMap) -> bool {
     fields.remove(HELD_IN_VAIN).is_some()
 }
 
+/// What of a node's answers is told in the log, once.
+pub(crate) struct Remarks {
+    as_client: Once,
+    name: Once,
+}
+
+impl Remarks {
+    pub(crate) const fn new() -> Self {
+        Self { as_client: Once::new(), name: Once::new() }
+    }
+
+    /// Looks at an answer of a node, which may be one that clients are given.
+    pub(crate) fn of(&self, fields: &HeaderMap, (site, hop): (&str, &str), is_as_to_clients: bool) {
+        let told = "a node of the hierarchy";
+        if is_as_to_clients {
+            self.as_client.call_once(|| {
+                let why =
+                    "it, or one behind it, answers as it does clients: expected its peer-listen";
+                tracing::warn!(site, hop, why, "{told}");
+            });
+        }
+        if !self.name.is_completed()
+            && let Some(name) = CacheStatus::nearest(fields)
+        {
+            self.name.call_once(|| {
+                if name != hop {
+                    let why = "it has another id: expected the same in its edge.id and here";
+                    tracing::warn!(site, hop, its_id = name, why, "{told}");
+                }
+            });
+        }
+    }
+}
+
 /// What another node says of itself or of its origin, with what that is to who asked.
 pub(crate) enum Said {
     /// It can't answer, whatever its origin would say.
@@ -57,7 +93,13 @@ pub(crate) fn of(answer: &Answer) -> Option<Said> {
         let why = format!("{id}: it does not know this site (421)");
         return Some(Said::Unknown(Fault::unavailable(E::DestinationNotFound, why)));
     }
-    let error = E::reported(&answer.head.headers, id).filter(|_| status.is_server_error())?;
+    if !status.is_server_error() {
+        return None;
+    }
+    let fields = &answer.head.headers;
+    // By its own name, whatever it is called here.
+    let its_id = CacheStatus::nearest(fields);
+    let error = E::reported(fields, its_id.as_deref().unwrap_or(id))?;
     let why = || format!("{id}: it has no answer of its origin: {}", error.as_str());
     Some(match error {
         E::ProxyInternalResponse

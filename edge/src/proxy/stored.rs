@@ -317,7 +317,11 @@ fn fixed(how: &How) -> Option<Verdict> {
     match how {
         How::Fresh => None,
         How::Stale | How::StandIn { .. } => Some(Verdict::Stale),
-        How::Fetched { verdict, .. } => Some(*verdict),
+        // Who only waited asked for none of it, whether or not all has come by now.
+        How::Fetched { verdict, told, .. } => match told.collapsed {
+            true if *verdict != Verdict::Revalidated => Some(Verdict::Filling),
+            _ => Some(*verdict),
+        },
     }
 }
 

@@ -62,6 +62,22 @@ async fn two_hundred_waiters_of_one_cold_object_share_each_byte_as_it_comes() {
     }
 }
 
+/// Found by an audit: of those who had waited for a page some were counted as if each had asked the
+/// origin.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waited_is_told_so_however_quick_the_answer_was() {
+    for (bytes, kind) in [(3_000, "text/css"), (3_000, "video/mp4"), (3 * CHUNK, "video/mp4")] {
+        let proxy = Proxy::new().await;
+        proxy.web.put(FILM, Item::of(bytes).field("content-type", kind));
+        let answers = proxy.get_together(FILM, 40).await;
+        let count = |verdict| answers.iter().filter(|answer| answer.verdict() == verdict).count();
+        // Who comes when all is here finds it.
+        let others = count("filling") + count("hit-memory");
+        assert_eq!((count("origin"), others), (1, 39), "{bytes} {kind}");
+        assert_eq!(proxy.web.count(FILM), 1);
+    }
+}
+
 #[tokio::test]
 async fn who_comes_late_to_a_slow_fill_joins_it() {
     for item in kinds(3 * CHUNK) {

@@ -14,6 +14,8 @@ use tokio_util::sync::CancellationToken;
 /// Less may be about what it was asked for.
 const BAD_MAX: u32 = 3;
 const BAD_PERCENT_MAX: u32 = 50;
+/// It is sound while no more than one in so many of its answers within the window was a 5xx, or none.
+const SOUND_SHARE: u32 = 10;
 /// An origin that was much slower than others shows this often, by one request, if it still is.
 const LOOKED_AGAIN: Duration = Duration::from_secs(5);
 /// It is not, when that one's answer begins within this share of its median.
@@ -25,6 +27,8 @@ pub(crate) struct Known {
     /// When it last failed, if that is to keep requests away.
     pub(crate) failed: Option<Instant>,
     lately: Window,
+    /// Its answers: here a 5xx of any kind is a bad one.
+    answers: Window,
     latency: Latency,
     /// When a request was sent to see whether it is still slow.
     looked: Option<Instant>,
@@ -39,6 +43,7 @@ impl Known {
             habits: Habits::default(),
             failed: None,
             lately: Window::new(now),
+            answers: Window::new(now),
             latency: Latency::default(),
             looked: None,
             alive: CancellationToken::new(),
@@ -86,6 +91,10 @@ impl Known {
         if status.is_some_and(|status| matches!(status.as_u16(), 502..=504)) {
             return self.bad(now);
         }
+        match status.is_some_and(|status| status.is_server_error()) {
+            true => self.answers.failed(now),
+            false => self.answers.good(now),
+        }
         self.lately.good(now);
         if !self.is_bad(now) {
             self.failed = None;
@@ -94,10 +103,17 @@ impl Known {
 
     /// An exchange with it came to nothing good, though it was reached.
     pub(crate) fn bad(&mut self, now: Instant) {
+        self.answers.failed(now);
         self.lately.failed(now);
         if self.is_bad(now) {
             self.failed = Some(now);
         }
+    }
+
+    /// Whether nearly all that it was asked for lately it has answered well.
+    pub(crate) fn is_sound(&self, now: Instant) -> bool {
+        let (good, bad) = self.answers.counts(now);
+        bad * SOUND_SHARE <= good + bad
     }
 
     fn is_bad(&self, now: Instant) -> bool {

@@ -7,7 +7,7 @@ use crate::fault::{ErrorType, Fault};
 use crate::hop::{Target, Way};
 use crate::order::{Known, Standing, order};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use xxhash_rust::xxh3::xxh3_64;
 
 /// An origin is slow that takes this many times as long as the quickest of its priority, and
@@ -18,8 +18,8 @@ const SLOW_MORE: Duration = Duration::from_millis(100);
 impl Tries<'_> {
     /// The first origin is free, as is another when nothing was sent, or when the one that was
     /// asked fell ill meanwhile: no origin is sent more than it would be had that been known. Nor is
-    /// one that has not failed lately, so that is one of `retries` that the budget need not pay: it is
-    /// for those that fail. The budget pays the rest.
+    /// another one that is sound: that is one of `retries`, and the budget, which is for those that fail,
+    /// need not pay it. The budget pays the rest.
     pub(super) fn next_origin(&mut self) -> Option<Choice> {
         let asked = self.site.origins.iter().any(|origin| !self.is_untried(&origin.way.hop))
             || self.is_failed_above;
@@ -47,12 +47,13 @@ impl Tries<'_> {
         Some(Choice { way, again })
     }
 
-    /// Whether an origin has not failed lately. What failed above was asked for by other nodes, too:
+    /// Whether an origin answers well. What failed above was asked for by other nodes, too:
     /// all of them would find it sound. And no budget is no further try.
     fn is_sound(&self, way: &Way) -> bool {
         !self.is_failed_above
             && self.site.config.budget_percent > 0
             && way.hop.standing() == Standing::Good
+            && way.hop.known().is_sound(Instant::now())
     }
 
     /// S3 wants requests that it was too busy for, or failed at, to be sent again.
