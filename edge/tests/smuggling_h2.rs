@@ -8,7 +8,7 @@ mod common;
 #[path = "common/raw.rs"]
 mod raw;
 
-use common::{DEADLINE, Edge, Stage};
+use common::{DEADLINE, Edge, Stage, until};
 use raw::Raw;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -261,7 +261,19 @@ async fn header_bombs_end() {
         frames.extend(frame(CONTINUATION, 0, 1, &section(&[(name.as_bytes(), &value)])));
     }
     assert_eq!(exchange(&asking.address, &frames).await, End::Reset, "2,000 continuations");
+    // A field by a place in the table that there is not.
+    assert_eq!(
+        exchange(&asking.address, &frame(HEADERS, 5, 1, &[0xff, 0xff, 0x7f])).await,
+        End::Reset
+    );
     assert_eq!(asking.end(&asking.pseudo(), None).await, End::Answered, "it serves on");
+    for reason in ["too-many", "malformed"] {
+        let line = format!("requests_unread_total{{protocol=\"h2\",reason=\"{reason}\"}} ");
+        let counted = async || {
+            (stage.edge.metric(&format!("nearcast_edge_{line}")).await == 1.0).then_some(())
+        };
+        until(&line, counted).await;
+    }
     stage.edge.stop().await;
 }
 

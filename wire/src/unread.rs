@@ -1,5 +1,6 @@
-//! Requests that the parsers of HTTP/1.1 and 3 refuse by themselves: no service sees them, so
-//! they are counted here. (HTTP/2's resets such a stream, or answers 431, and tells nobody.)
+//! Requests that the parsers refuse by themselves: no service sees them, so they are counted here.
+//! (HTTP/2's tells of those that end the connection; that it reset a stream, or answered 431, it tells
+//! nobody.)
 
 use prometheus::{IntCounterVec, Registry};
 use std::error::Error;
@@ -7,10 +8,12 @@ use std::error::Error;
 /// Why a request could not be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Why {
-    /// It is not HTTP: answered 400, in HTTP/3 by a reset.
+    /// It is not HTTP: answered 400, in HTTP/3 by a reset, in HTTP/2 by the connection's end.
     Malformed,
     /// Its head is longer than what is read: 431.
     TooLarge,
+    /// More frames of the kinds that floods are made of than are read: HTTP/2's `ENHANCE_YOUR_CALM`.
+    TooMany,
 }
 
 impl Why {
@@ -18,6 +21,7 @@ impl Why {
         match self {
             Self::Malformed => "malformed",
             Self::TooLarge => "too-large",
+            Self::TooMany => "too-many",
         }
     }
 }
@@ -31,8 +35,12 @@ impl Unread {
         let help = "Requests refused since they can't be read, by why";
         let labels = &["protocol", "reason"];
         let counters = counting::counters(registry, "requests_unread_total", help, labels)?;
-        for protocol in ["http/1.1", "h3"] {
-            for why in [Why::Malformed, Why::TooLarge] {
+        for (protocol, whys) in [
+            ("http/1.1", [Why::Malformed, Why::TooLarge]),
+            ("h2", [Why::Malformed, Why::TooMany]),
+            ("h3", [Why::Malformed, Why::TooLarge]),
+        ] {
+            for why in whys {
                 // An alarm sees the first one as a rise from 0.
                 counters.with_label_values(&[protocol, why.name()]).inc_by(0);
             }
@@ -44,10 +52,18 @@ impl Unread {
         self.0.with_label_values(&[protocol, why.name()]).inc();
     }
 
-    /// Counts how an HTTP/1.1 connection ended, if that was by a request that could not be read:
-    /// there is none after it.
+    /// Counts how a connection of HTTP/1.1 or 2 ended, if that was by what could not be read: there
+    /// is nothing after it.
     pub(crate) fn count_ended(&self, error: &(dyn Error + 'static)) {
         let Some(error) = error.downcast_ref::<hyper::Error>() else { return };
+        let of_h2 = error.source().and_then(|source| source.downcast_ref::<h2::Error>());
+        if let Some(reason) = of_h2.filter(|error| error.is_library()).and_then(h2::Error::reason) {
+            let why = match reason {
+                h2::Reason::ENHANCE_YOUR_CALM => Why::TooMany,
+                _ => Why::Malformed,
+            };
+            return self.count("h2", why);
+        }
         if error.is_parse_too_large() {
             self.count("http/1.1", Why::TooLarge);
         } else if error.is_parse() {
