@@ -98,8 +98,8 @@ pub(crate) fn of(answer: &Answer) -> Option<Said> {
     }
     let fields = &answer.head.headers;
     // By its own name, whatever it is called here.
-    let its_id = CacheStatus::nearest(fields);
-    let error = E::reported(fields, its_id.as_deref().unwrap_or(id))?;
+    let by_own_name = || E::reported(fields, &CacheStatus::nearest(fields)?);
+    let error = E::reported(fields, id).or_else(by_own_name)?;
     let why = || format!("{id}: it has no answer of its origin: {}", error.as_str());
     Some(match error {
         E::ProxyInternalResponse

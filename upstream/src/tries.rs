@@ -169,6 +169,9 @@ impl<'a> Tries<'a> {
                 if self.is_final(&answer) {
                     return Some(answer);
                 }
+                if let Some(way) = self.site.ways().find(|way| way.hop.id == answer.hop) {
+                    way.tell(&format_args!("it answered {}", answer.head.status.as_u16()));
+                }
                 self.note(Ok(answer));
             }
             Ok(answer) => return self.settle_peers(answer, has_body),

@@ -4,6 +4,7 @@
 mod common;
 
 use common::*;
+use futures::future::join_all;
 use http::Method;
 use nearcast_upstream::{Ask, BreakerState, ErrorType, Fault, SiteKind, Urgency};
 use std::sync::Arc;
@@ -181,16 +182,33 @@ async fn only_what_may_be_sent_twice_is_sent_twice() {
 /// budget was spent.
 #[tokio::test]
 async fn an_origin_that_is_well_stands_in_for_another_for_as_long_as_that_takes() {
-    for bad in [vec![Step::Close], status(500), status(503)] {
-        let first = Origin::new(move |_, _| bad.clone()).await;
+    let always = |_: usize| true;
+    let sometimes = |n: usize| n.is_multiple_of(3);
+    for (code, fails) in [(500, &always as &(dyn Fn(usize) -> bool + Sync)), (503, &sometimes)] {
+        let failing: Vec<bool> = (0..400).map(fails).collect();
+        let first =
+            Origin::new(move |n, _| if failing[n] { status(code) } else { ok("good") }).await;
         let second = Origin::saying("good").await;
         let site = pair(&first.url(), &second.url(), "hedge = false");
-        for n in 0..200 {
+        for n in 0..400 {
             assert_eq!(site.get(&format!("/{n}")).await.unwrap(), (200, "good".into()), "{n}");
         }
-        assert_eq!(second.count(), 200);
+        // More than the budget has.
+        assert!(second.count() >= 130, "{}", second.count());
         assert_eq!(site.metric("retry_budget_exhausted_total", &[]), 0.0);
     }
+    // One that has said nothing yet may hang: the budget decides how many wait for that.
+    let first = Origin::new(|_, _| status(500)).await;
+    let second = Origin::new(|_, _| vec![Step::Hang]).await;
+    let more = "hedge = false\nretry-budget-percent = 1\nfirst-byte-timeout = \"2s\"";
+    let (site, began) = (pair(&first.url(), &second.url(), more), Instant::now());
+    let asks = (0..200).map(|n| site.upstream.send(ask(if n % 2 == 0 { "/a" } else { "/b" })));
+    for got in join_all(asks).await {
+        assert_eq!(got.unwrap().head.status, 500);
+    }
+    // A burst of 20, a hundredth of 200, and one for each second.
+    let most = 20 + 2 + 1 + usize::try_from(began.elapsed().as_secs()).unwrap();
+    assert!((20..=most).contains(&second.count()), "{} of {most}", second.count());
     // Who wants no further tries gets none.
     for more in ["retries = 0", "retry-budget-percent = 0"] {
         let (first, second) = (Origin::new(|_, _| status(500)).await, Origin::saying("good").await);

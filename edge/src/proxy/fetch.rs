@@ -28,7 +28,7 @@ use crate::refused::Refused;
 use crate::serve::{Answer as Answered, Edge};
 use caching::{CacheStatus, Forwarded, Storable, Stored};
 use heads::Head;
-use http::{HeaderMap, Method, StatusCode, header};
+use http::{HeaderMap, HeaderName, Method, StatusCode, header};
 use model::ByteRange;
 use span::{Span, is_of};
 use std::sync::Arc;
@@ -335,11 +335,14 @@ impl Fetch {
         (outcome, own)
     }
 
-    /// Whether the client's own copy is found to be good, and such as others may have: the next one who
-    /// asks is sent it.
+    /// Whether the client's own copy is found to be good, and said to be such as others may have: the
+    /// next one who asks is sent it.
     fn is_confirmed_for_all(&self, stored: &Stored) -> bool {
         let Wanted { method, fields, caching, .. } = &*self.wanted;
+        // One that says nothing of caches has not taken back what the answer before it said.
+        let said = |name: &HeaderName| stored.fields.contains_key(name);
         stored.status == StatusCode::NOT_MODIFIED
+            && (said(&header::CACHE_CONTROL) || caching.targeted.iter().any(said))
             && caching::storable(method, fields, StatusCode::OK, &stored.fields, caching)
                 == Storable::Yes
     }

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 /// Less may be about what it was asked for.
 const BAD_MAX: u32 = 3;
 const BAD_PERCENT_MAX: u32 = 50;
-/// It is sound while no more than one in so many of its answers within the window was a 5xx, or none.
+/// It is sound while it answers, and no more than one in so many within the window was a 5xx, or none.
 const SOUND_SHARE: u32 = 10;
 /// An origin that was much slower than others shows this often, by one request, if it still is.
 const LOOKED_AGAIN: Duration = Duration::from_secs(5);
@@ -110,10 +110,10 @@ impl Known {
         }
     }
 
-    /// Whether nearly all that it was asked for lately it has answered well.
+    /// Whether it has answered lately, nearly all of it well. One that hangs has not.
     pub(crate) fn is_sound(&self, now: Instant) -> bool {
         let (good, bad) = self.answers.counts(now);
-        bad * SOUND_SHARE <= good + bad
+        good > 0 && bad * SOUND_SHARE <= good + bad
     }
 
     fn is_bad(&self, now: Instant) -> bool {

@@ -47,12 +47,14 @@ impl Tries<'_> {
         Some(Choice { way, again })
     }
 
-    /// Whether an origin answers well. What failed above was asked for by other nodes, too:
-    /// all of them would find it sound. And no budget is no further try.
+    /// Whether an origin answers well, and has places to spare: its own share goes first. What failed
+    /// above was asked for by other nodes, too: all of them would find it sound. And no budget is no
+    /// further try.
     fn is_sound(&self, way: &Way) -> bool {
         !self.is_failed_above
             && self.site.config.budget_percent > 0
             && way.hop.standing() == Standing::Good
+            && way.hop.is_at_ease()
             && way.hop.known().is_sound(Instant::now())
     }
 
