@@ -303,11 +303,6 @@ impl Turn<'_> {
         self.opening.is_some()
     }
 
-    /// Whether another request had opened this connection for it.
-    pub(crate) fn has_joined(&self, link: &Arc<Link>) -> bool {
-        !self.opens && self.stream.as_ref().is_some_and(|stream| stream.is_over(link))
-    }
-
     /// The request goes over this connection.
     pub(crate) fn over(&mut self, link: &Arc<Link>, captured: &CaptureConnection) {
         if self.stream.as_ref().is_some_and(|stream| stream.is_over(link)) {

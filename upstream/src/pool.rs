@@ -225,11 +225,9 @@ impl Pool {
                     Fate::GivenUp => self.retire(began),
                     Fate::Unknown => {}
                 }
-                // One that was opened for it may have taken others before it.
-                let is_own = |link: &Arc<Link>| turn.opens || turn.has_joined(link);
-                let in_order = |link: &Arc<Link>| link.has_ended_in_order() && is_own(link);
                 let end = match &link {
-                    Some(link) if in_order(link) => End::InOrder,
+                    // Whoever it was opened for, and whichever one was to be joined: it took others.
+                    Some(link) if link.has_ended_in_order() => End::InOrder,
                     _ if turn.opens || fault::is_refused(&error) => End::Refused,
                     _ => End::GivenUp,
                 };
