@@ -57,8 +57,9 @@ async fn an_end_before_a_disk_is_looked_through_is_no_trouble_of_its_blocks() {
     let sizes = sizes(dir.path(), MEMORY, 1, 1 << 30);
     for _ in 0..20 {
         let chunks = Chunks::open(&sizes, &Registry::new()).unwrap();
-        // Beside the one that a store's tasks run on, those that read its blocks.
-        until("blocks are read", || threads() > 2).await;
+        // Beside the one that a store's tasks run on, one that reads its blocks: there are more of
+        // these where one is not quick enough for all.
+        until("blocks are read", || threads() > 1).await;
         drop(chunks);
         until("the end of the disk's threads", || threads() == 0).await;
         assert_eq!(WARNED.load(Ordering::Relaxed), 0);

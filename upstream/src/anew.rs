@@ -39,11 +39,11 @@ impl Default for Anew {
 /// How a request came to no answer over a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum End {
-    /// The server refused it, or took nothing over the connection that was opened for it.
+    /// The server refused it, or the connection that was opened for it.
     Refused,
     /// Its connection was there, and was given up.
     GivenUp,
-    /// Its connection, whoever opened it, had taken requests, and ended in order.
+    /// Its connection, which was not opened for it, had taken requests, and ended in order.
     InOrder,
 }
 

@@ -117,6 +117,7 @@ impl Flight {
         let is_origin = self.way.hop.kind == HopKind::Origin;
         self.way.note(None, |known, now| {
             known.head_after(took);
+            known.answered(status, now);
             known.habits.answered(self.asked, took, self.patience);
             if is_origin {
                 known.breaker.answered(self.pass, now);

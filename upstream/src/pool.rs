@@ -226,8 +226,8 @@ impl Pool {
                     Fate::Unknown => {}
                 }
                 let end = match &link {
-                    // Whoever it was opened for, and whichever one was to be joined: it took others.
-                    Some(link) if link.has_ended_in_order() => End::InOrder,
+                    // Whichever was to be joined: it may have gone over another one.
+                    Some(link) if !turn.opens && link.has_ended_in_order() => End::InOrder,
                     _ if turn.opens || fault::is_refused(&error) => End::Refused,
                     _ => End::GivenUp,
                 };

@@ -342,7 +342,7 @@ impl Fetch {
         // One that says nothing of caches has not taken back what the answer before it said.
         let said = |name: &HeaderName| stored.fields.contains_key(name);
         stored.status == StatusCode::NOT_MODIFIED
-            && (said(&header::CACHE_CONTROL) || caching.targeted.iter().any(said))
+            && [header::CACHE_CONTROL, header::EXPIRES].iter().chain(&caching.targeted).any(said)
             && caching::storable(method, fields, StatusCode::OK, &stored.fields, caching)
                 == Storable::Yes
     }

@@ -27,7 +27,7 @@ pub(crate) struct Known {
     /// When it last failed, if that is to keep requests away.
     pub(crate) failed: Option<Instant>,
     lately: Window,
-    /// Its answers: here a 5xx of any kind is a bad one.
+    /// Its heads, of which a 5xx of any kind is a bad one, and what came to nothing.
     answers: Window,
     latency: Latency,
     /// When a request was sent to see whether it is still slow.
@@ -63,6 +63,14 @@ impl Known {
         self.habits.patience(asked, self.latency.rough_median())
     }
 
+    /// A head came.
+    pub(crate) fn answered(&mut self, status: StatusCode, now: Instant) {
+        match status.is_server_error() {
+            true => self.answers.failed(now),
+            false => self.answers.good(now),
+        }
+    }
+
     /// A head came after this time. What was known of a hop that was slow is forgotten when it is
     /// much quicker: it is asked too seldom for that to fade.
     pub(crate) fn head_after(&mut self, took: Duration) {
@@ -89,11 +97,7 @@ impl Known {
     pub(crate) fn good(&mut self, pass: Pass, status: Option<StatusCode>, now: Instant) {
         self.breaker.good(pass, now);
         if status.is_some_and(|status| matches!(status.as_u16(), 502..=504)) {
-            return self.bad(now);
-        }
-        match status.is_some_and(|status| status.is_server_error()) {
-            true => self.answers.failed(now),
-            false => self.answers.good(now),
+            return self.could_not(now);
         }
         self.lately.good(now);
         if !self.is_bad(now) {
@@ -104,6 +108,10 @@ impl Known {
     /// An exchange with it came to nothing good, though it was reached.
     pub(crate) fn bad(&mut self, now: Instant) {
         self.answers.failed(now);
+        self.could_not(now);
+    }
+
+    fn could_not(&mut self, now: Instant) {
         self.lately.failed(now);
         if self.is_bad(now) {
             self.failed = Some(now);
