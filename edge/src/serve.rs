@@ -123,6 +123,12 @@ impl wire::Service for Edge {
         body.whole()
     }
 
+    fn of_unread(&self) -> HeaderMap {
+        let told = Verdict::Refused.cache_status(&self.id);
+        let unkept = HeaderValue::from_static("no-store");
+        HeaderMap::from_iter([(CACHE_STATUS, told), (header::CACHE_CONTROL, unkept)])
+    }
+
     fn untaken(&self, body: &mut Body) {
         body.untaken();
     }

@@ -345,7 +345,10 @@ async fn what_cannot_be_read_is_counted() {
         (&format!("x: {}\r\n", "a".repeat(70 << 10)), 431),
     ] {
         // The end of what is sent is read, so no reset overtakes the answer.
-        exchange(&address, request(fields, "").as_bytes(), true).await;
+        let read = exchange(&address, request(fields, "").as_bytes(), true).await;
+        let read = String::from_utf8(read).unwrap();
+        let said = "\r\ncache-status: edge-a;detail=\"refused\"\r\n";
+        assert!(read.starts_with(&format!("HTTP/1.1 {status} ")) && read.contains(said), "{read}");
         *(if status == 400 { &mut malformed } else { &mut too_large }) += 1.0;
         common::until("the count", || async {
             let counted =

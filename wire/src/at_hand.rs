@@ -11,7 +11,7 @@ use crate::{Reply, Service, direct::head};
 use bytes::Bytes;
 use h2::at_hand::{Answer, Answers, HEAD_BYTES_MAX, Head};
 use http::header::{HeaderName, TE};
-use http::{Request, Response, Version, request};
+use http::{HeaderMap, Request, Response, Version, request};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -72,6 +72,10 @@ impl<S: Service> Answers for Requests<S> {
         *stands_for.version_mut() = Version::HTTP_2;
         stands_for.extensions_mut().insert(begun);
         Err(stands_for)
+    }
+
+    fn too_long(&self) -> HeaderMap {
+        self.is_too_long()
     }
 }
 

@@ -45,6 +45,8 @@ pub struct Direct<T, S: Service> {
     head_max: Duration,
     /// What hyper got.
     lengths: Lengths,
+    /// What is left of hyper's own answer to what it could not read.
+    refusal: Option<Box<Rest>>,
 }
 
 /// Whose turn it is.
@@ -78,7 +80,7 @@ impl<T, S: Service> Direct<T, S> {
         is_on: bool,
     ) -> Self {
         let state = if is_on { State::Beside(0) } else { State::Off };
-        Self { stream, requests, state, timer, head_max, lengths }
+        Self { stream, requests, state, timer, head_max, lengths, refusal: None }
     }
 
     /// Whether hyper is done with what it has.
@@ -114,12 +116,36 @@ impl<T, S: Service> Direct<T, S> {
 impl<T: AsyncWrite + Unpin, S: Service> Direct<T, S> {
     /// Sends what is left of an answer.
     fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if let Some(rest) = &mut self.refusal {
+            let sent = ready!(poll_send(&mut self.stream, cx, rest));
+            self.refusal = None;
+            return Poll::Ready(sent);
+        }
         let State::Answering(rest) = &mut self.state else { return Poll::Ready(Ok(())) };
         // A peer that takes it slowly is not late with its next head.
         self.timer.put_off(self.head_max);
         let sent = ready!(poll_send(&mut self.stream, cx, rest));
         self.state = State::Between;
         Poll::Ready(sent)
+    }
+}
+
+impl<T, S: Service> Direct<T, S> {
+    /// Takes what hyper writes, if that is its own answer to what it could not read: what it writes
+    /// while no request is under way. Such an answer is the last of its connection, and is sent with
+    /// the fields that the service has for it.
+    fn takes_refusal(&mut self, written: &[u8]) -> bool {
+        let is_refusal = written.starts_with(b"HTTP/1.")
+            && written.get("HTTP/1.1 ".len()) == Some(&b'4')
+            && written.ends_with(head::END)
+            && !self.stream.is_answering();
+        if !is_refusal {
+            return false;
+        }
+        let mut text = written[..written.len() - b"\r\n".len()].to_vec();
+        head::write_fields(&self.requests.of_unread(), &mut text);
+        self.refusal = Some(Box::new(Rest { head: text, sent: 0, body: Bytes::new() }));
+        true
     }
 }
 
@@ -208,6 +234,9 @@ impl<T: AsyncWrite + Unpin, S: Service> AsyncWrite for Direct<T, S> {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         ready!(this.poll_rest(cx))?;
+        if this.takes_refusal(buf) {
+            return Poll::Ready(Ok(buf.len()));
+        }
         Pin::new(&mut this.stream).poll_write(cx, buf)
     }
 
@@ -218,6 +247,11 @@ impl<T: AsyncWrite + Unpin, S: Service> AsyncWrite for Direct<T, S> {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         ready!(this.poll_rest(cx))?;
+        if let [buf] = bufs
+            && this.takes_refusal(buf)
+        {
+            return Poll::Ready(Ok(buf.len()));
+        }
         Pin::new(&mut this.stream).poll_write_vectored(cx, bufs)
     }
 
@@ -226,7 +260,11 @@ impl<T: AsyncWrite + Unpin, S: Service> AsyncWrite for Direct<T, S> {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+        let this = self.get_mut();
+        if this.refusal.is_some() {
+            ready!(this.poll_rest(cx))?;
+        }
+        Pin::new(&mut this.stream).poll_flush(cx)
     }
 
     /// The connection's end comes after what was answered.

@@ -9,9 +9,11 @@ use crate::idle::UnderWay;
 use crate::pace::{Pace, Paced};
 use crate::service::Answering;
 use crate::unframed::{Ending, Unframed};
+#[cfg(feature = "at-hand")]
+use crate::unread::Why;
 use crate::{Known, Reply, Request, RequestBody, Service, Shared, TwoLengths, Via};
 use bytes::Bytes;
-use http::{Response, Version};
+use http::{HeaderMap, Response, Version};
 use http_body::Body;
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
@@ -116,6 +118,18 @@ impl<S: Service> Requests<S> {
         let begun = self.awaited(reply);
         *self.begun.lock().unwrap_or_else(PoisonError::into_inner) = Some(begun);
         None
+    }
+
+    /// Fields of answers to what can't be read.
+    pub fn of_unread(&self) -> HeaderMap {
+        self.shared.service.of_unread()
+    }
+
+    /// An HTTP/2 request's head is longer than what is read.
+    #[cfg(feature = "at-hand")]
+    pub fn is_too_long(&self) -> HeaderMap {
+        self.shared.metrics.unread.count("h2", Why::TooLarge);
+        self.of_unread()
     }
 
     /// What the service says to a request without a body.

@@ -9,7 +9,7 @@ use crate::{Known, Levers};
 use arena::Arena;
 use bytes::Bytes;
 use counting::{counter, counters, from_zero, gauge, gauges};
-use http::{HeaderValue, Response};
+use http::{HeaderMap, HeaderValue, Response};
 use http_body_util::combinators::UnsyncBoxBody;
 use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry};
 use std::fmt::Display;
@@ -46,6 +46,12 @@ pub trait Service: Send + Sync + 'static {
     /// Takes all that a body, of which nothing was taken yet, has to send, if that is at hand in
     /// one piece. Else it is left as it is.
     fn whole(body: &mut Self::Body) -> Option<Bytes>;
+
+    /// Fields of the answers to requests that no service sees, since they can't be read: 400, 414 and
+    /// 431, without a body.
+    fn of_unread(&self) -> HeaderMap {
+        HeaderMap::new()
+    }
 
     /// What is left of this body does not leave, since its client took too little of it for
     /// [`Patience::send`](crate::Patience): its stream alone is reset (HTTP/3).

@@ -1,6 +1,6 @@
 //! Requests that the parsers refuse by themselves: no service sees them, so they are counted here.
-//! (HTTP/2's tells of those that end the connection; that it reset a stream, or answered 431, it tells
-//! nobody.)
+//! (HTTP/2's tells of those that end the connection, and of 431 where it was begun as HTTP/2; that it
+//! reset a stream it tells nobody.)
 
 use prometheus::{IntCounterVec, Registry};
 use std::error::Error;
@@ -36,9 +36,9 @@ impl Unread {
         let labels = &["protocol", "reason"];
         let counters = counting::counters(registry, "requests_unread_total", help, labels)?;
         for (protocol, whys) in [
-            ("http/1.1", [Why::Malformed, Why::TooLarge]),
-            ("h2", [Why::Malformed, Why::TooMany]),
-            ("h3", [Why::Malformed, Why::TooLarge]),
+            ("http/1.1", &[Why::Malformed, Why::TooLarge][..]),
+            ("h2", &[Why::Malformed, Why::TooLarge, Why::TooMany]),
+            ("h3", &[Why::Malformed, Why::TooLarge]),
         ] {
             for why in whys {
                 // An alarm sees the first one as a rise from 0.

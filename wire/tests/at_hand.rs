@@ -23,6 +23,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 const BODY: &str = "twelve bytes";
+const UNREAD: HeaderName = HeaderName::from_static("x-read");
 
 /// Answers with these fields: with a head made ready where `/known` is asked for, and without a
 /// date, so that hyper must see it, where `/plain` is.
@@ -64,6 +65,10 @@ impl Service for Heads {
             Poll::Ready(Some(Ok(frame))) => frame.into_data().ok(),
             _ => None,
         }
+    }
+
+    fn of_unread(&self) -> HeaderMap {
+        HeaderMap::from_iter([(UNREAD, HeaderValue::from_static("by nobody"))])
     }
 
     fn answer(self: &Arc<Self>, request: Request) -> Reply<Counted> {
@@ -186,6 +191,31 @@ fn heads_leave_without_hyper() {
         HeaderMap::from_iter([(HeaderName::from_static("etag"), "\"a\"".parse().unwrap())]);
     let heads = ["/known", "/now", "/plain"].map(|path| (StatusCode::OK, fields.clone(), path));
     assert_eq!(on_two_threads(heads_come(heads.to_vec())), 2);
+}
+
+/// The service never sees it, and has a word in the answer all the same.
+#[test]
+fn a_head_that_is_too_long_is_answered_with_what_the_service_says_of_such() {
+    on_two_threads(async {
+        let served =
+            Served::of(Arc::new(Heads::default()), Levers::default(), Arena::new(1 << 20).unwrap());
+        let served = served.await;
+        let mut peer = h2(shake(TcpStream::connect(served.tls).await.unwrap(), b"h2").await).await;
+        for (bytes, status) in [(20 << 10, 431), (10 << 10, 200), (17 << 10, 431)] {
+            let request =
+                http::Request::get("https://localhost/now").header("x", "a".repeat(bytes));
+            let answer = peer.send_request(request.body(Empty::new()).unwrap()).await.unwrap();
+            assert_eq!(answer.status(), status);
+            let said = answer.headers().get(UNREAD).map(HeaderValue::as_bytes);
+            assert_eq!(said, (status == 431).then_some(&b"by nobody"[..]), "{bytes}");
+        }
+        assert_eq!(
+            served.counted("nearcast_edge_requests_unread_total", &["h2", "too-large"]),
+            2.0
+        );
+        drop(peer);
+        served.empty().await;
+    });
 }
 
 const DATA: u8 = 0;

@@ -4,7 +4,7 @@
 use crate::hpack::{self, Header};
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderName, HeaderValue, Request, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode};
 use std::cell::RefCell;
 use std::fmt;
 use std::sync::Arc;
@@ -18,6 +18,11 @@ pub trait Answers: Send + Sync {
     /// `room`. Else what goes the usual way is given back: the request, or one that stands for
     /// it. Must not panic.
     fn answer(&self, request: Request<()>, room: usize) -> Result<Answer, Request<()>>;
+
+    /// Fields of the 431 that a head gets which is longer than what is read.
+    fn too_long(&self) -> HeaderMap {
+        HeaderMap::new()
+    }
 }
 
 /// An answer that is whole.
@@ -59,6 +64,10 @@ pub(crate) struct Hook(Arc<dyn Answers>);
 impl Hook {
     pub(crate) fn answer(&self, request: Request<()>, room: usize) -> Result<Answer, Request<()>> {
         self.0.answer(request, room)
+    }
+
+    pub(crate) fn too_long(&self) -> HeaderMap {
+        self.0.too_long()
     }
 }
 

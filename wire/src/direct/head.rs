@@ -21,7 +21,8 @@ const KEPT_BYTES: usize = 4 << 10;
 
 const START: &[u8] = b"GET /";
 const VERSION: &[u8] = b" HTTP/1.1\r\n";
-const END: &[u8] = b"\r\n\r\n";
+/// The end of a head.
+pub const END: &[u8] = b"\r\n\r\n";
 
 thread_local! {
     /// A head's bytes go into one piece, which its fields share. When all of them are gone, it
@@ -141,6 +142,11 @@ pub fn write(status: StatusCode, fields: &HeaderMap, text: &mut Vec<u8>) {
             text.extend_from_slice(part.as_bytes());
         }
     }
+    write_fields(fields, text);
+}
+
+/// Writes the fields of a head, and its end.
+pub fn write_fields(fields: &HeaderMap, text: &mut Vec<u8>) {
     for (name, value) in fields {
         let (name, value) = (name.as_str().as_bytes(), value.as_bytes());
         text.reserve(name.len() + value.len() + ": \r\n\r\n".len());

@@ -7,7 +7,6 @@
 use super::control::Broken;
 use super::faults::{read_error, write_error};
 use super::frames::{Fault, Frames};
-use super::head;
 use super::heading::Heading;
 use super::outlets::{HEAD_STREAM_BYTES_MAX, Outlet, Outlets};
 use bytes::{Buf, Bytes};
@@ -15,7 +14,6 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use h3::error::Code;
 use h3::quic::{self, ConnectionErrorIncoming, StreamErrorIncoming, StreamId, WriteBuf};
-use http::{HeaderMap, StatusCode};
 use quinn::{ReadError, VarInt};
 use std::error::Error;
 use std::pin::Pin;
@@ -32,12 +30,27 @@ pub struct TooLong;
 pub struct SendStream {
     outlet: Arc<Outlet>,
     id: StreamId,
-    writing: Option<WriteBuf<Bytes>>,
+    writing: Option<Writing>,
     /// h3 has sent something, whole: it has no other answer than 431.
     written: bool,
     outlets: Option<Outlets>,
     /// The connection is kept while h3 has it.
     _task: Option<TaskTrackerToken>,
+}
+
+/// What h3 sends, and what is sent in its place where that is its answer to a request.
+enum Writing {
+    AsItIs(WriteBuf<Bytes>),
+    TooLong(Bytes),
+}
+
+impl Writing {
+    fn buf(&mut self) -> &mut dyn Buf {
+        match self {
+            Self::AsItIs(data) => data,
+            Self::TooLong(answer) => answer,
+        }
+    }
 }
 
 impl SendStream {
@@ -71,11 +84,10 @@ impl SendStream {
     }
 
     /// Ends a request's stream that nobody took.
-    fn end(&mut self) {
+    fn end(&mut self, outlets: &Outlets) {
         if let Some(stream) = &mut *self.outlet.send() {
             if self.outlet.is_full() {
-                let answer =
-                    head::frame(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, &HeaderMap::new());
+                let answer = outlets.too_long();
                 // It is the first that is written, and fits any window that is one.
                 self.written =
                     stream.write_all(&answer).now_or_never().is_some_and(|it| it.is_ok());
@@ -97,7 +109,7 @@ impl Drop for SendStream {
     fn drop(&mut self) {
         if let Some(outlets) = self.outlets.take() {
             outlets.forget(self.id);
-            self.end();
+            self.end(&outlets);
         }
     }
 }
@@ -107,6 +119,7 @@ impl quic::SendStream<Bytes> for SendStream {
         let Some(data) = &mut self.writing else { return Poll::Ready(Ok(())) };
         let mut stream = self.outlet.send();
         let Some(stream) = &mut *stream else { return Poll::Ready(Err(taken())) };
+        let data = data.buf();
         while data.has_remaining() {
             let written = ready!(Pin::new(&mut *stream).poll_write(cx, data.chunk()));
             data.advance(written.map_err(write_error)?);
@@ -122,7 +135,10 @@ impl quic::SendStream<Bytes> for SendStream {
             let connection_error = ConnectionErrorIncoming::InternalError(why);
             return Err(StreamErrorIncoming::ConnectionErrorIncoming { connection_error });
         }
-        self.writing = Some(data.into());
+        self.writing = Some(match &self.outlets {
+            Some(outlets) => Writing::TooLong(outlets.too_long().into()),
+            None => Writing::AsItIs(data.into()),
+        });
         Ok(())
     }
 

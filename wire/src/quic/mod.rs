@@ -34,6 +34,7 @@ use asking::Asked;
 pub use asking::FUTILE_MAX;
 use bytes::Bytes;
 use futures::FutureExt;
+use http::StatusCode;
 pub(crate) use leaving::{DATA_BYTES_MAX, head_and_data};
 use listening::listen;
 pub use metrics::Metrics;
@@ -253,7 +254,10 @@ async fn connection<S: Service>(
     let via = via.of_client(quic.remote_address().ip()).named(named(&quic).as_deref());
     let mut builder = h3::server::builder();
     builder.max_field_section_size(HEADER_BYTES_MAX.into()).send_grease(false);
-    let transport = transport::Connection::new(quic.clone());
+    let service = Arc::clone(&shared.service);
+    let too_long =
+        move || head::frame(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, &service.of_unread());
+    let transport = transport::Connection::new(quic.clone(), Arc::new(too_long));
     let (inlet, outlets, own) = (transport.inlet(), transport.outlets(), transport.own());
     let mut connection: Connection =
         match timeout(shared.patience.handshake, builder.build(transport)).await {

@@ -12,9 +12,15 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 /// of the longest head that is read takes less. h3 itself would collect a frame of any length.
 pub const HEAD_STREAM_BYTES_MAX: usize = 4 * crate::HEADER_BYTES_MAX as usize;
 
+/// What a head gets which is longer than what is read: a frame, made when it is needed.
+pub type TooLong = Arc<dyn Fn() -> Vec<u8> + Send + Sync>;
+
 /// The sending halves of the requests' streams, until they are taken.
-#[derive(Clone, Default)]
-pub struct Outlets(Arc<Mutex<HashMap<u64, Arc<Outlet>>>>);
+#[derive(Clone)]
+pub struct Outlets {
+    kept: Arc<Mutex<HashMap<u64, Arc<Outlet>>>>,
+    too_long: TooLong,
+}
 
 /// A sending half, until it is taken, and what its stream brings until the head is read.
 #[derive(Default)]
@@ -80,26 +86,41 @@ pub fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Outlets {
+    /// None yet.
+    pub fn new(too_long: TooLong) -> Self {
+        Self { kept: Arc::default(), too_long }
+    }
+
+    /// The one answer that none of these is taken for.
+    pub fn too_long(&self) -> Vec<u8> {
+        (self.too_long)()
+    }
+
+    /// What makes it.
+    pub fn of_too_long(&self) -> TooLong {
+        Arc::clone(&self.too_long)
+    }
+
     /// Takes the sending half of a request's stream; h3 sends nothing on it any more.
     pub fn take(&self, id: StreamId) -> Option<quinn::SendStream> {
-        let outlet = locked(&self.0).remove(&id.into_inner())?;
+        let outlet = locked(&self.kept).remove(&id.into_inner())?;
         outlet.send().take()
     }
 
     /// The head of this request was read. None: its sending half was taken.
     pub fn read(&self, id: StreamId) -> Option<Arc<Outlet>> {
-        let outlet = locked(&self.0).get(&id.into_inner()).cloned()?;
+        let outlet = locked(&self.kept).get(&id.into_inner()).cloned()?;
         outlet.read.store(true, Relaxed);
         Some(outlet)
     }
 
     /// Keeps the sending half of a stream.
     pub fn insert(&self, id: StreamId, outlet: &Arc<Outlet>) {
-        locked(&self.0).insert(id.into_inner(), Arc::clone(outlet));
+        locked(&self.kept).insert(id.into_inner(), Arc::clone(outlet));
     }
 
     /// Keeps it no longer.
     pub fn forget(&self, id: StreamId) {
-        locked(&self.0).remove(&id.into_inner());
+        locked(&self.kept).remove(&id.into_inner());
     }
 }

@@ -5,7 +5,7 @@
 use super::faults::{connection_error, lost};
 use super::halves::{RecvStream, SendStream, stream_id};
 use super::inlet::Inlet;
-use super::outlets::{Outlet, Outlets, locked};
+use super::outlets::{Outlet, Outlets, TooLong, locked};
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -42,14 +42,14 @@ type Own = Arc<Mutex<Vec<Stopped>>>;
 
 impl Connection {
     /// h3's view of a connection.
-    pub fn new(quic: quinn::Connection) -> Self {
+    pub fn new(quic: quinn::Connection, too_long: TooLong) -> Self {
         Self {
             quic,
             inlet: Inlet::default(),
             accepting_bidi: None,
             opening_bidi: None,
             opening_send: None,
-            outlets: Outlets::default(),
+            outlets: Outlets::new(too_long),
             own: Own::default(),
         }
     }
@@ -121,7 +121,7 @@ impl quic::Connection<Bytes> for Connection {
     }
 
     fn opener(&self) -> Self {
-        Self::new(self.quic.clone())
+        Self::new(self.quic.clone(), self.outlets.of_too_long())
     }
 }
 

@@ -225,6 +225,16 @@ impl<S: Service> Served<S> {
         family.unwrap().get_metric()[0].get_gauge().get_value()
     }
 
+    /// A counter with these labels' values, in the order of the labels' names.
+    pub fn counted(&self, name: &str, values: &[&str]) -> f64 {
+        let families = self.registry.gather();
+        let family = families.iter().find(|family| family.name() == name);
+        let metrics = family.unwrap().get_metric().iter();
+        let mut of = metrics
+            .filter(|it| it.get_label().iter().map(|it| it.value()).eq(values.iter().copied()));
+        of.next().unwrap().get_counter().get_value()
+    }
+
     /// A counter without labels.
     pub fn counter(&self, name: &str) -> f64 {
         let families = self.registry.gather();

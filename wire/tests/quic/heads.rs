@@ -101,10 +101,10 @@ async fn whatever_way_a_head_comes_it_is_answered() {
     world.end().await;
 }
 
-/// Whether a message's status is 431 (RFC 9204 section 4.5.4), in Huffman's code or without.
+/// Whether a message's status is 431 (RFC 9204 section 4.5.4), with what the service says of such.
 fn is_431(message: &[u8]) -> bool {
     let value = |value: &[u8]| message.windows(value.len()).any(|it| it == value);
-    message[0] == 1 && (value(b"\x5f\x09\x03431") || value(b"\x5f\x09\x83\x69\x90\xff"))
+    message[0] == 1 && value(b"\x5f\x09\x03431") && value(b"x-read\x09by nobody")
 }
 
 /// A head of any length is not waited for, nor kept: it is answered once more than the longest one

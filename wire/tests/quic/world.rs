@@ -2,7 +2,7 @@
 //! pause, stop, move and leave when it likes.
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, HeaderValue, Response};
+use http::{HeaderMap, HeaderName, HeaderValue, Response};
 use http_body_util::BodyExt;
 use nearcast_wire::quic::{Listener, ResetKey, bind};
 use nearcast_wire::{
@@ -117,6 +117,11 @@ impl Service for Bodies {
 
     fn whole(body: &mut Body) -> Option<Bytes> {
         (body.at == body.end).then(|| std::mem::take(&mut body.first))
+    }
+
+    fn of_unread(&self) -> HeaderMap {
+        let said = HeaderValue::from_static("by nobody");
+        HeaderMap::from_iter([(HeaderName::from_static("x-read"), said)])
     }
 
     fn untaken(&self, _: &mut Body) {

@@ -428,6 +428,9 @@ where
         mut frame: frame::Headers,
     ) -> Result<ReceivedFrame, Error> {
         let ready = self.codec.take_request();
+        if let Some(hook) = self.inner.at_hand.as_ref().filter(|_| frame.is_over_size()) {
+            self.inner.streams.refuse_with(hook.too_long());
+        }
         let message = match self.claim_for_answer(cx, &frame, ready.is_some())? {
             None => {
                 if let Some(request) = ready {

@@ -89,6 +89,9 @@ struct Inner {
 
     /// The number of stream refs to this shared state.
     refs: usize,
+
+    /// Fields of the next 431.
+    refusal: HeaderMap,
 }
 
 #[derive(Debug)]
@@ -151,6 +154,11 @@ where
         may_open
             .then(|| actions.send.claim_for_answer(BODY_BYTES_MAX as WindowSize))
             .flatten()
+    }
+
+    /// The next 431 has these fields.
+    pub fn refuse_with(&mut self, fields: HeaderMap) {
+        self.inner.lock().unwrap().refusal = fields;
     }
 
     /// Gives back what was claimed, but for what is sent. If there is such an answer, the stream
@@ -499,6 +507,7 @@ impl Inner {
             },
             store: Store::new(),
             refs: 1,
+            refusal: HeaderMap::new(),
         }))
     }
 
@@ -577,6 +586,7 @@ impl Inner {
         }
 
         let actions = &mut self.actions;
+        let refusal = &mut self.refusal;
 
         self.counts.transition(stream, |counts, stream| {
             tracing::trace!(
@@ -595,7 +605,7 @@ impl Inner {
                                 frame::Pseudo::response(
                                     ::http::StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
                                 ),
-                                HeaderMap::new(),
+                                std::mem::take(refusal),
                             );
                             resp.set_end_stream();
                             let mut send_buffer = send_buffer.inner.lock().unwrap();
