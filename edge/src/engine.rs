@@ -7,6 +7,7 @@
 mod adopting;
 mod asking;
 mod extent;
+mod filling;
 mod following;
 mod from_disk;
 mod gauges;
@@ -46,6 +47,7 @@ use arena::Slot;
 use bytes::Bytes;
 use chunks::Chunks;
 use extent::Extents;
+use filling::Unwritten;
 use heads::{Heads, PurgeLog};
 use inflight::InFlight;
 use model::chunk::CHUNK_BYTES;
@@ -112,6 +114,7 @@ pub struct Engine {
     unranged: Unranged,
     extents: Extents,
     trees: Trees,
+    unwritten: Unwritten,
     turns: Turns,
     /// For other nodes' requests: were these to wait behind fetches that wait for those nodes,
     /// all could wait for each other.
@@ -154,6 +157,7 @@ impl Engine {
             unranged: Unranged::default(),
             extents: Extents::default(),
             trees: Trees::default(),
+            unwritten: Unwritten::default(),
             turns: Turns::new(fetches, FETCHES_WAITING_MAX),
             peer_turns: Turns::new(fetches, FETCHES_WAITING_MAX),
             growing_bytes: AtomicU64::new(0),

@@ -14,9 +14,6 @@ use model::{ByteRange, Track, chunk};
 use std::sync::Arc;
 use upstream::{Answer, Ask, HopId, Upstream, UpstreamBody, Urgency};
 
-/// That of the fill plan's fetches (RFC 9218): the least.
-const URGENCY: u8 = 7;
-
 /// The origins of titles.
 #[derive(Clone)]
 pub struct Origin {
@@ -67,6 +64,7 @@ struct File<'a> {
     path: String,
     track: &'a Track,
     owned_by: [u8; 16],
+    urgency: &'a Urgency,
 }
 
 /// An object that was fetched whole.
@@ -190,17 +188,22 @@ impl Origin {
         Ok(whole.freeze())
     }
 
-    /// Fetches chunks in order, verifies each and hands it to `keep`. A chunk that fails is
+    /// Fetches chunks, verifies each and hands it to `keep`, in order, with who sent it. A chunk that fails is
     /// tried again, elsewhere if there is an elsewhere.
     ///
     /// # Errors
     /// How the last try for the first missing chunk failed.
-    pub async fn chunks(&self, run: &Run, mut keep: impl FnMut(u64, Bytes)) -> Result<(), Fault> {
+    pub async fn chunks(
+        &self,
+        run: &Run,
+        urgency: &Urgency,
+        mut keep: impl FnMut(Bytes, Verdict),
+    ) -> Result<(), Fault> {
         let track = run.title.index.tracks.get(run.track).ok_or(Fault::NotFound)?;
         let path = run.title.file_path(track);
         // Planned or not, a file's runs have one owner among siblings.
         let owned_by = Object::track(&run.title, run.track).ok_or(Fault::NotFound)?.body;
-        let file = File { path, track, owned_by };
+        let file = File { path, track, owned_by, urgency };
         let path = &file.path;
         let (mut next, end) = (run.chunks.start, run.chunks.end);
         let mut repeats = Repeats::default();
@@ -235,7 +238,7 @@ impl Origin {
         next: &mut u64,
         end: u64,
         repeats: &mut Repeats,
-        keep: &mut impl FnMut(u64, Bytes),
+        keep: &mut impl FnMut(Bytes, Verdict),
     ) -> Result<(), (Fault, By)> {
         let bytes = file.track.facts.file_bytes;
         let start = chunk::range(*next, bytes).start;
@@ -253,7 +256,7 @@ impl Origin {
                 pieces = Pieces { held, ..self.range(file, rest, repeats).await? };
             }
             let taken = self.take_chunk(&mut pieces, file.track, *next).await;
-            keep(*next, taken.map_err(|fault| self.blame(&pieces, fault))?);
+            keep(taken.map_err(|fault| self.blame(&pieces, fault))?, pieces.source);
             *next += 1;
             *repeats = Repeats::default();
         }
@@ -281,8 +284,7 @@ impl Origin {
         }
         repeats.tell(&mut ask);
         ask.run = range.start / crate::engine::OWNED_RUN_BYTES;
-        // A plan can wait for players.
-        ask.urgency = Urgency::of(URGENCY);
+        ask.urgency = file.urgency.clone();
         let answer = self.upstream.send(ask).await.map_err(|fault| (fault.into(), None))?;
         repeats.by_origins = answer.retried;
         let (hop, source, status) = (answer.hop, source(answer.kind), answer.head.status);

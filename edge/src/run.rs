@@ -225,6 +225,7 @@ impl Parts {
         let puller = Puller {
             planned: Arc::clone(&self.planned),
             titles: Arc::clone(&site.titles),
+            engine: Arc::clone(&self.edge.engine),
             origin: parts.origin.clone(),
             control: parts.control.clone(),
             control_url: parts.control_url.clone(),

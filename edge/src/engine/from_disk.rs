@@ -13,6 +13,9 @@ impl Engine {
     /// A chunk from one of the tiers on disk.
     pub(super) async fn on_disk(&self, object: &Object, number: u64) -> Option<(Bytes, Verdict)> {
         let key = object.key(number)?;
+        if let Some(bytes) = self.unwritten.get(&key) {
+            return Some((self.keep(key, bytes), Verdict::HitPlan));
+        }
         if let Kind::Track { title, track, .. } = &object.kind
             && let Some(bytes) = self.planned.read(title, *track, number).await
         {

@@ -15,11 +15,15 @@ impl Engine {
     }
 
     pub(super) fn is_on_disk(&self, object: &Object, number: u64) -> bool {
-        let planned = match &object.kind {
-            Kind::Track { title, track, .. } => self.planned.holds(title, *track, number),
-            Kind::Web(_) => false,
-        };
-        planned || object.key(number).is_some_and(|key| self.chunks.may_be_on_disk(&key))
+        self.is_planned(object, number)
+            || object.key(number).is_some_and(|key| self.chunks.may_be_on_disk(&key))
+    }
+
+    /// Whether the chunk is in the plan's files, or about to be.
+    fn is_planned(&self, object: &Object, number: u64) -> bool {
+        let Kind::Track { title, track, .. } = &object.kind else { return false };
+        self.planned.holds(title, *track, number)
+            || object.key(number).is_some_and(|key| self.unwritten.has(&key))
     }
 
     /// The first of `numbers` from which on a chunk is here or on its way.
@@ -64,12 +68,10 @@ impl Engine {
         if self.chunks.is_in_memory(&key) {
             return Some(Verdict::HitMemory);
         }
-        match &object.kind {
-            Kind::Track { title, track, .. } if self.planned.holds(title, *track, number) => {
-                Some(Verdict::HitPlan)
-            }
-            _ if self.chunks.may_be_on_disk(&key) => Some(Verdict::HitSsd),
-            _ => self.inflight.has(&key).then_some(Verdict::Filling),
+        match self.is_planned(object, number) {
+            true => Some(Verdict::HitPlan),
+            false if self.chunks.may_be_on_disk(&key) => Some(Verdict::HitSsd),
+            false => self.inflight.has(&key).then_some(Verdict::Filling),
         }
     }
 

@@ -4,12 +4,11 @@
 use super::file::PlannedFile;
 use super::room::{Room, no_room};
 use super::{Accepted, Planned, write_plan};
-use crate::engine::RUN_BYTES_MAX;
+use crate::engine::{Engine, RUN_BYTES_MAX};
 use crate::error::Fault;
 use crate::object::Passed;
 use crate::origin::{Origin, Run};
 use crate::title::{Name, Title, Titles};
-use bytes::Bytes;
 use chunks::health::{self, WRITE_MAX};
 use model::chunk::CHUNK_BYTES;
 use model::{EdgeId, FillPlan};
@@ -33,7 +32,9 @@ pub struct Puller {
     pub planned: Arc<Planned>,
     /// Where indexes come from.
     pub titles: Arc<Titles>,
-    /// Where bytes come from.
+    /// Where bytes are that are here already, and where players find those that come.
+    pub engine: Arc<Engine>,
+    /// Where the others come from.
     pub origin: Origin,
     /// The control plane.
     pub control: service::client::Client,
@@ -274,13 +275,13 @@ impl Puller {
                 return Err(Stopped::NewerPlan);
             }
             let run = Run { title: Arc::clone(title), track, chunks };
-            let mut chunks: Vec<(u64, Bytes)> = Vec::new();
-            let keep = |number, bytes| chunks.push((number, bytes));
-            let fetched = self.origin.chunks(&run, keep).await;
+            let (filled, fetched) = self.engine.fill(&self.origin, &run).await;
             // What arrived before a failure is kept; and all of it until the disk takes it, so
             // that nothing is fetched twice.
+            let chunks = filled.chunks.clone();
             let store = move |file: &PlannedFile| file.store(&chunks);
             self.writing(newest, (&name, track), WRITE_MAX, store).await?;
+            drop(filled);
             self.planned.written();
             self.planned.count_present();
             fetched?;
