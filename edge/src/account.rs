@@ -12,6 +12,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
+use tokio_util::sync::DropGuard;
 use tracing::Level;
 use tracing::field::{DisplayValue, display};
 
@@ -40,6 +41,8 @@ pub struct Account {
     cut: Option<String>,
     /// What was fetched ahead of it.
     awaited: Option<Awaited>,
+    /// What it has announced is fetched after it.
+    ahead: Option<DropGuard>,
     /// Held while media is sent.
     place: Option<Place>,
     /// Who asked, as far as its connection tells.
@@ -72,6 +75,7 @@ impl Account {
             sent: 0,
             cut: None,
             awaited: None,
+            ahead: None,
             place: None,
             client,
         })
@@ -85,6 +89,11 @@ impl Account {
     /// It asks for what was fetched ahead, if that is so.
     pub fn awaits(&mut self, awaited: Option<Awaited>) {
         self.awaited = awaited.or(self.awaited);
+    }
+
+    /// Once it is answered, this is let go of.
+    pub fn goes_before(&mut self, ahead: Option<DropGuard>) {
+        self.ahead = ahead;
     }
 
     /// Tells what of that it was given. What had to be fetched anew is none of it.
@@ -104,6 +113,7 @@ impl Account {
     /// The head of the answer is ready; its body has so many bytes, if that is known.
     pub fn answered(&mut self, verdict: Verdict, status: u16, bytes: Option<u64>) {
         (self.verdict, self.status, self.expected) = (verdict, status, bytes);
+        self.ahead = None;
         self.metrics.answered();
         self.tally.answered(&self.metrics, verdict, self.protocol, status);
         self.metrics.first_byte(verdict, self.started.elapsed());

@@ -16,6 +16,7 @@ use std::future::poll_fn;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// The least urgent (RFC 9218).
 const URGENCY: u8 = 7;
@@ -36,22 +37,14 @@ fn is_pressed(edge: &Edge) -> bool {
     edge.engine.chunks.under_pressure() || edge.places.load() > LOAD_MAX
 }
 
-/// Segment `number` of a track was asked for: fetches the ones that follow. Whether it was fetched
-/// ahead itself.
+/// Segment `number` of a track is asked for: whether it was fetched ahead.
 #[must_use]
-pub fn segments(
-    edge: &Arc<Edge>,
-    object: &Object,
-    title: &Title,
-    track: usize,
-    number: u32,
-) -> Option<Awaited> {
-    let awaited = edge.prefetch.awaited(segment_key(object, number));
-    follow(edge, object, title, track, number);
-    awaited
+pub fn segment(edge: &Edge, object: &Object, number: u32) -> Option<Awaited> {
+    edge.prefetch.awaited(segment_key(object, number))
 }
 
-fn follow(edge: &Arc<Edge>, object: &Object, title: &Title, track: usize, number: u32) {
+/// Segment `number` of a track is being answered: fetches the ones that follow.
+pub fn follow(edge: &Arc<Edge>, object: &Object, title: &Title, track: usize, number: u32) {
     let prefetch: &Prefetch = &edge.prefetch;
     let Some(track) = title.index.tracks.get(track) else { return };
     let count = u32::try_from(track.segments.len()).unwrap_or(u32::MAX);
@@ -106,16 +99,23 @@ fn raise(permit: &mut Permit, bytes: u64) -> bool {
     bytes <= ANNOUNCED_BYTES_MAX && permit.raise(Instant::now(), bytes)
 }
 
-/// A player has announced what it will ask for (CMCD `nor`): fetches that. Nothing is fetched
-/// on behalf of a request that says who asks: by a cookie only where it counts.
-pub fn announced(edge: &Arc<Edge>, site: &Arc<Site>, asked: &Asked<'_>, cmcd: &cmcd::Cmcd) {
+/// A player has announced what it will ask for (CMCD `nor`): fetches that, once what comes of this is
+/// dropped, so that the request which announced it goes first. Nothing is fetched on behalf of a
+/// request that says who asks: by a cookie only where it counts.
+pub fn announced(
+    edge: &Arc<Edge>,
+    site: &Arc<Site>,
+    asked: &Asked<'_>,
+    cmcd: &cmcd::Cmcd,
+) -> Option<DropGuard> {
     let head = asked.head;
     let fields = &head.headers;
     if fields.contains_key(header::AUTHORIZATION) {
-        return;
+        return None;
     }
     let has_cookie = fields.contains_key(header::COOKIE);
-    let Some(target) = head.uri.path_and_query() else { return };
+    let target = head.uri.path_and_query()?;
+    let (answered, mut is_any) = (CancellationToken::new(), false);
     let host = head.uri.authority().map(|authority| authority.as_str().to_owned());
     let host = host.or_else(|| Some(fields.get(header::HOST)?.to_str().ok()?.to_owned()));
     let pressed = is_pressed(edge);
@@ -140,13 +140,16 @@ pub fn announced(edge: &Arc<Edge>, site: &Arc<Site>, asked: &Asked<'_>, cmcd: &c
         let permit = prefetch.permit_hinted(Instant::now(), (name, hint), ANNOUNCED_BYTES, pressed);
         let Some(permit) = permit else { continue };
         let (edge, via) = (Arc::clone(edge), Arc::clone(asked.via));
-        let metrics = edge.metrics.clone();
+        let (metrics, announcing) = (edge.metrics.clone(), answered.clone());
+        is_any = true;
         tokio::spawn(metrics.guarded(async move {
+            announcing.cancelled().await;
             let asked = Asked { head: &head, protocol: "prefetch", via: &via };
             let answered = proxied(&edge, &asked, Arc::new(wanted)).await;
             keep(answered, permit).await;
         }));
     }
+    is_any.then(|| answered.drop_guard())
 }
 
 /// Takes an answer to the end, if it is one that is kept: what is not would be fetched for nobody.

@@ -182,7 +182,7 @@ fn serve(edge: &Arc<Edge>, asked: &Asked<'_>, body: RequestBody) -> Reply<Body> 
                 if site.prefetch && !asked.via.peer {
                     account.awaits(crate::ahead::asked_for(edge, key));
                     if has_told {
-                        crate::ahead::announced(edge, site, asked, &cmcd.cmcd);
+                        account.goes_before(crate::ahead::announced(edge, site, asked, &cmcd.cmcd));
                     }
                 }
             };

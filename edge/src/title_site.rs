@@ -63,15 +63,18 @@ pub async fn answer(
         }
         Object::Media { track, range, content_type } => {
             let object = Chunked::track(&title, track).ok_or(Refused::NoObject)?;
-            let awaited = match (&route.resource, method) {
-                (Resource::Segment(_, number), &Method::GET) => {
-                    ahead::segments(edge, &object, &title, track, *number)
-                }
+            let segment = match (&route.resource, method) {
+                (Resource::Segment(_, number), &Method::GET) => Some((object.clone(), *number)),
                 _ => None,
             };
+            let awaited =
+                segment.as_ref().and_then(|(of, number)| ahead::segment(edge, of, *number));
             let etag = format!("\"{}/{}\"", route.version, route.resource);
             let file = File { etag, content_type, object, within: range };
             let answer = media(edge, asked, file, verdict).await?;
+            if let Some((of, number)) = segment {
+                ahead::follow(edge, &of, &title, track, number);
+            }
             Ok(Answer { awaited, ..answer })
         }
     }

@@ -102,6 +102,26 @@ async fn what_a_player_announces_is_fetched_once() {
     proxy.edge.stop().await;
 }
 
+/// Found by an audit: where an origin is asked one thing at a time, the viewer waited for what comes next.
+#[tokio::test]
+async fn what_is_announced_is_asked_for_after_what_announces_it() {
+    let proxy = Scripted::with(answer, |mut settings| {
+        let site = serde_json::json!({ "in-flight-max": 1, "origins": settings.origin });
+        settings.sites = [("*".to_owned(), serde_json::from_value(site).unwrap())].into();
+        Settings { origin: Vec::new(), ..settings }
+    })
+    .await;
+    let mut in_turn = Vec::new();
+    for number in 1..4 {
+        let [path, next] = [1, 2].map(|segment| format!("/v{number}/{segment}.m4s"));
+        announce(&proxy, &path, "2.m4s", &[]).await;
+        reaches(&proxy.edge, &outcome("done"), f64::from(number)).await;
+        in_turn.extend([path, next]);
+    }
+    assert_eq!(proxy.asked(), in_turn);
+    proxy.edge.stop().await;
+}
+
 /// A site for any host knows one object by all of its names, and by its rules for queries.
 #[tokio::test]
 async fn what_was_announced_by_one_name_is_asked_for_by_another() {

@@ -180,6 +180,12 @@ impl Claim {
         self.key
     }
 
+    /// Whether several wait for it.
+    pub fn is_shared(&self) -> bool {
+        // One more receiver is the table's.
+        self.progress.receiver_count() > 2
+    }
+
     /// The first `filled` bytes may be sent.
     pub fn open(&self, reader: SlotReader, filled: usize, source: Verdict) {
         self.progress.send_replace(Progress::Open { reader, filled, source });

@@ -11,6 +11,7 @@
 mod common;
 #[path = "../../../chunks/tests/support/fuse.rs"]
 mod fuse;
+mod gathered;
 mod mounts;
 
 use common::{Control, DEADLINE, Edge, Film, Stage, get, keep_view, settings, token, until, view};
@@ -49,9 +50,14 @@ fn plan_of(film: &Film) -> FillPlan {
 
 /// An edge that has been given a plan; `prepare` is shown its data folder before it starts.
 async fn planned(prepare: impl FnOnce(&Path)) -> (Stage, Control) {
+    planned_as(Some(plan_of(&common::film())), prepare).await
+}
+
+/// The same, given this plan, or none yet.
+async fn planned_as(plan: Option<FillPlan>, prepare: impl FnOnce(&Path)) -> (Stage, Control) {
     let signer = token::Signer::generate().unwrap();
     let control = Control::start(view(&signer)).await;
-    control.shared.lock().unwrap().plan = Some(plan_of(&common::film()));
+    control.shared.lock().unwrap().plan = plan;
     let url = control.url.clone();
     let mut stage = Stage::with(|mut settings| {
         let data = settings.data_dir.clone().unwrap();
@@ -257,14 +263,15 @@ async fn a_planned_disk_whose_writes_hang_is_read_and_filled_when_it_has_taken_t
     for chunk in 0..LOST {
         assert_eq!(verdict_of(&stage, chunk).await, "hit-plan", "chunk {chunk}");
     }
-    assert_eq!(verdict_of(&stage, LOST).await, "origin");
+    // What has come for the plan, and waits to be written.
+    assert_eq!(verdict_of(&stage, LOST).await, "hit-plan");
     assert_eq!(stage.edge.metric("nearcast_edge_planned_up").await, 1.0);
     assert_eq!(control.last_beat().unwrap().plan_complete, None);
     disk.set(Mode::Sound);
     is(&stage, "writable", 1.0).await;
     complete(&control).await;
-    // One for the client, one for the plan.
-    assert_eq!(origin_bytes(&stage).await, 2 * MIB);
+    // The client's is the plan's, too.
+    assert_eq!(origin_bytes(&stage).await, MIB);
     assert_eq!((troubles(&stage, "unwritable").await, troubles(&stage, "slow").await), (1.0, 0.0));
     assert_eq!(std::fs::read(disk.dir.join("v1.mp4")).unwrap(), stage.film.files["v1.mp4"]);
     stage.edge.stop().await;

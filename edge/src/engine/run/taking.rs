@@ -361,6 +361,10 @@ impl Run {
             if let Some(ahead) = ahead {
                 self.readers.keep(number, ahead);
             }
+            // What several want at once is not to leave memory as what one has wanted does.
+            if claim.is_shared() {
+                drop(engine.chunks.in_memory(&claim.key()));
+            }
             if !is_passed {
                 claim.land(bytes, self.source);
             }

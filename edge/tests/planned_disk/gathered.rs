@@ -1,0 +1,80 @@
+//! A plan that is filled beside players: each byte comes once, whoever asks for it first.
+
+use crate::common::{Control, Stage, until};
+use crate::{complete, plan_of, planned_as, verdict_of};
+
+/// An edge that is shown a plan once players have had the first chunks of the film.
+async fn watched(chunks: usize) -> (Stage, Control) {
+    let (stage, control) = planned_as(None, |_| ()).await;
+    for chunk in 0..chunks {
+        let verdict = verdict_of(&stage, chunk).await;
+        assert!(["origin", "hit-memory"].contains(&&*verdict), "{verdict}");
+    }
+    (stage, control)
+}
+
+fn give_plan(stage: &Stage, control: &Control) {
+    control.shared.lock().unwrap().plan = Some(plan_of(&stage.film));
+}
+
+/// All of the film is here, and came once.
+async fn came_once(stage: Stage, control: &Control) {
+    complete(control).await;
+    assert_eq!(stage.origin.body_bytes(), stage.film.index.bytes(), "{:?}", stage.origin.media());
+    let version = stage.film.version.to_string();
+    let planned = stage.edge.dir.join("plan/film").join(version).join("v1.mp4");
+    assert!(std::fs::read(planned).unwrap() == stage.film.files["v1.mp4"]);
+    stage.edge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_players_have_had_fetched_is_not_fetched_for_the_plan() {
+    let (stage, control) = watched(12).await;
+    give_plan(&stage, &control);
+    came_once(stage, &control).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_fetched_for_the_plan_is_not_fetched_for_players() {
+    let (stage, control) = watched(1).await;
+    stage.origin.hold(true);
+    let before = stage.origin.media().len();
+    give_plan(&stage, &control);
+    until("the plan's request", || async { (stage.origin.media().len() > before).then_some(()) })
+        .await;
+    let released = async {
+        until("a player waits", || async {
+            let waiting = stage.edge.metric("nearcast_edge_responses").await;
+            (waiting == 1.0).then_some(())
+        })
+        .await;
+        stage.origin.hold(false);
+    };
+    let (verdict, ()) = tokio::join!(verdict_of(&stage, 3), released);
+    assert_eq!(verdict, "filling");
+    came_once(stage, &control).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_comes_for_players_is_waited_for_by_the_plan() {
+    let (stage, control) = watched(1).await;
+    stage.origin.hold(true);
+    let before = stage.origin.media().len();
+    let (asked, given) = (verdict_of(&stage, 1), async {
+        until("a player's request", || async {
+            (stage.origin.media().len() > before).then_some(())
+        })
+        .await;
+        give_plan(&stage, &control);
+        // The plan's other titles would be fetched meanwhile; this one's first run waits.
+        until("the plan", || async {
+            let accepted = stage.edge.metric("nearcast_edge_plan_number").await;
+            (accepted == 1.0).then_some(())
+        })
+        .await;
+        stage.origin.hold(false);
+    });
+    let (verdict, ()) = tokio::join!(asked, given);
+    assert_eq!(verdict, "origin");
+    came_once(stage, &control).await;
+}
