@@ -7,10 +7,14 @@ use http::response::Parts;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 
 /// Why it is none, if it is none: a 304 to who has named nothing that it could go on using (RFC 9110
-/// section 15.4.5), or a 206 of other bytes than were asked for. `asked`: the request's fields.
+/// section 15.4.5), a 206 of other bytes than were asked for, or what a HEAD is told of no length that
+/// a body can have: of that the HTTP library takes no notice. `asked`: the request's fields.
 pub(crate) fn wrong(method: &Method, asked: &HeaderMap, head: &Parts) -> Option<String> {
     let is_get = *method == Method::GET;
     match head.status {
+        _ if *method == Method::HEAD && !has_one_length(&head.headers) => {
+            Some(format!("{} to HEAD, with lengths that no body can have", head.status.as_u16()))
+        }
         StatusCode::NOT_MODIFIED if is_get || *method == Method::HEAD => {
             let conditions = [header::IF_NONE_MATCH, header::IF_MODIFIED_SINCE];
             let is_conditional = conditions.iter().any(|name| asked.contains_key(name));
@@ -94,6 +98,18 @@ fn is_part_of(asked: &HeaderMap, fields: &HeaderMap) -> bool {
     is_asked && framed.is_none_or(|framed| framed == given.range.bytes)
 }
 
+/// Whether all lengths that are told are the same one (RFC 9110 section 8.6), as hyper reads those of
+/// bodies.
+fn has_one_length(fields: &HeaderMap) -> bool {
+    let mut lengths = fields.get_all(header::CONTENT_LENGTH).iter().flat_map(|value| {
+        let text = value.to_str().unwrap_or_default();
+        text.split(',')
+            .map(|length| length.trim().parse::<u64>().ok().filter(|it| *it < u64::MAX - 1))
+    });
+    let Some(first) = lengths.next() else { return true };
+    first.is_some() && lengths.all(|other| other == first)
+}
+
 fn said(asked: &HeaderMap, fields: &HeaderMap) -> String {
     let shown = |fields: &HeaderMap, name: header::HeaderName, none: &str| match fields.get(&name) {
         Some(value) => value.as_bytes().escape_ascii().to_string(),
@@ -164,6 +180,33 @@ mod tests {
             ("bytes=99999999999999999-99999999999999999", "bytes 9-99/100", None),
         ] {
             assert_eq!(misread(&fields(asked), &head(given, 1)), misread_as, "{asked} {given}");
+        }
+    }
+
+    /// Found by an audit: a HEAD was told what no GET was let have.
+    #[test]
+    fn a_head_with_lengths_that_no_body_can_have_is_wrong() {
+        for (lengths, is_wrong) in [
+            (&[][..], false),
+            (&["10"], false),
+            (&["0"], false),
+            (&["10", "10"], false),
+            (&["10, 10"], false),
+            (&["10", "20"], true),
+            (&["10, 20"], true),
+            (&["18446744073709551615"], true),
+            (&["18446744073709551616"], true),
+            (&["-1"], true),
+            (&["ten"], true),
+            (&[""], true),
+        ] {
+            let mut head = http::Response::new(()).into_parts().0;
+            for length in lengths {
+                head.headers.append(header::CONTENT_LENGTH, HeaderValue::from_static(length));
+            }
+            let wrong = |method| wrong(&method, &HeaderMap::new(), &head);
+            assert_eq!(wrong(Method::HEAD).is_some(), is_wrong, "{lengths:?}");
+            assert_eq!(wrong(Method::GET), None, "a GET's are the library's to read");
         }
     }
 

@@ -1,10 +1,15 @@
 //! Planned files that lie: bits flipped, bytes overwritten, zeroed, moved, cut off, files gone,
-//! checksums torn or of another time, below a tier that runs and below one that is stopped.
+//! checksums torn or of another time, below a tier that runs and below one that is stopped; and disks
+//! that fail to read and to write.
 //!
 //! Whatever happens, a chunk's bytes are right or it is not there; and what the puller does
 //! mends all of it. `NEARCAST_FAULTS` sets how many faults (2,000), and `NEARCAST_SEED` which.
 
+#[path = "../../../chunks/tests/support/fuse.rs"]
+mod fuse;
+
 use super::*;
+use fuse::{FaultyDisk, Mode};
 use model::index::{Facts, Kind, VideoRange};
 use model::plan::PlannedTitle;
 use model::{ByteRange, FillPlan, TitleIndex, Track, Version, chunk};
@@ -72,6 +77,12 @@ struct World {
 
 impl World {
     fn new(random: &mut StdRng) -> Self {
+        Self::on(random, None)
+    }
+
+    /// The title's folder is this one, if there is one: with its index, since no file can be renamed
+    /// there.
+    fn on(random: &mut StdRng, disk: Option<&Path>) -> Self {
         let files: Vec<Bytes> = FILE_BYTES
             .iter()
             .map(|bytes| {
@@ -99,6 +110,12 @@ impl World {
             }],
         };
         std::fs::write(dir.path().join("plan.json"), serde_json::to_vec(&plan).unwrap()).unwrap();
+        if let Some(disk) = disk {
+            let folder = title_dir(dir.path(), &name);
+            std::fs::create_dir_all(folder.parent().unwrap()).unwrap();
+            std::fs::write(disk.join("index"), &encoded).unwrap();
+            std::os::unix::fs::symlink(disk, folder).unwrap();
+        }
         let planned = open(dir.path());
         Self { dir, title, files, planned, earlier: None }
     }
@@ -138,22 +155,28 @@ impl World {
 
     /// What the puller does with the bytes that the origin gives it.
     fn mend(&self, runs_max: usize) {
-        let open = self.planned.open_title(&self.title).unwrap();
+        self.mend_some(runs_max).unwrap();
+    }
+
+    /// The same on a disk that may fail.
+    fn mend_some(&self, runs_max: usize) -> io::Result<()> {
+        let open = self.planned.open_title(&self.title)?;
         let mut runs = 0;
         for (track, file) in open.files.iter().enumerate() {
             if !file.is_complete() {
-                file.adopt(&self.title.index.tracks[track]).unwrap();
+                file.adopt(&self.title.index.tracks[track])?;
             }
             while let Some(missing) = file.missing(0, RUN_CHUNKS) {
                 if runs == runs_max {
-                    return;
+                    return Ok(());
                 }
                 let chunks: Vec<_> =
                     missing.map(|number| (number, self.chunk(track, number))).collect();
-                file.store(&chunks).unwrap();
+                file.store(&chunks)?;
                 runs += 1;
             }
         }
+        Ok(())
     }
 
     /// The files of the title, `index` and checksums among them.
@@ -255,6 +278,70 @@ async fn no_fault_of_a_planned_file_gives_a_wrong_byte_and_all_is_mended_afterwa
 
     for _ in 0..HEALING_ROUNDS {
         world.crash(|_| {});
+        world.mend(usize::MAX);
+        if world.read_all().await == (world.chunks().count(), 0) {
+            return;
+        }
+    }
+    panic!("not mended after {HEALING_ROUNDS} rounds");
+}
+
+const SERVER: &str = "planned::faults::process_that_serves_a_faulty_disk";
+/// Of the faults, those of this kind: each round of them costs as much as twenty others.
+const FAILURES_SHARE: usize = 20;
+
+/// Not a test by itself: the process that others start.
+#[test]
+fn process_that_serves_a_faulty_disk() {
+    fuse::serve();
+}
+
+/// One bit, or the file's rest, of a file that is behind the disk; the index stays.
+fn damage_behind(disk: &Path, random: &mut StdRng) {
+    let name = format!("v{}.mp4", random.random_range(0..FILE_BYTES.len()));
+    let path = disk.join(if random.random() { name } else { format!("{name}.have") });
+    let bytes = std::fs::read(&path).unwrap_or_default();
+    if bytes.is_empty() {
+        return;
+    }
+    let at = random.random_range(0..bytes.len());
+    match random.random_range(0..4) {
+        0 => set_len(&path, at as u64),
+        _ => change(&path, at, &[bytes[at] ^ 1 << random.random_range(0..8)]),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_failure_of_a_planned_disk_gives_a_wrong_byte_and_all_is_written_afterwards() {
+    let (faults, seed) = (number("NEARCAST_FAULTS", FAULTS), number("NEARCAST_SEED", 1) as u64);
+    let Some(mut disk) = FaultyDisk::mount(SERVER) else { return };
+    let mut random = StdRng::seed_from_u64(seed);
+    let mut world = World::on(&mut random, Some(&disk.dir));
+    let (mut hits, mut found, mut offs) = (0, 0, 0);
+    while disk.failures() < faults.div_ceil(FAILURES_SHARE) {
+        world.mend(if random.random_bool(0.3) { 2 } else { usize::MAX });
+        damage_behind(&disk.backing, &mut random);
+        let modes = [Mode::ReadsFail, Mode::ReadsFailInPart, Mode::WritesFail, Mode::Full];
+        disk.set(modes[random.random_range(0..modes.len())]);
+        let counts = std::thread::scope(|scope| {
+            scope.spawn(|| world.mend_some(usize::MAX));
+            let reading = || tokio::runtime::Handle::current().block_on(world.read_all());
+            tokio::task::block_in_place(reading)
+        });
+        hits += counts.0;
+        found += counts.1;
+        offs += usize::from(!world.planned.is_up());
+        disk.set(Mode::Sound);
+        if random.random_bool(0.3) {
+            world.crash(|_| {});
+        } else {
+            // As who looks after a disk that is off does.
+            world.planned.attach().unwrap();
+        }
+    }
+    println!("{hits} hits beside the failures, {found} chunks not read, off {offs} times");
+    assert!(hits > 0 && found > 0 && offs > 0, "{hits} hits, {found} lost, {offs} off: no test");
+    for _ in 0..HEALING_ROUNDS {
         world.mend(usize::MAX);
         if world.read_all().await == (world.chunks().count(), 0) {
             return;
