@@ -77,7 +77,7 @@ impl Source {
         }
         Err(ConfigError::missing(
             &format!("{key}.s3.credentials-file"),
-            "a file, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment, or \
+            "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment, a file, or \
              anonymous = true for a public bucket (AWS_EC2_METADATA_DISABLED forbids to ask the \
              instance)",
         ))
