@@ -161,8 +161,8 @@ impl Disk {
         store.as_ref().is_some_and(|store| store.has_room())
     }
 
-    /// The chunk, checked, and in memory from then on; `None` once `read_max` is over.
-    pub(crate) async fn read(self: &Arc<Self>, key: &Key) -> Option<Bytes> {
+    /// The chunk, checked, and if so wished in memory from then on; `None` once `read_max` is over.
+    pub(crate) async fn read(self: &Arc<Self>, key: &Key, into_memory: bool) -> Option<Bytes> {
         if let Some(bytes) = self.queue.get(key) {
             return Some(bytes);
         }
@@ -175,7 +175,7 @@ impl Disk {
         // A task of its own: a read that is late still comes to something, and what blocks or
         // hashes does so on the disk's threads.
         let reading = store.spawn(async move {
-            let read = owned.read(&key).await;
+            let read = owned.read(&key, into_memory).await;
             drop(turn);
             disk.take(read, &key, &owned)
         });

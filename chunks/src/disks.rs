@@ -77,8 +77,8 @@ impl Disks {
 
     /// The chunk from whichever disk has it: not always the one where it belongs, if that was
     /// off for a while.
-    pub(crate) async fn read(&self, key: &Key) -> Option<Bytes> {
-        read(&self.disks, key).await
+    pub(crate) async fn read(&self, key: &Key, into_memory: bool) -> Option<Bytes> {
+        read(&self.disks, key, into_memory).await
     }
 
     /// Takes a chunk to the disk where it belongs, of those that are up.
@@ -106,9 +106,9 @@ impl Disks {
 }
 
 /// See [`Disks::read`].
-pub(crate) async fn read(disks: &[Arc<Disk>], key: &Key) -> Option<Bytes> {
+pub(crate) async fn read(disks: &[Arc<Disk>], key: &Key, into_memory: bool) -> Option<Bytes> {
     for disk in disks.iter().filter(|disk| disk.may_hold(key)) {
-        if let Some(bytes) = disk.read(key).await {
+        if let Some(bytes) = disk.read(key, into_memory).await {
             return Some(bytes);
         }
     }

@@ -229,6 +229,18 @@ impl Chunks {
         Some(bytes)
     }
 
+    /// The chunk, if it is in memory, for who keeps it elsewhere: that is no reason to write it to a
+    /// disk here.
+    #[must_use]
+    pub fn copy_in_memory(&self, key: &Key) -> Option<Bytes> {
+        self.inner.memory.get(key, |chunk| chunk.bytes().clone())
+    }
+
+    /// The chunk from a disk, as [`Self::read_disk`], for who keeps it elsewhere: memory stays as it is.
+    pub async fn copy_on_disk(&self, key: &Key) -> Option<Bytes> {
+        self.inner.disks.read(key, false).await
+    }
+
     /// Whether the chunk is in memory, without counting as a use of it.
     #[must_use]
     pub fn is_in_memory(&self, key: &Key) -> bool {
@@ -252,7 +264,7 @@ impl Chunks {
     /// The chunk from a disk, checked; it is in memory from then on. `None` when no disk has
     /// it, or not within [`Sizes::read_max`], or damaged, or when memory has no room for it.
     pub async fn read_disk(&self, key: &Key) -> Option<Bytes> {
-        self.inner.disks.read(key).await
+        self.inner.disks.read(key, true).await
     }
 
     /// Takes a verified chunk that was fetched (a whole frozen slot): into memory, and to a

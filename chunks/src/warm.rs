@@ -140,7 +140,7 @@ pub(crate) async fn up(path: PathBuf, disks: Vec<Arc<Disk>>, memory: Memory, war
             memory.used_before(key, uses(place, listed.used));
             continue;
         }
-        if let Some(chunk) = disks::read(&disks, key).await {
+        if let Some(chunk) = disks::read(&disks, key, true).await {
             memory.used_before(key, uses(place, listed.used));
             (bytes, chunks) = (bytes + chunk.len() as u64, chunks + 1);
             sleep_until(began + Duration::from_micros(bytes * 1_000_000 / BYTES_PER_S)).await;

@@ -118,7 +118,6 @@ pub fn announced(
     let (answered, mut is_any) = (CancellationToken::new(), false);
     let host = head.uri.authority().map(|authority| authority.as_str().to_owned());
     let host = host.or_else(|| Some(fields.get(header::HOST)?.to_str().ok()?.to_owned()));
-    let pressed = is_pressed(edge);
     for next in cmcd.next(target.as_str()) {
         let Some(request) = request(fields, host.as_deref(), &next) else { continue };
         let head = Arc::new(request.into_parts().0);
@@ -131,25 +130,29 @@ pub fn announced(
             edge.prefetch.left(Refusal::InVain);
             continue;
         }
-        let name = object_key(&wanted.key);
-        if !is_stored(edge, &wanted) {
-            edge.prefetch.forget(name);
-        }
         let hint = hint(&wanted.url(), asked.via.client, cmcd.sid.as_deref());
-        let prefetch = &edge.prefetch;
-        let permit = prefetch.permit_hinted(Instant::now(), (name, hint), ANNOUNCED_BYTES, pressed);
-        let Some(permit) = permit else { continue };
         let (edge, via) = (Arc::clone(edge), Arc::clone(asked.via));
         let (metrics, announcing) = (edge.metrics.clone(), answered.clone());
         is_any = true;
         tokio::spawn(metrics.guarded(async move {
             announcing.cancelled().await;
+            let Some(permit) = permit(&edge, &wanted, hint) else { return };
             let asked = Asked { head: &head, protocol: "prefetch", via: &via };
             let answered = proxied(&edge, &asked, Arc::new(wanted)).await;
             keep(answered, permit).await;
         }));
     }
     is_any.then(|| answered.drop_guard())
+}
+
+/// Leave to fetch what is announced.
+fn permit(edge: &Edge, wanted: &Wanted, hint: Hint) -> Option<Permit> {
+    let name = object_key(&wanted.key);
+    if !is_stored(edge, wanted) {
+        edge.prefetch.forget(name);
+    }
+    let (now, pressed) = (Instant::now(), is_pressed(edge));
+    edge.prefetch.permit_hinted(now, (name, hint), ANNOUNCED_BYTES, pressed)
 }
 
 /// Takes an answer to the end, if it is one that is kept: what is not would be fetched for nobody.

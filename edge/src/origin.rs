@@ -188,7 +188,8 @@ impl Origin {
         Ok(whole.freeze())
     }
 
-    /// Fetches chunks, verifies each and hands it to `keep`, in order, with who sent it. A chunk that fails is
+    /// Fetches chunks, verifies each and hands it to `keep`, in order, with who sent it, until that wants
+    /// no more. Only while `may_repeat` a try that failed is followed by another. A chunk that fails is
     /// tried again, elsewhere if there is an elsewhere.
     ///
     /// # Errors
@@ -197,7 +198,8 @@ impl Origin {
         &self,
         run: &Run,
         urgency: &Urgency,
-        mut keep: impl FnMut(Bytes, Verdict),
+        may_repeat: impl Fn() -> bool,
+        mut keep: impl FnMut(Bytes, Verdict) -> bool,
     ) -> Result<(), Fault> {
         let track = run.title.index.tracks.get(run.track).ok_or(Fault::NotFound)?;
         let path = run.title.file_path(track);
@@ -212,6 +214,7 @@ impl Origin {
             let ended = self.one_try(&file, &mut next, end, &mut repeats, &mut keep).await;
             let Err((fault, by)) = ended else { break };
             repeats.is_due = match by {
+                _ if !may_repeat() => false,
                 // It has been tried as often as its budget allows.
                 None => false,
                 // To go on behind a chunk that has come is free.
@@ -238,7 +241,7 @@ impl Origin {
         next: &mut u64,
         end: u64,
         repeats: &mut Repeats,
-        keep: &mut impl FnMut(Bytes, Verdict),
+        keep: &mut impl FnMut(Bytes, Verdict) -> bool,
     ) -> Result<(), (Fault, By)> {
         let bytes = file.track.facts.file_bytes;
         let start = chunk::range(*next, bytes).start;
@@ -256,8 +259,8 @@ impl Origin {
                 pieces = Pieces { held, ..self.range(file, rest, repeats).await? };
             }
             let taken = self.take_chunk(&mut pieces, file.track, *next).await;
-            keep(taken.map_err(|fault| self.blame(&pieces, fault))?, pieces.source);
-            *next += 1;
+            let goes_on = keep(taken.map_err(|fault| self.blame(&pieces, fault))?, pieces.source);
+            *next = if goes_on { *next + 1 } else { end };
             *repeats = Repeats::default();
         }
         Ok(())

@@ -101,13 +101,19 @@ fn is_part_of(asked: &HeaderMap, fields: &HeaderMap) -> bool {
 /// Whether all lengths that are told are the same one (RFC 9110 section 8.6), as hyper reads those of
 /// bodies.
 fn has_one_length(fields: &HeaderMap) -> bool {
-    let mut lengths = fields.get_all(header::CONTENT_LENGTH).iter().flat_map(|value| {
-        let text = value.to_str().unwrap_or_default();
-        text.split(',')
-            .map(|length| length.trim().parse::<u64>().ok().filter(|it| *it < u64::MAX - 1))
-    });
+    let lengths = |value: &HeaderValue| -> Vec<Option<u64>> {
+        let text = value.to_str().unwrap_or_default().to_owned();
+        text.split(',').map(|length| one_length(length.trim())).collect()
+    };
+    let mut lengths = fields.get_all(header::CONTENT_LENGTH).iter().flat_map(lengths);
     let Some(first) = lengths.next() else { return true };
     first.is_some() && lengths.all(|other| other == first)
+}
+
+/// Digits alone: a sign is none.
+fn one_length(text: &str) -> Option<u64> {
+    let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse().ok().filter(|length| is_number && *length < u64::MAX - 1)
 }
 
 fn said(asked: &HeaderMap, fields: &HeaderMap) -> String {
@@ -197,6 +203,7 @@ mod tests {
             (&["18446744073709551615"], true),
             (&["18446744073709551616"], true),
             (&["-1"], true),
+            (&["+10"], true),
             (&["ten"], true),
             (&[""], true),
         ] {

@@ -75,7 +75,11 @@ impl<S: Service> Answers for Requests<S> {
     }
 
     fn too_long(&self) -> HeaderMap {
-        self.is_too_long()
+        self.of_unread()
+    }
+
+    fn was_too_long(&self) {
+        self.refused_too_long();
     }
 }
 

@@ -125,11 +125,10 @@ impl<S: Service> Requests<S> {
         self.shared.service.of_unread()
     }
 
-    /// An HTTP/2 request's head is longer than what is read.
+    /// An HTTP/2 request's head was longer than what is read.
     #[cfg(feature = "at-hand")]
-    pub fn is_too_long(&self) -> HeaderMap {
+    pub fn refused_too_long(&self) {
         self.shared.metrics.unread.count("h2", Why::TooLarge);
-        self.of_unread()
     }
 
     /// What the service says to a request without a body.

@@ -144,10 +144,10 @@ impl Store {
         self.hybrid().storage().may_contains(key)
     }
 
-    /// Reads a chunk, checks it, and puts it into memory.
-    pub(super) async fn read(&self, key: &Key) -> Read {
+    /// Reads a chunk, checks it, and puts it into memory if so wished.
+    pub(super) async fn read(&self, key: &Key, into_memory: bool) -> Read {
         let read = self.load(key).await;
-        if let Read::Chunk(bytes) = &read {
+        if let (Read::Chunk(bytes), true) = (&read, into_memory) {
             self.memory.insert(Chunk::new(*key, bytes.clone(), Copy::Kept));
         }
         read

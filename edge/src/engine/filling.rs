@@ -5,7 +5,7 @@
 //! come for it is found by who reads until it is written.
 
 use super::Engine;
-use super::inflight::{Claim, Progress};
+use super::inflight::{Claim, Coming, Progress};
 use super::owned::run_until;
 use super::readers::Readers;
 use crate::error::Fault;
@@ -16,10 +16,17 @@ use chunks::Key;
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use upstream::Urgency;
 
 /// That of the plan's fetches (RFC 9218), the least, until players follow them.
 const URGENCY: u8 = 7;
+
+/// How far behind the next chunk a player waits for one of the same answer; one that wants more is
+/// left to fetch it itself.
+const AHEAD_CHUNKS: u64 = 4;
+/// A fetch for players may wait for them: the plan does not, for longer.
+const FOLLOWED_MAX: Duration = Duration::from_secs(5);
 
 /// Chunks that have come for the plan, and are not written yet.
 #[derive(Default)]
@@ -55,8 +62,7 @@ impl Unwritten {
     }
 }
 
-/// Chunks for the plan, by their numbers. Players find what was fetched for it as long as this is
-/// kept.
+/// Chunks for the plan, by their numbers. Players find them as long as this is kept.
 pub struct Filled {
     engine: Arc<Engine>,
     keys: Vec<Key>,
@@ -88,9 +94,36 @@ impl Drop for Filled {
     }
 }
 
+/// Of the chunks that one answer is to bring, those that it has not brought.
+struct Claims(Mutex<VecDeque<Claim>>);
+
+impl Claims {
+    fn lock(&self) -> MutexGuard<'_, VecDeque<Claim>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Leaves those from this chunk on to players, if that is far from the next one.
+    fn leave_from(&self, chunk: u64) {
+        let mut claims = self.lock();
+        let next = claims.front().map_or(0, number);
+        let is_left = chunk == 0 || chunk > next + AHEAD_CHUNKS;
+        while is_left && let Some(last) = claims.pop_back_if(|last| number(last) >= chunk) {
+            last.hand_over();
+        }
+    }
+}
+
+/// What is had without a fetch for the plan.
+enum Nearby {
+    Here(Bytes),
+    /// Somebody fetches it, and is slow about it.
+    Late,
+    Nowhere,
+}
+
 impl Engine {
-    /// Neighbouring chunks of a track, for the plan, each of them verified. What has come before a
-    /// failure comes with it.
+    /// Neighbouring chunks of a track, for the plan, each of them verified: as many of `run` as are had
+    /// without waiting long for who fetches for others. What has come before a failure comes with it.
     pub async fn fill(self: &Arc<Self>, origin: &Origin, run: &Run) -> (Filled, Result<(), Fault>) {
         let mut filled = Filled::none(self);
         let ended = self.fill_all(origin, run, &mut filled).await;
@@ -108,55 +141,128 @@ impl Engine {
         let mut next = run.chunks.start;
         while next < run.chunks.end {
             let key = object.key(next).ok_or(Fault::NotFound)?;
-            if let Some(bytes) = self.nearby(&key).await
-                && track.chunk_is_whole(next, &bytes)
-            {
-                // Memory has other use for its slot until the disk has taken it.
-                filled.chunks.push((next, Bytes::copy_from_slice(&bytes)));
-                next += 1;
-                continue;
+            match self.nearby(&key).await {
+                Nearby::Here(bytes) if track.chunk_is_whole(next, &bytes) => {
+                    // Memory has other use for its slot until the disk has taken it.
+                    filled.keep(key, Bytes::copy_from_slice(&bytes));
+                    next += 1;
+                    continue;
+                }
+                Nearby::Late => return Ok(()),
+                Nearby::Here(_) | Nearby::Nowhere => {}
             }
             let (readers, _reading) = Readers::begin(next, &Urgency::of(URGENCY));
             // Whoever has begun to fetch it meanwhile is followed.
             let Some(first) = self.inflight.claim(key, &readers) else { continue };
+            if self.chunks.is_in_memory(&key) {
+                first.hand_over();
+                continue;
+            }
             let mut claims = VecDeque::from([first]);
             let others = next + 1..run_until(next, run.chunks.end);
             claims.extend(others.map_while(|number| self.claim_missing(&object, number, &readers)));
             let chunks = next..next + claims.len() as u64;
             let part = Run { title: Arc::clone(&run.title), track: run.track, chunks };
+            let claims = Claims(Mutex::new(claims));
             let keep = |bytes: Bytes, source| {
-                if let Some(claim) = claims.pop_front() {
+                let claim = claims.lock().pop_front();
+                if let Some(claim) = claim {
                     filled.keep(claim.key(), bytes.clone());
                     claim.land(bytes, source);
                     next += 1;
                 }
+                !claims.lock().is_empty()
             };
-            let ended = origin.chunks(&part, readers.urgency(), keep).await;
-            // A player is not to fail by the plan's tries.
-            claims.into_iter().rev().for_each(Claim::hand_over);
+            // What it does not bring at the first try, players have brought by tries of their own.
+            let is_alone = || readers.is_one();
+            let fetching = origin.chunks(&part, readers.urgency(), is_alone, keep);
+            let mut fetching = std::pin::pin!(fetching);
+            let ended = loop {
+                tokio::select! {
+                    biased;
+                    ended = &mut fetching => break ended,
+                    () = readers.changed() => claims.leave_from(readers.wanted()),
+                }
+            };
+            claims.leave_from(0);
             ended?;
         }
         Ok(())
     }
 
     /// The chunk, if it is here, or comes by somebody else's fetch.
-    async fn nearby(&self, key: &Key) -> Option<Bytes> {
-        if let Some(bytes) = self.chunks.in_memory(key) {
-            return Some(bytes);
+    async fn nearby(&self, key: &Key) -> Nearby {
+        if let Some(bytes) = self.chunks.copy_in_memory(key) {
+            return Nearby::Here(bytes);
         }
-        if let Some(mut coming) = self.inflight.follow(key) {
-            loop {
-                match &*coming.progress.borrow_and_update() {
-                    Progress::Landed(bytes, _) => return Some(bytes.clone()),
-                    Progress::Moved | Progress::Failed(_) => return None,
-                    Progress::Waiting | Progress::Open { .. } => {}
-                }
-                coming.progress.changed().await.ok()?;
+        if let Some(coming) = self.inflight.follow(key) {
+            let late = tokio::time::timeout(FOLLOWED_MAX, followed(coming)).await;
+            return match late {
+                Ok(Some(bytes)) => Nearby::Here(bytes),
+                Ok(None) => Nearby::Nowhere,
+                Err(_) => Nearby::Late,
+            };
+        }
+        if self.chunks.may_be_on_disk(key)
+            && let Some(bytes) = self.chunks.copy_on_disk(key).await
+        {
+            return Nearby::Here(bytes);
+        }
+        Nearby::Nowhere
+    }
+}
+
+/// The chunk, once it has come; none if it does not come by this fetch.
+async fn followed(mut coming: Coming) -> Option<Bytes> {
+    loop {
+        match &*coming.progress.borrow_and_update() {
+            Progress::Landed(bytes, _) => return Some(bytes.clone()),
+            Progress::Moved | Progress::Failed(_) => return None,
+            Progress::Waiting | Progress::Open { .. } => {}
+        }
+        coming.progress.changed().await.ok()?;
+    }
+}
+
+fn number(claim: &Claim) -> u64 {
+    u64::from(claim.key().number)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{claim, film, small};
+    use super::*;
+    use crate::verdict::Verdict;
+    use futures::FutureExt;
+
+    /// A chunk that a player has fetched is waited for, and taken where it comes.
+    #[tokio::test]
+    async fn what_comes_for_players_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let (engine, film) = (small(dir.path()), film());
+        let key = film.key(3).unwrap();
+        for lands in [true, false] {
+            let bringing = claim(&engine, &film, 3);
+            let mut nearby = std::pin::pin!(engine.nearby(&key));
+            assert!(nearby.as_mut().now_or_never().is_none(), "it waits");
+            match lands {
+                true => bringing.land(Bytes::from_static(b"chunk"), Verdict::Origin),
+                false => bringing.hand_over(),
+            }
+            match nearby.await {
+                Nearby::Here(bytes) => assert!(lands && bytes == "chunk"),
+                Nearby::Nowhere => assert!(!lands),
+                Nearby::Late => panic!("late"),
             }
         }
-        match self.chunks.may_be_on_disk(key) {
-            true => self.chunks.read_disk(key).await,
-            false => None,
-        }
+    }
+
+    /// Nor for ever: the plan may be another one meanwhile.
+    #[tokio::test(start_paused = true)]
+    async fn who_is_slow_is_not_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let (engine, film) = (small(dir.path()), film());
+        let _bringing = claim(&engine, &film, 3);
+        assert!(matches!(engine.nearby(&film.key(3).unwrap()).await, Nearby::Late));
     }
 }

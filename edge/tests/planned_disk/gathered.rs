@@ -21,6 +21,11 @@ fn give_plan(stage: &Stage, control: &Control) {
 async fn came_once(stage: Stage, control: &Control) {
     complete(control).await;
     assert_eq!(stage.origin.body_bytes(), stage.film.index.bytes(), "{:?}", stage.origin.media());
+    came(stage, control).await;
+}
+
+async fn came(stage: Stage, control: &Control) {
+    complete(control).await;
     let version = stage.film.version.to_string();
     let planned = stage.edge.dir.join("plan/film").join(version).join("v1.mp4");
     assert!(std::fs::read(planned).unwrap() == stage.film.files["v1.mp4"]);
@@ -55,26 +60,24 @@ async fn what_is_fetched_for_the_plan_is_not_fetched_for_players() {
     came_once(stage, &control).await;
 }
 
+/// The plan's answer brings sixteen chunks, one after the other.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_comes_for_players_is_waited_for_by_the_plan() {
+async fn a_player_does_not_wait_for_all_that_the_plan_wants_before() {
     let (stage, control) = watched(1).await;
     stage.origin.hold(true);
     let before = stage.origin.media().len();
-    let (asked, given) = (verdict_of(&stage, 1), async {
-        until("a player's request", || async {
-            (stage.origin.media().len() > before).then_some(())
-        })
-        .await;
-        give_plan(&stage, &control);
-        // The plan's other titles would be fetched meanwhile; this one's first run waits.
-        until("the plan", || async {
-            let accepted = stage.edge.metric("nearcast_edge_plan_number").await;
-            (accepted == 1.0).then_some(())
-        })
-        .await;
+    let asked = async |count: usize| {
+        let has_come = || async { (stage.origin.media().len() >= before + count).then_some(()) };
+        until("a request", has_come).await;
+    };
+    give_plan(&stage, &control);
+    asked(1).await;
+    let released = async {
+        asked(2).await;
         stage.origin.hold(false);
-    });
-    let (verdict, ()) = tokio::join!(asked, given);
+    };
+    let (verdict, ()) = tokio::join!(verdict_of(&stage, 12), released);
     assert_eq!(verdict, "origin");
-    came_once(stage, &control).await;
+    // The plan's answer is left where the player's begins.
+    came(stage, &control).await;
 }

@@ -23,6 +23,9 @@ pub trait Answers: Send + Sync {
     fn too_long(&self) -> HeaderMap {
         HeaderMap::new()
     }
+
+    /// It has got one.
+    fn was_too_long(&self) {}
 }
 
 /// An answer that is whole.
@@ -68,6 +71,10 @@ impl Hook {
 
     pub(crate) fn too_long(&self) -> HeaderMap {
         self.0.too_long()
+    }
+
+    pub(crate) fn was_too_long(&self) {
+        self.0.was_too_long();
     }
 }
 

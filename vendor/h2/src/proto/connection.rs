@@ -428,8 +428,8 @@ where
         mut frame: frame::Headers,
     ) -> Result<ReceivedFrame, Error> {
         let ready = self.codec.take_request();
-        if let Some(hook) = self.inner.at_hand.as_ref().filter(|_| frame.is_over_size()) {
-            self.inner.streams.refuse_with(hook.too_long());
+        if frame.is_over_size() {
+            return self.recv_too_long(frame);
         }
         let message = match self.claim_for_answer(cx, &frame, ready.is_some())? {
             None => {
@@ -464,6 +464,21 @@ where
             }
         };
         self.inner.as_dyn().recv_headers(frame, message)
+    }
+
+    /// Takes a frame whose block is longer than what is read: of a request it gets a 431, with the
+    /// fields of who has answers at hand.
+    fn recv_too_long(&mut self, frame: frame::Headers) -> Result<ReceivedFrame, Error> {
+        self.codec.take_request();
+        if let Some(hook) = &self.inner.at_hand {
+            self.inner.streams.refuse_with(Some(hook.too_long()));
+        }
+        let received = self.inner.as_dyn().recv_headers(frame, None);
+        let is_left = self.inner.streams.refuse_with(None);
+        if let Some(hook) = self.inner.at_hand.as_ref().filter(|_| !is_left) {
+            hook.was_too_long();
+        }
+        received
     }
 
     /// Converts a request, whose like may then be read apart.

@@ -91,7 +91,7 @@ struct Inner {
     refs: usize,
 
     /// Fields of the next 431.
-    refusal: HeaderMap,
+    refusal: Option<HeaderMap>,
 }
 
 #[derive(Debug)]
@@ -156,9 +156,10 @@ where
             .flatten()
     }
 
-    /// The next 431 has these fields.
-    pub fn refuse_with(&mut self, fields: HeaderMap) {
-        self.inner.lock().unwrap().refusal = fields;
+    /// The next 431 has these fields. Whether those before were left.
+    pub fn refuse_with(&mut self, fields: Option<HeaderMap>) -> bool {
+        let refusal = &mut self.inner.lock().unwrap().refusal;
+        std::mem::replace(refusal, fields).is_some()
     }
 
     /// Gives back what was claimed, but for what is sent. If there is such an answer, the stream
@@ -507,7 +508,7 @@ impl Inner {
             },
             store: Store::new(),
             refs: 1,
-            refusal: HeaderMap::new(),
+            refusal: None,
         }))
     }
 
@@ -605,7 +606,7 @@ impl Inner {
                                 frame::Pseudo::response(
                                     ::http::StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
                                 ),
-                                std::mem::take(refusal),
+                                refusal.take().unwrap_or_default(),
                             );
                             resp.set_end_stream();
                             let mut send_buffer = send_buffer.inner.lock().unwrap();
