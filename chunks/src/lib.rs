@@ -229,14 +229,14 @@ impl Chunks {
         Some(bytes)
     }
 
-    /// The chunk, if it is in memory, for who keeps it elsewhere: that is no reason to write it to a
-    /// disk here.
+    /// The chunk, if it is in memory, for who keeps it elsewhere: a use for what stays in memory, and no
+    /// reason to write it to a disk here.
     #[must_use]
     pub fn copy_in_memory(&self, key: &Key) -> Option<Bytes> {
         self.inner.memory.get(key, |chunk| chunk.bytes().clone())
     }
 
-    /// The chunk from a disk, as [`Self::read_disk`], for who keeps it elsewhere: memory stays as it is.
+    /// The chunk from a disk, as [`Self::read_disk`], for who keeps it elsewhere: it does not enter memory.
     pub async fn copy_on_disk(&self, key: &Key) -> Option<Bytes> {
         self.inner.disks.read(key, false).await
     }

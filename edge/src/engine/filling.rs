@@ -24,7 +24,7 @@ const URGENCY: u8 = 7;
 
 /// How far behind the next chunk a player waits for one of the same answer; one that wants more is
 /// left to fetch it itself.
-const AHEAD_CHUNKS: u64 = 4;
+const AHEAD_CHUNKS: usize = 4;
 /// A fetch for players may wait for them: the plan does not, for longer.
 const FOLLOWED_MAX: Duration = Duration::from_secs(5);
 
@@ -102,14 +102,19 @@ impl Claims {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Leaves those from this chunk on to players, if that is far from the next one.
-    fn leave_from(&self, chunk: u64) {
+    /// Leaves to players what one of them waits for far behind the next chunk, and all after that.
+    fn leave_far(&self) {
         let mut claims = self.lock();
-        let next = claims.front().map_or(0, number);
-        let is_left = chunk == 0 || chunk > next + AHEAD_CHUNKS;
-        while is_left && let Some(last) = claims.pop_back_if(|last| number(last) >= chunk) {
-            last.hand_over();
-        }
+        let wanted = claims.iter().skip(1 + AHEAD_CHUNKS).position(Claim::is_awaited);
+        let left = wanted.map(|place| claims.split_off(1 + AHEAD_CHUNKS + place));
+        drop(claims);
+        left.into_iter().flatten().rev().for_each(Claim::hand_over);
+    }
+
+    /// Leaves all to who asks next.
+    fn leave_all(&self) {
+        let claims = std::mem::take(&mut *self.lock());
+        claims.into_iter().rev().for_each(Claim::hand_over);
     }
 }
 
@@ -141,7 +146,9 @@ impl Engine {
         let mut next = run.chunks.start;
         while next < run.chunks.end {
             let key = object.key(next).ok_or(Fault::NotFound)?;
-            match self.nearby(&key).await {
+            let found = self.nearby(&key).await;
+            let is_wrong = matches!(found, Nearby::Here(_));
+            match found {
                 Nearby::Here(bytes) if track.chunk_is_whole(next, &bytes) => {
                     // Memory has other use for its slot until the disk has taken it.
                     filled.keep(key, Bytes::copy_from_slice(&bytes));
@@ -152,9 +159,11 @@ impl Engine {
                 Nearby::Here(_) | Nearby::Nowhere => {}
             }
             let (readers, _reading) = Readers::begin(next, &Urgency::of(URGENCY));
+            readers.pace(true);
             // Whoever has begun to fetch it meanwhile is followed.
             let Some(first) = self.inflight.claim(key, &readers) else { continue };
-            if self.chunks.is_in_memory(&key) {
+            // It may have landed between both looks.
+            if !is_wrong && self.chunks.is_in_memory(&key) {
                 first.hand_over();
                 continue;
             }
@@ -163,29 +172,34 @@ impl Engine {
             claims.extend(others.map_while(|number| self.claim_missing(&object, number, &readers)));
             let chunks = next..next + claims.len() as u64;
             let part = Run { title: Arc::clone(&run.title), track: run.track, chunks };
-            let claims = Claims(Mutex::new(claims));
-            let keep = |bytes: Bytes, source| {
-                let claim = claims.lock().pop_front();
-                if let Some(claim) = claim {
-                    filled.keep(claim.key(), bytes.clone());
-                    claim.land(bytes, source);
-                    next += 1;
+            let (claims, before) = (Claims(Mutex::new(claims)), next);
+            let ended = {
+                let keep = |bytes: Bytes, source| {
+                    let claim = claims.lock().pop_front();
+                    if let Some(claim) = claim {
+                        filled.keep(claim.key(), bytes.clone());
+                        claim.land(bytes, source);
+                        next += 1;
+                    }
+                    !claims.lock().is_empty()
+                };
+                // What it does not bring at once, players have brought by tries of their own.
+                let is_alone = || readers.is_one();
+                let fetching = origin.chunks(&part, readers.urgency(), is_alone, keep);
+                let mut fetching = std::pin::pin!(fetching);
+                loop {
+                    tokio::select! {
+                        biased;
+                        ended = &mut fetching => break ended,
+                        () = readers.changed() => claims.leave_far(),
+                    }
                 }
-                !claims.lock().is_empty()
             };
-            // What it does not bring at the first try, players have brought by tries of their own.
-            let is_alone = || readers.is_one();
-            let fetching = origin.chunks(&part, readers.urgency(), is_alone, keep);
-            let mut fetching = std::pin::pin!(fetching);
-            let ended = loop {
-                tokio::select! {
-                    biased;
-                    ended = &mut fetching => break ended,
-                    () = readers.changed() => claims.leave_from(readers.wanted()),
-                }
-            };
-            claims.leave_from(0);
-            ended?;
+            claims.leave_all();
+            // Behind what has come, players or not, another request brings more.
+            if next == before {
+                ended?;
+            }
         }
         Ok(())
     }
@@ -222,10 +236,6 @@ async fn followed(mut coming: Coming) -> Option<Bytes> {
         }
         coming.progress.changed().await.ok()?;
     }
-}
-
-fn number(claim: &Claim) -> u64 {
-    u64::from(claim.key().number)
 }
 
 #[cfg(test)]

@@ -56,7 +56,9 @@ impl Entry {
             }
             None => Some(self.readers.join(number)?),
         };
-        Some(Coming { progress: self.progress.clone(), reading, is_own: false })
+        let progress = self.progress.clone();
+        self.readers.joined();
+        Some(Coming { progress, reading, is_own: false })
     }
 }
 
@@ -180,9 +182,13 @@ impl Claim {
         self.key
     }
 
-    /// Whether several wait for it.
+    /// Whether somebody waits for it: one receiver is the table's.
+    pub fn is_awaited(&self) -> bool {
+        self.progress.receiver_count() > 1
+    }
+
+    /// Whether several do.
     pub fn is_shared(&self) -> bool {
-        // One more receiver is the table's.
         self.progress.receiver_count() > 2
     }
 

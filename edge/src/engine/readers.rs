@@ -20,7 +20,7 @@ pub struct Readers {
     wanted: AtomicU64,
     /// Bytes of the object before this one are taken.
     taken: AtomicU64,
-    /// The fetch is to know of every byte that is taken.
+    /// The fetch is to know of every byte that is taken, and of all who wait for a chunk.
     paced: AtomicBool,
     /// A chunk went past memory, ever. Thousands may read one of which none does.
     passes: AtomicBool,
@@ -119,6 +119,13 @@ impl Readers {
     /// Lets go of the chunks before this one.
     fn let_go(&self, number: u64) {
         self.lock().ahead.retain(|(kept, _)| *kept >= number);
+    }
+
+    /// Somebody waits for a chunk.
+    pub fn joined(&self) {
+        if self.paced.load(Ordering::Acquire) {
+            self.changed.notify_one();
+        }
     }
 
     /// There is something to look at.

@@ -279,8 +279,10 @@ impl Puller {
             // What arrived before a failure is kept; and all of it until the disk takes it, so
             // that nothing is fetched twice.
             let chunks = filled.chunks.clone();
-            let store = move |file: &PlannedFile| file.store(&chunks);
-            self.writing(newest, (&name, track), WRITE_MAX, store).await?;
+            if !chunks.is_empty() {
+                let store = move |file: &PlannedFile| file.store(&chunks);
+                self.writing(newest, (&name, track), WRITE_MAX, store).await?;
+            }
             drop(filled);
             self.planned.written();
             self.planned.count_present();

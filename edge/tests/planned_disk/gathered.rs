@@ -72,12 +72,17 @@ async fn a_player_does_not_wait_for_all_that_the_plan_wants_before() {
     };
     give_plan(&stage, &control);
     asked(1).await;
-    let released = async {
+    // Also who wants less than another one.
+    let then = async {
         asked(2).await;
-        stage.origin.hold(false);
+        let released = async {
+            asked(3).await;
+            stage.origin.hold(false);
+        };
+        tokio::join!(verdict_of(&stage, 8), released).0
     };
-    let (verdict, ()) = tokio::join!(verdict_of(&stage, 12), released);
-    assert_eq!(verdict, "origin");
+    let verdicts = tokio::join!(verdict_of(&stage, 12), then);
+    assert_eq!((&*verdicts.0, &*verdicts.1), ("origin", "origin"));
     // The plan's answer is left where the player's begins.
     came(stage, &control).await;
 }
