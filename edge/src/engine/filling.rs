@@ -161,7 +161,11 @@ impl Engine {
             let (readers, _reading) = Readers::begin(next, &Urgency::of(URGENCY));
             readers.pace(true);
             // Whoever has begun to fetch it meanwhile is followed.
-            let Some(first) = self.inflight.claim(key, &readers) else { continue };
+            let Some(first) = self.inflight.claim(key, &readers) else {
+                // Where there are wrong bytes of it besides, nothing has waited so far.
+                tokio::task::yield_now().await;
+                continue;
+            };
             // It may have landed between both looks.
             if !is_wrong && self.chunks.is_in_memory(&key) {
                 first.hand_over();
@@ -184,7 +188,7 @@ impl Engine {
                     !claims.lock().is_empty()
                 };
                 // What it does not bring at once, players have brought by tries of their own.
-                let is_alone = || readers.is_one();
+                let is_alone = || !claims.lock().iter().any(Claim::is_awaited);
                 let fetching = origin.chunks(&part, readers.urgency(), is_alone, keep);
                 let mut fetching = std::pin::pin!(fetching);
                 loop {

@@ -282,10 +282,10 @@ impl Puller {
             if !chunks.is_empty() {
                 let store = move |file: &PlannedFile| file.store(&chunks);
                 self.writing(newest, (&name, track), WRITE_MAX, store).await?;
+                self.planned.written();
+                self.planned.count_present();
             }
             drop(filled);
-            self.planned.written();
-            self.planned.count_present();
             fetched?;
         }
         tracing::debug!(title = %title.title, track, "planned file complete");
