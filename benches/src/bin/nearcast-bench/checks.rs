@@ -4,10 +4,11 @@
 use crate::args::Args;
 use crate::cases::{Case, Cell, SLOW, Source};
 use crate::fill::row;
+use crate::floor::{self, Floor};
 use crate::handshakes;
 use crate::nearcasts::{self, Binary};
 use crate::objects::Objects;
-use crate::pair::{How, Runs};
+use crate::pair::{How, Runs, measure};
 use crate::peers;
 use crate::servers::World;
 use crate::table::Table;
@@ -27,11 +28,13 @@ pub enum Check {
     Slow,
     /// TLS handshakes beside nginx's, full and resumed
     Handshakes,
+    /// What sealing and sending alone cost beside nginx over TLS
+    Floor,
 }
 
 impl Check {
-    const ALL: [Self; 5] =
-        [Self::Connections, Self::Shards, Self::Load, Self::Slow, Self::Handshakes];
+    const ALL: [Self; 6] =
+        [Self::Connections, Self::Shards, Self::Load, Self::Slow, Self::Handshakes, Self::Floor];
 }
 
 /// Connections that others are compared with.
@@ -60,6 +63,7 @@ fn cells_of(args: &Args, check: Check) -> Vec<Cell> {
     let cases = cases.filter(|case| args.case.is_empty() || args.case.contains(case));
     let cell =
         |(case, body_bytes)| Cell { case, source: Source::Memory, body_bytes, connections, slow };
+    let cases = cases.filter(|case| check != Check::Floor || floor::has(*case));
     cases.flat_map(|case| bodies.iter().map(move |bytes| (case, *bytes))).map(cell).collect()
 }
 
@@ -111,6 +115,18 @@ pub fn run(
             Check::Handshakes => {
                 let peer = peers::start(world, "nginx", Source::Memory)?;
                 table.handshakes = handshakes::measure(how, [&server, &peer])?;
+            }
+            Check::Floor => {
+                let peer = peers::start(world, "nginx", Source::Memory)?;
+                let (name, value) = floor::COPIES;
+                let envs = [(name.to_owned(), value.to_owned())];
+                let copies = Binary { name: "nearcast-copies", envs: &envs, ..own.clone() };
+                let copies = nearcasts::start(world, &copies, Source::Memory, objects)?;
+                for cell in cells {
+                    let both = [(Cell { case: Case::H1, ..cell }, &copies), (cell, &peer)];
+                    let pairs = measure(how, objects, both, &mut runs)?;
+                    table.floors.push(Floor::of(cell, &table.limits, &pairs));
+                }
             }
         }
     }

@@ -5,6 +5,7 @@ mod args;
 mod cases;
 mod checks;
 mod fill;
+mod floor;
 mod goals;
 mod handshakes;
 mod limits;
@@ -55,7 +56,7 @@ fn main() -> Result<()> {
         let text = serde_json::to_string_pretty(&table)? + "\n";
         std::fs::write(file, text).with_context(|| file.display().to_string())?;
     }
-    if table.rows.is_empty() && table.handshakes.is_empty() {
+    if table.rows.is_empty() && table.handshakes.is_empty() && table.floors.is_empty() {
         bail!("nothing was measured");
     }
     Ok(())

@@ -1,6 +1,7 @@
 //! The figures of all cells, as JSON and as a table for people.
 
 use crate::cases::{Cell, shown};
+use crate::floor::Floor;
 use crate::goals::{self, Goal};
 use crate::handshakes::Handshakes;
 use crate::limits::Limits;
@@ -79,6 +80,7 @@ pub struct Table {
     pub limits: Limits,
     pub skipped: Vec<Skipped>,
     pub handshakes: Vec<Handshakes>,
+    pub floors: Vec<Floor>,
     pub goals: Vec<Goal>,
 }
 
@@ -86,7 +88,8 @@ impl Table {
     /// Empty.
     pub fn new(limits: Limits) -> Self {
         let (rows, skipped) = (Vec::new(), Vec::new());
-        Self { rows, limits, skipped, handshakes: Vec::new(), goals: Vec::new() }
+        let (handshakes, floors, goals) = (Vec::new(), Vec::new(), Vec::new());
+        Self { rows, limits, skipped, handshakes, floors, goals }
     }
 }
 
@@ -100,7 +103,8 @@ pub fn median(mut values: Vec<f64>) -> f64 {
     }
 }
 
-fn cpu_s_per_gb(report: &Report) -> f64 {
+/// Server CPU-seconds for 10^9 bytes of bodies.
+pub fn cpu_s_per_gb(report: &Report) -> f64 {
     report.server.and_then(|server| server.cpu_s_per_gb).unwrap_or(f64::NAN)
 }
 
@@ -232,6 +236,9 @@ pub fn foot(table: &Table) -> String {
     );
     for handshakes in &table.handshakes {
         let _ = writeln!(text, "{handshakes}");
+    }
+    for floor in &table.floors {
+        let _ = writeln!(text, "Floor of {floor}");
     }
     text += &goals::shown_goals(&table.goals);
     for (number, skipped) in table.skipped.iter().enumerate() {
