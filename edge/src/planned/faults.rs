@@ -288,7 +288,7 @@ async fn no_fault_of_a_planned_file_gives_a_wrong_byte_and_all_is_mended_afterwa
 
 const SERVER: &str = "planned::faults::process_that_serves_a_faulty_disk";
 /// Of the faults, those of this kind: each of them costs as much as several others.
-const FAILURES_SHARE: usize = 4;
+const FAILURES_SHARE: usize = 20;
 
 /// Not a test by itself: the process that others start.
 #[test]
