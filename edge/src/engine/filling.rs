@@ -1,8 +1,9 @@
 //! What the fill plan has a disk hold, had from wherever it is: memory, the SSD, a fetch on behalf of
 //! players, else upstream, where players may follow it.
 //!
-//! Invariants: nothing that is here, or on its way here, is fetched for the plan; and a chunk that has
-//! come for it is found by who reads until it is written.
+//! Invariants: what is in memory, or on its way there, is not fetched for the plan (what goes past
+//! memory to a slow player is, and what an SSD does not read in time); and a chunk that has come for
+//! it is found by who reads until it is written.
 
 use super::Engine;
 use super::inflight::{Claim, Coming, Progress};
