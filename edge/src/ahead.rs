@@ -115,7 +115,7 @@ pub fn announced(
     }
     let has_cookie = fields.contains_key(header::COOKIE);
     let target = head.uri.path_and_query()?;
-    let (answered, mut is_any) = (CancellationToken::new(), false);
+    let mut answered = None;
     let host = head.uri.authority().map(|authority| authority.as_str().to_owned());
     let host = host.or_else(|| Some(fields.get(header::HOST)?.to_str().ok()?.to_owned()));
     for next in cmcd.next(target.as_str()) {
@@ -132,8 +132,8 @@ pub fn announced(
         }
         let hint = hint(&wanted.url(), asked.via.client, cmcd.sid.as_deref());
         let (edge, via) = (Arc::clone(edge), Arc::clone(asked.via));
+        let answered = answered.get_or_insert_with(CancellationToken::new);
         let (metrics, announcing) = (edge.metrics.clone(), answered.clone());
-        is_any = true;
         tokio::spawn(metrics.guarded(async move {
             announcing.cancelled().await;
             let Some(permit) = permit(&edge, &wanted, hint) else { return };
@@ -142,7 +142,7 @@ pub fn announced(
             keep(answered, permit).await;
         }));
     }
-    is_any.then(|| answered.drop_guard())
+    answered.map(CancellationToken::drop_guard)
 }
 
 /// Leave to fetch what is announced.

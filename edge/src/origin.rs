@@ -78,6 +78,7 @@ pub struct Whole<T> {
 }
 
 /// Neighbouring chunks of a track.
+#[derive(Clone)]
 pub struct Run {
     /// Of this title.
     pub title: Arc<Title>,

@@ -101,11 +101,9 @@ fn is_part_of(asked: &HeaderMap, fields: &HeaderMap) -> bool {
 /// Whether all lengths that are told are the same one (RFC 9110 section 8.6), as hyper reads those of
 /// bodies.
 fn has_one_length(fields: &HeaderMap) -> bool {
-    let lengths = |value: &HeaderValue| -> Vec<Option<u64>> {
-        let text = value.to_str().unwrap_or_default().to_owned();
-        text.split(',').map(|length| one_length(length.trim())).collect()
-    };
-    let mut lengths = fields.get_all(header::CONTENT_LENGTH).iter().flat_map(lengths);
+    let told = fields.get_all(header::CONTENT_LENGTH).iter();
+    let told = told.flat_map(|value| value.to_str().unwrap_or_default().split(','));
+    let mut lengths = told.map(|length| one_length(length.trim()));
     let Some(first) = lengths.next() else { return true };
     first.is_some() && lengths.all(|other| other == first)
 }

@@ -15,6 +15,7 @@ use crate::origin::{Origin, Run};
 use bytes::Bytes;
 use chunks::Key;
 use std::collections::{HashMap, VecDeque};
+use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -147,66 +148,82 @@ impl Engine {
         let mut next = run.chunks.start;
         while next < run.chunks.end {
             let key = object.key(next).ok_or(Fault::NotFound)?;
-            let found = self.nearby(&key).await;
-            let is_wrong = matches!(found, Nearby::Here(_));
-            match found {
+            match self.nearby(&key).await {
                 Nearby::Here(bytes) if track.chunk_is_whole(next, &bytes) => {
                     // Memory has other use for its slot until the disk has taken it.
                     filled.keep(key, Bytes::copy_from_slice(&bytes));
                     next += 1;
-                    continue;
                 }
                 Nearby::Late => return Ok(()),
-                Nearby::Here(_) | Nearby::Nowhere => {}
-            }
-            let (readers, _reading) = Readers::begin(next, &Urgency::of(URGENCY));
-            readers.pace(true);
-            // Whoever has begun to fetch it meanwhile is followed.
-            let Some(first) = self.inflight.claim(key, &readers) else {
-                // Where there are wrong bytes of it besides, nothing has waited so far.
-                tokio::task::yield_now().await;
-                continue;
-            };
-            // It may have landed between both looks.
-            if !is_wrong && self.chunks.is_in_memory(&key) {
-                first.hand_over();
-                continue;
-            }
-            let mut claims = VecDeque::from([first]);
-            let others = next + 1..run_until(next, run.chunks.end);
-            claims.extend(others.map_while(|number| self.claim_missing(&object, number, &readers)));
-            let chunks = next..next + claims.len() as u64;
-            let part = Run { title: Arc::clone(&run.title), track: run.track, chunks };
-            let (claims, before) = (Claims(Mutex::new(claims)), next);
-            let ended = {
-                let keep = |bytes: Bytes, source| {
-                    let claim = claims.lock().pop_front();
-                    if let Some(claim) = claim {
-                        filled.keep(claim.key(), bytes.clone());
-                        claim.land(bytes, source);
-                        next += 1;
-                    }
-                    !claims.lock().is_empty()
-                };
-                // What it does not bring at once, players have brought by tries of their own.
-                let is_alone = || !claims.lock().iter().any(Claim::is_awaited);
-                let fetching = origin.chunks(&part, readers.urgency(), is_alone, keep);
-                let mut fetching = std::pin::pin!(fetching);
-                loop {
-                    tokio::select! {
-                        biased;
-                        ended = &mut fetching => break ended,
-                        () = readers.changed() => claims.leave_far(),
-                    }
+                found => {
+                    let is_wrong = matches!(found, Nearby::Here(_));
+                    drop(found);
+                    let wanted = Run { chunks: next..run.chunks.end, ..run.clone() };
+                    next += self.fill_missing(origin, &object, wanted, is_wrong, filled).await?;
                 }
-            };
-            claims.leave_all();
-            // Behind what has come, players or not, another request brings more.
-            if next == before {
-                ended?;
             }
         }
         Ok(())
+    }
+
+    /// Fetches the first chunk of `wanted`, of which no bytes are here or wrong ones, and those behind it
+    /// that are missing as well: how many of them have come. None have where somebody else has begun
+    /// to fetch the first.
+    async fn fill_missing(
+        &self,
+        origin: &Origin,
+        object: &Object,
+        wanted: Run,
+        is_wrong: bool,
+        filled: &mut Filled,
+    ) -> Result<u64, Fault> {
+        let Range { start, end } = wanted.chunks;
+        let key = object.key(start).ok_or(Fault::NotFound)?;
+        let (readers, _reading) = Readers::begin(start, &Urgency::of(URGENCY));
+        readers.pace(true);
+        let Some(first) = self.inflight.claim(key, &readers) else {
+            // Where there are wrong bytes of it besides, nothing has waited so far.
+            tokio::task::yield_now().await;
+            return Ok(0);
+        };
+        // It may have landed between both looks.
+        if !is_wrong && self.chunks.is_in_memory(&key) {
+            first.hand_over();
+            return Ok(0);
+        }
+        let mut claims = VecDeque::from([first]);
+        let others = start + 1..run_until(start, end);
+        claims.extend(others.map_while(|number| self.claim_missing(object, number, &readers)));
+        let part = Run { chunks: start..start + claims.len() as u64, ..wanted };
+        let (claims, mut came) = (Claims(Mutex::new(claims)), 0);
+        let ended = {
+            let keep = |bytes: Bytes, source| {
+                let claim = claims.lock().pop_front();
+                if let Some(claim) = claim {
+                    filled.keep(claim.key(), bytes.clone());
+                    claim.land(bytes, source);
+                    came += 1;
+                }
+                !claims.lock().is_empty()
+            };
+            // What it does not bring at once, players have brought by tries of their own.
+            let is_alone = || !claims.lock().iter().any(Claim::is_awaited);
+            let fetching = origin.chunks(&part, readers.urgency(), is_alone, keep);
+            let mut fetching = std::pin::pin!(fetching);
+            loop {
+                tokio::select! {
+                    biased;
+                    ended = &mut fetching => break ended,
+                    () = readers.changed() => claims.leave_far(),
+                }
+            }
+        };
+        claims.leave_all();
+        match came {
+            0 => ended.map(|()| 0),
+            // Behind what has come, players or not, another request brings more.
+            came => Ok(came),
+        }
     }
 
     /// The chunk, if it is here, or comes by somebody else's fetch.

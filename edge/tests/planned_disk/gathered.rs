@@ -17,6 +17,11 @@ fn give_plan(stage: &Stage, control: &Control) {
     control.shared.lock().unwrap().plan = Some(plan_of(&stage.film));
 }
 
+/// Waits until the origin has been asked for media this often.
+async fn asked(stage: &Stage, times: usize) {
+    until("a request", || async { (stage.origin.media().len() >= times).then_some(()) }).await;
+}
+
 /// All of the film is here, and came once.
 async fn came_once(stage: Stage, control: &Control) {
     complete(control).await;
@@ -45,8 +50,7 @@ async fn what_is_fetched_for_the_plan_is_not_fetched_for_players() {
     stage.origin.hold(true);
     let before = stage.origin.media().len();
     give_plan(&stage, &control);
-    until("the plan's request", || async { (stage.origin.media().len() > before).then_some(()) })
-        .await;
+    asked(&stage, before + 1).await;
     let released = async {
         until("a player waits", || async {
             let waiting = stage.edge.metric("nearcast_edge_responses").await;
@@ -66,17 +70,13 @@ async fn a_player_does_not_wait_for_all_that_the_plan_wants_before() {
     let (stage, control) = watched(1).await;
     stage.origin.hold(true);
     let before = stage.origin.media().len();
-    let asked = async |count: usize| {
-        let has_come = || async { (stage.origin.media().len() >= before + count).then_some(()) };
-        until("a request", has_come).await;
-    };
     give_plan(&stage, &control);
-    asked(1).await;
+    asked(&stage, before + 1).await;
     // Also who wants less than another one.
     let then = async {
-        asked(2).await;
+        asked(&stage, before + 2).await;
         let released = async {
-            asked(3).await;
+            asked(&stage, before + 3).await;
             stage.origin.hold(false);
         };
         tokio::join!(verdict_of(&stage, 8), released).0
