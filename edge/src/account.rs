@@ -1,5 +1,6 @@
 //! What becomes of one request: counted while it is answered, logged when it has ended.
 
+use crate::ahead::Announced;
 use crate::metrics::Metrics;
 use crate::places::Place;
 use crate::prefetch::{Awaited, Prefetch};
@@ -12,7 +13,6 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
-use tokio_util::sync::DropGuard;
 use tracing::Level;
 use tracing::field::{DisplayValue, display};
 
@@ -42,7 +42,7 @@ pub struct Account {
     /// What was fetched ahead of it.
     awaited: Option<Awaited>,
     /// What it has announced is fetched after it.
-    ahead: Option<DropGuard>,
+    ahead: Option<Announced>,
     /// Held while media is sent.
     place: Option<Place>,
     /// Who asked, as far as its connection tells.
@@ -91,8 +91,8 @@ impl Account {
         self.awaited = awaited.or(self.awaited);
     }
 
-    /// Once it is answered, this is let go of.
-    pub fn goes_before(&mut self, ahead: Option<DropGuard>) {
+    /// Once it is answered, this follows.
+    pub fn goes_before(&mut self, ahead: Option<Announced>) {
         self.ahead = ahead;
     }
 
@@ -113,7 +113,7 @@ impl Account {
     /// The head of the answer is ready; its body has so many bytes, if that is known.
     pub fn answered(&mut self, verdict: Verdict, status: u16, bytes: Option<u64>) {
         (self.verdict, self.status, self.expected) = (verdict, status, bytes);
-        self.ahead = None;
+        self.ahead.take().into_iter().for_each(Announced::follow);
         self.metrics.answered();
         self.tally.answered(&self.metrics, verdict, self.protocol, status);
         self.metrics.first_byte(verdict, self.started.elapsed());

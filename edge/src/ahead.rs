@@ -16,7 +16,7 @@ use std::future::poll_fn;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio::sync::watch;
 
 /// The least urgent (RFC 9218).
 const URGENCY: u8 = 7;
@@ -99,15 +99,25 @@ fn raise(permit: &mut Permit, bytes: u64) -> bool {
     bytes <= ANNOUNCED_BYTES_MAX && permit.raise(Instant::now(), bytes)
 }
 
-/// A player has announced what it will ask for (CMCD `nor`): fetches that, once what comes of this is
-/// dropped, so that the request which announced it goes first. Nothing is fetched on behalf of a
-/// request that says who asks: by a cookie only where it counts.
+/// What a request has announced. It waits until [`Announced::follow`]: the request goes first. If that
+/// is given up before, as by a player that thinks better of it, so is this.
+pub struct Announced(watch::Sender<()>);
+
+impl Announced {
+    /// The request is answered.
+    pub fn follow(self) {
+        self.0.send_replace(());
+    }
+}
+
+/// A player has announced what it will ask for (CMCD `nor`): fetches that, once it is followed. Nothing
+/// is fetched on behalf of a request that says who asks: by a cookie only where it counts.
 pub fn announced(
     edge: &Arc<Edge>,
     site: &Arc<Site>,
     asked: &Asked<'_>,
     cmcd: &cmcd::Cmcd,
-) -> Option<DropGuard> {
+) -> Option<Announced> {
     let head = asked.head;
     let fields = &head.headers;
     if fields.contains_key(header::AUTHORIZATION) {
@@ -115,7 +125,7 @@ pub fn announced(
     }
     let has_cookie = fields.contains_key(header::COOKIE);
     let target = head.uri.path_and_query()?;
-    let mut answered = None;
+    let mut announced = None;
     let host = head.uri.authority().map(|authority| authority.as_str().to_owned());
     let host = host.or_else(|| Some(fields.get(header::HOST)?.to_str().ok()?.to_owned()));
     for next in cmcd.next(target.as_str()) {
@@ -132,17 +142,17 @@ pub fn announced(
         }
         let hint = hint(&wanted.url(), asked.via.client, cmcd.sid.as_deref());
         let (edge, via) = (Arc::clone(edge), Arc::clone(asked.via));
-        let answered = answered.get_or_insert_with(CancellationToken::new);
-        let (metrics, announcing) = (edge.metrics.clone(), answered.clone());
+        let Announced(turn) = announced.get_or_insert_with(|| Announced(watch::Sender::new(())));
+        let (metrics, mut turn) = (edge.metrics.clone(), turn.subscribe());
         tokio::spawn(metrics.guarded(async move {
-            announcing.cancelled().await;
+            let Ok(()) = turn.changed().await else { return };
             let Some(permit) = permit(&edge, &wanted, hint) else { return };
             let asked = Asked { head: &head, protocol: "prefetch", via: &via };
             let answered = proxied(&edge, &asked, Arc::new(wanted)).await;
             keep(answered, permit).await;
         }));
     }
-    answered.map(CancellationToken::drop_guard)
+    announced
 }
 
 /// Leave to fetch what is announced.

@@ -7,10 +7,14 @@ mod common;
 
 use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
-use common::{Edge, Scripted, Stage, until};
+use bytes::Bytes;
+use common::{Edge, Hold, Item, Proxy, Scripted, Stage, until};
 use http::StatusCode;
+use http_body_util::Empty;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use nearcast_edge::Settings;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use tokio::net::TcpStream;
 
 const PREFETCHED: &str = "nearcast_edge_prefetch_bytes_total{fate=\"fetched\"}";
 const USEFUL: &str = "nearcast_edge_prefetch_bytes_total{fate=\"useful\"}";
@@ -119,6 +123,37 @@ async fn what_is_announced_is_asked_for_after_what_announces_it() {
         in_turn.extend([path, next]);
     }
     assert_eq!(proxy.asked(), in_turn);
+    proxy.edge.stop().await;
+}
+
+/// Found by an audit: what was announced was asked for at once then.
+#[tokio::test]
+async fn what_a_client_announced_that_left_before_its_answer_is_not_fetched() {
+    let proxy = Proxy::new().await;
+    let paths = [1, 2, 3].map(|segment| format!("/v1/{segment}.m4s"));
+    paths.iter().for_each(|path| proxy.web.put(path, Item::of(SEGMENT_BYTES as u64)));
+    proxy.web.hold(Hold::Head);
+    let address = proxy.edge.http.strip_prefix("http://").unwrap();
+    let stream = TcpStream::connect(address).await.unwrap();
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
+            .await
+            .unwrap();
+    let connection = tokio::spawn(connection);
+    let request = http::Request::get(proxy.url(&paths[0])).header("cmcd-request", "nor=\"2.m4s\"");
+    let asking = tokio::spawn(sender.send_request(request.body(Empty::<Bytes>::new()).unwrap()));
+    until("it waits", || async { (proxy.web.held() == 1).then_some(()) }).await;
+    asking.abort();
+    connection.abort();
+    let connections = "nearcast_edge_connections ";
+    let has_left = || async { (proxy.edge.metric(connections).await == 0.0).then_some(()) };
+    until("it has left", has_left).await;
+    proxy.web.release();
+    // Another one's comes.
+    let next = proxy.get_with(&paths[0], &[("cmcd-request", "nor=\"3.m4s\"")]).await;
+    assert_eq!(next.bytes().len(), SEGMENT_BYTES);
+    reaches(&proxy.edge, &outcome("done"), 1.0).await;
+    assert_eq!((proxy.web.count(&paths[1]), proxy.web.count(&paths[2])), (0, 1));
     proxy.edge.stop().await;
 }
 
