@@ -11,6 +11,7 @@ use crate::refused::Refused;
 use crate::serve::{Answer, Asked, Edge, TitleSite};
 use crate::title_site::{self, File, Part};
 use crate::verdict::Verdict;
+use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use model::route::RouteError;
 use model::{ByteRange, TitleId, Track, TrackId, Version, store_key};
@@ -53,6 +54,13 @@ impl<'a> Named<'a> {
     }
 }
 
+/// Whether a request was here before, or another node, where `by_peer` says that one sent it, asks for
+/// what it is asked for by this one.
+pub fn goes_round(edge: &Edge, head: &Parts, by_peer: bool) -> bool {
+    caching::loops(&head.headers, edge.node.id(), by_peer).refuse()
+        || (by_peer && edge.node.is_waiting_for(head))
+}
+
 /// Answers another node.
 ///
 /// # Errors
@@ -66,7 +74,7 @@ pub async fn answer(
     if head.method != Method::GET && head.method != Method::HEAD {
         return Err(Refused::Method);
     }
-    if caching::loops(&head.headers, edge.node.id(), true).refuse() {
+    if goes_round(edge, head, true) {
         return Err(Refused::Loop);
     }
     let named = Named::parse(head.uri.path())?;

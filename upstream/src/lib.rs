@@ -16,6 +16,7 @@ mod ask;
 mod body;
 mod breaker;
 mod budget;
+mod circle;
 mod connect;
 mod error;
 mod exchange;

@@ -4,6 +4,7 @@
 use crate::Error;
 use crate::ask::{HopId, HopKind};
 use crate::breaker;
+use crate::circle::AtNodes;
 use crate::connect::{Connector, Tls, h2_stream_bytes};
 use crate::hierarchy;
 use crate::hop::{Hop, Limits, Target};
@@ -11,7 +12,9 @@ use crate::metrics::Metrics;
 use crate::pool::Pool;
 use crate::pulse::Pulse;
 use crate::settings::Place;
-use http::Uri;
+use http::request::Parts;
+use http::uri::{Authority, PathAndQuery};
+use http::{Uri, header};
 use prometheus::Registry;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -35,6 +38,7 @@ pub(crate) struct Inner {
     pub(crate) shields: Vec<Arc<Hop>>,
     /// Requests that go up since this node is the owner among its siblings.
     pub(crate) own_load: Arc<AtomicUsize>,
+    pub(crate) at_nodes: AtNodes,
 }
 
 impl Node {
@@ -69,6 +73,7 @@ impl Node {
             parents: peers(config.parents, HopKind::Parent),
             shields: peers(config.shields, HopKind::Parent),
             own_load: Arc::default(),
+            at_nodes: AtNodes::default(),
             metrics,
             id: config.id,
             tls,
@@ -101,6 +106,17 @@ impl Node {
     #[must_use]
     pub fn is_beside(&self, id: &[u8]) -> bool {
         self.0.siblings.iter().any(|hop| hop.id.as_str().as_bytes() == id)
+    }
+
+    /// Whether one of the nodes that a request of theirs says to have passed is asked for the same by
+    /// this one, and has not answered: each would wait for the other.
+    #[must_use]
+    pub fn is_waiting_for(&self, head: &Parts) -> bool {
+        let host = || head.headers.get(header::HOST)?.to_str().ok();
+        let host = head.uri.authority().map(Authority::as_str).or_else(host);
+        let path = head.uri.path_and_query().map(PathAndQuery::as_str);
+        let (Some(host), Some(path)) = (host, path) else { return false };
+        head.method.is_safe() && self.0.at_nodes.has((host, path), &head.headers)
     }
 
     /// Its name in `CDN-Loop`.

@@ -88,6 +88,7 @@ fn prepare(site: &Inner, mut ask: Ask) -> Result<(Sending, Wish), Fault> {
     };
     let mut sending = Sending::new(ask, fields);
     sending.pass_host = site.config.pass_host;
+    sending.at_nodes = node.at_nodes.clone();
     Ok((sending, wish))
 }
 
@@ -139,6 +140,7 @@ async fn while_well(
     sending: &Sending,
     terms: &Terms,
 ) -> Result<Answer, Failure> {
+    let _noted = sending.note_at(&way.hop);
     let asked = exchange(way, sending, terms);
     if others.is_empty() {
         return asked.await;

@@ -2,6 +2,7 @@
 
 use crate::anew::Anew;
 use crate::ask::{Ask, HopKind, UNNAMED_HOST};
+use crate::circle::{AtNode, AtNodes};
 use crate::fault::Fault;
 use crate::hop::{Hop, Target};
 use crate::newer::{self, Purges, Told};
@@ -28,6 +29,8 @@ pub(crate) struct Sending {
     pub(crate) urgency: Urgency,
     /// What is left over all hops.
     pub(crate) anew: Anew,
+    /// Where it is noted which node is asked.
+    pub(crate) at_nodes: AtNodes,
     /// For the first hop that is asked.
     pub(crate) place: Mutex<Option<Place>>,
 }
@@ -46,8 +49,17 @@ impl Sending {
             pass_host: false,
             urgency: ask.urgency,
             anew: Anew::telling(ask.unsure),
+            at_nodes: AtNodes::default(),
             place: Mutex::new(ask.place),
         }
+    }
+
+    /// Notes that a node is asked, until what is given is dropped. What others could not join is none
+    /// of it.
+    pub(crate) fn note_at(&self, hop: &Hop) -> Option<AtNode> {
+        let is_joined = self.method.is_safe() && self.upload.is_none();
+        let is_noted = is_joined && hop.kind != HopKind::Origin;
+        is_noted.then(|| self.at_nodes.enter(&hop.id, (&self.host, &self.path), &self.fields))
     }
 
     /// The request for a hop, made anew, and the keys that it is signed with.

@@ -3,6 +3,7 @@
 use super::site::Site;
 use super::{fetch, in_url, newer, with_query};
 use crate::hygiene;
+use crate::peer::goes_round;
 use crate::refused::Refused;
 use crate::serve::{Asked, Edge};
 use caching::Wishes;
@@ -88,7 +89,7 @@ impl Wanted {
         let head = asked.head;
         let target = hygiene::check(head)?;
         let path = site.path(target.path)?;
-        if caching::loops(&head.headers, edge.node.id(), asked.via.peer).refuse() {
+        if goes_round(edge, head, asked.via.peer) {
             return Err(Refused::Loop);
         }
         let host = target.host.map(|host| in_url(host, asked.via.scheme)).unwrap_or_default();

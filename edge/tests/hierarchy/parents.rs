@@ -1,7 +1,8 @@
 //! A regional edge and a shield above an edge, and circles.
 
 use crate::common::nodes::{below, fetch, node, nodes, verdict};
-use crate::common::{Edge, Item, Web, get, proxy_settings, until};
+use crate::common::{DEADLINE, Edge, Item, Web, get, proxy_settings, until};
+use futures::future::join_all;
 use nearcast_edge::Settings;
 use tempfile::TempDir;
 use upstream::hierarchy::{self, Peer};
@@ -88,6 +89,24 @@ async fn a_circle_of_parents_ends_at_the_origin_and_a_circle_of_origins_in_508()
     };
     // Each went round once.
     assert_eq!((refused(&over_c).await, refused(&over_d).await), (2.0, 0.0));
+}
+
+/// Found by an audit: the request of each joined what the other's client waited for.
+#[tokio::test]
+async fn nodes_that_take_each_other_for_a_parent_do_not_wait_for_each_other() {
+    let dirs = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    let [a, b] = nodes(["edge-a", "edge-b"]);
+    let web = Web::start().await;
+    let paths: Vec<String> = (0..16).map(|number| format!("/{number}")).collect();
+    paths.iter().for_each(|path| web.put(path, Item::of(3 << 20)));
+    let over_a = Edge::start(node(&dirs[0], &a, &web.url, below(std::slice::from_ref(&b)))).await;
+    let over_b = Edge::start(node(&dirs[1], &b, &web.url, below(&[a]))).await;
+    let both = paths.iter().flat_map(|path| [(&over_a, path), (&over_b, path)]);
+    let all = join_all(both.map(async |(edge, path)| {
+        assert_eq!(fetch(edge, path, &[]).await.bytes(), &web.whole(path));
+    }));
+    // No timeout is as short.
+    tokio::time::timeout(DEADLINE, all).await.unwrap();
 }
 
 #[tokio::test]
