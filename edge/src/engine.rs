@@ -26,6 +26,7 @@ mod trees;
 mod unranged;
 
 pub use asking::source;
+pub use filling::Filled;
 pub use gauges::register;
 pub use growing::{Growing, GrowingReader, REST_BYTES_MAX, Step, Taken, UNVALIDATED_BYTES_MAX};
 pub use inflight::{Coming, Progress};

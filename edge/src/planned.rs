@@ -212,7 +212,10 @@ impl Planned {
         if std::fs::read(&index).ok().as_deref() != Some(&encoded[..]) {
             crate::disk::replace(&index, &encoded)?;
         }
-        self.add(self.open_files(title)?)
+        let added = self.add(self.open_files(title)?)?;
+        // Chunks may be there already.
+        self.count_present();
+        Ok(added)
     }
 
     /// Puts a title's files among the others, if it is not there and the disk is in use.

@@ -19,14 +19,15 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use tokio::time::Instant;
 use upstream::Urgency;
 
 /// That of the plan's fetches (RFC 9218), the least, until players follow them.
 const URGENCY: u8 = 7;
 
-/// How far behind the next chunk a player waits for one of the same answer; one that wants more is
-/// left to fetch it itself.
-const AHEAD_CHUNKS: usize = 4;
+/// How long a player waits for the plan's chunks before its own; one for whom that takes longer is left
+/// to fetch it itself.
+const OTHERS_MAX: Duration = Duration::from_millis(250);
 /// A fetch for players may wait for them: the plan does not, for longer.
 const FOLLOWED_MAX: Duration = Duration::from_secs(5);
 
@@ -64,58 +65,108 @@ impl Unwritten {
     }
 }
 
-/// Chunks for the plan, by their numbers. Players find them as long as this is kept.
+/// A chunk for the plan. Players find it as long as this is kept.
 pub struct Filled {
     engine: Arc<Engine>,
-    keys: Vec<Key>,
-    /// They, in the order of the file.
-    pub chunks: Vec<(u64, Bytes)>,
+    key: Key,
+    /// All of it.
+    pub bytes: Bytes,
 }
 
 impl Filled {
-    fn none(engine: &Arc<Engine>) -> Self {
-        Self { engine: Arc::clone(engine), keys: Vec::new(), chunks: Vec::new() }
+    fn new(engine: &Arc<Engine>, key: Key, bytes: Bytes) -> Self {
+        engine.unwritten.change(|chunks| drop(chunks.insert(key, bytes.clone())));
+        Self { engine: Arc::clone(engine), key, bytes }
     }
 
-    fn keep(&mut self, key: Key, bytes: Bytes) {
-        self.engine.unwritten.change(|chunks| drop(chunks.insert(key, bytes.clone())));
-        self.keys.push(key);
-        self.chunks.push((u64::from(key.number), bytes));
+    /// Which of its track.
+    pub fn number(&self) -> u64 {
+        u64::from(self.key.number)
     }
 }
 
 impl Drop for Filled {
     fn drop(&mut self) {
-        let keys = &self.keys;
-        if !keys.is_empty() {
-            let forget = |chunks: &mut HashMap<Key, Bytes>| {
-                keys.iter().for_each(|key| drop(chunks.remove(key)))
-            };
-            self.engine.unwritten.change(forget);
-        }
+        self.engine.unwritten.change(|chunks| drop(chunks.remove(&self.key)));
     }
 }
 
-/// Of the chunks that one answer is to bring, those that it has not brought.
-struct Claims(Mutex<VecDeque<Claim>>);
+/// Who takes the chunks, until it wants no more.
+struct Taker<K> {
+    keep: K,
+    goes_on: bool,
+}
+
+impl<K: FnMut(Filled) -> bool> Taker<K> {
+    fn give(&mut self, chunk: Filled) {
+        self.goes_on = (self.keep)(chunk) && self.goes_on;
+    }
+}
+
+/// Of the chunks that one answer is to bring, those that it has not brought, and how fast it was.
+struct Claims(Mutex<Bringing>);
+
+struct Bringing {
+    claims: VecDeque<Claim>,
+    begun: Instant,
+    /// When the last one came.
+    last: Instant,
+    came: u32,
+}
+
+impl Bringing {
+    /// How many chunks come within what a player may wait for others; none before the first has come.
+    fn soon(&self, now: Instant) -> usize {
+        let Some(mean) = (self.last - self.begun).checked_div(self.came) else { return 0 };
+        let each = mean.max(now - self.last).as_nanos().max(1);
+        usize::try_from(OTHERS_MAX.as_nanos() / each).unwrap_or(usize::MAX)
+    }
+}
 
 impl Claims {
-    fn lock(&self) -> MutexGuard<'_, VecDeque<Claim>> {
+    fn new(claims: VecDeque<Claim>) -> Self {
+        let now = Instant::now();
+        Self(Mutex::new(Bringing { claims, begun: now, last: now, came: 0 }))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Bringing> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Leaves to players what one of them waits for far behind the next chunk, and all after that.
-    fn leave_far(&self) {
-        let mut claims = self.lock();
-        let wanted = claims.iter().skip(1 + AHEAD_CHUNKS).position(Claim::is_awaited);
-        let left = wanted.map(|place| claims.split_off(1 + AHEAD_CHUNKS + place));
-        drop(claims);
-        left.into_iter().flatten().rev().for_each(Claim::hand_over);
+    /// The next one has come.
+    fn next(&self) -> Option<Claim> {
+        let mut bringing = self.lock();
+        (bringing.last, bringing.came) = (Instant::now(), bringing.came + 1);
+        bringing.claims.pop_front()
     }
 
-    /// Leaves all to who asks next.
-    fn leave_all(&self) {
-        let claims = std::mem::take(&mut *self.lock());
+    fn came(&self) -> u64 {
+        self.lock().came.into()
+    }
+
+    fn are_brought(&self) -> bool {
+        self.lock().claims.is_empty()
+    }
+
+    fn are_awaited(&self) -> bool {
+        self.lock().claims.iter().any(Claim::is_awaited)
+    }
+
+    /// Leaves to players what one of them would wait too long for, and all after that.
+    fn leave_far(&self) {
+        let mut bringing = self.lock();
+        let near = bringing.soon(Instant::now()).saturating_add(1);
+        let wanted = bringing.claims.iter().skip(near).position(Claim::is_awaited);
+        let left = wanted.map(|place| bringing.claims.split_off(near + place));
+        drop(bringing);
+        left.into_iter().flatten().rev().for_each(Claim::hand_over);
+    }
+}
+
+impl Drop for Claims {
+    /// Leaves all to who asks next, whatever has ended the fetch.
+    fn drop(&mut self) {
+        let claims = std::mem::take(&mut self.lock().claims);
         claims.into_iter().rev().for_each(Claim::hand_over);
     }
 }
@@ -129,29 +180,28 @@ enum Nearby {
 }
 
 impl Engine {
-    /// Neighbouring chunks of a track, for the plan, each of them verified: as many of `run` as are had
-    /// without waiting long for who fetches for others. What has come before a failure comes with it.
-    pub async fn fill(self: &Arc<Self>, origin: &Origin, run: &Run) -> (Filled, Result<(), Fault>) {
-        let mut filled = Filled::none(self);
-        let ended = self.fill_all(origin, run, &mut filled).await;
-        (filled, ended)
-    }
-
-    async fn fill_all(
+    /// Neighbouring chunks of a track, for the plan, each verified and handed to `keep`, in order, until
+    /// that wants no more: as many of `run` as are had without waiting long for who fetches for others.
+    /// May be dropped at any time.
+    ///
+    /// # Errors
+    /// How the fetch of the first chunk that did not come failed.
+    pub async fn fill(
         self: &Arc<Self>,
         origin: &Origin,
         run: &Run,
-        filled: &mut Filled,
+        keep: impl FnMut(Filled) -> bool,
     ) -> Result<(), Fault> {
         let object = Object::track(&run.title, run.track).ok_or(Fault::NotFound)?;
         let track = run.title.index.tracks.get(run.track).ok_or(Fault::NotFound)?;
+        let mut taker = Taker { keep, goes_on: true };
         let mut next = run.chunks.start;
-        while next < run.chunks.end {
+        while taker.goes_on && next < run.chunks.end {
             let key = object.key(next).ok_or(Fault::NotFound)?;
             match self.nearby(&key).await {
                 Nearby::Here(bytes) if track.chunk_is_whole(next, &bytes) => {
                     // Memory has other use for its slot until the disk has taken it.
-                    filled.keep(key, Bytes::copy_from_slice(&bytes));
+                    taker.give(Filled::new(self, key, Bytes::copy_from_slice(&bytes)));
                     next += 1;
                 }
                 Nearby::Late => return Ok(()),
@@ -159,7 +209,8 @@ impl Engine {
                     let is_wrong = matches!(found, Nearby::Here(_));
                     drop(found);
                     let wanted = Run { chunks: next..run.chunks.end, ..run.clone() };
-                    next += self.fill_missing(origin, &object, wanted, is_wrong, filled).await?;
+                    next +=
+                        self.fill_missing(origin, &object, wanted, is_wrong, &mut taker).await?;
                 }
             }
         }
@@ -169,13 +220,13 @@ impl Engine {
     /// Fetches the first chunk of `wanted`, of which no bytes are here or wrong ones, and those behind it
     /// that are missing as well: how many of them have come. None have where somebody else has begun
     /// to fetch the first.
-    async fn fill_missing(
-        &self,
+    async fn fill_missing<K: FnMut(Filled) -> bool>(
+        self: &Arc<Self>,
         origin: &Origin,
         object: &Object,
         wanted: Run,
         is_wrong: bool,
-        filled: &mut Filled,
+        taker: &mut Taker<K>,
     ) -> Result<u64, Fault> {
         let Range { start, end } = wanted.chunks;
         let key = object.key(start).ok_or(Fault::NotFound)?;
@@ -195,31 +246,29 @@ impl Engine {
         let others = start + 1..run_until(start, end);
         claims.extend(others.map_while(|number| self.claim_missing(object, number, &readers)));
         let part = Run { chunks: start..start + claims.len() as u64, ..wanted };
-        let (claims, mut came) = (Claims(Mutex::new(claims)), 0);
-        let ended = {
-            let keep = |bytes: Bytes, source| {
-                let claim = claims.lock().pop_front();
-                if let Some(claim) = claim {
-                    filled.keep(claim.key(), bytes.clone());
-                    claim.land(bytes, source);
-                    came += 1;
-                }
-                !claims.lock().is_empty()
-            };
-            // What it does not bring at once, players have brought by tries of their own.
-            let is_alone = || !claims.lock().iter().any(Claim::is_awaited);
-            let fetching = origin.chunks(&part, readers.urgency(), is_alone, keep);
-            let mut fetching = std::pin::pin!(fetching);
-            loop {
-                tokio::select! {
-                    biased;
-                    ended = &mut fetching => break ended,
-                    () = readers.changed() => claims.leave_far(),
-                }
+        let claims = Claims::new(claims);
+        let keep = |bytes: Bytes, source| {
+            if let Some(claim) = claims.next() {
+                taker.give(Filled::new(self, claim.key(), bytes.clone()));
+                claim.land(bytes, source);
             }
+            taker.goes_on && !claims.are_brought()
         };
-        claims.leave_all();
-        match came {
+        // What it does not bring at once, players have brought by tries of their own.
+        let is_alone = || !claims.are_awaited();
+        let fetching = origin.chunks(&part, readers.urgency(), is_alone, keep);
+        let mut fetching = std::pin::pin!(fetching);
+        let ended = loop {
+            tokio::select! {
+                biased;
+                ended = &mut fetching => break ended,
+                () = readers.changed() => {}
+                // One that was soon may be late.
+                () = tokio::time::sleep(OTHERS_MAX) => {}
+            }
+            claims.leave_far();
+        };
+        match claims.came() {
             0 => ended.map(|()| 0),
             // Behind what has come, players or not, another request brings more.
             came => Ok(came),
@@ -287,6 +336,24 @@ mod tests {
                 Nearby::Late => panic!("late"),
             }
         }
+    }
+
+    /// A player waits for others' chunks as long as that takes no time.
+    #[tokio::test(start_paused = true)]
+    async fn how_many_chunks_come_soon_is_told_by_those_that_came() {
+        let claims = Claims::new(VecDeque::new());
+        let soon = || claims.lock().soon(Instant::now());
+        assert_eq!(soon(), 0, "nobody knows");
+        for (waits_ms, then) in [(10, 25), (90, 5), (200, 2), (900, 0)] {
+            tokio::time::advance(Duration::from_millis(waits_ms)).await;
+            assert!(claims.next().is_none());
+            assert_eq!(soon(), then, "after {waits_ms} ms");
+        }
+        let claims = Claims::new(VecDeque::new());
+        tokio::time::advance(Duration::from_millis(10)).await;
+        assert!(claims.next().is_none());
+        tokio::time::advance(OTHERS_MAX * 2).await;
+        assert_eq!(claims.lock().soon(Instant::now()), 0, "the next one is late");
     }
 
     /// Nor for ever: the plan may be another one meanwhile.

@@ -1,28 +1,36 @@
 //! Follows the control plane's plan: accepts it, fetches what it names, run by run, and notes
-//! what is complete. A kill at any time costs at most one run.
+//! what is complete. A kill at any time costs at most what came within a second.
+
+mod writing;
 
 use super::file::PlannedFile;
 use super::room::{Room, no_room};
 use super::{Accepted, Planned, write_plan};
-use crate::engine::{Engine, RUN_BYTES_MAX};
+use crate::engine::{Engine, Filled, RUN_BYTES_MAX};
 use crate::error::Fault;
 use crate::object::Passed;
 use crate::origin::{Origin, Run};
 use crate::title::{Name, Title, Titles};
-use chunks::health::{self, WRITE_MAX};
+use chunks::health::WRITE_MAX;
 use model::chunk::CHUNK_BYTES;
 use model::{EdgeId, FillPlan};
 use std::io;
 use std::ops::Range;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::spawn_blocking;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
-/// After a failure, wait at first this long, doubling up to the second.
+/// After a failure, wait at first this long, doubling up to the second while nothing comes.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
+/// What has come is written after this long at the latest.
+const WRITE_AFTER: Duration = Duration::from_secs(1);
+/// What is under way when there is a newer plan may still come for so long: that plan may want it.
+const LAST_MAX: Duration = Duration::from_secs(1);
+/// Chunks of a file that the origin has wrong, beyond which others are not tried.
+const WRONG_MAX: usize = 8;
 /// To find what was written and not noted, all of a file may have to be read.
 const ADOPT_MAX: Duration = Duration::MAX;
 
@@ -82,14 +90,28 @@ impl Puller {
         std::future::pending().await
     }
 
+    /// Waits until it is so, and the chunk that is under way has had its time.
+    async fn left(&self, newest: watch::Receiver<Option<u64>>) {
+        self.superseded(newest).await;
+        tokio::time::sleep(LAST_MAX).await;
+    }
+
     /// Follows the newest plan number until the sender is gone or the task is dropped.
     pub async fn follow(self, mut newest: watch::Receiver<Option<u64>>) {
         let mut wait = RETRY_AFTER;
         loop {
+            let present = || self.planned.metrics.plan_bytes_present.get();
+            let had = present();
             let ended = self.step(&mut newest).await;
+            if present() > had {
+                wait = RETRY_AFTER;
+            }
             let retry = match &ended {
                 Ok(()) => Duration::MAX,
-                Err(Stopped::NewerPlan) => continue,
+                Err(Stopped::NewerPlan) => {
+                    wait = RETRY_AFTER;
+                    continue;
+                }
                 // It tells itself when it is back.
                 Err(Stopped::Off) => Duration::MAX,
                 Err(stopped) => {
@@ -237,10 +259,14 @@ impl Puller {
             let text = format!("it has {} bytes, the plan says {bytes}", title.index.bytes());
             return Err(Stopped::Fetch(Fault::unavailable(text)));
         }
+        let mut wrong = None;
         for track in 0..title.index.tracks.len() {
-            self.fill_file(&title, track, newest).await?;
+            match self.fill_file(&title, track, newest).await {
+                Err(Stopped::Fetch(fault @ Fault::Corrupt)) => wrong = Some(fault),
+                ended => ended?,
+            }
         }
-        Ok(())
+        wrong.map_or(Ok(()), |fault| Err(Stopped::Fetch(fault)))
     }
 
     async fn fill_file(
@@ -266,115 +292,91 @@ impl Puller {
             _ => Ok(()),
         };
         self.writing(newest, (&name, track), ADOPT_MAX, adopt).await?;
-        let room = self.room.clone();
-        let next = move |file: &PlannedFile| next_run(file, &room);
-        while let Some(chunks) =
-            self.writing(newest, (&name, track), WRITE_MAX, next.clone()).await?
-        {
+        let (mut from, mut wrong) = (0, Vec::new());
+        loop {
+            let room = self.room.clone();
+            let next = move |file: &PlannedFile| next_run(file, from, &room);
+            let next = self.writing(newest, (&name, track), WRITE_MAX, next).await?;
+            let Some(chunks) = next else { break };
             if self.is_superseded(newest) {
                 return Err(Stopped::NewerPlan);
             }
             let run = Run { title: Arc::clone(title), track, chunks };
-            let (filled, fetched) = self.engine.fill(&self.origin, &run).await;
-            // What arrived before a failure is kept; and all of it until the disk takes it, so
-            // that nothing is fetched twice.
-            let chunks = filled.chunks.clone();
-            if !chunks.is_empty() {
-                let store = move |file: &PlannedFile| file.store(&chunks);
-                self.writing(newest, (&name, track), WRITE_MAX, store).await?;
+            match self.fill_run(&name, &run, newest).await {
+                // The origin may have others.
+                Err(Stopped::Fetch(fault @ Fault::Corrupt)) if wrong.len() < WRONG_MAX => {
+                    let file = self.planned.file(&name, track);
+                    let missing = file.and_then(|file| file.missing(from, 1));
+                    from = missing.map_or(run.chunks.end, |missing| missing.end);
+                    wrong.push(fault);
+                }
+                ended => ended?,
+            }
+        }
+        match wrong.pop() {
+            Some(fault) => Err(Stopped::Fetch(fault)),
+            None => {
+                tracing::debug!(title = %title.title, track, "planned file complete");
+                Ok(())
+            }
+        }
+    }
+
+    /// Fetches neighbouring chunks. What has come is written while others come, and also when these
+    /// don't, or for a newer plan.
+    async fn fill_run(
+        &self,
+        name: &Name,
+        run: &Run,
+        newest: &watch::Receiver<Option<u64>>,
+    ) -> Result<(), Stopped> {
+        let (brought, mut came) = mpsc::unbounded_channel();
+        let mut up = self.planned.up.subscribe();
+        let fetching = async {
+            let keep = |chunk| brought.send(chunk).is_ok() && !self.is_superseded(newest);
+            let fetched = tokio::select! {
+                fetched = self.engine.fill(&self.origin, run, keep) => fetched.map_err(Stopped::Fetch),
+                () = self.left(newest.clone()) => Err(Stopped::NewerPlan),
+                // Its sender is here.
+                _ = up.wait_for(|up| !up) => Err(Stopped::Off),
+            };
+            drop(brought);
+            Ok(fetched)
+        };
+        let storing = async {
+            while let Some(chunks) = batch(&mut came).await {
+                let given: Vec<_> =
+                    chunks.iter().map(|chunk| (chunk.number(), chunk.bytes.clone())).collect();
+                let store = move |file: &PlannedFile| file.store(&given);
+                // Kept until the disk takes it, so that nothing is fetched twice.
+                self.writing(newest, (name, run.track), WRITE_MAX, store).await?;
                 self.planned.written();
                 self.planned.count_present();
             }
-            drop(filled);
-            fetched?;
-        }
-        tracing::debug!(title = %title.title, track, "planned file complete");
-        Ok(())
-    }
-
-    /// Does what writes to a file, as [`Puller::until_written`].
-    async fn writing<T: Send + 'static>(
-        &self,
-        newest: &watch::Receiver<Option<u64>>,
-        (name, track): (&Name, usize),
-        limit: Duration,
-        work: impl Fn(&PlannedFile) -> io::Result<T> + Clone + Send + 'static,
-    ) -> Result<T, Stopped> {
-        let (planned, name) = (Arc::clone(&self.planned), name.clone());
-        // The file as it is open now: the disk may have been off meanwhile.
-        let work = move || {
-            let Some(file) = planned.file(&name, track) else { return Ok(None) };
-            planned.reopen_if_writable(&file)?;
-            work(&file).map(Some)
+            Ok::<_, Stopped>(())
         };
-        self.until_written(newest, limit, work).await?.ok_or(Stopped::Off)
-    }
-
-    /// Does what writes, again and again until the disk takes it, or there is a newer plan: once
-    /// even then, since that plan may want what was fetched.
-    async fn until_written<T: Send + 'static>(
-        &self,
-        newest: &watch::Receiver<Option<u64>>,
-        limit: Duration,
-        work: impl Fn() -> io::Result<T> + Clone + Send + 'static,
-    ) -> Result<T, Stopped> {
-        let mut up = self.planned.up.subscribe();
-        let mut waited = None;
-        loop {
-            match self.in_time(limit, work.clone()).await {
-                Ok(done) => return Ok(done),
-                Err(_) if !self.planned.is_up() => return Err(Stopped::Off),
-                Err(error) => self.planned.not_written(&error),
-            }
-            let wait = health::wait(waited, Duration::ZERO);
-            waited = Some(wait);
-            tokio::select! {
-                () = self.superseded(newest.clone()) => return Err(Stopped::NewerPlan),
-                // Its sender is here.
-                _ = up.wait_for(|up| !up) => return Err(Stopped::Off),
-                () = tokio::time::sleep(wait) => {}
-            }
-        }
-    }
-
-    /// Does what writes, in a thread. A disk that has not taken it within `limit` takes no writes:
-    /// nothing more is fetched for it until it has, or has been off and is in use again.
-    async fn in_time<T: Send + 'static>(
-        &self,
-        limit: Duration,
-        work: impl FnOnce() -> io::Result<T> + Send + 'static,
-    ) -> io::Result<T> {
-        let mut up = self.planned.up.subscribe();
-        let (begun, begins) = oneshot::channel();
-        let mut writing = spawn_blocking(move || {
-            // Who asked may have gone.
-            let _ = begun.send(());
-            work()
-        });
-        // Where no thread is free, it is not the disk that is waited for.
-        let _ = begins.await;
-        if let Ok(ended) = timeout(limit, &mut writing).await {
-            return ended.map_err(io::Error::other)?;
-        }
-        self.planned.not_written(&io::Error::new(io::ErrorKind::TimedOut, "a write hangs"));
-        tokio::select! {
-            ended = writing => {
-                let done = ended.map_err(io::Error::other)??;
-                self.planned.written();
-                Ok(done)
-            }
-            // Its sender is here.
-            _ = up.wait_for(|up| !up) => Err(io::Error::other("the disk is off")),
-        }
+        let (fetched, ()) = tokio::try_join!(fetching, storing)?;
+        fetched
     }
 }
 
-/// The next chunks to fetch, as many as there is room for; `None` when all are here. Blocks.
-fn next_run(file: &PlannedFile, room: &Room) -> io::Result<Option<Range<u64>>> {
-    let Some(missing) = file.missing(0, RUN_BYTES_MAX / CHUNK_BYTES) else { return Ok(None) };
+/// The next chunks to fetch, from `from` on, as many as there is room for; `None` when all are here.
+/// Blocks.
+fn next_run(file: &PlannedFile, from: u64, room: &Room) -> io::Result<Option<Range<u64>>> {
+    let Some(missing) = file.missing(from, RUN_BYTES_MAX / CHUNK_BYTES) else { return Ok(None) };
     let bytes = room.bytes(file.path())?;
     let fitting = file.fitting(missing, bytes);
     if fitting.is_empty() { Err(no_room(bytes)) } else { Ok(Some(fitting)) }
+}
+
+/// What has come: with what comes within [`WRITE_AFTER`] of the first. None when nothing comes any more.
+async fn batch(came: &mut mpsc::UnboundedReceiver<Filled>) -> Option<Vec<Filled>> {
+    let mut chunks = vec![came.recv().await?];
+    let by = Instant::now() + WRITE_AFTER;
+    while let Ok(Some(chunk)) = timeout_at(by, came.recv()).await {
+        chunks.push(chunk);
+    }
+    Some(chunks)
 }
 
 async fn blocking<T: Send + 'static>(

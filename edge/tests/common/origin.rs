@@ -23,6 +23,8 @@ const FRAME_BYTES: usize = 48 << 10;
 pub enum Misdeed {
     /// Flips a bit of the byte at this offset of the answer.
     Corrupt(usize),
+    /// Has a bit of the byte at this place of a file flipped.
+    Wrong(usize),
     /// Sends so many bytes of a range at most, and flips a bit of the first.
     CorruptAndShort(usize),
     /// Sends so many bytes of a range at most, as it may (RFC 9110 section 15.3.7).
@@ -148,7 +150,7 @@ async fn answer(
 ) -> Result<Response<Body>, io::Error> {
     let path = request.uri().path().to_owned();
     let range = request.headers().get(header::RANGE).map(|v| v.to_str().unwrap().to_owned());
-    let misdeed = {
+    let mut misdeed = {
         let mut state = state.lock().unwrap();
         if path.ends_with("/index") {
             state.indexes += 1;
@@ -169,7 +171,7 @@ async fn answer(
         return Ok(plain(StatusCode::NOT_FOUND));
     }
     let mut response = plain(StatusCode::OK);
-    let mut bytes = object.clone();
+    let (mut start, mut bytes) = (0, object.clone());
     if let Some(range) = range {
         let (first, last) = range.strip_prefix("bytes=").unwrap().split_once('-').unwrap();
         let (first, last): (usize, usize) = (first.parse().unwrap(), last.parse().unwrap());
@@ -177,12 +179,16 @@ async fn answer(
             Some(Misdeed::CorruptAndShort(most) | Misdeed::Cap(most)) => last.min(first + most - 1),
             _ => last,
         };
-        bytes = object.slice(first..=last);
+        (start, bytes) = (first, object.slice(first..=last));
         *response.status_mut() = StatusCode::PARTIAL_CONTENT;
         let given = format!("bytes {first}-{last}/{}", object.len());
         response.headers_mut().insert(header::CONTENT_RANGE, given.parse().unwrap());
     }
     response.headers_mut().insert(header::CONTENT_LENGTH, bytes.len().into());
+    if let Some(Misdeed::Wrong(at)) = misdeed {
+        let at = at.checked_sub(start).filter(|at| *at < bytes.len());
+        misdeed = at.map(Misdeed::Corrupt);
+    }
     let body = body(bytes, misdeed);
     *response.body_mut() = if path.ends_with("/index") { body } else { counted(body, state) };
     Ok(response)

@@ -1,7 +1,8 @@
 //! A plan that is filled beside players: each byte comes once, whoever asks for it first.
 
-use crate::common::{Control, Stage, until};
-use crate::{complete, plan_of, planned_as, verdict_of};
+use crate::common::{Control, Edge, Misdeed, Stage, settings, until};
+use crate::{MIB, complete, damaged, plan_of, planned_as, verdict_of};
+use model::FillPlan;
 
 /// An edge that is shown a plan once players have had the first chunks of the film.
 async fn watched(chunks: usize) -> (Stage, Control) {
@@ -27,6 +28,15 @@ async fn came_once(stage: Stage, control: &Control) {
     complete(control).await;
     assert_eq!(stage.origin.body_bytes(), stage.film.index.bytes(), "{:?}", stage.origin.media());
     came(stage, control).await;
+}
+
+/// Waits until so many bytes of the plan are on the disk.
+async fn present(stage: &Stage, bytes: u64) {
+    until("planned bytes", || async {
+        let present = stage.edge.metric("nearcast_edge_plan_present_bytes").await;
+        (present == bytes as f64).then_some(())
+    })
+    .await;
 }
 
 async fn came(stage: Stage, control: &Control) {
@@ -59,7 +69,7 @@ async fn what_is_fetched_for_the_plan_is_not_fetched_for_players() {
         .await;
         stage.origin.hold(false);
     };
-    let (verdict, ()) = tokio::join!(verdict_of(&stage, 3), released);
+    let (verdict, ()) = tokio::join!(verdict_of(&stage, 1), released);
     assert_eq!(verdict, "filling");
     came_once(stage, &control).await;
 }
@@ -85,4 +95,51 @@ async fn a_player_does_not_wait_for_all_that_the_plan_wants_before() {
     assert_eq!((&*verdicts.0, &*verdicts.1), ("origin", "origin"));
     // The plan's answer is left where the player's begins.
     came(stage, &control).await;
+}
+
+/// Found by an audit: it waited for all sixteen, and so did what had come for the disk.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_has_come_is_on_the_disk_and_a_newer_plan_in_force_while_the_rest_is_waited_for() {
+    let (stage, control) = watched(1).await;
+    let before = stage.origin.media().len();
+    stage.origin.misbehave(&[Misdeed::Stall(3 * MIB + 1000)]);
+    give_plan(&stage, &control);
+    // The player's, and three of the plan's answer.
+    present(&stage, 4 * MIB as u64).await;
+    let none = FillPlan { number: 2, titles: Vec::new(), ..plan_of(&stage.film) };
+    control.shared.lock().unwrap().plan = Some(none);
+    until("the newer plan", || async {
+        (stage.edge.metric("nearcast_edge_plan_number").await == 2.0).then_some(())
+    })
+    .await;
+    assert_eq!(stage.origin.media().len(), before + 1, "it did not wait for the origin to stall");
+    stage.edge.stop().await;
+}
+
+/// Found by an audit: nothing behind it was fetched.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_chunk_that_the_origin_has_wrong_keeps_no_others_from_being_filled() {
+    let (stage, control) = watched(1).await;
+    stage.origin.always(Some(Misdeed::Wrong(5 * MIB)));
+    give_plan(&stage, &control);
+    present(&stage, stage.film.index.bytes() - MIB as u64).await;
+    stage.origin.always(None);
+    came(stage, &control).await;
+}
+
+/// Found by an audit: nothing of it was counted.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_there_is_counted_though_the_index_beside_it_was_damaged() {
+    let (mut stage, control) = watched(1).await;
+    give_plan(&stage, &control);
+    complete(&control).await;
+    stage.edge.stop().await;
+    let version = stage.film.version.to_string();
+    std::fs::write(stage.dir.path().join("plan/film").join(version).join("index"), "x").unwrap();
+    let mut again = settings(stage.dir.path(), &stage.origin.url);
+    again.control_plane = Some(control.url.clone());
+    stage.edge = Edge::start(again).await;
+    present(&stage, stage.film.index.bytes()).await;
+    assert_eq!(damaged(&stage).await, 0.0);
+    stage.edge.stop().await;
 }

@@ -123,7 +123,7 @@ async fn a_plan_that_was_cut_short_is_resumed_and_its_chunks_serve_meanwhile() {
 }
 
 /// An edge begins with the plan that it has; then the control plane tells it of that one, or of a
-/// newer one with the same film.
+/// newer one with the same film, for which what has not begun to come may be asked for once more.
 #[tokio::test]
 async fn what_is_being_fetched_for_the_plan_is_kept_when_a_plan_is_told_of() {
     for number in [1, 2] {
@@ -162,7 +162,7 @@ async fn what_is_being_fetched_for_the_plan_is_kept_when_a_plan_is_told_of() {
         runs.sort();
         let all = runs.len();
         runs.dedup();
-        assert_eq!(runs.len(), all, "plan {number}: {runs:?}");
+        assert!((all - runs.len()) as u64 <= number - 1, "plan {number}: {runs:?}");
         stage.edge.stop().await;
     }
 }
