@@ -4,6 +4,7 @@
 //! server. Two rules: no silence longer than the stall limit, and no drip.
 
 use crate::ask::{HopId, HopKind};
+use crate::circle::AtNode;
 use crate::fault::{ErrorType, Fault, body_error};
 use crate::flight::Flight;
 use crate::hop::Held;
@@ -149,6 +150,13 @@ impl UpstreamBody {
     /// Its place at its hop, for [`crate::Ask::place`]; none once it has ended.
     pub fn place(&self) -> Option<Place> {
         self.flight.as_ref().map(|flight| flight.place().clone())
+    }
+
+    /// It is noted which node it comes from, until it ends.
+    pub(crate) fn note(&mut self, noted: AtNode) {
+        if let Some(flight) = &mut self.flight {
+            flight.note(noted);
+        }
     }
 
     /// Counts as this node's own work until it is dropped.

@@ -4,6 +4,7 @@
 
 use crate::ask::HopKind;
 use crate::breaker::Pass;
+use crate::circle::AtNode;
 use crate::failing::Asked;
 use crate::fault::Fault;
 use crate::habits::Patience;
@@ -32,6 +33,8 @@ pub(crate) struct Flight {
     head: Option<StatusCode>,
     /// What it counts as at its connection, where others share that.
     stream: Option<Arc<Stream>>,
+    /// That it asks another node.
+    noted: Option<AtNode>,
     ended: bool,
 }
 
@@ -49,6 +52,11 @@ fn is_broken_answer(fault: &Fault) -> bool {
 }
 
 impl Flight {
+    /// It is noted which node it asks, until it ends.
+    pub(crate) fn note(&mut self, noted: AtNode) {
+        self.noted = Some(noted);
+    }
+
     /// A request that begins now; `alive` is cancelled when its hop is found silent.
     pub(crate) fn begin(
         way: Arc<Way>,
@@ -70,6 +78,7 @@ impl Flight {
             alive,
             head: None,
             stream: None,
+            noted: None,
             ended: false,
         }
     }

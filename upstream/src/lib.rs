@@ -63,6 +63,7 @@ pub use ask::{
 };
 pub use body::UpstreamBody;
 pub use breaker::State as BreakerState;
+pub use circle::RUN_BYTES;
 pub use error::Error;
 pub use fault::{ErrorType, Fault, Misread};
 pub use hop::HopStatus;

@@ -68,12 +68,16 @@ impl Node {
             };
             peers.into_iter().map(hop).collect()
         };
+        let siblings: Vec<Arc<Hop>> = peers(config.siblings, HopKind::Sibling);
+        let parents: Vec<Arc<Hop>> = peers(config.parents, HopKind::Parent);
+        let shields: Vec<Arc<Hop>> = peers(config.shields, HopKind::Parent);
+        let splits_runs = !siblings.is_empty() || parents.len() > 1 || shields.len() > 1;
         Ok(Self(Arc::new(Inner {
-            siblings: peers(config.siblings, HopKind::Sibling),
-            parents: peers(config.parents, HopKind::Parent),
-            shields: peers(config.shields, HopKind::Parent),
+            siblings,
+            parents,
+            shields,
             own_load: Arc::default(),
-            at_nodes: AtNodes::default(),
+            at_nodes: AtNodes::new(splits_runs),
             metrics,
             id: config.id,
             tls,
@@ -93,7 +97,7 @@ impl Node {
     /// asks for one run at a time.
     #[must_use]
     pub fn splits_runs(&self) -> bool {
-        !self.0.siblings.is_empty() || self.0.parents.len() > 1 || self.0.shields.len() > 1
+        self.0.at_nodes.splits_runs()
     }
 
     /// Whether any other node is asked before an origin.

@@ -140,8 +140,12 @@ async fn while_well(
     sending: &Sending,
     terms: &Terms,
 ) -> Result<Answer, Failure> {
-    let _noted = sending.note_at(&way.hop);
-    let asked = exchange(way, sending, terms);
+    let noted = sending.note_at(&way.hop);
+    let asked = async {
+        let mut answer = exchange(way, sending, terms).await?;
+        noted.into_iter().for_each(|noted| answer.body.note(noted));
+        Ok(answer)
+    };
     if others.is_empty() {
         return asked.await;
     }

@@ -4,7 +4,7 @@ use super::RUN_BYTES_MAX;
 use model::chunk::CHUNK_BYTES;
 
 /// Bytes between two choices of who fetches them: the owner among siblings is chosen per run.
-pub const OWNED_RUN_BYTES: u64 = 64 << 20;
+pub const OWNED_RUN_BYTES: u64 = upstream::RUN_BYTES;
 
 /// A chunk that is wanted, and what is wanted behind it.
 #[derive(Debug, Clone, Copy)]

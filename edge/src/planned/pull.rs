@@ -25,7 +25,7 @@ use tokio::time::{Instant, timeout_at};
 /// After a failure, wait at first this long, doubling up to the second while nothing comes.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
-/// What has come is written after this long at the latest.
+/// What has come waits no longer for others that are written with it.
 const WRITE_AFTER: Duration = Duration::from_secs(1);
 /// What is under way when there is a newer plan may still come for so long: that plan may want it.
 const LAST_MAX: Duration = Duration::from_secs(1);
@@ -90,10 +90,23 @@ impl Puller {
         std::future::pending().await
     }
 
-    /// Waits until it is so, and the chunk that is under way has had its time.
-    async fn left(&self, newest: watch::Receiver<Option<u64>>) {
-        self.superseded(newest).await;
-        tokio::time::sleep(LAST_MAX).await;
+    /// Fetches for this plan: not much longer than there is a newer one, nor than the disk is in use.
+    async fn unless_over<T>(
+        &self,
+        newest: &watch::Receiver<Option<u64>>,
+        fetching: impl Future<Output = T>,
+    ) -> Result<T, Stopped> {
+        let mut up = self.planned.up.subscribe();
+        let superseded = async {
+            self.superseded(newest.clone()).await;
+            tokio::time::sleep(LAST_MAX).await;
+        };
+        tokio::select! {
+            fetched = fetching => Ok(fetched),
+            () = superseded => Err(Stopped::NewerPlan),
+            // Its sender is here.
+            _ = up.wait_for(|up| !up) => Err(Stopped::Off),
+        }
     }
 
     /// Follows the newest plan number until the sender is gone or the task is dropped.
@@ -152,6 +165,9 @@ impl Puller {
         let _ = self.store_plan().await;
         let mut incomplete = 0;
         for (name, bytes) in &accepted.wanted {
+            if self.is_superseded(newest) {
+                return Err(Stopped::NewerPlan);
+            }
             match self.fill_title(name, *bytes, newest).await {
                 Ok(()) => {}
                 Err(stopped @ (Stopped::NewerPlan | Stopped::Off)) => return Err(stopped),
@@ -254,7 +270,8 @@ impl Puller {
         bytes: u64,
         newest: &watch::Receiver<Option<u64>>,
     ) -> Result<(), Stopped> {
-        let (title, _) = self.titles.get(name, &Passed::default()).await?;
+        let passed = Passed::default();
+        let (title, _) = self.unless_over(newest, self.titles.get(name, &passed)).await??;
         if title.index.bytes() > bytes {
             let text = format!("it has {} bytes, the plan says {bytes}", title.index.bytes());
             return Err(Stopped::Fetch(Fault::unavailable(text)));
@@ -331,15 +348,10 @@ impl Puller {
         newest: &watch::Receiver<Option<u64>>,
     ) -> Result<(), Stopped> {
         let (brought, mut came) = mpsc::unbounded_channel();
-        let mut up = self.planned.up.subscribe();
         let fetching = async {
             let keep = |chunk| brought.send(chunk).is_ok() && !self.is_superseded(newest);
-            let fetched = tokio::select! {
-                fetched = self.engine.fill(&self.origin, run, keep) => fetched.map_err(Stopped::Fetch),
-                () = self.left(newest.clone()) => Err(Stopped::NewerPlan),
-                // Its sender is here.
-                _ = up.wait_for(|up| !up) => Err(Stopped::Off),
-            };
+            let filled = self.engine.fill(&self.origin, run, keep);
+            let fetched = self.unless_over(newest, filled).await;
             drop(brought);
             Ok(fetched)
         };
@@ -356,7 +368,7 @@ impl Puller {
             Ok::<_, Stopped>(())
         };
         let (fetched, ()) = tokio::try_join!(fetching, storing)?;
-        fetched
+        Ok(fetched??)
     }
 }
 

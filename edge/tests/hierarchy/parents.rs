@@ -1,9 +1,10 @@
 //! A regional edge and a shield above an edge, and circles.
 
-use crate::common::nodes::{below, fetch, node, nodes, verdict};
-use crate::common::{DEADLINE, Edge, Item, Web, get, proxy_settings, until};
+use crate::common::nodes::{SITE, below, fetch, node, node_with, nodes, verdict};
+use crate::common::{Asked, DEADLINE, Edge, Hold, Item, Web, get, open, proxy_settings, until};
 use futures::future::join_all;
 use nearcast_edge::Settings;
+use std::ops::Range;
 use tempfile::TempDir;
 use upstream::hierarchy::{self, Peer};
 
@@ -107,6 +108,47 @@ async fn nodes_that_take_each_other_for_a_parent_do_not_wait_for_each_other() {
     }));
     // No timeout is as short.
     tokio::time::timeout(DEADLINE, all).await.unwrap();
+}
+
+/// Found by a review: each waited in mid-body for what the other one's client had asked for.
+#[tokio::test]
+async fn nor_do_they_behind_the_head_of_an_answer() {
+    const MIB: u64 = 1 << 20;
+    let dirs = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    let [a, b] = nodes(["edge-a", "edge-b"]);
+    let web = Web::start().await;
+    web.put("/film", Item::of(20 * MIB));
+    // No timeout helps.
+    let site = serde_json::json!({ "stall-timeout": "60s", "first-byte-timeout": "60s" });
+    let start = async |place: usize, own: &Peer, other: &Peer| {
+        let parents = below(std::slice::from_ref(other));
+        Edge::start(node_with(&dirs[place], own, &web.url, parents, &site)).await
+    };
+    let range = |of: Range<u64>| format!("bytes={}-{}", of.start * MIB, of.end * MIB - 1);
+    let whole = web.whole("/film");
+    let part = |of: Range<u64>| whole.slice((of.start * MIB) as usize..(of.end * MIB) as usize);
+
+    // The fifth MiB is at the second node alone.
+    let (over_a, over_b) = (start(0, &a, &b).await, start(1, &b, &a).await);
+    assert_eq!(fetch(&over_b, "/film", &[("range", &range(4..5))]).await.bytes(), &part(4..5));
+    over_a.stop().await;
+    let over_a = start(0, &a, &b).await;
+
+    web.hold(Hold::Byte(3 * MIB));
+    let url = format!("{}/film", over_a.http);
+    let mut of_a = open(&url, &[("host", SITE), ("range", &range(2..18))]).await;
+    let asked = async {
+        let is_it =
+            |asked: &Asked| asked.field("range").starts_with(&format!("bytes={}-", 5 * MIB));
+        let is_asked = || async { web.asked().iter().any(is_it).then_some(()) };
+        until("the origin is asked beside the other node", is_asked).await;
+        web.release();
+    };
+    let wanted = range(5..12);
+    let wanted = [("range", &*wanted)];
+    let (of_b, ()) = tokio::join!(fetch(&over_b, "/film", &wanted), asked);
+    assert_eq!(of_b.bytes(), &part(5..12));
+    assert_eq!(of_a.rest().await.unwrap(), part(2..18));
 }
 
 #[tokio::test]
