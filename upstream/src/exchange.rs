@@ -60,7 +60,7 @@ impl Failure {
     }
 
     /// Of what was sent in part, or was not looked at.
-    fn undone(fault: Fault) -> Self {
+    pub(crate) fn undone(fault: Fault) -> Self {
         Self { undone: true, ..Self::sent(fault) }
     }
 

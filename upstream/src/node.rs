@@ -113,7 +113,7 @@ impl Node {
     }
 
     /// Whether one of the nodes that a request of theirs says to have passed is asked for the same by
-    /// this one, and has not answered: each would wait for the other.
+    /// this one, whose answer has not ended: each would wait for the other.
     #[must_use]
     pub fn is_waiting_for(&self, head: &Parts) -> bool {
         let host = || head.headers.get(header::HOST)?.to_str().ok();

@@ -70,6 +70,12 @@ pub(crate) struct Choice {
     pub(crate) again: bool,
 }
 
+/// That a node would have asked this one. What others say tells a client more than that.
+fn circular(answer: &Answer) -> Failure {
+    let why = format!("{}: it is asking this node for the same, or would", answer.hop);
+    Failure::undone(Fault::unavailable(ErrorType::ProxyLoopDetected, why))
+}
+
 /// What an ask says about its tries.
 pub(crate) struct Wish {
     pub(crate) run: Run,
@@ -189,7 +195,8 @@ impl<'a> Tries<'a> {
         let Some(said) = said::of(&answer) else { return Some(answer) };
         let failure = match said {
             Said::Own if self.repeatable => {
-                self.note(Ok(answer));
+                let is_circle = answer.head.status == StatusCode::LOOP_DETECTED;
+                self.note(if is_circle { Err(circular(&answer)) } else { Ok(answer) });
                 return None;
             }
             Said::Own => return Some(answer),

@@ -233,8 +233,10 @@ impl Engine {
         let (readers, _reading) = Readers::begin(start, &Urgency::of(URGENCY));
         readers.pace(true);
         let Some(first) = self.inflight.claim(key, &readers) else {
-            // Where there are wrong bytes of it besides, nothing has waited so far.
-            tokio::task::yield_now().await;
+            // Where there are wrong bytes of it besides, nobody has waited for them so far.
+            if let Some(coming) = self.inflight.follow(&key).filter(|_| is_wrong) {
+                let _ = tokio::time::timeout(FOLLOWED_MAX, followed(coming)).await;
+            }
             return Ok(0);
         };
         // It may have landed between both looks.

@@ -1,5 +1,6 @@
 //! Follows the control plane's plan: accepts it, fetches what it names, run by run, and notes
-//! what is complete. A kill at any time costs at most what came within a second.
+//! what is complete. A kill costs at most what came while the last of it was
+//! written, and in the second before.
 
 mod writing;
 

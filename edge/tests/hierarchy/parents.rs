@@ -1,7 +1,9 @@
 //! A regional edge and a shield above an edge, and circles.
 
 use crate::common::nodes::{SITE, below, fetch, node, node_with, nodes, verdict};
-use crate::common::{Asked, DEADLINE, Edge, Hold, Item, Web, get, open, proxy_settings, until};
+use crate::common::{
+    Asked, DEADLINE, Edge, Hold, Item, Web, WebMisdeed, get, open, proxy_settings, until,
+};
 use futures::future::join_all;
 use nearcast_edge::Settings;
 use std::ops::Range;
@@ -108,6 +110,48 @@ async fn nodes_that_take_each_other_for_a_parent_do_not_wait_for_each_other() {
     }));
     // No timeout is as short.
     tokio::time::timeout(DEADLINE, all).await.unwrap();
+}
+
+/// Found by a review: the heads of what nobody knows are joined, whatever range is asked for.
+#[tokio::test]
+async fn nor_do_they_where_different_parts_of_what_is_new_are_asked_for() {
+    let dirs = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    let [a, b] = nodes(["edge-a", "edge-b"]);
+    let web = Web::start().await;
+    let paths: Vec<String> = (0..8).map(|number| format!("/{number}")).collect();
+    paths.iter().for_each(|path| web.put(path, Item::of(9 << 20)));
+    let over_a = Edge::start(node(&dirs[0], &a, &web.url, below(std::slice::from_ref(&b)))).await;
+    let over_b = Edge::start(node(&dirs[1], &b, &web.url, below(&[a]))).await;
+    let both = paths.iter().flat_map(|path| [(&over_a, path, 0), (&over_b, path, 8_000_000)]);
+    let all = join_all(both.map(async |(edge, path, first)| {
+        let range = format!("bytes={first}-{}", first + 999);
+        let answer = fetch(edge, path, &[("range", &range)]).await;
+        assert_eq!(answer.bytes(), &web.whole(path).slice(first..first + 1000));
+    }));
+    // No timeout is as short.
+    tokio::time::timeout(DEADLINE, all).await.unwrap();
+}
+
+/// Found by a review: viewers were told of a circle, where what is stored outlives an origin that is down.
+#[tokio::test]
+async fn a_circle_hides_no_origin_that_is_down() {
+    let dirs = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    let [a, b] = nodes(["edge-a", "edge-b"]);
+    let web = Web::start().await;
+    let over_a = Edge::start(node(&dirs[0], &a, &web.url, below(std::slice::from_ref(&b)))).await;
+    let over_b = Edge::start(node(&dirs[1], &b, &web.url, below(&[a]))).await;
+    let paths: Vec<String> = (0..8).map(|number| format!("/{number}")).collect();
+    for path in &paths {
+        web.put(path, Item::stale(1000, "stale-if-error=600"));
+        for edge in [&over_a, &over_b] {
+            assert_eq!(fetch(edge, path, &[]).await.status, 200);
+        }
+    }
+    web.always(Some(WebMisdeed::Mute));
+    let both = paths.iter().flat_map(|path| [(&over_a, path), (&over_b, path)]);
+    let all = join_all(both.map(async |(edge, path)| fetch(edge, path, &[]).await.status));
+    let all = tokio::time::timeout(DEADLINE, all).await.unwrap();
+    assert!(all.iter().all(|status| *status == 200), "{all:?}");
 }
 
 /// Found by a review: each waited in mid-body for what the other one's client had asked for.
