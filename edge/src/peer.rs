@@ -5,7 +5,7 @@
 //! Invariant: whatever is fetched for such a request says which nodes it has passed.
 
 use crate::body::Content;
-use crate::engine::TREE_BYTES_MAX;
+use crate::engine::{OWNED_RUN_BYTES, TREE_BYTES_MAX};
 use crate::object::{Object, Passed};
 use crate::refused::Refused;
 use crate::serve::{Answer, Asked, Edge, TitleSite};
@@ -14,7 +14,7 @@ use crate::verdict::Verdict;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use model::route::RouteError;
-use model::{ByteRange, TitleId, Track, TrackId, Version, store_key};
+use model::{ByteRange, TitleId, Track, TrackId, Version, store_key, tree};
 use std::sync::Arc;
 use upstream::Urgency;
 
@@ -58,7 +58,13 @@ impl<'a> Named<'a> {
 /// what it is asked for by this one.
 pub fn goes_round(edge: &Edge, head: &Parts, by_peer: bool) -> bool {
     caching::loops(&head.headers, edge.node.id(), by_peer).refuse()
-        || (by_peer && edge.node.is_waiting_for(head))
+        || (by_peer && edge.node.is_waiting_for(head, run_bytes(head.uri.path())))
+}
+
+/// In how many bytes of what is at `path` a run is that has an owner: who has its chunks has their leaves.
+fn run_bytes(path: &str) -> u64 {
+    let is_tree = |of: &str| of.strip_suffix(store_key::TREE).is_some_and(|of| of.ends_with('.'));
+    if is_titles(path) && is_tree(path) { tree::bytes(OWNED_RUN_BYTES) } else { OWNED_RUN_BYTES }
 }
 
 /// Answers another node.
@@ -110,7 +116,7 @@ async fn tree(
     object: &Object,
     etag: &str,
 ) -> Result<Answer, Refused> {
-    let length = model::tree::bytes(object.bytes);
+    let length = tree::bytes(object.bytes);
     match title_site::wanted(asked, etag, "application/octet-stream", length)? {
         Part::Unchanged(answer) => Ok(*answer),
         Part::Of { part, .. } if part.bytes > TREE_BYTES_MAX => Err(Refused::NoObject),

@@ -7,8 +7,7 @@
 //! fetched together. So what counts as the same is all of an object, or of one run of it.
 
 use crate::ask::HopId;
-use caching::RangeSpec;
-use http::{HeaderMap, header};
+use http::HeaderMap;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use xxhash_rust::xxh3::Xxh3Default;
@@ -50,16 +49,16 @@ impl AtNodes {
         self.asked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// `node` is asked for this.
-    pub(crate) fn enter(&self, node: &HopId, target: (&str, &str), fields: &HeaderMap) -> AtNode {
-        let what = self.what(target, fields);
+    /// `node` is asked for this run of a target.
+    pub(crate) fn enter(&self, node: &HopId, target: (&str, &str), run: u64) -> AtNode {
+        let what = self.what(target, run);
         self.lock().entry(what).or_default().push(node.clone());
         AtNode { all: self.clone(), what, node: node.clone() }
     }
 
     /// Whether one of the nodes that a request says to have passed is asked for the same.
-    pub(crate) fn has(&self, target: (&str, &str), fields: &HeaderMap) -> bool {
-        let what = self.what(target, fields);
+    pub(crate) fn has(&self, target: (&str, &str), run: u64, fields: &HeaderMap) -> bool {
+        let what = self.what(target, run);
         let all = self.lock();
         let Some(asked) = all.get(&what) else { return false };
         let passed = caching::passed(fields, true);
@@ -69,13 +68,9 @@ impl AtNodes {
         asked.iter().any(is_passed)
     }
 
-    /// Host and path, and where runs have owners, the run in which the first range begins.
-    fn what(&self, (host, path): (&str, &str), fields: &HeaderMap) -> u64 {
-        let is_split = self.splits_runs && fields.contains_key(header::RANGE);
-        let run = match is_split.then(|| caching::range_specs(fields).next().flatten()).flatten() {
-            Some(RangeSpec::From { first, .. }) => first / RUN_BYTES,
-            _ => 0,
-        };
+    /// Host and path, and where runs have owners, which.
+    fn what(&self, (host, path): (&str, &str), run: u64) -> u64 {
+        let run = if self.splits_runs { run } else { 0 };
         let mut hash = Xxh3Default::new();
         hash.update(&run.to_le_bytes());
         hash.update(host.as_bytes());
@@ -102,19 +97,16 @@ impl Drop for AtNode {
 mod tests {
     use super::*;
 
-    fn asks(lines: &[(&'static str, &str)]) -> HeaderMap {
-        let line = |(name, value): &(&'static str, &str)| {
-            (http::HeaderName::from_static(name), value.parse().unwrap())
-        };
-        lines.iter().map(line).collect()
+    fn passed(nodes: &str) -> HeaderMap {
+        [(http::HeaderName::from_static("cdn-loop"), nodes.parse().unwrap())].into_iter().collect()
     }
 
     #[test]
     fn who_asks_for_what_it_is_asked_for_is_found_until_that_has_come() {
         let all = AtNodes::default();
         let (film, node) = (("a.example", "/film?a=1"), HopId("edge-b".into()));
-        let held = [all.enter(&node, film, &HeaderMap::new()), all.enter(&node, film, &asks(&[]))];
-        for (target, passed, is_asked) in [
+        let held = [all.enter(&node, film, 0), all.enter(&node, film, 0)];
+        for (target, nodes, is_asked) in [
             (film, "edge-b", true),
             (film, "edge-c, Edge-B", true),
             (film, "edge-b, edge-c;x=1", true),
@@ -124,36 +116,24 @@ mod tests {
             (("b.example", "/film?a=1"), "edge-b", false),
             (("a.example", "/film"), "edge-b", false),
         ] {
-            let fields = asks(&[("cdn-loop", passed)]);
-            assert_eq!(all.has(target, &fields), is_asked, "{target:?} {fields:?}");
+            assert_eq!(all.has(target, 0, &passed(nodes)), is_asked, "{target:?} {nodes}");
         }
-        let whole = asks(&[("cdn-loop", "edge-b")]);
         let [first, second] = held;
         drop(first);
-        assert!(all.has(film, &whole));
+        assert!(all.has(film, 0, &passed("edge-b")));
         drop(second);
-        assert!(!all.has(film, &whole) && all.lock().is_empty());
+        assert!(!all.has(film, 0, &passed("edge-b")) && all.lock().is_empty());
     }
 
-    /// Found by a review: any ranges of one run are of the same, and where runs have owners, two nodes
-    /// rightly ask each other for different ones.
+    /// Found by a review: where runs have owners, two nodes rightly ask each other for different ones.
     #[test]
-    fn parts_are_the_same_but_for_those_of_runs_that_have_owners() {
-        let (film, node) = (("a.example", "/film"), HopId("edge-b".into()));
-        let second = format!("bytes={RUN_BYTES}-");
-        for (splits_runs, asked, wanted, is_same) in [
-            (false, "bytes=0-99", "bytes=500-", true),
-            (false, "bytes=0-99", &*second, true),
-            (true, "bytes=0-99", "bytes=500-", true),
-            (true, "bytes=-5", "bytes=500-", true),
-            (true, "bytes=0-99", &*second, false),
-            (true, &*second, &*second, true),
-            (true, &*second, "bytes=0-1,70000000-", false),
-        ] {
+    fn runs_are_the_same_but_where_they_have_owners() {
+        for splits_runs in [false, true] {
             let all = AtNodes::new(splits_runs);
-            let _held = all.enter(&node, film, &asks(&[("range", asked)]));
-            let fields = asks(&[("cdn-loop", "edge-b"), ("range", wanted)]);
-            assert_eq!(all.has(film, &fields), is_same, "{splits_runs} {asked} {wanted}");
+            let film = ("a.example", "/film");
+            let _held = all.enter(&HopId("edge-b".into()), film, 1);
+            assert!(all.has(film, 1, &passed("edge-b")));
+            assert_eq!(all.has(film, 0, &passed("edge-b")), !splits_runs);
         }
     }
 }

@@ -12,6 +12,7 @@ use crate::metrics::Metrics;
 use crate::pool::Pool;
 use crate::pulse::Pulse;
 use crate::settings::Place;
+use caching::RangeSpec;
 use http::request::Parts;
 use http::uri::{Authority, PathAndQuery};
 use http::{Uri, header};
@@ -113,14 +114,21 @@ impl Node {
     }
 
     /// Whether one of the nodes that a request of theirs says to have passed is asked for the same by
-    /// this one, whose answer has not ended: each would wait for the other.
+    /// this one, whose answer has not ended: each would wait for the other. A run of what is asked for
+    /// has `run_bytes`.
     #[must_use]
-    pub fn is_waiting_for(&self, head: &Parts) -> bool {
-        let host = || head.headers.get(header::HOST)?.to_str().ok();
+    pub fn is_waiting_for(&self, head: &Parts, run_bytes: u64) -> bool {
+        let fields = &head.headers;
+        let host = || fields.get(header::HOST)?.to_str().ok();
         let host = head.uri.authority().map(Authority::as_str).or_else(host);
         let path = head.uri.path_and_query().map(PathAndQuery::as_str);
         let (Some(host), Some(path)) = (host, path) else { return false };
-        head.method.is_safe() && self.0.at_nodes.has((host, path), &head.headers)
+        let ranges = fields.contains_key(header::RANGE).then(|| caching::range_specs(fields));
+        let run = match ranges.and_then(|mut ranges| ranges.next()?) {
+            Some(RangeSpec::From { first, .. }) => first / run_bytes,
+            _ => 0,
+        };
+        head.method.is_safe() && self.0.at_nodes.has((host, path), run, fields)
     }
 
     /// Its name in `CDN-Loop`.

@@ -77,6 +77,8 @@ impl Remarks {
 pub(crate) enum Said {
     /// It can't answer, whatever its origin would say.
     Own,
+    /// It is asking this node for the same, or would.
+    Circle(Fault),
     /// It serves no such site, and has done nothing.
     Unknown(Fault),
     /// Its origin is left alone by it, or has as many requests as it is to have.
@@ -105,8 +107,11 @@ pub(crate) fn of(answer: &Answer) -> Option<Said> {
         E::ProxyInternalResponse
         | E::ProxyInternalError
         | E::ProxyConfigurationError
-        | E::ProxyLoopDetected
         | E::DestinationNotFound => Said::Own,
+        E::ProxyLoopDetected => {
+            let why = format!("{id}: it is asking this node for the same, or would");
+            Said::Circle(Fault::unavailable(error, why))
+        }
         E::ConnectionLimitReached => Said::Spared(Fault::busy(why())),
         E::DestinationUnavailable => Said::Spared(Fault::unavailable(error, why())),
         _ if status == StatusCode::GATEWAY_TIMEOUT => Said::Failed(Fault::timed_out(error, why())),

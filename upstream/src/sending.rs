@@ -29,6 +29,8 @@ pub(crate) struct Sending {
     pub(crate) urgency: Urgency,
     /// What is left over all hops.
     pub(crate) anew: Anew,
+    /// Which run of the object.
+    pub(crate) run: u64,
     /// Where it is noted which node is asked.
     pub(crate) at_nodes: AtNodes,
     /// For the first hop that is asked.
@@ -49,6 +51,7 @@ impl Sending {
             pass_host: false,
             urgency: ask.urgency,
             anew: Anew::telling(ask.unsure),
+            run: ask.run,
             at_nodes: AtNodes::default(),
             place: Mutex::new(ask.place),
         }
@@ -59,7 +62,7 @@ impl Sending {
     pub(crate) fn note_at(&self, hop: &Hop) -> Option<AtNode> {
         let is_joined = self.method.is_safe() && self.upload.is_none();
         let is_noted = is_joined && hop.kind != HopKind::Origin;
-        is_noted.then(|| self.at_nodes.enter(&hop.id, (&self.host, &self.path), &self.fields))
+        is_noted.then(|| self.at_nodes.enter(&hop.id, (&self.host, &self.path), self.run))
     }
 
     /// The request for a hop, made anew, and the keys that it is signed with.

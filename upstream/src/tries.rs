@@ -14,6 +14,7 @@ use crate::settings::Hedge;
 use crate::staying::{self, Base};
 use crate::upstream::Inner;
 use http::{Method, StatusCode};
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -68,12 +69,6 @@ pub(crate) struct Choice {
     pub(crate) way: Arc<Way>,
     /// It was asked before: not at once again.
     pub(crate) again: bool,
-}
-
-/// That a node would have asked this one. What others say tells a client more than that.
-fn circular(answer: &Answer) -> Failure {
-    let why = format!("{}: it is asking this node for the same, or would", answer.hop);
-    Failure::undone(Fault::unavailable(ErrorType::ProxyLoopDetected, why))
 }
 
 /// What an ask says about its tries.
@@ -175,9 +170,7 @@ impl<'a> Tries<'a> {
                 if self.is_final(&answer) {
                     return Some(answer);
                 }
-                if let Some(way) = self.site.ways().find(|way| way.hop.id == answer.hop) {
-                    way.tell(&format_args!("it answered {}", answer.head.status.as_u16()));
-                }
+                self.tell(&answer, &format_args!("it answered {}", answer.head.status.as_u16()));
                 self.note(Ok(answer));
             }
             Ok(answer) => return self.settle_peers(answer, has_body),
@@ -195,11 +188,18 @@ impl<'a> Tries<'a> {
         let Some(said) = said::of(&answer) else { return Some(answer) };
         let failure = match said {
             Said::Own if self.repeatable => {
-                let is_circle = answer.head.status == StatusCode::LOOP_DETECTED;
-                self.note(if is_circle { Err(circular(&answer)) } else { Ok(answer) });
+                self.note(Ok(answer));
                 return None;
             }
-            Said::Own => return Some(answer),
+            Said::Circle(fault) if self.repeatable => {
+                self.tell(&answer, &fault);
+                // What others say tells a client more than that.
+                if self.last.is_none() {
+                    self.last = Some(Err(Failure::undone(fault)));
+                }
+                return None;
+            }
+            Said::Own | Said::Circle(_) => return Some(answer),
             Said::Unknown(_) if !has_body => return Some(answer),
             Said::Unknown(fault) => Failure::unsent(fault),
             Said::Spared(fault) => {
@@ -214,14 +214,19 @@ impl<'a> Tries<'a> {
                 Failure::sent(fault)
             }
         };
-        if let Some(way) = self.site.ways().find(|way| way.hop.id == answer.hop) {
-            way.tell(&failure.fault);
-        }
+        self.tell(&answer, &failure.fault);
         if !failure.undone {
             self.unsure.note();
         }
         self.last = Some(Err(failure));
         None
+    }
+
+    /// Says of who answered what that was.
+    fn tell(&self, answer: &Answer, why: &impl fmt::Display) {
+        if let Some(way) = self.site.ways().find(|way| way.hop.id == answer.hop) {
+            way.tell(why);
+        }
     }
 
     /// Whether an origin's answer is to be given, or another origin may know better.
@@ -272,10 +277,13 @@ impl<'a> Tries<'a> {
 
     /// What is given when nothing is left to try.
     pub(crate) fn end(mut self) -> Result<Answer, Fault> {
+        let is_circle =
+            |failure: &Failure| failure.fault.error_type() == ErrorType::ProxyLoopDetected;
         match self.last.take() {
             Some(Ok(answer)) => Ok(self.give(answer)),
-            Some(Err(failure)) => Err(failure.fault),
-            None => Err(Fault::unavailable(
+            Some(Err(failure)) if !is_circle(&failure) => Err(failure.fault),
+            // A node that would ask this one has said nothing of any origin.
+            _ => Err(Fault::unavailable(
                 ErrorType::DestinationUnavailable,
                 format!("{}: every origin failed too often lately", self.site.config.site),
             )),

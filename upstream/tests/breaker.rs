@@ -5,7 +5,9 @@ mod common;
 
 use common::*;
 use futures::future::join_all;
-use nearcast_upstream::{BreakerState, Config, ErrorType, Node, SiteKind, Upstream, hierarchy};
+use nearcast_upstream::{
+    BreakerState, Config, ErrorType, HopKind, Node, SiteKind, Upstream, hierarchy,
+};
 use prometheus::Registry;
 use service::value::Span;
 use std::sync::Arc;
@@ -34,7 +36,8 @@ async fn open(site: &Site) -> usize {
 }
 
 fn state(site: &Site) -> BreakerState {
-    site.upstream.status()[0].breaker
+    let hops = site.upstream.status();
+    hops.into_iter().find(|hop| hop.kind == HopKind::Origin).unwrap().breaker
 }
 
 /// An origin whose process for it crashes, and one that hangs there; in other words each time, too.
@@ -193,6 +196,22 @@ async fn what_is_told_of_a_breaker_changes_with_the_time() {
     assert_eq!(site.metric("breaker_state", &[]), 2.0);
     until("a trial may go", || state(&site) == BreakerState::HalfOpen).await;
     assert_eq!(site.metric("breaker_state", &[]), 1.0);
+}
+
+/// Found by a review: clients, and nodes below, were told of the circle.
+#[tokio::test]
+async fn a_node_that_would_ask_this_one_hides_no_origin_that_is_left_alone() {
+    let circle = "Proxy-Status: region-1; error=proxy_loop_detected\r\n";
+    let parent = Origin::new(move |_, _| status_with(508, circle)).await;
+    let origin = Origin::new(|_, _| vec![Step::Close]).await;
+    let parents = vec![hierarchy::Peer { id: "region-1".into(), url: parent.url() }];
+    let peers = hierarchy::Settings { parents, ..Default::default() };
+    let config = hierarchy::Config::check("edge.hierarchy", "edge-1", &peers).unwrap();
+    let text = format!("origins = [{:?}]\nretries = 0", origin.url());
+    let site = site_of(config, SiteKind::Proxy, &text);
+    open(&site).await;
+    let fault = site.upstream.send(ask("/a")).await.unwrap_err();
+    assert_eq!(fault.error_type(), ErrorType::DestinationUnavailable, "{fault}");
 }
 
 /// It is one node with one breaker, whichever sites ask it.

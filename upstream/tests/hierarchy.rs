@@ -5,7 +5,7 @@ mod common;
 
 use common::*;
 use futures::future::join_all;
-use nearcast_upstream::{Ask, BreakerState, Fault, HopKind, SiteKind, hierarchy};
+use nearcast_upstream::{Ask, BreakerState, ErrorType, Fault, HopKind, SiteKind, hierarchy};
 use service::value::Span;
 use std::collections::HashMap;
 use std::pin::pin;
@@ -211,6 +211,21 @@ async fn what_a_peer_says_of_itself_is_gone_around_and_what_it_says_of_its_origi
             };
             assert_eq!((status.as_u16(), origin.count()), expected, "{what}, {by_peer}");
         }
+    }
+}
+
+/// Found by a review: viewers were told of the circle, whatever became of the origin.
+#[tokio::test]
+async fn a_node_that_would_ask_this_one_says_nothing_of_the_origin() {
+    for (status, more) in [(508, ""), (508, "retries = 0"), (502, "retries = 0")] {
+        let origin = Origin::new(|_, _| vec![Step::Reset]).await;
+        let circle = "Proxy-Status: region-1; error=proxy_loop_detected\r\n";
+        let parent = Origin::new(move |_, _| status_with(status, circle)).await;
+        let site = edge([&[], &[("region-1", &parent.url())], &[]], &origin.url(), more);
+        let fault = site.upstream.send(ask("/a")).await.unwrap_err();
+        assert_eq!((fault.status().as_u16(), parent.count()), (502, 1), "{fault}");
+        assert_ne!(fault.error_type(), ErrorType::ProxyLoopDetected, "{fault}");
+        assert!(origin.count() > 0);
     }
 }
 

@@ -234,7 +234,7 @@ impl Engine {
         readers.pace(true);
         let Some(first) = self.inflight.claim(key, &readers) else {
             // Where there are wrong bytes of it besides, nobody has waited for them so far.
-            if let Some(coming) = self.inflight.follow(&key).filter(|_| is_wrong) {
+            if is_wrong && let Some(coming) = self.inflight.follow(&key) {
                 let _ = tokio::time::timeout(FOLLOWED_MAX, followed(coming)).await;
             }
             return Ok(0);

@@ -4,12 +4,13 @@ use super::fetch::{Asking, Cut, Sent, Unshared};
 use super::{Wanted, by_hop, in_url, named, now_ms, renewing, without_body};
 use crate::body::{Content, Passing};
 use crate::compress;
+use crate::engine::OWNED_RUN_BYTES;
 use crate::error::Fault;
 use crate::hygiene;
 use crate::refused::Refused;
 use crate::serve::{Answer, Edge, set};
 use crate::verdict::Verdict;
-use caching::{CacheStatus, Forwarded, Forwards, Target};
+use caching::{CacheStatus, Forwarded, Forwards, RangeSpec, Target};
 use heads::{KeyId, Purge, What};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use std::sync::Arc;
@@ -52,8 +53,14 @@ pub async fn on(
             fields.append(&name, value.clone());
         }
     }
-    let ask =
-        || Ask { method: wanted.method.clone(), fields: fields.clone(), ..wanted.site.ask(wanted) };
+    let run = match caching::range_specs(&wanted.fields).next().flatten() {
+        Some(RangeSpec::From { first, .. }) => first / OWNED_RUN_BYTES,
+        _ => 0,
+    };
+    let ask = || {
+        let (method, fields) = (wanted.method.clone(), fields.clone());
+        Ask { method, fields, run, ..wanted.site.ask(wanted) }
+    };
     let has_body = !http_body::Body::is_end_stream(&body);
     let is_looked_up = matches!(wanted.method, Method::GET | Method::HEAD);
     let asking = Asking { edge, wanted, tags };

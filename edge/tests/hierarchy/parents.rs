@@ -120,8 +120,12 @@ async fn nor_do_they_where_different_parts_of_what_is_new_are_asked_for() {
     let web = Web::start().await;
     let paths: Vec<String> = (0..8).map(|number| format!("/{number}")).collect();
     paths.iter().for_each(|path| web.put(path, Item::of(9 << 20)));
-    let over_a = Edge::start(node(&dirs[0], &a, &web.url, below(std::slice::from_ref(&b)))).await;
-    let over_b = Edge::start(node(&dirs[1], &b, &web.url, below(&[a]))).await;
+    let site = serde_json::json!({ "stall-timeout": "60s", "first-byte-timeout": "60s" });
+    let start = async |place: usize, own: &Peer, other: &Peer| {
+        let parents = below(std::slice::from_ref(other));
+        Edge::start(node_with(&dirs[place], own, &web.url, parents, &site)).await
+    };
+    let (over_a, over_b) = (start(0, &a, &b).await, start(1, &b, &a).await);
     let both = paths.iter().flat_map(|path| [(&over_a, path, 0), (&over_b, path, 8_000_000)]);
     let all = join_all(both.map(async |(edge, path, first)| {
         let range = format!("bytes={first}-{}", first + 999);
