@@ -119,6 +119,11 @@ impl Node {
     #[must_use]
     pub fn is_waiting_for(&self, head: &Parts, run_bytes: u64) -> bool {
         let fields = &head.headers;
+        let length = fields.get(header::CONTENT_LENGTH);
+        if fields.contains_key(header::TRANSFER_ENCODING) || length.is_some_and(|it| it != "0") {
+            // Nothing is joined by what has a body, nor asked for twice.
+            return false;
+        }
         let host = || fields.get(header::HOST)?.to_str().ok();
         let host = head.uri.authority().map(Authority::as_str).or_else(host);
         let path = head.uri.path_and_query().map(PathAndQuery::as_str);
@@ -161,4 +166,45 @@ pub(crate) fn http_target(place: &Place) -> (Target, Uri) {
 
 pub(crate) fn connection_uri(scheme: &str, authority: &str) -> Uri {
     format!("{scheme}://{authority}/").parse().expect("scheme and authority were checked")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::Request;
+
+    #[test]
+    fn a_node_that_is_asked_for_the_same_is_known_by_the_run_and_without_a_body() {
+        let peer = |id: &str| hierarchy::Peer { id: id.to_owned(), url: format!("http://{id}:1") };
+        let siblings = vec![peer("edge-a"), peer("edge-b")];
+        let peers = hierarchy::Settings { siblings, ..Default::default() };
+        let config = hierarchy::Config::check("edge.hierarchy", "edge-a", &peers).unwrap();
+        let node = Node::new(config, None, u64::MAX, &Registry::new()).unwrap();
+        let hop = HopId("edge-b".into());
+        let _held = node.0.at_nodes.enter(&hop, ("a.example", "/film?a=1"), 1);
+        for (method, name, value, run_bytes, is_asked) in [
+            ("GET", "range", "bytes=100-", 100, true),
+            ("GET", "range", "bytes=199-199", 100, true),
+            ("HEAD", "range", "bytes=150-160,900-", 100, true),
+            ("GET", "range", "bytes=99-", 100, false),
+            ("GET", "range", "bytes=200-", 100, false),
+            ("GET", "range", "bytes=200-", 200, true),
+            ("GET", "range", "bytes=-100", 100, false),
+            ("GET", "range", "bytes=x", 100, false),
+            ("GET", "accept", "*/*", 100, false),
+            ("POST", "range", "bytes=100-", 100, false),
+        ] {
+            let request = Request::builder().method(method).uri("/film?a=1");
+            let request = request.header("host", "a.example").header("cdn-loop", "edge-b");
+            let mut head = request.header(name, value).body(()).unwrap().into_parts().0;
+            assert_eq!(node.is_waiting_for(&head, run_bytes), is_asked, "{method} {value}");
+            for (name, length) in [("content-length", "1"), ("transfer-encoding", "chunked")] {
+                let mut head = head.clone();
+                head.headers.insert(name, length.parse().unwrap());
+                assert!(!node.is_waiting_for(&head, run_bytes), "{name}");
+            }
+            head.headers.insert("content-length", "0".parse().unwrap());
+            assert_eq!(node.is_waiting_for(&head, run_bytes), is_asked, "{method} {value}");
+        }
+    }
 }
