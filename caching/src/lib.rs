@@ -64,8 +64,8 @@ pub use precondition::{
 pub use priority::Priority;
 pub use proxy_status::{ProxyError, ProxyStatus};
 pub use ranges::{
-    ContentRange, RangeSpec, Ranges, content_range, is_past_counting, range_specs, ranges,
-    unsatisfied_total,
+    ContentRange, RangeSpec, Ranges, asks_from, content_range, is_past_counting, range_specs,
+    ranges, unsatisfied_total,
 };
 pub use refresh::{Exchange, Fills, HeadUpdate, Renewal, fills, head_update, refreshed};
 pub use reuse::{

@@ -65,6 +65,16 @@ pub fn range_specs(request: &HeaderMap) -> impl Iterator<Item = Option<RangeSpec
     members(specs(request).unwrap_or_default(), b',', Quotes::Plain).map(RangeSpec::of)
 }
 
+/// Where what a request asks for begins: at the first byte of its first range, and at the object's
+/// where it names none, or counts from the end.
+#[must_use]
+pub fn asks_from(request: &HeaderMap) -> u64 {
+    match range_specs(request).next().flatten() {
+        Some(RangeSpec::From { first, .. }) => first,
+        _ => 0,
+    }
+}
+
 /// What stands behind the unit, which has no case (RFC 9110 section 14.1).
 fn specs(request: &HeaderMap) -> Option<&[u8]> {
     let field = date::single(request, &RANGE)?.as_bytes();

@@ -54,17 +54,19 @@ impl<'a> Named<'a> {
     }
 }
 
-/// Whether a request was here before, or another node, where `by_peer` says that one sent it, asks for
-/// what it is asked for by this one.
-pub fn goes_round(edge: &Edge, head: &Parts, by_peer: bool) -> bool {
-    caching::loops(&head.headers, edge.node.id(), by_peer).refuse()
-        || (by_peer && edge.node.is_waiting_for(head, run_bytes(head.uri.path())))
+/// Whether a request was here before; or another node sent it, as the bytes of what it calls a run say,
+/// which is asked for the same by this one.
+pub fn goes_round(edge: &Edge, head: &Parts, peers_run_bytes: Option<u64>) -> bool {
+    caching::loops(&head.headers, edge.node.id(), peers_run_bytes.is_some()).refuse()
+        || peers_run_bytes.is_some_and(|run_bytes| edge.node.is_waiting_for(head, run_bytes))
 }
 
-/// In how many bytes of what is at `path` a run is that has an owner: who has its chunks has their leaves.
+/// In how many bytes of a title's file a run is that has an owner: who has its chunks has their leaves.
 fn run_bytes(path: &str) -> u64 {
-    let is_tree = |of: &str| of.strip_suffix(store_key::TREE).is_some_and(|of| of.ends_with('.'));
-    if is_titles(path) && is_tree(path) { tree::bytes(OWNED_RUN_BYTES) } else { OWNED_RUN_BYTES }
+    match path.rsplit_once('.') {
+        Some((_, store_key::TREE)) => tree::bytes(OWNED_RUN_BYTES),
+        _ => OWNED_RUN_BYTES,
+    }
 }
 
 /// Answers another node.
@@ -80,7 +82,7 @@ pub async fn answer(
     if head.method != Method::GET && head.method != Method::HEAD {
         return Err(Refused::Method);
     }
-    if goes_round(edge, head, true) {
+    if goes_round(edge, head, Some(run_bytes(head.uri.path()))) {
         return Err(Refused::Loop);
     }
     let named = Named::parse(head.uri.path())?;
@@ -185,6 +187,14 @@ mod tests {
             "/~token/t/film/VERSION/hls.m3u8",
         ] {
             assert_eq!(of(path), None, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_run_of_a_tree_file_is_the_leaves_of_a_run() {
+        assert_eq!(run_bytes("/titles/film/VERSION/v1.tree"), 64 << 20 >> 16 << 5);
+        for path in ["/titles/film/VERSION/v1.mp4", "/titles/film/VERSION/index", "/v1tree"] {
+            assert_eq!(run_bytes(path), 64 << 20, "{path}");
         }
     }
 

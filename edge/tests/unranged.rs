@@ -167,11 +167,28 @@ async fn an_origin_that_knows_ranges_again_is_asked_for_them() {
     assert_eq!(proxy.web.ranges(FILM).last(), Some(&one));
 }
 
-/// An origin without a strong validator that knows no ranges sends the whole each time: who only
-/// asks for parts makes the edge keep it, the second time.
+/// An origin without a strong validator that knows no ranges sends the whole each time.
+#[tokio::test]
+async fn who_only_asks_for_parts_of_little_has_it_kept_at_once() {
+    let bytes = 16 * CHUNK;
+    for validator in [Validator::Weak, Validator::None] {
+        let proxy = Proxy::new().await;
+        proxy.web.put("/film", Item::of(bytes).validator(validator).no_ranges());
+        for number in [9, 14, 0] {
+            let range = number * CHUNK + 10..number * CHUNK + 20;
+            let answer = proxy.part("/film", range.clone()).await;
+            assert_eq!(answer.bytes(), &proxy.web.part("/film", range), "{validator:?}");
+        }
+        let is_over = || async { proxy.web.asked()[0].is_over.then_some(()) };
+        until("the answer is over", is_over).await;
+        assert_eq!((proxy.web.count("/film"), proxy.web.sent("/film")), (1, bytes));
+    }
+}
+
+/// Of more that is so the second time.
 #[tokio::test]
 async fn who_only_asks_for_parts_is_answered_from_here_in_the_end() {
-    let bytes = 9 * CHUNK;
+    let bytes = 17 * CHUNK;
     for validator in [Validator::Weak, Validator::None] {
         let proxy = Proxy::new().await;
         proxy.web.put("/film", Item::of(bytes).validator(validator).no_ranges());

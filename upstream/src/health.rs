@@ -5,6 +5,7 @@
 //! learned of no other.
 
 use crate::ask::Ask;
+use crate::circle::AtNodes;
 use crate::hop::Way;
 use crate::sending::Sending;
 use http::HeaderMap;
@@ -108,7 +109,8 @@ pub(crate) async fn watch(way: Arc<Way>, check: Check) {
 /// What is wrong.
 async fn ask(way: Arc<Way>, check: Check) -> Result<(), String> {
     let limit = ANSWER_MAX.min(check.interval);
-    let mut sending = Sending::new(Ask::get(check.host, check.path, [0; 16]), HeaderMap::new());
+    let ask = Ask::get(check.host, check.path, [0; 16]);
+    let mut sending = Sending::new(ask, HeaderMap::new(), AtNodes::default());
     sending.pass_host = check.pass_host;
     let asked = async {
         let (request, _) = sending.request(&way.hop).await.map_err(|fault| fault.to_string())?;

@@ -12,7 +12,6 @@ use crate::metrics::Metrics;
 use crate::pool::Pool;
 use crate::pulse::Pulse;
 use crate::settings::Place;
-use caching::RangeSpec;
 use http::request::Parts;
 use http::uri::{Authority, PathAndQuery};
 use http::{Uri, header};
@@ -128,11 +127,7 @@ impl Node {
         let host = head.uri.authority().map(Authority::as_str).or_else(host);
         let path = head.uri.path_and_query().map(PathAndQuery::as_str);
         let (Some(host), Some(path)) = (host, path) else { return false };
-        let ranges = fields.contains_key(header::RANGE).then(|| caching::range_specs(fields));
-        let run = match ranges.and_then(|mut ranges| ranges.next()?) {
-            Some(RangeSpec::From { first, .. }) => first / run_bytes,
-            _ => 0,
-        };
+        let run = caching::asks_from(fields) / run_bytes;
         head.method.is_safe() && self.0.at_nodes.has((host, path), run, fields)
     }
 

@@ -86,9 +86,8 @@ fn prepare(site: &Inner, mut ask: Ask) -> Result<(Sending, Wish), Fault> {
         is_reload: is_reload(&ask.path),
         unsure: ask.unsure.clone(),
     };
-    let mut sending = Sending::new(ask, fields);
+    let mut sending = Sending::new(ask, fields, node.at_nodes.clone());
     sending.pass_host = site.config.pass_host;
-    sending.at_nodes = node.at_nodes.clone();
     Ok((sending, wish))
 }
 

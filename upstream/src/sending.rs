@@ -39,7 +39,7 @@ pub(crate) struct Sending {
 
 impl Sending {
     /// `fields` are those to send, cleaned.
-    pub(crate) fn new(ask: Ask, fields: HeaderMap) -> Self {
+    pub(crate) fn new(ask: Ask, fields: HeaderMap, at_nodes: AtNodes) -> Self {
         Self {
             method: ask.method,
             path: ask.path,
@@ -52,7 +52,7 @@ impl Sending {
             urgency: ask.urgency,
             anew: Anew::telling(ask.unsure),
             run: ask.run,
-            at_nodes: AtNodes::default(),
+            at_nodes,
             place: Mutex::new(ask.place),
         }
     }

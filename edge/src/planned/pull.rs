@@ -277,14 +277,14 @@ impl Puller {
             let text = format!("it has {} bytes, the plan says {bytes}", title.index.bytes());
             return Err(Stopped::Fetch(Fault::unavailable(text)));
         }
-        let mut wrong = None;
+        let mut is_wrong = false;
         for track in 0..title.index.tracks.len() {
             match self.fill_file(&title, track, newest).await {
-                Err(Stopped::Fetch(fault @ Fault::Corrupt)) => wrong = Some(fault),
+                Err(Stopped::Fetch(Fault::Corrupt)) => is_wrong = true,
                 ended => ended?,
             }
         }
-        wrong.map_or(Ok(()), |fault| Err(Stopped::Fetch(fault)))
+        if is_wrong { Err(Stopped::Fetch(Fault::Corrupt)) } else { Ok(()) }
     }
 
     async fn fill_file(
@@ -310,7 +310,7 @@ impl Puller {
             _ => Ok(()),
         };
         self.writing(newest, (&name, track), ADOPT_MAX, adopt).await?;
-        let (mut from, mut wrong) = (0, Vec::new());
+        let (mut from, mut wrong) = (0, 0);
         loop {
             let room = self.room.clone();
             let next = move |file: &PlannedFile| next_run(file, from, &room);
@@ -322,22 +322,20 @@ impl Puller {
             let run = Run { title: Arc::clone(title), track, chunks };
             match self.fill_run(&name, &run, newest).await {
                 // The origin may have others.
-                Err(Stopped::Fetch(fault @ Fault::Corrupt)) if wrong.len() < WRONG_MAX => {
+                Err(Stopped::Fetch(Fault::Corrupt)) if wrong < WRONG_MAX => {
                     let file = self.planned.file(&name, track);
                     let missing = file.and_then(|file| file.missing(from, 1));
                     from = missing.map_or(run.chunks.end, |missing| missing.end);
-                    wrong.push(fault);
+                    wrong += 1;
                 }
                 ended => ended?,
             }
         }
-        match wrong.pop() {
-            Some(fault) => Err(Stopped::Fetch(fault)),
-            None => {
-                tracing::debug!(title = %title.title, track, "planned file complete");
-                Ok(())
-            }
+        if wrong > 0 {
+            return Err(Stopped::Fetch(Fault::Corrupt));
         }
+        tracing::debug!(title = %title.title, track, "planned file complete");
+        Ok(())
     }
 
     /// Fetches neighbouring chunks. What has come is written while others come, and also when these

@@ -5,7 +5,7 @@ use super::fetch::{Began, Hold, Unstored};
 use super::{Wanted, by_hop, pass, stored, without_body};
 use crate::body::{Content, Follow};
 use crate::compress;
-use crate::engine::{Growing, GrowingReader, REST_BYTES_MAX, Taken};
+use crate::engine::{Growing, GrowingReader, REST_BYTES_MAX, RUN_BYTES_MAX, Taken};
 use crate::error::Fault;
 use crate::refused::Refused;
 use crate::serve::{Answer, Edge};
@@ -200,10 +200,12 @@ impl Live {
         super::fetch::put(edge, key, &head, self.began);
     }
 
-    /// Who asks for parts alone would fetch the whole each time: the second time it is kept.
+    /// Who asks for parts alone would fetch the whole each time. It is kept: at once, if it is no more
+    /// than one request may bring elsewhere, else the second time.
     fn keep_for_parts(&self, edge: &Arc<Edge>, wanted: &Wanted) {
+        let is_small = self.growing.length.is_some_and(|bytes| bytes <= RUN_BYTES_MAX);
         if self.may_be_kept
-            && edge.fetches.is_again_in_parts(&wanted.key)
+            && (is_small || edge.fetches.is_again_in_parts(&wanted.key))
             && let Some(reader) = self.growing.read_from(0)
         {
             super::fetch::keep(edge, reader);

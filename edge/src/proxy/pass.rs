@@ -10,7 +10,7 @@ use crate::hygiene;
 use crate::refused::Refused;
 use crate::serve::{Answer, Edge, set};
 use crate::verdict::Verdict;
-use caching::{CacheStatus, Forwarded, Forwards, RangeSpec, Target};
+use caching::{CacheStatus, Forwarded, Forwards, Target};
 use heads::{KeyId, Purge, What};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use std::sync::Arc;
@@ -53,10 +53,7 @@ pub async fn on(
             fields.append(&name, value.clone());
         }
     }
-    let run = match caching::range_specs(&wanted.fields).next().flatten() {
-        Some(RangeSpec::From { first, .. }) => first / OWNED_RUN_BYTES,
-        _ => 0,
-    };
+    let run = caching::asks_from(&wanted.fields) / OWNED_RUN_BYTES;
     let ask = || {
         let (method, fields) = (wanted.method.clone(), fields.clone());
         Ask { method, fields, run, ..wanted.site.ask(wanted) }

@@ -2,6 +2,7 @@
 
 use super::site::Site;
 use super::{fetch, in_url, newer, with_query};
+use crate::engine::OWNED_RUN_BYTES;
 use crate::hygiene;
 use crate::peer::goes_round;
 use crate::refused::Refused;
@@ -89,7 +90,7 @@ impl Wanted {
         let head = asked.head;
         let target = hygiene::check(head)?;
         let path = site.path(target.path)?;
-        if goes_round(edge, head, asked.via.peer) {
+        if goes_round(edge, head, asked.via.peer.then_some(OWNED_RUN_BYTES)) {
             return Err(Refused::Loop);
         }
         let host = target.host.map(|host| in_url(host, asked.via.scheme)).unwrap_or_default();

@@ -94,59 +94,78 @@ async fn a_circle_of_parents_ends_at_the_origin_and_a_circle_of_origins_in_508()
     assert_eq!((refused(&over_c).await, refused(&over_d).await), (2.0, 0.0));
 }
 
+/// Two nodes, each of which takes the other one for its parent.
+struct Pair {
+    dirs: [TempDir; 2],
+    peers: [Peer; 2],
+    site: serde_json::Value,
+}
+
+impl Pair {
+    fn new(site: serde_json::Value) -> Self {
+        let dirs = [(); 2].map(|()| tempfile::tempdir().unwrap());
+        Self { dirs, peers: nodes(["edge-a", "edge-b"]), site }
+    }
+
+    /// Starts one of them.
+    async fn start(&self, place: usize, web: &Web) -> Edge {
+        let parents = below(std::slice::from_ref(&self.peers[1 - place]));
+        let (dir, own) = (&self.dirs[place], &self.peers[place]);
+        Edge::start(node_with(dir, own, &web.url, parents, &self.site)).await
+    }
+
+    async fn both(&self, web: &Web) -> [Edge; 2] {
+        [self.start(0, web).await, self.start(1, web).await]
+    }
+}
+
+/// No timeout helps, nor ends before a test does.
+fn patient() -> serde_json::Value {
+    serde_json::json!({ "stall-timeout": "60s", "first-byte-timeout": "60s" })
+}
+
+/// So many paths, of which there is this.
+fn paths(web: &Web, count: usize, item: &Item) -> Vec<String> {
+    let paths: Vec<String> = (0..count).map(|number| format!("/{number}")).collect();
+    paths.iter().for_each(|path| web.put(path, item.clone()));
+    paths
+}
+
 /// Found by an audit: the request of each joined what the other's client waited for.
 #[tokio::test]
 async fn nodes_that_take_each_other_for_a_parent_do_not_wait_for_each_other() {
-    let dirs = [(); 2].map(|()| tempfile::tempdir().unwrap());
-    let [a, b] = nodes(["edge-a", "edge-b"]);
-    let web = Web::start().await;
-    let paths: Vec<String> = (0..16).map(|number| format!("/{number}")).collect();
-    paths.iter().for_each(|path| web.put(path, Item::of(3 << 20)));
-    let over_a = Edge::start(node(&dirs[0], &a, &web.url, below(std::slice::from_ref(&b)))).await;
-    let over_b = Edge::start(node(&dirs[1], &b, &web.url, below(&[a]))).await;
+    let (pair, web) = (Pair::new(patient()), Web::start().await);
+    let paths = paths(&web, 16, &Item::of(3 << 20));
+    let [over_a, over_b] = pair.both(&web).await;
     let both = paths.iter().flat_map(|path| [(&over_a, path), (&over_b, path)]);
     let all = join_all(both.map(async |(edge, path)| {
         assert_eq!(fetch(edge, path, &[]).await.bytes(), &web.whole(path));
     }));
-    // No timeout is as short.
     tokio::time::timeout(DEADLINE, all).await.unwrap();
 }
 
 /// Found by a review: the heads of what nobody knows are joined, whatever range is asked for.
 #[tokio::test]
 async fn nor_do_they_where_different_parts_of_what_is_new_are_asked_for() {
-    let dirs = [(); 2].map(|()| tempfile::tempdir().unwrap());
-    let [a, b] = nodes(["edge-a", "edge-b"]);
-    let web = Web::start().await;
-    let paths: Vec<String> = (0..8).map(|number| format!("/{number}")).collect();
-    paths.iter().for_each(|path| web.put(path, Item::of(9 << 20)));
-    let site = serde_json::json!({ "stall-timeout": "60s", "first-byte-timeout": "60s" });
-    let start = async |place: usize, own: &Peer, other: &Peer| {
-        let parents = below(std::slice::from_ref(other));
-        Edge::start(node_with(&dirs[place], own, &web.url, parents, &site)).await
-    };
-    let (over_a, over_b) = (start(0, &a, &b).await, start(1, &b, &a).await);
+    let (pair, web) = (Pair::new(patient()), Web::start().await);
+    let paths = paths(&web, 8, &Item::of(9 << 20));
+    let [over_a, over_b] = pair.both(&web).await;
     let both = paths.iter().flat_map(|path| [(&over_a, path, 0), (&over_b, path, 8_000_000)]);
     let all = join_all(both.map(async |(edge, path, first)| {
         let range = format!("bytes={first}-{}", first + 999);
         let answer = fetch(edge, path, &[("range", &range)]).await;
         assert_eq!(answer.bytes(), &web.whole(path).slice(first..first + 1000));
     }));
-    // No timeout is as short.
     tokio::time::timeout(DEADLINE, all).await.unwrap();
 }
 
 /// Found by a review: viewers were told of a circle, where what is stored outlives an origin that is down.
 #[tokio::test]
 async fn a_circle_hides_no_origin_that_is_down() {
-    let dirs = [(); 2].map(|()| tempfile::tempdir().unwrap());
-    let [a, b] = nodes(["edge-a", "edge-b"]);
-    let web = Web::start().await;
-    let over_a = Edge::start(node(&dirs[0], &a, &web.url, below(std::slice::from_ref(&b)))).await;
-    let over_b = Edge::start(node(&dirs[1], &b, &web.url, below(&[a]))).await;
-    let paths: Vec<String> = (0..8).map(|number| format!("/{number}")).collect();
+    let (pair, web) = (Pair::new(serde_json::json!({})), Web::start().await);
+    let paths = paths(&web, 8, &Item::stale(1000, "stale-if-error=600"));
+    let [over_a, over_b] = pair.both(&web).await;
     for path in &paths {
-        web.put(path, Item::stale(1000, "stale-if-error=600"));
         for edge in [&over_a, &over_b] {
             assert_eq!(fetch(edge, path, &[]).await.status, 200);
         }
@@ -162,25 +181,17 @@ async fn a_circle_hides_no_origin_that_is_down() {
 #[tokio::test]
 async fn nor_do_they_behind_the_head_of_an_answer() {
     const MIB: u64 = 1 << 20;
-    let dirs = [(); 2].map(|()| tempfile::tempdir().unwrap());
-    let [a, b] = nodes(["edge-a", "edge-b"]);
-    let web = Web::start().await;
+    let (pair, web) = (Pair::new(patient()), Web::start().await);
     web.put("/film", Item::of(20 * MIB));
-    // No timeout helps.
-    let site = serde_json::json!({ "stall-timeout": "60s", "first-byte-timeout": "60s" });
-    let start = async |place: usize, own: &Peer, other: &Peer| {
-        let parents = below(std::slice::from_ref(other));
-        Edge::start(node_with(&dirs[place], own, &web.url, parents, &site)).await
-    };
     let range = |of: Range<u64>| format!("bytes={}-{}", of.start * MIB, of.end * MIB - 1);
     let whole = web.whole("/film");
     let part = |of: Range<u64>| whole.slice((of.start * MIB) as usize..(of.end * MIB) as usize);
 
     // The fifth MiB is at the second node alone.
-    let (over_a, over_b) = (start(0, &a, &b).await, start(1, &b, &a).await);
+    let [over_a, over_b] = pair.both(&web).await;
     assert_eq!(fetch(&over_b, "/film", &[("range", &range(4..5))]).await.bytes(), &part(4..5));
     over_a.stop().await;
-    let over_a = start(0, &a, &b).await;
+    let over_a = pair.start(0, &web).await;
 
     web.hold(Hold::Byte(3 * MIB));
     let url = format!("{}/film", over_a.http);

@@ -127,6 +127,25 @@ async fn a_chunk_that_the_origin_has_wrong_keeps_no_others_from_being_filled() {
     came(stage, &control).await;
 }
 
+/// Each costs the origin a chunk, time and again: so many that more of them are not looked for.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_of_which_nine_chunks_are_wrong_is_left_until_the_plan_is_tried_again() {
+    let (stage, control) = watched(1).await;
+    let before = stage.origin.media().len();
+    stage.origin.always(Some(Misdeed::Corrupt(0)));
+    give_plan(&stage, &control);
+    let starts = || {
+        let asked = stage.origin.media().split_off(before);
+        let of_film = asked.iter().filter(|asked| asked.contains("v1.mp4"));
+        let start = |asked: &String| asked.split_once("bytes=")?.1.split_once('-')?.0.parse().ok();
+        of_film.filter_map(start).collect::<Vec<usize>>()
+    };
+    until("another try", || async { (!starts().is_sorted()).then_some(()) }).await;
+    assert_eq!(starts().into_iter().max(), Some(9 * MIB));
+    stage.origin.always(None);
+    came(stage, &control).await;
+}
+
 /// Found by an audit: nothing of it was counted.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_there_is_counted_though_the_index_beside_it_was_damaged() {

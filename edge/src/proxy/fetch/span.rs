@@ -85,10 +85,9 @@ impl Fetch {
         if !self.edge.node.splits_runs() {
             return 0;
         }
-        match caching::range_specs(&self.wanted.fields).next().flatten() {
-            None => 0,
-            Some(RangeSpec::From { first, .. }) => first / OWNED_RUN_BYTES,
-            Some(RangeSpec::Last { .. }) => u64::MAX,
+        match self.wants_end() {
+            true => u64::MAX,
+            false => caching::asks_from(&self.wanted.fields) / OWNED_RUN_BYTES,
         }
     }
 
