@@ -64,6 +64,8 @@ pub struct Run {
     is_passable: bool,
     /// When that answer began.
     answered: tokio::time::Instant,
+    /// When everybody was seen to have left it.
+    left: Option<tokio::time::Instant>,
     /// Of the first chunk, who began it has so many bytes.
     taken: usize,
     source: Verdict,
@@ -164,6 +166,7 @@ impl Run {
             lags: false,
             is_passable: false,
             answered: tokio::time::Instant::now(),
+            left: None,
             taken: 0,
             source: Verdict::Origin,
             repeats: 0,

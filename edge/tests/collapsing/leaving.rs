@@ -73,6 +73,25 @@ async fn a_fetch_that_everybody_left_is_ended() {
     }
 }
 
+/// Found by an audit: each who left there cost the origin the chunk anew.
+#[tokio::test]
+async fn a_chunk_that_has_begun_comes_whole_though_everybody_left() {
+    let proxy = Proxy::new().await;
+    proxy.web.put(FILM, Item::of(12 * CHUNK));
+    for number in [0, 1] {
+        proxy.web.hold(Hold::Byte(number * CHUNK + CHUNK / 2));
+        let mut only = proxy.open(FILM, &[]).await;
+        only.take(bytes(number * CHUNK + CHUNK / 2)).await.unwrap();
+        drop(only);
+        responses(&proxy, 0.0).await;
+        proxy.web.release();
+        proxy.has_filled().await;
+        let part = number * CHUNK..number * CHUNK + 100;
+        assert_eq!(proxy.part(FILM, part).await.verdict(), "hit-memory", "chunk {number}");
+    }
+    assert_eq!(proxy.web.ranges(FILM), ["", "bytes=1048576-12582911"]);
+}
+
 #[tokio::test]
 async fn the_little_that_is_left_is_taken_though_everybody_left() {
     // Without a length, nobody knows how little it is.

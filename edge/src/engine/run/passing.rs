@@ -159,16 +159,14 @@ impl Run {
     }
 
     /// Waits until the reader of a chunk without a place is near. From one that is slow, the chunk
-    /// goes past memory. False: everybody has left; `rest` of the answer is still to come.
-    pub(super) async fn keep_pace(&mut self, rest: u64) -> bool {
+    /// goes past memory.
+    pub(super) async fn keep_pace(&mut self) {
         while let Some(Begun::Kept(Writing { slot, waited: Some(waited), .. })) = &self.begun {
             if slot.filled() <= self.taken_of_front().saturating_add(PACED_BYTES) {
                 break;
             }
             if !self.readers.is_one() {
-                let is_over = !self.is_finished(rest) && self.readers.give_up();
-                self.unpace();
-                return !is_over;
+                return self.unpace();
             }
             self.tell();
             let most = if self.turns.are_wanted() { PACED_WAIT_MIN } else { PACED_WAIT_MAX };
@@ -180,7 +178,6 @@ impl Run {
                 writing.waited = Some(before + began.elapsed());
             }
         }
-        true
     }
 
     /// The reader is slow: gives up the memory that the front chunk has so far.

@@ -32,6 +32,9 @@ const UNRANGED_PAUSE_MAX: Duration = Duration::from_secs(60);
 /// With this much or less to come, an answer that everybody left is taken to its end: as much as it
 /// may be ahead, and as the origin has most likely sent by then.
 pub const LEFT_BYTES_MAX: u64 = AHEAD_CHUNKS * CHUNK_BYTES;
+/// Where more than that is to come, a chunk that has begun has this long to come whole: what has come
+/// of it would have to come again. A chunk in that time is 52 kB/s.
+const LEFT_CHUNK_MAX: Duration = Duration::from_secs(20);
 /// The same where the origin knows no ranges: what one request may bring elsewhere, or as much as
 /// has come already and would have to come again, but not a whole film for nobody.
 const UNRANGED_REST_BYTES_MIN: u64 = RUN_BYTES_MAX;
@@ -176,6 +179,9 @@ impl Run {
         may_wait: impl Fn() -> bool,
         (at, rest): (u64, u64),
     ) -> bool {
+        if self.is_left_with(rest) && self.readers.give_up() {
+            return false;
+        }
         // One limit for the whole pause: a reader that creeps on does not begin it anew.
         let began = Instant::now();
         let (mut until, last) = (began + pause, began + most);
@@ -205,23 +211,21 @@ impl Run {
     }
 
     /// The next bytes; none once everybody has left.
-    async fn next(&self, arriving: &mut Arriving, rest: u64) -> Result<Option<Bytes>, Fault> {
+    async fn next(&mut self, arriving: &mut Arriving, rest: u64) -> Result<Option<Bytes>, Fault> {
         loop {
             let frame = match arriving.body.frame().now_or_never() {
                 Some(frame) => frame,
                 None => {
                     // Before a pause, readers get all that is here.
                     self.tell();
+                    let until = self.left_until(rest);
                     tokio::select! {
                         frame = arriving.body.frame() => frame,
-                        () = self.readers.changed() => {
-                            // Where the origin knows no ranges, what is arriving is completed.
-                            let ends = !self.is_unranged && !self.is_finished(rest);
-                            if ends && self.readers.give_up() {
-                                return Ok(None);
-                            }
-                            continue;
-                        }
+                        () = self.readers.changed() => continue,
+                        () = at(until) => match self.readers.give_up() {
+                            true => return Ok(None),
+                            false => continue,
+                        },
                     }
                 }
             };
@@ -235,6 +239,21 @@ impl Run {
                 }
             }
         }
+    }
+
+    /// Everybody has left an answer that is not taken to its end for nobody. Where the origin knows no
+    /// ranges, what is arriving is completed.
+    fn is_left_with(&self, rest: u64) -> bool {
+        !self.is_unranged && !self.is_finished(rest) && self.readers.is_left()
+    }
+
+    /// When the answer is given up: once everybody has left, and what has begun is whole or late.
+    fn left_until(&mut self, rest: u64) -> Option<Instant> {
+        let now = Instant::now();
+        let is_left = self.is_left_with(rest);
+        self.left = is_left.then(|| self.left.unwrap_or(now));
+        let chunk = if self.begun.is_some() { LEFT_CHUNK_MAX } else { Duration::ZERO };
+        self.left.map(|left| left + chunk)
     }
 
     /// Lets readers have what is here of the front chunk; of a title's what is verified.
@@ -325,8 +344,8 @@ impl Run {
             at += taken as u64;
             if self.begun.as_ref().map(Begun::filled) == Some(length) {
                 self.land(engine)?;
-            } else if !self.keep_pace(end - at).await {
-                return Ok(None);
+            } else {
+                self.keep_pace().await;
             }
         }
         Ok(Some(at + rest.len() as u64))
@@ -394,6 +413,13 @@ impl Run {
                 self.claimed_until = next;
             }
         }
+    }
+}
+
+async fn at(until: Option<Instant>) {
+    match until {
+        Some(until) => tokio::time::sleep_until(until).await,
+        None => std::future::pending().await,
     }
 }
 

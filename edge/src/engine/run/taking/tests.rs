@@ -65,3 +65,20 @@ async fn a_reader_that_comes_near_ends_the_pause() {
     reading.want(CHUNKS - 1 - AHEAD_CHUNKS);
     assert!(waiting.await);
 }
+
+/// So that an origin that drips holds no place for nobody.
+#[tokio::test]
+async fn a_chunk_that_everybody_left_has_so_long_to_come_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = crate::engine::tests::small(dir.path());
+    let (mut run, reading) = far_ahead(&engine);
+    let (much, little) = (LEFT_BYTES_MAX + 1, LEFT_BYTES_MAX);
+    assert_eq!(run.left_until(much), None);
+    drop(reading);
+    assert!(run.left_until(much).unwrap() <= Instant::now());
+    assert_eq!(run.left_until(little), None);
+    run.begun = Some(Begun::Kept(run.room(&engine, 1000).await.unwrap()));
+    let until = run.left_until(much).unwrap();
+    assert!(until > Instant::now() && until <= Instant::now() + LEFT_CHUNK_MAX);
+    assert_eq!(run.left_until(much), Some(until));
+}
