@@ -62,6 +62,12 @@ impl Engine {
         if self.is_here(object, number) {
             return None;
         }
-        self.inflight.claim(object.key(number)?, readers)
+        let claim = self.inflight.claim(object.key(number)?, readers)?;
+        // Another fetch may have landed it between the look and the claim.
+        if self.is_here(object, number) {
+            claim.hand_over();
+            return None;
+        }
+        Some(claim)
     }
 }

@@ -71,7 +71,9 @@ impl Engine {
         match self.is_planned(object, number) {
             true => Some(Verdict::HitPlan),
             false if self.chunks.may_be_on_disk(&key) => Some(Verdict::HitSsd),
-            false => self.inflight.has(&key).then_some(Verdict::Filling),
+            false if self.inflight.has(&key) => Some(Verdict::Filling),
+            // It may have landed between the looks.
+            false => self.chunks.is_in_memory(&key).then_some(Verdict::HitMemory),
         }
     }
 

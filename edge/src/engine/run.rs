@@ -84,6 +84,8 @@ pub struct Run {
     listed: Option<Listed>,
     /// All chunks below were claimed that were missing then.
     claimed_until: u64,
+    /// Of the answer that is taken, the chunk behind those that were claimed.
+    extended_until: u64,
     /// The first chunk that who began it does not want.
     wanted_until: u64,
     began: Instant,
@@ -176,6 +178,7 @@ impl Run {
             is_told_by_end: false,
             listed: None,
             claimed_until: 0,
+            extended_until: 0,
             wanted_until: 0,
             began: Instant::now(),
         }

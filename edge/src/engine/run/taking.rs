@@ -401,7 +401,15 @@ impl Run {
             false => self.readers.wanted() + 2 * AHEAD_CHUNKS,
         };
         let after = self.claims.back().map_or(0, |claim| number(claim) + 1);
-        let mut next = after.max(at.div_ceil(CHUNK_BYTES)).max(self.claimed_until);
+        let mut next = match self.is_unranged {
+            true => after.max(at.div_ceil(CHUNK_BYTES)).max(self.claimed_until),
+            false => after.max(self.extended_until),
+        };
+        self.extended_until = next;
+        if !self.is_unranged && self.object.chunk(next).start < at {
+            // What came last has got past the one that is here.
+            return;
+        }
         while next <= most && next < self.object.chunks() && self.object.chunk(next).start < end {
             match engine.claim_missing(&self.object, next, &self.readers) {
                 Some(claim) => self.claims.push_back(claim),
@@ -409,6 +417,7 @@ impl Run {
                 None => return,
             }
             next += 1;
+            self.extended_until = next;
             if self.is_unranged {
                 self.claimed_until = next;
             }

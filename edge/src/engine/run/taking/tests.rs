@@ -82,3 +82,26 @@ async fn a_chunk_that_everybody_left_has_so_long_to_come_whole() {
     assert!(until > Instant::now() && until <= Instant::now() + LEFT_CHUNK_MAX);
     assert_eq!(run.left_until(much), Some(until));
 }
+
+/// Found by an audit: what came last began in the chunk that was here, and those behind it were
+/// claimed, so that all of that chunk came once more.
+#[tokio::test]
+async fn an_answer_does_not_go_on_over_a_chunk_that_is_here() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = crate::engine::tests::small(dir.path());
+    let (readers, _reading) = Readers::begin(0, &Urgency::default());
+    let mut run = Run::new(&engine, film(), readers);
+    run.begin(engine.claim_missing(&run.object, 0, &run.readers).unwrap());
+    let here = engine.claim_missing(&run.object, 2, &run.readers).unwrap();
+    run.begin_answer();
+    run.extend(&engine, 0, ALL.1);
+    let claimed = |run: &Run| run.claims.iter().map(number).collect::<Vec<_>>();
+    assert_eq!(claimed(&run), [0, 1]);
+    run.claims.clear();
+    run.extend(&engine, 2 * CHUNK_BYTES + 1000, ALL.1);
+    assert_eq!(claimed(&run), []);
+    // It is gone before the answer gets there.
+    drop(here);
+    run.extend(&engine, 2 * CHUNK_BYTES - 1000, ALL.1);
+    assert_eq!(claimed(&run)[..2], [2, 3]);
+}
