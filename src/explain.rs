@@ -73,7 +73,7 @@ impl fmt::Display for Shown<'_> {
         if let Some(state) = &self.0.title {
             return title(f, state);
         }
-        writeln!(f, "  site {site}, key {key}, last purge {number}")?;
+        writeln!(f, "  site {site}, key {key}, purge log at {number}")?;
         if self.0.drops_cookies {
             writeln!(f, "  cookies are dropped, by the site's settings")?;
         }
@@ -262,7 +262,7 @@ mod tests {
         assert_eq!(
             shown,
             "  films.example/a.mp4
-  site films, key 0a0b, last purge 42
+  site films, key 0a0b, purge log at 42
   cookies are dropped, by the site's settings
   an answer was not stored: set-cookie
   asks other nodes for nothing from before 2026-11-18T11:06:38.5Z, nor bytes from before 2026-11-18T11:06:38Z

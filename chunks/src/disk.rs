@@ -73,6 +73,7 @@ pub(crate) struct Disk {
     troubled: tokio::sync::Mutex<mpsc::Receiver<Trouble>>,
     /// Chunks that were not written: there may be thousands a second.
     drops: Mutex<Untold>,
+    damaged: Mutex<Untold>,
     /// Whether opening it has been tried.
     tried: watching::Sender<bool>,
 }
@@ -112,6 +113,7 @@ impl Disk {
             troubles,
             troubled: tokio::sync::Mutex::new(troubled),
             drops: Mutex::default(),
+            damaged: Mutex::default(),
             tried: watching::Sender::new(false),
         }
     }
@@ -200,7 +202,12 @@ impl Disk {
             Read::Damaged => {
                 self.metrics.ssd_reads("damaged");
                 self.metrics.ssd_mismatches.inc();
-                tracing::warn!(disk = self.name, ?key, "a chunk on disk is damaged: forgotten");
+                if let Some(chunks) = untold(&self.damaged, 1) {
+                    // As `explain` names it.
+                    let body = format_args!("{:032x}", u128::from_be_bytes(key.body));
+                    let (disk, chunk) = (&self.name, key.number);
+                    tracing::warn!(disk, chunks, %body, chunk, "damaged on disk, and forgotten");
+                }
             }
             Read::Failed(error) => {
                 self.metrics.ssd_reads("failed");
@@ -213,7 +220,9 @@ impl Disk {
     /// Takes a chunk to be written, or drops and counts it.
     pub(crate) fn offer(&self, key: Key, bytes: Bytes) {
         if !self.is_up() {
-            self.dropped("off", 1);
+            let is_tried = *self.tried.borrow();
+            // Before it is there at all, nothing is wrong.
+            if is_tried { self.dropped("off", 1) } else { self.count_drops("off", 1) }
         } else if !self.queue.put(key, bytes) {
             self.dropped("queue", 1);
             // Its next use is another chance.
@@ -221,10 +230,13 @@ impl Disk {
         }
     }
 
-    fn dropped(&self, reason: &str, count: usize) {
+    fn count_drops(&self, reason: &str, count: usize) {
         self.metrics.ssd_drops.with_label_values(&[reason]).inc_by(count as u64);
-        let mut drops = self.drops.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(chunks) = drops.add(count as u64, Instant::now()) {
+    }
+
+    fn dropped(&self, reason: &str, count: usize) {
+        self.count_drops(reason, count);
+        if let Some(chunks) = untold(&self.drops, count) {
             tracing::warn!(disk = self.name, chunks, reason, "chunks were not written");
         }
     }
@@ -264,4 +276,8 @@ impl Disk {
             tracing::warn!(disk = self.name, error, "can't be closed");
         }
     }
+}
+/// How many to tell of now, of what goes wrong many times.
+fn untold(of: &Mutex<Untold>, count: usize) -> Option<u64> {
+    of.lock().unwrap_or_else(PoisonError::into_inner).add(count as u64, Instant::now())
 }

@@ -76,7 +76,7 @@ pub struct Explanation {
     pub url: String,
     /// Names the two, as hex.
     pub key: String,
-    /// Number of the last purge in force.
+    /// Number of the last purge in force, or where the log begins.
     pub number: u64,
     /// The edge's clock, in ms since 1970: what ages are told at.
     pub now_ms: i64,
