@@ -277,6 +277,7 @@ impl Disk {
         }
     }
 }
+
 /// How many to tell of now, of what goes wrong many times.
 fn untold(of: &Mutex<Untold>, count: usize) -> Option<u64> {
     of.lock().unwrap_or_else(PoisonError::into_inner).add(count as u64, Instant::now())

@@ -278,6 +278,9 @@ impl Run {
                 Ok(End::Left) => return self.leave(engine),
                 Err(failed) => failed,
             };
+            if self.is_for_nobody() {
+                return self.leave(engine);
+            }
             if let (Some(hop), Fault::Corrupt | Fault::Short) = (&hop, &fault) {
                 engine.blame(&self.object, hop, &fault);
             }
@@ -292,6 +295,11 @@ impl Run {
             tracing::debug!(at = missing.start, %fault, "fetching again");
         }
         engine.metrics.filled(FillEnd::Done, self.began.elapsed());
+    }
+
+    /// What was still to come of a chunk that everybody left has failed: it is not asked for again.
+    fn is_for_nobody(&self) -> bool {
+        self.left.is_some() && self.readers.give_up()
     }
 
     /// Nobody reads any more. What has come is nobody's if only the end would have told whose it is.
@@ -373,6 +381,7 @@ impl Run {
             Ok(End::Left) => self.leave(engine),
             // What is missing of the chunk that it has begun.
             Ok(End::Short) => self.unlisted().fetch(engine).await,
+            Err(_) if self.is_for_nobody() => self.leave(engine),
             Err(fault) => {
                 let may_again = again && fault.may_pass();
                 if !(may_again && self.may_repeat(engine, front, Some((&hop, &fault))).await) {

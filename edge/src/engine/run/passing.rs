@@ -33,7 +33,7 @@ const PACED_WAIT_MIN: Duration = Duration::from_millis(50);
 impl Run {
     /// An answer begins. One that brings all of an object is for all who want of it.
     pub(super) fn begin_answer(&mut self) {
-        (self.answered, self.extended_until) = (Instant::now(), 0);
+        (self.answered, self.left, self.extended_until) = (Instant::now(), None, 0);
         self.is_passable = self.object.can_be_fetched() && !self.is_unranged;
     }
 

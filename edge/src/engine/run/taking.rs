@@ -32,13 +32,15 @@ const UNRANGED_PAUSE_MAX: Duration = Duration::from_secs(60);
 /// With this much or less to come, an answer that everybody left is taken to its end: as much as it
 /// may be ahead, and as the origin has most likely sent by then.
 pub const LEFT_BYTES_MAX: u64 = AHEAD_CHUNKS * CHUNK_BYTES;
-/// Where more than that is to come, a chunk that has begun has this long to come whole: what has come
-/// of it would have to come again. A chunk in that time is 52 kB/s.
-const LEFT_CHUNK_MAX: Duration = Duration::from_secs(20);
 /// The same where the origin knows no ranges: what one request may bring elsewhere, or as much as
 /// has come already and would have to come again, but not a whole film for nobody.
 const UNRANGED_REST_BYTES_MIN: u64 = RUN_BYTES_MAX;
 const UNRANGED_REST_BYTES_MAX: u64 = 4 * RUN_BYTES_MAX;
+
+/// Where more than that is to come, a chunk that has begun has this long to come whole, since what has
+/// come of it would have to come again; or [`PAUSE_MAX`] where others wait for its place or its turn. A
+/// chunk in that time is 52 kB/s.
+const LEFT_CHUNK_MAX: Duration = Duration::from_secs(20);
 
 /// How an answer ended that did not fail.
 pub enum End {
@@ -218,14 +220,17 @@ impl Run {
                 None => {
                     // Before a pause, readers get all that is here.
                     self.tell();
-                    let until = self.left_until(rest);
+                    let others_wait = self.turns.are_wanted() || !arriving.body.may_wait();
+                    let (now, until) = (Instant::now(), self.left_until(rest, others_wait));
+                    if until.is_some_and(|until| until <= now) && self.readers.give_up() {
+                        return Ok(None);
+                    }
+                    // By then others may wait.
+                    let looks = until.map(|until| until.min(now + PAUSE_MAX));
                     tokio::select! {
                         frame = arriving.body.frame() => frame,
                         () = self.readers.changed() => continue,
-                        () = at(until) => match self.readers.give_up() {
-                            true => return Ok(None),
-                            false => continue,
-                        },
+                        () = at(looks) => continue,
                     }
                 }
             };
@@ -248,11 +253,15 @@ impl Run {
     }
 
     /// When the answer is given up: once everybody has left, and what has begun is whole or late.
-    fn left_until(&mut self, rest: u64) -> Option<Instant> {
+    fn left_until(&mut self, rest: u64, others_wait: bool) -> Option<Instant> {
         let now = Instant::now();
         let is_left = self.is_left_with(rest);
         self.left = is_left.then(|| self.left.unwrap_or(now));
-        let chunk = if self.begun.is_some() { LEFT_CHUNK_MAX } else { Duration::ZERO };
+        let chunk = match &self.begun {
+            Some(Begun::Kept(_)) if others_wait => PAUSE_MAX,
+            Some(Begun::Kept(_)) => LEFT_CHUNK_MAX,
+            _ => Duration::ZERO,
+        };
         self.left.map(|left| left + chunk)
     }
 
@@ -321,6 +330,10 @@ impl Run {
                     return Ok(None);
                 }
                 self.begin_chunk(engine, length).await?;
+                // They may have left while it waited for room.
+                if self.is_left_with(end - at) && self.readers.give_up() {
+                    return Ok(None);
+                }
             }
             let taken = match &mut self.begun {
                 Some(Begun::Kept(Writing { slot, .. })) => {
