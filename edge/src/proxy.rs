@@ -222,7 +222,7 @@ async fn fetched(
             || !wanted.selects(head)
     };
     match outcome {
-        Outcome::Stored { head, verdict, status } => {
+        Outcome::Stored { head, verdict, status, hold } => {
             if collapsed && is_past(&head) {
                 return Err(Refused::Fault(Fault::Changed));
             }
@@ -232,7 +232,9 @@ async fn fetched(
             }
             let reading = fetch::reading(own);
             let how = stored::How::Fetched { verdict, told: told(Some(status)), reading };
-            stored::answer(edge, wanted, head, how).await
+            let answer = stored::answer(edge, wanted, head, how).await;
+            drop(hold);
+            answer
         }
         Outcome::Told(head) => match own {
             Some(own) => own.answer(edge, wanted, told(None)).await,

@@ -134,7 +134,12 @@ impl Fetch {
                     drop(tokio::spawn(edge.metrics.guarded(reader.drain())))
                 }
                 Err(Some(Own::Reading(renewed))) if stands_in => reading = Some(renewed),
-                // A client that left takes nothing.
+                // A client that left takes nothing, and takes nothing from those who waited with it.
+                Err(Some(Own::Reading(left))) => {
+                    if let Outcome::Stored { hold, .. } = &mut outcome {
+                        *hold = Some(Arc::new(left));
+                    }
+                }
                 _ => {}
             },
             // In the background, an answer that is only kept whole has no other reader.
@@ -171,7 +176,7 @@ impl Fetch {
             ..CacheStatus::default()
         };
         match outcome {
-            Outcome::Stored { head, verdict, status } => {
+            Outcome::Stored { head, verdict, status, .. } => {
                 let told = told(Some(status));
                 let reading = reading(own);
                 let how = super::stored::How::Fetched { verdict, told, reading };

@@ -38,23 +38,24 @@ async fn a_first_client_that_leaves_takes_nothing_from_the_others() {
 
 #[tokio::test]
 async fn a_client_that_leaves_before_the_head_takes_nothing_from_the_others() {
-    let proxy = Proxy::new().await;
-    proxy.web.put(FILM, Item::of(CHUNK));
-    proxy.web.hold(Hold::Head);
-    let url = proxy.url(FILM);
-    let first = tokio::spawn(async move { crate::common::get(&url, &[]).await });
-    until("the first is at the origin", || async { (proxy.web.held() == 1).then_some(()) }).await;
-    let (second, ()) = tokio::join!(proxy.get(FILM), async {
-        first.abort();
-        until("the first has left", || async {
-            let open = proxy.edge.metric("nearcast_edge_connections").await;
-            (open == 1.0 || proxy.edge.metric("nearcast_edge_responses").await == 0.0).then_some(())
-        })
-        .await;
-        proxy.web.release();
-    });
-    assert!(second.bytes() == &proxy.web.whole(FILM));
-    assert_eq!(proxy.web.count(FILM), 1);
+    for chunks in [1, 12] {
+        let proxy = Proxy::new().await;
+        proxy.web.put(FILM, Item::of(chunks * CHUNK));
+        proxy.web.hold(Hold::Head);
+        let url = proxy.url(FILM);
+        let first = tokio::spawn(async move { crate::common::get(&url, &[]).await });
+        let at_the_origin = || async { (proxy.web.held() == 1).then_some(()) };
+        until("the first is at the origin", at_the_origin).await;
+        let (others, ()) = tokio::join!(join_all((0..5).map(|_| proxy.get(FILM))), async {
+            responses(&proxy, 6.0).await;
+            first.abort();
+            responses(&proxy, 5.0).await;
+            proxy.web.release();
+        });
+        let whole = proxy.web.whole(FILM);
+        assert!(others.iter().all(|other| other.bytes() == &whole), "{chunks}");
+        assert_eq!(proxy.web.count(FILM), 1, "{chunks}");
+    }
 }
 
 #[tokio::test]

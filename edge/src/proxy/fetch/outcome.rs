@@ -28,6 +28,8 @@ pub enum Outcome {
         verdict: Verdict,
         /// The origin's status.
         status: StatusCode,
+        /// The fetch of its bytes, where the one who asked has left: all who waited are to find it.
+        hold: Option<Arc<Reading>>,
     },
     /// An answer that is kept once it is whole.
     Growing(Arc<Live>, Hold),

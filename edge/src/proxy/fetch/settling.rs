@@ -32,7 +32,9 @@ impl Fetch {
         let (verdict, status) = (Verdict::Revalidated, answer.head.status);
         match renewing::by_304(&self.edge, &self.wanted, old, &answer.head, sent) {
             None => (Outcome::Failed(Fault::Changed), None),
-            Some(Renewed::Shared(head)) => (Outcome::Stored { head, verdict, status }, None),
+            Some(Renewed::Shared(head)) => {
+                (Outcome::Stored { head, verdict, status, hold: None }, None)
+            }
             Some(Renewed::Alone(head)) => (Outcome::Alone, Some(Own::Renewed(head, status))),
         }
     }
@@ -206,7 +208,8 @@ impl Fetch {
         };
         let reading = self.edge.engine.adopt(&object, arriving, &self.urgency);
         put(&self.edge, self.wanted.key, &head, began);
-        (Outcome::Stored { head, verdict: source, status }, reading.map(Own::Reading))
+        let stored = Outcome::Stored { head, verdict: source, status, hold: None };
+        (stored, reading.map(Own::Reading))
     }
 
     /// What is stored with the same bytes: an origin sent all of them to who asked for a part, or of
