@@ -5,6 +5,7 @@
 //! every chunk that it did not complete as failed.
 
 mod claiming;
+mod leaving;
 mod passing;
 mod repeating;
 mod taking;
@@ -23,6 +24,7 @@ use crate::verdict::Verdict;
 use arena::Slot;
 use bytes::Bytes;
 use chunks::Ahead;
+pub use leaving::LEFT_BYTES_MAX;
 use model::ByteRange;
 use model::chunk::CHUNK_BYTES;
 use model::tree::Leaves;
@@ -31,7 +33,6 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use taking::End;
-pub use taking::LEFT_BYTES_MAX;
 use upstream::{HopId, Place, Turn, Turns, UpstreamBody};
 
 /// An upstream may answer with less than was asked for (RFC 9110 section 15.3.7), and is asked for
@@ -295,19 +296,6 @@ impl Run {
             tracing::debug!(at = missing.start, %fault, "fetching again");
         }
         engine.metrics.filled(FillEnd::Done, self.began.elapsed());
-    }
-
-    /// What was still to come of a chunk that everybody left has failed: it is not asked for again.
-    fn is_for_nobody(&self) -> bool {
-        self.left.is_some() && self.readers.give_up()
-    }
-
-    /// Nobody reads any more. What has come is nobody's if only the end would have told whose it is.
-    fn leave(self, engine: &Engine) {
-        if self.is_told_by_end {
-            engine.failed(&self.object, &Fault::Changed);
-        }
-        engine.metrics.filled(FillEnd::Left, self.began.elapsed());
     }
 
     fn end(self, engine: &Engine, fault: &Fault) {

@@ -1,9 +1,9 @@
 //! Taking one answer: written into chunks while it arrives. Whoever reads them follows byte by
 //! byte, except of a title's chunks, which must be verified first.
 
+use super::leaving::look_again;
 use super::{Arriving, Begun, CLAIMS_MAX, Run, Writing, number};
 use crate::engine::Engine;
-use crate::engine::RUN_BYTES_MAX;
 use crate::error::Fault;
 use crate::object::Kind;
 use bytes::Bytes;
@@ -19,7 +19,7 @@ use upstream::UpstreamBody;
 /// How many chunks an answer may be ahead of its foremost reader. More would fill memory on
 /// behalf of a player that is slow, or about to leave. Fewer, or none, while memory is full and
 /// has no places for them: they would have left it before the reader comes.
-const AHEAD_CHUNKS: u64 = 4;
+pub(super) const AHEAD_CHUNKS: u64 = 4;
 /// An answer that is so far ahead is held open for this long where others need its place; what is
 /// left is then asked for again when somebody gets there, if the answer is of a kind that can be.
 pub(super) const PAUSE_MAX: Duration = Duration::from_secs(2);
@@ -29,19 +29,6 @@ pub(super) const PAUSE_MAX: Duration = Duration::from_secs(2);
 pub(super) const HELD_MAX: Duration = Duration::from_secs(20);
 /// Where the origin knows no ranges, what is left costs all that is before it again.
 const UNRANGED_PAUSE_MAX: Duration = Duration::from_secs(60);
-/// With this much or less to come, an answer that everybody left is taken to its end: as much as it
-/// may be ahead, and as the origin has most likely sent by then.
-pub const LEFT_BYTES_MAX: u64 = AHEAD_CHUNKS * CHUNK_BYTES;
-/// The same where the origin knows no ranges: what one request may bring elsewhere, or as much as
-/// has come already and would have to come again, but not a whole film for nobody.
-const UNRANGED_REST_BYTES_MIN: u64 = RUN_BYTES_MAX;
-const UNRANGED_REST_BYTES_MAX: u64 = 4 * RUN_BYTES_MAX;
-
-/// Where more than that is to come, a chunk that has begun has this long to come whole, since what has
-/// come of it would have to come again; or [`PAUSE_MAX`] where others wait for its place or its turn. A
-/// chunk in that time is 52 kB/s.
-const LEFT_CHUNK_MAX: Duration = Duration::from_secs(20);
-
 /// How an answer ended that did not fail.
 pub enum End {
     /// What it holds of what is claimed is here.
@@ -53,15 +40,6 @@ pub enum End {
 }
 
 impl Run {
-    pub(super) fn is_finished(&self, rest: u64) -> bool {
-        let taken = self.object.bytes.saturating_sub(rest);
-        let most = match self.is_unranged {
-            true => taken.clamp(UNRANGED_REST_BYTES_MIN, UNRANGED_REST_BYTES_MAX),
-            false => LEFT_BYTES_MAX,
-        };
-        self.is_told_by_end || rest <= most
-    }
-
     /// Takes the answer, as far as somebody reads; with `extends`, also what it brings beyond
     /// what is claimed.
     ///
@@ -221,16 +199,15 @@ impl Run {
                     // Before a pause, readers get all that is here.
                     self.tell();
                     let others_wait = self.turns.are_wanted() || !arriving.body.may_wait();
-                    let (now, until) = (Instant::now(), self.left_until(rest, others_wait));
-                    if until.is_some_and(|until| until <= now) && self.readers.give_up() {
+                    let until = self.left_until(rest, others_wait);
+                    if until.is_some_and(|until| until <= Instant::now()) && self.readers.give_up()
+                    {
                         return Ok(None);
                     }
-                    // By then others may wait.
-                    let looks = until.map(|until| until.min(now + PAUSE_MAX));
                     tokio::select! {
                         frame = arriving.body.frame() => frame,
                         () = self.readers.changed() => continue,
-                        () = at(looks) => continue,
+                        () = look_again(until) => continue,
                     }
                 }
             };
@@ -244,25 +221,6 @@ impl Run {
                 }
             }
         }
-    }
-
-    /// Everybody has left an answer that is not taken to its end for nobody. Where the origin knows no
-    /// ranges, what is arriving is completed.
-    fn is_left_with(&self, rest: u64) -> bool {
-        !self.is_unranged && !self.is_finished(rest) && self.readers.is_left()
-    }
-
-    /// When the answer is given up: once everybody has left, and what has begun is whole or late.
-    fn left_until(&mut self, rest: u64, others_wait: bool) -> Option<Instant> {
-        let now = Instant::now();
-        let is_left = self.is_left_with(rest);
-        self.left = is_left.then(|| self.left.unwrap_or(now));
-        let chunk = match &self.begun {
-            Some(Begun::Kept(_)) if others_wait => PAUSE_MAX,
-            Some(Begun::Kept(_)) => LEFT_CHUNK_MAX,
-            _ => Duration::ZERO,
-        };
-        self.left.map(|left| left + chunk)
     }
 
     /// Lets readers have what is here of the front chunk; of a title's what is verified.
@@ -435,13 +393,6 @@ impl Run {
                 self.claimed_until = next;
             }
         }
-    }
-}
-
-async fn at(until: Option<Instant>) {
-    match until {
-        Some(until) => tokio::time::sleep_until(until).await,
-        None => std::future::pending().await,
     }
 }
 

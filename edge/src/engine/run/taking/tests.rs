@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::engine::readers::Readers;
+use crate::engine::run::leaving::{LEFT_BYTES_MAX, LEFT_CHUNK_MAX};
 use crate::engine::tests::{CHUNKS, film};
 use upstream::Urgency;
 
