@@ -13,6 +13,7 @@ mod from_disk;
 mod gauges;
 mod growing;
 mod inflight;
+mod left;
 mod locating;
 mod outdated;
 mod owned;

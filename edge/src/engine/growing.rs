@@ -14,6 +14,7 @@ mod window;
 
 pub use reader::{GrowingReader, Step};
 
+use super::left::{LEFT_MAX, Left, wait_until};
 use super::{COPIED_BYTES_MAX, Engine, Pin};
 use crate::error::Fault;
 use crate::verdict::Verdict;
@@ -23,7 +24,9 @@ use model::chunk::CHUNK_BYTES;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 use upstream::UpstreamBody;
 use window::Pace;
 
@@ -80,6 +83,8 @@ struct Held {
     readers: HashMap<u64, u64>,
     /// Those of them that read for nobody, so that it is kept.
     keepers: HashSet<u64>,
+    /// No others do.
+    left: Left,
     joined: u64,
     /// How many began each chunk, as long as it is not known that it is kept.
     begun: Vec<u32>,
@@ -92,6 +97,14 @@ struct Held {
 }
 
 impl Held {
+    /// When it is given up, at byte `at` with so much to come: once everybody has left, at once if
+    /// that is much and nobody keeps it, else when it is late.
+    fn left_until(&mut self, at: u64, rest: u64) -> Option<Instant> {
+        let is_taken = rest <= REST_BYTES_MAX || !self.keepers.is_empty();
+        let each = if is_taken { LEFT_MAX } else { Duration::ZERO };
+        self.left.until(self.readers.len() == self.keepers.len(), at, each)
+    }
+
     /// A reader begins this chunk.
     fn begins(&mut self, number: u64) {
         if let Ok(number) = usize::try_from(number)
@@ -247,22 +260,27 @@ impl Growing {
         usize::try_from(left.clamp(1, CHUNK_BYTES)).unwrap_or(1)
     }
 
-    /// The next bytes of the answer; none at its end. Given up when everybody has left.
+    /// The next bytes of the answer; none at its end. Given up when everybody has left: see
+    /// [`Held::left_until`].
     async fn next(&self, body: &mut UpstreamBody, filled: u64) -> Result<Option<Bytes>, Fault> {
         loop {
             if let Some(data) = body.next().now_or_never() {
                 return Ok(data.transpose()?);
             }
             let rest = self.length.map_or(u64::MAX, |length| length.saturating_sub(filled));
+            let until = {
+                let mut held = self.lock();
+                let until = held.left_until(filled, rest);
+                held.over = until.is_some_and(|until| until <= Instant::now());
+                if held.over {
+                    return Err(Fault::Lost);
+                }
+                until
+            };
             tokio::select! {
                 data = body.next() => return Ok(data.transpose()?),
-                () = self.moved.notified() => {
-                    let mut held = self.lock();
-                    if held.readers.is_empty() && rest > REST_BYTES_MAX {
-                        held.over = true;
-                        return Err(Fault::Lost);
-                    }
-                }
+                () = self.moved.notified() => {}
+                () = wait_until(until) => {}
             }
         }
     }

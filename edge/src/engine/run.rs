@@ -12,6 +12,7 @@ mod taking;
 
 use super::asking::Asking;
 use super::inflight::Claim;
+use super::left::Left;
 use super::owned::run_until;
 use super::passage::Entrance;
 use super::readers::{Failed, Readers};
@@ -65,8 +66,8 @@ pub struct Run {
     is_passable: bool,
     /// When that answer began.
     answered: tokio::time::Instant,
-    /// When everybody was seen to have left it.
-    left: Option<tokio::time::Instant>,
+    /// Everybody was seen to have left it.
+    left: Left,
     /// Of the first chunk, who began it has so many bytes.
     taken: usize,
     source: Verdict,
@@ -169,7 +170,7 @@ impl Run {
             lags: false,
             is_passable: false,
             answered: tokio::time::Instant::now(),
-            left: None,
+            left: Left::default(),
             taken: 0,
             source: Verdict::Origin,
             repeats: 0,
@@ -279,11 +280,11 @@ impl Run {
                 Ok(End::Left) => return self.leave(engine),
                 Err(failed) => failed,
             };
-            if self.is_for_nobody() {
-                return self.leave(engine);
-            }
             if let (Some(hop), Fault::Corrupt | Fault::Short) = (&hop, &fault) {
                 engine.blame(&self.object, hop, &fault);
+            }
+            if self.is_for_nobody() {
+                return self.leave(engine);
             }
             // An upstream that could not be asked has been tried as often as its budget allows.
             let final_word = matches!(fault, Fault::Upstream(_)) && hop.is_none();

@@ -53,6 +53,7 @@ impl GrowingReader {
     pub async fn drain(mut self) {
         self.counts_from = u64::MAX;
         self.growing.lock().keepers.insert(self.name);
+        self.growing.moved.notify_one();
         loop {
             match self.step(u64::MAX) {
                 Step::Bytes(_) => {}

@@ -58,3 +58,24 @@ async fn beyond_their_share_of_memory_readers_get_copies_that_hold_nothing() {
     assert_eq!(bytes(reader.step(u64::MAX)).len() as u64, CHUNK_BYTES - piece.len() as u64);
     assert_eq!(engine.pins.bytes(), CHUNK_BYTES);
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_comes_for_nobody_has_so_long_to_come() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = crate::engine::tests::small(dir.path());
+    let growing = come(&engine, 7, 1);
+    let until = |at, rest| growing.lock().left_until(at, rest);
+    let (only, now) = (growing.read_from(0).unwrap(), Instant::now());
+    assert_eq!(until(0, REST_BYTES_MAX), None);
+    let kept = growing.read_from(0).unwrap();
+    let mut keeping = Box::pin(kept.drain());
+    assert_eq!((&mut keeping).now_or_never(), None);
+    assert_eq!(until(0, u64::MAX), None);
+    drop(only);
+    assert_eq!(until(0, u64::MAX), Some(now + LEFT_MAX));
+    drop(keeping);
+    assert_eq!(until(0, REST_BYTES_MAX + 1), Some(now));
+    assert_eq!(until(0, REST_BYTES_MAX), Some(now + LEFT_MAX));
+    let _joined = growing.read_from(0).unwrap();
+    assert_eq!(until(0, REST_BYTES_MAX), None);
+}

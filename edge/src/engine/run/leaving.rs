@@ -1,14 +1,16 @@
 //! What becomes of an answer that everybody has left: it is taken to its end, or to that of the chunk
-//! that has begun, or no further.
+//! that has begun, or no further; and for so long, so that an origin that drips holds no place for
+//! nobody.
 
 use super::taking::{AHEAD_CHUNKS, PAUSE_MAX};
 use super::{Begun, Run};
+use crate::engine::left::{LEFT_MAX, wait_until};
 use crate::engine::{Engine, RUN_BYTES_MAX};
 use crate::error::Fault;
 use crate::metrics::FillEnd;
 use model::chunk::CHUNK_BYTES;
 use std::time::Duration;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
 /// With this much or less to come, an answer that everybody left is taken to its end: as much as it
 /// may be ahead, and as the origin has most likely sent by then.
@@ -17,11 +19,6 @@ pub const LEFT_BYTES_MAX: u64 = AHEAD_CHUNKS * CHUNK_BYTES;
 /// has come already and would have to come again, but not a whole film for nobody.
 const UNRANGED_REST_BYTES_MIN: u64 = RUN_BYTES_MAX;
 const UNRANGED_REST_BYTES_MAX: u64 = 4 * RUN_BYTES_MAX;
-
-/// Where more than that is to come, a chunk that has begun has this long to come whole, since what has
-/// come of it would have to come again; or [`PAUSE_MAX`] where others wait for its place or its turn. A
-/// chunk in that time is 52 kB/s.
-pub(super) const LEFT_CHUNK_MAX: Duration = Duration::from_secs(20);
 
 impl Run {
     pub(super) fn is_finished(&self, rest: u64) -> bool {
@@ -39,22 +36,35 @@ impl Run {
         !self.is_unranged && !self.is_finished(rest) && self.readers.is_left()
     }
 
-    /// When the answer is given up: once everybody has left, and what has begun is whole or late.
-    pub(super) fn left_until(&mut self, rest: u64, others_wait: bool) -> Option<Instant> {
-        let now = Instant::now();
-        let is_left = self.is_left_with(rest);
-        self.left = is_left.then(|| self.left.unwrap_or(now));
-        let chunk = match &self.begun {
-            Some(Begun::Kept(_)) if others_wait => PAUSE_MAX,
-            Some(Begun::Kept(_)) => LEFT_CHUNK_MAX,
-            _ => Duration::ZERO,
-        };
-        self.left.map(|left| left + chunk)
+    /// Whether what has come of it is of no use alone, or comes again with whatever is wanted next.
+    fn is_one_piece(&self) -> bool {
+        self.is_unranged || self.is_told_by_end
     }
 
-    /// What was still to come of a chunk that everybody left has failed: it is not asked for again.
+    /// Whether everybody has left, and others wait for its turn, or for its place: `may_wait` says
+    /// whether they don't. That takes one of the places for answers that are held, so it is asked of
+    /// none that is read.
+    pub(super) fn others_wait(&self, may_wait: impl FnOnce() -> bool) -> bool {
+        !self.is_one_piece() && self.readers.is_left() && (self.turns.are_wanted() || !may_wait())
+    }
+
+    /// When the answer is given up: once everybody has left, and what is taken all the same is whole
+    /// or late. It is late sooner where others wait for its place or its turn.
+    pub(super) fn left_until(&mut self, rest: u64, others_wait: bool) -> Option<Instant> {
+        let is_taken = self.is_finished(rest) || matches!(self.begun, Some(Begun::Kept(_)));
+        let each = match (self.is_one_piece(), is_taken) {
+            (true, _) => LEFT_MAX,
+            (false, true) if others_wait => PAUSE_MAX,
+            (false, true) => LEFT_MAX,
+            (false, false) => Duration::ZERO,
+        };
+        let at = self.object.bytes.saturating_sub(rest);
+        self.left.until(self.readers.is_left(), at, each)
+    }
+
+    /// What was still to come when everybody had left has failed: it is not asked for again.
     pub(super) fn is_for_nobody(&self) -> bool {
-        self.left.is_some() && self.readers.give_up()
+        self.left.has_begun() && self.readers.give_up()
     }
 
     /// Nobody reads any more. What has come is nobody's if only the end would have told whose it is.
@@ -68,8 +78,5 @@ impl Run {
 
 /// Waits until then, or for as long as others who come meanwhile are let wait.
 pub(super) async fn look_again(until: Option<Instant>) {
-    match until {
-        Some(until) => sleep_until(until.min(Instant::now() + PAUSE_MAX)).await,
-        None => std::future::pending().await,
-    }
+    wait_until(until.map(|until| until.min(Instant::now() + PAUSE_MAX))).await;
 }

@@ -11,6 +11,7 @@
 use super::taking::{HELD_MAX, PAUSE_MAX};
 use super::{Begun, Run, Writing};
 use crate::engine::Engine;
+use crate::engine::left::Left;
 use crate::engine::passage::{Entrance, Unread, passage};
 use crate::error::Fault;
 use crate::object::Kind;
@@ -33,7 +34,7 @@ const PACED_WAIT_MIN: Duration = Duration::from_millis(50);
 impl Run {
     /// An answer begins. One that brings all of an object is for all who want of it.
     pub(super) fn begin_answer(&mut self) {
-        (self.answered, self.left, self.extended_until) = (Instant::now(), None, 0);
+        (self.answered, self.left, self.extended_until) = (Instant::now(), Left::default(), 0);
         self.is_passable = self.object.can_be_fetched() && !self.is_unranged;
     }
 

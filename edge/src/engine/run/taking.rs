@@ -198,9 +198,7 @@ impl Run {
                 None => {
                     // Before a pause, readers get all that is here.
                     self.tell();
-                    // Who asks whether it may wait takes one of the places for answers that do.
-                    let others_wait = self.is_left_with(rest)
-                        && (self.turns.are_wanted() || !arriving.body.may_wait());
+                    let others_wait = self.others_wait(|| arriving.body.may_wait());
                     let until = self.left_until(rest, others_wait);
                     if until.is_some_and(|until| until <= Instant::now()) && self.readers.give_up()
                     {

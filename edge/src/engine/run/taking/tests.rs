@@ -1,8 +1,9 @@
 //! How long an answer waits for who reads it.
 
 use super::*;
+use crate::engine::left::LEFT_MAX;
 use crate::engine::readers::Readers;
-use crate::engine::run::leaving::{LEFT_BYTES_MAX, LEFT_CHUNK_MAX};
+use crate::engine::run::leaving::LEFT_BYTES_MAX;
 use crate::engine::tests::{CHUNKS, film};
 use upstream::Urgency;
 
@@ -68,21 +69,41 @@ async fn a_reader_that_comes_near_ends_the_pause() {
 }
 
 /// So that an origin that drips holds no place for nobody.
-#[tokio::test]
-async fn a_chunk_that_everybody_left_has_so_long_to_come_whole() {
+#[tokio::test(start_paused = true)]
+async fn what_everybody_left_has_so_long_to_come() {
     let dir = tempfile::tempdir().unwrap();
     let engine = crate::engine::tests::small(dir.path());
     let (mut run, reading) = far_ahead(&engine);
     let (much, little) = (LEFT_BYTES_MAX + 1, LEFT_BYTES_MAX);
     assert_eq!(run.left_until(much, false), None);
     drop(reading);
-    assert!(run.left_until(much, false).unwrap() <= Instant::now());
-    assert_eq!(run.left_until(little, false), None);
+    let now = Instant::now();
+    assert_eq!(run.left_until(much, false), Some(now));
+    assert_eq!(run.left_until(little, false), Some(now + LEFT_MAX));
+    assert_eq!(run.left_until(little, true), Some(now + PAUSE_MAX));
     run.begun = Some(Begun::Kept(run.room(&engine, 1000).await.unwrap()));
-    let until = run.left_until(much, false).unwrap();
-    assert!(until > Instant::now() && until <= Instant::now() + LEFT_CHUNK_MAX);
-    assert_eq!(run.left_until(much, false), Some(until));
-    assert_eq!(run.left_until(much, true), Some(until - LEFT_CHUNK_MAX + PAUSE_MAX));
+    assert_eq!(run.left_until(much, false), Some(now + LEFT_MAX));
+    assert_eq!(run.left_until(much, true), Some(now + PAUSE_MAX));
+    tokio::time::advance(LEFT_MAX / 2).await;
+    assert_eq!(run.left_until(little - CHUNK_BYTES + 2, false), Some(now + LEFT_MAX));
+    let later = Instant::now() + LEFT_MAX;
+    assert_eq!(run.left_until(little - CHUNK_BYTES, false), Some(later));
+    run.is_unranged = true;
+    assert_eq!(run.left_until(much, true), Some(later));
+}
+
+/// Found by a review: those that were read took the places of those that are held.
+#[tokio::test]
+async fn no_place_is_taken_of_answers_that_are_held_for_one_that_is_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = crate::engine::tests::small(dir.path());
+    let (mut run, reading) = far_ahead(&engine);
+    assert!(!run.others_wait(|| unreachable!("it is read")));
+    drop(reading);
+    assert!(run.others_wait(|| false) && !run.others_wait(|| true));
+    // What is of no use in part makes way for nobody.
+    run.is_unranged = true;
+    assert!(!run.others_wait(|| unreachable!("it is taken in any case")));
 }
 
 /// Found by an audit: what came last began in the chunk that was here, and those behind it were
