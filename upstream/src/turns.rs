@@ -101,7 +101,7 @@ impl Turns {
     /// Whether somebody waits for one.
     #[must_use]
     pub fn are_wanted(&self) -> bool {
-        !self.lock().waiting.is_empty()
+        self.lock().waiting.iter().any(|waits| !waits.turn.is_closed())
     }
 
     /// Waits for a turn.

@@ -14,11 +14,6 @@ pub const LEFT_MAX: Duration = Duration::from_secs(20);
 pub struct Left(Option<(Instant, u64)>);
 
 impl Left {
-    /// Whether everybody had left when that was last asked.
-    pub fn has_begun(&self) -> bool {
-        self.0.is_some()
-    }
-
     /// Until when the answer, which is at byte `at`, is taken, if `each` MiB has so long.
     pub fn until(&mut self, is_left: bool, at: u64, each: Duration) -> Option<Instant> {
         let has_come = |since: u64| at.saturating_sub(since) >= CHUNK_BYTES;
@@ -52,6 +47,5 @@ mod tests {
         assert_eq!(left.until(true, drips, Duration::ZERO), Some(began));
         assert_eq!(left.until(true, drips + 1, LEFT_MAX), Some(began + LEFT_MAX / 2 + LEFT_MAX));
         assert_eq!(left.until(false, drips + 1, LEFT_MAX), None);
-        assert!(!left.has_begun());
     }
 }

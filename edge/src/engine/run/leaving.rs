@@ -10,7 +10,7 @@ use crate::error::Fault;
 use crate::metrics::FillEnd;
 use model::chunk::CHUNK_BYTES;
 use std::time::Duration;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 /// With this much or less to come, an answer that everybody left is taken to its end: as much as it
 /// may be ahead, and as the origin has most likely sent by then.
@@ -19,6 +19,10 @@ pub const LEFT_BYTES_MAX: u64 = AHEAD_CHUNKS * CHUNK_BYTES;
 /// has come already and would have to come again, but not a whole film for nobody.
 const UNRANGED_REST_BYTES_MIN: u64 = RUN_BYTES_MAX;
 const UNRANGED_REST_BYTES_MAX: u64 = 4 * RUN_BYTES_MAX;
+
+/// How long what is taken for nobody may wait for its turn: others are written meanwhile, and what
+/// has come of it already would come again.
+const LEFT_TURN_MAX: Duration = Duration::from_secs(60);
 
 impl Run {
     pub(super) fn is_finished(&self, rest: u64) -> bool {
@@ -30,41 +34,53 @@ impl Run {
         self.is_told_by_end || rest <= most
     }
 
-    /// Everybody has left an answer that is not taken to its end for nobody. Where the origin knows no
-    /// ranges, what is arriving is completed.
+    /// Whether it goes on behind the chunk that it is at though everybody has left. Where the origin
+    /// knows no ranges, what is arriving is completed.
+    fn is_taken_on(&self, rest: u64) -> bool {
+        self.is_unranged || self.is_finished(rest)
+    }
+
+    /// Everybody has left an answer that is not.
     pub(super) fn is_left_with(&self, rest: u64) -> bool {
-        !self.is_unranged && !self.is_finished(rest) && self.readers.is_left()
+        !self.is_taken_on(rest) && self.readers.is_left()
     }
 
-    /// Whether what has come of it is of no use alone, or comes again with whatever is wanted next.
-    fn is_one_piece(&self) -> bool {
-        self.is_unranged || self.is_told_by_end
-    }
-
-    /// Whether everybody has left, and others wait for its turn, or for its place: `may_wait` says
-    /// whether they don't. That takes one of the places for answers that are held, so it is asked of
-    /// none that is read.
-    pub(super) fn others_wait(&self, may_wait: impl FnOnce() -> bool) -> bool {
-        !self.is_one_piece() && self.readers.is_left() && (self.turns.are_wanted() || !may_wait())
+    /// Whether everybody has left what more than a little is to come of, and others wait for its turn,
+    /// or for its place: `may_wait` says whether they don't. That takes one of the places for answers
+    /// that are held, so it is asked of none that is read.
+    pub(super) fn others_wait(&self, rest: u64, may_wait: impl FnOnce() -> bool) -> bool {
+        self.is_left_with(rest) && (self.turns.are_wanted() || !may_wait())
     }
 
     /// When the answer is given up: once everybody has left, and what is taken all the same is whole
-    /// or late. It is late sooner where others wait for its place or its turn.
+    /// or late. The rest of a chunk is late sooner where others wait.
     pub(super) fn left_until(&mut self, rest: u64, others_wait: bool) -> Option<Instant> {
-        let is_taken = self.is_finished(rest) || matches!(self.begun, Some(Begun::Kept(_)));
-        let each = match (self.is_one_piece(), is_taken) {
-            (true, _) => LEFT_MAX,
-            (false, true) if others_wait => PAUSE_MAX,
-            (false, true) => LEFT_MAX,
-            (false, false) => Duration::ZERO,
+        let each = match &self.begun {
+            _ if self.is_taken_on(rest) => LEFT_MAX,
+            Some(Begun::Kept(_)) if others_wait => PAUSE_MAX,
+            Some(Begun::Kept(_)) => LEFT_MAX,
+            _ => Duration::ZERO,
         };
         let at = self.object.bytes.saturating_sub(rest);
         self.left.until(self.readers.is_left(), at, each)
     }
 
+    /// Waits until everybody has left, for too long to wait for room for what comes, and gives it up.
+    pub(super) async fn left_for_long(&self, rest: u64) {
+        let most = if self.is_taken_on(rest) { LEFT_TURN_MAX } else { Duration::ZERO };
+        loop {
+            if !self.readers.is_left() {
+                self.readers.changed().await;
+            } else if timeout(most, self.readers.changed()).await.is_err() && self.readers.give_up()
+            {
+                return;
+            }
+        }
+    }
+
     /// What was still to come when everybody had left has failed: it is not asked for again.
     pub(super) fn is_for_nobody(&self) -> bool {
-        self.left.has_begun() && self.readers.give_up()
+        self.readers.give_up()
     }
 
     /// Nobody reads any more. What has come is nobody's if only the end would have told whose it is.

@@ -93,20 +93,26 @@ impl Run {
     }
 
     /// Begins the front chunk, of so many bytes.
-    pub(super) async fn begin_chunk(&mut self, engine: &Engine, bytes: usize) -> Result<(), Fault> {
+    pub(super) async fn begin_chunk(
+        &mut self,
+        engine: &Engine,
+        bytes: usize,
+        rest: u64,
+    ) -> Result<(), Fault> {
         let has_no_place = self.ahead.is_none() && self.is_passable;
         let may_pass =
             has_no_place && self.is_short_of_memory(engine) && self.comes_in_parts(engine).await;
         if may_pass && self.goes_past_memory(engine) && self.pass_from(0, None) {
             return Ok(());
         }
-        let mut writing = self.room(engine, bytes).await?;
+        let mut writing = self.room(engine, bytes, rest).await?;
         if may_pass && self.is_short_of_memory(engine) {
             writing.verified = self.leaves_of_front().map(|leaves| (Arc::clone(leaves), 0));
             writing.waited = Some(Duration::ZERO);
             self.readers.pace(true);
         }
-        self.begun = Some(Begun::Kept(writing));
+        // It may have waited for its turn for longer than a MiB has.
+        (self.begun, self.left) = (Some(Begun::Kept(writing)), Left::default());
         Ok(())
     }
 

@@ -183,10 +183,17 @@ impl Run {
         true
     }
 
-    /// Room for a chunk, in the order of urgency.
-    pub(super) async fn room(&self, engine: &Engine, bytes: usize) -> Result<Writing, Fault> {
-        let turn = self.turns.take(self.readers.urgency()).await;
-        let turn = turn.map_err(|upstream::Refused| Fault::Busy)?;
+    /// Room for a chunk, in the order of urgency, of an answer with so much to come.
+    pub(super) async fn room(
+        &self,
+        engine: &Engine,
+        bytes: usize,
+        rest: u64,
+    ) -> Result<Writing, Fault> {
+        let turn = tokio::select! {
+            turn = self.turns.take(self.readers.urgency()) => turn.map_err(|_| Fault::Busy)?,
+            () = self.left_for_long(rest) => return Err(Fault::Lost),
+        };
         Ok(Writing { slot: engine.slot(bytes).await?, _turn: turn, verified: None, waited: None })
     }
 
@@ -198,7 +205,7 @@ impl Run {
                 None => {
                     // Before a pause, readers get all that is here.
                     self.tell();
-                    let others_wait = self.others_wait(|| arriving.body.may_wait());
+                    let others_wait = self.others_wait(rest, || arriving.body.may_wait());
                     let until = self.left_until(rest, others_wait);
                     if until.is_some_and(|until| until <= Instant::now()) && self.readers.give_up()
                     {
@@ -287,7 +294,7 @@ impl Run {
                 if !self.wait_for_readers(engine, body, (at, end - at)).await {
                     return Ok(None);
                 }
-                self.begin_chunk(engine, length).await?;
+                self.begin_chunk(engine, length, end - at).await?;
                 // They may have left while it waited for room.
                 if self.is_left_with(end - at) && self.readers.give_up() {
                     return Ok(None);

@@ -80,8 +80,7 @@ async fn what_everybody_left_has_so_long_to_come() {
     let now = Instant::now();
     assert_eq!(run.left_until(much, false), Some(now));
     assert_eq!(run.left_until(little, false), Some(now + LEFT_MAX));
-    assert_eq!(run.left_until(little, true), Some(now + PAUSE_MAX));
-    run.begun = Some(Begun::Kept(run.room(&engine, 1000).await.unwrap()));
+    run.begun = Some(Begun::Kept(run.room(&engine, 1000, little).await.unwrap()));
     assert_eq!(run.left_until(much, false), Some(now + LEFT_MAX));
     assert_eq!(run.left_until(much, true), Some(now + PAUSE_MAX));
     tokio::time::advance(LEFT_MAX / 2).await;
@@ -98,12 +97,38 @@ async fn no_place_is_taken_of_answers_that_are_held_for_one_that_is_read() {
     let dir = tempfile::tempdir().unwrap();
     let engine = crate::engine::tests::small(dir.path());
     let (mut run, reading) = far_ahead(&engine);
-    assert!(!run.others_wait(|| unreachable!("it is read")));
+    let (much, little) = (LEFT_BYTES_MAX + 1, LEFT_BYTES_MAX);
+    assert!(!run.others_wait(much, || unreachable!("it is read")));
     drop(reading);
-    assert!(run.others_wait(|| false) && !run.others_wait(|| true));
-    // What is of no use in part makes way for nobody.
+    assert!(run.others_wait(much, || false) && !run.others_wait(much, || true));
+    // What is taken to its end makes way for nobody.
+    assert!(!run.others_wait(little, || unreachable!("it is taken")));
     run.is_unranged = true;
-    assert!(!run.others_wait(|| unreachable!("it is taken in any case")));
+    assert!(!run.others_wait(much, || unreachable!("it is taken")));
+}
+
+/// Found by an audit: it waited for its turn for as long as others were dripped on.
+#[tokio::test(start_paused = true)]
+async fn what_everybody_left_waits_for_its_turn_for_so_long() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = crate::engine::tests::small(dir.path());
+    let (run, reading) = far_ahead(&engine);
+    let mut turns = Vec::new();
+    while let Some(turn) = run.turns.take_now() {
+        turns.push(turn);
+    }
+    let (much, little) = (LEFT_BYTES_MAX + 1, LEFT_BYTES_MAX);
+    let mut waiting = Box::pin(run.room(&engine, 1000, little));
+    assert!((&mut waiting).now_or_never().is_none());
+    drop(reading);
+    let began = Instant::now();
+    assert!(matches!(waiting.await, Err(Fault::Lost)));
+    assert!(began.elapsed() >= LEFT_MAX && run.is_for_nobody());
+    let began = Instant::now();
+    assert!(matches!(run.room(&engine, 1000, much).await, Err(Fault::Lost)));
+    assert!(began.elapsed() < LEFT_MAX && !run.turns.are_wanted());
+    turns.clear();
+    assert!(run.room(&engine, 1000, little).await.is_ok());
 }
 
 /// Found by an audit: what came last began in the chunk that was here, and those behind it were
