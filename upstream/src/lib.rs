@@ -74,6 +74,6 @@ pub use said::{tell_held_in_vain, tell_unsure};
 pub use settings::{
     ANY_HOST, Config, HealthCheck, ORIGINS_MAX, Origin, Settings, SiteKind, check_url,
 };
-pub use turns::{Refused, Turn, Turns, Urgency};
+pub use turns::{Owner, Refused, Turn, Turns, Urgency};
 pub use upstream::Upstream;
 pub use within::answer_by;

@@ -1,9 +1,14 @@
 //! Room for a number of things at a time, given by priority (RFC 9218 urgency). Who can't wait is
 //! refused, the least urgent first.
 //!
+//! Things may have owners, none of which has all of the room: of what is free, each may have
+//! [`OF_WHAT_IS_FREE`] times as much, one alone four fifths of all, two four ninths each (Choudhury and
+//! Hahne, "Dynamic queue length thresholds", 1998).
+//!
 //! Nobody starves: each [`STEP`] of waiting counts as one step of urgency, so whoever waits is
 //! passed over only by those who came soon after.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -16,6 +21,9 @@ const URGENCY_USUAL: u8 = 3;
 /// Waiting for this long counts as one step of urgency: the least urgent waits at most seven
 /// times this longer than if all were equal.
 const STEP: Duration = Duration::from_secs(1);
+
+/// An owner may hold so many times what is free.
+const OF_WHAT_IS_FREE: usize = 4;
 
 /// How urgent something is, 0 to 7. Clones share it: what others wait for, too, becomes as urgent
 /// as the most urgent of them, also while it waits itself.
@@ -56,11 +64,17 @@ struct State {
     waiting_max: usize,
     /// In the order in which they came.
     waiting: Vec<Waits>,
+    /// How many each owner holds, if any.
+    held: HashMap<Owner, usize>,
 }
+
+/// Whose a turn is.
+pub type Owner = usize;
 
 struct Waits {
     since: Instant,
     urgency: Urgency,
+    owner: Option<Owner>,
     turn: oneshot::Sender<Turn>,
 }
 
@@ -72,7 +86,7 @@ impl Waits {
 }
 
 /// A turn, given back when dropped.
-pub struct Turn(Option<Turns>);
+pub struct Turn(Option<Turns>, Option<Owner>);
 
 /// No turn can be had.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,7 +96,8 @@ impl Turns {
     /// Room for `at_once`, and for `waiting_max` that wait.
     #[must_use]
     pub fn new(at_once: usize, waiting_max: usize) -> Self {
-        let state = State { free: at_once, waiting_max, waiting: Vec::new() };
+        let (waiting, held) = (Vec::new(), HashMap::new());
+        let state = State { free: at_once, waiting_max, waiting, held };
         Self(Arc::new(Mutex::new(state)))
     }
 
@@ -95,7 +110,7 @@ impl Turns {
     pub fn take_now(&self) -> Option<Turn> {
         let mut state = self.lock();
         state.free = state.free.checked_sub(1)?;
-        Some(Turn(Some(self.clone())))
+        Some(Turn(Some(self.clone()), None))
     }
 
     /// Whether somebody waits for one.
@@ -109,49 +124,73 @@ impl Turns {
     /// # Errors
     /// [`Refused`] when too many wait that are as urgent, or when somebody more urgent came.
     pub async fn take(&self, urgency: &Urgency) -> Result<Turn, Refused> {
-        if let Some(turn) = self.take_now() {
-            return Ok(turn);
-        }
+        self.take_of(None, urgency).await
+    }
+
+    /// Waits for a turn, of which one owner may not have all.
+    ///
+    /// # Errors
+    /// As [`Self::take`].
+    pub async fn take_of(&self, owner: Option<Owner>, urgency: &Urgency) -> Result<Turn, Refused> {
         let waits = {
             let mut state = self.lock();
-            // One may have been given back between the two.
-            if state.free > 0 {
-                state.free -= 1;
-                return Ok(Turn(Some(self.clone())));
+            if state.may_have(owner) {
+                state.hold(owner);
+                return Ok(Turn(Some(self.clone()), owner));
             }
-            state.enqueue(urgency, Instant::now())?
+            state.enqueue(urgency, owner, Instant::now())?
         };
         waits.await.map_err(|_| Refused)
     }
 
-    fn give_back(&self) {
-        loop {
-            let next = {
-                let mut state = self.lock();
-                match state.next() {
-                    Some(next) => next,
-                    None => return state.free += 1,
-                }
-            };
+    fn give_back(&self, owner: Option<Owner>) {
+        let mut state = self.lock();
+        state.let_go(owner);
+        while let Some(next) = state.next() {
+            state.hold(next.owner);
             // Who waited may have left; then the next one has it.
-            match next.turn.send(Turn(Some(self.clone()))) {
-                Ok(()) => return,
-                Err(mut unwanted) => unwanted.0 = None,
+            if let Err(mut unwanted) = next.turn.send(Turn(Some(self.clone()), next.owner)) {
+                unwanted.0 = None;
+                state.let_go(next.owner);
             }
         }
     }
 }
 
 impl State {
+    fn may_have(&self, owner: Option<Owner>) -> bool {
+        let held = owner.and_then(|owner| self.held.get(&owner)).copied().unwrap_or(0);
+        self.free > 0 && (owner.is_none() || held < OF_WHAT_IS_FREE * self.free)
+    }
+
+    fn hold(&mut self, owner: Option<Owner>) {
+        self.free -= 1;
+        if let Some(owner) = owner {
+            *self.held.entry(owner).or_default() += 1;
+        }
+    }
+
+    fn let_go(&mut self, owner: Option<Owner>) {
+        self.free += 1;
+        if let Some(held) = owner.and_then(|owner| self.held.get_mut(&owner)) {
+            *held -= 1;
+        }
+        // Owners come and go with their settings.
+        self.held.retain(|_, held| *held > 0);
+    }
+
+    /// The next one of those that may have a turn.
     fn next(&mut self) -> Option<Waits> {
-        let ranked = self.waiting.iter().enumerate().min_by_key(|(_, waits)| waits.rank());
-        let (place, _) = ranked?;
+        let ranked =
+            self.waiting.iter().enumerate().filter(|(_, waits)| self.may_have(waits.owner));
+        let (place, _) = ranked.min_by_key(|(_, waits)| waits.rank())?;
         Some(self.waiting.remove(place))
     }
 
     fn enqueue(
         &mut self,
         urgency: &Urgency,
+        owner: Option<Owner>,
         now: Instant,
     ) -> Result<oneshot::Receiver<Turn>, Refused> {
         if self.waiting.len() >= self.waiting_max {
@@ -168,7 +207,7 @@ impl State {
             self.waiting.remove(place);
         }
         let (turn, receiver) = oneshot::channel();
-        self.waiting.push(Waits { since: now, urgency: urgency.clone(), turn });
+        self.waiting.push(Waits { since: now, urgency: urgency.clone(), owner, turn });
         Ok(receiver)
     }
 }
@@ -176,7 +215,7 @@ impl State {
 impl Drop for Turn {
     fn drop(&mut self) {
         if let Some(turns) = self.0.take() {
-            turns.give_back();
+            turns.give_back(self.1);
         }
     }
 }
@@ -239,13 +278,38 @@ mod tests {
     #[test]
     fn who_has_waited_long_is_passed_over_by_no_newcomer() {
         let start = Instant::now();
-        let mut state = State { free: 0, waiting_max: 9, waiting: Vec::new() };
+        let (waiting, held) = (Vec::new(), HashMap::new());
+        let mut state = State { free: 1, waiting_max: 9, waiting, held };
         let at = |seconds: u64| start + Duration::from_secs(seconds);
         for (of, second) in [(7, 0), (3, 5), (0, 6), (0, 8)] {
-            drop(state.enqueue(&urgency(of), at(second)).unwrap());
+            drop(state.enqueue(&urgency(of), None, at(second)).unwrap());
         }
         let order = std::iter::from_fn(|| state.next());
         let order: Vec<u8> = order.map(|waits| waits.urgency.get()).collect();
         assert_eq!(order, [0, 7, 3, 0]);
+    }
+
+    /// Found by an audit: one origin that drips had all, and nothing cold came from any other.
+    #[tokio::test]
+    async fn no_owner_has_all() {
+        let turns = Turns::new(10, 4);
+        let usual = Urgency::default();
+        let take = |owner| Box::pin(turns.take_of(Some(owner), &usual));
+        let mut of_one: Vec<_> =
+            std::iter::from_fn(|| Some(take(1).now_or_never()?.unwrap())).collect();
+        assert_eq!(of_one.len(), 8);
+        let mut one_more = take(1);
+        assert!((&mut one_more).now_or_never().is_none());
+        // Who waits for its own share keeps no other from its.
+        let of_another: Vec<_> =
+            std::iter::from_fn(|| Some(take(2).now_or_never()?.unwrap())).collect();
+        assert_eq!(of_another.len(), 2);
+        drop(of_another);
+        assert!((&mut one_more).now_or_never().is_none());
+        of_one.pop();
+        of_one.push(one_more.now_or_never().unwrap().unwrap());
+        // What was given back is free.
+        drop(of_one);
+        assert!(turns.lock().held.is_empty() && turns.lock().free == 10);
     }
 }

@@ -14,7 +14,7 @@ mod window;
 
 pub use reader::{GrowingReader, Step};
 
-use super::left::{LEFT_MAX, Left, wait_until};
+use super::left::{KEPT_MAX, LEFT_MAX, Left, wait_until};
 use super::{COPIED_BYTES_MAX, Engine, Pin};
 use crate::error::Fault;
 use crate::verdict::Verdict;
@@ -100,8 +100,11 @@ impl Held {
     /// When it is given up, at byte `at` with so much to come: once everybody has left, at once if
     /// that is much and nobody keeps it, else when it is late.
     fn left_until(&mut self, at: u64, rest: u64) -> Option<Instant> {
-        let is_taken = rest <= REST_BYTES_MAX || !self.keepers.is_empty();
-        let each = if is_taken { LEFT_MAX } else { Duration::ZERO };
+        let each = match (self.keepers.is_empty(), rest <= REST_BYTES_MAX) {
+            (false, _) => KEPT_MAX,
+            (true, true) => LEFT_MAX,
+            (true, false) => Duration::ZERO,
+        };
         self.left.until(self.readers.len() == self.keepers.len(), at, each)
     }
 

@@ -9,6 +9,10 @@ use tokio::time::{Instant, sleep_until};
 /// no place for nobody.
 pub const LEFT_MAX: Duration = Duration::from_secs(20);
 
+/// The same of what is taken only to be kept: anew in the background, or whole since its parts were
+/// asked for (3.5 kB/s). Given up, it would be begun anew by the next request.
+pub const KEPT_MAX: Duration = Duration::from_secs(300);
+
 /// Since when everybody has left, or another MiB has come, and how far the answer was then.
 #[derive(Default)]
 pub struct Left(Option<(Instant, u64)>);

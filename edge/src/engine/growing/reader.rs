@@ -52,7 +52,7 @@ impl GrowingReader {
     /// not.
     pub async fn drain(mut self) {
         self.counts_from = u64::MAX;
-        self.growing.lock().keepers.insert(self.name);
+        self.growing.lock().keeps(self.name);
         self.growing.moved.notify_one();
         loop {
             match self.step(u64::MAX) {

@@ -72,7 +72,7 @@ async fn what_comes_for_nobody_has_so_long_to_come() {
     assert_eq!((&mut keeping).now_or_never(), None);
     assert_eq!(until(0, u64::MAX), None);
     drop(only);
-    assert_eq!(until(0, u64::MAX), Some(now + LEFT_MAX));
+    assert_eq!(until(0, u64::MAX), Some(now + KEPT_MAX));
     drop(keeping);
     assert_eq!(until(0, REST_BYTES_MAX + 1), Some(now));
     assert_eq!(until(0, REST_BYTES_MAX), Some(now + LEFT_MAX));

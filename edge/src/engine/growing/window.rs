@@ -37,6 +37,13 @@ impl Pace {
 }
 
 impl Held {
+    /// This reader, if it was not left behind, reads for nobody.
+    pub(super) fn keeps(&mut self, name: u64) {
+        if self.readers.contains_key(&name) {
+            self.keepers.insert(name);
+        }
+    }
+
     /// It is not kept: who reads only so that it is, need not.
     fn dismiss_keepers(&mut self) {
         for name in self.keepers.drain() {
@@ -106,7 +113,9 @@ impl Growing {
     fn leave_behind(&self, at: u64) {
         let mut held = self.lock();
         let before = held.readers.len();
-        held.readers.retain(|_, reader| *reader > at);
+        let Held { readers, keepers, .. } = &mut *held;
+        readers.retain(|_, reader| *reader > at);
+        keepers.retain(|name| readers.contains_key(name));
         let left = before - held.readers.len();
         drop(held);
         self.engine.metrics.left_behind.inc_by(left as u64);

@@ -10,7 +10,7 @@ use crate::error::Fault;
 use crate::metrics::FillEnd;
 use model::chunk::CHUNK_BYTES;
 use std::time::Duration;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 /// With this much or less to come, an answer that everybody left is taken to its end: as much as it
 /// may be ahead, and as the origin has most likely sent by then.
@@ -19,10 +19,6 @@ pub const LEFT_BYTES_MAX: u64 = AHEAD_CHUNKS * CHUNK_BYTES;
 /// has come already and would have to come again, but not a whole film for nobody.
 const UNRANGED_REST_BYTES_MIN: u64 = RUN_BYTES_MAX;
 const UNRANGED_REST_BYTES_MAX: u64 = 4 * RUN_BYTES_MAX;
-
-/// How long what is taken for nobody may wait for its turn: others are written meanwhile, and what
-/// has come of it already would come again.
-const LEFT_TURN_MAX: Duration = Duration::from_secs(60);
 
 impl Run {
     pub(super) fn is_finished(&self, rest: u64) -> bool {
@@ -65,16 +61,10 @@ impl Run {
         self.left.until(self.readers.is_left(), at, each)
     }
 
-    /// Waits until everybody has left, for too long to wait for room for what comes, and gives it up.
-    pub(super) async fn left_for_long(&self, rest: u64) {
-        let most = if self.is_taken_on(rest) { LEFT_TURN_MAX } else { Duration::ZERO };
-        loop {
-            if !self.readers.is_left() {
-                self.readers.changed().await;
-            } else if timeout(most, self.readers.changed()).await.is_err() && self.readers.give_up()
-            {
-                return;
-            }
+    /// Waits until everybody has left an answer that is not taken to its end, and gives it up.
+    pub(super) async fn left_with(&self, rest: u64) {
+        while !(self.is_left_with(rest) && self.readers.give_up()) {
+            self.readers.changed().await;
         }
     }
 

@@ -13,7 +13,7 @@ use model::chunk::CHUNK_BYTES;
 use model::tree::Leaves;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout, timeout_at};
 use upstream::UpstreamBody;
 
 /// How many chunks an answer may be ahead of its foremost reader. More would fill memory on
@@ -29,6 +29,8 @@ pub(super) const PAUSE_MAX: Duration = Duration::from_secs(2);
 pub(super) const HELD_MAX: Duration = Duration::from_secs(20);
 /// Where the origin knows no ranges, what is left costs all that is before it again.
 const UNRANGED_PAUSE_MAX: Duration = Duration::from_secs(60);
+/// An answer waits for so long for its turn to be written: those who want it wait for that.
+const TURN_WAIT_MAX: Duration = Duration::from_secs(20);
 /// How an answer ended that did not fail.
 pub enum End {
     /// What it holds of what is claimed is here.
@@ -172,7 +174,7 @@ impl Run {
             if self.readers.give_up() {
                 return false;
             }
-            if tokio::time::timeout_at(until, self.readers.changed()).await.is_err() {
+            if timeout_at(until, self.readers.changed()).await.is_err() {
                 if until >= last || !may_wait() {
                     return false;
                 }
@@ -190,9 +192,16 @@ impl Run {
         bytes: usize,
         rest: u64,
     ) -> Result<Writing, Fault> {
+        let turn = self.turns.take_of(engine.owner_of(&self.object), self.readers.urgency());
         let turn = tokio::select! {
-            turn = self.turns.take(self.readers.urgency()) => turn.map_err(|_| Fault::Busy)?,
-            () = self.left_for_long(rest) => return Err(Fault::Lost),
+            turn = timeout(TURN_WAIT_MAX, turn) => match turn {
+                Ok(turn) => turn.map_err(|_| Fault::Busy)?,
+                Err(_) => {
+                    engine.metrics.fetches_without_memory.inc();
+                    return Err(Fault::Busy);
+                }
+            },
+            () = self.left_with(rest) => return Err(Fault::Lost),
         };
         Ok(Writing { slot: engine.slot(bytes).await?, _turn: turn, verified: None, waited: None })
     }
