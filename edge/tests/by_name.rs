@@ -13,6 +13,7 @@ use http::Method;
 use model::admin::Explanation;
 use nearcast_edge::Settings;
 use serde_json::{Value, json};
+use service::value::ByteSize;
 use tempfile::TempDir;
 use upstream::hierarchy;
 
@@ -282,4 +283,34 @@ async fn a_parent_that_has_no_site_for_any_host_is_gone_around() {
         );
     }
     assert_eq!(web.count(PAGE), 1);
+}
+
+/// Found by an audit: chunks that come slowly are written slowly, and there were no turns left to write
+/// those of others.
+#[tokio::test]
+async fn an_origin_that_is_slow_takes_no_room_from_that_of_another_host() {
+    let (dir, slow, good) = (tempfile::tempdir().unwrap(), Web::start().await, Web::start().await);
+    let mut settings = proxy_settings(dir.path(), &good.url, &json!({}));
+    let of_slow = proxy_settings(dir.path(), &slow.url, &json!({ "hedge": false }));
+    settings.sites.extend(of_slow.sites.into_iter().map(|(_, site)| ("slow".to_owned(), site)));
+    settings.memory = Some(ByteSize(16 << 20));
+    let edge = Edge::start(settings).await;
+    good.put(PAGE, Item::of(1000));
+    slow.hold(Hold::Byte(1000));
+    let paths: Vec<String> = (0..12).map(|number| format!("/{number}")).collect();
+    let of_slow = paths.iter().map(|path| {
+        slow.put(path, Item::of(100_000));
+        let url = format!("{}{path}", edge.http);
+        async move { get(&url, &[("host", "slow")]).await }
+    });
+    let all = tokio::join!(futures::future::join_all(of_slow), async {
+        until("all come", || async { (slow.held() == 12).then_some(()) }).await;
+        let of_good = get(&format!("{}{PAGE}", edge.http), &[]).await;
+        slow.release();
+        of_good
+    });
+    assert!(all.1.bytes() == &good.whole(PAGE));
+    for (answer, path) in all.0.iter().zip(&paths) {
+        assert!(answer.bytes() == &slow.whole(path), "{path}");
+    }
 }
