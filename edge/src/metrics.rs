@@ -69,7 +69,7 @@ pub struct Counts {
     /// Times that it was switched off, by `reason`: `failed`, `slow`, `gone`; and that it took
     /// no more writes: `unwritable`.
     pub planned_troubles: IntCounterVec,
-    /// Fetches that waited for memory in vain.
+    /// Fetches that waited for memory, or for their turn to be written, in vain.
     pub fetches_without_memory: IntCounter,
     /// Bytes of chunks handed to their only reader and not kept, for want of memory.
     pub memory_passed_bytes: IntCounter,
@@ -233,7 +233,7 @@ impl Metrics {
             fetches_without_memory: counter(
                 r,
                 "fetches_without_memory_total",
-                "Fetches that waited for memory in vain",
+                "Fetches that waited for memory, or for their turn to be written, in vain",
             )?,
             memory_passed_bytes: counter(
                 r,
