@@ -2,6 +2,7 @@
 //! background, less urgent than anything a client waits for.
 
 use crate::body::{Content, Sending};
+use crate::engine::{Engine, Left, wait_until};
 use crate::object::Object;
 use crate::prefetch::{Awaited, Hint, Permit, Prefetch, Refusal, key};
 use crate::proxy::{Site, Wanted, is_stored};
@@ -9,6 +10,7 @@ use crate::refused::Refused;
 use crate::serve::{Answer, Asked, Edge, proxied};
 use crate::title::Title;
 use crate::verdict::Verdict;
+use bytes::Bytes;
 use heads::KeyId;
 use http::{HeaderMap, HeaderValue, Method, Request, header};
 use model::{ByteRange, chunk};
@@ -71,16 +73,26 @@ fn segment_key(object: &Object, number: u32) -> u64 {
 
 async fn bring(edge: &Arc<Edge>, object: Object, range: ByteRange, permit: Permit) {
     let sending = Sending::part(&edge.engine, object, range, URGENCY);
-    take(Content::Object(Box::new(sending)), permit).await;
+    take(&edge.engine, Content::Object(Box::new(sending)), permit).await;
 }
 
 /// Takes a body to its end, if there is leave for so much; what of it came from elsewhere has
 /// been prefetched.
-async fn take(mut content: Content, mut permit: Permit) {
+async fn take(engine: &Engine, mut content: Content, mut permit: Permit) {
     let (mut taken, mut fetched) = (0, 0);
     let length = content.bytes();
     let mut may_go_on = length.is_none_or(|length| raise(&mut permit, length));
-    while let Some(next) = poll_fn(|cx| content.poll(cx)).await {
+    let mut left = Left::default();
+    loop {
+        let until = left.until(true, taken, engine.kept_each());
+        let next = tokio::select! {
+            next = poll_fn(|cx| content.poll(cx)) => next,
+            () = wait_until(until) => {
+                may_go_on = false;
+                Some(Ok((Bytes::new(), Verdict::Origin)))
+            }
+        };
+        let Some(next) = next else { break };
         let Ok((bytes, source)) = next else { return permit.in_vain(fetched) };
         taken += bytes.len() as u64;
         fetched += if source.is_hit() { 0 } else { bytes.len() as u64 };
@@ -149,7 +161,7 @@ pub fn announced(
             let Some(permit) = permit(&edge, &wanted, hint) else { return };
             let asked = Asked { head: &head, protocol: "prefetch", via: &via };
             let answered = proxied(&edge, &asked, Arc::new(wanted)).await;
-            keep(answered, permit).await;
+            keep(&edge.engine, answered, permit).await;
         }));
     }
     announced
@@ -166,7 +178,7 @@ fn permit(edge: &Edge, wanted: &Wanted, hint: Hint) -> Option<Permit> {
 }
 
 /// Takes an answer to the end, if it is one that is kept: what is not would be fetched for nobody.
-async fn keep(answered: Result<Answer, Refused>, permit: Permit) {
+async fn keep(engine: &Engine, answered: Result<Answer, Refused>, permit: Permit) {
     match answered {
         // Nobody was asked.
         Err(refused) if refused.parts().0 == Verdict::Busy => {}
@@ -175,7 +187,7 @@ async fn keep(answered: Result<Answer, Refused>, permit: Permit) {
             if answer.status.is_success() && !matches!(answer.content, Content::Passing(_)) =>
         {
             let _place = answer.place;
-            take(answer.content, permit).await;
+            take(engine, answer.content, permit).await;
         }
         Ok(answer) => {
             let bytes = answer.content.bytes().unwrap_or(UNREAD_BYTES);

@@ -31,6 +31,7 @@ pub use filling::Filled;
 pub use gauges::register;
 pub use growing::{Growing, GrowingReader, REST_BYTES_MAX, Step, Taken, UNVALIDATED_BYTES_MAX};
 pub use inflight::{Coming, Progress};
+pub use left::{Left, wait_until};
 pub use outdated::Outdated;
 pub use owned::{OWNED_RUN_BYTES, Want, growing_until, owned_run_end};
 pub use passage::Exit;

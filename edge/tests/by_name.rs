@@ -292,7 +292,7 @@ async fn an_origin_that_is_slow_takes_no_room_from_that_of_another_host() {
     let (dir, slow, good) = (tempfile::tempdir().unwrap(), Web::start().await, Web::start().await);
     let mut settings = proxy_settings(dir.path(), &good.url, &json!({}));
     let of_slow = proxy_settings(dir.path(), &slow.url, &json!({ "hedge": false }));
-    settings.sites.extend(of_slow.sites.into_iter().map(|(_, site)| ("slow".to_owned(), site)));
+    settings.sites.extend(of_slow.sites.into_values().map(|site| ("slow".to_owned(), site)));
     settings.memory = Some(ByteSize(16 << 20));
     let edge = Edge::start(settings).await;
     good.put(PAGE, Item::of(1000));

@@ -3,10 +3,12 @@
 //!
 //! Things may have owners, none of which has all of the room: of what is free, each may have
 //! [`OF_WHAT_IS_FREE`] times as much, one alone four fifths of all, two four ninths each (Choudhury and
-//! Hahne, "Dynamic queue length thresholds", 1998).
+//! Hahne, "Dynamic queue length thresholds", 1998); and the last free one is for an owner that has none,
+//! as is the next one that is given back.
 //!
 //! Nobody starves: each [`STEP`] of waiting counts as one step of urgency, so whoever waits is
-//! passed over only by those who came soon after.
+//! passed over only by those who came soon after, and by those of
+//! other owners that have less.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
@@ -64,8 +66,14 @@ struct State {
     waiting_max: usize,
     /// In the order in which they came.
     waiting: Vec<Waits>,
-    /// How many each owner holds, if any.
-    held: HashMap<Owner, usize>,
+    /// What each owner holds, if anything.
+    held: HashMap<Owner, Holds>,
+}
+
+/// So many turns, of which it had the last one then.
+struct Holds {
+    turns: usize,
+    since: Instant,
 }
 
 /// Whose a turn is.
@@ -119,6 +127,23 @@ impl Turns {
         self.lock().waiting.iter().any(|waits| !waits.turn.is_closed())
     }
 
+    /// Whether somebody waits for one that this owner gives back.
+    #[must_use]
+    pub fn are_wanted_of(&self, owner: Option<Owner>) -> bool {
+        let state = self.lock();
+        // While some are free, each waits for those of its own owner.
+        let wants = |waits: &Waits| state.free == 0 || waits.owner == owner;
+        state.waiting.iter().any(|waits| wants(waits) && !waits.turn.is_closed())
+    }
+
+    /// Whether this owner has had no turn for so long.
+    #[must_use]
+    pub fn has_had_none_for(&self, owner: Option<Owner>, long: Duration) -> bool {
+        let state = self.lock();
+        let holds = owner.and_then(|owner| state.held.get(&owner));
+        holds.is_none_or(|holds| holds.since.elapsed() >= long)
+    }
+
     /// Waits for a turn.
     ///
     /// # Errors
@@ -158,32 +183,46 @@ impl Turns {
 }
 
 impl State {
+    fn held(&self, owner: Option<Owner>) -> usize {
+        owner.and_then(|owner| self.held.get(&owner)).map_or(0, |holds| holds.turns)
+    }
+
+    /// The last free one is for an owner that has none.
     fn may_have(&self, owner: Option<Owner>) -> bool {
-        let held = owner.and_then(|owner| self.held.get(&owner)).copied().unwrap_or(0);
-        self.free > 0 && (owner.is_none() || held < OF_WHAT_IS_FREE * self.free)
+        if self.free == 0 || owner.is_none() {
+            return self.free > 0;
+        }
+        let held = self.held(owner);
+        held == 0 || (self.free > 1 && held < OF_WHAT_IS_FREE * self.free)
     }
 
     fn hold(&mut self, owner: Option<Owner>) {
         self.free -= 1;
         if let Some(owner) = owner {
-            *self.held.entry(owner).or_default() += 1;
+            let since = Instant::now();
+            let holds = self.held.entry(owner).or_insert(Holds { turns: 0, since });
+            *holds = Holds { turns: holds.turns + 1, since };
         }
     }
 
     fn let_go(&mut self, owner: Option<Owner>) {
         self.free += 1;
-        if let Some(held) = owner.and_then(|owner| self.held.get_mut(&owner)) {
-            *held -= 1;
+        if let Some(holds) = owner.and_then(|owner| self.held.get_mut(&owner)) {
+            holds.turns -= 1;
         }
         // Owners come and go with their settings.
-        self.held.retain(|_, held| *held > 0);
+        self.held.retain(|_, holds| holds.turns > 0);
     }
 
-    /// The next one of those that may have a turn.
+    /// The next one of those that may have a turn, first of those whose owner has none.
     fn next(&mut self) -> Option<Waits> {
+        if self.free == 0 {
+            return None;
+        }
         let ranked =
             self.waiting.iter().enumerate().filter(|(_, waits)| self.may_have(waits.owner));
-        let (place, _) = ranked.min_by_key(|(_, waits)| waits.rank())?;
+        let rank = |waits: &Waits| (self.held(waits.owner) > 0, waits.rank());
+        let (place, _) = ranked.min_by_key(|(_, waits)| rank(waits))?;
         Some(self.waiting.remove(place))
     }
 
@@ -303,9 +342,16 @@ mod tests {
         // Who waits for its own share keeps no other from its.
         let of_another: Vec<_> =
             std::iter::from_fn(|| Some(take(2).now_or_never()?.unwrap())).collect();
-        assert_eq!(of_another.len(), 2);
-        drop(of_another);
+        assert_eq!(of_another.len(), 1);
+        // The last one is for who has none.
+        let of_a_third = take(3).now_or_never().unwrap().unwrap();
+        assert!(turns.lock().free == 0 && turns.are_wanted_of(Some(2)));
+        drop((of_another, of_a_third));
         assert!((&mut one_more).now_or_never().is_none());
+        assert!(turns.are_wanted_of(Some(1)) && !turns.are_wanted_of(Some(2)));
+        let (long, none) = (Duration::from_secs(3600), Duration::ZERO);
+        assert!(!turns.has_had_none_for(Some(1), long) && turns.has_had_none_for(Some(1), none));
+        assert!(turns.has_had_none_for(Some(2), long));
         of_one.pop();
         of_one.push(one_more.now_or_never().unwrap().unwrap());
         // What was given back is free.

@@ -12,7 +12,7 @@ use heads::{Head, KeyId};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use model::ByteRange;
 use std::time::Instant;
-use upstream::{Ask, HopId, HopKind, Owner, Place, Purges, Upstream, Urgency};
+use upstream::{Ask, HopId, HopKind, Place, Purges, Upstream, Urgency};
 
 const PRIORITY: HeaderName = HeaderName::from_static("priority");
 
@@ -198,12 +198,6 @@ impl Engine {
             Some(upstream) => upstream.is_there(hop).await,
             None => false,
         }
-    }
-
-    /// Whose part of the turns an object's chunks are written in: no upstream has all of them, so that
-    /// one that drips does not keep others from being written.
-    pub(super) fn owner_of(&self, object: &Object) -> Option<Owner> {
-        self.upstream_of(object).map(|upstream| std::ptr::from_ref(upstream).addr())
     }
 
     pub(super) fn upstream_of<'a>(&'a self, object: &'a Object) -> Option<&'a Upstream> {

@@ -4,11 +4,15 @@
 //! Invariant: nothing is asked for here.
 
 use super::inflight::Progress;
+use super::left::{KEPT_MAX, LEFT_MAX};
 use super::readers::Reading;
 use super::{Engine, RUN_BYTES_MAX};
 use crate::object::Object;
 use model::ByteRange;
 use model::chunk::{self, CHUNK_BYTES};
+use std::pin::pin;
+use std::time::Duration;
+use tokio::time::{Instant, timeout};
 
 /// As much is taken for nobody as one fetch brings: who asked may have wanted no more, and a film's
 /// new version may be watched by nobody.
@@ -23,10 +27,28 @@ impl Engine {
             reading.want(number);
             // Nobody is slow here: what comes is kept.
             reading.took(u64::MAX);
-            if !self.comes(object, number).await {
+            if self.kept_in_time(self.comes(object, number)).await != Some(true) {
                 return;
             }
         }
+    }
+
+    /// Waits for a MiB that comes only to be kept, for [`KEPT_MAX`], or [`LEFT_MAX`] where others wait
+    /// for their turn.
+    async fn kept_in_time<T>(&self, comes: impl Future<Output = T>) -> Option<T> {
+        let (began, mut comes) = (Instant::now(), pin!(comes));
+        loop {
+            match timeout(LEFT_MAX, &mut comes).await {
+                Ok(come) => return Some(come),
+                Err(_) if self.kept_each() <= began.elapsed() => return None,
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// How long each MiB may take that comes only to be kept.
+    pub fn kept_each(&self) -> Duration {
+        if self.turns.are_wanted() { LEFT_MAX } else { KEPT_MAX }
     }
 
     /// Waits for a chunk that is on its way. False: it will not come.

@@ -34,7 +34,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use taking::End;
-use upstream::{HopId, Place, Turn, Turns, UpstreamBody};
+use upstream::{HopId, Owner, Place, Turn, Turns, UpstreamBody};
 
 /// An upstream may answer with less than was asked for (RFC 9110 section 15.3.7), and is asked for
 /// the rest. Less than this is no progress: so a chunk costs 16 answers at most.
@@ -50,6 +50,9 @@ pub struct Run {
     claims: VecDeque<Claim>,
     readers: Arc<Readers>,
     turns: Turns,
+    /// Whose part of them its chunks are written in: no upstream has all, so that one that drips does
+    /// not keep others from being written.
+    owner: Option<Owner>,
     /// What has come of the front chunk.
     begun: Option<Begun>,
     /// Of the answer that is taken, or was last. What is missing of a chunk that has begun is asked
@@ -158,11 +161,13 @@ impl Run {
     /// A run that has nothing claimed yet.
     pub fn new(engine: &Engine, object: Object, readers: Arc<Readers>) -> Self {
         let turns = if object.is_for_peer() { &engine.peer_turns } else { &engine.turns };
+        let owner = engine.upstream_of(&object).map(|upstream| std::ptr::from_ref(upstream).addr());
         Self {
             object,
             claims: VecDeque::new(),
             readers,
             turns: turns.clone(),
+            owner,
             begun: None,
             place: None,
             ahead: None,
@@ -284,7 +289,7 @@ impl Run {
                 engine.blame(&self.object, hop, &fault);
             }
             if self.is_for_nobody() {
-                return self.leave(engine);
+                return self.leave_failed(engine, &fault);
             }
             // An upstream that could not be asked has been tried as often as its budget allows.
             let final_word = matches!(fault, Fault::Upstream(_)) && hop.is_none();
@@ -370,7 +375,7 @@ impl Run {
             Ok(End::Left) => self.leave(engine),
             // What is missing of the chunk that it has begun.
             Ok(End::Short) => self.unlisted().fetch(engine).await,
-            Err(_) if self.is_for_nobody() => self.leave(engine),
+            Err(fault) if self.is_for_nobody() => self.leave_failed(engine, &fault),
             Err(fault) => {
                 let may_again = again && fault.may_pass();
                 if !(may_again && self.may_repeat(engine, front, Some((&hop, &fault))).await) {

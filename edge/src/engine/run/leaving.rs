@@ -45,13 +45,15 @@ impl Run {
     /// or for its place: `may_wait` says whether they don't. That takes one of the places for answers
     /// that are held, so it is asked of none that is read.
     pub(super) fn others_wait(&self, rest: u64, may_wait: impl FnOnce() -> bool) -> bool {
-        self.is_left_with(rest) && (self.turns.are_wanted() || !may_wait())
+        self.is_left_with(rest) && (self.turns.are_wanted_of(self.owner) || !may_wait())
     }
 
     /// When the answer is given up: once everybody has left, and what is taken all the same is whole
     /// or late. The rest of a chunk is late sooner where others wait.
     pub(super) fn left_until(&mut self, rest: u64, others_wait: bool) -> Option<Instant> {
         let each = match &self.begun {
+            // Nothing of it would be kept.
+            Some(Begun::Passed(_)) => Duration::ZERO,
             _ if self.is_taken_on(rest) => LEFT_MAX,
             Some(Begun::Kept(_)) if others_wait => PAUSE_MAX,
             Some(Begun::Kept(_)) => LEFT_MAX,
@@ -71,6 +73,12 @@ impl Run {
     /// What was still to come when everybody had left has failed: it is not asked for again.
     pub(super) fn is_for_nobody(&self) -> bool {
         self.readers.give_up()
+    }
+
+    /// The same, of what failed, which may tell something of the object.
+    pub(super) fn leave_failed(self, engine: &Engine, fault: &Fault) {
+        engine.failed(&self.object, fault);
+        self.leave(engine);
     }
 
     /// Nobody reads any more. What has come is nobody's if only the end would have told whose it is.

@@ -176,7 +176,8 @@ impl Run {
                 return self.unpace();
             }
             self.tell();
-            let most = if self.turns.are_wanted() { PACED_WAIT_MIN } else { PACED_WAIT_MAX };
+            let most =
+                if self.turns.are_wanted_of(self.owner) { PACED_WAIT_MIN } else { PACED_WAIT_MAX };
             let (began, before) = (Instant::now(), *waited);
             let left = most.saturating_sub(before);
             if timeout(left, self.readers.changed()).await.is_err() {

@@ -11,10 +11,11 @@ use futures::FutureExt;
 use http_body_util::BodyExt;
 use model::chunk::CHUNK_BYTES;
 use model::tree::Leaves;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, timeout, timeout_at};
-use upstream::UpstreamBody;
+use upstream::{Turn, UpstreamBody};
 
 /// How many chunks an answer may be ahead of its foremost reader. More would fill memory on
 /// behalf of a player that is slow, or about to leave. Fewer, or none, while memory is full and
@@ -29,8 +30,11 @@ pub(super) const PAUSE_MAX: Duration = Duration::from_secs(2);
 pub(super) const HELD_MAX: Duration = Duration::from_secs(20);
 /// Where the origin knows no ranges, what is left costs all that is before it again.
 const UNRANGED_PAUSE_MAX: Duration = Duration::from_secs(60);
-/// An answer waits for so long for its turn to be written: those who want it wait for that.
-const TURN_WAIT_MAX: Duration = Duration::from_secs(20);
+/// An answer waits for its turn to be written until none has come to what its upstream brings for so
+/// long: longer than what everybody left may keep one ([`LEFT_MAX`]).
+///
+/// [`LEFT_MAX`]: crate::engine::left::LEFT_MAX
+const TURN_WAIT_MAX: Duration = Duration::from_secs(30);
 /// How an answer ended that did not fail.
 pub enum End {
     /// What it holds of what is claimed is here.
@@ -185,6 +189,21 @@ impl Run {
         true
     }
 
+    /// A turn to write a chunk, as long as any come to what its upstream brings.
+    async fn turn(&self, engine: &Engine) -> Result<Turn, Fault> {
+        let mut turn = pin!(self.turns.take_of(self.owner, self.readers.urgency()));
+        loop {
+            match timeout(TURN_WAIT_MAX, &mut turn).await {
+                Ok(turn) => return turn.map_err(|_| Fault::Busy),
+                Err(_) if self.turns.has_had_none_for(self.owner, TURN_WAIT_MAX) => {
+                    engine.metrics.fetches_without_memory.inc();
+                    return Err(Fault::Busy);
+                }
+                Err(_) => {}
+            }
+        }
+    }
+
     /// Room for a chunk, in the order of urgency, of an answer with so much to come.
     pub(super) async fn room(
         &self,
@@ -192,15 +211,8 @@ impl Run {
         bytes: usize,
         rest: u64,
     ) -> Result<Writing, Fault> {
-        let turn = self.turns.take_of(engine.owner_of(&self.object), self.readers.urgency());
         let turn = tokio::select! {
-            turn = timeout(TURN_WAIT_MAX, turn) => match turn {
-                Ok(turn) => turn.map_err(|_| Fault::Busy)?,
-                Err(_) => {
-                    engine.metrics.fetches_without_memory.inc();
-                    return Err(Fault::Busy);
-                }
-            },
+            turn = self.turn(engine) => turn?,
             () = self.left_with(rest) => return Err(Fault::Lost),
         };
         Ok(Writing { slot: engine.slot(bytes).await?, _turn: turn, verified: None, waited: None })
