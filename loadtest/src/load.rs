@@ -11,6 +11,7 @@ mod h1;
 mod h2;
 mod h3;
 mod plan;
+mod quic;
 mod records;
 mod report;
 mod run;

@@ -85,6 +85,30 @@ async fn a_wrong_body_is_found_by_every_protocol() {
     }
 }
 
+/// Of six targets each is looked at every third round; what is cut is found in all.
+#[tokio::test]
+async fn bodies_that_nobody_looks_at_are_as_long_as_the_others() {
+    let title = Arc::new(Title::new());
+    for protocol in Protocol::ALL {
+        let edge = edge(protocol, &title).await;
+        let mut plan = plan(&edge, &title, protocol, 54);
+        plan.check_every = 3;
+        let bytes: u64 = plan.targets.iter().filter_map(|target| target.bytes).sum();
+        let report = load(plan.clone()).await;
+        assert!(report.is_clean(), "{report}");
+        assert_eq!((report.answers, report.checked), (54, 18), "{report}");
+        assert_eq!(report.body_bytes, bytes * 9, "{report}");
+        plan.targets[2].digest = Some(7);
+        plan.targets[4].bytes = Some(1);
+        let report = load(plan.clone()).await;
+        assert_eq!((report.answers, report.wrong), (42, 12), "{report}");
+        edge.fail(10, Fault::Cut);
+        plan.targets = targets(&title);
+        let report = load(plan).await;
+        assert_eq!((report.answers, report.wrong + report.failures), (10, 44), "{report}");
+    }
+}
+
 #[tokio::test]
 async fn what_breaks_is_counted_and_the_load_goes_on() {
     let title = Arc::new(Title::new());

@@ -68,6 +68,8 @@ impl Queue {
 
     pub(super) fn poll(&self) -> Next {
         if self.left.get() == 0 {
+            // Others may wait for what will not come.
+            self.news.notify_one();
             return Next::Over;
         }
         if self.kind == Arrivals::Closed {
@@ -107,11 +109,7 @@ impl Queue {
         loop {
             match self.poll() {
                 Next::Send(exchange) => return Some(exchange),
-                Next::Over => {
-                    // Others may wait for what will not come.
-                    self.news.notify_one();
-                    return None;
-                }
+                Next::Over => return None,
                 Next::Wait => self.changed().await,
             }
         }

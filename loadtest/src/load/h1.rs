@@ -10,6 +10,9 @@ use crate::Error;
 /// A head longer than this is refused.
 const HEAD_BYTES_MAX: usize = 32 << 10;
 
+/// Read at a time to find the head of an answer whose body is not looked at.
+const HEAD_BYTES_READ: usize = 2 << 10;
+
 /// One connection after the other until the load is over.
 pub(super) async fn run(context: &Context, slow: Option<Trickle>) -> Result<(), Error> {
     let mut wire = Wire::connect(&context.peer, &context.scratch, slow.is_some()).await?;
@@ -22,11 +25,27 @@ pub(super) async fn run(context: &Context, slow: Option<Trickle>) -> Result<(), 
         let Some(exchange) = exchange else { return Ok(()) };
         wire.send(&request(context, &exchange)).await?;
         answer.begin(exchange);
+        // Of a body that nobody looks at, all but what comes with the head is left to the kernel.
+        let looks = slow.is_some() || answer.is_looked_at(&context.tally);
         while !answer.is_idle() {
-            let limit = slow.as_ref().map_or(usize::MAX, Trickle::bytes);
-            let more = wire
-                .receive(limit.min(usize::MAX / 2), &mut |bytes| answer.take(bytes, &context.tally))
-                .await?;
+            let limit = match &slow {
+                Some(slow) => slow.bytes(),
+                None if looks => usize::MAX / 2,
+                None => HEAD_BYTES_READ,
+            };
+            let skipped = match answer.left.filter(|_| !looks) {
+                Some(left) => wire.skip(usize::try_from(left).unwrap_or(usize::MAX)).await?,
+                None => None,
+            };
+            let more = match skipped {
+                Some(bytes) => {
+                    answer.skip(bytes as u64, &context.tally);
+                    bytes > 0
+                }
+                None => {
+                    wire.receive(limit, &mut |bytes| answer.take(bytes, &context.tally)).await?
+                }
+            };
             if !more && !answer.is_idle() {
                 return Err(broken("closed before the body's end"));
             }
@@ -72,6 +91,28 @@ impl Answer {
         self.exchange = Some(exchange);
     }
 
+    fn is_looked_at(&self, tally: &Tally) -> bool {
+        self.exchange.as_ref().is_some_and(|exchange| exchange.is_looked_at(tally))
+    }
+
+    /// Bytes of the body that went by unread, at most what is left of it.
+    fn skip(&mut self, bytes: u64, tally: &Tally) {
+        if let (Some(exchange), Some(left)) = (&mut self.exchange, &mut self.left) {
+            exchange.came(tally, bytes);
+            *left -= bytes;
+        }
+        self.end_if_whole(tally);
+    }
+
+    fn end_if_whole(&mut self, tally: &Tally) {
+        if self.left == Some(0) {
+            self.left = None;
+            if let Some(exchange) = self.exchange.take() {
+                exchange.end(tally);
+            }
+        }
+    }
+
     fn is_idle(&self) -> bool {
         self.exchange.is_none()
     }
@@ -101,12 +142,7 @@ impl Answer {
                 self.left = Some(head.length);
                 self.closes |= head.closes;
             }
-            if self.left == Some(0) {
-                self.left = None;
-                if let Some(exchange) = self.exchange.take() {
-                    exchange.end(tally);
-                }
-            }
+            self.end_if_whole(tally);
         }
         Ok(())
     }

@@ -1,176 +1,23 @@
-//! HTTP/3 answers over quinn, without a general HTTP/3 library between: bodies are looked at in
-//! the packets they came in, of heads only the status (RFC 9114). No GREASE is sent.
+//! HTTP/3 answers, without a general HTTP/3 library: bodies are looked at in the packets they
+//! came in, of heads only the status (RFC 9114). No GREASE is sent.
 
 use super::Context;
 use super::fields;
-use super::slow::Trickle;
 use super::tally::{Exchange, Tally};
-use super::wire::{Peer, broken};
+use super::wire::broken;
 use crate::Error;
-use bytes::Bytes;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
-use std::sync::Arc;
-use std::time::Duration;
 
-/// Sockets of a load, at most: connections share them.
-pub(super) const ENDPOINTS_MAX: usize = 16;
-/// A socket's receive buffer: bursts wait here instead of being lost.
-const SOCKET_BYTES: usize = 4 << 20;
-/// Chunks taken from a stream at a time.
-const CHUNKS: usize = 64;
-const IDLE_MAX: Duration = Duration::from_secs(60);
 /// A frame other than DATA that is longer is refused.
 const FRAME_BYTES_MAX: u64 = 64 << 10;
-/// H3_NO_ERROR, RFC 9114 section 8.1.
-const NO_ERROR: quinn::VarInt = quinn::VarInt::from_u32(0x100);
 const DATA: u64 = 0;
 const HEADERS: u64 = 1;
+/// What begins a control stream: its type, then SETTINGS without any: no dynamic table.
+pub(super) const CONTROL: [u8; 3] = [0, 4, 0];
+/// `H3_NO_ERROR`, RFC 9114 section 8.1.
+pub(super) const NO_ERROR: quinn::VarInt = quinn::VarInt::from_u32(0x100);
 
-pub(super) fn config(
-    tls: rustls::ClientConfig,
-    stream_window: u32,
-    window: u32,
-) -> Result<quinn::ClientConfig, Error> {
-    let crypto = quinn::crypto::rustls::QuicClientConfig::try_from(tls)
-        .map_err(|error| Error::Tls(error.to_string()))?;
-    let mut transport = quinn::TransportConfig::default();
-    transport
-        .stream_receive_window(stream_window.into())
-        .receive_window(window.into())
-        .congestion_controller_factory(Arc::new(quinn::congestion::CubicConfig::default()))
-        .max_idle_timeout(quinn::IdleTimeout::try_from(IDLE_MAX).ok());
-    let mut config = quinn::ClientConfig::new(Arc::new(crypto));
-    config.transport_config(Arc::new(transport));
-    Ok(config)
-}
-
-pub(super) fn endpoint(peer: SocketAddr) -> std::io::Result<quinn::Endpoint> {
-    let own: SocketAddr = match peer {
-        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
-        SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
-    };
-    let socket = UdpSocket::bind(own)?;
-    // Beyond the machine's limit only root may go.
-    if rustix::net::sockopt::set_socket_recv_buffer_size_force(&socket, SOCKET_BYTES).is_err() {
-        let _ = socket2::SockRef::from(&socket).set_recv_buffer_size(SOCKET_BYTES);
-    }
-    quinn::Endpoint::new(
-        quinn::EndpointConfig::default(),
-        None,
-        socket,
-        Arc::new(quinn::TokioRuntime),
-    )
-}
-
-/// One connection until the server leaves it or the load is over.
-pub(super) async fn run(
-    context: &Context,
-    endpoint: &quinn::Endpoint,
-    config: quinn::ClientConfig,
-    slow: Option<Trickle>,
-) -> Result<(), Error> {
-    let connection = connect(&context.peer, endpoint, config).await?;
-    // The control stream must stay open as long as the connection.
-    let mut control = connection.open_uni().await.map_err(quic)?;
-    // Its type, then SETTINGS without any: no dynamic table.
-    control.write_all(&[0, 4, 0]).await.map_err(|error| broken(&error.to_string()))?;
-    let served = async {
-        let streams = if slow.is_some() { 1 } else { context.streams };
-        let each = (0..streams).map(|_| stream(context, &connection, slow));
-        futures::future::try_join_all(each).await.map(drop)
-    };
-    let done = tokio::select! {
-        done = served => done,
-        failed = drain(&connection) => failed,
-    };
-    connection.close(NO_ERROR, b"");
-    done
-}
-
-async fn connect(
-    peer: &Peer,
-    endpoint: &quinn::Endpoint,
-    config: quinn::ClientConfig,
-) -> Result<quinn::Connection, Error> {
-    let failed = |reason: String| Error::Unavailable { host: peer.address.to_string(), reason };
-    let name = peer.name.to_str();
-    endpoint
-        .connect_with(config, peer.address, &name)
-        .map_err(|error| failed(error.to_string()))?
-        .await
-        .map_err(|error| failed(error.to_string()))
-}
-
-/// Reads what the server says on its own streams, and forgets it.
-async fn drain(connection: &quinn::Connection) -> Result<(), Error> {
-    loop {
-        let mut stream = connection.accept_uni().await.map_err(quic)?;
-        tokio::task::spawn_local(async move {
-            while let Ok(Some(_)) = stream.read_chunk(4096, true).await {}
-        });
-    }
-}
-
-/// One request after the other.
-async fn stream(
-    context: &Context,
-    connection: &quinn::Connection,
-    slow: Option<Trickle>,
-) -> Result<(), Error> {
-    loop {
-        let exchange = match slow {
-            Some(_) => Some(context.queue.untimed()),
-            None => context.queue.next().await,
-        };
-        let Some(exchange) = exchange else { return Ok(()) };
-        let (mut send, mut receive) = connection.open_bi().await.map_err(quic)?;
-        send.write_all(&request(context, &exchange))
-            .await
-            .map_err(|error| broken(&error.to_string()))?;
-        let _ = send.finish();
-        let mut answer = Answer::new(exchange);
-        let read = match slow {
-            Some(slow) => trickle(&mut receive, &mut answer, &context.tally, slow).await,
-            None => fast(&mut receive, &mut answer, &context.tally).await,
-        };
-        match read {
-            Ok(()) => answer.end(&context.tally)?,
-            Err(quinn::ReadError::Reset(code)) => {
-                context.tally.failed(format!("the server reset a stream, error {code}"));
-            }
-            Err(error) => return Err(answer.fault.unwrap_or_else(|| broken(&error.to_string()))),
-        }
-    }
-}
-
-async fn fast(
-    receive: &mut quinn::RecvStream,
-    answer: &mut Answer,
-    tally: &Tally,
-) -> Result<(), quinn::ReadError> {
-    let mut chunks = vec![Bytes::new(); CHUNKS];
-    while let Some(count) = receive.read_chunks(&mut chunks).await? {
-        for chunk in &mut chunks[..count] {
-            answer.take(&std::mem::take(chunk), tally)?;
-        }
-    }
-    Ok(())
-}
-
-async fn trickle(
-    receive: &mut quinn::RecvStream,
-    answer: &mut Answer,
-    tally: &Tally,
-    slow: Trickle,
-) -> Result<(), quinn::ReadError> {
-    while let Some(chunk) = receive.read_chunk(slow.bytes(), true).await? {
-        answer.take(&chunk.bytes, tally)?;
-        slow.wait().await;
-    }
-    Ok(())
-}
-
-fn request(context: &Context, exchange: &Exchange) -> Vec<u8> {
+/// A request's HEADERS frame.
+pub(super) fn request(context: &Context, exchange: &Exchange) -> Vec<u8> {
     let block = fields::h3_request(&context.authority, &context.path(exchange), context);
     let mut out = Vec::with_capacity(block.len() + 4);
     out.push(1);
@@ -182,29 +29,22 @@ fn request(context: &Context, exchange: &Exchange) -> Vec<u8> {
 }
 
 /// Where in an answer the stream is.
-struct Answer {
+pub(super) struct Answer {
     exchange: Exchange,
     /// A frame's type and length, until both are there.
     header: Vec<u8>,
     /// The frame under way.
     frame: Option<(u64, u64)>,
     block: Vec<u8>,
-    fault: Option<Error>,
 }
 
 impl Answer {
-    fn new(exchange: Exchange) -> Self {
-        Self { exchange, header: Vec::new(), frame: None, block: Vec::new(), fault: None }
+    pub(super) fn new(exchange: Exchange) -> Self {
+        Self { exchange, header: Vec::new(), frame: None, block: Vec::new() }
     }
 
-    fn take(&mut self, bytes: &[u8], tally: &Tally) -> Result<(), quinn::ReadError> {
-        self.read(bytes, tally).map_err(|fault| {
-            self.fault = Some(fault);
-            quinn::ReadError::ClosedStream
-        })
-    }
-
-    fn read(&mut self, mut bytes: &[u8], tally: &Tally) -> Result<(), Error> {
+    /// Bytes of the stream, in order.
+    pub(super) fn read(&mut self, mut bytes: &[u8], tally: &Tally) -> Result<(), Error> {
         while !bytes.is_empty() {
             let Some((kind, left)) = &mut self.frame else {
                 self.header.push(bytes[0]);
@@ -250,7 +90,8 @@ impl Answer {
         }
     }
 
-    fn end(self, tally: &Tally) -> Result<(), Error> {
+    /// The stream has ended.
+    pub(super) fn end(self, tally: &Tally) -> Result<(), Error> {
         if self.frame.is_some() || !self.header.is_empty() {
             return Err(broken("a stream that ends within a frame"));
         }
@@ -266,10 +107,6 @@ fn varint(bytes: &[u8]) -> Option<(u64, &[u8])> {
     let (number, rest) = bytes.split_at_checked(length)?;
     let start = u64::from(first & 0x3f);
     Some((number[1..].iter().fold(start, |value, byte| value << 8 | u64::from(*byte)), rest))
-}
-
-fn quic(error: quinn::ConnectionError) -> Error {
-    broken(&error.to_string())
 }
 
 #[cfg(test)]

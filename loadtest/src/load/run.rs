@@ -6,7 +6,7 @@ use super::server::{Usage, usage};
 use super::slow::Trickle;
 use super::tally::Tally;
 use super::wire::{Peer, Scratch};
-use super::{Context, arrivals, h1, h2, h3};
+use super::{Context, arrivals, h1, h2, quic};
 use crate::client::tls;
 use crate::{Error, Protocol};
 use futures::FutureExt;
@@ -62,14 +62,25 @@ fn bad(what: &str, reason: &str) -> Error {
 async fn load(plan: &Plan, end: impl Future<Output = ()>) -> Result<Report, Error> {
     let before = usage(&plan.server_pids)?;
     let context = Rc::new(context(plan)?);
-    let quic = quic(plan, &context)?;
     let mut tasks = tokio::task::JoinSet::new();
-    for number in 0..plan.connections + plan.slow {
-        let slow = (number >= plan.connections).then(|| Trickle::new(plan.slow_bytes_per_s));
-        let quic =
-            quic.as_ref().map(|(ends, config)| (ends[number % ends.len()].clone(), config.clone()));
-        tasks.spawn_local(connection(context.clone(), plan.protocol, quic, slow));
-    }
+    let slow = Trickle::new(plan.slow_bytes_per_s);
+    // Those that end when the load is over.
+    let fast = if plan.protocol == Protocol::H3 {
+        let scratch = quic::Scratch::new();
+        let fast = sockets(plan, &context, &scratch, plan.connections, None)?;
+        let slow = sockets(plan, &context, &scratch, plan.slow, Some(slow))?;
+        let count = fast.len();
+        for socket in fast.into_iter().chain(slow) {
+            tasks.spawn_local(socket.run());
+        }
+        count
+    } else {
+        for number in 0..plan.connections + plan.slow {
+            let slow = (number >= plan.connections).then_some(slow);
+            tasks.spawn_local(connection(context.clone(), plan.protocol, slow));
+        }
+        plan.connections
+    };
     let driven = context.clone();
     let driver = tokio::task::spawn_local(async move { driven.queue.drive().await });
     let rss_max = Cell::new(before.rss_bytes);
@@ -82,7 +93,7 @@ async fn load(plan: &Plan, end: impl Future<Output = ()>) -> Result<Report, Erro
         }
     };
     let measured = tokio::select! {
-        measured = measure(plan, &context, &mut tasks, end) => measured?,
+        measured = measure(plan, &context, &mut tasks, fast, end) => measured?,
         () = watched => unreachable!("it has no end"),
     };
     driver.abort();
@@ -157,33 +168,34 @@ fn client_config(plan: &Plan) -> Result<rustls::ClientConfig, Error> {
     Ok(config)
 }
 
-type Quic = (Vec<quinn::Endpoint>, quinn::ClientConfig);
-
-fn quic(plan: &Plan, context: &Context) -> Result<Option<Quic>, Error> {
-    if plan.protocol != Protocol::H3 {
-        return Ok(None);
+/// QUIC connections, a few to a socket.
+fn sockets(
+    plan: &Plan,
+    context: &Rc<Context>,
+    scratch: &quic::Scratch,
+    connections: usize,
+    slow: Option<Trickle>,
+) -> Result<Vec<quic::Socket>, Error> {
+    if connections == 0 {
+        return Ok(Vec::new());
     }
-    let config = h3::config(client_config(plan)?, plan.stream_window_bytes, plan.window_bytes)?;
-    let count = (plan.connections + plan.slow).min(h3::ENDPOINTS_MAX);
-    let endpoints = (0..count).map(|_| h3::endpoint(context.peer.address));
-    let endpoints: std::io::Result<Vec<_>> = endpoints.collect();
-    Ok(Some((endpoints.map_err(|error| bad("a UDP socket", &error.to_string()))?, config)))
+    let config = quic::config(client_config(plan)?, plan.stream_window_bytes, plan.window_bytes)?;
+    let count = connections.div_ceil(quic::SHARED_BY).min(quic::SOCKETS_MAX);
+    let socket = |number| {
+        // Their numbers differ by one at most.
+        let share = connections / count + usize::from(number < connections % count);
+        quic::Socket::open(context, config.clone(), scratch.clone(), share, slow)
+    };
+    let sockets: std::io::Result<_> = (0..count).map(socket).collect();
+    sockets.map_err(|error| bad("a UDP socket", &error.to_string()))
 }
 
 /// One connection after the other, until the load is over.
-async fn connection(
-    context: Rc<Context>,
-    protocol: Protocol,
-    quic: Option<(quinn::Endpoint, quinn::ClientConfig)>,
-    slow: Option<Trickle>,
-) {
+async fn connection(context: Rc<Context>, protocol: Protocol, slow: Option<Trickle>) {
     loop {
-        let done = match (&quic, protocol) {
-            (Some((endpoint, config)), _) => {
-                h3::run(&context, endpoint, config.clone(), slow).await
-            }
-            (None, Protocol::H2) => h2::run(&context, slow).await,
-            (None, _) => h1::run(&context, slow).await,
+        let done = match protocol {
+            Protocol::H2 => h2::run(&context, slow).await,
+            _ => h1::run(&context, slow).await,
         };
         if let Err(error) = done {
             context.tally.failed(error.to_string());
@@ -215,6 +227,7 @@ async fn measure(
     plan: &Plan,
     context: &Context,
     tasks: &mut tokio::task::JoinSet<()>,
+    fast: usize,
     end: impl Future<Output = ()>,
 ) -> Result<(Mark, Mark), Error> {
     let is_over = async {
@@ -227,7 +240,7 @@ async fn measure(
     let Until::Elapsed(time) = plan.until else {
         let start = mark(plan)?;
         // Slow readers have no end of their own.
-        for _ in 0..plan.connections {
+        for _ in 0..fast {
             tokio::select! {
                 _ = tasks.join_next() => {}
                 () = is_over.clone() => break,

@@ -27,6 +27,11 @@ impl Trickle {
         self.bytes
     }
 
+    /// Between two reads.
+    pub(super) fn pause(&self) -> Duration {
+        self.pause
+    }
+
     pub(super) async fn wait(&self) {
         tokio::time::sleep(self.pause).await;
     }

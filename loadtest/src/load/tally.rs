@@ -122,17 +122,29 @@ impl Exchange {
         self.status = status;
     }
 
-    /// Bytes of the body, in order.
-    pub(super) fn body(&mut self, tally: &Tally, bytes: &[u8]) {
-        if bytes.is_empty() {
+    /// Whether the body is hashed; of others only the length counts.
+    pub(super) fn is_looked_at(&self, tally: &Tally) -> bool {
+        // Each target has its turn, whatever their number.
+        let round = self.number / tally.targets.len() as u64;
+        (self.target as u64 + round).is_multiple_of(tally.check_every)
+    }
+
+    /// So many bytes of the body.
+    pub(super) fn came(&mut self, tally: &Tally, bytes: u64) {
+        if bytes == 0 {
             return;
         }
         if self.bytes == 0 && self.timed {
             record(&tally.first_byte, self.since.elapsed());
         }
-        add(&tally.body_bytes, bytes.len() as u64);
-        self.bytes += bytes.len() as u64;
-        if !self.number.is_multiple_of(tally.check_every) {
+        add(&tally.body_bytes, bytes);
+        self.bytes += bytes;
+    }
+
+    /// Bytes of the body, in order.
+    pub(super) fn body(&mut self, tally: &Tally, bytes: &[u8]) {
+        self.came(tally, bytes.len() as u64);
+        if bytes.is_empty() || !self.is_looked_at(tally) {
             return;
         }
         let whole = tally.known[self.target].bytes.get() == Some(bytes.len() as u64);

@@ -3,6 +3,7 @@
 
 use super::records::Records;
 use crate::Error;
+use rustix::net::RecvFlags;
 use rustls::client::UnbufferedClientConnection;
 use rustls::pki_types::ServerName;
 use rustls::unbuffered::{ConnectionState, UnbufferedStatus};
@@ -10,7 +11,7 @@ use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::{TcpSocket, TcpStream};
 
 /// What one read may bring.
@@ -141,6 +142,22 @@ impl Wire {
         self.tcp.write_all(&self.sealed).await.map_err(cut)
     }
 
+    /// Waits for bytes and forgets them, at most `limit`; returns how many there were, 0 at the end
+    /// of the stream. `None` over TLS, whose records have to be opened. Cancel-safe.
+    pub(super) async fn skip(&mut self, limit: usize) -> Result<Option<usize>, Error> {
+        if self.records.is_some() {
+            return Ok(None);
+        }
+        loop {
+            self.tcp.readable().await.map_err(cut)?;
+            match discard(&self.tcp, &mut self.scratch.0.borrow_mut(), limit) {
+                Ok(read) => return Ok(Some(read)),
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(cut(error)),
+            }
+        }
+    }
+
     /// Waits for bytes, reads once, at most `limit` bytes, and hands on what is whole. `false`
     /// at the end of the stream. Cancel-safe.
     pub(super) async fn receive(&mut self, limit: usize, sink: Sink<'_>) -> Result<bool, Error> {
@@ -174,6 +191,16 @@ impl Wire {
             return Ok(!opened.closed);
         }
     }
+}
+
+/// Takes at most `limit` bytes out of a socket's buffer without a copy (`MSG_TRUNC`, tcp(7)).
+fn discard(tcp: &TcpStream, buffer: &mut [u8], limit: usize) -> std::io::Result<usize> {
+    let most = buffer.len().min(limit);
+    let read = || {
+        let (_, read) = rustix::net::recv(tcp, &mut buffer[..most], RecvFlags::TRUNC)?;
+        Ok(read)
+    };
+    tcp.try_io(Interest::READABLE, read)
 }
 
 async fn open(address: SocketAddr, slow: bool) -> std::io::Result<TcpStream> {

@@ -1,7 +1,7 @@
 //! The table, source by source.
 
 use crate::args::Args;
-use crate::cases::{Cell, Source};
+use crate::cases::Cell;
 use crate::nearcasts::{self, Binary};
 use crate::objects::Objects;
 use crate::pair::{How, Runs, measure};
@@ -10,7 +10,8 @@ use crate::servers::{Running, World};
 use crate::table::{Row, Skipped, Table, shown_row};
 use anyhow::Result;
 
-/// Measures source by source: each has servers of its own.
+/// Measures source by source: each has servers of its own, and so has each cell with slow readers,
+/// since what a process once needed stays in its memory figure.
 pub fn fill(
     args: &Args,
     world: &World,
@@ -20,11 +21,8 @@ pub fn fill(
 ) -> Result<()> {
     let all = args.cells()?;
     let mut runs = Runs::default();
-    for source in Source::ALL {
-        let of_source: Vec<_> = all.iter().filter(|cell| cell.source == source).collect();
-        if of_source.is_empty() {
-            continue;
-        }
+    for of_source in groups(all) {
+        let source = of_source[0].source;
         let skip = |peer: &str, reason: &str, table: &mut Table| {
             table.skipped.extend(of_source.iter().map(|cell| Skipped {
                 case: cell.case.name(),
@@ -53,11 +51,18 @@ pub fn fill(
                 }
             };
             for cell in &of_source {
-                row(how, objects, [(**cell, &server), (**cell, &peer)], &mut runs, table);
+                row(how, objects, [(*cell, &server), (*cell, &peer)], &mut runs, table);
             }
         }
     }
     Ok(())
+}
+
+/// Cells that are asked of the same processes.
+fn groups(cells: Vec<Cell>) -> Vec<Vec<Cell>> {
+    let (slow, others): (Vec<_>, Vec<_>) = cells.into_iter().partition(|cell| cell.slow);
+    let by_source = others.chunk_by(|one, next| one.source == next.source);
+    by_source.map(<[Cell]>::to_vec).chain(slow.into_iter().map(|cell| vec![cell])).collect()
 }
 
 /// Measures one row: the first of both beside the second.
