@@ -7,13 +7,11 @@ use prometheus::{IntCounter, Registry};
 pub struct Metrics {
     sends: IntCounter,
     segments: IntCounter,
-    /// Merged sends that the system refused; their datagrams are lost, and sent again.
-    pub failed: IntCounter,
     /// Clients that were asked to prove their address first.
     pub retried: IntCounter,
     /// Connections that were closed for streams without requests.
     pub futile: IntCounter,
-    /// Sockets that no longer merge.
+    /// Sockets whose sends stay small.
     pub unmerged: IntCounter,
 }
 
@@ -27,16 +25,18 @@ impl Metrics {
             counting::counter(registry, &format!("quic_{name}_total"), help)
         };
         Ok(Self {
-            sends: counter("merged_sends", "UDP sends of several of QUIC's transmits")?,
-            segments: counter("merged_datagrams", "Datagrams that left by merged UDP sends")?,
-            failed: counter("merged_sends_failed", "Merged UDP sends that the system refused")?,
+            sends: counter("merged_sends", "UDP sends of more than ten datagrams")?,
+            segments: counter("merged_datagrams", "Datagrams that left by such sends")?,
             retried: counter("retries", "Clients asked to prove their address first")?,
             futile: counter("floods", "Connections closed for streams without requests")?,
-            unmerged: counter("merging_stopped", "UDP sockets that no longer merge sends")?,
+            unmerged: counter(
+                "merging_stopped",
+                "UDP sockets whose sends stay small since the system refused a large one",
+            )?,
         })
     }
 
-    /// A merged send of this many datagrams has left.
+    /// A large send of this many datagrams has left.
     pub fn merged(&self, datagrams: usize) {
         self.sends.inc();
         self.segments.inc_by(datagrams as u64);

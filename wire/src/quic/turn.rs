@@ -1,4 +1,4 @@
-//! Turns of connections, after which the socket holds nothing back.
+//! Turns of connections, and when the socket is told of their ends.
 //!
 //! Invariant: whoever wakes a driver during its turn has it polled again, in this turn or in
 //! another one.
@@ -16,11 +16,11 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Instant;
 
-/// Polls in one turn while a driver wants more, each of 20 datagrams sent or of 50 microseconds
-/// of receiving; then others have theirs.
-const POLLS_MAX: usize = 4;
+/// Polls in one turn while a driver wants more, each of one large send or of 50 microseconds of
+/// receiving; then others have theirs.
+const POLLS_MAX: usize = 2;
 
-/// The runtime of an endpoint: Tokio's, with turns of connections that end with a flush.
+/// The runtime of an endpoint: Tokio's, with turns of connections that its socket is told of.
 #[derive(Debug)]
 pub struct Turning {
     /// Where its connections send.
@@ -50,8 +50,8 @@ impl Runtime for Turning {
     }
 }
 
-/// What wakes a driver. During its turn a wake is but noted: quinn wakes it after each 20
-/// datagrams, though it goes on at once.
+/// What wakes a driver. During its turn a wake is but noted: quinn wakes it after each
+/// large send, though it goes on at once.
 #[derive(Default)]
 struct Wish {
     task: AtomicWaker,
@@ -98,7 +98,7 @@ impl Future for Turn {
                 break;
             }
         }
-        this.socket.flush();
+        this.socket.turned();
         wish.turning.store(false, SeqCst);
         if polled.is_pending() && wish.noted.load(SeqCst) {
             cx.waker().wake_by_ref();

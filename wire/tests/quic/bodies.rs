@@ -30,7 +30,6 @@ async fn random_sizes(levers: Levers) {
     }
     let merged = world.counter("nearcast_edge_quic_merged_sends_total");
     assert_eq!(merged > 0.0, levers.merge, "{merged} merged sends");
-    assert!(world.counter("nearcast_edge_quic_merged_sends_failed_total") < 1.0);
     world.end().await;
 }
 

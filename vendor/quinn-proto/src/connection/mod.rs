@@ -463,7 +463,8 @@ impl Connection {
     /// - a call was made to `handle_timeout`
     ///
     /// `max_datagrams` specifies how many datagrams can be returned inside a
-    /// single Transmit using GSO. This must be at least 1.
+    /// single Transmit using GSO. This must be at least 1. From 10 on, the most that quinn asks
+    /// for, it is as many as one UDP send holds, and at most 40.
     #[must_use]
     pub fn poll_transmit(
         &mut self,
@@ -504,6 +505,10 @@ impl Connection {
         // packets, this can be earlier than the start of the current QUIC packet.
         let mut datagram_start = 0;
         let mut segment_size = usize::from(self.path.current_mtu());
+        let max_datagrams = match max_datagrams {
+            0..QUINN_MAX_DATAGRAMS => max_datagrams,
+            _ => (SEND_BYTES / segment_size).clamp(1, SEND_MAX_DATAGRAMS),
+        };
         // The peer's maximum UDP payload size can reduce the path MTU below our configured minimum.
         let min_mtu = Ord::min(self.config.min_mtu, self.path.current_mtu());
 
@@ -4127,6 +4132,13 @@ fn get_max_ack_delay(params: &TransportParameters) -> Duration {
 
 // Prevents overflow and improves behavior in extreme circumstances
 const MAX_BACKOFF_EXPONENT: u32 = 16;
+
+/// quinn's own bound on the datagrams of a transmit
+const QUINN_MAX_DATAGRAMS: usize = 10;
+/// What a socket that segments so many takes in one send
+const SEND_MAX_DATAGRAMS: usize = 40;
+/// Bytes of one UDP send, for which IPv4, IPv6 and their headers leave room
+const SEND_BYTES: usize = 65_487;
 
 /// Minimal remaining size to allow packet coalescing, excluding cryptographic tag
 ///
