@@ -84,11 +84,17 @@ pub fn free_port() -> Result<u16> {
 }
 
 impl World {
-    /// A folder for one server.
+    /// A new folder for one server, of several of a name one each.
     pub fn folder(&self, name: &str) -> Result<PathBuf> {
-        let dir = self.dir.join(name);
-        std::fs::create_dir_all(&dir).with_context(|| dir.display().to_string())?;
-        Ok(dir)
+        for number in 1.. {
+            let dir = self.dir.join(format!("{name}-{number}"));
+            match std::fs::create_dir(&dir) {
+                Ok(()) => return Ok(dir),
+                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(error).with_context(|| dir.display().to_string()),
+            }
+        }
+        unreachable!("a folder has a number")
     }
 
     /// The cores for so many threads, as taskset takes them: those of the servers first, the

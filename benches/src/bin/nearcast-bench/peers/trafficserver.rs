@@ -4,7 +4,7 @@
 use super::{envs, installed, write};
 use crate::cases::{Case, Source};
 use crate::servers::{CACHE_MIB, Running, Start, World, free_port};
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use std::path::Path;
 
 /// The settings that differ from its own defaults, without those of places and ports.
@@ -51,7 +51,8 @@ pub fn start(world: &World, source: Source) -> Result<Running> {
     let server = installed(world, "ats", "traffic_server")?;
     let dir = world.folder(&format!("ats-{}", source.name()))?;
     for name in ["etc", "run", "logs", "cache", "share"] {
-        world.folder(&format!("ats-{}/{name}", source.name()))?;
+        let part = dir.join(name);
+        std::fs::create_dir(&part).with_context(|| part.display().to_string())?;
     }
     let (http, https) = (free_port()?, free_port()?);
     // What memory does not keep comes from disk, past the page cache.
