@@ -82,13 +82,13 @@ async fn take(engine: &Engine, mut content: Content, mut permit: Permit) {
     let (mut taken, mut fetched) = (0, 0);
     let length = content.bytes();
     let mut may_go_on = length.is_none_or(|length| raise(&mut permit, length));
-    let mut left = Left::default();
+    let (mut left, mut is_late) = (Left::default(), false);
     loop {
         let until = left.until(true, taken, engine.kept_each());
         let next = tokio::select! {
             next = poll_fn(|cx| content.poll(cx)) => next,
             () = wait_until(until) => {
-                may_go_on = false;
+                (may_go_on, is_late) = (false, true);
                 Some(Ok((Bytes::new(), Verdict::Origin)))
             }
         };
@@ -99,8 +99,9 @@ async fn take(engine: &Engine, mut content: Content, mut permit: Permit) {
         may_go_on = may_go_on && (length.is_some() || raise(&mut permit, taken));
         if !may_go_on {
             let most = length.unwrap_or(u64::MAX);
-            let came =
-                if fetched > 0 { fetched.saturating_add(UNTAKEN_BYTES).min(most) } else { 0 };
+            // What is late may have come in part.
+            let asked = fetched > 0 || is_late;
+            let came = if asked { fetched.saturating_add(UNTAKEN_BYTES).min(most) } else { 0 };
             return permit.gave_up(came);
         }
     }

@@ -6,15 +6,15 @@
 //! Hahne, "Dynamic queue length thresholds", 1998); and the last free one is for an owner that has none,
 //! as is the next one that is given back.
 //!
-//! Nobody starves: each [`STEP`] of waiting counts as one step of urgency, so whoever waits is
-//! passed over only by those who came soon after, and by those of
-//! other owners that have less.
+//! Each [`STEP`] of waiting counts as one step of urgency, so whoever waits is passed over only by
+//! those who came soon after, and by those of owners that have none.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 /// The least urgent of RFC 9218; 0 is the most urgent.
 const URGENCY_LAST: u8 = 7;
@@ -24,6 +24,8 @@ const URGENCY_USUAL: u8 = 3;
 /// times this longer than if all were equal.
 const STEP: Duration = Duration::from_secs(1);
 
+/// For so long it is known when an owner that has none had its last one.
+const KNOWN_FOR: Duration = Duration::from_secs(120);
 /// An owner may hold so many times what is free.
 const OF_WHAT_IS_FREE: usize = 4;
 
@@ -66,14 +68,16 @@ struct State {
     waiting_max: usize,
     /// In the order in which they came.
     waiting: Vec<Waits>,
-    /// What each owner holds, if anything.
+    /// What each owner holds, or lately held.
     held: HashMap<Owner, Holds>,
+    /// When anybody had a turn, or went on in one.
+    stirred: Instant,
 }
 
-/// So many turns, of which it had the last one then.
+/// So many turns. When it had the last one, or went on in one.
 struct Holds {
     turns: usize,
-    since: Instant,
+    stirred: Instant,
 }
 
 /// Whose a turn is.
@@ -105,7 +109,8 @@ impl Turns {
     #[must_use]
     pub fn new(at_once: usize, waiting_max: usize) -> Self {
         let (waiting, held) = (Vec::new(), HashMap::new());
-        let state = State { free: at_once, waiting_max, waiting, held };
+        let stirred = Instant::now();
+        let state = State { free: at_once, waiting_max, waiting, held, stirred };
         Self(Arc::new(Mutex::new(state)))
     }
 
@@ -131,17 +136,18 @@ impl Turns {
     #[must_use]
     pub fn are_wanted_of(&self, owner: Option<Owner>) -> bool {
         let state = self.lock();
-        // While some are free, each waits for those of its own owner.
-        let wants = |waits: &Waits| state.free == 0 || waits.owner == owner;
+        // While some are free beyond the last one, each waits for those of its own owner.
+        let wants = |waits: &Waits| state.free <= 1 || waits.owner == owner;
         state.waiting.iter().any(|waits| wants(waits) && !waits.turn.is_closed())
     }
 
-    /// Whether this owner has had no turn for so long.
+    /// Whether this owner has had no turn for so long, and has gone on in none
+    /// ([`Turn::goes_on`]); of one that is not known, whether anybody has.
     #[must_use]
-    pub fn has_had_none_for(&self, owner: Option<Owner>, long: Duration) -> bool {
+    pub fn has_stood_for(&self, owner: Option<Owner>, long: Duration) -> bool {
         let state = self.lock();
         let holds = owner.and_then(|owner| state.held.get(&owner));
-        holds.is_none_or(|holds| holds.since.elapsed() >= long)
+        holds.map_or(state.stirred, |holds| holds.stirred).elapsed() >= long
     }
 
     /// Waits for a turn.
@@ -199,9 +205,16 @@ impl State {
     fn hold(&mut self, owner: Option<Owner>) {
         self.free -= 1;
         if let Some(owner) = owner {
-            let since = Instant::now();
-            let holds = self.held.entry(owner).or_insert(Holds { turns: 0, since });
-            *holds = Holds { turns: holds.turns + 1, since };
+            let holds = Holds { turns: 0, stirred: self.stirred };
+            self.held.entry(owner).or_insert(holds).turns += 1;
+        }
+        self.stir(owner);
+    }
+
+    fn stir(&mut self, owner: Option<Owner>) {
+        self.stirred = Instant::now();
+        if let Some(holds) = owner.and_then(|owner| self.held.get_mut(&owner)) {
+            holds.stirred = self.stirred;
         }
     }
 
@@ -211,7 +224,7 @@ impl State {
             holds.turns -= 1;
         }
         // Owners come and go with their settings.
-        self.held.retain(|_, holds| holds.turns > 0);
+        self.held.retain(|_, holds| holds.turns > 0 || holds.stirred.elapsed() < KNOWN_FOR);
     }
 
     /// The next one of those that may have a turn, first of those whose owner has none.
@@ -248,6 +261,15 @@ impl State {
         let (turn, receiver) = oneshot::channel();
         self.waiting.push(Waits { since: now, urgency: urgency.clone(), owner, turn });
         Ok(receiver)
+    }
+}
+
+impl Turn {
+    /// What is done in it goes on: those who wait for one of the same owner wait for something.
+    pub fn goes_on(&self) {
+        if let Some(turns) = &self.0 {
+            turns.lock().stir(self.1);
+        }
     }
 }
 
@@ -318,7 +340,7 @@ mod tests {
     fn who_has_waited_long_is_passed_over_by_no_newcomer() {
         let start = Instant::now();
         let (waiting, held) = (Vec::new(), HashMap::new());
-        let mut state = State { free: 1, waiting_max: 9, waiting, held };
+        let mut state = State { free: 1, waiting_max: 9, waiting, held, stirred: start };
         let at = |seconds: u64| start + Duration::from_secs(seconds);
         for (of, second) in [(7, 0), (3, 5), (0, 6), (0, 8)] {
             drop(state.enqueue(&urgency(of), None, at(second)).unwrap());
@@ -349,13 +371,38 @@ mod tests {
         drop((of_another, of_a_third));
         assert!((&mut one_more).now_or_never().is_none());
         assert!(turns.are_wanted_of(Some(1)) && !turns.are_wanted_of(Some(2)));
-        let (long, none) = (Duration::from_secs(3600), Duration::ZERO);
-        assert!(!turns.has_had_none_for(Some(1), long) && turns.has_had_none_for(Some(1), none));
-        assert!(turns.has_had_none_for(Some(2), long));
         of_one.pop();
         of_one.push(one_more.now_or_never().unwrap().unwrap());
         // What was given back is free.
         drop(of_one);
-        assert!(turns.lock().held.is_empty() && turns.lock().free == 10);
+        assert!(turns.lock().held.values().all(|holds| holds.turns == 0));
+        assert_eq!(turns.lock().free, 10);
+    }
+
+    /// Found by a review: those who waited for what came slowly were refused, and those of whose
+    /// owner the last turn had just ended.
+    #[tokio::test(start_paused = true)]
+    async fn an_owner_stands_when_it_goes_on_in_none() {
+        let (turns, usual) = (Turns::new(10, 4), Urgency::default());
+        let long = Duration::from_secs(30);
+        let later = || tokio::time::advance(Duration::from_secs(20));
+        let one = turns.take_of(Some(1), &usual).await.unwrap();
+        later().await;
+        assert!(!turns.has_stood_for(Some(1), long) && !turns.has_stood_for(None, long));
+        one.goes_on();
+        later().await;
+        assert!(!turns.has_stood_for(Some(1), long));
+        // One that is given back was had all the same.
+        drop(one);
+        assert!(!turns.has_stood_for(Some(1), long));
+        let of_another = turns.take_of(Some(2), &usual).await.unwrap();
+        later().await;
+        assert!(turns.has_stood_for(Some(1), long) && !turns.has_stood_for(Some(3), long));
+        later().await;
+        assert!(turns.has_stood_for(Some(2), long) && turns.has_stood_for(Some(3), long));
+        // Who has had none for long is forgotten.
+        tokio::time::advance(KNOWN_FOR).await;
+        drop(of_another);
+        assert!(turns.lock().held.is_empty());
     }
 }

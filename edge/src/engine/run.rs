@@ -107,7 +107,7 @@ enum Begun {
 /// A chunk that is being written, and the right to do so: given by urgency, for one chunk.
 struct Writing {
     slot: Slot,
-    _turn: Turn,
+    turn: Turn,
     /// Of a title's chunk, what it is verified by while it comes, and how far.
     verified: Option<(Arc<Leaves>, usize)>,
     /// Where memory has no place for it: how long its reader was waited for.

@@ -39,8 +39,6 @@ const READS_MAX: usize = 4;
 /// Datagrams in a row of as many bytes are acknowledged before what is behind them is looked at:
 /// the server goes on meanwhile.
 const ACKNOWLEDGED_BYTES: usize = 16 << 10;
-/// What may be under way to a slow reader.
-pub(super) const SLOW_WINDOW_BYTES: u32 = 64 << 10;
 /// Between the tries of a connection that could not be made.
 const RETRY_PAUSE: Duration = Duration::from_millis(20);
 const IDLE_MAX: Duration = Duration::from_secs(60);

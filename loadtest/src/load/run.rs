@@ -179,10 +179,7 @@ fn sockets(
     if connections == 0 {
         return Ok(Vec::new());
     }
-    // A slow reader leaves with the server what it does not read, as those over TCP do.
-    let most = slow.map_or(u32::MAX, |_| quic::SLOW_WINDOW_BYTES);
-    let windows = [plan.stream_window_bytes, plan.window_bytes].map(|bytes| bytes.min(most));
-    let config = quic::config(client_config(plan)?, windows[0], windows[1])?;
+    let config = quic::config(client_config(plan)?, plan.stream_window_bytes, plan.window_bytes)?;
     let count = connections.div_ceil(quic::SHARED_BY).min(quic::SOCKETS_MAX);
     let socket = |number| {
         // Their numbers differ by one at most.

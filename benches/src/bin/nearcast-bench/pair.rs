@@ -18,6 +18,8 @@ const PROBES: usize = 16;
 const PASSES_MAX: usize = 5;
 /// A slow reader's rate, in bytes a second: 4 MiB last a minute.
 const SLOW_BYTES_PER_S: u64 = 64 << 10;
+/// What may be under way to a slow reader over HTTP/3.
+const SLOW_WINDOW_BYTES: u32 = 64 << 10;
 /// Over plain HTTP/1.1 a byte costs the server less than a client that copies and hashes it: it does
 /// so with every eighth body while it measures, and with all before.
 const PLAIN_CHECKED_EVERY: u64 = 8;
@@ -135,6 +137,10 @@ fn plan(
     if cell.slow {
         // A thousand handshakes take a while.
         plan.warm_up += Duration::from_secs(2);
+        if cell.case == Case::H3 {
+            // What it does not read is left with the server, as TCP's small buffers do.
+            (plan.stream_window_bytes, plan.window_bytes) = (SLOW_WINDOW_BYTES, SLOW_WINDOW_BYTES);
+        }
     }
     plan.until = Until::Elapsed(how.time);
     if cell.case == Case::H1 {

@@ -30,11 +30,14 @@ pub(super) const PAUSE_MAX: Duration = Duration::from_secs(2);
 pub(super) const HELD_MAX: Duration = Duration::from_secs(20);
 /// Where the origin knows no ranges, what is left costs all that is before it again.
 const UNRANGED_PAUSE_MAX: Duration = Duration::from_secs(60);
-/// An answer waits for its turn to be written until none has come to what its upstream brings for so
-/// long: longer than what everybody left may keep one ([`LEFT_MAX`]).
+/// An answer waits for its turn to be written until for so long none has come to what its upstream
+/// brings, nor [`GOES_ON_BYTES`] in one that it has: longer than what everybody left may keep one
+/// ([`LEFT_MAX`]).
 ///
 /// [`LEFT_MAX`]: crate::engine::left::LEFT_MAX
 const TURN_WAIT_MAX: Duration = Duration::from_secs(30);
+/// Of a chunk, what shows that it goes on.
+const GOES_ON_BYTES: usize = 64 << 10;
 /// How an answer ended that did not fail.
 pub enum End {
     /// What it holds of what is claimed is here.
@@ -189,13 +192,13 @@ impl Run {
         true
     }
 
-    /// A turn to write a chunk, as long as any come to what its upstream brings.
+    /// A turn to write a chunk, as long as what its upstream brings goes on.
     async fn turn(&self, engine: &Engine) -> Result<Turn, Fault> {
         let mut turn = pin!(self.turns.take_of(self.owner, self.readers.urgency()));
         loop {
             match timeout(TURN_WAIT_MAX, &mut turn).await {
                 Ok(turn) => return turn.map_err(|_| Fault::Busy),
-                Err(_) if self.turns.has_had_none_for(self.owner, TURN_WAIT_MAX) => {
+                Err(_) if self.turns.has_stood_for(self.owner, TURN_WAIT_MAX) => {
                     engine.metrics.fetches_without_memory.inc();
                     return Err(Fault::Busy);
                 }
@@ -215,7 +218,7 @@ impl Run {
             turn = self.turn(engine) => turn?,
             () = self.left_with(rest) => return Err(Fault::Lost),
         };
-        Ok(Writing { slot: engine.slot(bytes).await?, _turn: turn, verified: None, waited: None })
+        Ok(Writing { slot: engine.slot(bytes).await?, turn, verified: None, waited: None })
     }
 
     /// The next bytes; none once everybody has left.
@@ -322,9 +325,12 @@ impl Run {
                 }
             }
             let taken = match &mut self.begun {
-                Some(Begun::Kept(Writing { slot, .. })) => {
-                    let room = length - slot.filled();
+                Some(Begun::Kept(Writing { slot, turn, .. })) => {
+                    let (before, room) = (slot.filled(), length - slot.filled());
                     let taken = slot.write(&rest[..rest.len().min(room)]);
+                    if before / GOES_ON_BYTES < slot.filled() / GOES_ON_BYTES {
+                        turn.goes_on();
+                    }
                     self.verify(engine)?;
                     taken
                 }
@@ -354,7 +360,7 @@ impl Run {
     fn land(&mut self, engine: &Arc<Engine>) -> Result<(), Fault> {
         // Who took less of it than has come gets the rest past memory.
         let is_passed = self.pass_rest();
-        let Some(Begun::Kept(Writing { slot, _turn: turn, .. })) = self.begun.take() else {
+        let Some(Begun::Kept(Writing { slot, turn, .. })) = self.begun.take() else {
             self.claims.pop_front();
             return Ok(());
         };

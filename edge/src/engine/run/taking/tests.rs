@@ -122,6 +122,15 @@ async fn an_answer_waits_for_its_turn_for_so_long() {
     assert!(matches!(run.room(&engine, 1000, much).await, Err(Fault::Busy)));
     assert!(began.elapsed() >= TURN_WAIT_MAX && !run.is_for_nobody());
     assert_eq!(engine.metrics.fetches_without_memory.get(), 1);
+    // While what is written goes on, so does the wait.
+    let began = Instant::now();
+    let mut waiting = Box::pin(run.room(&engine, 1000, much));
+    for _ in 0..4 {
+        assert!(timeout(TURN_WAIT_MAX / 2, &mut waiting).await.is_err());
+        turns[0].goes_on();
+    }
+    assert!(matches!(waiting.await, Err(Fault::Busy)));
+    assert!(began.elapsed() >= TURN_WAIT_MAX * 3 && began.elapsed() <= TURN_WAIT_MAX * 4);
     let began = Instant::now();
     let mut waiting = Box::pin(run.room(&engine, 1000, little));
     assert!((&mut waiting).now_or_never().is_none());
