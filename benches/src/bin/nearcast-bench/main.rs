@@ -48,14 +48,16 @@ fn main() -> Result<()> {
     let limits = limits.ok().context("measuring the limits has panicked")??;
     let mut table = Table::new(limits);
     println!("{}", head());
-    fill::fill(&args, &world, &how, &objects, &mut table)?;
-    checks::run(&args, &world, &how, &objects, &mut table)?;
+    // What was measured before a server failed is kept.
+    let ended = fill::fill(&args, &world, &how, &objects, &mut table)
+        .and_then(|()| checks::run(&args, &world, &how, &objects, &mut table));
     table.goals = goals::of(&table.rows);
     print!("{}", foot(&table));
     if let Some(file) = &args.json {
         let text = serde_json::to_string_pretty(&table)? + "\n";
         std::fs::write(file, text).with_context(|| file.display().to_string())?;
     }
+    ended?;
     if table.rows.is_empty() && table.handshakes.is_empty() && table.floors.is_empty() {
         bail!("nothing was measured");
     }
