@@ -18,7 +18,7 @@ pub const RECORD_BYTES: usize = 16 << 10;
 pub const BATCH_RECORDS: usize = 8;
 /// Records in a large batch: enough that a system call for each is cheap, few enough for a core's
 /// cache.
-pub const LARGE_RECORDS: usize = 16;
+pub const LARGE_RECORDS: usize = 32;
 /// Bytes that batches lent on a thread may have beyond [`BATCH_BYTES`] each; further ones are no
 /// larger than that.
 pub const BEYOND_BYTES_MAX: usize = 16 << 20;
