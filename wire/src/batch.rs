@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 /// Plaintext of a full record (RFC 8446, section 5.1).
 pub const RECORD_BYTES: usize = 16 << 10;
 /// Records in a batch that any connection has: few enough for ten thousand peers that read slowly.
-pub const BATCH_RECORDS: usize = 8;
+pub const BATCH_RECORDS: usize = 4;
 /// Records in a large batch: enough that a system call for each is cheap, few enough for a core's
 /// cache.
 pub const LARGE_RECORDS: usize = 32;
