@@ -194,7 +194,7 @@ async fn a_server_that_is_not_there_ends_the_load() {
     let title = Arc::new(Title::new());
     let gone = edge(Protocol::H2, &title).await;
     let mut plan = plan(&gone, &title, Protocol::H2, 5);
-    drop(gone);
+    gone.stop().await;
     plan.until = Until::Elapsed(Duration::from_millis(50));
     plan.warm_up = Duration::ZERO;
     let report = load(plan).await;

@@ -111,7 +111,7 @@ async fn an_edge_that_is_gone_from_the_start_is_left_at_the_manifest() {
     let gone = Edge::start("edge-a", "127.0.0.2", Protocol::H1, &title).await;
     let second = Edge::start("edge-b", "127.0.0.3", Protocol::H1, &title).await;
     let options = options(&title, &[&gone, &second], Format::Hls, Protocol::H1);
-    drop(gone);
+    gone.stop().await;
     let (report, _) = watch(&title, options).await;
     assert_eq!((report.segments, report.failed_segments), (BODIES, 0));
     assert_eq!(report.failovers.len(), 1);

@@ -46,7 +46,7 @@ pub struct Edge {
     pub address: SocketAddr,
     protocol: Protocol,
     pub pem: Vec<u8>,
-    _tasks: Vec<AbortOnDropHandle<()>>,
+    tasks: Vec<AbortOnDropHandle<()>>,
 }
 
 impl Edge {
@@ -68,7 +68,16 @@ impl Edge {
                 .then(|| tls(&[protocol.alpn()], made.cert.der().clone(), key));
             tcp(&format!("{host}:0"), tls, state.clone()).await
         };
-        Self { state, address, protocol, pem, _tasks: vec![task] }
+        Self { state, address, protocol, pem, tasks: vec![task] }
+    }
+
+    /// Returns once nobody listens: a task that is only aborted may still hold its socket, and
+    /// then a connection is taken, and reset, where it should be refused.
+    pub async fn stop(self) {
+        for task in self.tasks {
+            task.abort();
+            let _ = task.await;
+        }
     }
 
     /// From the request with this number on (counted from now), it fails.
