@@ -66,6 +66,7 @@ use paths::{PathData, PathResponses};
 
 pub(crate) mod qlog;
 
+mod run;
 mod send_buffer;
 mod sent_packets;
 
@@ -737,6 +738,13 @@ impl Connection {
                                 break;
                             }
                         }
+                    }
+
+                    if space_id == SpaceId::Data && ack_eliciting && !close {
+                        let most = max_datagrams - num_datagrams - 1;
+                        let run = self.write_run(now, segment_size, most, buf);
+                        num_datagrams += run;
+                        buf_capacity += run * segment_size;
                     }
                 }
 

@@ -41,6 +41,14 @@ impl Pacer {
         self.tokens = self.tokens.saturating_sub(packet_length.into())
     }
 
+    /// Bytes that need not wait, as far as the last look at the clock tells
+    pub(super) fn tokens(&self) -> u64 {
+        match self.blocked {
+            true => 0,
+            false => self.tokens,
+        }
+    }
+
     /// Return how long we need to wait before sending `bytes_to_send`
     ///
     /// If we can send a packet right away, this returns `None`. Otherwise, returns `Some(d)`,

@@ -216,6 +216,24 @@ impl SendBuffer {
         self.unsent != self.offset || !self.retransmits.is_empty()
     }
 
+    /// Whether something that was sent is to be sent again
+    pub(super) fn has_retransmits(&self) -> bool {
+        !self.retransmits.is_empty()
+    }
+
+    /// Offset of the first byte that was never sent, and how many there are
+    pub(super) fn unsent(&self) -> (u64, u64) {
+        (self.unsent, self.offset - self.unsent)
+    }
+
+    /// The next `len` bytes that were never sent, as many of which there must be
+    pub(super) fn take_unsent(&mut self, len: u64) -> Range<u64> {
+        debug_assert!(len <= self.offset - self.unsent);
+        let start = self.unsent;
+        self.unsent += len;
+        start..self.unsent
+    }
+
     /// Bytes still retained from application writes, including acknowledged data
     pub(super) fn buffered(&self) -> u64 {
         (self.unacked_len + self.front_trimmed) as u64

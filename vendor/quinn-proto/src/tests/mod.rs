@@ -3760,6 +3760,47 @@ fn stream_gso() {
     assert_eq!(final_ios - initial_ios, 2);
 }
 
+/// Packets that one stream fills in a row: each is full, the bytes are those that were written,
+/// and lost ones are sent again
+#[test]
+fn stream_runs() {
+    let _guard = subscribe();
+    let mut pair = Pair::default();
+    let (client_ch, server_ch) = pair.connect();
+    let before = pair.client_conn_mut(client_ch).stats();
+
+    let s = pair.client_streams(client_ch).open(Dir::Uni).unwrap();
+    let sent: Vec<u8> = (0..30_000u32).map(|i| (i % 251) as u8).collect();
+    let mut at = 0;
+    for piece in [1, 700, 5_000, 40, 9_259, 15_000] {
+        let data = &sent[at..at + piece];
+        assert_eq!(pair.client_send(client_ch, s).write(data), Ok(piece));
+        at += piece;
+    }
+    assert_eq!(at, sent.len());
+    pair.client_send(client_ch, s).finish().unwrap();
+
+    pair.drive_client();
+    let stats = pair.client_conn_mut(client_ch).stats();
+    let first = stats.frame_tx.stream - before.frame_tx.stream;
+    assert!(first >= 8, "{first}");
+    assert_eq!(
+        stats.udp_tx.datagrams - before.udp_tx.datagrams,
+        stats.path.sent_packets - before.path.sent_packets
+    );
+    // Every third is lost
+    let inbound = std::mem::take(&mut pair.server.inbound);
+    assert!(inbound.iter().take(7).all(|x| x.2.len() == inbound[0].2.len()));
+    let kept = inbound.into_iter().enumerate().filter(|(i, _)| i % 3 != 0);
+    pair.server.inbound = kept.map(|(_, x)| x).collect();
+    pair.drive();
+
+    let stats = pair.client_conn_mut(client_ch).stats();
+    assert!(stats.path.lost_packets > before.path.lost_packets);
+    assert_eq!(pair.server_streams(server_ch).accept(Dir::Uni), Some(s));
+    assert_eq!(stream_chunks(pair.server_recv(server_ch, s)), sent);
+}
+
 #[test]
 fn datagram_gso() {
     let _guard = subscribe();

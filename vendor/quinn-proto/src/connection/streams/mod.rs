@@ -483,6 +483,17 @@ impl PendingStreamsQueue {
         }
     }
 
+    /// The stream whose turn it is, and stays as long as it has data and none is pushed
+    fn sole(&self) -> Option<StreamId> {
+        let stream = match (&self.next, self.streams.len()) {
+            (Some(next), _) => Some(next),
+            (None, 0) => self.in_order.peek(),
+            (None, 1) if self.in_order.is_empty() => self.streams.peek(),
+            _ => None,
+        };
+        stream.map(|stream| stream.id)
+    }
+
     fn clear(&mut self) {
         self.next = None;
         self.streams.clear();

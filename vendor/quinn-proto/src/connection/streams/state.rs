@@ -2,6 +2,7 @@ use std::{
     collections::{VecDeque, hash_map},
     convert::TryFrom,
     mem,
+    ops::Range,
 };
 
 use bytes::BufMut;
@@ -15,10 +16,49 @@ use super::{
 use crate::{
     Dir, MAX_STREAM_COUNT, Side, StreamId, TransportError, VarInt,
     coding::BufMutExt,
-    connection::stats::FrameStats,
-    frame::{self, FrameStruct, StreamMetaVec},
+    connection::{send_buffer::SendBuffer, stats::FrameStats},
+    frame::{self, FrameStruct, StreamMeta, StreamMetaVec},
     transport_parameters::TransportParameters,
 };
+
+/// A stream that fills packets in a row with data that was never sent
+pub(in crate::connection) struct StreamRun<'a> {
+    id: StreamId,
+    buffer: &'a mut SendBuffer,
+}
+
+impl StreamRun<'_> {
+    /// Bytes that it has left
+    pub(in crate::connection) fn remaining(&self) -> u64 {
+        self.buffer.unsent().1
+    }
+
+    /// Writes the frame that fills `buf` up to `end`; there must be as many bytes left
+    pub(in crate::connection) fn write(&mut self, buf: &mut Vec<u8>, end: usize) -> StreamMeta {
+        let (start, _) = self.buffer.unsent();
+        let mut meta = StreamMeta {
+            id: self.id,
+            offsets: start..start,
+            fin: false,
+        };
+        meta.encode(false, buf);
+        let len = (end - buf.len()) as u64;
+        meta.offsets = self.buffer.take_unsent(len);
+        trace!(id = %meta.id, off = start, len, fin = false, "STREAM");
+        put_data(self.buffer, meta.offsets.clone(), buf);
+        self.buffer.prefetch(len);
+        meta
+    }
+}
+
+/// Copies this range, which may lie in several pieces
+fn put_data(data: &SendBuffer, mut offsets: Range<u64>, buf: &mut Vec<u8>) {
+    while offsets.start != offsets.end {
+        let piece = data.get(offsets.clone());
+        offsets.start += piece.len() as u64;
+        buf.put_slice(piece);
+    }
+}
 
 /// Wrapper around `Recv` that facilitates reusing `Recv` instances
 #[derive(Debug)]
@@ -671,18 +711,24 @@ impl StreamsState {
             trace!(id = %meta.id, off = meta.offsets.start, len = meta.offsets.end - meta.offsets.start, fin = meta.fin, "STREAM");
             meta.encode(encode_length, buf);
 
-            // The range might not be retrievable in a single `get` if it is
-            // stored in noncontiguous fashion. Therefore this loop iterates
-            // until the range is fully copied into the frame.
-            let mut offsets = meta.offsets.clone();
-            while offsets.start != offsets.end {
-                let data = stream.pending.get(offsets.clone());
-                offsets.start += data.len() as u64;
-                buf.put_slice(data);
-            }
+            put_data(&stream.pending, meta.offsets.clone(), buf);
             stream.pending.prefetch(meta.offsets.end - meta.offsets.start);
             stream_frames.push(meta);
         }
+    }
+
+    /// The stream that has all turns until it has sent what it has: of those with data the only
+    /// one, or the first of those that leave one after another
+    pub(in crate::connection) fn run(&mut self) -> Option<StreamRun<'_>> {
+        let id = self.pending.sole()?;
+        let stream = self.send.get_mut(&id)?.as_mut()?;
+        if stream.is_reset() || stream.pending.has_retransmits() {
+            return None;
+        }
+        Some(StreamRun {
+            id,
+            buffer: &mut stream.pending,
+        })
     }
 
     /// Notify the application that new streams were opened or a stream became readable.
